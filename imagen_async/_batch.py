@@ -1,0 +1,297 @@
+"""A batch: pulls requests as fast as they can be sent, and hands results out as they finish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence, Sized
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import msgspec
+
+from ._core.job import Job, Left, Queued, Ready, Running, Submitting, Unsent
+from ._core.values import ImageRequest, Result
+from ._scheduler import Scheduler
+from .errors import ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, UnknownOutcome
+
+Requests = Iterable[str | ImageRequest] | AsyncIterable[str | ImageRequest]
+
+AHEAD = 1000
+"""Results that may wait for the reader, beyond the tasks that may run, before no more requests are pulled."""
+
+_END = object()
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a batch is, at one moment.
+
+    Attributes:
+        total: Requests in the input, or None where it has no length.
+        pulled: Requests taken from the input so far.
+        queued: Of these, waiting to be sent.
+        submitting: Creates on the way.
+        running: Tasks at the provider.
+        saving: Finished tasks whose pictures are being fetched or wait for it.
+        done: Finished with their pictures.
+        failed: Finished without, the unknown ones included.
+        unknown: Creates whose answer was lost.
+        credits: Billed so far, as the results tell; those that tell nothing count 0.
+        elapsed: Seconds since the batch began.
+        rate: Requests finished per second of late.
+        eta: Seconds to the end at that rate, or None where it cannot be told.
+    """
+
+    total: int | None
+    pulled: int
+    queued: int
+    submitting: int
+    running: int
+    saving: int
+    done: int
+    failed: int
+    unknown: int
+    credits: float
+    elapsed: float
+    rate: float
+    eta: float | None
+
+
+class Batch:
+    """One run over many requests: an async context manager, and inside it an async iterator of results.
+
+    A bad request or a failed generation is a bad result and does not end the batch. An account that takes nothing
+    more does: the results so far come out, then its AccountError is raised; so does a folder that cannot be written.
+    Leaving the block stops: from that instant no create is sent.
+
+    Attributes:
+        leftover: After the block was left: results that nobody took, tasks that still run (`error` is a
+            DeadlineExceeded with their task id: collect them), and creates whose answer did not come in time.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        requests: Requests,
+        admit: Callable[[str | ImageRequest, int, int], Job],
+        finish: Callable[[Job], Result],
+        *,
+        account: str,
+        window: int,
+        ordered: bool,
+    ) -> None:
+        self._scheduler = scheduler
+        self._requests = requests
+        self._admit = admit
+        self._finish = finish
+        self._account = account
+        self._window = window
+        self._ordered = ordered
+        self._id = scheduler.new_id()
+        self._total = len(requests) if isinstance(requests, Sized) else None
+        self._feeding: anyio.CancelScope | None = None
+        self._changed = asyncio.Event()
+        self._space = asyncio.Event()
+        self._ready: deque[Result] = deque()
+        self._early: dict[int, Result] = {}
+        self._next = 0
+        self._pulled = self._live = self._delivered = 0
+        self._fed = False
+        self._ending: BaseException | None = None
+        self._done = self._failed = self._unknown = 0
+        self._credits = 0.0
+        self._began_at = 0.0
+        self._finish_times: deque[float] = deque(maxlen=512)
+        self.leftover: tuple[Result, ...] = ()
+
+    async def __aenter__(self) -> Self:
+        _check_keys(self._requests)
+        self._began_at = _now()
+        self._feeding = anyio.CancelScope()
+        self._scheduler.enter(self._id, self)
+        self._scheduler.start(self._feed)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_feeding()
+        await self._scheduler.leave(self._id)
+        self.leftover = (*self._ready, *(self._early[index] for index in sorted(self._early)))
+        self._ready.clear()
+        self._early.clear()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Result:
+        if self._feeding is None:
+            raise ConfigurationError("Enter the batch first: `async with client.batch(…) as results:`")
+        while not self._ready:
+            if self._fed and not self._live:
+                raise self._ending or StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        self._delivered += 1
+        self._space.set()
+        return self._ready.popleft()
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is now. Costs a look at every live job."""
+        states = [type(job.state) for job in self._scheduler.plan.jobs if job.owner == self._id]
+        finished = self._done + self._failed
+        rate = self._rate()
+        left = None if self._total is None else self._total - finished
+        return Progress(
+            total=self._total,
+            pulled=self._pulled,
+            queued=states.count(Queued),
+            submitting=states.count(Submitting),
+            running=states.count(Running),
+            saving=states.count(Ready),
+            done=self._done,
+            failed=self._failed,
+            unknown=self._unknown,
+            credits=self._credits,
+            elapsed=_now() - self._began_at,
+            rate=rate,
+            eta=left / rate if left is not None and rate > 0 else None,
+        )
+
+    def accepted(self, job: Job) -> None:
+        """Hear that a job has a task id; nothing follows from it here."""
+
+    def finished(self, job: Job) -> None:
+        """Hear that a job ended. Called by the scheduler."""
+        self._live -= 1
+        match job.state:
+            case Unsent(error=error):
+                self._end_with(error)
+            case Left(task_id=None):
+                pass
+            case _:
+                self._put(self._finish(job))
+        self._changed.set()
+
+    def _put(self, result: Result) -> None:
+        self._count(result)
+        if isinstance(result.error, DownloadFailed) and result.error.local:
+            self._end_with(result.error)
+        if not self._ordered:
+            self._ready.append(result)
+        else:
+            self._early[result.index] = result
+            while self._next in self._early:
+                self._ready.append(self._early.pop(self._next))
+                self._next += 1
+        self._changed.set()
+
+    def _count(self, result: Result) -> None:
+        self._finish_times.append(_now())
+        self._credits += result.credits or 0.0
+        if result.ok:
+            self._done += 1
+        else:
+            self._failed += 1
+            self._unknown += isinstance(result.error, UnknownOutcome)
+
+    def _rate(self) -> float:
+        """Over the last 512 results: recent enough to follow a change, long enough to be steady."""
+        return len(self._finish_times) / max(_now() - self._finish_times[0], 1e-3) if self._finish_times else 0.0
+
+    def _end_with(self, error: BaseException) -> None:
+        self._ending = self._ending or error
+        self._stop_feeding()
+
+    def _stop_feeding(self) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+    async def _feed(self) -> None:
+        """Pull the input, one request at a time, when the account and the reader have room for it."""
+        assert self._feeding is not None
+        with self._feeding:
+            try:
+                pull = _puller(self._requests)
+                while await self._has_room() and (item := await pull()) is not _END:
+                    self._take(item)
+            except Exception as error:  # the user's iterable failed: what was sent is delivered first
+                self._ending = self._ending or error
+        self._fed = True
+        self._changed.set()
+
+    async def _has_room(self) -> bool:
+        while self._pulled - self._delivered >= self._window:
+            self._space.clear()
+            await self._space.wait()
+        await self._scheduler.room(self._account)
+        return True
+
+    def _take(self, item: Any) -> None:
+        index = self._pulled
+        self._pulled += 1
+        try:
+            job = self._admit(item, index, self._id)
+        except ImagenError as error:
+            self._put(_refused(item, index, self._account, error))
+        else:
+            self._live += 1
+            self._scheduler.add(job)
+
+
+def _puller(requests: Requests) -> Callable[[], Awaitable[object]]:
+    """Make one way to ask for the next item, `_END` for none, of both kinds of iterable."""
+    if isinstance(requests, AsyncIterable):
+        source = aiter(requests)
+
+        async def pull_async() -> object:
+            return await anext(source, _END)
+
+        return pull_async
+    iterator = iter(requests)
+
+    async def pull() -> object:
+        return next(iterator, _END)
+
+    return pull
+
+
+def _check_keys(requests: Requests) -> None:
+    """Refuse a list in which two requests have the same key. (A lazy input is not remembered: see `key`.)"""
+    if not isinstance(requests, Sequence):
+        return
+    seen: dict[str, int] = {}
+    for index, item in enumerate(requests):
+        key = item.key if isinstance(item, ImageRequest) else None
+        if key is not None and seen.setdefault(key, index) != index:
+            message = f"Requests {seen[key]} and {index} have the same key {key!r}; keys must differ."
+            raise InvalidRequest(message)
+
+
+def check_input(requests: object) -> None:
+    """Refuse what looks like an input and is none: one string would be sent letter by letter."""
+    if isinstance(requests, str | bytes | ImageRequest):
+        raise InvalidRequest(
+            "A batch takes an iterable of prompts; for one prompt use generate(…), or put it in a list."
+        )
+    if not isinstance(requests, Iterable | AsyncIterable):
+        raise InvalidRequest(f"A batch takes an iterable of prompts, not {type(requests).__name__}.")
+
+
+def _refused(item: object, index: int, account: str, error: ImagenError) -> Result:
+    """The result of a request of which nothing was sent."""
+    request = item if isinstance(item, ImageRequest) else ImageRequest(prompt=str(item)[:5000])
+    return Result(
+        key=str(request.key or index),
+        index=index,
+        request=request,
+        provider=account,
+        model=str(request.model or ""),
+        error=error.about(provider=account),
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,465 @@
+"""The client: what users hold. Opens the sessions and the loop, turns prompts into jobs and jobs into results."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+
+import anyio
+import backoff
+import msgspec
+
+from ._accounts import SANDBOX, SANDBOX_KEY, Account, OpenAccount, open_account
+from ._batch import AHEAD, Batch, Requests, check_input
+from ._core import job as jobs
+from ._core.lane import Lane
+from ._core.plan import Plan
+from ._core.provider import Limits, Model, check
+from ._core.transitions import result_of
+from ._core.values import DEFAULT_MODEL, PARAMETERS, ImageFile, ImageRequest, Result, stable_key
+from ._downloads import prepare_folder, save_all
+from ._scheduler import Scheduler
+from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
+from .errors import ConfigurationError, ImagenError, InvalidRequest
+from .providers import PROVIDERS
+
+logger = logging.getLogger("imagen_async")
+
+SAVING_AT_ONCE = 8
+"""Pictures fetched at once; a 2 MB picture costs as much as 35 API calls."""
+
+
+class Parameters(TypedDict, total=False):
+    """What may be said of a picture besides its prompt: the fields of ImageRequest."""
+
+    model: str | None
+    aspect_ratio: str | None
+    negative_prompt: str | None
+    num_images: int | None
+    seed: int | None
+    key: str | None
+    extra: dict[str, Any]
+
+
+class Job:
+    """A task that the provider took. Await it for its result, as often as you like.
+
+    Attributes:
+        task_id: The provider's; `Client.collect` takes it, in another process too.
+        key: The request's key.
+    """
+
+    def __init__(self, single: _Single, task_id: str) -> None:
+        self._single = single
+        self.task_id = task_id
+        self.key = single.job.key
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return self._single.result().__await__()
+
+    def __repr__(self) -> str:
+        return f"Job(task_id={self.task_id!r}, key={self.key!r})"
+
+
+class Client:
+    """One pool of sessions, limits and status calls, for as many pictures at once as the account allows.
+
+    Use it as `async with Client("kie") as client:`, in as many `asyncio.run`s as you like, one at a time.
+    Leaving the block stops sending at once; tasks that still run at the provider are logged with their task ids.
+
+    Args:
+        accounts: A provider's name or an `Account`. This version takes one.
+        api_key: The key, in place of the account's or the environment's.
+        base_url: The API's address, in place of the account's, the environment's or the provider's.
+        limits: In place of the account's or the provider's.
+        connections: Connections open at once; 16 to 100 are cheapest.
+        connect_timeout: Seconds to get a connection.
+        timeout: Seconds for a whole API exchange; for a file, seconds without a byte. A create that takes longer has
+            an unknown outcome, so keep it generous.
+        trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+        ssl: An `ssl.SSLContext` with your own CA, or True for the system's. There is no way to switch TLS off.
+
+    Raises:
+        ConfigurationError: A key or an address is missing or cannot be one; raised before anything is sent.
+    """
+
+    def __init__(
+        self,
+        *accounts: str | Account,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        limits: Limits | None = None,
+        connections: int = 64,
+        connect_timeout: float = 10.0,
+        timeout: float = 60.0,
+        trust_env: bool = False,
+        ssl: SSLSetting = True,
+    ) -> None:
+        if len(accounts) != 1:
+            known = ", ".join(PROVIDERS)
+            raise ConfigurationError(f'Name one account, such as Client("kie"); this version knows: {known}.')
+        account = accounts[0] if isinstance(accounts[0], Account) else Account(accounts[0])
+        given = {"api_key": api_key, "base_url": base_url, "limits": limits}
+        account = msgspec.structs.replace(
+            account, **{name: value for name, value in given.items() if value is not None}
+        )
+        self._account: OpenAccount = open_account(account, os.environ)
+        if ssl is False:
+            raise ConfigurationError("TLS stays on: give an ssl.SSLContext that trusts your own CA instead of False.")
+        self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
+        self._stack: AsyncExitStack | None = None
+        self._pool: SessionPool | None = None
+        self._scheduler: Scheduler | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def _name(self) -> str:
+        return self._account.provider.name
+
+    def __repr__(self) -> str:
+        return f"Client({self._name!r})"
+
+    async def __aenter__(self) -> Self:
+        if self._scheduler is not None:
+            raise ConfigurationError("This client is open already; one `async with` at a time.")
+        async with AsyncExitStack() as stack:
+            endpoint = self._account.endpoint
+            if endpoint is None:
+                endpoint = await stack.enter_async_context(_own_sandbox(self._account.limits))
+            pool = await stack.enter_async_context(SessionPool({self._name: endpoint}, self._settings))
+            group = await stack.enter_async_context(_PlainGroup())
+            plan = Plan([self._new_lane()], SAVING_AT_ONCE)
+            dialects = {self._name: self._account.provider.dialect}
+            self._pool, self._loop = pool, asyncio.get_running_loop()
+            self._scheduler = Scheduler(group.group, plan, dialects, pool.send, self._save)
+            stack.push_async_callback(self._scheduler.close)
+            self._scheduler.start(self._scheduler.run)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        stack, self._stack = self._stack, None
+        assert stack is not None
+        try:
+            return bool(await stack.__aexit__(kind, error, trace))
+        finally:
+            self._scheduler = self._pool = self._loop = None
+
+    async def generate(
+        self, prompt: str | ImageRequest, *, deadline: float = 900, **parameters: Unpack[Parameters]
+    ) -> Result:
+        """Make one picture, or a few of one prompt, and wait for it.
+
+        Not safe to repeat blindly: each call is a new task and is paid for. When it is cancelled, nothing more is
+        sent; a task that runs by then is logged with its task id.
+
+        Args:
+            prompt: What to show, or a whole request.
+            deadline: Seconds from now after which it is given up.
+            parameters: As in `ImageRequest`; they win over the request's own.
+
+        Raises:
+            ImagenError: It failed; the class says what to do. `DeadlineExceeded` and others carry the task id.
+        """
+        single = self._begin(self._job(_overridden(prompt, parameters), deadline))
+        try:
+            return await single.result()
+        finally:
+            single.drop()
+
+    async def submit(
+        self, prompt: str | ImageRequest, *, deadline: float = 900, **parameters: Unpack[Parameters]
+    ) -> Job:
+        """Make one picture, and come back as soon as the provider has taken the task; await the job for the picture.
+
+        Arguments, errors and costs are those of `generate`.
+        """
+        single = self._begin(self._job(_overridden(prompt, parameters), deadline))
+        try:
+            return Job(single, await single.task_id())
+        except BaseException:
+            single.drop()
+            raise
+
+    async def collect(self, task_id: str, *, provider: str | None = None, deadline: float = 900) -> Result:
+        """Wait for a task that exists, from this process or an earlier one. Free to repeat; creates nothing.
+
+        Args:
+            task_id: As the provider, an error or a log line gave it.
+            provider: Whose it is; None for this client's account.
+            deadline: Seconds from now after which it is given up.
+
+        Raises:
+            ImagenError: The task failed or is not known there.
+        """
+        if not isinstance(task_id, str) or not task_id.strip():
+            raise InvalidRequest(f"task_id={task_id!r}: allowed is the id that the provider gave.")
+        if provider not in (None, self._name):
+            raise ConfigurationError(f"This client has no account {provider!r}, only {self._name!r}.")
+        request = ImageRequest(prompt="", key=task_id)
+        job = self._job(request, deadline, Model("", "", None))
+        single = self._begin(job.to(jobs.Running(task_id.strip(), since=_now(), collected=True)))
+        try:
+            return await single.result()
+        finally:
+            single.drop()
+
+    async def credits(self) -> dict[str, float | None]:
+        """Ask for the balance of every account, in its provider's credits; None where the API does not tell."""
+        self._open()
+        assert self._pool is not None
+        dialect = self._account.provider.dialect
+        question = dialect.build_credits()
+        if question is None:
+            return {self._name: None}
+        try:
+            return {self._name: dialect.read_credits(await self._pool.send(self._name, question))}
+        except ImagenError as error:
+            raise error.about(provider=self._name) from None
+
+    def batch(
+        self,
+        requests: Requests,
+        *,
+        save_to: str | os.PathLike[str] | None = None,
+        ordered: bool = False,
+        retries: int = 0,
+        deadline: float = 900,
+        **parameters: Unpack[Parameters],
+    ) -> Batch:
+        """Make many pictures: `async with client.batch(prompts) as results:`, then `async for result in results:`.
+
+        Args:
+            requests: Any iterable or async iterable of prompts and ImageRequests; pulled only as fast as it can send.
+            save_to: A folder for the pictures, made if missing.
+            ordered: Hand results out in the order of the input, not as they finish.
+            retries: New tasks that each request may cost when its generation fails at the provider.
+            deadline: Seconds for each request, from when it first goes out.
+            parameters: As in `ImageRequest`, for prompts and for what a request leaves None.
+
+        Raises:
+            InvalidRequest: The defaults fit no model, or the input is no iterable; nothing was sent.
+            DownloadFailed: `save_to` cannot be written; nothing was sent.
+        """
+        check_input(requests)
+        if parameters.get("key") is not None:
+            raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
+        if not isinstance(retries, int) or retries < 0:
+            raise InvalidRequest(f"retries={retries!r}: allowed is a whole number of at least 0.")
+        defaults = _defaults(parameters)
+        self._checked(msgspec.structs.replace(defaults, prompt="-"))
+        folder = None if save_to is None else prepare_folder(save_to)
+        _checked_deadline(deadline)
+
+        def admit(item: str | ImageRequest, index: int, owner: int) -> jobs.Job:
+            request = _with_defaults(item, defaults)
+            return self._job(request, deadline, owner=owner, index=index, retries=retries, save_to=folder)
+
+        scheduler = self._open()
+        window = self._account.limits.running + AHEAD
+        return Batch(scheduler, requests, admit, self._result, account=self._name, window=window, ordered=ordered)
+
+    def _open(self) -> Scheduler:
+        if self._scheduler is None:
+            raise ConfigurationError("Open the client first: `async with Client(…) as client:`")
+        return self._scheduler
+
+    def _new_lane(self) -> Lane:
+        account = self._account
+        return Lane(self._name, account.limits, account.provider.schedule, self._settings.connections, _pause)
+
+    def _checked(self, request: ImageRequest) -> Model:
+        known = [provider for provider in PROVIDERS.values() if provider.name != SANDBOX]
+        return check(request, request.model or DEFAULT_MODEL, self._account.provider, known)
+
+    def _job(self, request: ImageRequest, deadline: float, model: Model | None = None, **place: Any) -> jobs.Job:
+        """Make the job of a request, checked unless its model is given."""
+        scheduler = self._open()
+        model = model or self._checked(request)
+        number = scheduler.new_id()
+        return jobs.Job(
+            id=number,
+            owner=place.pop("owner", number),
+            index=place.pop("index", 0),
+            key=request.key or stable_key(request),
+            request=_filled(request, model),
+            account=self._name,
+            model=model,
+            deadline=_checked_deadline(deadline),
+            **place,
+        )
+
+    def _begin(self, job: jobs.Job) -> _Single:
+        """Send one job of its own, whose deadline runs from now."""
+        job = msgspec.structs.replace(job, expires_at=_now() + job.deadline)
+        single = _Single(self._open(), job, self._result)
+        single.begin()
+        return single
+
+    def _result(self, job: jobs.Job) -> Result:
+        return msgspec.structs.replace(result_of(job), _saver=self._save)
+
+    async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
+        """Save with the open session; with one of its own after the client was closed, or in another loop."""
+        if self._pool is not None and self._pool.files is not None and self._loop is asyncio.get_running_loop():
+            return await save_all(self._pool.files, result, folder)
+        async with FileSession(self._settings) as files:
+            return await save_all(files, result, folder)
+
+
+class _Single:
+    """The owner of one job that somebody awaits."""
+
+    def __init__(self, scheduler: Scheduler, job: jobs.Job, finish: Callable[[jobs.Job], Result]) -> None:
+        self.job = job
+        self._scheduler = scheduler
+        self._finish = finish
+        self._moved = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._result: Result | None = None
+
+    def begin(self) -> None:
+        """Hand the job to the scheduler."""
+        self._scheduler.enter(self.job.owner, self)
+        self._scheduler.add(self.job)
+
+    def drop(self) -> None:
+        """Stop waiting for the job, if it has not ended."""
+        if self._result is None:
+            self._scheduler.drop(self.job.owner)
+
+    async def task_id(self) -> str:
+        """Wait until the provider has taken the task; raises the job's error when it ended without one."""
+        await self._moved.wait()
+        if self.job.task_id is None and self._result is not None and self._result.error is not None:
+            raise self._result.error
+        assert self.job.task_id is not None
+        return self.job.task_id
+
+    async def result(self) -> Result:
+        """Wait for the end; raises the job's error when it failed."""
+        await self._ended.wait()
+        assert self._result is not None
+        if self._result.error is not None:
+            raise self._result.error
+        return self._result
+
+    def accepted(self, job: jobs.Job) -> None:
+        """Hear that the job has a task id. Called by the scheduler."""
+        self.job = job
+        self._moved.set()
+
+    def finished(self, job: jobs.Job) -> None:
+        """Hear that the job ended. Called by the scheduler."""
+        self.job = job
+        self._result = self._finish(job)
+        self._scheduler.exit(job.owner)
+        self._moved.set()
+        self._ended.set()
+        if isinstance(job.state, jobs.Left) and job.state.task_id is not None:
+            logger.warning("%s: left while task %s ran; it is paid for: collect it", job.account, job.state.task_id)
+
+
+class _PlainGroup:
+    """A task group whose users never see an exception group."""
+
+    def __init__(self) -> None:
+        self.group = anyio.create_task_group()
+
+    async def __aenter__(self) -> Self:
+        await self.group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                return await self.group.__aexit__(kind, error, trace)
+            # Any other error of the block goes on by itself; the group would wrap it.
+            await self.group.__aexit__(None, None, None)
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+        return None
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@asynccontextmanager
+async def _own_sandbox(limits: Limits) -> AsyncIterator[Endpoint]:
+    """Serve the sandbox from inside this process for as long as the client is open."""
+    from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
+
+    async with Sandbox(limits=limits) as sandbox:
+        yield Endpoint(sandbox.url, SANDBOX_KEY)
+
+
+def _overridden(prompt: str | ImageRequest, parameters: Parameters) -> ImageRequest:
+    """A request of its own: the parameters win."""
+    try:
+        if isinstance(prompt, ImageRequest):
+            return msgspec.structs.replace(prompt, **parameters)
+        return ImageRequest(prompt, **parameters)
+    except TypeError:
+        raise _unknown_parameter(parameters) from None
+
+
+def _defaults(parameters: Parameters) -> ImageRequest:
+    return _overridden("", parameters)
+
+
+def _with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequest:
+    """A request of a batch: the defaults fill in what it leaves None."""
+    if isinstance(item, str):
+        return msgspec.structs.replace(defaults, prompt=item)
+    if not isinstance(item, ImageRequest):
+        raise InvalidRequest(f"A batch takes prompts and ImageRequests, not {type(item).__name__}.")
+    missing = {name: getattr(defaults, name) for name in ("model", *PARAMETERS) if getattr(item, name) is None}
+    if defaults.extra:
+        missing["extra"] = {**defaults.extra, **item.extra}
+    return msgspec.structs.replace(item, **missing)
+
+
+def _filled(request: ImageRequest, model: Model) -> ImageRequest:
+    """The request as it is sent: the model named, its default aspect ratio written out."""
+    aspect_ratio = request.aspect_ratio or model.aspect_ratio
+    return msgspec.structs.replace(request, model=model.name, aspect_ratio=aspect_ratio)
+
+
+def _unknown_parameter(parameters: Parameters) -> InvalidRequest:
+    known = Parameters.__annotations__
+    unknown = ", ".join(name for name in parameters if name not in known)
+    return InvalidRequest(
+        f"{unknown}: there is no such parameter; a request has {', '.join(known)}. "
+        "A provider's own fields go into extra={…}."
+    )
+
+
+def _checked_deadline(deadline: float) -> float:
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < float("inf"):
+        raise InvalidRequest(f"deadline={deadline!r}: allowed is a number of seconds above 0.")
+    return float(deadline)
+
+
+def _pause(setbacks: int) -> float:
+    """Seconds to pause after so many setbacks in a row: 1, 2, 4 … 60, of which half is chance."""
+    delays = backoff.expo(base=2, factor=1, max_value=60)
+    next(delays)
+    longest = next(itertools.islice(delays, min(setbacks, 10), None))
+    return float(longest / 2 + backoff.full_jitter(longest / 2))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

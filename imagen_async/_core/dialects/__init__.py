@@ -1,0 +1,1 @@
+"""How the two kinds of API talk, as pure functions over plain values."""

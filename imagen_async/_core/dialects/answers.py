@@ -1,0 +1,243 @@
+"""What the answers of both dialects have in common: envelope, codes, words for states, where URLs hide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ...errors import (
+    AccountError,
+    AuthenticationError,
+    ConfigurationError,
+    GenerationFailed,
+    ImagenError,
+    InsufficientCredits,
+    InvalidRequest,
+    ModelUnavailable,
+    ProtocolError,
+    RateLimited,
+    TransportError,
+)
+from ..wire import Created, Denied, HttpResponse, Lost, Rejected, Remedy, TaskStatus, Unreadable
+
+SUCCEEDED = frozenset({"success", "succeeded", "successful", "completed", "complete", "done", "finished"})
+FAILED = frozenset({"fail", "failed", "failure", "error", "canceled", "cancelled", "expired"})
+WAITING = frozenset(
+    {
+        "waiting",
+        "queuing",
+        "queued",
+        "generating",
+        "in_progress",
+        "pending",
+        "processing",
+        "running",
+        "submitted",
+    }
+)
+
+_URL_KEYS = ("resultUrls", "result_urls", "resultUrl", "urls", "images", "output", "result", "url", "data")
+_MODEL_GONE = re.compile(
+    r"model\b.*\b(not supported|unsupported|not found|does not exist)|unsupported model", re.I | re.S
+)
+_NO_CREDIT = re.compile(r"credits? (are |is )?insufficient|insufficient (credit|balance|quota)", re.I)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_OWN_FAULT = frozenset({400, 405, 406, 409, 410, 411, 413, 414, 415, 422, 431})
+
+
+class Envelope(msgspec.Struct):
+    """The outer object of an answer, of any of the recorded shapes; every field may be missing."""
+
+    code: int | str | None = None
+    msg: str | None = None
+    message: str | None = None
+    error: Any = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An answer, opened.
+
+    Attributes:
+        code: What it says of itself: the body's code, else the HTTP status.
+        text: Its message, clean and short enough to show.
+        in_body: True when the code stood in the body, written by the API itself and not by something before it.
+        data: The inner part, undecoded; empty where the body is no envelope.
+        response: The whole.
+    """
+
+    code: int
+    text: str
+    in_body: bool
+    data: bytes
+    response: HttpResponse
+
+    @property
+    def is_success(self) -> bool:
+        """True when the API says that it did what it was asked."""
+        return bool(self.data) and (self.code == 200 or (not self.in_body and 200 <= self.code < 300))
+
+
+def open_answer(response: HttpResponse) -> Answer:
+    """Read the envelope: the body's code before the HTTP status, `msg` or `message` or `error.message`."""
+    try:
+        envelope = _decode_envelope(response.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Answer(response.status, clean(_excerpt(response.body)), False, b"", response)
+    detail = envelope.error if isinstance(envelope.error, dict) else {"message": envelope.error}
+    code = _number(envelope.code)
+    if code is None and envelope.error is not None:
+        code = _number(detail.get("code"))
+    text = envelope.msg or envelope.message or detail.get("message") or ""
+    in_body = code is not None
+    if code is None:
+        # An error envelope under HTTP 200 (never seen) is not a success, whatever else it holds.
+        code = 0 if envelope.error is not None and response.status < 300 else response.status
+    return Answer(code, clean(str(text)), in_body, bytes(envelope.data), response)
+
+
+def read_refused_create(answer: Answer, no_credit: frozenset[int]) -> Created:
+    """Say what a create's answer without success means: the table of the provider facts, row by row."""
+    code, text = answer.code, answer.text
+    if 300 <= code < 400 and not answer.in_body:
+        return _redirected(answer)
+    if (not answer.in_body and (code >= 500 or code == 408)) or not _is_refusal(code, text):
+        return Lost(ProtocolError(_said("An answer that does not tell whether a task was made", answer), code=code))
+    error, remedy = _refusal(code, text, no_credit)
+    return Rejected(error(_said(_MEANING[error], answer), code=code), remedy, answer.response.retry_after)
+
+
+def read_refused_status(answer: Answer) -> TaskStatus:
+    """Say what a status answer without success means; nothing here fails a job at once."""
+    code = answer.code
+    if code == 429:
+        error = RateLimited(_said("Too many status calls", answer), code=code)
+        return Unreadable(error, limited=True, retry_after=answer.response.retry_after)
+    if code in (401, 403):
+        return Denied(AuthenticationError(_said("The key may not ask for this task", answer), code=code))
+    if code in (404, 422):
+        return Denied(InvalidRequest(_said(NO_SUCH_TASK, answer), code=code))
+    if 400 <= code < 500 and code not in (408, 455):
+        return Denied(AccountError(_said("The status call was refused", answer), code=code))
+    return Unreadable(TransportError(_said("The status call failed", answer), code=code))
+
+
+NO_SUCH_TASK = "The provider knows no such task (it may belong to another provider or account, or be too old)"
+
+_MEANING: dict[type[ImagenError], str] = {
+    InvalidRequest: "The provider says that the request is wrong",
+    AuthenticationError: "The provider refuses the key: check it",
+    InsufficientCredits: "The account, or the key's own cap, has no credit left: top it up, then run the rest",
+    AccountError: "The provider refuses this account",
+    ModelUnavailable: "The provider does not serve this model, or the base URL is wrong: choose another model",
+    GenerationFailed: "The provider could not make the picture",
+    RateLimited: "The provider refused for its rate limit",
+    TransportError: "The provider is in maintenance",
+}
+
+_REFUSALS: dict[int, tuple[type[ImagenError], Remedy]] = {
+    401: (AuthenticationError, Remedy.STOP),
+    402: (InsufficientCredits, Remedy.STOP),
+    403: (AccountError, Remedy.STOP),
+    404: (ModelUnavailable, Remedy.CLOSE_MODEL),
+    408: (GenerationFailed, Remedy.NEW_TASK),
+    429: (RateLimited, Remedy.HOLD),
+    433: (InsufficientCredits, Remedy.STOP),
+    455: (TransportError, Remedy.PAUSE),
+    # kie.ai's 500 in the body was mostly a validation error ("This field is required"), unbilled (seen April 2026).
+    500: (InvalidRequest, Remedy.FAIL),
+    501: (GenerationFailed, Remedy.NEW_TASK),
+    505: (ModelUnavailable, Remedy.CLOSE_MODEL),
+}
+
+
+def _is_refusal(code: int, text: str) -> bool:
+    return code in _REFUSALS or code in _OWN_FAULT
+
+
+def _refusal(code: int, text: str, no_credit: frozenset[int]) -> tuple[type[ImagenError], Remedy]:
+    """The text decides where one code serves for several things (seen: 500 for no credit, 422 for an unknown model)."""
+    if code in no_credit or (code != 429 and _NO_CREDIT.search(text)):
+        return InsufficientCredits, Remedy.STOP
+    if code in (400, 422) and _MODEL_GONE.search(text):
+        return ModelUnavailable, Remedy.CLOSE_MODEL
+    return _REFUSALS.get(code, (InvalidRequest, Remedy.FAIL))
+
+
+def _redirected(answer: Answer) -> Rejected:
+    where = answer.response.location or "another address"
+    message = (
+        f"The server redirects to {clean(where)}; the key follows no redirect. Set base_url to the API's own address"
+    )
+    return Rejected(ConfigurationError(f"{message}.", code=answer.code), Remedy.STOP)
+
+
+def _said(meaning: str, answer: Answer) -> str:
+    return f"{meaning}: {answer.text or 'no message'}"
+
+
+def find_urls(value: Any, depth: int = 5) -> tuple[str, ...]:
+    """Collect the picture URLs of a result, whatever it is wrapped in; each once, in order."""
+    return tuple(dict.fromkeys(_urls(value, depth)))
+
+
+def _urls(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        if value.startswith(("https://", "http://")):
+            yield value
+        elif value[:1] in ("{", "["):
+            yield from _urls(_loose_json(value), depth - 1) if depth else ()
+    elif isinstance(value, list) and depth:
+        for item in value:
+            yield from _urls(item, depth - 1)
+    elif isinstance(value, dict) and depth:
+        # The first key that leads anywhere is the result; others may be thumbnails or copies of the input.
+        found = (list(_urls(value[key], depth - 1)) for key in _URL_KEYS if key in value)
+        yield from next((urls for urls in found if urls), [])
+
+
+def _loose_json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
+
+
+def read_balance(answer: Answer) -> float:
+    """Read `data` of a credits answer: a number (a float was seen where an integer is documented)."""
+    balance = _loose_json(answer.data.decode("utf-8", "replace")) if answer.is_success else None
+    amount = figure(balance)
+    if amount is not None:
+        return amount
+    if answer.code in (401, 403):
+        raise AuthenticationError(_said(_MEANING[AuthenticationError], answer), code=answer.code)
+    raise ProtocolError(_said("The answer holds no balance", answer), code=answer.code)
+
+
+def clean(text: str) -> str:
+    """Make a server's words safe to print: one line, no control characters, at most 500 characters."""
+    return _CONTROL.sub(" ", text).strip()[:500]
+
+
+def figure(value: object) -> float | None:
+    """A number of an answer as a finite float, or None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e18:
+        return None
+    return float(value)
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:200].decode("utf-8", "replace")
+
+
+def _number(code: object) -> int | None:
+    """A code as a number; None for a word, an empty string or nothing."""
+    if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 6:
+        return int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None

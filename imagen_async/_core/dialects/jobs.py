@@ -1,0 +1,138 @@
+"""The createTask/recordInfo dialect of kie.ai, Apikley and LiangXin."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from ...errors import GenerationFailed, InvalidRequest, ProtocolError
+from ..provider import Model
+from ..values import ImageRequest
+from ..wire import (
+    Accepted,
+    Broken,
+    Created,
+    Denied,
+    HttpRequest,
+    HttpResponse,
+    Lost,
+    Pending,
+    Succeeded,
+    TaskStatus,
+    Unreadable,
+)
+from . import answers
+
+
+class _Task(msgspec.Struct):
+    """`data` of a create's answer. Ids are opaque; a number would be as good as a string."""
+
+    taskId: str | int | None = None
+    recordId: str | int | None = None
+
+
+class _Record(msgspec.Struct):
+    """`data` of a status answer: only what is read, each as loosely typed as it was met."""
+
+    state: Any = None
+    resultJson: Any = None
+    failCode: Any = None
+    failMsg: Any = None
+    createTime: Any = None
+    completeTime: Any = None
+    creditsConsumed: Any = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_task = msgspec.json.Decoder(_Task | None).decode
+_decode_record = msgspec.json.Decoder(_Record | None).decode
+
+
+class JobsDialect(msgspec.Struct, frozen=True):
+    """One API of this kind.
+
+    Attributes:
+        no_credit: Codes that mean: no credit left.
+        credits_path: Where the balance is asked for, or None where there is no such question.
+    """
+
+    no_credit: frozenset[int] = frozenset({402})
+    credits_path: str | None = None
+    takes_raw_models: bool = True
+
+    def build_create(self, request: ImageRequest, model: Model) -> HttpRequest:
+        """Write the create for a request that was checked against `model`."""
+        body = _encode({"model": model.wire_name, "input": model.input_of(request)})
+        return HttpRequest("POST", "/api/v1/jobs/createTask", body)
+
+    def read_created(self, response: HttpResponse) -> Created:
+        """Say what became of a create. A success without a task id is lost: the task may exist."""
+        answer = answers.open_answer(response)
+        if not answer.is_success:
+            return answers.read_refused_create(answer, self.no_credit)
+        try:
+            task = _decode_task(answer.data) or _Task()
+        except msgspec.DecodeError:
+            task = _Task()
+        task_id = task.taskId or task.recordId
+        if not task_id:
+            return Lost(ProtocolError("The provider says success and names no task.", code=answer.code))
+        return Accepted(str(task_id))
+
+    def build_status(self, task_id: str) -> HttpRequest:
+        """Write the question for a task's state; free to repeat."""
+        return HttpRequest("GET", f"/api/v1/jobs/recordInfo?taskId={quote(task_id, safe='')}")
+
+    def read_status(self, response: HttpResponse) -> TaskStatus:
+        """Say how a task stands."""
+        answer = answers.open_answer(response)
+        if answer.code == 501 and answer.in_body:
+            return Broken(GenerationFailed(answer.text or "no reason given", code=501), None, response.body)
+        if not answer.is_success:
+            return answers.read_refused_status(answer)
+        try:
+            record = _decode_record(answer.data)
+        except msgspec.DecodeError as error:
+            return Unreadable(ProtocolError(f"The status answer has a wrong shape: {error}"))
+        if record is None:
+            return Denied(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
+        return _read_record(record, response.body)
+
+    def build_credits(self) -> HttpRequest | None:
+        """Write the question for the balance, or None where the API has no such question."""
+        return None if self.credits_path is None else HttpRequest("GET", self.credits_path)
+
+    def read_credits(self, response: HttpResponse) -> float:
+        """Read the balance; raises ImagenError when the answer holds none."""
+        return answers.read_balance(answers.open_answer(response))
+
+
+def _read_record(record: _Record, raw: bytes) -> TaskStatus:
+    state = record.state.casefold() if isinstance(record.state, str) else ""
+    if state in answers.SUCCEEDED:
+        return _read_success(record, raw)
+    if state in answers.FAILED:
+        code = record.failCode if isinstance(record.failCode, str | int) else None
+        text = answers.clean(str(record.failMsg or "no reason given"))
+        return Broken(GenerationFailed(text, code=code), answers.figure(record.creditsConsumed), raw)
+    return Pending(answers.clean(str(record.state)), state in answers.WAITING)
+
+
+def _read_success(record: _Record, raw: bytes) -> TaskStatus:
+    """A success without a URL was met: a failure that may have been billed, so the raw answer stays."""
+    credits = answers.figure(record.creditsConsumed)
+    urls = answers.find_urls(record.resultJson)
+    if urls:
+        return Succeeded(urls, _latency(record), credits, raw)
+    message = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
+    return Broken(GenerationFailed(message, code="no_urls"), credits, raw)
+
+
+def _latency(record: _Record) -> float | None:
+    """completeTime − createTime, Unix milliseconds. Not costTime: documented in ms, and in seconds 24 times of 24."""
+    created, completed = answers.figure(record.createTime), answers.figure(record.completeTime)
+    if created is None or completed is None or completed < created:
+        return None
+    return (completed - created) / 1000

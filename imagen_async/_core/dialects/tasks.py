@@ -1,0 +1,115 @@
+"""The images/generations + tasks/{id} dialect of API in One. Its finished task is in no document: read generously."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from ...errors import GenerationFailed, ImagenError, InvalidRequest, ProtocolError
+from ..provider import Model
+from ..values import ImageRequest
+from ..wire import (
+    Accepted,
+    Broken,
+    Created,
+    Denied,
+    HttpRequest,
+    HttpResponse,
+    Lost,
+    Pending,
+    Succeeded,
+    TaskStatus,
+    decode_json,
+)
+from . import answers
+
+_encode = msgspec.json.Encoder().encode
+
+
+class TasksDialect(msgspec.Struct, frozen=True):
+    """One API of this kind.
+
+    Attributes:
+        no_credit: Codes that mean: no credit left.
+    """
+
+    no_credit: frozenset[int] = frozenset({402})
+    takes_raw_models: bool = False
+
+    def build_create(self, request: ImageRequest, model: Model) -> HttpRequest:
+        """Write the create for a request that was checked against `model`."""
+        return HttpRequest(
+            "POST",
+            "/api/v1/images/generations",
+            _encode({"model": model.wire_name, **model.input_of(request)}),
+        )
+
+    def read_created(self, response: HttpResponse) -> Created:
+        """Say what became of a create. A success without a task id is lost: the task may exist."""
+        answer = answers.open_answer(response)
+        if not answer.is_success:
+            return answers.read_refused_create(answer, self.no_credit)
+        task = _inner(answer)
+        # An older page of the provider shows `id`.
+        task_id = task.get("task_id") or task.get("id") or task.get("taskId")
+        if not isinstance(task_id, str | int) or isinstance(task_id, bool):
+            return Lost(ProtocolError("The provider says success and names no task.", code=answer.code))
+        return Accepted(str(task_id))
+
+    def build_status(self, task_id: str) -> HttpRequest:
+        """Write the question for a task's state; free to repeat."""
+        return HttpRequest("GET", f"/api/v1/tasks/{quote(task_id, safe='')}")
+
+    def read_status(self, response: HttpResponse) -> TaskStatus:
+        """Say how a task stands."""
+        answer = answers.open_answer(response)
+        if not answer.is_success:
+            return answers.read_refused_status(answer)
+        task = _inner(answer)
+        if not task:
+            return Denied(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
+        word = task.get("status", task.get("state"))
+        state = word.casefold() if isinstance(word, str) else ""
+        if state in answers.SUCCEEDED:
+            return _read_success(task, response.body)
+        if state in answers.FAILED:
+            return Broken(_reason(task, answer), answers.figure(task.get("credits")), response.body)
+        return Pending(answers.clean(str(word)), state in answers.WAITING)
+
+    def build_credits(self) -> HttpRequest | None:
+        """Write the question for the balance, or None where the API has no such question."""
+        return None
+
+    def read_credits(self, response: HttpResponse) -> float:
+        """Read the balance; raises ImagenError when the answer holds none."""
+        return answers.read_balance(answers.open_answer(response))
+
+
+def _inner(answer: answers.Answer) -> dict[str, Any]:
+    """The object that describes the task: `data`, or the whole body where there is no `data`."""
+    for text in (answer.data, answer.response.body):
+        value = decode_json(text)
+        if isinstance(value, dict) and value:
+            return value if text is answer.data or "data" not in value else {}
+    return {}
+
+
+def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
+    credits = answers.figure(task.get("credits"))
+    urls = answers.find_urls(task)
+    if urls:
+        return Succeeded(urls, None, credits, raw)
+    message = (
+        "The provider says success and gives no picture URL that we know; the result's `raw` holds its whole answer"
+    )
+    return Broken(GenerationFailed(message, code="no_urls"), credits, raw)
+
+
+def _reason(task: dict[str, Any], answer: answers.Answer) -> ImagenError:
+    error = task.get("error")
+    detail = error if isinstance(error, dict) else {"message": error}
+    code = detail.get("code")
+    text = detail.get("message") or task.get("message") or answer.text or "no reason given"
+    return GenerationFailed(answers.clean(str(text)), code=code if isinstance(code, str | int) else None)

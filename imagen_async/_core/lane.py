@@ -1,0 +1,137 @@
+"""One account's turns: who waits, what its limits leave room for, and whether it takes anything at all."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import ImagenError, ModelUnavailable, TransportError
+from .agenda import Agenda
+from .poll_schedule import PollSchedule
+from .provider import Limits
+from .rate_limit import Window
+from .wire import Accepted, Created, NotSent, Rejected, Remedy, TaskStatus, Unreadable
+
+FIRST_CONTACT_TRIES = 5
+"""Failed connections after which an account that never answered is taken for wrongly set up, not for down."""
+
+
+class Lane:
+    """The turns of one account.
+
+    Attributes:
+        queue: Ids of the jobs that wait to be sent, first come, first served.
+        asks: When each running job is to be asked about.
+        running: Tasks that exist or may come to exist by a create under way.
+        stopped: Why the account takes nothing more, or None.
+        closed_models: Models that it does not serve, by our name, each with the error that told.
+        good_models: Models, by our name, of which the key got a task.
+    """
+
+    def __init__(
+        self, name: str, limits: Limits, schedule: PollSchedule, connections: int, delay: Callable[[int], float]
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self.schedule = schedule
+        self.submit = Window(limits.submit)
+        self.status = Window(limits.status)
+        self.queue: deque[int] = deque()
+        self.asks = Agenda()
+        self.running = 0
+        self.stopped: ImagenError | None = None
+        self.closed_models: dict[str, ImagenError] = {}
+        self.good_models: set[str] = set()
+        self._has_answered = False
+        self._connections = connections
+        self._creating = 0
+        self._asking = 0
+        self._delay = delay
+        self._setbacks = 0
+        self._paused_until = -math.inf
+
+    @property
+    def wants_more(self) -> bool:
+        """True while the queue holds less than what one look at the window may send."""
+        return self.stopped is None and len(self.queue) < min(self.limits.submit.count, self.limits.running, 100)
+
+    def submit_at(self, now: float) -> float:
+        """When the next create may go; infinity while only an answer can tell."""
+        # A first create goes alone: a wrong key or address costs one refusal, not a volley of them.
+        at_once = max(1, self._connections // 2) if self._has_answered and not self._setbacks else 1
+        if self.stopped or not self.queue or self.running >= self.limits.running or self._creating >= at_once:
+            return math.inf
+        return max(self._paused_until, self.submit.ready_at(now))
+
+    def ask_at(self, now: float) -> float:
+        """When the next status call may go; infinity while only an answer can tell."""
+        # Creates keep to half of the connections, so status calls always have the other half.
+        if not self.asks or self._asking + self._creating >= self._connections:
+            return math.inf
+        return max(self.asks.next_at(), self.status.ready_at(now))
+
+    def spend_submit(self, now: float) -> None:
+        """A create goes out."""
+        self.submit.spend(now)
+        self._creating += 1
+
+    def spend_status(self, now: float) -> None:
+        """A status call goes out."""
+        self.status.spend(now)
+        self._asking += 1
+
+    def judge(self, event: Rejected, model: str) -> Rejected:
+        """See a refusal in the light of what went well: 401 was seen for a good key that may not have this model."""
+        if event.error.code != 401 or not self.good_models or model in self.good_models:
+            return event
+        message = f"The key works, but not for {model}: {event.error.message}"
+        return Rejected(ModelUnavailable(message, code=401), Remedy.CLOSE_MODEL)
+
+    def settle_submit(self, event: Created, model: str, now: float) -> None:
+        """Learn from what became of a create."""
+        if isinstance(event, Rejected) and event.remedy is Remedy.HOLD:
+            self.submit.refused(now, event.retry_after)
+        self.submit.answered(now)
+        self._creating -= 1
+        self._has_answered |= not isinstance(event, NotSent)
+        match event:
+            case Accepted():
+                self.good_models.add(model)
+                self._setbacks = 0
+            case NotSent(error=error):
+                self._set_back(now)
+                if not self._has_answered and self._setbacks >= FIRST_CONTACT_TRIES:
+                    self.stopped = _unreachable(error)
+            case Rejected(remedy=Remedy.PAUSE):
+                self._set_back(now, event.retry_after)
+            case Rejected():
+                self._refused(event, model)
+
+    def settle_status(self, event: TaskStatus | None, now: float) -> None:
+        """Learn from a status call; None for one whose answer nobody waits for."""
+        self.status.answered(now)
+        self._asking -= 1
+        if isinstance(event, Unreadable) and event.limited:
+            self.status.refused(now, event.retry_after)
+
+    def _refused(self, event: Rejected, model: str) -> None:
+        self._setbacks = 0
+        if event.remedy is Remedy.CLOSE_MODEL:
+            self.closed_models[model] = event.error
+        elif event.remedy is Remedy.STOP:
+            self.stopped = event.error
+
+    def _set_back(self, now: float, retry_after: float | None = None) -> None:
+        """Pause, longer each time, and send one at a time until one is answered. Failures of one volley count once."""
+        if now < self._paused_until and retry_after is None:
+            return
+        self._paused_until = max(self._paused_until, now + max(self._delay(self._setbacks), retry_after or 0.0))
+        self._setbacks += 1
+
+
+def _unreachable(error: ImagenError) -> ImagenError:
+    message = f"The server cannot be reached: {error.message} Nothing was sent. Check the base URL and the network."
+    unreachable = TransportError(message, code=error.code)
+    unreachable.sent = False
+    return unreachable

@@ -1,0 +1,218 @@
+"""The pure scheduler: every live job, who may talk now, and when to look again."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from ..errors import ImagenError, ProtocolError
+from . import transitions
+from .agenda import Agenda
+from .job import (
+    Event,
+    Failed,
+    Final,
+    Job,
+    Left,
+    NotSaved,
+    Queued,
+    Ready,
+    Running,
+    Saved,
+    State,
+    Submitting,
+    Unknown,
+    Unsent,
+)
+from .lane import Lane
+from .wire import Broken, Denied, Pending, Rejected, Succeeded, Unreadable
+
+
+class Plan:
+    """Whose turn it is.
+
+    `take` hands out the jobs that may talk now, `settle` says what came of it, `finished` collects the jobs that
+    ended. Time is an argument everywhere, in seconds of one clock.
+
+    Attributes:
+        finished: Jobs in a final state, for the shell to deliver and take out.
+    """
+
+    def __init__(self, lanes: Iterable[Lane], saving_at_once: int) -> None:
+        self.lanes = {lane.name: lane for lane in lanes}
+        self.finished: deque[Job] = deque()
+        self._jobs: dict[int, Job] = {}
+        self._leaving: set[int] = set()
+        self._expiries = Agenda()
+        self._to_save: deque[int] = deque()
+        self._saving = 0
+        self._saving_at_once = saving_at_once
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def jobs(self) -> Iterable[Job]:
+        """Every live job."""
+        return self._jobs.values()
+
+    def add(self, job: Job, now: float) -> None:
+        """Take in a queued job, or a running one that is to be collected."""
+        self._place(job, now, ask_at=now, at_front=False)
+
+    def take(self, now: float) -> list[Job]:
+        """Hand out every job that may talk now; each is to be settled once."""
+        self._expire(now)
+        taken: list[Job] = []
+        for lane in self.lanes.values():
+            while lane.submit_at(now) <= now:
+                taken.append(self._send(lane, now))
+            while lane.ask_at(now) <= now:
+                taken.append(self._ask(lane, now))
+        while self._to_save and self._saving < self._saving_at_once:
+            self._saving += 1
+            taken.append(self._jobs[self._to_save.popleft()])
+        return taken
+
+    def wake_at(self, now: float) -> float:
+        """When `take` will have something, if nothing is settled or added before; infinity for never."""
+        times = [self._expiries.next_at()]
+        for lane in self.lanes.values():
+            times += (lane.submit_at(now), lane.ask_at(now))
+        return min(times)
+
+    def settle(self, job: Job, event: Event, now: float) -> Job | None:
+        """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
+        if isinstance(event, Rejected):
+            event = self.lanes[job.account].judge(event, job.model.name)
+        self._release(job, event, now)
+        if job.id not in self._jobs:
+            return None
+        moved = transitions.advance(job, event, now)
+        if job.id in self._leaving and not isinstance(moved.state, Final):
+            moved = moved.to(Left(moved.task_id))
+        self._place(moved, now, ask_at=self._next_ask(moved, now), at_front=True)
+        return moved
+
+    def leave(self, owner: int) -> None:
+        """Stop sending and asking for an owner's jobs. One whose create is on the way is kept until it is settled."""
+        for job in [job for job in self._jobs.values() if job.owner == owner]:
+            if isinstance(job.state, Submitting):
+                self._leaving.add(job.id)
+            else:
+                self._drop(job, Left(job.task_id))
+
+    def abandon(self, owner: int) -> None:
+        """Give up the answers that `leave` kept waiting for: those creates are unknown."""
+        for job in [job for job in self._jobs.values() if job.owner == owner]:
+            lost = transitions.unknown_outcome(job, ProtocolError("the program left before the answer came"))
+            self._drop(job, Unknown(lost))
+
+    def _send(self, lane: Lane, now: float) -> Job:
+        job = transitions.start(self._jobs[lane.queue.popleft()], now)
+        lane.spend_submit(now)
+        self._store(job)
+        self._expiries.discard(job.id)
+        return job
+
+    def _ask(self, lane: Lane, now: float) -> Job:
+        job_id = lane.asks.pop_due(now)
+        assert job_id is not None
+        lane.spend_status(now)
+        self._expiries.discard(job_id)
+        return self._jobs[job_id]
+
+    def _release(self, job: Job, event: Event, now: float) -> None:
+        """Give back the place that the talk took, and let the account learn from it."""
+        lane = self.lanes[job.account]
+        match event:
+            case Saved() | NotSaved():
+                self._saving -= 1
+            case Pending() | Succeeded() | Broken() | Denied() | Unreadable():
+                lane.settle_status(event, now)
+            case _:
+                lane.settle_submit(event, job.model.name, now)
+                if lane.stopped or lane.closed_models:
+                    self._turn_away(lane)
+
+    def _place(self, job: Job, now: float, *, ask_at: float, at_front: bool) -> None:
+        """Put a job where its state belongs."""
+        lane = self.lanes[job.account]
+        self._store(job)
+        match job.state:
+            case Queued():
+                self._enqueue(lane, job, at_front)
+            case Running():
+                lane.asks.set(job.id, ask_at)
+            case Ready():
+                self._to_save.append(job.id)
+            case _:
+                self._finish(job)
+                return
+        if job.expires_at is not None and not isinstance(job.state, Ready):
+            self._expiries.set(job.id, job.expires_at)
+
+    def _enqueue(self, lane: Lane, job: Job, at_front: bool) -> None:
+        refusal = _refusal(lane, job)
+        if refusal is not None:
+            self._finish(job.to(refusal))
+        elif at_front:
+            lane.queue.appendleft(job.id)
+        else:
+            lane.queue.append(job.id)
+
+    def _turn_away(self, lane: Lane) -> None:
+        """End the queued jobs that the account will not take any more."""
+        for job_id in list(lane.queue):
+            refusal = _refusal(lane, self._jobs[job_id])
+            if refusal is not None:
+                lane.queue.remove(job_id)
+                self._finish(self._jobs[job_id].to(refusal))
+
+    def _expire(self, now: float) -> None:
+        while (job_id := self._expiries.pop_due(now)) is not None:
+            self._drop(self._jobs[job_id], transitions.expire(self._jobs[job_id], now).state)
+
+    def _drop(self, job: Job, state: State) -> None:
+        """End a job that is not talking, or that nobody waits for any more."""
+        lane = self.lanes[job.account]
+        if isinstance(job.state, Queued):
+            lane.queue.remove(job.id)
+        elif isinstance(job.state, Running):
+            lane.asks.discard(job.id)
+        elif isinstance(job.state, Ready) and job.id in self._to_save:
+            self._to_save.remove(job.id)
+        self._finish(job.to(state))
+
+    def _store(self, job: Job) -> None:
+        """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""
+        before = self._jobs.get(job.id)
+        self.lanes[job.account].running += _occupies(job) - (before is not None and _occupies(before))
+        self._jobs[job.id] = job
+
+    def _finish(self, job: Job) -> None:
+        self._store(job)
+        del self._jobs[job.id]
+        self._leaving.discard(job.id)
+        self._expiries.discard(job.id)
+        self.finished.append(job)
+
+    def _next_ask(self, job: Job, now: float) -> float:
+        if not isinstance(job.state, Running):
+            return math.inf
+        age = now - job.state.since
+        return job.state.since + self.lanes[job.account].schedule.next_age(age)
+
+
+def _occupies(job: Job) -> bool:
+    return isinstance(job.state, Submitting | Running)
+
+
+def _refusal(lane: Lane, job: Job) -> Failed | Unsent | None:
+    """How a queued job ends when its account will not take it, or None when it will."""
+    error: ImagenError | None = lane.stopped
+    if error is not None:
+        return Unsent(error.about(provider=lane.name))
+    error = lane.closed_models.get(job.model.name)
+    return Failed(error.about(provider=lane.name)) if error is not None else None

@@ -1,0 +1,155 @@
+"""What the user gives and gets: requests, results, saved files. Knows nothing of how they are moved."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from ..errors import ConfigurationError, ImagenError
+
+DEFAULT_MODEL = "imagen4"
+"""The model of a request that names none, as in S4's table and kie.ai's own first page."""
+
+PARAMETERS = ("aspect_ratio", "negative_prompt", "num_images", "seed")
+"""The fields of a request that every dialect translates; a provider's own fields go into `extra`."""
+
+RAW_PREFIX = "raw:"
+
+
+class ImageRequest(msgspec.Struct, frozen=True):
+    """One picture, or a few of one prompt, that the user wants.
+
+    What is None is left to the batch's defaults, then to the model's.
+
+    Attributes:
+        prompt: What to show; 5,000 characters at most at kie.ai and Apikley.
+        model: `imagen4`, `imagen4-fast`, `imagen4-ultra`, or what `raw_model` returns. None: the default, `imagen4`.
+        aspect_ratio: `1:1`, `16:9`, `9:16`, `3:4` or `4:3`. None: the model's documented default, sent explicitly
+            (`16:9` for kie.ai's and Apikley's imagen4-fast, else `1:1`).
+        negative_prompt: What to leave out, where the provider has such a field.
+        num_images: Pictures of this one task, each billed, where the model has such a field.
+        seed: For repeatable pictures.
+        key: A name of your own for this request, unique in its batch. None: made from the request's content.
+        extra: The provider's own fields, checked against its model; all of the input but the prompt for a raw model.
+    """
+
+    prompt: str
+    model: str | None = None
+    aspect_ratio: str | None = None
+    negative_prompt: str | None = None
+    num_images: int | None = None
+    seed: int | None = None
+    key: str | None = None
+    extra: dict[str, Any] = {}
+
+    @property
+    def images(self) -> int:
+        """Pictures that this request asks for."""
+        return 1 if self.num_images is None else self.num_images
+
+
+def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
+    """Make the key of a request that has none: 16 hex digits of its content, then `-2` for its second occurrence."""
+    content = [request.prompt, request.model, *(getattr(request, name) for name in PARAMETERS), request.extra]
+    digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).hexdigest()
+    return digest if occurrence == 1 else f"{digest}-{occurrence}"
+
+
+def raw_model(name: str) -> str:
+    """Name any model of a createTask API, for models that this version has no record of.
+
+    Its input is the prompt and whatever the request's `extra` holds, unchecked: a misspelt field is ignored
+    by kie.ai without a word, and may cost a picture. Its price is unknown.
+    """
+    return RAW_PREFIX + name
+
+
+class ImageFile(msgspec.Struct, frozen=True, gc=False):
+    """A picture on disk, verified: whole, and a picture by its first bytes. Works wherever a path does.
+
+    Attributes:
+        path: Where it lies.
+        sha256: Of its bytes, in hex.
+        size: Bytes.
+        media_type: `image/png`, `image/jpeg` or `image/webp`, by its content.
+        url: Where it came from.
+    """
+
+    path: str
+    sha256: str
+    size: int
+    media_type: str
+    url: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Saver = Callable[["Result", str], Awaitable[tuple[ImageFile, ...]]]
+
+
+class Result(msgspec.Struct, frozen=True, eq=False):
+    """What became of one request: pictures, or the error that stands for them.
+
+    Attributes:
+        key: The request's key, or the one made for it.
+        index: Its position in the input, from 0.
+        request: The request as it was sent, with the batch's defaults filled in.
+        provider: The account that took it.
+        model: Our name of its model.
+        urls: Where the pictures are, for a time that the provider chooses: minutes to days.
+        files: The pictures on disk, where `save_to` asked for them.
+        error: Why there is no picture (or no file), or None.
+        task_id: The provider's task, or None when none is known to exist.
+        credits: What the provider says it billed; where it says nothing, a finished picture's price; None: unknown.
+        latency: Seconds that the provider took, by its own clock (completeTime − createTime); None: it does not tell.
+        raw: The provider's last answer about the task, undecoded, for what this library does not read.
+    """
+
+    key: str
+    index: int
+    request: ImageRequest
+    provider: str
+    model: str
+    urls: tuple[str, ...] = ()
+    files: tuple[ImageFile, ...] = ()
+    error: ImagenError | None = None
+    task_id: str | None = None
+    credits: float | None = None
+    latency: float | None = None
+    raw: bytes = b""
+    _saver: Saver | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True when the picture is there, and on disk where that was asked for."""
+        return self.error is None
+
+    async def save(self, folder: str | os.PathLike[str]) -> tuple[ImageFile, ...]:
+        """Fetch the pictures into `folder`, which is made if missing.
+
+        Free to repeat; works after the client was closed, too.
+
+        Names are made here (`000012-a-red-fox.png`, a second picture `-2`), never taken from a URL, and never overwrite
+        another picture.
+
+        Raises:
+            DownloadFailed: A picture could not be had or written; those before it stay.
+            ImagenError: This result's own error, when it has no picture.
+        """
+        if not self.urls:
+            raise self.error or ConfigurationError("This result has no picture to save.")
+        if self._saver is None:
+            raise ConfigurationError("This result did not come from a client, so nothing can fetch its pictures.")
+        return await self._saver(self, os.fspath(folder))
+
+    def __repr__(self) -> str:
+        outcome = f"urls={list(self.urls)!r}" if self.ok else f"error={self.error!r}"
+        return f"Result(key={self.key!r}, index={self.index}, ok={self.ok}, {outcome}, task_id={self.task_id!r})"

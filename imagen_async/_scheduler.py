@@ -1,0 +1,257 @@
+"""The one loop, and the exchange: does what the plan decides, for all jobs of a client, and decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ._core.job import Event, Job, NotSaved, Ready, Running, Saved, Submitting
+from ._core.plan import Plan
+from ._core.transitions import result_of
+from ._core.values import ImageFile, Result
+from ._core.wire import (
+    Accepted,
+    Created,
+    Dialect,
+    HttpRequest,
+    HttpResponse,
+    Lost,
+    NotSent,
+    Pending,
+    TaskStatus,
+    Unreadable,
+)
+from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
+
+logger = logging.getLogger("imagen_async")
+
+GRACE = 2.0
+"""Seconds that leaving waits for the answers of creates that are on the way: their task ids are worth it."""
+
+SAVE_AT_LEAST = 60.0
+"""Seconds that a download may take even when the job's deadline is near: the picture is paid for."""
+
+
+class Transport(Protocol):
+    """What carries a request to an account and brings the answer; `SessionPool.send` is one."""
+
+    def __call__(
+        self, account: str, request: HttpRequest, *, within: float | None = None
+    ) -> Awaitable[HttpResponse]: ...
+
+
+class Owner(Protocol):
+    """Who waits for jobs."""
+
+    def accepted(self, job: Job) -> None:
+        """The job has a task id now."""
+
+    def finished(self, job: Job) -> None:
+        """The job ended."""
+
+
+Save = Callable[[Result, str], Awaitable[tuple[ImageFile, ...]]]
+
+
+class Scheduler:
+    """The shell around one plan."""
+
+    def __init__(
+        self, group: TaskGroup, plan: Plan, dialects: Mapping[str, Dialect], send: Transport, save: Save
+    ) -> None:
+        self._group = group
+        self._plan = plan
+        self._dialects = dialects
+        self._send = send
+        self._save = save
+        self._owners: dict[int, Owner] = {}
+        self._changed = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._creates: set[anyio.CancelScope] = set()
+        self._odd_states: set[tuple[str, str]] = set()
+        self._last_id = 0
+
+    @property
+    def plan(self) -> Plan:
+        """What is decided here; for looking at."""
+        return self._plan
+
+    def new_id(self) -> int:
+        """A number that no job or owner of this client has."""
+        self._last_id += 1
+        return self._last_id
+
+    def enter(self, owner_id: int, owner: Owner) -> None:
+        """Say who is to hear of the jobs with this owner's id."""
+        self._owners[owner_id] = owner
+
+    def exit(self, owner_id: int) -> None:
+        """Forget an owner; what its jobs still hear is logged."""
+        self._owners.pop(owner_id, None)
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something beside the loop, until it ends or the client is left."""
+        self._group.start_soon(work)
+
+    def add(self, job: Job) -> None:
+        """Take in a job; its owner hears when it ends."""
+        self._plan.add(job, _now())
+        self._deliver()
+        self._changed.set()
+
+    async def room(self, account: str) -> None:
+        """Wait until the account could soon send another create."""
+        while not self._plan.lanes[account].wants_more:
+            self._room.clear()
+            await self._room.wait()
+
+    async def run(self) -> None:
+        """The loop. Runs until it is cancelled."""
+        while True:
+            now = _now()
+            for job in self._plan.take(now):
+                self._group.start_soon(self._exchange, job)
+            self._deliver()
+            await self._change(by=self._plan.wake_at(now))
+
+    def drop(self, owner_id: int) -> None:
+        """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
+        self._plan.leave(owner_id)
+        self._deliver()
+        self._changed.set()
+
+    async def leave(self, owner_id: int) -> None:
+        """Drop an owner's jobs, and wait up to `GRACE` seconds for the answers of its creates that are on the way."""
+        with anyio.CancelScope(shield=True):
+            self.drop(owner_id)
+            with anyio.move_on_after(GRACE):
+                while any(job.owner == owner_id for job in self._plan.jobs):
+                    self._settled.clear()
+                    await self._settled.wait()
+            self._plan.abandon(owner_id)
+            self._deliver()
+        self.exit(owner_id)
+
+    async def close(self) -> None:
+        """Leave for every owner at once, then end the loop and whatever still talks."""
+        with anyio.CancelScope(shield=True):
+            for owner_id in self._owners:
+                self.drop(owner_id)
+            for owner_id in list(self._owners):
+                await self.leave(owner_id)
+        for scope in self._creates:
+            scope.cancel()
+        self._group.cancel_scope.cancel()
+
+    async def _change(self, by: float) -> None:
+        """Wait until something was added or settled, or until `by`."""
+        timer = None if by == math.inf else asyncio.get_running_loop().call_at(by, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._changed.clear()
+
+    def _deliver(self) -> None:
+        finished = self._plan.finished
+        while finished:
+            job = finished.popleft()
+            owner = self._owners.get(job.owner)
+            if owner is not None:
+                owner.finished(job)
+        if any(lane.wants_more or lane.stopped for lane in self._plan.lanes.values()):
+            self._room.set()
+
+    async def _exchange(self, job: Job) -> None:
+        """Let one job talk, and settle what came of it."""
+        try:
+            event: Event = await self._talk(job)
+        except Exception as error:  # a bug of ours; no job may be lost and no create repeated for it
+            logger.exception("unexpected error while job %s talked", job.key)
+            event = _after_bug(job, ProtocolError(f"Unexpected {type(error).__name__}: {error}"))
+        settled = self._plan.settle(job, event, _now())
+        if isinstance(event, Accepted):
+            self._announce(settled or job, event.task_id)
+        self._deliver()
+        self._settled.set()
+        self._changed.set()
+
+    def _announce(self, job: Job, task_id: str) -> None:
+        owner = self._owners.get(job.owner)
+        if owner is not None and job.task_id is not None:
+            owner.accepted(job)
+        else:
+            logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, task_id)
+
+    async def _talk(self, job: Job) -> Event:
+        match job.state:
+            case Submitting():
+                return await self._create(job)
+            case Running(task_id=task_id):
+                return await self._ask(job, task_id)
+            case Ready():
+                return await self._fetch(job, job.state)
+        raise AssertionError(f"a job that is {type(job.state).__name__} has nothing to say")
+
+    async def _create(self, job: Job) -> Created:
+        """Send a create, once. Shielded: whatever is cancelled around it, its answer is heard if it comes in time."""
+        dialect = self._dialects[job.account]
+        request = dialect.build_create(job.request, job.model)
+        with anyio.CancelScope(shield=True) as scope:
+            self._creates.add(scope)
+            try:
+                return dialect.read_created(await self._send(job.account, request))
+            except TransportError as error:
+                return Lost(error) if error.sent else NotSent(error)
+            except ImagenError as error:
+                return Lost(error)
+            finally:
+                self._creates.discard(scope)
+        return Lost(TransportError("the program left before the answer came"))
+
+    async def _ask(self, job: Job, task_id: str) -> TaskStatus:
+        dialect = self._dialects[job.account]
+        left = max((job.expires_at or math.inf) - _now(), 0.1)
+        try:
+            response = await self._send(job.account, dialect.build_status(task_id), within=left if left < 60 else None)
+            status = dialect.read_status(response)
+        except ImagenError as error:
+            return Unreadable(error)
+        if isinstance(status, Pending) and not status.known:
+            self._warn_of_state(job.account, status.state)
+        return status
+
+    async def _fetch(self, job: Job, state: Ready) -> Saved | NotSaved:
+        assert job.save_to is not None
+        result = result_of(job.to(state.done()))
+        left = (job.expires_at or math.inf) - _now()
+        try:
+            with anyio.fail_after(max(left, SAVE_AT_LEAST)):
+                return Saved(await self._save(result, job.save_to))
+        except ImagenError as error:
+            return NotSaved(error)
+        except TimeoutError:
+            return NotSaved(DownloadFailed("The picture could not be fetched in time; its URL is on the result."))
+
+    def _warn_of_state(self, account: str, word: str) -> None:
+        if (account, word) not in self._odd_states:
+            self._odd_states.add((account, word))
+            logger.warning("%s: unknown task state %r is taken for: not finished", account, word)
+
+
+def _after_bug(job: Job, error: ImagenError) -> Event:
+    if isinstance(job.state, Submitting):
+        return Lost(error)
+    return Unreadable(error) if isinstance(job.state, Running) else NotSaved(error)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

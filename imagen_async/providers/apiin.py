@@ -1,0 +1,33 @@
+"""API in One. Figures: S4."""
+
+from __future__ import annotations
+
+from .._core.dialects.tasks import TasksDialect
+from .._core.parameters import Choice, Schema, Text, Whole, same
+from .._core.provider import Model, Provider
+from .kie import KIE, SCHEDULE
+
+INPUT: Schema = {
+    "prompt": Text(required=True),
+    "aspect_ratio": Choice(same("1:1", "4:3", "3:4", "16:9", "9:16")),
+    "negative_prompt": Text(),
+    # No upper bound is documented; each image is billed.
+    "num_images": Whole(minimum=1),
+    "seed": Whole(),
+}
+
+APIIN = Provider(
+    name="apiin",
+    title="API in One",
+    base_url="https://apiin.one",
+    dialect=TasksDialect(),
+    models=(
+        # One row of S4 says "imagen-4"; its examples and its list of sub-models say imagen4.
+        Model("imagen4", "imagen4", INPUT, aspect_ratio="1:1", credits=8),
+        Model("imagen4-fast", "imagen4-fast", INPUT, aspect_ratio="1:1", credits=4),
+        Model("imagen4-ultra", "imagen4-ultra", INPUT, aspect_ratio="1:1", credits=12),
+    ),
+    # None published: kie.ai's, as a guess. It claims 3-8 s a picture and advises no interval.
+    limits=KIE.limits,
+    schedule=SCHEDULE,
+)

@@ -1,0 +1,23 @@
+"""Apikley: kie.ai's API at another address. Figures: S0, S1."""
+
+from __future__ import annotations
+
+from .._core.dialects.jobs import JobsDialect
+from .._core.provider import Model, Provider
+from .kie import FAST, KIE, SCHEDULE, STANDARD
+
+APIKLEY = Provider(
+    name="apikley",
+    title="Apikley",
+    base_url="https://api.apikley.ru",
+    dialect=JobsDialect(credits_path="/api/v1/chat/credit"),
+    models=(
+        # S0 and S1 show -ultra and -fast; the plain one is the provider's own third. No page tells a price.
+        Model("imagen4", "google/imagen4", STANDARD, aspect_ratio="1:1"),
+        Model("imagen4-fast", "google/imagen4-fast", FAST, aspect_ratio="16:9"),
+        Model("imagen4-ultra", "google/imagen4-ultra", STANDARD, aspect_ratio="1:1"),
+    ),
+    # "May differ from upstream", no figure: upstream's, as a guess.
+    limits=KIE.limits,
+    schedule=SCHEDULE,
+)

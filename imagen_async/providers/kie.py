@@ -1,0 +1,46 @@
+"""kie.ai. Figures: its documentation (S3 and its common pages) and recorded exchanges of April 2026."""
+
+from __future__ import annotations
+
+from .._core.dialects.jobs import JobsDialect
+from .._core.parameters import Choice, Schema, Text, Whole, same
+from .._core.poll_schedule import Advice
+from .._core.provider import Limits, Model, Provider
+from .._core.rate_limit import Rate
+
+PROMPT = Text(max_length=5000, required=True)
+NEGATIVE_PROMPT = Text(max_length=5000)
+ASPECT_RATIO = Choice(same("1:1", "16:9", "9:16", "3:4", "4:3"))
+
+STANDARD: Schema = {
+    "prompt": PROMPT,
+    "negative_prompt": NEGATIVE_PROMPT,
+    "aspect_ratio": ASPECT_RATIO,
+    # A string of at most 500 characters on the wire; ours is a whole number of at most 19 digits.
+    "seed": Whole(as_text=True),
+}
+FAST: Schema = {
+    "prompt": PROMPT,
+    "negative_prompt": NEGATIVE_PROMPT,
+    "aspect_ratio": ASPECT_RATIO,
+    "num_images": Whole(minimum=1, maximum=4, as_text=True),
+    "seed": Whole(),
+}
+
+# Advised: every 2-3 s for 30 s, every 5-10 s up to 2 min, every 15-30 s after.
+SCHEDULE = Advice(steps=((30, 2.5), (120, 7.5)), after=20)
+
+KIE = Provider(
+    name="kie",
+    title="kie.ai",
+    base_url="https://api.kie.ai",
+    dialect=JobsDialect(credits_path="/api/v1/chat/credit"),
+    models=(
+        Model("imagen4", "google/imagen4", STANDARD, aspect_ratio="1:1", credits=8),
+        Model("imagen4-fast", "google/imagen4-fast", FAST, aspect_ratio="16:9", credits=4),
+        Model("imagen4-ultra", "google/imagen4-ultra", STANDARD, aspect_ratio="1:1", credits=12),
+    ),
+    # Published: 20 creates per 10 s and account, 10 status calls per s and key, "100 and more" tasks running.
+    limits=Limits(submit=Rate(20, per=10), status=Rate(10, per=1), running=100),
+    schedule=SCHEDULE,
+)

@@ -1,0 +1,45 @@
+"""LiangXin: createTask with names and fields of its own, at an address that only its users know. Figures: S2."""
+
+from __future__ import annotations
+
+from .._core.dialects.jobs import JobsDialect
+from .._core.parameters import Choice, Flag, Schema, Text, Whole, same
+from .._core.provider import Model, Provider
+from .kie import KIE, SCHEDULE
+
+INPUT: Schema = {
+    "prompt": Text(required=True),
+    "aspect_ratio": Choice(
+        {
+            "1:1": "square_1_1",
+            "9:16": "social_story_9_16",
+            "16:9": "widescreen_16_9",
+            "3:4": "traditional_3_4",
+            "4:3": "classic_4_3",
+            **same("square_1_1", "social_story_9_16", "widescreen_16_9", "traditional_3_4", "classic_4_3"),
+        }
+    ),
+    "seed": Whole(minimum=1),
+    "person_generation": Choice(same("dont_allow", "allow_adult", "allow_all")),
+    "safety_settings": Choice(same("block_low_and_above", "block_medium_and_above", "block_only_high", "block_none")),
+    "enhance_prompt": Flag(),
+    "language": Choice(same("auto", "en", "zh", "zh-CN", "hi", "ja", "ko", "pt", "es")),
+    "output_format": Choice(same("png", "jpeg", "jpg", "image/png", "image/jpeg")),
+    "compression_quality": Whole(minimum=1, maximum=100),
+}
+
+LIANGXIN = Provider(
+    name="liangxin",
+    title="LiangXin",
+    base_url=None,
+    # 403 is "insufficient quota or access denied".
+    dialect=JobsDialect(no_credit=frozenset({402, 403})),
+    models=(
+        # S2 shows the table for -ultra; -fast is taken to have the same. No page tells a price.
+        Model("imagen4-fast", "imagen4-fast", INPUT, aspect_ratio="1:1"),
+        Model("imagen4-ultra", "imagen4-ultra", INPUT, aspect_ratio="1:1"),
+    ),
+    # 429 is "group saturated", no figure: kie.ai's, as a guess.
+    limits=KIE.limits,
+    schedule=SCHEDULE,
+)

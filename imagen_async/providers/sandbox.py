@@ -1,0 +1,20 @@
+"""The sandbox: kie.ai's API and models, served on this machine, with limits for trying things out."""
+
+from __future__ import annotations
+
+from .._core.dialects.jobs import JobsDialect
+from .._core.poll_schedule import Advice
+from .._core.provider import Limits, Provider
+from .._core.rate_limit import Rate
+from .kie import KIE
+
+SANDBOX = Provider(
+    name="sandbox",
+    title="the sandbox",
+    base_url=None,
+    dialect=JobsDialect(credits_path="/api/v1/chat/credit"),
+    models=KIE.models,
+    limits=Limits(submit=Rate(50, per=1), status=Rate(200, per=1), running=200),
+    # Its tasks take about a second.
+    schedule=Advice(steps=((5, 0.25), (30, 1)), after=5),
+)

@@ -1,0 +1,87 @@
+"""What can go wrong at a provider and on the way to it, by name, to order or by chance."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal
+
+Road = Literal["create", "poll", "task", "file"]
+
+CREATE_FAULTS = (
+    "429",  # over the limit, in the body; nothing made
+    "http_429",  # the same as a real status, from something before the API
+    "455",  # maintenance; nothing made
+    "500",  # a validation error, as kie.ai words it; nothing made
+    "http_502",  # an HTML page; nothing made, but nobody can tell
+    "http_504_made",  # an HTML page; the task was made
+    "reset_before",  # the connection breaks before the task is made
+    "reset_after",  # the task was made, the connection breaks before the answer
+    "truncated",  # the task was made, the answer breaks off
+    "garbage",  # HTTP 200 and no JSON; nothing made, but nobody can tell
+    "no_task_id",  # the task was made, the answer does not name it
+    "wrong_types",  # the task was made, the answer has another shape
+    "too_long",  # the task was made, the answer is 2 MiB long
+)
+POLL_FAULTS = (
+    "429",
+    "http_429",
+    "500",
+    "http_502",
+    "reset",
+    "truncated",
+    "garbage",
+    "null_data",
+    "record_null",
+    "odd_state",
+    "wrong_types",
+    "too_long",
+)
+TASK_FAULTS = (
+    "fail_digits",  # failCode "500"
+    "fail_word",  # failCode "SENSITIVE_WORD_ERROR"
+    "no_urls",  # success and an empty list
+    "more_urls",  # success and more pictures than asked for
+    "object_result",  # resultJson an object, not a string
+    "nested_result",  # resultJson {"data": {"result_urls": …}}
+)
+FILE_FAULTS = ("http_503", "http_404", "reset", "truncated", "html")
+
+ACCOUNT_FAULTS = ("401", "402", "no_credit_500", "433", "403_edge")
+"""Refusals that stop an account; only to order, never by chance."""
+
+_BY_CHANCE: dict[Road, Sequence[str]] = {
+    "create": CREATE_FAULTS,
+    "poll": POLL_FAULTS,
+    "task": TASK_FAULTS,
+    "file": FILE_FAULTS,
+}
+
+
+class Faults:
+    """Decides which request goes wrong and how: first what was ordered, then chance.
+
+    Args:
+        rate: Share of the requests on every road that go wrong, 0 to 1, every kind as likely as the others.
+        seed: Makes chance repeatable.
+    """
+
+    def __init__(self, rate: float = 0.0, seed: int = 0) -> None:
+        self.rate = rate
+        self._random = random.Random(seed)
+        self._ordered: dict[Road, deque[str | None]] = {road: deque() for road in _BY_CHANCE}
+
+    def order(self, road: Road, *kinds: str | None) -> None:
+        """Let the next requests on a road go wrong in these ways, in turn; None lets one go well."""
+        allowed = (*_BY_CHANCE[road], *(ACCOUNT_FAULTS if road == "create" else ()))
+        for kind in kinds:
+            if kind is not None and kind not in allowed:
+                raise ValueError(f"there is no fault {kind!r} on the road {road!r}; there are {', '.join(allowed)}")
+        self._ordered[road].extend(kinds)
+
+    def draw(self, road: Road) -> str | None:
+        """The fault of the next request on a road, or None."""
+        if self._ordered[road]:
+            return self._ordered[road].popleft()
+        return self._random.choice(_BY_CHANCE[road]) if self._random.random() < self.rate else None

@@ -1,0 +1,94 @@
+"""What the sandbox saw and would have billed."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+
+class Create(msgspec.Struct, frozen=True):
+    """One create that reached the sandbox.
+
+    Attributes:
+        provider: Which of the APIs it came to.
+        prompt: What it asked for.
+        model: The model's name on the wire.
+        task_id: The task that it made, or None when it was refused.
+        credits: What that would have cost; 0 when refused or when no price is known.
+        fault: What was made to go wrong, or None.
+        input: All that was asked for, as it stood on the wire.
+    """
+
+    provider: str
+    prompt: str
+    model: str
+    task_id: str | None
+    credits: float
+    fault: str | None
+    input: dict[str, object]
+
+
+class Ledger:
+    """Every create, poll and picture.
+
+    Attributes:
+        creates: In the order of arrival.
+        create_times: When each create arrived, refused ones included, in seconds of the server's clock.
+        poll_times: When each status call arrived.
+        polls: Status calls by task id.
+        pictures: Picture files sent whole, by task id.
+        refused: Refusals by reason: `submit`, `running`, `status` for the limits, else the code.
+        key_leaks: Requests for a file that carried an Authorization header: there must be none.
+    """
+
+    def __init__(self) -> None:
+        self.creates: list[Create] = []
+        self.create_times = array("d")
+        self.poll_times = array("d")
+        self.polls: Counter[str] = Counter()
+        self.pictures: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.key_leaks = 0
+
+    @property
+    def tasks(self) -> list[Create]:
+        """The creates that made a task: what a provider would have billed."""
+        return [create for create in self.creates if create.task_id is not None]
+
+    @property
+    def credits(self) -> float:
+        """What it would all have cost."""
+        return sum(create.credits for create in self.creates)
+
+    def tasks_by_prompt(self) -> Counter[str]:
+        """How many tasks each prompt made."""
+        return Counter(create.prompt for create in self.tasks)
+
+    def summary(self) -> dict[str, object]:
+        """The figures, for people and for JSON."""
+        doubled = {prompt: count for prompt, count in self.tasks_by_prompt().items() if count > 1}
+        return {
+            "creates": len(self.creates),
+            "tasks": len(self.tasks),
+            "credits": self.credits,
+            "polls": len(self.poll_times),
+            "pictures": sum(self.pictures.values()),
+            "refused": dict(self.refused),
+            "faults": dict(Counter(create.fault for create in self.creates if create.fault)),
+            "prompts_with_several_tasks": doubled,
+            "key_leaks": self.key_leaks,
+        }
+
+
+def busiest_window(times: Iterable[float], per: float) -> int:
+    """The most arrivals that any window of `per` seconds held, both ends within it."""
+    ordered = sorted(times)
+    first = busiest = 0
+    for last, time in enumerate(ordered):
+        while time - ordered[first] >= per:
+            first += 1
+        busiest = max(busiest, last - first + 1)
+    return busiest

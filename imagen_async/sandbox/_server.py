@@ -1,0 +1,188 @@
+"""The sandbox on loopback: real HTTP over what the service decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+from aiohttp import web
+
+from .._accounts import SANDBOX_KEY
+from .._core.provider import Limits
+from ..providers import PROVIDERS
+from ._envelopes import Reply
+from ._faults import Faults, Road
+from ._ledger import Ledger
+from ._painter import paint
+from ._service import Latency, Service
+
+_SHAPES = {"square_1_1": "1:1", "widescreen_16_9": "16:9", "social_story_9_16": "9:16"}
+_SHAPES |= {"classic_4_3": "4:3", "traditional_3_4": "3:4"}
+
+
+class Sandbox:
+    """A server on this machine that speaks as each of the four providers. An async context manager.
+
+    `url` is kie.ai's API (and, on its other paths, API in One's); `url_of("liangxin")` and so on are each provider's own.
+
+    Args:
+        latency: How long tasks take.
+        limits: What it enforces; None: the sandbox's own, 50 creates and 200 status calls a second, 200 running.
+        faults: Share of requests that go wrong, or a `Faults`.
+        balance: Credits on the account; None: more than anybody needs.
+        key: The key that it takes.
+        port: Where to listen on 127.0.0.1; 0: wherever there is room.
+        seed: Makes its latencies and task ids repeatable.
+
+    Attributes:
+        ledger: What it saw and would have billed.
+        faults: Takes orders: `sandbox.faults.order("create", "reset_after")`.
+    """
+
+    def __init__(
+        self,
+        *,
+        latency: Latency | None = None,
+        limits: Limits | None = None,
+        faults: float | Faults = 0.0,
+        balance: float | None = None,
+        key: str = SANDBOX_KEY,
+        port: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.ledger = Ledger()
+        self.faults = faults if isinstance(faults, Faults) else Faults(faults, seed)
+        self.key = key
+        self._port = port
+        self._stack = AsyncExitStack()
+        self._services = {
+            name: Service(
+                provider,
+                key=key,
+                limits=limits or PROVIDERS["sandbox"].limits,
+                latency=latency or Latency(),
+                faults=self.faults,
+                ledger=self.ledger,
+                balance=float("inf") if balance is None else balance,
+                seed=seed,
+            )
+            for name, provider in PROVIDERS.items()
+        }
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def url_of(self, provider: str) -> str:
+        """The base URL of one provider's API here."""
+        return f"{self.url}/{provider}"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            runner = web.AppRunner(
+                self._application(), access_log=None, handle_signals=False, shutdown_timeout=0.1, keepalive_timeout=90
+            )
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024)
+            await site.start()
+            self._port = runner.addresses[0][1]
+            for service in self._services.values():
+                service.files = f"{self.url}/files"
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._stack.aclose()
+
+    def order(self, road: Road, *kinds: str | None) -> None:
+        """Let the next requests on a road go wrong in these ways, in turn; None lets one go well."""
+        self.faults.order(road, *kinds)
+
+    def _application(self) -> web.Application:
+        application = web.Application(client_max_size=4 << 20)
+        for name, prefix in [("sandbox", ""), *((name, f"/{name}") for name in self._services)]:
+            jobs = self._services[name]
+            if name != "apiin":
+                application.router.add_post(f"{prefix}/api/v1/jobs/createTask", _creator(jobs))
+                application.router.add_get(f"{prefix}/api/v1/jobs/recordInfo", _teller(jobs))
+                application.router.add_get(f"{prefix}/api/v1/chat/credit", _banker(jobs))
+            if name in ("sandbox", "apiin"):
+                tasks = self._services["apiin"]
+                application.router.add_post(f"{prefix}/api/v1/images/generations", _creator(tasks))
+                application.router.add_get(f"{prefix}/api/v1/tasks/{{task_id}}", _teller(tasks))
+        application.router.add_get("/files/{provider}/{task_id}/{number}.png", self._file)
+        application.router.add_get("/sandbox/ledger", self._tell_ledger)
+        return application
+
+    async def _tell_ledger(self, request: web.Request) -> web.Response:
+        return web.json_response(self.ledger.summary())
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        """Paint a picture that a finished task made. Anybody may fetch it; a key would be a leak."""
+        self.ledger.key_leaks += "Authorization" in request.headers
+        service = self._services.get(request.match_info["provider"])
+        task = service.task(request.match_info["task_id"]) if service else None
+        if task is None or asyncio.get_running_loop().time() < task.created + task.latency:
+            return web.Response(status=404)
+        fault = self.faults.draw("file")
+        if fault is not None and fault.startswith("http_"):
+            return web.Response(status=int(fault.removeprefix("http_")), text="not now")
+        number = request.match_info["number"]
+        shape = str(task.input.get("aspect_ratio", "1:1"))
+        variant = f"{task.input.get('seed', task.id)}/{number}"
+        picture = await anyio.to_thread.run_sync(paint, task.input["prompt"], _SHAPES.get(shape, shape), variant)
+        if fault == "html":
+            return web.Response(text="<html>try again</html>", content_type="text/html")
+        ending = fault or "whole"
+        response = await _deliver(request, Reply(200, picture, "image/png", ending))
+        self.ledger.pictures[task.id] += ending == "whole"
+        return response
+
+
+def _creator(service: Service):  # type: ignore[no-untyped-def]
+    async def create(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        now = asyncio.get_running_loop().time()
+        return await _deliver(request, service.create(request.headers.get("Authorization"), body, now, time.time()))
+
+    return create
+
+
+def _teller(service: Service):  # type: ignore[no-untyped-def]
+    async def tell(request: web.Request) -> web.StreamResponse:
+        task_id = request.match_info.get("task_id") or request.query.get("taskId", "")
+        now = asyncio.get_running_loop().time()
+        return await _deliver(request, service.status(request.headers.get("Authorization"), task_id, now))
+
+    return tell
+
+
+def _banker(service: Service):  # type: ignore[no-untyped-def]
+    async def tell(request: web.Request) -> web.StreamResponse:
+        return await _deliver(request, service.credits(request.headers.get("Authorization")))
+
+    return tell
+
+
+async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:
+    if reply.ending == "whole":
+        return web.Response(status=reply.status, body=reply.body, content_type=reply.media_type)
+    transport = request.transport
+    assert transport is not None
+    response = web.StreamResponse(status=reply.status or 200, headers={"Content-Length": str(len(reply.body))})
+    if reply.ending == "truncated":
+        response.content_type = reply.media_type
+        await response.prepare(request)
+        await response.write(reply.body[: len(reply.body) // 2])
+    transport.close() if reply.ending == "truncated" else transport.abort()
+    return response
