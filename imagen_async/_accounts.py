@@ -10,9 +10,8 @@ import msgspec
 from ._core.provider import Limits, Provider
 from ._session_pool import Endpoint
 from .errors import ConfigurationError
-from .providers import PROVIDERS
+from .providers import PROVIDERS, SANDBOX
 
-SANDBOX = "sandbox"
 SANDBOX_KEY = "key-of-the-sandbox"
 """What the sandbox takes as a key; it is no secret and opens nothing else."""
 
@@ -55,9 +54,9 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
         raise ConfigurationError(f"There is no provider {account.provider!r}; this version knows: {known}.")
     limits = account.limits or provider.limits
     base_url = account.base_url or environment.get(provider.base_url_variable) or provider.base_url
-    if base_url is None and provider.name == SANDBOX:
+    if base_url is None and provider is SANDBOX:
         return OpenAccount(provider, limits, None)
-    key = account.api_key or environment.get(provider.key_variable) or (SANDBOX_KEY if provider.name == SANDBOX else "")
+    key = account.api_key or environment.get(provider.key_variable) or (SANDBOX_KEY if provider is SANDBOX else "")
     return OpenAccount(provider, limits, Endpoint(_checked_url(base_url, provider), _checked_key(key, provider)))
 
 
@@ -87,7 +86,7 @@ def _checked_url(base_url: str | None, provider: Provider) -> str:
     if not is_url or parts.query or parts.fragment or parts.username:
         message = f"{base_url!r} is no address of an API such as https://api.example.com; give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and provider.name != SANDBOX:
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and provider is not SANDBOX:
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
         raise ConfigurationError(message, provider=provider.name)
     return base_url.strip().rstrip("/")

@@ -9,21 +9,22 @@ import os
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 
-import anyio
 import backoff
 import msgspec
 
-from ._accounts import SANDBOX, SANDBOX_KEY, Account, OpenAccount, open_account
+from ._accounts import SANDBOX_KEY, Account, OpenAccount, open_account
+from ._admission import Parameters, checked, filled, overridden, with_defaults
 from ._batch import AHEAD, Batch, Requests, check_input
 from ._core import job as jobs
 from ._core.lane import Lane
 from ._core.plan import Plan
-from ._core.provider import Limits, Model, check
+from ._core.provider import Limits, Model
 from ._core.transitions import result_of
-from ._core.values import DEFAULT_MODEL, PARAMETERS, ImageFile, ImageRequest, Result, stable_key
+from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._downloads import prepare_folder, save_all
+from ._plain_group import PlainGroup
 from ._scheduler import Scheduler
 from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
 from .errors import ConfigurationError, ImagenError, InvalidRequest
@@ -33,18 +34,6 @@ logger = logging.getLogger("imagen_async")
 
 SAVING_AT_ONCE = 8
 """Pictures fetched at once; a 2 MB picture costs as much as 35 API calls."""
-
-
-class Parameters(TypedDict, total=False):
-    """What may be said of a picture besides its prompt: the fields of ImageRequest."""
-
-    model: str | None
-    aspect_ratio: str | None
-    negative_prompt: str | None
-    num_images: int | None
-    seed: int | None
-    key: str | None
-    extra: dict[str, Any]
 
 
 class Job:
@@ -133,11 +122,11 @@ class Client:
             if endpoint is None:
                 endpoint = await stack.enter_async_context(_own_sandbox(self._account.limits))
             pool = await stack.enter_async_context(SessionPool({self._name: endpoint}, self._settings))
-            group = await stack.enter_async_context(_PlainGroup())
+            group = await stack.enter_async_context(PlainGroup())
             plan = Plan([self._new_lane()], SAVING_AT_ONCE)
             dialects = {self._name: self._account.provider.dialect}
             self._pool, self._loop = pool, asyncio.get_running_loop()
-            self._scheduler = Scheduler(group.group, plan, dialects, pool.send, self._save)
+            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save)
             stack.push_async_callback(self._scheduler.close)
             self._scheduler.start(self._scheduler.run)
             self._stack = stack.pop_all()
@@ -145,11 +134,11 @@ class Client:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         stack, self._stack = self._stack, None
         assert stack is not None
         try:
-            return bool(await stack.__aexit__(kind, error, trace))
+            await stack.__aexit__(kind, error, trace)
         finally:
             self._scheduler = self._pool = self._loop = None
 
@@ -169,7 +158,7 @@ class Client:
         Raises:
             ImagenError: It failed; the class says what to do. `DeadlineExceeded` and others carry the task id.
         """
-        single = self._begin(self._job(_overridden(prompt, parameters), deadline))
+        single = self._begin(self._job(overridden(prompt, parameters), deadline))
         try:
             return await single.result()
         finally:
@@ -182,7 +171,7 @@ class Client:
 
         Arguments, errors and costs are those of `generate`.
         """
-        single = self._begin(self._job(_overridden(prompt, parameters), deadline))
+        single = self._begin(self._job(overridden(prompt, parameters), deadline))
         try:
             return Job(single, await single.task_id())
         except BaseException:
@@ -254,13 +243,13 @@ class Client:
             raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
         if not isinstance(retries, int) or retries < 0:
             raise InvalidRequest(f"retries={retries!r}: allowed is a whole number of at least 0.")
-        defaults = _defaults(parameters)
-        self._checked(msgspec.structs.replace(defaults, prompt="-"))
+        defaults = overridden("-", parameters)
+        checked(defaults, self._account.provider)
         folder = None if save_to is None else prepare_folder(save_to)
         _checked_deadline(deadline)
 
         def admit(item: str | ImageRequest, index: int, owner: int) -> jobs.Job:
-            request = _with_defaults(item, defaults)
+            request = with_defaults(item, defaults)
             return self._job(request, deadline, owner=owner, index=index, retries=retries, save_to=folder)
 
         scheduler = self._open()
@@ -276,21 +265,17 @@ class Client:
         account = self._account
         return Lane(self._name, account.limits, account.provider.schedule, self._settings.connections, _pause)
 
-    def _checked(self, request: ImageRequest) -> Model:
-        known = [provider for provider in PROVIDERS.values() if provider.name != SANDBOX]
-        return check(request, request.model or DEFAULT_MODEL, self._account.provider, known)
-
     def _job(self, request: ImageRequest, deadline: float, model: Model | None = None, **place: Any) -> jobs.Job:
         """Make the job of a request, checked unless its model is given."""
         scheduler = self._open()
-        model = model or self._checked(request)
+        model = model or checked(request, self._account.provider)
         number = scheduler.new_id()
         return jobs.Job(
             id=number,
             owner=place.pop("owner", number),
             index=place.pop("index", 0),
             key=request.key or stable_key(request),
-            request=_filled(request, model),
+            request=filled(request, model),
             account=self._name,
             model=model,
             deadline=_checked_deadline(deadline),
@@ -368,35 +353,6 @@ class _Single:
             logger.warning("%s: left while task %s ran; it is paid for: collect it", job.account, job.state.task_id)
 
 
-class _PlainGroup:
-    """A task group whose users never see an exception group."""
-
-    def __init__(self) -> None:
-        self.group = anyio.create_task_group()
-
-    async def __aenter__(self) -> Self:
-        await self.group.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        try:
-            if isinstance(error, asyncio.CancelledError):
-                return await self.group.__aexit__(kind, error, trace)
-            # Any other error of the block goes on by itself; the group would wrap it.
-            await self.group.__aexit__(None, None, None)
-        except BaseExceptionGroup as several:
-            raise _first(several) from None
-        return None
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 @asynccontextmanager
 async def _own_sandbox(limits: Limits) -> AsyncIterator[Endpoint]:
     """Serve the sandbox from inside this process for as long as the client is open."""
@@ -404,47 +360,6 @@ async def _own_sandbox(limits: Limits) -> AsyncIterator[Endpoint]:
 
     async with Sandbox(limits=limits) as sandbox:
         yield Endpoint(sandbox.url, SANDBOX_KEY)
-
-
-def _overridden(prompt: str | ImageRequest, parameters: Parameters) -> ImageRequest:
-    """A request of its own: the parameters win."""
-    try:
-        if isinstance(prompt, ImageRequest):
-            return msgspec.structs.replace(prompt, **parameters)
-        return ImageRequest(prompt, **parameters)
-    except TypeError:
-        raise _unknown_parameter(parameters) from None
-
-
-def _defaults(parameters: Parameters) -> ImageRequest:
-    return _overridden("", parameters)
-
-
-def _with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequest:
-    """A request of a batch: the defaults fill in what it leaves None."""
-    if isinstance(item, str):
-        return msgspec.structs.replace(defaults, prompt=item)
-    if not isinstance(item, ImageRequest):
-        raise InvalidRequest(f"A batch takes prompts and ImageRequests, not {type(item).__name__}.")
-    missing = {name: getattr(defaults, name) for name in ("model", *PARAMETERS) if getattr(item, name) is None}
-    if defaults.extra:
-        missing["extra"] = {**defaults.extra, **item.extra}
-    return msgspec.structs.replace(item, **missing)
-
-
-def _filled(request: ImageRequest, model: Model) -> ImageRequest:
-    """The request as it is sent: the model named, its default aspect ratio written out."""
-    aspect_ratio = request.aspect_ratio or model.aspect_ratio
-    return msgspec.structs.replace(request, model=model.name, aspect_ratio=aspect_ratio)
-
-
-def _unknown_parameter(parameters: Parameters) -> InvalidRequest:
-    known = Parameters.__annotations__
-    unknown = ", ".join(name for name in parameters if name not in known)
-    return InvalidRequest(
-        f"{unknown}: there is no such parameter; a request has {', '.join(known)}. "
-        "A provider's own fields go into extra={…}."
-    )
 
 
 def _checked_deadline(deadline: float) -> float:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ._core.job import Event, Job, NotSaved, Ready, Running, Saved, Submitting
 from ._core.plan import Plan
@@ -27,6 +26,7 @@ from ._core.wire import (
     TaskStatus,
     Unreadable,
 )
+from ._plain_group import PlainGroup
 from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
 
 logger = logging.getLogger("imagen_async")
@@ -63,7 +63,7 @@ class Scheduler:
     """The shell around one plan."""
 
     def __init__(
-        self, group: TaskGroup, plan: Plan, dialects: Mapping[str, Dialect], send: Transport, save: Save
+        self, group: PlainGroup, plan: Plan, dialects: Mapping[str, Dialect], send: Transport, save: Save
     ) -> None:
         self._group = group
         self._plan = plan
@@ -148,7 +148,7 @@ class Scheduler:
                 await self.leave(owner_id)
         for scope in self._creates:
             scope.cancel()
-        self._group.cancel_scope.cancel()
+        self._group.cancel()
 
     async def _change(self, by: float) -> None:
         """Wait until something was added or settled, or until `by`."""

@@ -80,7 +80,7 @@ class Model(msgspec.Struct, frozen=True):
                 elif name == "prompt" and not (isinstance(value, str) and value.strip()):
                     yield Problem(name, value, "a non-empty string")
             elif name not in self.parameters:
-                yield Problem(name, value, f"{self.name} has only: {', '.join(self.parameters)}", unknown=True)
+                yield Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters)}")
             elif not self.parameters[name].takes(value):
                 yield Problem(name, value, f"allowed is {self.parameters[name].allowed}")
 
@@ -91,12 +91,11 @@ class Problem(msgspec.Struct, frozen=True):
     field: str
     given: object
     allowed: str
-    unknown: bool = False
 
     def __str__(self) -> str:
         shown = repr(self.given)
         given = shown if len(shown) <= 60 else f"{shown[:56]}…{shown[-1]} ({len(str(self.given)):,} characters)"
-        return f"{self.field}={given}: {'there is no such parameter; ' if self.unknown else ''}{self.allowed}"
+        return f"{self.field}={given}: {self.allowed}"
 
 
 class Provider(msgspec.Struct, frozen=True):
@@ -138,36 +137,36 @@ class Provider(msgspec.Struct, frozen=True):
         return next((model for model in self.models if model.name == name), None)
 
 
-def check(request: ImageRequest, name: str, provider: Provider, known: Iterable[Provider]) -> Model:
+def check(request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> Model:
     """Find the model for a request and make sure that it takes every parameter.
 
     Args:
         request: What the user wants.
         name: The model's name, with the defaults applied.
         provider: Who is to make it.
-        known: All providers, to say who would take what this one does not.
+        others: The other providers, to say who would take what this one does not.
 
     Raises:
         InvalidRequest: With every problem named: the field, what was given, what is allowed, and who takes it.
     """
     model = provider.find(name) if isinstance(name, str) else None
     if model is None:
-        raise InvalidRequest(_no_such_model(name, provider, known), provider=provider.name)
+        raise InvalidRequest(_no_such_model(name, provider, others), provider=provider.name)
     if not isinstance(request.extra, dict):
         raise InvalidRequest(f"extra={request.extra!r}: allowed is a mapping of the provider's own fields.")
     if request.extra:
         _check_extra(request, model, provider)
-    problems = [str(problem) + _takers(problem, request, name, provider, known) for problem in model.problems(request)]
+    problems = [str(problem) + _takers(problem, request, name, provider, others) for problem in model.problems(request)]
     if problems:
         raise InvalidRequest(f"{'; '.join(problems)}.", provider=provider.name)
     return model
 
 
-def _no_such_model(name: object, provider: Provider, known: Iterable[Provider]) -> str:
+def _no_such_model(name: object, provider: Provider, others: Iterable[Provider]) -> str:
     if isinstance(name, str) and name.startswith(RAW_PREFIX) and not provider.dialect.takes_raw_models:
         return f"model={name!r}: {provider.title} takes no raw models; only createTask APIs do."
     own = ", ".join(model.name for model in provider.models)
-    takers = [other.name for other in known if isinstance(name, str) and other.find(name)]
+    takers = [other.name for other in others if isinstance(name, str) and other.find(name)]
     where = f" {name} is served by: {', '.join(takers)}." if takers else ""
     return f"model={name!r}: {provider.title} has {own}, or raw_model(…) where its API is createTask.{where}"
 
@@ -185,11 +184,11 @@ def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> Non
         raise InvalidRequest(f"extra cannot be written as JSON: {error}.", provider=provider.name) from None
 
 
-def _takers(problem: Problem, request: ImageRequest, name: str, provider: Provider, known: Iterable[Provider]) -> str:
+def _takers(problem: Problem, request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> str:
     """Say which other models or providers would take the field as it was given."""
     names = [
         f"{other.name} ({model.name})"
-        for other in known
+        for other in (provider, *others)
         for model in other.models
         if (other is provider or model.name == name)
         and problem.field not in {found.field for found in model.problems(request)}

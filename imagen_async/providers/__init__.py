@@ -10,7 +10,7 @@ from .kie import KIE
 from .liangxin import LIANGXIN
 from .sandbox import SANDBOX
 
-__all__ = ["PROVIDERS", "Limits", "Model", "Provider", "Rate"]
+__all__ = ["PROVIDERS", "SANDBOX", "Limits", "Model", "Provider", "Rate"]
 
 PROVIDERS = {provider.name: provider for provider in (KIE, APIKLEY, LIANGXIN, APIIN, SANDBOX)}
 """By name; `sandbox` is the local one."""

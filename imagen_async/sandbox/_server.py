@@ -28,7 +28,7 @@ _SHAPES |= {"classic_4_3": "4:3", "traditional_3_4": "3:4"}
 class Sandbox:
     """A server on this machine that speaks as each of the four providers. An async context manager.
 
-    `url` is kie.ai's API (and, on its other paths, API in One's); `url_of("liangxin")` and so on are each provider's own.
+    `url` is kie.ai's API and, on its other paths, API in One's; `url_of("liangxin")` is LiangXin's, and so on.
 
     Args:
         latency: How long tasks take.

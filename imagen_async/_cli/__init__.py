@@ -1,0 +1,19 @@
+"""The command `imagen-async`. Needs the `cli` extra; says so where it is missing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+_NEEDED = ("rich", "PIL")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted."""
+    if any(find_spec(name) is None for name in _NEEDED):
+        print("imagen-async needs its command line extra: pip install 'imagen-async[cli]'", file=sys.stderr)
+        return 2
+    from ._run import run  # only here: what it imports may be missing
+
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,75 @@
+"""How a batch shows on stderr: a live bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from .._batch import Progress as Snapshot
+
+REFRESH = 0.25
+"""Seconds between two looks at a live bar."""
+
+PLAIN_EVERY = 10.0
+"""Seconds between two plain lines."""
+
+
+def display(*, quiet: bool) -> Callable[[Callable[[], Snapshot]], Coroutine[Any, Any, None]] | None:
+    """What shows the progress here, as a task that runs until it is cancelled; None for nothing."""
+    if quiet:
+        return None
+    return _show_bar if sys.stderr.isatty() else _show_lines
+
+
+async def _show_bar(look: Callable[[], Snapshot]) -> None:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, redirect_stdout=sys.stdout.isatty())
+    with bar:
+        task = bar.add_task("pictures", total=look().total, figures="")
+        try:
+            while True:
+                _update(bar, task, look())
+                await anyio.sleep(REFRESH)
+        finally:
+            _update(bar, task, look())
+
+
+def _update(bar: Progress, task: TaskID, snapshot: Snapshot) -> None:
+    bar.update(task, completed=snapshot.done + snapshot.failed, figures=figures(snapshot))
+
+
+async def _show_lines(look: Callable[[], Snapshot]) -> None:
+    while True:
+        await anyio.sleep(PLAIN_EVERY)
+        snapshot = look()
+        total = "" if snapshot.total is None else f" of {snapshot.total:,}"
+        print(f"{snapshot.done + snapshot.failed:,}{total} finished, {figures(snapshot)}", file=sys.stderr, flush=True)
+
+
+def figures(snapshot: Snapshot) -> str:
+    """The figures beside the bar."""
+    parts = [f"{snapshot.failed:,} failed", f"{snapshot.running:,} running", f"{snapshot.rate:.1f}/s"]
+    if snapshot.eta is not None:
+        parts.append(f"ETA {duration(snapshot.eta)}")
+    return ", ".join([*parts, f"{amount(snapshot.credits)} credits"])
+
+
+def amount(credits: float) -> str:
+    """Credits for people: `6,528`, `72.62`."""
+    return f"{credits:,.2f}".removesuffix(".00")
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `45 s`, `12 min 5 s`, `3 h 20 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

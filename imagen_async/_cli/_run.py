@@ -1,0 +1,355 @@
+"""The commands: from parsed arguments to output and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from .._accounts import Account, open_account
+from .._admission import Parameters, checked, with_defaults
+from .._batch import Batch
+from .._client import Client
+from .._core.provider import Provider
+from .._core.values import PARAMETERS, Result
+from .._downloads import prepare_folder
+from .._plain_group import PlainGroup
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DeadlineExceeded,
+    ImagenError,
+    InvalidRequest,
+    UnknownOutcome,
+)
+from ..providers import PROVIDERS
+from ..sandbox import Latency, Sandbox
+from ._arguments import build_parser, limits_of, request_of
+from ._estimate import estimate
+from ._manifest import FAILURES, Manifest, result_record
+from ._progress import amount, display, duration
+from ._prompt_files import PromptFile, PromptLine
+
+_WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what the arguments say; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except ImagenError as error:
+        _say(f"imagen-async: {error}")
+        return 2 if isinstance(error, _WRONG_USE) else 1
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        return 130
+    except BrokenPipeError:
+        # Whoever read stdout has left. Python would complain again when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _in_loop(work: Coroutine[Any, Any, int]) -> int:
+    """Run in an event loop, uvloop's where it is installed."""
+    # A batch keeps many small records alive; looking through them time and again costs up to a third of a request.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _generate(options: argparse.Namespace) -> int:
+    account = _account(options)
+
+    async def work() -> int:
+        async with Client(account) as client:
+            result = await client.generate(request_of(options, options.prompt), deadline=options.deadline)
+            return await _hand_out(result, options)
+
+    return _in_loop(work())
+
+
+def _collect(options: argparse.Namespace) -> int:
+    account = _account(options)
+
+    async def work() -> int:
+        async with Client(account) as client:
+            result = await client.collect(options.task_id, deadline=options.deadline)
+            return await _hand_out(result, options)
+
+    return _in_loop(work())
+
+
+async def _hand_out(result: Result, options: argparse.Namespace) -> int:
+    """Save one result where it was asked for, and print it. What cannot be saved is printed with its URL."""
+    lines: Iterable[str] = result.urls
+    record = result_record(result)
+    failure = None
+    if options.out is not None:
+        try:
+            lines = [str(file) for file in await result.save(options.out)]
+            record["files"] = lines
+        except ImagenError as error:
+            failure = error
+    print(json.dumps(record, ensure_ascii=False) if options.json else "\n".join(lines))
+    if failure is not None:
+        raise failure
+    return 0
+
+
+def _batch(options: argparse.Namespace) -> int:
+    account = _account(options)
+    requests = _checked_file(options, account)
+    if requests is None:
+        return 2
+    folder = None if options.out is None else prepare_folder(options.out)
+    manifest = None if folder is None else Manifest(folder)
+    run = _BatchRun(requests, manifest, options)
+    return _in_loop(run.work(account))
+
+
+class _BatchRun:
+    """One `batch` command: prints and lists every result, and says at the end what became of all."""
+
+    def __init__(self, requests: PromptFile, manifest: Manifest | None, options: argparse.Namespace) -> None:
+        self._requests = requests
+        self._manifest = manifest
+        self._options = options
+        self._done = self._failed = self._unknown = 0
+        self._left: list[Result] = []
+
+    async def work(self, account: Account) -> int:
+        """Run the batch; returns the exit code."""
+        options = self._options
+        parameters: Parameters = {"model": options.model, "extra": options.extra}
+        for name in PARAMETERS:
+            parameters[name] = getattr(options, name)  # type: ignore[literal-required]
+        with self._manifest or contextlib.nullcontext():
+            async with Client(account) as client:
+                batch = client.batch(
+                    self._requests,
+                    save_to=options.out,
+                    ordered=options.ordered,
+                    retries=options.retries,
+                    deadline=options.deadline,
+                    **parameters,
+                )
+                try:
+                    await self._read(batch)
+                finally:
+                    for result in batch.leftover:
+                        self._take(result, leftover=True)
+                    self._sum_up(batch)
+        return 1 if self._failed else 0
+
+    async def _read(self, batch: Batch) -> None:
+        show = display(quiet=self._options.quiet)
+        async with batch as results, PlainGroup() as beside:
+            if show is not None:
+                beside.start_soon(show, lambda: batch.progress)
+            async for result in results:
+                self._take(result)
+            beside.cancel()
+
+    def _take(self, result: Result, *, leftover: bool = False) -> None:
+        """Note a result on disk first: whoever reads stdout may be gone."""
+        if self._manifest is not None:
+            self._manifest.write(result)
+        self._done += result.ok
+        self._failed += not result.ok
+        self._unknown += isinstance(result.error, UnknownOutcome)
+        if leftover and isinstance(result.error, DeadlineExceeded):
+            self._left.append(result)
+        if self._options.json:
+            print(json.dumps(result_record(result), ensure_ascii=False), flush=True)
+        elif result.ok:
+            print("\n".join(map(str, result.files or result.urls)), flush=True)
+        elif self._manifest is None:
+            _say(f"{self._requests.name}:{_line(result)}: {result.error}")
+
+    def _sum_up(self, batch: Batch) -> None:
+        progress = batch.progress
+        parts = [f"{self._done:,} done", f"{self._failed - len(self._left):,} failed"]
+        if self._unknown:
+            parts[1] += f" ({self._unknown:,} with the create's answer lost: maybe billed, not sent again)"
+        if self._left:
+            parts.append(f"{len(self._left):,} left running and paid for")
+        unsent = len(self._requests) - self._done - self._failed
+        if unsent:
+            parts.append(f"{unsent:,} not sent")
+        _say(f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}")
+        if self._left:
+            where = (
+                f"their task ids are in {self._options.out}/{FAILURES}"
+                if self._manifest
+                else "their task ids are above"
+            )
+            _say(f"Their task ids are {where}; collect each: imagen-async collect TASK_ID -p {self._left[0].provider}")
+        elif self._failed and self._manifest is not None:
+            _say(f"Why is in {self._options.out}/{FAILURES}")
+
+
+def _line(result: Result) -> int:
+    return result.request.line if isinstance(result.request, PromptLine) else result.index + 1
+
+
+def _checked_file(options: argparse.Namespace, account: Account) -> PromptFile | None:
+    """Read and check the whole file; None, and every bad line on stderr, when something is wrong with it."""
+    provider = PROVIDERS[account.provider]
+    defaults = request_of(options, "-")
+    checked(defaults, provider)
+    requests = PromptFile(options.file, options.format, options.limit)
+    bad = requests.check(lambda request: checked(with_defaults(request, defaults), provider))
+    for line in bad:
+        _say(f"{requests.name}:{line.line}: {line.problem}" if line.line else f"{requests.name}: {line.problem}")
+    for name, field in requests.odd_columns():
+        _say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
+    if bad:
+        _say(f"{len(bad):,} of {len(requests):,} requests are wrong; nothing was sent.")
+        return None
+    return requests
+
+
+def _plan(options: argparse.Namespace) -> int:
+    account = Account(_provider(options).name, limits=limits_of(options, _provider(options).limits))
+    requests = _checked_file(options, account)
+    if requests is None:
+        return 2
+    found = estimate(requests, request_of(options, "-"), PROVIDERS[account.provider], account.limits)
+    print(json.dumps(found.record()) if options.json else found.text())
+    return 0
+
+
+def _credits(options: argparse.Namespace) -> int:
+    account = _account(options)
+
+    async def work() -> int:
+        async with Client(account) as client:
+            balances = await client.credits()
+        for name, balance in balances.items():
+            print(json.dumps({"provider": name, "credits": balance}) if options.json else _balance(name, balance))
+        return 0
+
+    return _in_loop(work())
+
+
+def _balance(name: str, balance: float | None) -> str:
+    return (
+        f"{name} {amount(balance)}" if balance is not None else f"{name}: {PROVIDERS[name].title} has no such question"
+    )
+
+
+def _providers(options: argparse.Namespace) -> int:
+    for provider in PROVIDERS.values():
+        print(json.dumps(_provider_record(provider)) if options.json else _provider_text(provider))
+    return 0
+
+
+def _provider_record(provider: Provider) -> dict[str, Any]:
+    limits = provider.limits
+    return {
+        "name": provider.name,
+        "title": provider.title,
+        "base_url": provider.base_url,
+        "key_variable": provider.key_variable,
+        "key_is_set": bool(os.environ.get(provider.key_variable)),
+        "models": {model.name: model.credits for model in provider.models},
+        "submit": [limits.submit.count, limits.submit.per],
+        "status": [limits.status.count, limits.status.per],
+        "running": limits.running,
+    }
+
+
+def _provider_text(provider: Provider) -> str:
+    local = provider.name == "sandbox"
+    is_set = "set" if os.environ.get(provider.key_variable) else "not set"
+    address = provider.base_url or ("on this machine" if local else f"give --base-url or {provider.base_url_variable}")
+    key = "needs no key" if local else f"key: {provider.key_variable} ({is_set})"
+    prices = ", ".join(f"{model.name} ({_price(model.credits)})" for model in provider.models)
+    rate, status = provider.limits.submit, provider.limits.status
+    limits = f"{rate.count} creates per {rate.per:g} s, {status.count} status calls per {status.per:g} s"
+    return (
+        f"{provider.name}: {provider.title}, {address}, {key}\n  models: {prices}\n"
+        f"  limits: {limits}, {provider.limits.running} running"
+    )
+
+
+def _price(credits: float | None) -> str:
+    return "price unknown" if credits is None else f"{credits:g} credits"
+
+
+def _sandbox(options: argparse.Namespace) -> int:
+    sandbox = Sandbox(
+        port=options.port,
+        latency=Latency(median=options.latency),
+        faults=options.faults,
+        balance=options.credits,
+        limits=limits_of(options, PROVIDERS["sandbox"].limits),
+        seed=options.seed,
+    )
+
+    async def work() -> int:
+        try:
+            async with sandbox:
+                _say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
+                _say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
+                _say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
+                await asyncio.Event().wait()
+        except OSError as error:
+            raise ConfigurationError(f"Port {options.port} cannot be used: {error.strerror or error}.") from error
+        finally:
+            print(json.dumps(sandbox.ledger.summary()))
+        return 0
+
+    return _in_loop(work())
+
+
+def _provider(options: argparse.Namespace) -> Provider:
+    """The provider that was named, or the only one whose key is in the environment."""
+    names = options.provider or [name for name, each in PROVIDERS.items() if os.environ.get(each.key_variable)]
+    if len(names) != 1:
+        found = f"-p was given {len(names)} times; this version takes one" if options.provider else "none is named"
+        message = f"Which provider? {found}: -p {', -p '.join(PROVIDERS)} (the last needs no key)."
+        raise ConfigurationError(message)
+    if names[0] not in PROVIDERS:
+        raise ConfigurationError(f"There is no provider {names[0]!r}; this version knows: {', '.join(PROVIDERS)}.")
+    return PROVIDERS[names[0]]
+
+
+def _account(options: argparse.Namespace) -> Account:
+    """The account that the options name; its key and address are looked for at once, before a file is read."""
+    provider = _provider(options)
+    account = Account(provider.name, base_url=options.base_url, limits=limits_of(options, provider.limits))
+    open_account(account, os.environ)
+    return account
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "generate": _generate,
+    "batch": _batch,
+    "plan": _plan,
+    "collect": _collect,
+    "credits": _credits,
+    "providers": _providers,
+    "sandbox": _sandbox,
+}
