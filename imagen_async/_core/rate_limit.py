@@ -33,12 +33,13 @@ class Window:
     3. So any window of `per` seconds at the server holds at most `count` requests. A token or leaky bucket, which
        counts from the sending, lets almost twice as many through when the first ones are slow.
     4. A refusal for the rate (`refused`) holds everything for a full window and halves the limit, at most once a
-       window; each clean window after it gives one place back, up to the set limit.
+       window; each clean window after it gives one place in twenty back (one of kie.ai's 20), up to the set limit.
     """
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self.limit = rate.count
+        self._step = max(1, rate.count // 20)
         self._in_flight = 0
         self._free_at: deque[float] = deque()
         self._held_until = -math.inf
@@ -65,7 +66,7 @@ class Window:
         self._in_flight -= 1
         self._free_at.append(now + self.rate.per)
         if self.limit < self.rate.count and now >= self._clean_since + self.rate.per:
-            self.limit += 1
+            self.limit = min(self.rate.count, self.limit + self._step)
             self._clean_since = now
 
     def refused(self, now: float, retry_after: float | None = None) -> None:

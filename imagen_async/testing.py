@@ -1,0 +1,100 @@
+"""For the tests of programs that use this library: the sandbox as a pytest fixture, and an event loop of virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from .sandbox import Latency, Sandbox
+
+__all__ = ["VirtualTimeLoop", "imagen_sandbox", "running_sandbox"]
+
+
+@pytest.fixture
+def imagen_sandbox() -> Iterator[Sandbox]:
+    """A sandbox of its own for a test, with tasks of about 50 ms, served from a thread: any test runner will do.
+
+    Import it into a `conftest.py`, then talk to `imagen_sandbox.url` with the key `imagen_sandbox.key`, order faults
+    with `imagen_sandbox.order(…)` and look at `imagen_sandbox.ledger`.
+    """
+    with running_sandbox(Sandbox(latency=Latency(median=0.05, minimum=0.01))) as sandbox:
+        yield sandbox
+
+
+@contextmanager
+def running_sandbox(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """Serve a sandbox from a thread while the block runs."""
+    started = threading.Event()
+    failure: list[BaseException] = []
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        try:
+            async with sandbox:
+                started.set()
+                await stop.wait()
+        except BaseException as error:
+            failure.append(error)
+            raise
+        finally:
+            started.set()
+
+    def work() -> None:
+        try:
+            loop.run_until_complete(serve())
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=work, name="imagen-sandbox", daemon=True)
+    thread.start()
+    started.wait()
+    try:
+        if failure:
+            raise failure[0]
+        yield sandbox
+    finally:
+        if not failure:
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer when nothing is ready: an hour's waiting takes no time.
+
+    For code that waits on timers alone; threads and sockets go by real time, and the clock does not wait for them.
+    With anyio's pytest plugin: `("asyncio", {"loop_factory": VirtualTimeLoop})` as the `anyio_backend`.
+    """
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+        self._jumping = _JumpingSelector(self)
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """Seconds of virtual time."""
+        return self._offset
+
+    def jump(self, seconds: float) -> None:
+        """Move the clock on."""
+        self._offset += seconds
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Looks for what is ready, and where the loop would wait for a timer, moves its clock instead."""
+
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, Any]]:
+        ready = super().select(0 if timeout is not None else None)
+        if not ready and timeout is not None and timeout > 0:
+            self._loop.jump(timeout)
+        return ready

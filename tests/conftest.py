@@ -1,0 +1,33 @@
+"""What the tests share: the sandbox fixture, the two event loops, recorded answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagen_async.testing import VirtualTimeLoop, imagen_sandbox
+
+__all__ = ["imagen_sandbox"]
+
+RECORDED = Path(__file__).parent / "data" / "recorded"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests run on asyncio, in real time: they talk to real servers."""
+    return "asyncio"
+
+
+@pytest.fixture
+def virtual_time() -> tuple[str, dict[str, Any]]:
+    """For a module of scheduling tests: `anyio_backend = virtual_time`."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """One recorded exchange with kie.ai: `create` and `statuses`, as they went over the wire."""
+    exchange: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
+    return exchange
