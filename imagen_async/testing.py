@@ -1,4 +1,4 @@
-"""For the tests of programs that use this library: the sandbox as a pytest fixture, and an event loop of virtual time."""
+"""For the tests of programs that use this library: the sandbox as a pytest fixture, and a loop of virtual time."""
 
 from __future__ import annotations
 
