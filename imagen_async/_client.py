@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -218,7 +219,7 @@ class Client:
         self,
         requests: Requests,
         *,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: str | PurePath | None = None,
         ordered: bool = False,
         retries: int = 0,
         deadline: float = 900,

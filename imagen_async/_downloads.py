@@ -10,7 +10,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import aiohttp
 import anyio
@@ -61,9 +61,9 @@ async def save_all(session: FileSession, result: Result, folder: str) -> tuple[I
     return tuple(files)
 
 
-def prepare_folder(folder: str | os.PathLike[str]) -> str:
+def prepare_folder(folder: str | PurePath) -> str:
     """Make sure that a folder exists and can be written to, before anything is paid for; raises DownloadFailed."""
-    path = os.fspath(folder)
+    path = str(folder)
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path, prefix=".imagen-", suffix=".part"):

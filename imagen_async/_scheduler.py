@@ -127,25 +127,24 @@ class Scheduler:
         self._deliver()
         self._changed.set()
 
-    async def leave(self, owner_id: int) -> None:
-        """Drop an owner's jobs, and wait up to `GRACE` seconds for the answers of its creates that are on the way."""
+    async def leave(self, *owner_ids: int) -> None:
+        """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
         with anyio.CancelScope(shield=True):
-            self.drop(owner_id)
+            for owner_id in owner_ids:
+                self.drop(owner_id)
             with anyio.move_on_after(GRACE):
-                while any(job.owner == owner_id for job in self._plan.jobs):
+                while any(job.owner in owner_ids for job in self._plan.jobs):
                     self._settled.clear()
                     await self._settled.wait()
-            self._plan.abandon(owner_id)
+            for owner_id in owner_ids:
+                self._plan.abandon(owner_id)
             self._deliver()
-        self.exit(owner_id)
+        for owner_id in owner_ids:
+            self.exit(owner_id)
 
     async def close(self) -> None:
-        """Leave for every owner at once, then end the loop and whatever still talks."""
-        with anyio.CancelScope(shield=True):
-            for owner_id in self._owners:
-                self.drop(owner_id)
-            for owner_id in list(self._owners):
-                await self.leave(owner_id)
+        """Leave for every owner, then end the loop and whatever still talks."""
+        await self.leave(*self._owners)
         for scope in self._creates:
             scope.cancel()
         self._group.cancel()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Awaitable, Callable
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -132,7 +132,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
         """True when the picture is there, and on disk where that was asked for."""
         return self.error is None
 
-    async def save(self, folder: str | os.PathLike[str]) -> tuple[ImageFile, ...]:
+    async def save(self, folder: str | PurePath) -> tuple[ImageFile, ...]:
         """Fetch the pictures into `folder`, which is made if missing.
 
         Free to repeat; works after the client was closed, too.
@@ -148,7 +148,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
             raise self.error or ConfigurationError("This result has no picture to save.")
         if self._saver is None:
             raise ConfigurationError("This result did not come from a client, so nothing can fetch its pictures.")
-        return await self._saver(self, os.fspath(folder))
+        return await self._saver(self, str(folder))
 
     def __repr__(self) -> str:
         outcome = f"urls={list(self.urls)!r}" if self.ok else f"error={self.error!r}"

@@ -1,0 +1,104 @@
+"""The agenda against a simple model, and its size."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imagen_async._core.agenda import Agenda
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["set", "set", "set", "discard", "pop"]), st.integers(0, 9), st.integers(0, 20)),
+    max_size=200,
+)
+
+
+@settings(deadline=None)
+@given(steps=STEPS)
+def test_an_agenda_does_what_a_list_of_appointments_does(steps: list[tuple[str, int, int]]) -> None:
+    """At most one time for each job; the earliest first, and of equals the one that was set first."""
+    agenda = Agenda()
+    model: dict[int, tuple[float, int]] = {}
+    for turn, (step, job_id, number) in enumerate(steps):
+        at = number / 2
+        if step == "set":
+            agenda.set(job_id, at)
+            model[job_id] = (at, turn)
+        elif step == "discard":
+            agenda.discard(job_id)
+            model.pop(job_id, None)
+        else:
+            first = min(model, key=model.__getitem__, default=None)
+            due = first if first is not None and model[first][0] <= at else None
+            assert agenda.pop_due(at) == due
+            if due is not None:
+                del model[due]
+        assert len(agenda) == len(model)
+        assert agenda.next_at() == min((at for at, _ in model.values()), default=math.inf)
+
+
+@settings(deadline=None)
+@given(times=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=200))
+def test_everything_that_was_set_comes_out_in_order(times: list[float]) -> None:
+    """All jobs come out, the earliest first, once each."""
+    agenda = Agenda()
+    for job_id, at in enumerate(times):
+        agenda.set(job_id, at)
+    out = []
+    while (job_id := agenda.pop_due(math.inf)) is not None:
+        out.append(job_id)
+    assert out == sorted(range(len(times)), key=times.__getitem__)
+
+
+def test_an_empty_agenda_has_nothing_due() -> None:
+    """Without appointments the next time is infinity, and nothing is due even then."""
+    agenda = Agenda()
+    assert not agenda
+    assert agenda.next_at() == math.inf
+    assert agenda.pop_due(math.inf) is None
+
+
+def test_a_time_is_due_when_it_is_reached_and_not_before() -> None:
+    """A job is due at its very time, and not the smallest instant before."""
+    agenda = Agenda()
+    agenda.set(7, 10.0)
+    assert agenda.pop_due(math.nextafter(10.0, 0.0)) is None
+    assert agenda.pop_due(10.0) == 7
+
+
+def test_an_agenda_stays_small_when_times_are_replaced() -> None:
+    """100,000 replaced times of three jobs leave an agenda of a few kilobytes with three jobs in order."""
+    tracemalloc.start()
+    try:
+        agenda = Agenda()
+        before, _ = tracemalloc.get_traced_memory()
+        for turn in range(100_000):
+            agenda.set(turn % 3, float(turn))
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 50_000
+    assert after - before < 50_000
+    # The last three times were 99,997, 99,998 and 99,999.
+    assert [agenda.pop_due(math.inf) for _ in range(4)] == [1, 2, 0, None]
+
+
+def test_an_agenda_stays_small_when_jobs_come_and_go() -> None:
+    """100,000 jobs that are set and discarded, a far-off one staying, leave no trace of themselves."""
+    tracemalloc.start()
+    try:
+        agenda = Agenda()
+        agenda.set(-1, -1.0)
+        before, _ = tracemalloc.get_traced_memory()
+        for job_id in range(100_000):
+            agenda.set(job_id, 5.0)
+            agenda.discard(job_id)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 50_000
+    assert len(agenda) == 1
+    assert agenda.pop_due(math.inf) == -1

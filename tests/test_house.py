@@ -1,0 +1,175 @@
+"""The house keeps its order: what may import what, what is public, what the checkers say."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typed_example import main
+
+import imagen_async
+from imagen_async import errors
+from imagen_async.sandbox import Sandbox
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "imagen_async"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FORBIDDEN_IN_CORE = {"asyncio", "anyio", "aiohttp", "backoff", "time", "random", "os", "logging", "threading", "socket"}
+
+# From the foundation up: a module may import from its own line and those above it.
+ORDER = (
+    "errors",
+    "_core",
+    "providers",
+    "_session_pool",
+    "_plain_group",
+    "_scheduler",
+    "_downloads",
+    "_accounts",
+    "_admission",
+    "_batch",
+    "_client",
+    "sandbox",
+    "testing",
+    "_cli",
+)
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module's file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[tuple[str, bool]]:
+    """Absolute names that a module imports; True where it does so inside a function."""
+    package = name_of(path).split(".")
+    package = package if path.name == "__init__.py" else package[:-1]
+    tree = ast.parse(path.read_text())
+    inner = {
+        id(node)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(f)
+    }
+    found: set[tuple[str, bool]] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, id(node) in inner) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {
+                (f"{module}.{alias.name}" if module == "imagen_async" else module, id(node) in inner)
+                for alias in node.names
+            }
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if "_core" in path.parts], ids=name_of)
+def test_the_core_is_pure(path: Path) -> None:
+    """The pure part imports no loop, clock, chance, network or log."""
+    assert not {name.split(".")[0] for name, _ in imports_of(path)} & FORBIDDEN_IN_CORE
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    """No module imports one that stands above it; only the client starts the sandbox, from inside a function."""
+    own = name_of(path).split(".")[1:2]
+    if not own:
+        return
+    assert own[0] in ORDER, "a new module needs its place in the order"
+    for name, is_inner in imports_of(path):
+        parts = name.split(".")
+        if parts[0] != "imagen_async" or len(parts) < 2 or (own[0] == "_client" and parts[1] == "sandbox" and is_inner):
+            continue
+        assert ORDER.index(parts[1]) <= ORDER.index(own[0]), f"{name_of(path)} imports {name}"
+
+
+def test_each_module_imports_alone() -> None:
+    """Any module can be the first that is imported, with warnings as errors."""
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    [sys.modules.pop(other) for other in list(sys.modules) if other.startswith('imagen_async')]\n"
+        "    importlib.import_module(name)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code, *map(name_of, MODULES)], check=True, cwd=ROOT)
+
+
+def test_the_core_alone_imports_without_the_extras() -> None:
+    """What a program imports needs aiohttp, msgspec, anyio and backoff, and loads no server and no extra."""
+    extras = ("rich", "PIL", "pytest", "imagen_async.sandbox", "sqlite3")
+    code = f"import imagen_async, sys; print([name for name in {extras} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
+
+
+def test_public_names_are_kept_true() -> None:
+    """`__all__` is sorted, complete, and every name of it says what it is."""
+    names = imagen_async.__all__
+    assert names == sorted(names)
+    assert set(errors.__all__) <= set(names)
+    for name in names:
+        assert (getattr(imagen_async, name).__doc__ or "").strip(), name
+    tree = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.ImagenError)
+    }
+    assert tree == set(errors.__all__)
+    assert all(name in (errors.__doc__ or "") for name in tree)
+
+
+def test_public_methods_say_what_they_do() -> None:
+    """Every public method and property of a public class has a docstring."""
+    for name in imagen_async.__all__:
+        value = getattr(imagen_async, name)
+        for attribute, member in vars(value).items() if isinstance(value, type) else ():
+            if not attribute.startswith("_") and (callable(member) or isinstance(member, property)):
+                assert member.__doc__, f"{name}.{attribute}"
+
+
+def test_functions_are_short() -> None:
+    """A function body has at most 40 lines: more means that waiting, deciding and parsing meet."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                assert (body[-1].end_lineno or 0) - body[0].lineno < 40, f"{path.name}:{node.lineno} {node.name}"
+
+
+def test_no_path_of_a_machine_and_nothing_beside_the_project() -> None:
+    """What is shipped names no machine's folders."""
+    for path in [*MODULES, *ROOT.glob("*.md"), *(ROOT / "benchmarks").rglob("*.py")]:
+        assert not re.search(r"/root/|/home/\w|\.\./shared", path.read_text()), path.name
+
+
+async def test_the_typed_example_runs(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """The example that the type checker reads does what it says."""
+    lines = await main(imagen_sandbox.url, imagen_sandbox.key, str(tmp_path))
+    assert lines[-2:] == ["ramen", "2"]
+    assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
+    ids=["ruff-check", "ruff-format", "mypy-strict"],
+)
+def test_the_checkers_agree(command: tuple[str, ...]) -> None:
+    """Lint, format and strict types are part of the same run."""
+    ran = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
+
+
+def test_every_module_says_what_it_is() -> None:
+    """Each module opens with what it is for."""
+    for path in MODULES:
+        assert importlib.import_module(name_of(path)).__doc__, path.name

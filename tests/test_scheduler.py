@@ -1,0 +1,259 @@
+"""The one loop on virtual time: limits as the server sees them, polling, deadlines, outages, leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from typing import Any
+
+import anyio
+import pytest
+from virtual_network import Listener, Network, jobs_for, scheduler_over
+
+from imagen_async import (
+    DeadlineExceeded,
+    GenerationFailed,
+    InsufficientCredits,
+    Limits,
+    Rate,
+    TransportError,
+    UnknownOutcome,
+)
+from imagen_async._scheduler import Scheduler
+from imagen_async.providers import PROVIDERS
+from imagen_async.sandbox import CREATE_FAULTS, Faults, Latency
+from imagen_async.sandbox._ledger import busiest_window
+from imagen_async.testing import VirtualTimeLoop
+
+KIE = PROVIDERS["kie"]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """These tests run on virtual time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def enter(scheduler: Scheduler, count: int, **fields: object) -> Listener:
+    """Hand in jobs of one new owner; what it hears is returned."""
+    listener, owner = Listener(), scheduler.new_id()
+    scheduler.enter(owner, listener)
+    for job in jobs_for(scheduler, KIE, owner, count, **fields):
+        scheduler.add(job)
+    return listener
+
+
+async def test_a_thousand_jobs_stay_in_both_limits_and_reach_them() -> None:
+    """The server never sees more than its limits in any window, refuses nothing, and is kept as busy as it allows."""
+    network = Network(KIE, limits=Limits(Rate(20, per=10), Rate(50, per=1), running=200))
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 1000)
+        await listener.heard(finished=1000)
+    assert all(result.ok for result in listener.results)
+    assert network.ledger.refused == {}
+    assert busiest_window(network.ledger.create_times, 10) == 20
+    assert busiest_window(network.ledger.poll_times, 1) <= 50
+    span = network.ledger.create_times[-1] - network.ledger.create_times[0]
+    # A place is free again one window and one round trip (0.3 s on average, twice) after it was taken.
+    assert span <= 1.05 * (1000 / 20 - 1) * (10 + network.round_trip)
+
+
+async def test_status_limit_binds_and_every_task_is_seen() -> None:
+    """With one status call a second for forty running tasks, none is refused and none is forgotten."""
+    network = Network(KIE, limits=Limits(Rate(40, per=1), Rate(1, per=1), running=40))
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 40)
+        await listener.heard(finished=40)
+    assert all(result.ok for result in listener.results)
+    assert network.ledger.refused == {}
+    assert busiest_window(network.ledger.poll_times, 1) == 1
+
+
+async def test_running_limit_is_never_passed() -> None:
+    """No more tasks run at once than the account has room for, and that many do."""
+    network = Network(KIE, limits=Limits(Rate(100, per=1), Rate(100, per=1), running=7))
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 50)
+        await listener.heard(finished=50)
+    assert all(result.ok for result in listener.results)
+    assert network.ledger.refused == {}
+
+
+async def test_polling_follows_the_providers_advice() -> None:
+    """A task of about 100 s is asked about every 2.5 s for 30 s, then every 7.5 s: some 23 times, not 272."""
+    network = Network(KIE, latency=Latency(median=100, sigma=0), round_trip=0.0)
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 1)
+        await listener.heard(finished=1)
+    assert sum(network.ledger.polls.values()) == 12 + math.ceil(70 / 7.5)
+    assert listener.results[0].latency == pytest.approx(100, abs=0.001)
+
+
+@pytest.mark.parametrize("fault", CREATE_FAULTS)
+async def test_no_create_is_repeated_unless_nothing_was_made(fault: str) -> None:
+    """Whatever goes wrong with a create, its prompt makes at most one task, and its job has one result."""
+    faults = Faults()
+    faults.order("create", None, fault)
+    network = Network(KIE, faults=faults)
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 3)
+        await listener.heard(finished=3)
+    assert max(network.ledger.tasks_by_prompt().values()) == 1
+    sendable = fault in ("429", "http_429", "455")
+    assert len(network.ledger.creates) == (4 if sendable else 3)
+    errors = [result.error for result in listener.results if result.error is not None]
+    assert len(errors) == (0 if sendable else 1)
+    if not sendable and fault != "500":
+        assert isinstance(errors[0], UnknownOutcome)
+        assert errors[0].credits == 8
+
+
+async def test_a_429_holds_the_account_for_a_window_and_its_rate_comes_back() -> None:
+    """After a 429 nothing is sent for a full window; the refused job is sent again and the limit is reached again."""
+    faults = Faults()
+    faults.order("create", None, "429")
+    network = Network(KIE, faults=faults, latency=Latency(median=3))
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 600)
+        await listener.heard(finished=600)
+    times = network.ledger.create_times
+    pause = max(after - before for before, after in itertools.pairwise(times))
+    assert pause >= 10
+    assert all(result.ok for result in listener.results)
+    assert busiest_window(times[-200:], 10) == 20
+
+
+async def test_an_outage_of_minutes_loses_nothing() -> None:
+    """While no connection can be made the account pauses, longer each time; then every job is sent, once."""
+    network = Network(KIE)
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 60)
+        await listener.heard(accepted=5)
+        network.is_down = True
+        await anyio.sleep(240)
+        network.is_down = False
+        await listener.heard(finished=60)
+    assert all(result.ok for result in listener.results)
+    assert len(network.ledger.creates) == 60
+
+
+async def test_an_account_that_was_never_reached_is_given_up_soon() -> None:
+    """A wrong address is told after five tries, not after the deadline, and nothing was sent."""
+    network = Network(KIE)
+    network.is_down = True
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 3)
+        await listener.heard(finished=3)
+        assert now() < 60
+    assert all(isinstance(result.error, TransportError) and not result.error.sent for result in listener.results)
+
+
+async def test_deadline_error_carries_the_task_id() -> None:
+    """A task that takes longer than the deadline ends with an error that says which task to collect."""
+    network = Network(KIE, latency=Latency(median=2000, sigma=0))
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 1)
+        await listener.heard(finished=1)
+        assert now() == pytest.approx(900, abs=5)
+    error = listener.results[0].error
+    assert isinstance(error, DeadlineExceeded)
+    assert error.task_id == network.ledger.creates[0].task_id
+
+
+async def test_retries_make_a_new_task_only_where_asked_for() -> None:
+    """A failed generation costs a new task when `retries` allows one, and is a failed result when it does not."""
+    for retries, creates in ((0, 1), (2, 3)):
+        faults = Faults()
+        faults.order("task", "fail_word", "fail_word", "fail_digits")
+        network = Network(KIE, faults=faults)
+        async with scheduler_over(network) as scheduler:
+            listener = enter(scheduler, 1, retries=retries)
+            await listener.heard(finished=1)
+        assert isinstance(listener.results[0].error, GenerationFailed)
+        assert len(network.ledger.creates) == creates
+
+
+async def test_no_credit_stops_the_account_and_what_runs_is_delivered() -> None:
+    """Without credit nothing more is sent; the tasks that run already still give their pictures."""
+    faults = Faults()
+    faults.order("create", None, None, None, "402")
+    network = Network(KIE, faults=faults, round_trip=0.0)
+    async with scheduler_over(network) as scheduler:
+        listener = enter(scheduler, 100)
+        await listener.heard(finished=100)
+    assert sum(result.ok for result in listener.results) == len(network.ledger.tasks)
+    assert {type(result.error) for result in listener.results if not result.ok} == {InsufficientCredits}
+    # Those of the first window were on the way when the refusal came; no later window was opened.
+    assert len(network.ledger.creates) <= 20
+
+
+async def test_leaving_stops_at_once_and_hears_the_creates_on_the_way() -> None:
+    """From the instant of leaving no create is sent; those on the way end with their task ids, not as unknown."""
+    network = Network(KIE, round_trip=0.8)
+    async with scheduler_over(network) as scheduler:
+        listener, owner = Listener(), scheduler.new_id()
+        scheduler.enter(owner, listener)
+        for job in jobs_for(scheduler, KIE, owner, 100):
+            scheduler.add(job)
+        await listener.heard(accepted=2)
+        left_at = now()
+        await scheduler.leave(owner)
+        assert now() - left_at <= 2
+        seen = len(network.ledger.creates)
+        await anyio.sleep(100)
+        assert len(network.ledger.creates) == seen
+        known = {result.task_id for result in listener.results if result.task_id}
+    assert known == {create.task_id for create in network.ledger.creates}
+    assert not any(isinstance(result.error, UnknownOutcome) for result in listener.results)
+
+
+async def test_cancelling_around_the_client_still_hears_the_creates_on_the_way() -> None:
+    """A cancel scope around everything does not cut off a create whose answer names a paid task."""
+    network = Network(KIE, round_trip=0.8)
+    listener = Listener()
+    with anyio.move_on_after(1.0):
+        async with scheduler_over(network) as scheduler:
+            owner = scheduler.new_id()
+            scheduler.enter(owner, listener)
+            for job in jobs_for(scheduler, KIE, owner, 30):
+                scheduler.add(job)
+            await anyio.sleep_forever()
+    known = {result.task_id for result in listener.results if result.task_id}
+    assert known == {create.task_id for create in network.ledger.creates}
+    assert known
+
+
+async def test_two_owners_share_one_limit() -> None:
+    """Two batches of one account together stay within its limit, and both are served."""
+    network = Network(KIE, latency=Latency(median=3))
+    async with scheduler_over(network) as scheduler:
+        listeners = enter(scheduler, 60), enter(scheduler, 60)
+        for listener in listeners:
+            await listener.heard(finished=60)
+    assert busiest_window(network.ledger.create_times, 10) == 20
+    assert network.ledger.refused == {}
+
+
+async def test_a_cancelled_waiter_takes_nobodys_turn() -> None:
+    """Of three owners in line the middle one leaves; the others are sent, in order, and no place is lost."""
+    network = Network(KIE, limits=Limits(Rate(1, per=10), Rate(10, per=1), running=10), latency=Latency(median=3))
+    async with scheduler_over(network) as scheduler:
+        listeners = []
+        for index in range(3):
+            listener, owner = Listener(), scheduler.new_id()
+            scheduler.enter(owner, listener)
+            (job,) = jobs_for(scheduler, KIE, owner, 1)
+            scheduler.add(job)
+            if index == 1:
+                scheduler.drop(owner)
+            listeners.append(listener)
+        await listeners[0].heard(finished=1)
+        await listeners[2].heard(finished=1)
+    first, second = network.ledger.create_times
+    assert len(network.ledger.creates) == 2
+    assert 10 < second - first <= 10 + 2 * network.round_trip + 0.01

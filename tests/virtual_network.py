@@ -1,0 +1,149 @@
+"""A network without sockets for the virtual-time loop: the sandbox's service behind jittered round trips."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from imagen_async._core.job import Job
+from imagen_async._core.lane import Lane
+from imagen_async._core.plan import Plan
+from imagen_async._core.provider import Limits, Provider
+from imagen_async._core.transitions import result_of
+from imagen_async._core.values import ImageFile, ImageRequest, Result
+from imagen_async._core.wire import HttpRequest, HttpResponse
+from imagen_async._plain_group import PlainGroup
+from imagen_async._scheduler import Scheduler
+from imagen_async._session_pool import MAX_ANSWER
+from imagen_async.errors import ProtocolError, TransportError
+from imagen_async.sandbox import Faults, Latency, Ledger
+from imagen_async.sandbox._service import Service
+
+KEY = "a-key-for-tests"
+
+
+class Network:
+    """One provider at the other end of a jittered line.
+
+    Attributes:
+        ledger: What the provider saw, in virtual time.
+        round_trip: Longest way there and longest way back, in seconds.
+        is_down: True while no connection can be made.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        limits: Limits | None = None,
+        latency: Latency | None = None,
+        faults: Faults | None = None,
+        round_trip: float = 0.3,
+    ) -> None:
+        self.provider = provider
+        self.limits = limits or provider.limits
+        self.ledger = Ledger()
+        self.faults = faults or Faults()
+        self.round_trip = round_trip
+        self.is_down = False
+        self._chance = random.Random(1)
+        self._service = Service(
+            provider,
+            key=KEY,
+            limits=self.limits,
+            latency=latency or Latency(median=13, minimum=2),
+            faults=self.faults,
+            ledger=self.ledger,
+            files="https://files.example",
+        )
+
+    async def __call__(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+        """Carry a request there and its answer back, each way as slow as chance will have it."""
+        if self.is_down:
+            failure = TransportError("No connection.")
+            failure.sent = False
+            raise failure
+        await anyio.sleep(self._chance.uniform(0, self.round_trip))
+        now = asyncio.get_running_loop().time()
+        authorization = f"Bearer {KEY}"
+        if request.method == "POST":
+            reply = self._service.create(authorization, request.body or b"", now, now)
+        else:
+            task_id = request.path.rpartition("=")[2].rpartition("/")[2]
+            reply = self._service.status(authorization, task_id, now)
+        await anyio.sleep(self._chance.uniform(0, self.round_trip))
+        if reply.ending != "whole":
+            raise TransportError("The connection broke.")
+        if len(reply.body) > MAX_ANSWER:
+            raise ProtocolError("The answer is too long.")
+        return HttpResponse(reply.status, reply.body)
+
+
+class Listener:
+    """An owner that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.finish_times: list[float] = []
+        self.accepted_jobs: list[Job] = []
+        self._heard = asyncio.Event()
+
+    def accepted(self, job: Job) -> None:
+        """Note that a job has its task id."""
+        self.accepted_jobs.append(job)
+        self._heard.set()
+
+    def finished(self, job: Job) -> None:
+        """Note that a job ended."""
+        self.results.append(result_of(job))
+        self.finish_times.append(asyncio.get_running_loop().time())
+        self._heard.set()
+
+    async def heard(self, *, finished: int = 0, accepted: int = 0) -> None:
+        """Wait until so many jobs ended and so many were accepted."""
+        while len(self.results) < finished or len(self.accepted_jobs) < accepted:
+            self._heard.clear()
+            await self._heard.wait()
+
+
+async def save_nothing(result: Result, folder: str) -> tuple[ImageFile, ...]:
+    """Stand where downloads do, for tests that are not about them."""
+    return ()
+
+
+@asynccontextmanager
+async def scheduler_over(network: Network) -> AsyncIterator[Scheduler]:
+    """A scheduler with one account whose server is that network."""
+    name, provider = network.provider.name, network.provider
+    lane = Lane(name, network.limits, provider.schedule, 64, lambda setbacks: 2.0**setbacks)
+    group = PlainGroup()
+    async with group:
+        scheduler = Scheduler(group, Plan([lane], 8), {name: provider.dialect}, network, save_nothing)
+        scheduler.start(scheduler.run)
+        try:
+            yield scheduler
+        finally:
+            await scheduler.close()
+
+
+def jobs_for(scheduler: Scheduler, provider: Provider, owner: int, count: int, **fields: object) -> list[Job]:
+    """As many jobs of one owner, each with a prompt of its own."""
+    model = provider.models[0]
+    return [
+        Job(
+            id=scheduler.new_id(),
+            owner=owner,
+            index=index,
+            key=f"k{index}",
+            request=ImageRequest(f"prompt {index}", model=model.name),
+            account=provider.name,
+            model=model,
+            deadline=900.0,
+            **fields,  # type: ignore[arg-type]
+        )
+        for index in range(count)
+    ]
