@@ -1,0 +1,57 @@
+"""Run one benchmark or all, and print a table each, or a JSON object each, with versions and machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+
+from benchmarks import cpu, imports, limit, memory
+
+BENCHMARKS = {"import": imports, "limit": limit, "cpu": cpu, "memory": memory}
+
+
+def environment() -> dict[str, object]:
+    """What the figures were taken on."""
+    packages = ("imagen-async", "aiohttp", "msgspec", "anyio")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs", **versions}
+
+
+def show(name: str, title: str, rows: list[dict[str, object]], *, as_json: bool) -> None:
+    """Print one benchmark's rows."""
+    if as_json:
+        print(json.dumps({"benchmark": name, "environment": environment(), "rows": rows}))
+        return
+    columns = list(rows[0])
+    cells = [columns, *([_text(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    print(f"\n{name}: {title}")
+    for line in cells:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _text(value: object) -> str:
+    return f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def main() -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="one of them; all when left out")
+    parser.add_argument("--json", action="store_true", help="a JSON object a benchmark")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size: for trying out, not for figures")
+    options = parser.parse_args()
+    if not options.json:
+        print(", ".join(f"{name} {value}" for name, value in environment().items()))
+    for name in [options.name] if options.name else BENCHMARKS:
+        module = BENCHMARKS[name]
+        show(name, module.TITLE, module.run(quick=options.quick), as_json=options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

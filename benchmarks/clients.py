@@ -1,0 +1,149 @@
+"""What is measured, each in a process of its own: our batch, and a bare aiohttp loop that makes the same requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import aiohttp
+
+from benchmarks.server import PREFIX
+from imagen_async import Account, Client, Limits, Rate
+
+ENDLESS = Limits(Rate(10**9, per=1), Rate(10**9, per=1), running=10**9)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had, in bytes."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+
+def memory() -> int:
+    """The memory that this process has now, in bytes."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+
+def prompts(count: int) -> Iterator[str]:
+    """As many different prompts, made one at a time."""
+    return (f"a red fox in the snow, number {index}, side light, photograph" for index in range(count))
+
+
+def account(url: str, running: int, submit: Rate | None = None) -> Account:
+    """The sandbox's dialect and poll schedule (first question after 0.25 s), at the benchmark's server."""
+    limits = Limits(submit or ENDLESS.submit, ENDLESS.status, running)
+    return Account("sandbox", api_key="a-key", base_url=url, limits=limits)
+
+
+async def ours(url: str, count: int, running: int) -> dict[str, float]:
+    """Our batch."""
+    async with Client(account(url, running)) as client:
+        began = time.process_time()
+        async with client.batch(prompts(count), model="imagen4") as results:
+            done = sum([1 async for result in results if result.ok])
+        cpu = time.process_time() - began
+    return {"done": done, "cpu": cpu, "peak": peak_memory()}
+
+
+async def bare(url: str, count: int, running: int) -> dict[str, float]:
+    """A coroutine a job: create, wait as long as ours does before it asks, ask until it is done."""
+    source = prompts(count)
+    done = 0
+
+    async def work(session: aiohttp.ClientSession) -> None:
+        nonlocal done
+        for prompt in source:
+            body = {"model": "google/imagen4", "input": {"prompt": prompt, "aspect_ratio": "1:1"}}
+            async with session.post(f"{url}{PREFIX}/createTask", json=body) as response:
+                task_id = (await response.json())["data"]["taskId"]
+            state = ""
+            while state != "success":
+                await asyncio.sleep(0.25)
+                async with session.get(f"{url}{PREFIX}/recordInfo?taskId={task_id}") as response:
+                    record = (await response.json())["data"]
+                    state = record["state"]
+            done += bool(json.loads(record["resultJson"])["resultUrls"])
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64)) as session:
+        began = time.process_time()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(running):
+                group.create_task(work(session))
+        cpu = time.process_time() - began
+    return {"done": done, "cpu": cpu, "peak": peak_memory()}
+
+
+async def holding(url: str, count: int, running: int) -> dict[str, float]:
+    """How much memory so many tasks take that all run at once, everything included."""
+    async with Client(account(url, running)) as client:
+        # Connections, buffers and code are there before and after: what counts is what a job adds.
+        async with client.batch(prompts(200), model="imagen4") as results:
+            while results.progress.running < 200:
+                await asyncio.sleep(0.05)
+            before = memory()
+        async with client.batch(prompts(count), model="imagen4") as results:
+            while results.progress.running < count:
+                await asyncio.sleep(0.25)
+            after = memory()
+    return {"done": count, "bytes_per_job": (after - before) / count}
+
+
+async def limited(url: str, count: int, rate: tuple[int, float]) -> dict[str, float]:
+    """Our batch under a limit."""
+    async with Client(account(url, 10**9, Rate(*rate))) as client:
+        async with client.batch(prompts(count), model="imagen4") as results:
+            done = sum([1 async for result in results if result.ok])
+    return {"done": done}
+
+
+async def bucket(url: str, count: int, rate: tuple[int, float]) -> dict[str, float]:
+    """A token bucket of the same rate, as most clients have one: it counts what is sent, not what is answered."""
+    tokens, per = rate
+    sent: deque[float] = deque()
+    level, filled_at = float(tokens), time.monotonic()
+
+    async def send(session: aiohttp.ClientSession, prompt: str) -> None:
+        body = {"model": "google/imagen4", "input": {"prompt": prompt}}
+        async with session.post(f"{url}{PREFIX}/createTask", json=body) as response:
+            await response.read()
+
+    async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        for prompt in prompts(count):
+            while True:
+                now = time.monotonic()
+                level, filled_at = min(float(tokens), level + (now - filled_at) * tokens / per), now
+                if level >= 1:
+                    break
+                await asyncio.sleep((1 - level) * per / tokens)
+            level -= 1
+            sent.append(now)
+            group.create_task(send(session, prompt))
+    return {"done": len(sent)}
+
+
+WORK: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
+    "ours": ours,
+    "bare": bare,
+    "holding": holding,
+    "limited": limited,
+    "bucket": bucket,
+}
+
+
+def in_process(name: str, *arguments: object) -> dict[str, float]:
+    """Do one of these in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.clients", name, json.dumps(arguments)]
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, float] = json.loads(ran.stdout)
+    return figures
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(WORK[sys.argv[1]](*json.loads(sys.argv[2])))))

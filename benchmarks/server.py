@@ -1,0 +1,123 @@
+"""A createTask server in a process of its own, as cheap as aiohttp makes it, so that the client is what is measured."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+from imagen_async import Rate
+from imagen_async.sandbox._service import StrictWindow
+
+PREFIX = "/api/v1/jobs"
+
+
+class Server:
+    """Makes tasks that are done after a set time, behind round trips of chosen length and a strict window."""
+
+    def __init__(self, latency: float, jitter: float, rate: Rate) -> None:
+        self._latency = latency
+        self._jitter = jitter
+        self._window = StrictWindow(rate)
+        self._done_at: dict[str, float] = {}
+        self._figures = {"creates": 0, "polls": 0, "refused": 0, "first": 0.0, "last": 0.0}
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Take a create after the way there, answer after the way back."""
+        await request.read()
+        await self._travel()
+        now = asyncio.get_running_loop().time()
+        figures = self._figures
+        figures["first"] = figures["first"] or now
+        figures["last"] = now
+        if not self._window.take(now):
+            figures["refused"] += 1
+            answer = b'{"code":429,"msg":"too many","data":null}'
+        else:
+            figures["creates"] += 1
+            task_id = f"{figures['creates']:032x}"
+            self._done_at[task_id] = now + self._latency
+            answer = b'{"code":200,"msg":"success","data":{"taskId":"%s"}}' % task_id.encode()
+        await self._travel()
+        return web.Response(body=answer, content_type="application/json")
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Answer about a task; one that was seen finished is forgotten, so that a million fit."""
+        self._figures["polls"] += 1
+        task_id = request.query["taskId"]
+        done = asyncio.get_running_loop().time() >= self._done_at[task_id]
+        if done:
+            del self._done_at[task_id]
+        return web.Response(body=_record(task_id, done), content_type="application/json")
+
+    async def figures(self, request: web.Request) -> web.Response:
+        """Tell what was seen since the last time."""
+        figures, self._figures = self._figures, dict.fromkeys(self._figures, 0)
+        return web.json_response(figures)
+
+    async def _travel(self) -> None:
+        if self._jitter:
+            await asyncio.sleep(random.uniform(0, self._jitter))
+
+
+def _record(task_id: str, done: bool) -> bytes:
+    """A recordInfo answer of the recorded size, about half a kilobyte."""
+    state = "success" if done else "waiting"
+    result = '"{\\"resultUrls\\":[\\"https://files.example/%s.png\\"]}"' % task_id if done else '""'
+    param = json.dumps(json.dumps({"input": json.dumps({"prompt": "x" * 60}), "model": "google/imagen4"}))
+    return (
+        f'{{"code":200,"msg":"success","data":{{"taskId":"{task_id}","model":"google/imagen4","state":"{state}",'
+        f'"param":{param},"resultJson":{result},"failCode":null,"failMsg":null,"costTime":null,'
+        f'"completeTime":{1776850370265 if done else "null"},"createTime":1776850322264}}}}'
+    ).encode()
+
+
+@contextmanager
+def server_process(latency: float = 0.2, jitter: float = 0.0, rate: Rate | None = None) -> Iterator[str]:
+    """Run the server in a process of its own; yields its base URL."""
+    rate = rate or Rate(10**9, per=1)
+    arguments = [str(latency), str(jitter), str(rate.count), str(rate.per)]
+    command = [sys.executable, "-m", "benchmarks.server", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.terminate()
+
+
+def take_figures(url: str) -> dict[str, Any]:
+    """What the server saw since the last time it was asked."""
+    with urllib.request.urlopen(f"{url}/figures") as answer:
+        figures: dict[str, Any] = json.load(answer)
+        return figures
+
+
+async def serve(server: Server) -> None:
+    """Listen anywhere on loopback, and say where."""
+    application = web.Application()
+    application.router.add_post(f"{PREFIX}/createTask", server.create)
+    application.router.add_get(f"{PREFIX}/recordInfo", server.status)
+    application.router.add_get("/figures", server.figures)
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=600)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=2048).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    for name in ("latency", "jitter", "count", "per"):
+        parser.add_argument(name, type=float)
+    options = parser.parse_args()
+    asyncio.run(serve(Server(options.latency, options.jitter, Rate(int(options.count), per=options.per))))

@@ -1,0 +1,74 @@
+"""README tells the truth: its commands are there, its programs run, its tables name what exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imagen_async
+from imagen_async._cli._arguments import build_parser
+from imagen_async.providers import PROVIDERS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str, heading: str | None = None) -> list[str]:
+    """The code blocks of a language, of the whole README or under one heading."""
+    text = README if heading is None else README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def test_the_first_program_runs_as_printed(tmp_path: Path) -> None:
+    """The ten-line script, with the sandbox in the place of kie.ai, leaves pictures."""
+    program = blocks("python", "From Python")[0].replace('Client("kie")', 'Client("sandbox")')
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+def test_the_users_own_test_passes_as_printed(tmp_path: Path) -> None:
+    """The two files of "Your own tests" are a conftest and a test that passes."""
+    conftest, test = re.split(r"^# test_mine\.py\n", blocks("python", "Your own tests")[0], flags=re.M)
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_mine.py").write_text(test)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "1 passed" in ran.stdout, ran.stdout
+
+
+@pytest.mark.parametrize("program", blocks("python"))
+def test_every_program_is_python(program: str) -> None:
+    """No program of the README has a syntax error."""
+    compile(program, "README.md", "exec")
+
+
+def test_the_quick_start_makes_pictures(tmp_path: Path) -> None:
+    """The last line of the first block, with this environment's command, leaves a picture for every prompt."""
+    line = blocks("sh", "Quick start")[0].strip().splitlines()[-1]
+    words = line.replace(".venv/bin/imagen-async", str(Path(sys.executable).with_name("imagen-async"))).split()
+    words[words.index("-o") + 1] = str(tmp_path / "pictures")
+    ran = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    prompts = (ROOT / "imagen_async" / "sandbox" / "prompts.txt").read_text().splitlines()
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == len(prompts)
+
+
+def test_ci_runs_the_printed_command() -> None:
+    """`.ci/run` takes its commands from the README, so the two cannot differ."""
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert blocks("sh", "Tests")[0].strip().endswith("pytest -q")
+
+
+def test_the_tables_name_what_exists() -> None:
+    """Every command, error, provider and variable is in the README."""
+    commands = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    assert commands is not None
+    names = [*commands, *PROVIDERS, *imagen_async.errors.__all__]
+    names += [provider.key_variable for provider in PROVIDERS.values() if provider.name != "sandbox"]
+    assert [name for name in names if name not in README] == []
