@@ -118,9 +118,9 @@ class Batch:
     ) -> None:
         self._stop_feeding()
         await self._scheduler.leave(self._id)
-        self.leftover = (*self._ready, *(self._early[index] for index in sorted(self._early)))
+        self._release_early()
+        self.leftover = tuple(self._ready)
         self._ready.clear()
-        self._early.clear()
 
     def __aiter__(self) -> Self:
         return self
@@ -130,9 +130,12 @@ class Batch:
             raise ConfigurationError("Enter the batch first: `async with client.batch(…) as results:`")
         while not self._ready:
             if self._fed and not self._live:
-                raise self._ending or StopAsyncIteration
+                self._release_early()
+                break
             self._changed.clear()
             await self._changed.wait()
+        if not self._ready:
+            raise self._ending or StopAsyncIteration
         self._delivered += 1
         self._space.set()
         return self._ready.popleft()
@@ -187,6 +190,10 @@ class Batch:
                 self._ready.append(self._early.pop(self._next))
                 self._next += 1
         self._changed.set()
+
+    def _release_early(self) -> None:
+        """Give up waiting for results that will not come any more, so that those after them come out."""
+        self._ready.extend(self._early.pop(index) for index in sorted(self._early))
 
     def _count(self, result: Result) -> None:
         self._finish_times.append(_now())

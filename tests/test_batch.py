@@ -311,3 +311,16 @@ async def test_chaos_on_every_road(tmp_path: Path, caplog: pytest.LogCaptureFixt
     lost = [result for result in results if isinstance(result.error, UnknownOutcome)]
     assert len(failed - named) <= len(lost)
     assert caplog.text == ""
+
+
+async def test_in_order_an_account_error_still_lets_later_results_out(imagen_sandbox: Sandbox) -> None:
+    """With ordered=True, results after a request that was never sent come out before the account's error is raised."""
+    imagen_sandbox.order("create", None, "402")
+    got: list[Result] = []
+    async with client_of(imagen_sandbox, limits=Limits(Rate(5, per=0.5), Rate(100, per=1), 100)) as client:
+        with pytest.raises(InsufficientCredits):
+            async with client.batch((f"p{n}" for n in range(20)), ordered=True) as results:
+                async for result in results:
+                    got.append(result)
+    assert len(got) == len(imagen_sandbox.ledger.tasks) >= 2
+    assert [result.index for result in got] == sorted(result.index for result in got)

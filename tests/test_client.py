@@ -328,3 +328,12 @@ async def test_connection_errors_are_ours() -> None:
         with pytest.raises(TransportError) as caught:
             await client.credits()
     assert not caught.value.sent
+
+
+async def test_collecting_where_nobody_listens_does_not_wait_for_the_deadline() -> None:
+    """A wrong address ends a collect after a few tries, and the error keeps the task id."""
+    limits = Limits(Rate(5, per=0.1), Rate(5, per=0.1), 5)
+    async with Client("sandbox", api_key="k" * 20, base_url="http://127.0.0.1:9", limits=limits) as client:
+        with pytest.raises(TransportError, match="cannot be reached") as caught:
+            await client.collect("t1", deadline=60)
+    assert caught.value.task_id == "t1"

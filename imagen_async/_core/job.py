@@ -29,7 +29,7 @@ class Submitting(msgspec.Struct, frozen=True, gc=False):
     """Its create is on the way: from here on a task may exist."""
 
 
-class Running(msgspec.Struct, frozen=True, gc=False):
+class Running(msgspec.Struct, frozen=True):
     """Its task exists.
 
     Attributes:
@@ -37,12 +37,14 @@ class Running(msgspec.Struct, frozen=True, gc=False):
         since: Loop time of its acceptance, from which its age counts.
         denied_at: Loop time since which the provider denies it, or None while it does not.
         collected: True when an earlier process created it, so that a denial is final at once.
+        trouble: Why the last question about it was not answered, or None when it was.
     """
 
     task_id: str
     since: float
     denied_at: float | None = None
     collected: bool = False
+    trouble: ImagenError | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,19 @@ from .agenda import Agenda
 from .poll_schedule import PollSchedule
 from .provider import Limits
 from .rate_limit import Window
-from .wire import Accepted, Created, NotSent, Rejected, Remedy, TaskStatus, Unreadable
+from .wire import (
+    Accepted,
+    Broken,
+    Created,
+    Denied,
+    NotSent,
+    Pending,
+    Rejected,
+    Remedy,
+    Succeeded,
+    TaskStatus,
+    Unreadable,
+)
 
 FIRST_CONTACT_TRIES = 5
 """Failed connections after which an account that never answered is taken for wrongly set up, not for down."""
@@ -26,6 +38,7 @@ class Lane:
         running: Tasks that exist or may come to exist by a create under way.
         stopped: Why the account takes nothing more, or None.
         closed_models: Models that it does not serve, by our name, each with the error that told.
+        has_answered: True once the server answered anything at all.
         good_models: Models, by our name, of which the key got a task.
     """
 
@@ -43,12 +56,13 @@ class Lane:
         self.stopped: ImagenError | None = None
         self.closed_models: dict[str, ImagenError] = {}
         self.good_models: set[str] = set()
-        self._has_answered = False
+        self.has_answered = False
         self._connections = connections
         self._creating = 0
         self._asking = 0
         self._delay = delay
         self._setbacks = 0
+        self._unreached = 0
         self._paused_until = -math.inf
 
     @property
@@ -58,8 +72,9 @@ class Lane:
 
     def submit_at(self, now: float) -> float:
         """When the next create may go; infinity while only an answer can tell."""
-        # A first create goes alone: a wrong key or address costs one refusal, not a volley of them.
-        at_once = max(1, self._connections // 2) if self._has_answered and not self._setbacks else 1
+        # A first create goes alone: a wrong key or address costs one refusal, and a server that takes everything
+        # and answers nothing costs one unknown outcome, not a volley of them.
+        at_once = max(1, self._connections // 2) if self.has_answered and not self._setbacks else 1
         if self.stopped or not self.queue or self.running >= self.limits.running or self._creating >= at_once:
             return math.inf
         return max(self._paused_until, self.submit.ready_at(now))
@@ -88,30 +103,38 @@ class Lane:
         message = f"The key works, but not for {model}: {event.error.message}"
         return Rejected(ModelUnavailable(message, code=401), Remedy.CLOSE_MODEL)
 
+    def judge_status(self, event: Unreadable) -> Unreadable | Denied:
+        """Give up on a server that was never reached: a wrong address is not worth a whole deadline."""
+        if self.has_answered or not isinstance(event.error, TransportError) or event.error.sent:
+            return event
+        self._unreached += 1
+        return Denied(_unreachable(event.error)) if self._unreached >= FIRST_CONTACT_TRIES else event
+
     def settle_submit(self, event: Created, model: str, now: float) -> None:
         """Learn from what became of a create."""
         if isinstance(event, Rejected) and event.remedy is Remedy.HOLD:
             self.submit.refused(now, event.retry_after)
         self.submit.answered(now)
         self._creating -= 1
-        self._has_answered |= not isinstance(event, NotSent)
+        self.has_answered |= isinstance(event, Accepted | Rejected)
         match event:
             case Accepted():
                 self.good_models.add(model)
                 self._setbacks = 0
             case NotSent(error=error):
                 self._set_back(now)
-                if not self._has_answered and self._setbacks >= FIRST_CONTACT_TRIES:
+                if not self.has_answered and self._setbacks >= FIRST_CONTACT_TRIES:
                     self.stopped = _unreachable(error)
             case Rejected(remedy=Remedy.PAUSE):
                 self._set_back(now, event.retry_after)
             case Rejected():
                 self._refused(event, model)
 
-    def settle_status(self, event: TaskStatus | None, now: float) -> None:
-        """Learn from a status call; None for one whose answer nobody waits for."""
+    def settle_status(self, event: TaskStatus, now: float) -> None:
+        """Learn from a status call."""
         self.status.answered(now)
         self._asking -= 1
+        self.has_answered |= isinstance(event, Pending | Succeeded | Broken)
         if isinstance(event, Unreadable) and event.limited:
             self.status.refused(now, event.retry_after)
 

@@ -84,8 +84,7 @@ class Plan:
 
     def settle(self, job: Job, event: Event, now: float) -> Job | None:
         """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
-        if isinstance(event, Rejected):
-            event = self.lanes[job.account].judge(event, job.model.name)
+        event = self._judge(job, event)
         self._release(job, event, now)
         if job.id not in self._jobs:
             return None
@@ -122,6 +121,16 @@ class Plan:
         lane.spend_status(now)
         self._expiries.discard(job_id)
         return self._jobs[job_id]
+
+    def _judge(self, job: Job, event: Event) -> Event:
+        """Let the account see an answer in the light of the earlier ones, before anything follows from it."""
+        lane = self.lanes[job.account]
+        match event:
+            case Rejected():
+                return lane.judge(event, job.model.name)
+            case Unreadable():
+                return lane.judge_status(event)
+        return event
 
     def _release(self, job: Job, event: Event, now: float) -> None:
         """Give back the place that the talk took, and let the account learn from it."""

@@ -85,8 +85,16 @@ def _after_status(job: Job, state: Running, event: TaskStatus, now: float) -> Jo
             return _failed(job, error.about(task_id=state.task_id), event, may_retry=not state.collected)
         case Denied(error=error):
             return _denied(job, state, error, now)
+        case Unreadable(error=error):
+            return _asked(job, msgspec.structs.replace(state, trouble=error), now)
         case Pending():
-            job = job.to(msgspec.structs.replace(state, denied_at=None)) if state.denied_at is not None else job
+            answered = state.denied_at is None and state.trouble is None
+            return _asked(job, state if answered else Running(state.task_id, state.since, None, state.collected), now)
+
+
+def _asked(job: Job, state: Running, now: float) -> Job:
+    """A task that is not finished: to be asked about again, unless its time is over."""
+    job = job if state is job.state else job.to(state)
     return expire(job, now) if _is_due(job, now) else job
 
 
@@ -94,8 +102,7 @@ def _denied(job: Job, state: Running, error: ImagenError, now: float) -> Job:
     since = now if state.denied_at is None else state.denied_at
     if state.collected or now - since >= PATIENCE:
         return job.to(Failed(error.about(provider=job.account, task_id=state.task_id)))
-    job = job.to(msgspec.structs.replace(state, denied_at=since))
-    return expire(job, now) if _is_due(job, now) else job
+    return _asked(job, msgspec.structs.replace(state, denied_at=since, trouble=error), now)
 
 
 def _failed(job: Job, error: ImagenError, outcome: Broken | None, *, may_retry: bool) -> Job:
@@ -111,15 +118,18 @@ def _is_due(job: Job, now: float) -> bool:
 
 def expire(job: Job, now: float) -> Job:
     """Give a queued or running job up: its time is over."""
-    error = DeadlineExceeded(_expiry_message(job), provider=job.account, task_id=job.task_id)
-    error.__cause__ = job.state.error if isinstance(job.state, Queued) else None
+    trouble = None
+    if isinstance(job.state, Queued | Running):
+        trouble = job.state.error if isinstance(job.state, Queued) else job.state.trouble
+    error = DeadlineExceeded(_expiry_message(job, trouble), provider=job.account, task_id=job.task_id)
+    error.__cause__ = trouble
     return job.to(Failed(error))
 
 
-def _expiry_message(job: Job) -> str:
+def _expiry_message(job: Job, trouble: ImagenError | None) -> str:
+    why = f" ({trouble.message})" if trouble is not None else ""
     if job.task_id is not None:
-        return f"Not finished within {job.deadline:g} s. The task may still finish and is paid for: collect it"
-    why = f" ({job.state.error.message})" if isinstance(job.state, Queued) and job.state.error else ""
+        return f"Not finished within {job.deadline:g} s{why}. The task may still finish and is paid for: collect it"
     return f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
 
 

@@ -134,7 +134,7 @@ _MEANING: dict[type[ImagenError], str] = {
     InvalidRequest: "The provider says that the request is wrong",
     AuthenticationError: "The provider refuses the key: check it",
     InsufficientCredits: "The account, or the key's own cap, has no credit left: top it up, then run the rest",
-    AccountError: "The provider refuses this account",
+    AccountError: "The provider, or the edge before it, refuses this account or program",
     ModelUnavailable: "The provider does not serve this model, or the base URL is wrong: choose another model",
     GenerationFailed: "The provider could not make the picture",
     RateLimited: "The provider refused for its rate limit",
