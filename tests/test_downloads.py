@@ -215,3 +215,9 @@ def test_file_names_are_safe_whatever_the_prompt(index: int, prompt: str) -> Non
     assert set(stem) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert len(stem) <= 64
     assert not stem.endswith("-")
+
+
+def test_file_names_hold_no_word_that_an_image_folder_takes_for_a_split() -> None:
+    """A picture of a train is not taken for the training split, also where a long word is cut."""
+    assert file_stem(3, "A single TRAIN, test-bed; dev2 values") == "000003-a-single-bed-values"
+    assert file_stem(3, "wonderful " * 4 + "testaments") == "000003" + "-wonderful" * 4
