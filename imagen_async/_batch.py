@@ -87,27 +87,21 @@ class Batch:
         self._finish = finish
         self._account = account
         self._window = window
-        self._ordered = ordered
         self._id = scheduler.new_id()
         self._total = len(requests) if isinstance(requests, Sized) else None
         self._feeding: anyio.CancelScope | None = None
         self._changed = asyncio.Event()
         self._space = asyncio.Event()
-        self._ready: deque[Result] = deque()
-        self._early: dict[int, Result] = {}
-        self._next = 0
+        self._exit = _InOrder() if ordered else _AsTheyFinish()
+        self._tally = _Tally()
         self._pulled = self._live = self._delivered = 0
         self._fed = False
         self._ending: BaseException | None = None
-        self._done = self._failed = self._unknown = 0
-        self._credits = 0.0
-        self._began_at = 0.0
-        self._finish_times: deque[float] = deque(maxlen=512)
         self.leftover: tuple[Result, ...] = ()
 
     async def __aenter__(self) -> Self:
         _check_keys(self._requests)
-        self._began_at = _now()
+        self._tally.began_at = _now()
         self._feeding = anyio.CancelScope()
         self._scheduler.enter(self._id, self)
         self._scheduler.start(self._feed)
@@ -118,9 +112,9 @@ class Batch:
     ) -> None:
         self._stop_feeding()
         await self._scheduler.leave(self._id)
-        self._release_early()
-        self.leftover = tuple(self._ready)
-        self._ready.clear()
+        self._exit.release()
+        self.leftover = tuple(self._exit.ready)
+        self._exit.ready.clear()
 
     def __aiter__(self) -> Self:
         return self
@@ -128,25 +122,26 @@ class Batch:
     async def __anext__(self) -> Result:
         if self._feeding is None:
             raise ConfigurationError("Enter the batch first: `async with client.batch(…) as results:`")
-        while not self._ready:
+        ready = self._exit.ready
+        while not ready:
             if self._fed and not self._live:
-                self._release_early()
+                self._exit.release()
                 break
             self._changed.clear()
             await self._changed.wait()
-        if not self._ready:
+        if not ready:
             raise self._ending or StopAsyncIteration
         self._delivered += 1
         self._space.set()
-        return self._ready.popleft()
+        return ready.popleft()
 
     @property
     def progress(self) -> Progress:
         """How far it is now. Costs a look at every live job."""
         states = [type(job.state) for job in self._scheduler.plan.jobs if job.owner == self._id]
-        finished = self._done + self._failed
-        rate = self._rate()
-        left = None if self._total is None else self._total - finished
+        tally, now = self._tally, _now()
+        rate = tally.rate(now)
+        left = None if self._total is None else self._total - tally.done - tally.failed
         return Progress(
             total=self._total,
             pulled=self._pulled,
@@ -154,11 +149,11 @@ class Batch:
             submitting=states.count(Submitting),
             running=states.count(Running),
             saving=states.count(Ready),
-            done=self._done,
-            failed=self._failed,
-            unknown=self._unknown,
-            credits=self._credits,
-            elapsed=_now() - self._began_at,
+            done=tally.done,
+            failed=tally.failed,
+            unknown=tally.unknown,
+            credits=tally.credits,
+            elapsed=now - tally.began_at,
             rate=rate,
             eta=left / rate if left is not None and rate > 0 else None,
         )
@@ -179,34 +174,11 @@ class Batch:
         self._changed.set()
 
     def _put(self, result: Result) -> None:
-        self._count(result)
+        self._tally.count(result, _now())
         if isinstance(result.error, DownloadFailed) and result.error.local:
             self._end_with(result.error)
-        if not self._ordered:
-            self._ready.append(result)
-        else:
-            self._early[result.index] = result
-            while self._next in self._early:
-                self._ready.append(self._early.pop(self._next))
-                self._next += 1
+        self._exit.put(result)
         self._changed.set()
-
-    def _release_early(self) -> None:
-        """Give up waiting for results that will not come any more, so that those after them come out."""
-        self._ready.extend(self._early.pop(index) for index in sorted(self._early))
-
-    def _count(self, result: Result) -> None:
-        self._finish_times.append(_now())
-        self._credits += result.credits or 0.0
-        if result.ok:
-            self._done += 1
-        else:
-            self._failed += 1
-            self._unknown += isinstance(result.error, UnknownOutcome)
-
-    def _rate(self) -> float:
-        """Over the last 512 results: recent enough to follow a change, long enough to be steady."""
-        return len(self._finish_times) / max(_now() - self._finish_times[0], 1e-3) if self._finish_times else 0.0
 
     def _end_with(self, error: BaseException) -> None:
         self._ending = self._ending or error
@@ -246,6 +218,62 @@ class Batch:
         else:
             self._live += 1
             self._scheduler.add(job)
+
+
+class _Tally:
+    """What came out of a batch so far."""
+
+    def __init__(self) -> None:
+        self.began_at = 0.0
+        self.done = self.failed = self.unknown = 0
+        self.credits = 0.0
+        self._times: deque[float] = deque(maxlen=512)
+
+    def count(self, result: Result, now: float) -> None:
+        """Add one result."""
+        self._times.append(now)
+        self.credits += result.credits or 0.0
+        self.done += result.ok
+        self.failed += not result.ok
+        self.unknown += isinstance(result.error, UnknownOutcome)
+
+    def rate(self, now: float) -> float:
+        """Results a second, over the last 512: recent enough to follow a change, long enough to be steady."""
+        return len(self._times) / max(now - self._times[0], 1e-3) if self._times else 0.0
+
+
+class _AsTheyFinish:
+    """Hands results out in the order of finishing."""
+
+    def __init__(self) -> None:
+        self.ready: deque[Result] = deque()
+
+    def put(self, result: Result) -> None:
+        """Take in a result."""
+        self.ready.append(result)
+
+    def release(self) -> None:
+        """Give up waiting for results that will not come any more."""
+
+
+class _InOrder(_AsTheyFinish):
+    """Hands results out in the order of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._early: dict[int, Result] = {}
+        self._next = 0
+
+    def put(self, result: Result) -> None:
+        """Take in a result, and let out what it held back."""
+        self._early[result.index] = result
+        while self._next in self._early:
+            self.ready.append(self._early.pop(self._next))
+            self._next += 1
+
+    def release(self) -> None:
+        """Give up waiting for results that will not come any more, so that those after them come out."""
+        self.ready.extend(self._early.pop(index) for index in sorted(self._early))
 
 
 def _puller(requests: Requests) -> Callable[[], Awaitable[object]]:
