@@ -239,7 +239,8 @@ class _Tally:
 
     def rate(self, now: float) -> float:
         """Results a second, over the last 512: recent enough to follow a change, long enough to be steady."""
-        return len(self._times) / max(now - self._times[0], 1e-3) if self._times else 0.0
+        since = self._times[0] if len(self._times) == self._times.maxlen else self.began_at
+        return len(self._times) / max(now - since, 1e-3)
 
 
 class _AsTheyFinish:

@@ -36,7 +36,9 @@ _LONGEST_STEM = 56
 
 # Hugging Face's ImageFolder takes a file with one of these words in its name for a split of its own, and then leaves
 # out every other file of the folder (seen with datasets 5.2: "a single train" cost 1,541 of 1,572 pictures).
-_SPLIT_WORDS = frozenset(["train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"])
+_SPLIT_WORDS = frozenset(
+    {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
+)
 
 
 def file_stem(index: int, prompt: str) -> str:
