@@ -64,7 +64,7 @@ def _checked_key(key: str, provider: Provider) -> str:
     key = key.strip()
     if not key:
         raise ConfigurationError(
-            f"{provider.title} needs a key: set the environment variable {provider.key_variable}, or give api_key=…",
+            f"{provider.title} needs a key: set the environment variable {provider.key_variable}.",
             provider=provider.name,
         )
     if not key.isascii() or not key.isprintable() or " " in key:
@@ -74,9 +74,9 @@ def _checked_key(key: str, provider: Provider) -> str:
 
 
 def _checked_url(base_url: str | None, provider: Provider) -> str:
-    where = f"base_url=… or the environment variable {provider.base_url_variable}"
+    where = f"base URL (--base-url) or in the environment variable {provider.base_url_variable}"
     if base_url is None:
-        message = f"{provider.title} publishes no address; take it from your account there and give it as {where}."
+        message = f"{provider.title} publishes no address; take it from your account there, and give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
     try:
         parts = urlsplit(base_url.strip())

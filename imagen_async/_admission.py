@@ -47,7 +47,7 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
     if not isinstance(item, ImageRequest):
         raise InvalidRequest(f"A batch takes prompts and ImageRequests, not {type(item).__name__}.")
     missing = {name: getattr(defaults, name) for name in ("model", *PARAMETERS) if getattr(item, name) is None}
-    if defaults.extra:
+    if defaults.extra and isinstance(item.extra, dict):
         missing["extra"] = {**defaults.extra, **item.extra}
     return msgspec.structs.replace(item, **missing)
 

@@ -237,7 +237,7 @@ class Client:
 
         Raises:
             InvalidRequest: The defaults fit no model, or the input is no iterable; nothing was sent.
-            DownloadFailed: `save_to` cannot be written; nothing was sent.
+            ConfigurationError: `save_to` cannot be written; nothing was sent.
         """
         check_input(requests)
         if parameters.get("key") is not None:

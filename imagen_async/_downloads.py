@@ -19,7 +19,7 @@ import backoff
 
 from ._core.values import ImageFile, Result
 from ._session_pool import FileSession
-from .errors import DownloadFailed, ImagenError, TransportError
+from .errors import ConfigurationError, DownloadFailed, ImagenError, TransportError
 
 MAX_PICTURE = 64 << 20
 """Bytes of one picture; Imagen 4's are 1 to 3 MB."""
@@ -56,7 +56,7 @@ async def save_all(session: FileSession, result: Result, folder: str) -> tuple[I
     """Fetch every picture of a result into a folder, which is made if missing.
 
     Raises:
-        DownloadFailed: `local` when this machine is the reason. The pictures saved before it stay.
+        DownloadFailed: `local` when this machine is the reason; `files` are the pictures saved before it.
     """
     files: list[ImageFile] = []
     stem = file_stem(result.index, result.request.prompt or result.key)
@@ -64,22 +64,22 @@ async def save_all(session: FileSession, result: Result, folder: str) -> tuple[I
         name = stem if number == 1 else f"{stem}-{number}"
         try:
             files.append(await _save(session, url, folder, name))
-        except ImagenError as error:
-            raise _download_failed(error, url).about(provider=result.provider, task_id=result.task_id) from error
-        except OSError as error:
-            raise _cannot_write(folder, error).about(provider=result.provider, task_id=result.task_id) from error
+        except (ImagenError, OSError) as error:
+            failure = _failure(error, url, folder).about(provider=result.provider, task_id=result.task_id)
+            failure.files = tuple(files)
+            raise failure from error
     return tuple(files)
 
 
 def prepare_folder(folder: str | PurePath) -> str:
-    """Make sure that a folder exists and can be written to, before anything is paid for; raises DownloadFailed."""
+    """Make sure that a folder exists and can be written to, before anything is paid for; raises ConfigurationError."""
     path = str(folder)
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path, prefix=".imagen-", suffix=".part"):
             pass
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise ConfigurationError(_cannot_write(path, error)) from error
     return path
 
 
@@ -213,15 +213,15 @@ def _sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download_failed(error: ImagenError, url: str) -> DownloadFailed:
-    message = (
-        f"The picture is made and paid for, but could not be fetched: {error.message} ({url}). Fetch it soon: links die"
-    )
-    return DownloadFailed(f"{message}.", code=error.code)
+def _failure(error: ImagenError | OSError, url: str, folder: str) -> DownloadFailed:
+    if isinstance(error, OSError):
+        failure = DownloadFailed(f"The picture is made and paid for. {_cannot_write(folder, error)} Its URL: {url}")
+        failure.local = True
+        return failure
+    why = f"{error.message} ({url})"
+    message = f"The picture is made and paid for, but could not be fetched: {why}. Fetch it soon: links die."
+    return DownloadFailed(message, code=error.code)
 
 
-def _cannot_write(folder: str, error: OSError) -> DownloadFailed:
-    reason = error.strerror or str(error)
-    failure = DownloadFailed(f"Nothing can be written to {folder}: {reason}. Free the disk or choose another folder.")
-    failure.local = True
-    return failure
+def _cannot_write(folder: str, error: OSError) -> str:
+    return f"Nothing can be written to {folder}: {error.strerror or error}. Free the disk or choose another folder."

@@ -236,7 +236,7 @@ class Scheduler:
             with anyio.fail_after(max(left, SAVE_AT_LEAST)):
                 return Saved(await self._save(result, job.save_to))
         except ImagenError as error:
-            return NotSaved(error)
+            return NotSaved(error, error.files if isinstance(error, DownloadFailed) else ())
         except TimeoutError:
             return NotSaved(DownloadFailed("The picture could not be fetched in time; its URL is on the result."))
 

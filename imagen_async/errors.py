@@ -19,7 +19,7 @@ ImagenError
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 __all__ = [
     "AccountError",
@@ -151,9 +151,11 @@ class DownloadFailed(ImagenError):
 
     Attributes:
         local: True when this machine's disk or folder is the reason, so that the next picture would fail too.
+        files: Pictures of the same request that were saved before it failed.
     """
 
     local = False
+    files: tuple[Any, ...] = ()
 
 
 class JournalError(ImagenError):

@@ -218,7 +218,7 @@ async def test_inputs_that_are_none_are_refused(imagen_sandbox: Sandbox, tmp_pat
         (["a"], {"model": "imagen5"}, InvalidRequest, "imagen5"),
         (["a"], {"key": "k"}, InvalidRequest, "key"),
         (["a"], {"retries": -1}, InvalidRequest, "retries=-1"),
-        (["a"], {"save_to": tmp_path / "file" / "x"}, DownloadFailed, "choose another folder"),
+        (["a"], {"save_to": tmp_path / "file" / "x"}, ConfigurationError, "choose another folder"),
         ([ImageRequest("a", key="k"), ImageRequest("b", key="k")], {}, InvalidRequest, "same key 'k'"),
     ]
     async with client_of(imagen_sandbox) as client:

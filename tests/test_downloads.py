@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import served
 
-from imagen_async import DownloadFailed, ImageRequest, Result
+from imagen_async import ConfigurationError, DownloadFailed, ImageRequest, Result
 from imagen_async._downloads import MAX_PICTURE, TRIES, file_stem, prepare_folder, save_all
 from imagen_async._session_pool import FileSession, SessionSettings
 from imagen_async.sandbox._painter import paint
@@ -182,7 +182,7 @@ async def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="choose another folder") as caught:
         await fetch(lambda count, request: web.Response(body=PNG), tmp_path / "file" / "below")
     assert caught.value.local
-    with pytest.raises(DownloadFailed, match="choose another folder"):
+    with pytest.raises(ConfigurationError, match="choose another folder"):
         prepare_folder(tmp_path / "file" / "below")
 
 

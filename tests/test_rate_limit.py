@@ -26,7 +26,7 @@ def most_at_the_server(trips: Iterable[Trip], per: float) -> int:
     """The most requests that some server could see within less than `per` seconds.
 
     A server may see a request at any instant from its sending to its answer. Requests that were answered at `start` or
-    later and sent before `start + per` can all be seen in [start, start + per); it is enough to try each answer as start.
+    later and sent before `start + per` can all be seen in [start, start + per); to try each answer as start is enough.
     """
     trips = list(trips)
     return max(
@@ -252,6 +252,17 @@ def test_clean_windows_give_the_limit_back_step_by_step(count: int, climb: list[
         window.answered(now)
         limits.append(window.limit)
     assert limits == climb
+
+
+def test_many_answers_in_one_clean_window_give_one_step_back() -> None:
+    """The limit climbs by the window, not by the answer."""
+    window = Window(Rate(20, per=10))
+    window.refused(0.0)
+    for _ in range(8):
+        window.spend(10.0)
+    for _ in range(8):
+        window.answered(10.0)
+    assert window.limit == 11
 
 
 @settings(deadline=None)

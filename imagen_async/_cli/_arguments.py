@@ -85,7 +85,7 @@ def _add_collect(commands: Any) -> None:
 
 def _add_sandbox(commands: Any) -> None:
     parser = _add(commands, "sandbox", "serve the sandbox, a local provider that bills nobody, until Ctrl-C")
-    parser.add_argument("--port", type=int, default=8787, help="on 127.0.0.1 (8787; 0: any)")
+    parser.add_argument("--port", type=_port, default=8787, help="on 127.0.0.1 (8787; 0: any)")
     parser.add_argument("--latency", type=float, default=1.0, metavar="SECONDS", help="median of a task (1)")
     parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE", help="of requests that go wrong (0)")
     parser.add_argument("--credits", type=float, metavar="N", help="balance of the account (endless)")
@@ -151,6 +151,10 @@ def _rate(text: str) -> Rate:
 
 def _positive(text: str) -> int:
     return int(text) if text.isdecimal() and int(text) > 0 else _refuse(text, "a whole number above 0")
+
+
+def _port(text: str) -> int:
+    return int(text) if text.isdecimal() and int(text) < 65536 else _refuse(text, "a port from 0 to 65535")
 
 
 def _extra(text: str) -> dict[str, Any]:

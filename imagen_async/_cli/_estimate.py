@@ -11,7 +11,7 @@ import msgspec
 from .._admission import checked, with_defaults
 from .._core.provider import Limits, Provider
 from .._core.values import ImageRequest
-from ._progress import amount, duration
+from ._progress import amount, counted, duration
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -43,9 +43,10 @@ class Estimate(msgspec.Struct, frozen=True):
         cost = "an unknown price" if self.credits is None else f"{amount(self.credits)} credits"
         models = ", ".join(f"{count:,} × {name}" for name, count in self.models.items())
         rate = self.limits.submit
+        sending = f"at least {duration(self.seconds)}" if self.seconds else "all sent at once"
         return (
-            f"{self.requests:,} requests ({models}), {self.images:,} pictures, {cost}\n"
-            f"at least {duration(self.seconds)} at {rate.count} creates per {rate.per:g} s, then the last tasks"
+            f"{counted(self.requests, 'request')} ({models}), {counted(self.images, 'picture')}, {cost}\n"
+            f"{sending} at {rate.count} creates per {rate.per:g} s, then the last tasks"
         )
 
 

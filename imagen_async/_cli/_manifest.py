@@ -62,7 +62,7 @@ def _write_line(file: Any, record: dict[str, Any]) -> None:
 
 
 def _picture_lines(result: Result, folder: Path) -> Iterator[dict[str, Any]]:
-    """`file_name` relative to the folder, as an ImageFolder wants it; the file's other columns, then ours."""
+    """`file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share."""
     for file in result.files:
         with Image.open(file.path) as picture:
             width, height = picture.size
@@ -73,7 +73,7 @@ def _picture_lines(result: Result, folder: Path) -> Iterator[dict[str, Any]]:
             "index": result.index,
             "provider": result.provider,
             "task_id": result.task_id,
-            "credits": result.credits,
+            "credits": None if result.credits is None else result.credits / len(result.urls),
             "latency": result.latency,
             "sha256": file.sha256,
             "width": width,

@@ -65,6 +65,11 @@ def amount(credits: float) -> str:
     return f"{credits:,.2f}".removesuffix(".00")
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things: `1 request`, `1,632 requests`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A time for people: `45 s`, `12 min 5 s`, `3 h 20 min`."""
     whole = max(0, round(seconds))

@@ -7,6 +7,7 @@ import difflib
 import io
 import itertools
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,8 +50,8 @@ class PromptFile:
 
     def __init__(self, path: str, kind: str | None = None, limit: int | None = None) -> None:
         self.name = "stdin" if path == "-" else path
-        self._parse = _PARSERS[kind or _kind_of(path)]
         self._text = _decode(_read(path), self.name)
+        self._parse = _PARSERS[kind or _kind_of(path)]
         self._limit = limit
         self._count = 0
 
@@ -69,9 +70,9 @@ class PromptFile:
         return bad
 
     def odd_columns(self) -> list[tuple[str, str]]:
-        """Columns of the first request that look like a misspelt field, each with that field."""
-        first = next((item for item in self._items() if isinstance(item, PromptLine)), PromptLine(""))
-        matches = ((name, difflib.get_close_matches(name.lower(), FIELDS, 1, 0.8)) for name in first.columns)
+        """Columns that look like a misspelt field, each with that field."""
+        names = {name for item in self._items() if isinstance(item, PromptLine) for name in item.columns}
+        matches = ((name, difflib.get_close_matches(name.lower(), FIELDS, 1, 0.8)) for name in sorted(names))
         return [(name, match[0]) for name, match in matches if match]
 
     def __len__(self) -> int:
@@ -154,15 +155,21 @@ def _parse_jsonl(text: str) -> Iterator[PromptLine | BadLine]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_no_number)
+            # Half a surrogate pair can be written as JSON's \ud83d, and can be sent or saved nowhere.
+            json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            yield BadLine(number, f"this is not JSON: {error}")
+            yield BadLine(number, f"this is not JSON in Unicode: {error}")
             continue
         value = {"prompt": value} if isinstance(value, str) else value
         if isinstance(value, dict):
             yield _request(number, value)
         else:
             yield BadLine(number, "a line must be a JSON object with a prompt, or a string")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _parse_csv(text: str) -> Iterator[PromptLine | BadLine]:
@@ -185,10 +192,11 @@ def _parse_tsv(text: str) -> Iterator[PromptLine | BadLine]:
 def _parse_table(rows: Iterator[list[str]], line_number: Callable[[], int]) -> Iterator[PromptLine | BadLine]:
     header: list[str] | None = None
     while True:
+        first_line = line_number() + 1
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield BadLine(line_number(), f"this is not CSV: {error}")
+            yield BadLine(first_line, f"this is not CSV, and the rest was not read: {error}")
             return
         if row is None:
             return
@@ -198,12 +206,13 @@ def _parse_table(rows: Iterator[list[str]], line_number: Callable[[], int]) -> I
             header = [name.strip() for name in row]
             problem = _header_problem(header)
             if problem is not None:
-                yield BadLine(line_number(), problem)
+                yield BadLine(first_line, problem)
                 return
         elif len(row) > len(header):
-            yield BadLine(line_number(), f"there are {len(row)} fields under {len(header)} columns")
+            yield BadLine(first_line, f"there are {len(row)} fields under {len(header)} columns")
         else:
-            yield _request(line_number(), dict(zip(header, map(_typed, header, row), strict=False)))
+            row += [""] * (len(header) - len(row))
+            yield _request(first_line, dict(zip(header, map(_typed, header, row), strict=True)))
 
 
 def _header_problem(header: list[str]) -> str | None:
@@ -220,7 +229,7 @@ def _typed(name: str, cell: str) -> Any:
     if not cell.strip():
         return "" if field == "prompt" else None
     if field in ("num_images", "seed"):
-        return int(cell) if cell.strip().removeprefix("-").isdecimal() else cell
+        return int(cell) if re.fullmatch(r"\s*-?[0-9]{1,19}\s*", cell) else cell
     if field == "extra":
         try:
             return json.loads(cell)
@@ -233,6 +242,8 @@ def _request(line: int, values: dict[str, Any]) -> PromptLine | BadLine:
     """A request of named values; the check of their types and ranges is the model's."""
     fields = {name.lower(): value for name, value in values.items() if name.lower() in FIELDS}
     columns = {name: value for name, value in values.items() if name.lower() not in FIELDS}
+    if len({name.lower() for name in values}) < len(values):
+        return BadLine(line, "two of its fields have one name")
     if "prompt" not in fields:
         return BadLine(line, "there is no prompt")
     if isinstance(fields["prompt"], str):

@@ -6,11 +6,14 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
+
+import msgspec
 
 from .._accounts import Account, open_account
 from .._admission import Parameters, checked, with_defaults
@@ -32,8 +35,8 @@ from ..providers import PROVIDERS
 from ..sandbox import Latency, Sandbox
 from ._arguments import build_parser, limits_of, request_of
 from ._estimate import estimate
-from ._manifest import FAILURES, Manifest, result_record
-from ._progress import amount, display, duration
+from ._manifest import FAILURES, Manifest, error_record, result_record
+from ._progress import amount, counted, display, duration
 from ._prompt_files import PromptFile, PromptLine
 
 _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError)
@@ -41,11 +44,17 @@ _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError)
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A prompt may hold what the terminal's encoding does not; that is no reason to fail after paying.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
     except ImagenError as error:
         _say(f"imagen-async: {error}")
+        if isinstance(error, AuthenticationError) and error.provider in PROVIDERS:
+            _say(f"The key is that of {PROVIDERS[error.provider].key_variable}.")
         return 2 if isinstance(error, _WRONG_USE) else 1
     except KeyboardInterrupt:
         _say("Interrupted.")
@@ -75,42 +84,52 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _generate(options: argparse.Namespace) -> int:
-    account = _account(options)
-
-    async def work() -> int:
-        async with Client(account) as client:
-            result = await client.generate(request_of(options, options.prompt), deadline=options.deadline)
-            return await _hand_out(result, options)
-
-    return _in_loop(work())
+    return _one(options, lambda client: client.generate(request_of(options, options.prompt), deadline=options.deadline))
 
 
 def _collect(options: argparse.Namespace) -> int:
+    return _one(options, lambda client: client.collect(options.task_id, deadline=options.deadline))
+
+
+def _one(options: argparse.Namespace, make: Callable[[Client], Awaitable[Result]]) -> int:
+    """Get one result, save it where it was asked for, and print it. What cannot be saved is printed with its URL."""
     account = _account(options)
+    if options.out is not None:
+        prepare_folder(options.out)
 
     async def work() -> int:
         async with Client(account) as client:
-            result = await client.collect(options.task_id, deadline=options.deadline)
-            return await _hand_out(result, options)
+            try:
+                result = await make(client)
+            except ImagenError as error:
+                if options.json:
+                    print(json.dumps({"ok": False, "task_id": error.task_id, "error": error_record(error)}))
+                raise
+            await _hand_out(result, options)
+        return 0
 
     return _in_loop(work())
 
 
-async def _hand_out(result: Result, options: argparse.Namespace) -> int:
-    """Save one result where it was asked for, and print it. What cannot be saved is printed with its URL."""
-    lines: Iterable[str] = result.urls
-    record = result_record(result)
+async def _hand_out(result: Result, options: argparse.Namespace) -> None:
+    saved = result
     failure = None
     if options.out is not None:
         try:
-            lines = [str(file) for file in await result.save(options.out)]
-            record["files"] = lines
+            saved = msgspec.structs.replace(result, files=await result.save(options.out))
         except ImagenError as error:
             failure = error
-    print(json.dumps(record, ensure_ascii=False) if options.json else "\n".join(lines))
+            saved = msgspec.structs.replace(result, error=error)
+    print(json.dumps(result_record(saved), ensure_ascii=False) if options.json else "\n".join(_places(saved)))
     if failure is not None:
         raise failure
-    return 0
+    if options.out is None and result.provider == "sandbox" and options.base_url is None:
+        _say("This link dies with the sandbox, now; -o DIR saves the picture.")
+
+
+def _places(result: Result) -> list[str]:
+    """Where its pictures are: their paths, or their URLs while they are not saved."""
+    return [str(file) for file in result.files] or list(result.urls)
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -153,8 +172,7 @@ class _BatchRun:
                 try:
                     await self._read(batch)
                 finally:
-                    for result in batch.leftover:
-                        self._take(result, leftover=True)
+                    self._note_leftover(batch.leftover)
                     self._sum_up(batch)
         return 1 if self._failed else 0
 
@@ -164,22 +182,32 @@ class _BatchRun:
             if show is not None:
                 beside.start_soon(show, lambda: batch.progress)
             async for result in results:
-                self._take(result)
+                self._note(result)
+                self._print(result)
             beside.cancel()
 
-    def _take(self, result: Result, *, leftover: bool = False) -> None:
-        """Note a result on disk first: whoever reads stdout may be gone."""
+    def _note_leftover(self, leftover: Sequence[Result]) -> None:
+        """List what was paid for and not handed out: all of it before the first is printed, for stdout may be gone."""
+        for result in leftover:
+            self._note(result)
+            if isinstance(result.error, DeadlineExceeded):
+                self._left.append(result)
+        with contextlib.suppress(BrokenPipeError):
+            for result in leftover:
+                self._print(result)
+
+    def _note(self, result: Result) -> None:
         if self._manifest is not None:
             self._manifest.write(result)
         self._done += result.ok
         self._failed += not result.ok
         self._unknown += isinstance(result.error, UnknownOutcome)
-        if leftover and isinstance(result.error, DeadlineExceeded):
-            self._left.append(result)
+
+    def _print(self, result: Result) -> None:
         if self._options.json:
             print(json.dumps(result_record(result), ensure_ascii=False), flush=True)
         elif result.ok:
-            print("\n".join(map(str, result.files or result.urls)), flush=True)
+            print("\n".join(_places(result)), flush=True)
         elif self._manifest is None:
             _say(f"{self._requests.name}:{_line(result)}: {result.error}")
 
@@ -195,14 +223,16 @@ class _BatchRun:
             parts.append(f"{unsent:,} not sent")
         _say(f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}")
         if self._left:
-            where = (
-                f"their task ids are in {self._options.out}/{FAILURES}"
-                if self._manifest
-                else "their task ids are above"
-            )
-            _say(f"Their task ids are {where}; collect each: imagen-async collect TASK_ID -p {self._left[0].provider}")
+            self._say_how_to_collect()
         elif self._failed and self._manifest is not None:
             _say(f"Why is in {self._options.out}/{FAILURES}")
+
+    def _say_how_to_collect(self) -> None:
+        where = f"in {self._options.out}/{FAILURES}" if self._manifest else "above"
+        address = f" --base-url {self._options.base_url}" if self._options.base_url else ""
+        folder = f" -o {self._options.out}" if self._options.out else ""
+        command = f"imagen-async collect TASK_ID -p {self._left[0].provider}{address}{folder}"
+        _say(f"Their task ids are {where}; collect each with: {command}")
 
 
 def _line(result: Result) -> int:
@@ -221,7 +251,8 @@ def _checked_file(options: argparse.Namespace, account: Account) -> PromptFile |
     for name, field in requests.odd_columns():
         _say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
     if bad:
-        _say(f"{len(bad):,} of {len(requests):,} requests are wrong; nothing was sent.")
+        of_all = f" of {counted(len(requests), 'request')}" if len(requests) else ""
+        _say(f"{counted(len(bad), 'problem')}{of_all}; nothing was sent.")
         return None
     return requests
 
@@ -251,7 +282,9 @@ def _credits(options: argparse.Namespace) -> int:
 
 def _balance(name: str, balance: float | None) -> str:
     return (
-        f"{name} {amount(balance)}" if balance is not None else f"{name}: {PROVIDERS[name].title} has no such question"
+        f"{name} {amount(balance)}"
+        if balance is not None
+        else f"{name}: the API of {PROVIDERS[name].title} does not tell a balance"
     )
 
 
@@ -306,14 +339,16 @@ def _sandbox(options: argparse.Namespace) -> int:
 
     async def work() -> int:
         try:
-            async with sandbox:
-                _say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
-                _say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
-                _say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
-                await asyncio.Event().wait()
+            await sandbox.__aenter__()
         except OSError as error:
             raise ConfigurationError(f"Port {options.port} cannot be used: {error.strerror or error}.") from error
+        try:
+            _say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
+            _say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
+            _say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
+            await asyncio.Event().wait()
         finally:
+            await sandbox.__aexit__(None, None, None)
             print(json.dumps(sandbox.ledger.summary()))
         return 0
 
@@ -324,9 +359,9 @@ def _provider(options: argparse.Namespace) -> Provider:
     """The provider that was named, or the only one whose key is in the environment."""
     names = options.provider or [name for name, each in PROVIDERS.items() if os.environ.get(each.key_variable)]
     if len(names) != 1:
-        found = f"-p was given {len(names)} times; this version takes one" if options.provider else "none is named"
-        message = f"Which provider? {found}: -p {', -p '.join(PROVIDERS)} (the last needs no key)."
-        raise ConfigurationError(message)
+        several = f"-p was given {len(names)} times and" if options.provider else "-p is missing, and"
+        named = f"{', '.join(name for name in PROVIDERS if name != 'sandbox')}, or sandbox, which needs no key"
+        raise ConfigurationError(f"{several} this version takes one provider: {named}.")
     if names[0] not in PROVIDERS:
         raise ConfigurationError(f"There is no provider {names[0]!r}; this version knows: {', '.join(PROVIDERS)}.")
     return PROVIDERS[names[0]]

@@ -67,10 +67,11 @@ class Done(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """It ended without a picture, or without its file: then `outcome` still has the URLs."""
+    """It ended without a picture, or without all of its files: then `outcome` still has the URLs."""
 
     error: ImagenError
     outcome: Succeeded | Broken | None = None
+    files: tuple[ImageFile, ...] = ()
 
 
 class Unknown(msgspec.Struct, frozen=True):
@@ -102,9 +103,10 @@ class Saved(msgspec.Struct, frozen=True, gc=False):
 
 
 class NotSaved(msgspec.Struct, frozen=True):
-    """Its pictures could not be fetched or written."""
+    """Its pictures could not all be fetched or written; `files` are those that were."""
 
     error: ImagenError
+    files: tuple[ImageFile, ...] = ()
 
 
 Event = Created | TaskStatus | Saved | NotSaved

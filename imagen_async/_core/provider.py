@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError, InvalidRequest
-from .parameters import Schema
+from .parameters import Schema, Text
 from .poll_schedule import PollSchedule
 from .rate_limit import Rate
 from .values import PARAMETERS, RAW_PREFIX, ImageRequest
 from .wire import Dialect
+
+_RAW_PROMPT = Text(required=True)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -77,8 +79,8 @@ class Model(msgspec.Struct, frozen=True):
             if self.parameters is None:
                 if name in PARAMETERS and value is not None:
                     yield Problem(name, value, "a raw model takes its parameters, this one too, from `extra`")
-                elif name == "prompt" and not (isinstance(value, str) and value.strip()):
-                    yield Problem(name, value, "a non-empty string")
+                elif name == "prompt" and not _RAW_PROMPT.takes(value):
+                    yield Problem(name, value, f"allowed is {_RAW_PROMPT.allowed}")
             elif name not in self.parameters:
                 yield Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters)}")
             elif not self.parameters[name].takes(value):
@@ -168,7 +170,7 @@ def _no_such_model(name: object, provider: Provider, others: Iterable[Provider])
     own = ", ".join(model.name for model in provider.models)
     takers = [other.name for other in others if isinstance(name, str) and other.find(name)]
     where = f" {name} is served by: {', '.join(takers)}." if takers else ""
-    return f"model={name!r}: {provider.title} has {own}, or raw_model(…) where its API is createTask.{where}"
+    return f"model={name!r}: {provider.title} has {own}; a createTask API also takes raw:NAME.{where}"
 
 
 def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> None:

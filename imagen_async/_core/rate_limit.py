@@ -18,9 +18,9 @@ class Rate(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
-            raise ConfigurationError(f"Rate({self.count!r}, …): the count must be a whole number of at least 1.")
+            raise ConfigurationError(f"A rate's count of {self.count!r}: it must be a whole number of at least 1.")
         if not isinstance(self.per, int | float) or not 0 < self.per < math.inf:
-            raise ConfigurationError(f"Rate(…, per={self.per!r}): the window must be a number of seconds above 0.")
+            raise ConfigurationError(f"A window of {self.per!r} seconds: it must be a number above 0.")
 
 
 class Window:

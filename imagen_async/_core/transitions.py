@@ -56,8 +56,8 @@ def advance(job: Job, event: Event, now: float) -> Job:
             return _after_status(job, job.state, event, now)
         case Ready(), Saved(files=files):
             return job.to(job.state.done(files))
-        case Ready(task_id=task_id, outcome=outcome), NotSaved(error=error):
-            return job.to(Failed(error.about(provider=job.account, task_id=task_id), outcome))
+        case Ready(task_id=task_id, outcome=outcome), NotSaved(error=error, files=files):
+            return job.to(Failed(error.about(provider=job.account, task_id=task_id), outcome, files))
     raise AssertionError(f"{type(event).__name__} cannot happen to a job that is {type(job.state).__name__}")
 
 
@@ -159,7 +159,7 @@ def result_of(job: Job) -> Result:
         provider=job.account,
         model=job.model.name,
         urls=succeeded.urls if succeeded else (),
-        files=state.files if isinstance(state, Done) else (),
+        files=state.files if isinstance(state, Done | Failed) else (),
         error=_error_of(job),
         task_id=job.task_id,
         credits=credits,

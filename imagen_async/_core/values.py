@@ -105,7 +105,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
         provider: The account that took it.
         model: Our name of its model.
         urls: Where the pictures are, for a time that the provider chooses: minutes to days.
-        files: The pictures on disk, where `save_to` asked for them.
+        files: The pictures on disk, where `save_to` asked for them; some of them where a later one failed.
         error: Why there is no picture (or no file), or None.
         task_id: The provider's task, or None when none is known to exist.
         credits: What the provider says it billed; where it says nothing, a finished picture's price; None: unknown.

@@ -133,7 +133,7 @@ NO_SUCH_TASK = "The provider knows no such task (it may belong to another provid
 _MEANING: dict[type[ImagenError], str] = {
     InvalidRequest: "The provider says that the request is wrong",
     AuthenticationError: "The provider refuses the key: check it",
-    InsufficientCredits: "The account, or the key's own cap, has no credit left: top it up, then run the rest",
+    InsufficientCredits: "The account, or the key's own cap, has no credit left: top it up",
     AccountError: "The provider, or the edge before it, refuses this account or program",
     ModelUnavailable: "The provider does not serve this model, or the base URL is wrong: choose another model",
     GenerationFailed: "The provider could not make the picture",
