@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from ..errors import ImagenError, ModelUnavailable, TransportError
+from ..errors import AuthenticationError, ImagenError, ModelUnavailable, TransportError
 from .agenda import Agenda
 from .poll_schedule import PollSchedule
 from .provider import Limits
@@ -98,7 +98,8 @@ class Lane:
 
     def judge(self, event: Rejected, model: str) -> Rejected:
         """See a refusal in the light of what went well: 401 was seen for a good key that may not have this model."""
-        if event.error.code != 401 or not self.good_models or model in self.good_models:
+        is_about_model = self.good_models and model not in self.good_models
+        if not isinstance(event.error, AuthenticationError) or not is_about_model:
             return event
         message = f"The key works, but not for {model}: {event.error.message}"
         return Rejected(ModelUnavailable(message, code=401), Remedy.CLOSE_MODEL)
@@ -147,10 +148,10 @@ class Lane:
 
     def _set_back(self, now: float, retry_after: float | None = None) -> None:
         """Pause, longer each time, and send one at a time until one is answered. Failures of one volley count once."""
-        if now < self._paused_until and retry_after is None:
-            return
-        self._paused_until = max(self._paused_until, now + max(self._delay(self._setbacks), retry_after or 0.0))
-        self._setbacks += 1
+        if now >= self._paused_until:
+            self._paused_until = now + self._delay(self._setbacks)
+            self._setbacks += 1
+        self._paused_until = max(self._paused_until, now + (retry_after or 0.0))
 
 
 def _unreachable(error: ImagenError) -> ImagenError:

@@ -159,7 +159,7 @@ class Plan:
             case _:
                 self._finish(job)
                 return
-        if job.expires_at is not None and not isinstance(job.state, Ready):
+        if job.expires_at is not None and job.id in self._jobs and not isinstance(job.state, Ready):
             self._expiries.set(job.id, job.expires_at)
 
     def _enqueue(self, lane: Lane, job: Job, at_front: bool) -> None:

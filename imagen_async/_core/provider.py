@@ -75,16 +75,22 @@ class Model(msgspec.Struct, frozen=True):
 
     def problems(self, request: ImageRequest) -> Iterator[Problem]:
         """Say what this model would not take of the request; nothing when it takes it all."""
+        if self.parameters is None:
+            yield from self._raw_problems(request)
+            return
         for name, value in self._values(request):
-            if self.parameters is None:
-                if name in PARAMETERS and value is not None:
-                    yield Problem(name, value, "a raw model takes its parameters, this one too, from `extra`")
-                elif name == "prompt" and not _RAW_PROMPT.takes(value):
-                    yield Problem(name, value, f"allowed is {_RAW_PROMPT.allowed}")
-            elif name not in self.parameters:
+            if name not in self.parameters:
                 yield Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters)}")
             elif not self.parameters[name].takes(value):
                 yield Problem(name, value, f"allowed is {self.parameters[name].allowed}")
+
+    def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
+        if not _RAW_PROMPT.takes(request.prompt):
+            yield Problem("prompt", request.prompt, f"allowed is {_RAW_PROMPT.allowed}")
+        for name in PARAMETERS:
+            if getattr(request, name) is not None:
+                problem = "a raw model takes its parameters, this one too, from `extra`"
+                yield Problem(name, getattr(request, name), problem)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -182,7 +188,7 @@ def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> Non
         raise InvalidRequest("extra holds prompt: set it on the request itself.", provider=provider.name)
     try:
         msgspec.json.encode(request.extra)
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidRequest(f"extra cannot be written as JSON: {error}.", provider=provider.name) from None
 
 

@@ -130,6 +130,8 @@ def _expiry_message(job: Job, trouble: ImagenError | None) -> str:
     why = f" ({trouble.message})" if trouble is not None else ""
     if job.task_id is not None:
         return f"Not finished within {job.deadline:g} s{why}. The task may still finish and is paid for: collect it"
+    if isinstance(trouble, GenerationFailed):
+        return f"The task failed{why}, and no new one was accepted within {job.deadline:g} s: ask again"
     return f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
 
 

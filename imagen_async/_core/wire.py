@@ -181,6 +181,9 @@ class Dialect(Protocol):
         """Read the balance; raises ImagenError when the answer holds none."""
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for bytes that somebody else wrote."""
+
 _decode_json = msgspec.json.Decoder().decode
 
 
@@ -188,5 +191,5 @@ def decode_json(body: bytes | str) -> Any:
     """Decode JSON of any shape; raises ProtocolError for what is not JSON."""
     try:
         return _decode_json(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"The answer is not JSON: {error}") from None

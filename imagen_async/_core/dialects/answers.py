@@ -21,7 +21,7 @@ from ...errors import (
     RateLimited,
     TransportError,
 )
-from ..wire import Created, Denied, HttpResponse, Lost, Rejected, Remedy, TaskStatus, Unreadable
+from ..wire import UNREADABLE, Created, Denied, HttpResponse, Lost, Rejected, Remedy, TaskStatus, Unreadable
 
 SUCCEEDED = frozenset({"success", "succeeded", "successful", "completed", "complete", "done", "finished"})
 FAILED = frozenset({"fail", "failed", "failure", "error", "canceled", "cancelled", "expired"})
@@ -88,7 +88,7 @@ def open_answer(response: HttpResponse) -> Answer:
     """Read the envelope: the body's code before the HTTP status, `msg` or `message` or `error.message`."""
     try:
         envelope = _decode_envelope(response.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return Answer(response.status, clean(_excerpt(response.body)), False, b"", response)
     detail = envelope.error if isinstance(envelope.error, dict) else {"message": envelope.error}
     code = _number(envelope.code)
@@ -234,6 +234,11 @@ def figure(value: object) -> float | None:
 
 def _excerpt(body: bytes) -> str:
     return body[:200].decode("utf-8", "replace")
+
+
+def code_of(value: object) -> int | str | None:
+    """A provider's code for a failure: a number, a clean word, or None."""
+    return clean(value) if isinstance(value, str) else value if isinstance(value, int) else None
 
 
 def _number(code: object) -> int | None:

@@ -11,6 +11,7 @@ from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..provider import Model
 from ..values import ImageRequest
 from ..wire import (
+    UNREADABLE,
     Accepted,
     Broken,
     Created,
@@ -74,7 +75,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
             return answers.read_refused_create(answer, self.no_credit)
         try:
             task = _decode_task(answer.data) or _Task()
-        except msgspec.DecodeError:
+        except UNREADABLE:
             task = _Task()
         task_id = task.taskId or task.recordId
         if not task_id:
@@ -94,7 +95,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
             return answers.read_refused_status(answer)
         try:
             record = _decode_record(answer.data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return Unreadable(ProtocolError(f"The status answer has a wrong shape: {error}"))
         if record is None:
             return Denied(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
@@ -114,7 +115,7 @@ def _read_record(record: _Record, raw: bytes) -> TaskStatus:
     if state in answers.SUCCEEDED:
         return _read_success(record, raw)
     if state in answers.FAILED:
-        code = record.failCode if isinstance(record.failCode, str | int) else None
+        code = answers.code_of(record.failCode)
         text = answers.clean(str(record.failMsg or "no reason given"))
         return Broken(GenerationFailed(text, code=code), answers.figure(record.creditsConsumed), raw)
     return Pending(answers.clean(str(record.state)), state in answers.WAITING)

@@ -54,7 +54,7 @@ class TasksDialect(msgspec.Struct, frozen=True):
         task = _inner(answer)
         # An older page of the provider shows `id`.
         task_id = task.get("task_id") or task.get("id") or task.get("taskId")
-        if not isinstance(task_id, str | int) or isinstance(task_id, bool):
+        if not task_id or not isinstance(task_id, str | int) or isinstance(task_id, bool):
             return Lost(ProtocolError("The provider says success and names no task.", code=answer.code))
         return Accepted(str(task_id))
 
@@ -110,6 +110,5 @@ def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
 def _reason(task: dict[str, Any], answer: answers.Answer) -> ImagenError:
     error = task.get("error")
     detail = error if isinstance(error, dict) else {"message": error}
-    code = detail.get("code")
     text = detail.get("message") or task.get("message") or answer.text or "no reason given"
-    return GenerationFailed(answers.clean(str(text)), code=code if isinstance(code, str | int) else None)
+    return GenerationFailed(answers.clean(str(text)), code=answers.code_of(detail.get("code")))

@@ -1,0 +1,503 @@
+"""The state machine of a job: a table of every state and every event, deadlines, patience, and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imagen_async._core import transitions
+from imagen_async._core.job import (
+    Done,
+    Event,
+    Failed,
+    Job,
+    Left,
+    NotSaved,
+    Queued,
+    Ready,
+    Running,
+    Saved,
+    State,
+    Submitting,
+    Unknown,
+    Unsent,
+)
+from imagen_async._core.values import ImageFile, ImageRequest
+from imagen_async._core.wire import (
+    Accepted,
+    Broken,
+    Denied,
+    Lost,
+    NotSent,
+    Pending,
+    Rejected,
+    Remedy,
+    Succeeded,
+    Unreadable,
+)
+from imagen_async.errors import (
+    AuthenticationError,
+    DeadlineExceeded,
+    DownloadFailed,
+    GenerationFailed,
+    ImagenError,
+    InsufficientCredits,
+    InvalidRequest,
+    ModelUnavailable,
+    ProtocolError,
+    RateLimited,
+    TransportError,
+    UnknownOutcome,
+)
+from imagen_async.providers import PROVIDERS
+
+KIE = PROVIDERS["kie"]
+NOW = 1000.0
+FILE = ImageFile("out/000000-a-red-fox.png", "0" * 64, 68, "image/png", "https://files.example/1.png")
+SUCCESS = Succeeded(("https://files.example/1.png",), latency=13.5, credits=None, raw=b'{"state":"success"}')
+
+
+def make_job(
+    state: State = Queued(),  # noqa: B008 - a frozen record
+    *,
+    model: str = "imagen4",
+    num_images: int | None = None,
+    retries: int = 0,
+    save_to: str | None = None,
+    expires_at: float | None = NOW + 900,
+) -> Job:
+    found = KIE.find(model)
+    assert found is not None
+    return Job(
+        id=1,
+        owner=1,
+        index=4,
+        key="fox",
+        request=ImageRequest("a red fox", model=model, num_images=num_images),
+        account="kie",
+        model=found,
+        deadline=900.0,
+        retries=retries,
+        save_to=save_to,
+        expires_at=expires_at,
+        state=state,
+    )
+
+
+STATES: dict[str, Callable[[], State]] = {
+    "Queued": Queued,
+    "Submitting": Submitting,
+    "Running": lambda: Running("t1", since=NOW - 10),
+    "Ready": lambda: Ready("t1", SUCCESS),
+    "Done": lambda: Done("t1", SUCCESS),
+    "Failed": lambda: Failed(InvalidRequest("no")),
+    "Unknown": lambda: Unknown(UnknownOutcome("lost")),
+    "Unsent": lambda: Unsent(InsufficientCredits("empty")),
+    "Left": lambda: Left("t1"),
+}
+
+EVENTS: dict[str, Callable[[], Event]] = {
+    "Accepted": lambda: Accepted("t1"),
+    "Lost": lambda: Lost(TransportError("reset")),
+    "NotSent": lambda: NotSent(TransportError("no route")),
+    "Rejected FAIL": lambda: Rejected(InvalidRequest("bad", code=422), Remedy.FAIL),
+    "Rejected NEW_TASK": lambda: Rejected(GenerationFailed("silent", code=408), Remedy.NEW_TASK),
+    "Rejected CLOSE_MODEL": lambda: Rejected(ModelUnavailable("gone", code=404), Remedy.CLOSE_MODEL),
+    "Rejected STOP": lambda: Rejected(InsufficientCredits("empty", code=402), Remedy.STOP),
+    "Rejected HOLD": lambda: Rejected(RateLimited("slow down", code=429), Remedy.HOLD),
+    "Rejected PAUSE": lambda: Rejected(TransportError("maintenance", code=455), Remedy.PAUSE),
+    "Pending": lambda: Pending("waiting"),
+    "Succeeded": lambda: SUCCESS,
+    "Broken": lambda: Broken(GenerationFailed("too dark", code="501"), 0.0, b'{"state":"fail"}'),
+    "Denied": lambda: Denied(InvalidRequest("recordInfo is null", code=422)),
+    "Unreadable": lambda: Unreadable(TransportError("502")),
+    "Saved": lambda: Saved((FILE,)),
+    "NotSaved": lambda: NotSaved(DownloadFailed("404")),
+}
+
+TABLE: dict[tuple[str, str], str] = {
+    ("Submitting", "Accepted"): "Running",
+    ("Submitting", "Lost"): "Unknown",
+    ("Submitting", "NotSent"): "Queued",
+    ("Submitting", "Rejected FAIL"): "Failed",
+    ("Submitting", "Rejected NEW_TASK"): "Failed",
+    ("Submitting", "Rejected CLOSE_MODEL"): "Failed",
+    ("Submitting", "Rejected STOP"): "Unsent",
+    ("Submitting", "Rejected HOLD"): "Queued",
+    ("Submitting", "Rejected PAUSE"): "Queued",
+    ("Running", "Pending"): "Running",
+    ("Running", "Succeeded"): "Done",
+    ("Running", "Broken"): "Failed",
+    ("Running", "Denied"): "Running",
+    ("Running", "Unreadable"): "Running",
+    ("Ready", "Saved"): "Done",
+    ("Ready", "NotSaved"): "Failed",
+}
+"""What every event makes of a job in every state, without retries and with nothing to save; else it cannot happen."""
+
+WITH_RETRIES = {**TABLE, ("Submitting", "Rejected NEW_TASK"): "Queued", ("Running", "Broken"): "Queued"}
+WITH_FOLDER = {**TABLE, ("Running", "Succeeded"): "Ready"}
+
+PAIRS = [(state, event) for state in STATES for event in EVENTS]
+
+
+def outcome(state: str, event: str, *, retries: int = 0, save_to: str | None = None) -> str | None:
+    """The name of the state that an event leads to, or None where it cannot happen."""
+    job = make_job(STATES[state](), retries=retries, save_to=save_to)
+    try:
+        return type(transitions.advance(job, EVENTS[event](), NOW).state).__name__
+    except AssertionError:
+        return None
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_every_event_in_every_state_does_what_the_table_says(state: str, event: str) -> None:
+    """Each event has its one next state where it fits, and is an AssertionError where it does not."""
+    assert outcome(state, event) == TABLE.get((state, event))
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_retries_add_only_the_two_failed_generations(state: str, event: str) -> None:
+    """Where the caller asked for retries, a failed generation is queued again, and nothing else changes."""
+    assert outcome(state, event, retries=2) == WITH_RETRIES.get((state, event))
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_a_folder_to_save_to_adds_only_the_saving(state: str, event: str) -> None:
+    """Where pictures are to be saved, success leads to Ready, and nothing else changes."""
+    assert outcome(state, event, save_to="out") == WITH_FOLDER.get((state, event))
+
+
+def test_only_not_sent_429_455_and_retries_lead_back_to_queued() -> None:
+    """Of all states and events, only these four kinds let a create be sent again, with retries or without."""
+    back = {pair for pair in PAIRS if outcome(*pair, retries=5) == "Queued"}
+    assert back == {
+        ("Submitting", "NotSent"),
+        ("Submitting", "Rejected HOLD"),
+        ("Submitting", "Rejected PAUSE"),
+        ("Submitting", "Rejected NEW_TASK"),
+        ("Running", "Broken"),
+    }
+
+
+EVENT_LISTS = st.lists(st.sampled_from(sorted(EVENTS)), max_size=40)
+
+
+@settings(deadline=None)
+@given(events=EVENT_LISTS, retries=st.integers(0, 3))
+def test_a_job_is_sent_again_only_with_leave_to_do_so(events: list[str], retries: int) -> None:
+    """Through any events, creates are at most one, and one for each not sent, 429 and 455, and one for each retry."""
+    job = make_job(retries=retries, expires_at=None)
+    creates = free = 0
+    for name in events:
+        if isinstance(job.state, Queued):
+            creates += 1
+            job = transitions.start(job, NOW)
+        pair = (type(job.state).__name__, name)
+        if pair in TABLE:
+            free += name in ("NotSent", "Rejected HOLD", "Rejected PAUSE")
+            job = transitions.advance(job, EVENTS[name](), NOW)
+    assert creates <= 1 + free + retries
+    assert 0 <= job.retries <= retries
+
+
+@settings(deadline=None)
+@given(retries=st.integers(0, 5))
+def test_each_retry_is_one_new_task_and_then_it_fails(retries: int) -> None:
+    """A generation that always fails is asked for once, and once more for each retry, and then the job fails."""
+    job = make_job(retries=retries)
+    creates = 0
+    while isinstance(job.state, Queued):
+        creates += 1
+        job = transitions.advance(transitions.start(job, NOW), Accepted(f"t{creates}"), NOW)
+        job = transitions.advance(job, EVENTS["Broken"](), NOW)
+    assert creates == 1 + retries
+    assert isinstance(job.state, Failed)
+    assert job.task_id == f"t{creates}"
+
+
+def test_a_success_without_urls_is_never_retried() -> None:
+    """A success without a picture may have been billed: it fails, retries or not."""
+    broken = Broken(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}")
+    job = transitions.advance(make_job(STATES["Running"](), retries=3), broken, NOW)
+    assert isinstance(job.state, Failed)
+    assert job.retries == 3
+    assert job.task_id == "t1"
+
+
+def test_a_collected_task_that_failed_is_not_retried() -> None:
+    """A task that an earlier process made is never replaced by a new one."""
+    job = make_job(Running("t1", since=NOW, collected=True), retries=3)
+    assert isinstance(transitions.advance(job, EVENTS["Broken"](), NOW).state, Failed)
+
+
+# ------------------------------------------------------------------------------------------------- deadlines
+
+
+def test_the_deadline_runs_from_the_first_sending() -> None:
+    """A job that waits does not age; its deadline starts with its first create and is not renewed by the second."""
+    first = transitions.start(make_job(expires_at=None), NOW)
+    assert isinstance(first.state, Submitting)
+    assert first.expires_at == NOW + 900
+    again = transitions.start(transitions.advance(first, EVENTS["NotSent"](), NOW + 5), NOW + 10)
+    assert again.expires_at == NOW + 900
+
+
+@pytest.mark.parametrize("event", ["NotSent", "Rejected HOLD", "Rejected PAUSE"])
+@pytest.mark.parametrize("late", [0.0, 1.0])
+def test_a_create_is_not_sent_again_after_the_deadline(event: str, late: float) -> None:
+    """At its deadline or after it, what could be sent again fails instead, with no task id, and says why it waited."""
+    job = transitions.advance(make_job(Submitting(), expires_at=NOW), EVENTS[event](), NOW + late)
+    assert isinstance(job.state, Failed)
+    assert isinstance(job.state.error, DeadlineExceeded)
+    assert job.state.error.task_id is None
+    assert job.task_id is None
+    assert job.has_expired
+
+
+@pytest.mark.parametrize("event", ["Pending", "Denied", "Unreadable"])
+@pytest.mark.parametrize("late", [0.0, 1.0])
+def test_a_running_task_that_is_late_is_given_up_with_its_task_id(event: str, late: float) -> None:
+    """A running job fails at its deadline with a DeadlineExceeded that carries the task id, for collecting it."""
+    job = transitions.advance(make_job(STATES["Running"](), expires_at=NOW), EVENTS[event](), NOW + late)
+    assert isinstance(job.state, Failed)
+    assert isinstance(job.state.error, DeadlineExceeded)
+    assert job.state.error.task_id == "t1"
+    assert job.state.error.provider == "kie"
+    assert transitions.result_of(job).task_id == "t1"
+
+
+@pytest.mark.parametrize("event", ["NotSent", "Rejected HOLD", "Rejected PAUSE", "Pending", "Denied", "Unreadable"])
+def test_just_before_the_deadline_nothing_is_given_up(event: str) -> None:
+    """An instant before its deadline a job goes on."""
+    state = "Submitting" if event in ("NotSent", "Rejected HOLD", "Rejected PAUSE") else "Running"
+    job = transitions.advance(make_job(STATES[state](), expires_at=NOW), EVENTS[event](), NOW - 0.001)
+    assert type(job.state).__name__ == TABLE[state, event]
+
+
+def test_a_late_success_is_a_success() -> None:
+    """A picture that is there is taken, even after the deadline: it is paid for."""
+    job = transitions.advance(make_job(STATES["Running"](), expires_at=NOW), SUCCESS, NOW + 5)
+    assert isinstance(job.state, Done)
+
+
+def test_a_late_task_id_is_kept() -> None:
+    """A create that is accepted after the deadline keeps its task id, and its expiry then carries it."""
+    job = transitions.advance(make_job(Submitting(), expires_at=NOW), Accepted("t9"), NOW + 5)
+    assert job.task_id == "t9"
+    expired = transitions.expire(job, NOW + 5)
+    assert isinstance(expired.state, Failed)
+    assert expired.state.error.task_id == "t9"
+
+
+def test_a_late_loss_is_unknown_not_late() -> None:
+    """A create whose answer is lost after the deadline may have made a task, so it is unknown."""
+    job = transitions.advance(make_job(Submitting(), expires_at=NOW), EVENTS["Lost"](), NOW + 5)
+    assert isinstance(job.state, Unknown)
+
+
+def test_a_queued_job_that_expires_says_why_it_was_not_taken() -> None:
+    """The error of a job that was never accepted names the last refusal and has it as its cause."""
+    refusal = RateLimited("slow down", code=429)
+    expired = transitions.expire(make_job(Queued(refusal), expires_at=NOW), NOW)
+    assert isinstance(expired.state, Failed)
+    assert "slow down" in expired.state.error.message
+    assert expired.state.error.__cause__ is refusal
+    assert expired.state.error.task_id is None
+
+
+@pytest.mark.parametrize("event", ["Denied", "Unreadable"])
+def test_a_running_job_that_expires_says_what_the_trouble_was(event: str) -> None:
+    """The error of a task that nobody could ask about names why, and has it as its cause, until an answer comes."""
+    job = transitions.advance(make_job(STATES["Running"](), expires_at=NOW), EVENTS[event](), NOW - 1)
+    expired = transitions.expire(job, NOW)
+    assert isinstance(expired.state, Failed)
+    cause = expired.state.error.__cause__
+    assert isinstance(cause, ImagenError)
+    assert cause.message in expired.state.error.message
+    assert expired.task_id == "t1"
+    answered = transitions.expire(transitions.advance(job, EVENTS["Pending"](), NOW - 1), NOW)
+    assert isinstance(answered.state, Failed)
+    assert answered.state.error.__cause__ is None
+
+
+def test_an_expired_retry_does_not_say_that_no_task_was_made() -> None:
+    """A job that failed once, and expires while it waits for its retry, does not claim that no task was made."""
+    job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["Broken"](), NOW)
+    assert isinstance(job.state, Queued)
+    expired = transitions.expire(job, NOW + 900)
+    assert isinstance(expired.state, Failed)
+    assert "No task was made" not in expired.state.error.message
+
+
+# ------------------------------------------------------------------------------------------------- denials
+
+
+def denied(job: Job, at: float) -> Job:
+    return transitions.advance(job, EVENTS["Denied"](), at)
+
+
+def test_a_denial_is_transient_for_thirty_seconds() -> None:
+    """ "No such task" is waited out for 30 s from its first denial, and then it is final."""
+    job = denied(make_job(STATES["Running"]()), NOW)
+    job = denied(job, NOW + 29.9)
+    assert isinstance(job.state, Running)
+    job = denied(job, NOW + 30)
+    assert isinstance(job.state, Failed)
+    assert isinstance(job.state.error, InvalidRequest)
+    assert job.state.error.task_id == "t1"
+    assert job.state.error.provider == "kie"
+
+
+def test_patience_begins_anew_when_the_task_is_known_in_between() -> None:
+    """An answer about the task ends the denial, so that a later one has 30 s of its own."""
+    job = denied(make_job(STATES["Running"]()), NOW)
+    job = transitions.advance(job, EVENTS["Pending"](), NOW + 20)
+    job = denied(job, NOW + 25)
+    assert isinstance(denied(job, NOW + 50).state, Running)
+    assert isinstance(denied(job, NOW + 55).state, Failed)
+
+
+def test_an_unreadable_answer_does_not_renew_the_patience() -> None:
+    """A failed status call tells nothing, so the 30 s run on."""
+    job = denied(make_job(STATES["Running"]()), NOW)
+    job = transitions.advance(job, EVENTS["Unreadable"](), NOW + 20)
+    assert isinstance(denied(job, NOW + 30).state, Failed)
+
+
+def test_a_denial_of_a_collected_task_is_final_at_once() -> None:
+    """A task that an earlier process made is old enough to be known: its first denial is final."""
+    job = denied(make_job(Running("t1", since=NOW, collected=True)), NOW)
+    assert isinstance(job.state, Failed)
+    assert job.task_id == "t1"
+
+
+@settings(deadline=None)
+@given(unreadable=st.integers(1, 50))
+def test_no_number_of_unreadable_answers_fails_a_job(unreadable: int) -> None:
+    """429s, resets and 5xx while polling never fail a job and never send it again before its deadline."""
+    job = make_job(STATES["Running"](), retries=3)
+    for number in range(unreadable):
+        job = transitions.advance(job, EVENTS["Unreadable"](), NOW + number)
+    assert isinstance(job.state, Running)
+    assert (job.task_id, job.retries) == ("t1", 3)
+    assert transitions.advance(job, EVENTS["Pending"](), NOW) == make_job(STATES["Running"](), retries=3)
+
+
+# ------------------------------------------------------------------------------------------------- results
+
+
+@pytest.mark.parametrize(
+    ("model", "num_images", "credits", "shown"),
+    [("imagen4", None, 8, "8 credits"), ("imagen4-fast", 3, 12, "12 credits"), ("imagen4-ultra", None, 12, "12 cred")],
+)
+def test_an_unknown_job_names_what_it_may_have_cost(
+    model: str, num_images: int | None, credits: float, shown: str
+) -> None:
+    """The error of a lost create carries the price of all its pictures, names it, and has the loss as its cause."""
+    job = make_job(Submitting(), model=model, num_images=num_images)
+    lost = TransportError("the connection was reset")
+    job = transitions.advance(job, Lost(lost), NOW)
+    assert isinstance(job.state, Unknown)
+    assert job.state.error.credits == credits
+    assert shown in job.state.error.message
+    assert "the connection was reset" in job.state.error.message
+    assert job.state.error.__cause__ is lost
+
+
+def test_an_unknown_job_of_an_unknown_price_says_so() -> None:
+    """Where no page tells a price, the error of a lost create says that nobody knows it."""
+    model = PROVIDERS["apikley"].find("imagen4")
+    assert model is not None
+    job = Job(1, 1, 0, "k", ImageRequest("x"), "apikley", model, 900.0, state=Submitting())
+    unknown = transitions.unknown_outcome(job, ProtocolError("not JSON"))
+    assert unknown.credits is None
+    assert "unknown price" in unknown.message
+    assert unknown.provider == "apikley"
+
+
+def test_a_finished_job_gives_its_urls_files_and_latency() -> None:
+    """A result is told by its request, and has all that the provider said."""
+    job = make_job(Done("t1", SUCCESS, (FILE,)))
+    result = transitions.result_of(job)
+    assert result.ok
+    assert (result.key, result.index, result.request, result.provider, result.model) == (
+        "fox",
+        4,
+        job.request,
+        "kie",
+        "imagen4",
+    )
+    assert (result.urls, result.files, result.latency, result.task_id) == (SUCCESS.urls, (FILE,), 13.5, "t1")
+    assert result.raw == SUCCESS.raw
+
+
+@pytest.mark.parametrize(("said", "credits"), [(None, 8), (4.0, 4.0), (0.0, 0.0)])
+def test_the_credits_of_a_picture_are_the_providers_word_else_its_price(said: float | None, credits: float) -> None:
+    """What the provider says it billed wins over the price list, even where it says nothing was."""
+    outcome = Succeeded(SUCCESS.urls, None, said, b"")
+    assert transitions.result_of(make_job(Done("t1", outcome))).credits == credits
+
+
+def test_a_failed_generation_keeps_task_id_credits_and_the_raw_answer() -> None:
+    """A result without a picture still tells its task, what was billed and what the provider said."""
+    job = transitions.advance(make_job(STATES["Running"]()), EVENTS["Broken"](), NOW)
+    result = transitions.result_of(job)
+    assert not result.ok
+    assert isinstance(result.error, GenerationFailed)
+    assert (result.error.provider, result.error.code) == ("kie", "501")
+    assert (result.urls, result.task_id, result.credits, result.raw) == ((), "t1", 0.0, b'{"state":"fail"}')
+
+
+def test_a_picture_that_could_not_be_saved_keeps_its_urls() -> None:
+    """A failed download leaves the URLs, the credits and the task id on the result: the picture is paid for."""
+    job = transitions.advance(make_job(STATES["Ready"](), save_to="out"), EVENTS["NotSaved"](), NOW)
+    result = transitions.result_of(job)
+    assert isinstance(result.error, DownloadFailed)
+    assert (result.urls, result.files, result.task_id, result.credits) == (SUCCESS.urls, (), "t1", 8)
+    assert result.error.task_id == "t1"
+
+
+def test_a_refused_job_has_no_task_and_cost_nothing_known() -> None:
+    """A refused create is a result with the error, its account, and no task."""
+    job = transitions.advance(make_job(Submitting()), EVENTS["Rejected FAIL"](), NOW)
+    result = transitions.result_of(job)
+    assert isinstance(result.error, InvalidRequest)
+    assert (result.error.provider, result.task_id, result.credits, result.urls) == ("kie", None, None, ())
+
+
+def test_an_unsent_job_has_its_accounts_error() -> None:
+    """A job whose account stopped carries why it stopped, and no task."""
+    job = make_job(Submitting())
+    job = transitions.advance(job, Rejected(AuthenticationError("wrong key", code=401), Remedy.STOP), NOW)
+    assert isinstance(job.state, Unsent)
+    result = transitions.result_of(job)
+    assert isinstance(result.error, AuthenticationError)
+    assert (result.error.provider, result.task_id) == ("kie", None)
+
+
+def test_an_unknown_jobs_result_has_its_error_and_no_task() -> None:
+    """A lost create is an UnknownOutcome on the result, without a task id that nobody knows."""
+    job = transitions.advance(make_job(Submitting()), EVENTS["Lost"](), NOW)
+    result = transitions.result_of(job)
+    assert isinstance(result.error, UnknownOutcome)
+    assert (result.task_id, result.error.provider) == (None, "kie")
+
+
+@pytest.mark.parametrize(("task_id", "said"), [("t1", "collect"), (None, "nothing was billed")])
+def test_a_job_that_was_left_says_whether_it_is_paid_for(task_id: str | None, said: str) -> None:
+    """A job that the caller left tells its task id where it has one, and that nothing was billed where it has none."""
+    result = transitions.result_of(make_job(Left(task_id)))
+    assert isinstance(result.error, DeadlineExceeded)
+    assert result.error.task_id == result.task_id == task_id
+    assert said in result.error.message
+
+
+@pytest.mark.parametrize("state", ["Queued", "Submitting", "Running", "Ready"])
+def test_only_a_job_that_ended_has_a_result(state: str) -> None:
+    """There is no result of a job that goes on."""
+    with pytest.raises(AssertionError):
+        transitions.result_of(make_job(STATES[state]()))
