@@ -95,11 +95,13 @@ class Batch:
         self._exit = _InOrder() if ordered else _AsTheyFinish()
         self._tally = _Tally()
         self._pulled = self._live = self._delivered = 0
-        self._fed = False
+        self._fed = self._stopped = False
         self._ending: BaseException | None = None
         self.leftover: tuple[Result, ...] = ()
 
     async def __aenter__(self) -> Self:
+        if self._feeding is not None:
+            raise ConfigurationError("A batch is entered once; its requests would be paid for again. Make a new one.")
         _check_keys(self._requests)
         self._tally.began_at = _now()
         self._feeding = anyio.CancelScope()
@@ -111,10 +113,12 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop_feeding()
-        await self._scheduler.leave(self._id)
-        self._exit.release()
-        self.leftover = tuple(self._exit.ready)
-        self._exit.ready.clear()
+        try:
+            await self._scheduler.leave(self._id)
+        finally:
+            self._exit.release()
+            self.leftover = tuple(self._exit.ready)
+            self._exit.ready.clear()
 
     def __aiter__(self) -> Self:
         return self
@@ -158,6 +162,11 @@ class Batch:
             eta=left / rate if left is not None and rate > 0 else None,
         )
 
+    def closing(self) -> None:
+        """Hear that the client is being left. Called by the scheduler."""
+        if not self._fed:
+            self._end_with(ConfigurationError("The client was left before this batch had sent all of its requests."))
+
     def accepted(self, job: Job) -> None:
         """Hear that a job has a task id; nothing follows from it here."""
 
@@ -176,7 +185,9 @@ class Batch:
     def _put(self, result: Result) -> None:
         self._tally.count(result, _now())
         if isinstance(result.error, DownloadFailed) and result.error.local:
+            # The next picture could not be written either, so those that wait to be sent are not paid for.
             self._end_with(result.error)
+            self._scheduler.withhold(self._id)
         self._exit.put(result)
         self._changed.set()
 
@@ -185,28 +196,32 @@ class Batch:
         self._stop_feeding()
 
     def _stop_feeding(self) -> None:
+        # The flag holds at once; the scope ends a feeder that waits. A scope alone lets a running feeder run on.
+        self._stopped = True
         if self._feeding is not None:
             self._feeding.cancel()
 
     async def _feed(self) -> None:
         """Pull the input, one request at a time, when the account and the reader have room for it."""
         assert self._feeding is not None
-        with self._feeding:
-            try:
+        try:
+            with self._feeding:
                 pull = _puller(self._requests)
-                while await self._has_room() and (item := await pull()) is not _END:
+                while await self._has_room() and (item := await pull()) is not _END and not self._stopped:
                     self._take(item)
-            except Exception as error:  # the user's iterable failed: what was sent is delivered first
-                self._ending = self._ending or error
-        self._fed = True
-        self._changed.set()
+        except Exception as error:  # the user's iterable failed: what was sent is delivered first
+            self._ending = self._ending or error
+        finally:
+            self._fed = True
+            self._changed.set()
 
     async def _has_room(self) -> bool:
+        """Wait until one more may be pulled; False when none will be."""
         while self._pulled - self._delivered >= self._window:
             self._space.clear()
             await self._space.wait()
         await self._scheduler.room(self._account)
-        return True
+        return not self._stopped
 
     def _take(self, item: Any) -> None:
         index = self._pulled

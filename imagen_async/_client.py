@@ -24,11 +24,12 @@ from ._core.plan import Plan
 from ._core.provider import Limits, Model
 from ._core.transitions import result_of
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
+from ._core.wire import clean
 from ._downloads import prepare_folder, save_all
 from ._plain_group import PlainGroup
 from ._scheduler import Scheduler
 from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
-from .errors import ConfigurationError, ImagenError, InvalidRequest
+from .errors import ConfigurationError, ImagenError, InvalidRequest, UnknownOutcome
 from .providers import PROVIDERS
 
 logger = logging.getLogger("imagen_async")
@@ -102,11 +103,17 @@ class Client:
         self._account: OpenAccount = open_account(account, os.environ)
         if ssl is False:
             raise ConfigurationError("TLS stays on: give an ssl.SSLContext that trusts your own CA instead of False.")
+        if not isinstance(connections, int) or connections < 1:
+            raise ConfigurationError(f"connections={connections!r}: it must be a whole number of at least 1.")
+        for name, seconds in (("connect_timeout", connect_timeout), ("timeout", timeout)):
+            if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+                raise ConfigurationError(f"{name}={seconds!r}: it must be a number of seconds above 0.")
         self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
         self._stack: AsyncExitStack | None = None
         self._pool: SessionPool | None = None
         self._scheduler: Scheduler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lane: Lane | None = None
 
     @property
     def _name(self) -> str:
@@ -124,7 +131,8 @@ class Client:
                 endpoint = await stack.enter_async_context(_own_sandbox(self._account.limits))
             pool = await stack.enter_async_context(SessionPool({self._name: endpoint}, self._settings))
             group = await stack.enter_async_context(PlainGroup())
-            plan = Plan([self._new_lane()], SAVING_AT_ONCE)
+            self._lane = self._new_lane(self._lane)
+            plan = Plan([self._lane], SAVING_AT_ONCE)
             dialects = {self._name: self._account.provider.dialect}
             self._pool, self._loop = pool, asyncio.get_running_loop()
             self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save)
@@ -262,9 +270,13 @@ class Client:
             raise ConfigurationError("Open the client first: `async with Client(…) as client:`")
         return self._scheduler
 
-    def _new_lane(self) -> Lane:
+    def _new_lane(self, earlier: Lane | None) -> Lane:
+        """The account's turns. What an earlier opening of this client has sent still counts at the server."""
         account = self._account
-        return Lane(self._name, account.limits, account.provider.schedule, self._settings.connections, _pause)
+        lane = Lane(self._name, account.limits, account.provider.schedule, self._settings.connections, _pause)
+        if earlier is not None:
+            lane.succeed(earlier, _now())
+        return lane
 
     def _job(self, request: ImageRequest, deadline: float, model: Model | None = None, **place: Any) -> jobs.Job:
         """Make the job of a request, checked unless its model is given."""
@@ -311,6 +323,7 @@ class _Single:
         self._moved = asyncio.Event()
         self._ended = asyncio.Event()
         self._result: Result | None = None
+        self._is_dropped = self._is_told = False
 
     def begin(self) -> None:
         """Hand the job to the scheduler."""
@@ -318,14 +331,17 @@ class _Single:
         self._scheduler.add(self.job)
 
     def drop(self) -> None:
-        """Stop waiting for the job, if it has not ended."""
+        """Stop waiting for the job. An end that was paid for and told nobody is logged."""
+        self._is_dropped = True
         if self._result is None:
             self._scheduler.drop(self.job.owner)
+        self._log_untold()
 
     async def task_id(self) -> str:
         """Wait until the provider has taken the task; raises the job's error when it ended without one."""
         await self._moved.wait()
         if self.job.task_id is None and self._result is not None and self._result.error is not None:
+            self._is_told = True
             raise self._result.error
         assert self.job.task_id is not None
         return self.job.task_id
@@ -334,9 +350,14 @@ class _Single:
         """Wait for the end; raises the job's error when it failed."""
         await self._ended.wait()
         assert self._result is not None
+        self._is_told = True
         if self._result.error is not None:
             raise self._result.error
         return self._result
+
+    def closing(self) -> None:
+        """Hear that the client is being left. Called by the scheduler."""
+        self._is_dropped = True
 
     def accepted(self, job: jobs.Job) -> None:
         """Hear that the job has a task id. Called by the scheduler."""
@@ -350,8 +371,18 @@ class _Single:
         self._scheduler.exit(job.owner)
         self._moved.set()
         self._ended.set()
-        if isinstance(job.state, jobs.Left) and job.state.task_id is not None:
-            logger.warning("%s: left while task %s ran; it is paid for: collect it", job.account, job.state.task_id)
+        self._log_untold()
+
+    def _log_untold(self) -> None:
+        result = self._result
+        if not self._is_dropped or self._is_told or result is None:
+            return
+        self._is_told = True
+        if isinstance(result.error, UnknownOutcome):
+            logger.warning("nobody waited for the end of %r: %s", result.key, result.error)
+        elif result.task_id is not None:
+            what = "it is paid for: collect it" if result.error is None else result.error.message
+            logger.warning("%s: nobody waited for task %s: %s", result.provider, clean(result.task_id), what)
 
 
 @asynccontextmanager

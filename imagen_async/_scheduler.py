@@ -25,9 +25,10 @@ from ._core.wire import (
     Pending,
     TaskStatus,
     Unreadable,
+    clean,
 )
 from ._plain_group import PlainGroup
-from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
+from .errors import ConfigurationError, DownloadFailed, ImagenError, ProtocolError, TransportError
 
 logger = logging.getLogger("imagen_async")
 
@@ -48,6 +49,9 @@ class Transport(Protocol):
 
 class Owner(Protocol):
     """Who waits for jobs."""
+
+    def closing(self) -> None:
+        """The client is being left: no more jobs are taken in."""
 
     def accepted(self, job: Job) -> None:
         """The job has a task id now."""
@@ -77,6 +81,7 @@ class Scheduler:
         self._creates: set[anyio.CancelScope] = set()
         self._odd_states: set[tuple[str, str]] = set()
         self._last_id = 0
+        self._is_closed = False
 
     @property
     def plan(self) -> Plan:
@@ -89,7 +94,9 @@ class Scheduler:
         return self._last_id
 
     def enter(self, owner_id: int, owner: Owner) -> None:
-        """Say who is to hear of the jobs with this owner's id."""
+        """Say who is to hear of the jobs with this owner's id; raises ConfigurationError when the client was left."""
+        if self._is_closed:
+            raise ConfigurationError("The client was left; open it again, and make this anew.")
         self._owners[owner_id] = owner
 
     def exit(self, owner_id: int) -> None:
@@ -101,14 +108,17 @@ class Scheduler:
         self._group.start_soon(work)
 
     def add(self, job: Job) -> None:
-        """Take in a job; its owner hears when it ends."""
+        """Take in a job, whose owner hears when it ends; one whose owner has left is not taken in."""
+        if job.owner not in self._owners:
+            return
         self._plan.add(job, _now())
         self._deliver()
         self._changed.set()
 
     async def room(self, account: str) -> None:
-        """Wait until the account could soon send another create."""
-        while not self._plan.lanes[account].wants_more:
+        """Wait until the account could soon send another create, or takes none any more."""
+        lane = self._plan.lanes[account]
+        while lane.stopped is None and not lane.wants_more:
             self._room.clear()
             await self._room.wait()
 
@@ -127,27 +137,39 @@ class Scheduler:
         self._deliver()
         self._changed.set()
 
+    def withhold(self, owner_id: int) -> None:
+        """Send none of an owner's jobs that wait to be sent; those on the way and those that run go on."""
+        self._plan.leave(owner_id, queued_only=True)
+        self._changed.set()
+
     async def leave(self, *owner_ids: int) -> None:
         """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
-        with anyio.CancelScope(shield=True):
-            for owner_id in owner_ids:
-                self.drop(owner_id)
-            with anyio.move_on_after(GRACE):
+        for owner_id in owner_ids:
+            self.drop(owner_id)
+        try:
+            with anyio.move_on_after(GRACE, shield=True):
                 while any(job.owner in owner_ids for job in self._plan.jobs):
                     self._settled.clear()
                     await self._settled.wait()
+        finally:
+            # Also when a second cancellation cuts the waiting short: what is known by now must be told.
             for owner_id in owner_ids:
                 self._plan.abandon(owner_id)
             self._deliver()
-        for owner_id in owner_ids:
-            self.exit(owner_id)
+            for owner_id in owner_ids:
+                self.exit(owner_id)
 
     async def close(self) -> None:
         """Leave for every owner, then end the loop and whatever still talks."""
-        await self.leave(*self._owners)
-        for scope in self._creates:
-            scope.cancel()
-        self._group.cancel()
+        self._is_closed = True
+        for owner in list(self._owners.values()):
+            owner.closing()
+        try:
+            await self.leave(*self._owners)
+        finally:
+            for scope in self._creates:
+                scope.cancel()
+            self._group.cancel()
 
     async def _change(self, by: float) -> None:
         """Wait until something was added or settled, or until `by`."""
@@ -188,7 +210,7 @@ class Scheduler:
         if owner is not None and job.task_id is not None:
             owner.accepted(job)
         else:
-            logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, task_id)
+            logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, clean(task_id))
 
     async def _talk(self, job: Job) -> Event:
         match job.state:

@@ -15,8 +15,8 @@ import anyio
 import msgspec
 from yarl import URL
 
-from ._core.wire import HttpRequest, HttpResponse
-from .errors import DownloadFailed, ProtocolError, TransportError
+from ._core.wire import HttpRequest, HttpResponse, clean
+from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
 
 USER_AGENT = "imagen_async/0.1"
 """Sent always: kie.ai's edge refuses requests without one (403, "error code: 1010")."""
@@ -131,7 +131,9 @@ class SessionPool:
                 body = await _read_bounded(response)
                 return _plain(response, _redacted(body, endpoint.api_key))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _transport_error(error, endpoint.base_url) from error
+            failure = _transport_error(error, endpoint.base_url)
+        # Raised out here, so that it does not hold aiohttp's error: that one's repr shows the key.
+        raise failure
 
 
 class FileSession:
@@ -140,6 +142,7 @@ class FileSession:
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
+        self._turns = anyio.Semaphore(settings.connections)
 
     async def __aenter__(self) -> Self:
         self._session = _open_session(self._settings, {"Accept": "image/*"})
@@ -159,12 +162,18 @@ class FileSession:
             total=None, connect=self._settings.connect_timeout, sock_read=self._settings.timeout
         )
         try:
-            async with self._session.get(url, timeout=timeout, proxy=_proxy(url, self._settings)) as response:
+            # No more at once than there are connections: the wait for one is no trouble of the network.
+            async with (
+                self._turns,
+                self._session.get(url, timeout=timeout, proxy=_proxy(url, self._settings)) as response,
+            ):
                 yield response
-        except aiohttp.InvalidURL as error:
-            raise DownloadFailed(f"{url[:200]!r} is no address that can be fetched.") from error
+            return
+        except aiohttp.InvalidURL:
+            failure: ImagenError = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise _transport_error(error, url) from error
+            failure = _transport_error(error, url)
+        raise failure
 
 
 def _open_session(settings: SessionSettings, headers: Mapping[str, str]) -> aiohttp.ClientSession:
@@ -233,7 +242,10 @@ def _seconds(retry_after: str | None) -> float | None:
 def _transport_error(error: Exception, url: str) -> TransportError:
     parts = urlsplit(url)
     where = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    what = str(error) or type(error).__name__
+    what = clean(str(error)) or type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Its own words hold the whole address, a proxy's login included.
+        what = f"HTTP {error.status}, {clean(error.message)}"
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         what = "no answer in time"
     sent = not isinstance(error, _NOT_SENT)

@@ -72,8 +72,14 @@ class ImagenError(Exception):
 
     def __str__(self) -> str:
         context = {"provider": self.provider, "task": self.task_id, "code": self.code}
-        named = ", ".join(f"{name} {value}" for name, value in context.items() if value is not None)
+        named = ", ".join(f"{name} {_printable(value)}" for name, value in context.items() if value is not None)
         return f"{self.message} [{named}]" if named else self.message
+
+
+def _printable(value: int | str) -> str:
+    """An id or code as a server gave it, if that can be shown on a terminal."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 class ConfigurationError(ImagenError):

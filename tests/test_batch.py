@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
+from servers import served
 from test_client import client_of
 
 from imagen_async import (
@@ -324,3 +326,105 @@ async def test_in_order_an_account_error_still_lets_later_results_out(imagen_san
                     got.append(result)
     assert len(got) == len(imagen_sandbox.ledger.tasks) >= 2
     assert [result.index for result in got] == sorted(result.index for result in got)
+
+
+async def test_leaving_before_anything_was_awaited_sends_nothing(imagen_sandbox: Sandbox) -> None:
+    """A feeder that has not had its turn yet does not send after the block was left."""
+    async with client_of(imagen_sandbox) as client:
+        async with client.batch([f"p{n}" for n in range(50)]) as results:
+            pass
+        await anyio.sleep(0.3)
+    assert len(imagen_sandbox.ledger.creates) <= 1
+    assert len(results.leftover) == len(imagen_sandbox.ledger.tasks)
+
+
+async def test_a_batch_is_entered_once(imagen_sandbox: Sandbox) -> None:
+    """Entering a batch again would pay again for its requests, and is refused."""
+    async with client_of(imagen_sandbox) as client:
+        batch = client.batch(["a"])
+        async with batch:
+            assert (await anext(batch)).ok
+        with pytest.raises(ConfigurationError, match="entered once"):
+            await batch.__aenter__()
+        late = client.batch(["b"])
+    with pytest.raises(ConfigurationError, match="The client was left"):
+        await late.__aenter__()
+    assert len(imagen_sandbox.ledger.creates) == 1
+
+
+async def test_a_stopped_account_ends_every_batch(imagen_sandbox: Sandbox) -> None:
+    """A batch that begins after the account stopped, or runs beside it, ends with the account's error too."""
+    imagen_sandbox.order("create", "402")
+    async with client_of(imagen_sandbox) as client:
+        outcomes = await asyncio.gather(run(client, ["a"]), run(client, ["b"]), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [InsufficientCredits] * 2
+        with pytest.raises(InsufficientCredits):
+            await asyncio.wait_for(run(client, (f"p{n}" for n in range(3))), 5)
+    assert len(imagen_sandbox.ledger.creates) == 1
+
+
+async def test_a_client_that_is_left_says_so_to_a_running_batch() -> None:
+    """A batch in another task gets its running tasks as results, then an error for the rest of its input."""
+    with running_sandbox(Sandbox(latency=Latency(median=60))) as slow:
+        async with client_of(slow, limits=Limits(Rate(2, per=60), Rate(50, per=1), 10)) as client:
+            reading = asyncio.ensure_future(run(client, (f"p{n}" for n in range(1000))))
+            while len(slow.ledger.tasks) < 2:
+                await anyio.sleep(0.01)
+        with pytest.raises(ConfigurationError, match="client was left"):
+            await asyncio.wait_for(reading, 5)
+    assert len(slow.ledger.creates) == 2
+
+
+async def test_a_second_cancellation_while_leaving_loses_nothing(imagen_sandbox: Sandbox) -> None:
+    """Cancelled twice, a batch still tells which creates were on the way."""
+    started = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        started.set()
+        await asyncio.Event().wait()
+        return web.Response()
+
+    batches = []
+
+    async def work(client: Client) -> None:
+        async with client.batch(f"p{n}" for n in range(10)) as results:
+            batches.append(results)
+            async for _ in results:
+                pass
+
+    async with served(handler) as url, Client("sandbox", api_key="k" * 9, base_url=url) as client:
+        task = asyncio.ensure_future(work(client))
+        await started.wait()
+        for _ in range(2):
+            task.cancel()
+            await anyio.sleep(0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [type(result.error) for result in batches[0].leftover] == [UnknownOutcome]
+
+
+async def test_a_disk_that_fails_stops_what_waits_to_be_sent(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """After the first picture that cannot be written, no other create goes out, those in line included."""
+    folder = tmp_path / "out"
+    limits = Limits(Rate(2, per=1.0), Rate(100, per=1), running=100)
+    async with client_of(imagen_sandbox, limits=limits) as client:
+        async with client.batch([f"p{n}" for n in range(50)], save_to=folder) as results:
+            folder.rmdir()
+            folder.write_text("not a folder any more")
+            assert not (await anext(results)).ok
+            sent = len(imagen_sandbox.ledger.creates)
+            with pytest.raises(DownloadFailed):
+                async for _ in results:
+                    pass
+    assert len(imagen_sandbox.ledger.creates) == sent
+
+
+async def test_opening_a_client_again_keeps_the_limit() -> None:
+    """What an earlier opening of the same client sent still counts: the server's window holds no more than it may."""
+    limits = Limits(Rate(5, per=1.0), Rate(100, per=1), running=50)
+    with running_sandbox(Sandbox(latency=Latency(median=0.02, minimum=0.01), limits=limits)) as sandbox:
+        client = client_of(sandbox, limits=limits)
+        for _ in range(3):
+            async with client:
+                assert all(result.ok for result in await run(client, ["a", "b", "c"]))
+    assert sandbox.ledger.refused == {}

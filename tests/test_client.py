@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from imagen_async import (
@@ -337,3 +338,57 @@ async def test_collecting_where_nobody_listens_does_not_wait_for_the_deadline() 
         with pytest.raises(TransportError, match="cannot be reached") as caught:
             await client.collect("t1", deadline=60)
     assert caught.value.task_id == "t1"
+
+
+@pytest.mark.parametrize("fault", ["reset_after", None])
+async def test_a_paid_create_that_nobody_waits_for_is_logged(
+    imagen_sandbox: Sandbox, caplog: pytest.LogCaptureFixture, fault: str | None
+) -> None:
+    """generate is cancelled while its create is on the way: the log says what became of it, lost or accepted."""
+    imagen_sandbox.order("create", fault)
+    async with client_of(imagen_sandbox) as client:
+        call = asyncio.ensure_future(client.generate("x", key="mine"))
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    if imagen_sandbox.ledger.tasks:
+        named = "cost up to 8 credits" if fault else str(imagen_sandbox.ledger.tasks[0].task_id)
+        assert named in caplog.text
+
+
+async def test_errors_hold_no_key_anywhere_in_their_chain() -> None:
+    """An answer that is no HTTP makes an error whose whole chain of causes shows no key."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 two hundred\r\nbad\x00header\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    key = "sk-a-very-secret-key"
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Client("sandbox", api_key=key, base_url=url) as client:
+            with pytest.raises(UnknownOutcome) as caught:
+                await client.generate("x")
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert key not in f"{chain!r} {chain} {vars(chain)!r}"
+        chain = chain.__cause__ or chain.__context__
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    """No connections, or no time, is a configuration error and not a client that pays and never looks."""
+    for settings in ({"connections": 0}, {"connections": None}, {"timeout": 0}, {"connect_timeout": float("inf")}):
+        with pytest.raises(ConfigurationError, match=next(iter(settings))):
+            Client("sandbox", **settings)  # type: ignore[arg-type]
+
+
+async def test_many_saves_at_once_wait_for_one_another(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Saving more pictures at once than there are connections fails none of them."""
+    async with client_of(imagen_sandbox, connections=2, connect_timeout=0.2) as client:
+        results = [await client.generate(f"p{n}") for n in range(3)]
+        saved = await asyncio.gather(*(result.save(tmp_path / str(n)) for n in range(10) for result in results))
+    assert len(saved) == 30

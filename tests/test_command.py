@@ -26,9 +26,10 @@ import anyio
 import pytest
 from PIL import Image
 
-from imagen_async import Limits, Rate
+from imagen_async import ImageFile, ImageRequest, Limits, Rate, Result
 from imagen_async._batch import Progress
 from imagen_async._cli import main
+from imagen_async._cli._manifest import Manifest
 from imagen_async._cli._progress import amount, display, duration
 from imagen_async._downloads import TRIES
 from imagen_async.providers import PROVIDERS
@@ -830,6 +831,33 @@ def test_a_picture_that_is_no_picture(call: Call, imagen_sandbox: Sandbox) -> No
     assert Path("out/metadata.jsonl").read_bytes() == b""
     outcome = call("collect", str(task.task_id), *at(imagen_sandbox), "-o", "again")
     assert outcome.code == 0, "when the provider's server is well again, the picture is to be had"
+
+
+def test_lists_that_cannot_be_written_name_every_paid_task(call: Call, imagen_sandbox: Sandbox) -> None:
+    """When the disk fails under the lists, the batch stops, and what they would have held is on stderr."""
+    Path("out").mkdir()
+    for name in ("metadata.jsonl", "failures.jsonl"):
+        os.symlink("/dev/full", f"out/{name}")
+    outcome = call(
+        "batch", prompt_file(*(f"p{n}" for n in range(30))), *at(imagen_sandbox), "-o", "out", "--rate", "5/1"
+    )
+    assert outcome.code == 1
+    assert "No space left on device" in outcome.err
+    assert len(imagen_sandbox.ledger.creates) < 30
+    for task in imagen_sandbox.ledger.tasks:
+        assert str(task.task_id) in outcome.err
+
+
+def test_a_picture_by_its_first_bytes_only_is_listed(tmp_path: Path) -> None:
+    """A file that Pillow cannot read is listed without its size in pixels, and ends nothing."""
+    path = tmp_path / "000000.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"junk")
+    file = ImageFile(str(path), "0" * 64, 12, "image/png", "https://files.example/1.png")
+    result = Result("k", 0, ImageRequest("a fox"), "kie", "imagen4", urls=(file.url,), files=(file,), task_id="t")
+    with Manifest(str(tmp_path)) as manifest:
+        manifest.write(result)
+    (line,) = lines_of(tmp_path / "metadata.jsonl")
+    assert (line["file_name"], line["width"], line["height"]) == ("000000.png", None, None)
 
 
 def test_the_first_of_two_pictures_is_listed(call: Call, imagen_sandbox: Sandbox) -> None:

@@ -123,10 +123,6 @@ def make_lane(
     return Lane(name, limits or LIMITS[name], SCHEDULE, connections, delay)
 
 
-def comes_back_to_nothing(lane: Lane, job: Job) -> bool:
-    return lane.stopped is not None or job.model.name in lane.closed_models
-
-
 class World:
     """A plan, and everything around it that a shell and a server would be: what talks, and what was seen of it."""
 
@@ -188,12 +184,7 @@ class World:
     def answer_by_name(self, number: int, created: str, asked: str, fetched: str) -> None:
         """Settle one of the jobs that talk with the event of that name that fits it."""
         job_id = sorted(self.talking)[number % len(self.talking)]
-        job = self.talking[job_id][0]
-        state = job.state
-        # To be taken out with the mark of test_a_job_that_comes_back_to_a_stopped_account_has_no_deadline_left.
-        if comes_back_to_nothing(self.plan.lanes[job.account], job):
-            created = "refused" if created in (*FREE_TO_REPEAT, "silent") else created
-            asked = "no urls" if asked == "broken" else asked
+        state = self.talking[job_id][0].state
         if isinstance(state, Submitting):
             self.leave_to_repeat[job_id] += created in FREE_TO_REPEAT
             self.answer(job_id, CREATED[created](f"t{job_id}-{self.creates[job_id]}"))

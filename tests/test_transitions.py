@@ -461,6 +461,14 @@ def test_a_picture_that_could_not_be_saved_keeps_its_urls() -> None:
     assert result.error.task_id == "t1"
 
 
+def test_the_pictures_that_were_saved_before_one_failed_stay_on_the_result() -> None:
+    """Of several pictures, those on disk are on the result beside the error for the one that failed."""
+    event = NotSaved(DownloadFailed("404"), files=(FILE,))
+    result = transitions.result_of(transitions.advance(make_job(STATES["Ready"](), save_to="out"), event, NOW))
+    assert not result.ok
+    assert (result.files, result.urls) == ((FILE,), SUCCESS.urls)
+
+
 def test_a_refused_job_has_no_task_and_cost_nothing_known() -> None:
     """A refused create is a result with the error, its account, and no task."""
     job = transitions.advance(make_job(Submitting()), EVENTS["Rejected FAIL"](), NOW)

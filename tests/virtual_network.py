@@ -92,6 +92,9 @@ class Listener:
         self.accepted_jobs: list[Job] = []
         self._heard = asyncio.Event()
 
+    def closing(self) -> None:
+        """Nothing to do: it waits for what it hears."""
+
     def accepted(self, job: Job) -> None:
         """Note that a job has its task id."""
         self.accepted_jobs.append(job)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -39,8 +41,12 @@ class Manifest:
                 raise ConfigurationError(f"{message}: pictures would be paid for twice.")
 
     def __enter__(self) -> Self:
-        self._metadata = self._stack.enter_context(open(self.folder / METADATA, "a", encoding="utf-8"))
-        self._failures = self._stack.enter_context(open(self.folder / FAILURES, "a", encoding="utf-8"))
+        try:
+            # Without a buffer: a line that the disk refuses must not come back when the file is closed.
+            self._metadata = self._stack.enter_context(open(self.folder / METADATA, "ab", buffering=0))
+            self._failures = self._stack.enter_context(open(self.folder / FAILURES, "ab", buffering=0))
+        except OSError as error:
+            raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}.") from error
         return self
 
     def __exit__(
@@ -56,16 +62,16 @@ class Manifest:
             _write_line(self._metadata, line)
 
 
-def _write_line(file: Any, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
+def _write_line(file: io.FileIO, record: dict[str, Any]) -> None:
+    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    if file.write(line) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _picture_lines(result: Result, folder: Path) -> Iterator[dict[str, Any]]:
     """`file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share."""
     for file in result.files:
-        with Image.open(file.path) as picture:
-            width, height = picture.size
+        width, height = _size(file.path)
         ours = {
             "file_name": os.path.relpath(file.path, folder),
             **_request_record(result.request),
@@ -80,6 +86,15 @@ def _picture_lines(result: Result, folder: Path) -> Iterator[dict[str, Any]]:
             "height": height,
         }
         yield {**_columns(result.request, ours), **ours}
+
+
+def _size(path: str) -> tuple[int | None, int | None]:
+    """Width and height in pixels; None for a picture that is one by its first bytes only."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None, None
 
 
 def _request_record(request: ImageRequest) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ..errors import (
     AuthenticationError,
     ConfigurationError,
     DeadlineExceeded,
+    DownloadFailed,
     ImagenError,
     InvalidRequest,
     UnknownOutcome,
@@ -152,6 +153,7 @@ class _BatchRun:
         self._options = options
         self._done = self._failed = self._unknown = 0
         self._left: list[Result] = []
+        self._disk_error: OSError | None = None
 
     async def work(self, account: Account) -> int:
         """Run the batch; returns the exit code."""
@@ -184,6 +186,9 @@ class _BatchRun:
             async for result in results:
                 self._note(result)
                 self._print(result)
+                if self._disk_error is not None:
+                    reason = self._disk_error.strerror or self._disk_error
+                    raise DownloadFailed(f"The lists in {self._options.out} cannot be written: {reason}.")
             beside.cancel()
 
     def _note_leftover(self, leftover: Sequence[Result]) -> None:
@@ -197,11 +202,16 @@ class _BatchRun:
                 self._print(result)
 
     def _note(self, result: Result) -> None:
-        if self._manifest is not None:
-            self._manifest.write(result)
         self._done += result.ok
         self._failed += not result.ok
         self._unknown += isinstance(result.error, UnknownOutcome)
+        if self._manifest is None:
+            return
+        try:
+            self._manifest.write(result)
+        except OSError as error:
+            self._disk_error = error
+            _say(f"Not listed, for the disk fails: {json.dumps(result_record(result), ensure_ascii=False)}")
 
     def _print(self, result: Result) -> None:
         if self._options.json:

@@ -28,6 +28,9 @@ from .wire import (
 FIRST_CONTACT_TRIES = 5
 """Failed connections after which an account that never answered is taken for wrongly set up, not for down."""
 
+VOLLEY = 0.5
+"""Seconds within which status calls that fail to connect count as one try: they meet the same trouble."""
+
 
 class Lane:
     """The turns of one account.
@@ -63,6 +66,7 @@ class Lane:
         self._delay = delay
         self._setbacks = 0
         self._unreached = 0
+        self._unreached_at = -math.inf
         self._paused_until = -math.inf
 
     @property
@@ -76,6 +80,8 @@ class Lane:
         # and answers nothing costs one unknown outcome, not a volley of them.
         at_once = max(1, self._connections // 2) if self.has_answered and not self._setbacks else 1
         if self.stopped or not self.queue or self.running >= self.limits.running or self._creating >= at_once:
+            return math.inf
+        if self._asking + self._creating >= self._connections:
             return math.inf
         return max(self._paused_until, self.submit.ready_at(now))
 
@@ -96,6 +102,11 @@ class Lane:
         self.status.spend(now)
         self._asking += 1
 
+    def succeed(self, earlier: Lane, now: float) -> None:
+        """Take over the places that an earlier lane of this account has spent; its answers are not waited for."""
+        self.submit.succeed(earlier.submit, now)
+        self.status.succeed(earlier.status, now)
+
     def judge(self, event: Rejected, model: str) -> Rejected:
         """See a refusal in the light of what went well: 401 was seen for a good key that may not have this model."""
         is_about_model = self.good_models and model not in self.good_models
@@ -104,11 +115,13 @@ class Lane:
         message = f"The key works, but not for {model}: {event.error.message}"
         return Rejected(ModelUnavailable(message, code=401), Remedy.CLOSE_MODEL)
 
-    def judge_status(self, event: Unreadable) -> Unreadable | Denied:
+    def judge_status(self, event: Unreadable, now: float) -> Unreadable | Denied:
         """Give up on a server that was never reached: a wrong address is not worth a whole deadline."""
         if self.has_answered or not isinstance(event.error, TransportError) or event.error.sent:
             return event
-        self._unreached += 1
+        if now >= self._unreached_at + VOLLEY:
+            self._unreached += 1
+            self._unreached_at = now
         return Denied(_unreachable(event.error)) if self._unreached >= FIRST_CONTACT_TRIES else event
 
     def settle_submit(self, event: Created, model: str, now: float) -> None:

@@ -62,7 +62,7 @@ class Whole(msgspec.Struct, frozen=True):
         """What this takes, for an error message."""
         if self.minimum is not None and self.maximum is not None:
             return f"a whole number from {self.minimum} to {self.maximum}"
-        return "a whole number" if self.minimum is None else f"a whole number of at least {self.minimum}"
+        return "a whole number below 2^63" if self.minimum is None else f"a whole number of at least {self.minimum}"
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""

@@ -84,7 +84,7 @@ class Plan:
 
     def settle(self, job: Job, event: Event, now: float) -> Job | None:
         """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
-        event = self._judge(job, event)
+        event = self._judge(job, event, now)
         self._release(job, event, now)
         if job.id not in self._jobs:
             return None
@@ -94,13 +94,18 @@ class Plan:
         self._place(moved, now, ask_at=self._next_ask(moved, now), at_front=True)
         return moved
 
-    def leave(self, owner: int) -> None:
-        """Stop sending and asking for an owner's jobs. One whose create is on the way is kept until it is settled."""
+    def leave(self, owner: int, *, queued_only: bool = False) -> None:
+        """Stop sending, and unless `queued_only` asking, for an owner's jobs.
+
+        One whose create is on the way is kept until it is settled.
+        """
         for job in [job for job in self._jobs.values() if job.owner == owner]:
+            if queued_only and not isinstance(job.state, Queued):
+                continue
             if isinstance(job.state, Submitting):
                 self._leaving.add(job.id)
             else:
-                self._drop(job, Left(job.task_id))
+                self._drop(job, transitions.left(job))
 
     def abandon(self, owner: int) -> None:
         """Give up the answers that `leave` kept waiting for: those creates are unknown."""
@@ -122,14 +127,14 @@ class Plan:
         self._expiries.discard(job_id)
         return self._jobs[job_id]
 
-    def _judge(self, job: Job, event: Event) -> Event:
+    def _judge(self, job: Job, event: Event, now: float) -> Event:
         """Let the account see an answer in the light of the earlier ones, before anything follows from it."""
         lane = self.lanes[job.account]
         match event:
             case Rejected():
                 return lane.judge(event, job.model.name)
             case Unreadable():
-                return lane.judge_status(event)
+                return lane.judge_status(event, now)
         return event
 
     def _release(self, job: Job, event: Event, now: float) -> None:

@@ -187,7 +187,7 @@ def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> Non
     if model.parameters is None and "prompt" in request.extra:
         raise InvalidRequest("extra holds prompt: set it on the request itself.", provider=provider.name)
     try:
-        msgspec.json.encode(request.extra)
+        msgspec.json.encode(request.extra, order="sorted")
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidRequest(f"extra cannot be written as JSON: {error}.", provider=provider.name) from None
 

@@ -19,7 +19,7 @@ class Rate(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
             raise ConfigurationError(f"A rate's count of {self.count!r}: it must be a whole number of at least 1.")
-        if not isinstance(self.per, int | float) or not 0 < self.per < math.inf:
+        if isinstance(self.per, bool) or not isinstance(self.per, int | float) or not 0 < self.per < math.inf:
             raise ConfigurationError(f"A window of {self.per!r} seconds: it must be a number above 0.")
 
 
@@ -45,6 +45,13 @@ class Window:
         self._held_until = -math.inf
         self._cut_at = -math.inf
         self._clean_since = -math.inf
+
+    def succeed(self, earlier: Window, now: float) -> None:
+        """Take over an earlier window's places and holds, on the same clock; what it had in flight ends now."""
+        self.limit = earlier.limit
+        self._free_at = deque((*earlier._free_at, *([now + self.rate.per] * earlier._in_flight)))
+        self._held_until, self._cut_at = earlier._held_until, earlier._cut_at
+        self._clean_since = earlier._clean_since
 
     def ready_at(self, now: float) -> float:
         """When the next request may go: `now` or earlier for at once, infinity while only an answer can tell."""

@@ -17,6 +17,7 @@ from .job import (
     Ready,
     Running,
     Saved,
+    State,
     Submitting,
     Unknown,
     Unsent,
@@ -133,6 +134,13 @@ def _expiry_message(job: Job, trouble: ImagenError | None) -> str:
     if isinstance(trouble, GenerationFailed):
         return f"The task failed{why}, and no new one was accepted within {job.deadline:g} s: ask again"
     return f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
+
+
+def left(job: Job) -> State:
+    """How a job ends that nobody waits for; one that waits for a retry has failed already."""
+    if isinstance(job.state, Queued) and isinstance(job.state.error, GenerationFailed):
+        return Failed(job.state.error)
+    return Left(job.task_id)
 
 
 def unknown_outcome(job: Job, error: ImagenError) -> UnknownOutcome:

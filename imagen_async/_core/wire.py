@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -179,6 +180,14 @@ class Dialect(Protocol):
 
     def read_credits(self, response: HttpResponse) -> float:
         """Read the balance; raises ImagenError when the answer holds none."""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+def clean(text: str) -> str:
+    """Make a server's words safe to print: one line, no control characters, at most 500 characters."""
+    return _CONTROL.sub(" ", text).strip()[:500]
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -21,7 +22,19 @@ from ...errors import (
     RateLimited,
     TransportError,
 )
-from ..wire import UNREADABLE, Created, Denied, HttpResponse, Lost, Rejected, Remedy, TaskStatus, Unreadable
+from ..wire import (
+    UNREADABLE,
+    Accepted,
+    Created,
+    Denied,
+    HttpResponse,
+    Lost,
+    Rejected,
+    Remedy,
+    TaskStatus,
+    Unreadable,
+    clean,
+)
 
 SUCCEEDED = frozenset({"success", "succeeded", "successful", "completed", "complete", "done", "finished"})
 FAILED = frozenset({"fail", "failed", "failure", "error", "canceled", "cancelled", "expired"})
@@ -40,20 +53,28 @@ WAITING = frozenset(
 )
 
 _URL_KEYS = ("resultUrls", "result_urls", "resultUrl", "urls", "images", "output", "result", "url", "data")
+_URL_SAFE = ":/?#[]@!$&'()*+,;=%~"
+# At most one word between "model" and the verdict: "model input: aspect_ratio 2:3 is not supported" is one bad prompt.
 _MODEL_GONE = re.compile(
-    r"model\b.*\b(not supported|unsupported|not found|does not exist)|unsupported model", re.I | re.S
+    r"\bmodel( name)?( you specified)?( \S+)?( you specified)? (is |was )?"
+    r"(not supported|unsupported|not found|does not exist)|unsupported model|price not configured",
+    re.I,
 )
 _NO_CREDIT = re.compile(r"credits? (are |is )?insufficient|insufficient (credit|balance|quota)", re.I)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+# What stands before kie.ai's API says so to a request without a User-Agent; it is no word about the account.
+_EDGE = re.compile(r"error code: 1\d\d\d")
 _OWN_FAULT = frozenset({400, 405, 406, 409, 410, 411, 413, 414, 415, 422, 431})
 
 
 class Envelope(msgspec.Struct):
-    """The outer object of an answer, of any of the recorded shapes; every field may be missing."""
+    """The outer object of an answer, of any of the recorded shapes; every field may be missing, or of any type.
 
-    code: int | str | None = None
-    msg: str | None = None
-    message: str | None = None
+    A message of a wrong type is no reason to lose a task id.
+    """
+
+    code: Any = None
+    msg: Any = None
+    message: Any = None
     error: Any = None
     data: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -100,6 +121,14 @@ def open_answer(response: HttpResponse) -> Answer:
         # An error envelope under HTTP 200 (never seen) is not a success, whatever else it holds.
         code = 0 if envelope.error is not None and response.status < 300 else response.status
     return Answer(code, clean(str(text)), in_body, bytes(envelope.data), response)
+
+
+def accepted(answer: Answer, *ids: object) -> Created:
+    """The first of these that can be a task's id; a success that names none is lost: the task may exist."""
+    for task_id in ids:
+        if task_id and isinstance(task_id, str | int) and not isinstance(task_id, bool):
+            return Accepted(str(task_id))
+    return Lost(ProtocolError("The provider says success and names no task.", code=answer.code))
 
 
 def read_refused_create(answer: Answer, no_credit: frozenset[int]) -> Created:
@@ -163,6 +192,8 @@ def _is_refusal(code: int, text: str) -> bool:
 
 def _refusal(code: int, text: str, no_credit: frozenset[int]) -> tuple[type[ImagenError], Remedy]:
     """The text decides where one code serves for several things (seen: 500 for no credit, 422 for an unknown model)."""
+    if code == 403 and _EDGE.search(text):
+        return AccountError, Remedy.STOP
     if code in no_credit or (code != 429 and _NO_CREDIT.search(text)):
         return InsufficientCredits, Remedy.STOP
     if code in (400, 422) and _MODEL_GONE.search(text):
@@ -190,7 +221,8 @@ def find_urls(value: Any, depth: int = 5) -> tuple[str, ...]:
 def _urls(value: Any, depth: int) -> Iterator[str]:
     if isinstance(value, str):
         if value.startswith(("https://", "http://")):
-            yield value
+            # A URL is printed; what has no place in one is escaped.
+            yield value if value.isprintable() and " " not in value else quote(value, safe=_URL_SAFE)
         elif value[:1] in ("{", "["):
             yield from _urls(_loose_json(value), depth - 1) if depth else ()
     elif isinstance(value, list) and depth:
@@ -220,11 +252,6 @@ def read_balance(answer: Answer) -> float:
     raise ProtocolError(_said("The answer holds no balance", answer), code=answer.code)
 
 
-def clean(text: str) -> str:
-    """Make a server's words safe to print: one line, no control characters, at most 500 characters."""
-    return _CONTROL.sub(" ", text).strip()[:500]
-
-
 def figure(value: object) -> float | None:
     """A number of an answer as a finite float, or None for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e18:
@@ -244,5 +271,7 @@ def code_of(value: object) -> int | str | None:
 def _number(code: object) -> int | None:
     """A code as a number; None for a word, an empty string or nothing."""
     if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 6:
+        return int(code)
+    if isinstance(code, float) and code.is_integer():
         return int(code)
     return code if isinstance(code, int) and not isinstance(code, bool) else None

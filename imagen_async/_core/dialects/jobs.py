@@ -12,17 +12,16 @@ from ..provider import Model
 from ..values import ImageRequest
 from ..wire import (
     UNREADABLE,
-    Accepted,
     Broken,
     Created,
     Denied,
     HttpRequest,
     HttpResponse,
-    Lost,
     Pending,
     Succeeded,
     TaskStatus,
     Unreadable,
+    clean,
 )
 from . import answers
 
@@ -30,8 +29,8 @@ from . import answers
 class _Task(msgspec.Struct):
     """`data` of a create's answer. Ids are opaque; a number would be as good as a string."""
 
-    taskId: str | int | None = None
-    recordId: str | int | None = None
+    taskId: Any = None
+    recordId: Any = None
 
 
 class _Record(msgspec.Struct):
@@ -77,10 +76,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
             task = _decode_task(answer.data) or _Task()
         except UNREADABLE:
             task = _Task()
-        task_id = task.taskId or task.recordId
-        if not task_id:
-            return Lost(ProtocolError("The provider says success and names no task.", code=answer.code))
-        return Accepted(str(task_id))
+        return answers.accepted(answer, task.taskId, task.recordId)
 
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
@@ -116,9 +112,9 @@ def _read_record(record: _Record, raw: bytes) -> TaskStatus:
         return _read_success(record, raw)
     if state in answers.FAILED:
         code = answers.code_of(record.failCode)
-        text = answers.clean(str(record.failMsg or "no reason given"))
+        text = clean(str(record.failMsg or "no reason given"))
         return Broken(GenerationFailed(text, code=code), answers.figure(record.creditsConsumed), raw)
-    return Pending(answers.clean(str(record.state)), state in answers.WAITING)
+    return Pending(clean(str(record.state)), state in answers.WAITING)
 
 
 def _read_success(record: _Record, raw: bytes) -> TaskStatus:

@@ -7,20 +7,19 @@ from urllib.parse import quote
 
 import msgspec
 
-from ...errors import GenerationFailed, ImagenError, InvalidRequest, ProtocolError
+from ...errors import GenerationFailed, ImagenError, InvalidRequest
 from ..provider import Model
 from ..values import ImageRequest
 from ..wire import (
-    Accepted,
     Broken,
     Created,
     Denied,
     HttpRequest,
     HttpResponse,
-    Lost,
     Pending,
     Succeeded,
     TaskStatus,
+    clean,
     decode_json,
 )
 from . import answers
@@ -53,10 +52,7 @@ class TasksDialect(msgspec.Struct, frozen=True):
             return answers.read_refused_create(answer, self.no_credit)
         task = _inner(answer)
         # An older page of the provider shows `id`.
-        task_id = task.get("task_id") or task.get("id") or task.get("taskId")
-        if not task_id or not isinstance(task_id, str | int) or isinstance(task_id, bool):
-            return Lost(ProtocolError("The provider says success and names no task.", code=answer.code))
-        return Accepted(str(task_id))
+        return answers.accepted(answer, task.get("task_id"), task.get("id"), task.get("taskId"))
 
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
@@ -76,7 +72,7 @@ class TasksDialect(msgspec.Struct, frozen=True):
             return _read_success(task, response.body)
         if state in answers.FAILED:
             return Broken(_reason(task, answer), answers.figure(task.get("credits")), response.body)
-        return Pending(answers.clean(str(word)), state in answers.WAITING)
+        return Pending(clean(str(word)), state in answers.WAITING)
 
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""
@@ -111,4 +107,4 @@ def _reason(task: dict[str, Any], answer: answers.Answer) -> ImagenError:
     error = task.get("error")
     detail = error if isinstance(error, dict) else {"message": error}
     text = detail.get("message") or task.get("message") or answer.text or "no reason given"
-    return GenerationFailed(answers.clean(str(text)), code=answers.code_of(detail.get("code")))
+    return GenerationFailed(clean(str(text)), code=answers.code_of(detail.get("code")))
