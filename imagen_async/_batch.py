@@ -13,7 +13,7 @@ import msgspec
 
 from ._core.job import Job, Left, Queued, Ready, Running, Submitting, Unsent
 from ._core.values import ImageRequest, Result
-from ._scheduler import Scheduler
+from ._scheduler import Scheduler, now
 from .errors import ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, UnknownOutcome
 
 Requests = Iterable[str | ImageRequest] | AsyncIterable[str | ImageRequest]
@@ -103,7 +103,7 @@ class Batch:
         if self._feeding is not None:
             raise ConfigurationError("A batch is entered once; its requests would be paid for again. Make a new one.")
         _check_keys(self._requests)
-        self._tally.began_at = _now()
+        self._tally.began_at = now()
         self._feeding = anyio.CancelScope()
         self._scheduler.enter(self._id, self)
         self._scheduler.start(self._feed)
@@ -143,8 +143,8 @@ class Batch:
     def progress(self) -> Progress:
         """How far it is now. Costs a look at every live job."""
         states = [type(job.state) for job in self._scheduler.plan.jobs if job.owner == self._id]
-        tally, now = self._tally, _now()
-        rate = tally.rate(now)
+        tally, time = self._tally, now()
+        rate = tally.rate(time)
         left = None if self._total is None else self._total - tally.done - tally.failed
         return Progress(
             total=self._total,
@@ -157,7 +157,7 @@ class Batch:
             failed=tally.failed,
             unknown=tally.unknown,
             credits=tally.credits,
-            elapsed=now - tally.began_at,
+            elapsed=time - tally.began_at,
             rate=rate,
             eta=left / rate if left is not None and rate > 0 else None,
         )
@@ -183,7 +183,7 @@ class Batch:
         self._changed.set()
 
     def _put(self, result: Result) -> None:
-        self._tally.count(result, _now())
+        self._tally.count(result, now())
         if isinstance(result.error, DownloadFailed) and result.error.local:
             # The next picture could not be written either, so those that wait to be sent are not paid for.
             self._end_with(result.error)
@@ -342,7 +342,3 @@ def _refused(item: object, index: int, account: str, error: ImagenError) -> Resu
         model=str(request.model or ""),
         error=error.about(provider=account),
     )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

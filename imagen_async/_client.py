@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import PurePath
 from types import TracebackType
@@ -24,15 +23,13 @@ from ._core.plan import Plan
 from ._core.provider import Limits, Model
 from ._core.transitions import result_of
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
-from ._core.wire import clean
 from ._downloads import prepare_folder, save_all
 from ._plain_group import PlainGroup
-from ._scheduler import Scheduler
+from ._scheduler import Scheduler, now
 from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
-from .errors import ConfigurationError, ImagenError, InvalidRequest, UnknownOutcome
+from ._single import Single
+from .errors import ConfigurationError, ImagenError, InvalidRequest
 from .providers import PROVIDERS
-
-logger = logging.getLogger("imagen_async")
 
 SAVING_AT_ONCE = 8
 """Pictures fetched at once; a 2 MB picture costs as much as 35 API calls."""
@@ -46,7 +43,7 @@ class Job:
         key: The request's key.
     """
 
-    def __init__(self, single: _Single, task_id: str) -> None:
+    def __init__(self, single: Single, task_id: str) -> None:
         self._single = single
         self.task_id = task_id
         self.key = single.job.key
@@ -204,7 +201,7 @@ class Client:
             raise ConfigurationError(f"This client has no account {provider!r}, only {self._name!r}.")
         request = ImageRequest(prompt="", key=task_id)
         job = self._job(request, deadline, Model("", "", None))
-        single = self._begin(job.to(jobs.Running(task_id.strip(), since=_now(), collected=True)))
+        single = self._begin(job.to(jobs.Running(task_id.strip(), since=now(), collected=True)))
         try:
             return await single.result()
         finally:
@@ -275,7 +272,7 @@ class Client:
         account = self._account
         lane = Lane(self._name, account.limits, account.provider.schedule, self._settings.connections, _pause)
         if earlier is not None:
-            lane.succeed(earlier, _now())
+            lane.succeed(earlier, now())
         return lane
 
     def _job(self, request: ImageRequest, deadline: float, model: Model | None = None, **place: Any) -> jobs.Job:
@@ -295,10 +292,10 @@ class Client:
             **place,
         )
 
-    def _begin(self, job: jobs.Job) -> _Single:
+    def _begin(self, job: jobs.Job) -> Single:
         """Send one job of its own, whose deadline runs from now."""
-        job = msgspec.structs.replace(job, expires_at=_now() + job.deadline)
-        single = _Single(self._open(), job, self._result)
+        job = msgspec.structs.replace(job, expires_at=now() + job.deadline)
+        single = Single(self._open(), job, self._result)
         single.begin()
         return single
 
@@ -311,78 +308,6 @@ class Client:
             return await save_all(self._pool.files, result, folder)
         async with FileSession(self._settings) as files:
             return await save_all(files, result, folder)
-
-
-class _Single:
-    """The owner of one job that somebody awaits."""
-
-    def __init__(self, scheduler: Scheduler, job: jobs.Job, finish: Callable[[jobs.Job], Result]) -> None:
-        self.job = job
-        self._scheduler = scheduler
-        self._finish = finish
-        self._moved = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._result: Result | None = None
-        self._is_dropped = self._is_told = False
-
-    def begin(self) -> None:
-        """Hand the job to the scheduler."""
-        self._scheduler.enter(self.job.owner, self)
-        self._scheduler.add(self.job)
-
-    def drop(self) -> None:
-        """Stop waiting for the job. An end that was paid for and told nobody is logged."""
-        self._is_dropped = True
-        if self._result is None:
-            self._scheduler.drop(self.job.owner)
-        self._log_untold()
-
-    async def task_id(self) -> str:
-        """Wait until the provider has taken the task; raises the job's error when it ended without one."""
-        await self._moved.wait()
-        if self.job.task_id is None and self._result is not None and self._result.error is not None:
-            self._is_told = True
-            raise self._result.error
-        assert self.job.task_id is not None
-        return self.job.task_id
-
-    async def result(self) -> Result:
-        """Wait for the end; raises the job's error when it failed."""
-        await self._ended.wait()
-        assert self._result is not None
-        self._is_told = True
-        if self._result.error is not None:
-            raise self._result.error
-        return self._result
-
-    def closing(self) -> None:
-        """Hear that the client is being left. Called by the scheduler."""
-        self._is_dropped = True
-
-    def accepted(self, job: jobs.Job) -> None:
-        """Hear that the job has a task id. Called by the scheduler."""
-        self.job = job
-        self._moved.set()
-
-    def finished(self, job: jobs.Job) -> None:
-        """Hear that the job ended. Called by the scheduler."""
-        self.job = job
-        self._result = self._finish(job)
-        self._scheduler.exit(job.owner)
-        self._moved.set()
-        self._ended.set()
-        self._log_untold()
-
-    def _log_untold(self) -> None:
-        result = self._result
-        if not self._is_dropped or self._is_told or result is None:
-            return
-        self._is_told = True
-        if isinstance(result.error, UnknownOutcome):
-            logger.warning("nobody waited for the end of %r: %s", result.key, result.error)
-        elif result.task_id is not None:
-            what = "it is paid for: collect it" if result.error is None else result.error.message
-            logger.warning("%s: nobody waited for task %s: %s", result.provider, clean(result.task_id), what)
 
 
 @asynccontextmanager
@@ -406,7 +331,3 @@ def _pause(setbacks: int) -> float:
     next(delays)
     longest = next(itertools.islice(delays, min(setbacks, 10), None))
     return float(longest / 2 + backoff.full_jitter(longest / 2))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -111,7 +111,7 @@ class Scheduler:
         """Take in a job, whose owner hears when it ends; one whose owner has left is not taken in."""
         if job.owner not in self._owners:
             return
-        self._plan.add(job, _now())
+        self._plan.add(job, now())
         self._deliver()
         self._changed.set()
 
@@ -125,11 +125,11 @@ class Scheduler:
     async def run(self) -> None:
         """The loop. Runs until it is cancelled."""
         while True:
-            now = _now()
-            for job in self._plan.take(now):
+            time = now()
+            for job in self._plan.take(time):
                 self._group.start_soon(self._exchange, job)
             self._deliver()
-            await self._change(by=self._plan.wake_at(now))
+            await self._change(by=self._plan.wake_at(time))
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
@@ -198,7 +198,7 @@ class Scheduler:
         except Exception as error:  # a bug of ours; no job may be lost and no create repeated for it
             logger.exception("unexpected error while job %s talked", job.key)
             event = _after_bug(job, ProtocolError(f"Unexpected {type(error).__name__}: {error}"))
-        settled = self._plan.settle(job, event, _now())
+        settled = self._plan.settle(job, event, now())
         if isinstance(event, Accepted):
             self._announce(settled or job, event.task_id)
         self._deliver()
@@ -240,7 +240,7 @@ class Scheduler:
 
     async def _ask(self, job: Job, task_id: str) -> TaskStatus:
         dialect = self._dialects[job.account]
-        left = max((job.expires_at or math.inf) - _now(), 0.1)
+        left = max((job.expires_at or math.inf) - now(), 0.1)
         try:
             response = await self._send(job.account, dialect.build_status(task_id), within=left if left < 60 else None)
             status = dialect.read_status(response)
@@ -253,7 +253,7 @@ class Scheduler:
     async def _fetch(self, job: Job, state: Ready) -> Saved | NotSaved:
         assert job.save_to is not None
         result = result_of(job.to(state.done()))
-        left = (job.expires_at or math.inf) - _now()
+        left = (job.expires_at or math.inf) - now()
         try:
             with anyio.fail_after(max(left, SAVE_AT_LEAST)):
                 return Saved(await self._save(result, job.save_to))
@@ -274,5 +274,6 @@ def _after_bug(job: Job, error: ImagenError) -> Event:
     return Unreadable(error) if isinstance(job.state, Running) else NotSaved(error)
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds of the running loop's clock."""
     return asyncio.get_running_loop().time()

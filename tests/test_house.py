@@ -33,6 +33,7 @@ ORDER = (
     "_downloads",
     "_accounts",
     "_admission",
+    "_single",
     "_batch",
     "_client",
     "sandbox",

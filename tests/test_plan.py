@@ -769,7 +769,7 @@ def test_a_running_job_expires_at_its_deadline_with_its_task_id() -> None:
         ("not sent", Left, None),
         ("limited", Left, None),
         ("maintenance", Left, None),
-        ("silent", Left, None),
+        ("silent", Failed, None),
         ("lost", Unknown, None),
         ("refused", Failed, None),
         ("no credit", Unsent, None),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import io
 import json
@@ -16,29 +15,25 @@ from typing import Any
 import msgspec
 
 from .._accounts import Account, open_account
-from .._admission import Parameters, checked, with_defaults
-from .._batch import Batch
+from .._admission import checked, with_defaults
 from .._client import Client
 from .._core.provider import Provider
-from .._core.values import PARAMETERS, Result
+from .._core.values import Result
 from .._downloads import prepare_folder
-from .._plain_group import PlainGroup
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
-    DeadlineExceeded,
-    DownloadFailed,
     ImagenError,
     InvalidRequest,
-    UnknownOutcome,
 )
 from ..providers import PROVIDERS
 from ..sandbox import Latency, Sandbox
 from ._arguments import build_parser, limits_of, request_of
+from ._batch_run import BatchRun, places, say
 from ._estimate import estimate
-from ._manifest import FAILURES, Manifest, error_record, result_record
-from ._progress import amount, counted, display, duration
-from ._prompt_files import PromptFile, PromptLine
+from ._manifest import Manifest, error_record, result_record
+from ._progress import amount, counted
+from ._prompt_files import PromptFile
 
 _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError)
 
@@ -53,12 +48,12 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _COMMANDS[options.command](options)
     except ImagenError as error:
-        _say(f"imagen-async: {error}")
+        say(f"imagen-async: {error}")
         if isinstance(error, AuthenticationError) and error.provider in PROVIDERS:
-            _say(f"The key is that of {PROVIDERS[error.provider].key_variable}.")
+            say(f"The key is that of {PROVIDERS[error.provider].key_variable}.")
         return 2 if isinstance(error, _WRONG_USE) else 1
     except KeyboardInterrupt:
-        _say("Interrupted.")
+        say("Interrupted.")
         return 130
     except BrokenPipeError:
         # Whoever read stdout has left. Python would complain again when it closes it.
@@ -121,16 +116,11 @@ async def _hand_out(result: Result, options: argparse.Namespace) -> None:
         except ImagenError as error:
             failure = error
             saved = msgspec.structs.replace(result, error=error)
-    print(json.dumps(result_record(saved), ensure_ascii=False) if options.json else "\n".join(_places(saved)))
+    print(json.dumps(result_record(saved), ensure_ascii=False) if options.json else "\n".join(places(saved)))
     if failure is not None:
         raise failure
     if options.out is None and result.provider == "sandbox" and options.base_url is None:
-        _say("This link dies with the sandbox, now; -o DIR saves the picture.")
-
-
-def _places(result: Result) -> list[str]:
-    """Where its pictures are: their paths, or their URLs while they are not saved."""
-    return [str(file) for file in result.files] or list(result.urls)
+        say("This link dies with the sandbox, now; -o DIR saves the picture.")
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -140,113 +130,8 @@ def _batch(options: argparse.Namespace) -> int:
         return 2
     folder = None if options.out is None else prepare_folder(options.out)
     manifest = None if folder is None else Manifest(folder)
-    run = _BatchRun(requests, manifest, options)
+    run = BatchRun(requests, manifest, options)
     return _in_loop(run.work(account))
-
-
-class _BatchRun:
-    """One `batch` command: prints and lists every result, and says at the end what became of all."""
-
-    def __init__(self, requests: PromptFile, manifest: Manifest | None, options: argparse.Namespace) -> None:
-        self._requests = requests
-        self._manifest = manifest
-        self._options = options
-        self._done = self._failed = self._unknown = 0
-        self._left: list[Result] = []
-        self._disk_error: OSError | None = None
-
-    async def work(self, account: Account) -> int:
-        """Run the batch; returns the exit code."""
-        options = self._options
-        parameters: Parameters = {"model": options.model, "extra": options.extra}
-        for name in PARAMETERS:
-            parameters[name] = getattr(options, name)  # type: ignore[literal-required]
-        with self._manifest or contextlib.nullcontext():
-            async with Client(account) as client:
-                batch = client.batch(
-                    self._requests,
-                    save_to=options.out,
-                    ordered=options.ordered,
-                    retries=options.retries,
-                    deadline=options.deadline,
-                    **parameters,
-                )
-                try:
-                    await self._read(batch)
-                finally:
-                    self._note_leftover(batch.leftover)
-                    self._sum_up(batch)
-        return 1 if self._failed else 0
-
-    async def _read(self, batch: Batch) -> None:
-        show = display(quiet=self._options.quiet)
-        async with batch as results, PlainGroup() as beside:
-            if show is not None:
-                beside.start_soon(show, lambda: batch.progress)
-            async for result in results:
-                self._note(result)
-                self._print(result)
-                if self._disk_error is not None:
-                    reason = self._disk_error.strerror or self._disk_error
-                    raise DownloadFailed(f"The lists in {self._options.out} cannot be written: {reason}.")
-            beside.cancel()
-
-    def _note_leftover(self, leftover: Sequence[Result]) -> None:
-        """List what was paid for and not handed out: all of it before the first is printed, for stdout may be gone."""
-        for result in leftover:
-            self._note(result)
-            if isinstance(result.error, DeadlineExceeded):
-                self._left.append(result)
-        with contextlib.suppress(BrokenPipeError):
-            for result in leftover:
-                self._print(result)
-
-    def _note(self, result: Result) -> None:
-        self._done += result.ok
-        self._failed += not result.ok
-        self._unknown += isinstance(result.error, UnknownOutcome)
-        if self._manifest is None:
-            return
-        try:
-            self._manifest.write(result)
-        except OSError as error:
-            self._disk_error = error
-            _say(f"Not listed, for the disk fails: {json.dumps(result_record(result), ensure_ascii=False)}")
-
-    def _print(self, result: Result) -> None:
-        if self._options.json:
-            print(json.dumps(result_record(result), ensure_ascii=False), flush=True)
-        elif result.ok:
-            print("\n".join(_places(result)), flush=True)
-        elif self._manifest is None:
-            _say(f"{self._requests.name}:{_line(result)}: {result.error}")
-
-    def _sum_up(self, batch: Batch) -> None:
-        progress = batch.progress
-        parts = [f"{self._done:,} done", f"{self._failed - len(self._left):,} failed"]
-        if self._unknown:
-            parts[1] += f" ({self._unknown:,} with the create's answer lost: maybe billed, not sent again)"
-        if self._left:
-            parts.append(f"{len(self._left):,} left running and paid for")
-        unsent = len(self._requests) - self._done - self._failed
-        if unsent:
-            parts.append(f"{unsent:,} not sent")
-        _say(f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}")
-        if self._left:
-            self._say_how_to_collect()
-        elif self._failed and self._manifest is not None:
-            _say(f"Why is in {self._options.out}/{FAILURES}")
-
-    def _say_how_to_collect(self) -> None:
-        where = f"in {self._options.out}/{FAILURES}" if self._manifest else "above"
-        address = f" --base-url {self._options.base_url}" if self._options.base_url else ""
-        folder = f" -o {self._options.out}" if self._options.out else ""
-        command = f"imagen-async collect TASK_ID -p {self._left[0].provider}{address}{folder}"
-        _say(f"Their task ids are {where}; collect each with: {command}")
-
-
-def _line(result: Result) -> int:
-    return result.request.line if isinstance(result.request, PromptLine) else result.index + 1
 
 
 def _checked_file(options: argparse.Namespace, account: Account) -> PromptFile | None:
@@ -257,12 +142,12 @@ def _checked_file(options: argparse.Namespace, account: Account) -> PromptFile |
     requests = PromptFile(options.file, options.format, options.limit)
     bad = requests.check(lambda request: checked(with_defaults(request, defaults), provider))
     for line in bad:
-        _say(f"{requests.name}:{line.line}: {line.problem}" if line.line else f"{requests.name}: {line.problem}")
+        say(f"{requests.name}:{line.line}: {line.problem}" if line.line else f"{requests.name}: {line.problem}")
     for name, field in requests.odd_columns():
-        _say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
+        say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
     if bad:
         of_all = f" of {counted(len(requests), 'request')}" if len(requests) else ""
-        _say(f"{counted(len(bad), 'problem')}{of_all}; nothing was sent.")
+        say(f"{counted(len(bad), 'problem')}{of_all}; nothing was sent.")
         return None
     return requests
 
@@ -353,9 +238,9 @@ def _sandbox(options: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigurationError(f"Port {options.port} cannot be used: {error.strerror or error}.") from error
         try:
-            _say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
-            _say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
-            _say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
+            say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
+            say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
+            say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
             await asyncio.Event().wait()
         finally:
             await sandbox.__aexit__(None, None, None)
@@ -383,10 +268,6 @@ def _account(options: argparse.Namespace) -> Account:
     account = Account(provider.name, base_url=options.base_url, limits=limits_of(options, provider.limits))
     open_account(account, os.environ)
     return account
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -14,7 +14,6 @@ from .job import (
     Failed,
     Final,
     Job,
-    Left,
     NotSaved,
     Queued,
     Ready,
@@ -90,7 +89,7 @@ class Plan:
             return None
         moved = transitions.advance(job, event, now)
         if job.id in self._leaving and not isinstance(moved.state, Final):
-            moved = moved.to(Left(moved.task_id))
+            moved = moved.to(transitions.left(moved))
         self._place(moved, now, ask_at=self._next_ask(moved, now), at_front=True)
         return moved
 
