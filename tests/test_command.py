@@ -490,7 +490,7 @@ def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -
         runner.run(watch())
     streams = capsys.readouterr()
     assert streams.out == ""
-    expected = "1,203 of 1,632 finished, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 credits"
+    expected = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 credits"
     assert streams.err.splitlines() == [expected] * 3
     assert display(quiet=True) is None
 

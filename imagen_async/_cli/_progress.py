@@ -54,7 +54,8 @@ async def _show_lines(look: Callable[[], Snapshot]) -> None:
 
 def figures(snapshot: Snapshot) -> str:
     """The figures beside the bar."""
-    parts = [f"{snapshot.failed:,} failed", f"{snapshot.running:,} running", f"{snapshot.rate:.1f}/s"]
+    counts = [f"{snapshot.done:,} done", f"{snapshot.failed:,} failed", f"{snapshot.running:,} running"]
+    parts = [*counts, f"{snapshot.rate:.1f}/s"]
     if snapshot.eta is not None:
         parts.append(f"ETA {duration(snapshot.eta)}")
     return ", ".join([*parts, f"{amount(snapshot.credits)} credits"])
