@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from ._core.job import Event, Job, NotSaved, Ready, Running, Saved, Submitting
 from ._core.plan import Plan
@@ -118,6 +119,9 @@ class Scheduler:
     async def room(self, account: str) -> None:
         """Wait until the account could soon send another create, or takes none any more."""
         lane = self._plan.lanes[account]
+        if len(self._owners) > 1:
+            # Several batches take turns, one request each; a lone one need not give way.
+            await anyio.lowlevel.checkpoint()
         while lane.stopped is None and not lane.wants_more:
             self._room.clear()
             await self._room.wait()

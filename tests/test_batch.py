@@ -428,3 +428,20 @@ async def test_opening_a_client_again_keeps_the_limit() -> None:
             async with client:
                 assert all(result.ok for result in await run(client, ["a", "b", "c"]))
     assert sandbox.ledger.refused == {}
+
+
+async def test_batches_take_turns(imagen_sandbox: Sandbox) -> None:
+    """A short batch is served beside an endless one of the same account, request by request."""
+    limits = Limits(Rate(10, per=0.3), Rate(200, per=0.5), running=50)
+
+    def endless() -> Iterator[str]:
+        while True:
+            yield "long"
+
+    async with client_of(imagen_sandbox, limits=limits) as client, client.batch(endless()) as long:
+        assert (await anext(long)).ok
+        results = await asyncio.wait_for(run(client, [f"short {n}" for n in range(20)]), 20)
+    assert len(results) == 20
+    prompts = [create.prompt for create in imagen_sandbox.ledger.creates]
+    first = prompts.index("short 0")
+    assert prompts[first:].count("long") < 100
