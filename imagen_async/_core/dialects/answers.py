@@ -38,19 +38,7 @@ from ..wire import (
 
 SUCCEEDED = frozenset({"success", "succeeded", "successful", "completed", "complete", "done", "finished"})
 FAILED = frozenset({"fail", "failed", "failure", "error", "canceled", "cancelled", "expired"})
-WAITING = frozenset(
-    {
-        "waiting",
-        "queuing",
-        "queued",
-        "generating",
-        "in_progress",
-        "pending",
-        "processing",
-        "running",
-        "submitted",
-    }
-)
+WAITING = frozenset({"waiting", "queuing", "generating", "in_progress", "queued", "pending", "processing", "running"})
 
 _URL_KEYS = ("resultUrls", "result_urls", "resultUrl", "urls", "images", "output", "result", "url", "data")
 _URL_SAFE = ":/?#[]@!$&'()*+,;=%~"
@@ -136,7 +124,8 @@ def read_refused_create(answer: Answer, no_credit: frozenset[int]) -> Created:
     code, text = answer.code, answer.text
     if 300 <= code < 400 and not answer.in_body:
         return _redirected(answer)
-    if (not answer.in_body and (code >= 500 or code == 408)) or not _is_refusal(code, text):
+    is_known = code in _REFUSALS or code in _OWN_FAULT
+    if not is_known or (not answer.in_body and (code >= 500 or code == 408)):
         return Lost(ProtocolError(_said("An answer that does not tell whether a task was made", answer), code=code))
     error, remedy = _refusal(code, text, no_credit)
     return Rejected(error(_said(_MEANING[error], answer), code=code), remedy, answer.response.retry_after)
@@ -160,7 +149,7 @@ def read_refused_status(answer: Answer) -> TaskStatus:
 NO_SUCH_TASK = "The provider knows no such task (it may belong to another provider or account, or be too old)"
 
 _MEANING: dict[type[ImagenError], str] = {
-    InvalidRequest: "The provider says that the request is wrong",
+    InvalidRequest: "The provider refused the request",
     AuthenticationError: "The provider refuses the key: check it",
     InsufficientCredits: "The account, or the key's own cap, has no credit left: top it up",
     AccountError: "The provider, or the edge before it, refuses this account or program",
@@ -184,10 +173,6 @@ _REFUSALS: dict[int, tuple[type[ImagenError], Remedy]] = {
     501: (GenerationFailed, Remedy.NEW_TASK),
     505: (ModelUnavailable, Remedy.CLOSE_MODEL),
 }
-
-
-def _is_refusal(code: int, text: str) -> bool:
-    return code in _REFUSALS or code in _OWN_FAULT
 
 
 def _refusal(code: int, text: str, no_credit: frozenset[int]) -> tuple[type[ImagenError], Remedy]:
