@@ -91,7 +91,9 @@ class Client:
     ) -> None:
         if len(accounts) != 1:
             known = ", ".join(PROVIDERS)
-            raise ConfigurationError(f'Name one account, such as Client("kie"); this version knows: {known}.')
+            raise ConfigurationError(
+                f'Name one account, such as Client("kie"): this version takes one, and knows {known}.'
+            )
         account = accounts[0] if isinstance(accounts[0], Account) else Account(accounts[0])
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
         account = msgspec.structs.replace(
