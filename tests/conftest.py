@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import pytest
 from imagen_async.testing import VirtualTimeLoop, imagen_sandbox
 
 __all__ = ["imagen_sandbox"]
+
+# A shell starts a command in the background with Ctrl-C ignored, and its children inherit that; the tests that press
+# Ctrl-C on a child need it back.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECORDED = Path(__file__).parent / "data" / "recorded"
 
