@@ -246,7 +246,7 @@ class Scheduler:
         dialect = self._dialects[job.account]
         left = max((job.expires_at or math.inf) - now(), 0.1)
         try:
-            response = await self._send(job.account, dialect.build_status(task_id), within=left if left < 60 else None)
+            response = await self._send(job.account, dialect.build_status(task_id), within=left)
             status = dialect.read_status(response)
         except ImagenError as error:
             return Unreadable(error)

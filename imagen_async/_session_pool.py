@@ -111,13 +111,14 @@ class SessionPool:
         Args:
             account: Whose session.
             request: What to send.
-            within: Seconds for the whole exchange, in place of the setting.
+            within: Seconds for the whole exchange, where that is less than the setting.
 
         Raises:
             TransportError: No answer came; `sent` is False when no byte left.
             ProtocolError: The answer is longer than `MAX_ANSWER` or breaks off.
         """
         endpoint = self._endpoints[account]
+        total = self._settings.timeout if within is None else min(within, self._settings.timeout)
         try:
             async with self._sessions[account].request(
                 request.method,
@@ -126,7 +127,7 @@ class SessionPool:
                 headers=_JSON_HEADERS if request.body is not None else None,
                 allow_redirects=False,
                 proxy=self._proxies[account],
-                timeout=self._timeout if within is None else _timeout(self._settings, within),
+                timeout=self._timeout if total == self._settings.timeout else _timeout(self._settings, total),
             ) as response:
                 body = await _read_bounded(response)
                 return _plain(response, _redacted(body, endpoint.api_key))

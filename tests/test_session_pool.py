@@ -131,6 +131,19 @@ async def test_a_slow_answer_ends_in_time_and_counts_as_sent() -> None:
     assert caught.value.sent
 
 
+async def test_more_time_than_the_setting_is_not_given() -> None:
+    """A job with a long deadline does not make its status call wait longer than any other."""
+
+    async def handler(request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async with served(handler) as url, pool_for(url, timeout=0.3) as pool:
+        async with asyncio.timeout(5):
+            with pytest.raises(TransportError, match="no answer in time"):
+                await pool.send("one", ASK, within=30)
+
+
 async def test_a_trickling_answer_ends_in_time() -> None:
     """A server that sends a byte now and then is bounded by the total time, not by the pauses."""
 
