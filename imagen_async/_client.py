@@ -202,7 +202,7 @@ class Client:
         if provider not in (None, self._name):
             raise ConfigurationError(f"This client has no account {provider!r}, only {self._name!r}.")
         request = ImageRequest(prompt="", key=task_id)
-        job = self._job(request, deadline, Model("", "", None))
+        job = self._job(request, deadline, model=Model("", "", None))
         single = self._begin(job.to(jobs.Running(task_id.strip(), since=now(), collected=True)))
         try:
             return await single.result()
@@ -274,24 +274,35 @@ class Client:
         account = self._account
         lane = Lane(self._name, account.limits, account.provider.schedule, self._settings.connections, _pause)
         if earlier is not None:
-            lane.succeed(earlier, now())
+            lane.take_over(earlier, now())
         return lane
 
-    def _job(self, request: ImageRequest, deadline: float, model: Model | None = None, **place: Any) -> jobs.Job:
-        """Make the job of a request, checked unless its model is given."""
+    def _job(
+        self,
+        request: ImageRequest,
+        deadline: float,
+        *,
+        model: Model | None = None,
+        owner: int | None = None,
+        index: int = 0,
+        retries: int = 0,
+        save_to: str | None = None,
+    ) -> jobs.Job:
+        """Make the job of a request, checked unless its model is given; without an owner it is its own."""
         scheduler = self._open()
         model = model or checked(request, self._account.provider)
         number = scheduler.new_id()
         return jobs.Job(
             id=number,
-            owner=place.pop("owner", number),
-            index=place.pop("index", 0),
+            owner=number if owner is None else owner,
+            index=index,
             key=request.key or stable_key(request),
             request=filled(request, model),
             account=self._name,
             model=model,
             deadline=_checked_deadline(deadline),
-            **place,
+            retries=retries,
+            save_to=save_to,
         )
 
     def _begin(self, job: jobs.Job) -> Single:

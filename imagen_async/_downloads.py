@@ -119,7 +119,7 @@ _save = _retrying(_fetch)
 
 
 class _Part:
-    """A file under its temporary name. Its methods touch the disk: call them in a worker thread."""
+    """A file under its temporary name. All but `discard` may wait for the disk: call them in a worker thread."""
 
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the tests share: the sandbox fixture, the two event loops, recorded answers."""
+"""What the tests share: the sandbox fixture, the event loop, recorded answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imagen_async.testing import VirtualTimeLoop, imagen_sandbox
+from imagen_async.testing import imagen_sandbox
 
 __all__ = ["imagen_sandbox"]
 
@@ -24,12 +24,6 @@ RECORDED = Path(__file__).parent / "data" / "recorded"
 def anyio_backend() -> str:
     """Async tests run on asyncio, in real time: they talk to real servers."""
     return "asyncio"
-
-
-@pytest.fixture
-def virtual_time() -> tuple[str, dict[str, Any]]:
-    """For a module of scheduling tests: `anyio_backend = virtual_time`."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import sys
 import aiohttp
 import pytest
 from PIL import Image
+from virtual_network import busiest_window
 
 from imagen_async import Client, Limits, Rate
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
-from imagen_async.sandbox._ledger import busiest_window
 from imagen_async.sandbox._painter import SIZES, _gradient, paint
 from imagen_async.testing import running_sandbox
 

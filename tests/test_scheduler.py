@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from virtual_network import Listener, Network, jobs_for, scheduler_over
+from virtual_network import Listener, Network, busiest_window, jobs_for, scheduler_over
 
 from imagen_async import (
     DeadlineExceeded,
@@ -23,7 +23,6 @@ from imagen_async import (
 from imagen_async._scheduler import Scheduler
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, Faults, Latency
-from imagen_async.sandbox._ledger import busiest_window
 from imagen_async.testing import VirtualTimeLoop
 
 KIE = PROVIDERS["kie"]

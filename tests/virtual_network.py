@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -111,6 +111,17 @@ class Listener:
         while len(self.results) < finished or len(self.accepted_jobs) < accepted:
             self._heard.clear()
             await self._heard.wait()
+
+
+def busiest_window(times: Iterable[float], per: float) -> int:
+    """The most arrivals that any window of `per` seconds held, both ends within it."""
+    ordered = sorted(times)
+    first = busiest = 0
+    for last, time in enumerate(ordered):
+        while time - ordered[first] >= per:
+            first += 1
+        busiest = max(busiest, last - first + 1)
+    return busiest
 
 
 async def save_nothing(result: Result, folder: str) -> tuple[ImageFile, ...]:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -233,18 +234,16 @@ def _sandbox(options: argparse.Namespace) -> int:
     )
 
     async def work() -> int:
-        try:
-            await sandbox.__aenter__()
-        except OSError as error:
-            raise ConfigurationError(f"Port {options.port} cannot be used: {error.strerror or error}.") from error
-        try:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(sandbox)
+            except OSError as error:
+                raise ConfigurationError(f"Port {options.port} cannot be used: {error.strerror or error}.") from error
+            stack.callback(lambda: print(json.dumps(sandbox.ledger.summary())))
             say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
             say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
             say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
             await asyncio.Event().wait()
-        finally:
-            await sandbox.__aexit__(None, None, None)
-            print(json.dumps(sandbox.ledger.summary()))
         return 0
 
     return _in_loop(work())

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import DeadlineExceeded, ImagenError, UnknownOutcome
+from ..errors import ImagenError, UnknownOutcome
 from .provider import Model
 from .values import ImageFile, ImageRequest
 from .wire import Broken, Created, Succeeded, TaskStatus
@@ -152,11 +152,6 @@ class Job(msgspec.Struct, frozen=True):
             case Failed(error=error):
                 return error.task_id
         return None
-
-    @property
-    def has_expired(self) -> bool:
-        """True when it was given up for its deadline."""
-        return isinstance(self.state, Failed) and isinstance(self.state.error, DeadlineExceeded)
 
     def to(self, state: State) -> Job:
         """The same job in another state."""

@@ -102,10 +102,10 @@ class Lane:
         self.status.spend(now)
         self._asking += 1
 
-    def succeed(self, earlier: Lane, now: float) -> None:
+    def take_over(self, earlier: Lane, now: float) -> None:
         """Take over the places that an earlier lane of this account has spent; its answers are not waited for."""
-        self.submit.succeed(earlier.submit, now)
-        self.status.succeed(earlier.status, now)
+        self.submit.take_over(earlier.submit, now)
+        self.status.take_over(earlier.status, now)
 
     def judge(self, event: Rejected, model: str) -> Rejected:
         """See a refusal in the light of what went well: 401 was seen for a good key that may not have this model."""

@@ -46,7 +46,7 @@ class Window:
         self._cut_at = -math.inf
         self._clean_since = -math.inf
 
-    def succeed(self, earlier: Window, now: float) -> None:
+    def take_over(self, earlier: Window, now: float) -> None:
         """Take over an earlier window's places and holds, on the same clock; what it had in flight ends now."""
         self.limit = earlier.limit
         self._free_at = deque((*earlier._free_at, *([now + self.rate.per] * earlier._in_flight)))

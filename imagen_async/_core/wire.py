@@ -190,7 +190,7 @@ def clean(text: str) -> str:
     return _CONTROL.sub(" ", text).strip()[:500]
 
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What a decoder raises for bytes that somebody else wrote."""
 
 _decode_json = msgspec.json.Decoder().decode
@@ -200,5 +200,5 @@ def decode_json(body: bytes | str) -> Any:
     """Decode JSON of any shape; raises ProtocolError for what is not JSON."""
     try:
         return _decode_json(body)
-    except UNREADABLE as error:
+    except NOT_JSON as error:
         raise ProtocolError(f"The answer is not JSON: {error}") from None

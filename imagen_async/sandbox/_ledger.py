@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
 
 import msgspec
 
@@ -81,14 +80,3 @@ class Ledger:
             "prompts_with_several_tasks": doubled,
             "key_leaks": self.key_leaks,
         }
-
-
-def busiest_window(times: Iterable[float], per: float) -> int:
-    """The most arrivals that any window of `per` seconds held, both ends within it."""
-    ordered = sorted(times)
-    first = busiest = 0
-    for last, time in enumerate(ordered):
-        while time - ordered[first] >= per:
-            first += 1
-        busiest = max(busiest, last - first + 1)
-    return busiest

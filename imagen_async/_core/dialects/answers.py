@@ -23,7 +23,7 @@ from ...errors import (
     TransportError,
 )
 from ..wire import (
-    UNREADABLE,
+    NOT_JSON,
     Accepted,
     Created,
     Denied,
@@ -34,6 +34,7 @@ from ..wire import (
     TaskStatus,
     Unreadable,
     clean,
+    decode_json,
 )
 
 SUCCEEDED = frozenset({"success", "succeeded", "successful", "completed", "complete", "done", "finished"})
@@ -97,7 +98,7 @@ def open_answer(response: HttpResponse) -> Answer:
     """Read the envelope: the body's code before the HTTP status, `msg` or `message` or `error.message`."""
     try:
         envelope = _decode_envelope(response.body)
-    except UNREADABLE:
+    except NOT_JSON:
         return Answer(response.status, clean(_excerpt(response.body)), False, b"", response)
     detail = envelope.error if isinstance(envelope.error, dict) else {"message": envelope.error}
     code = _number(envelope.code)
@@ -219,16 +220,16 @@ def _urls(value: Any, depth: int) -> Iterator[str]:
         yield from next((urls for urls in found if urls), [])
 
 
-def _loose_json(text: str) -> Any:
+def _loose_json(text: str | bytes) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return decode_json(text)
+    except ProtocolError:
         return None
 
 
 def read_balance(answer: Answer) -> float:
     """Read `data` of a credits answer: a number (a float was seen where an integer is documented)."""
-    balance = _loose_json(answer.data.decode("utf-8", "replace")) if answer.is_success else None
+    balance = _loose_json(answer.data) if answer.is_success else None
     amount = figure(balance)
     if amount is not None:
         return amount

@@ -11,7 +11,7 @@ from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..provider import Model
 from ..values import ImageRequest
 from ..wire import (
-    UNREADABLE,
+    NOT_JSON,
     Broken,
     Created,
     Denied,
@@ -74,7 +74,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
             return answers.read_refused_create(answer, self.no_credit)
         try:
             task = _decode_task(answer.data) or _Task()
-        except UNREADABLE:
+        except NOT_JSON:
             task = _Task()
         return answers.accepted(answer, task.taskId, task.recordId)
 
@@ -91,7 +91,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
             return answers.read_refused_status(answer)
         try:
             record = _decode_record(answer.data)
-        except UNREADABLE as error:
+        except NOT_JSON as error:
             return Unreadable(ProtocolError(f"The status answer has a wrong shape: {error}"))
         if record is None:
             return Denied(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
