@@ -1,11 +1,12 @@
 """Thousands of pictures out of the Imagen 4 APIs: an asyncio client and batch runner that never pays twice."""
 
 from ._accounts import Account
-from ._batch import Batch, Progress
+from ._batch import Batch
 from ._client import Client, Job
 from ._core.provider import Limits
 from ._core.rate_limit import Rate
 from ._core.values import ImageFile, ImageRequest, Result, raw_model
+from ._delivery import Progress
 from .errors import (
     AccountError,
     AuthenticationError,

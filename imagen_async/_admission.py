@@ -6,8 +6,10 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from ._core.job import Job
 from ._core.provider import Model, Provider, check
-from ._core.values import DEFAULT_MODEL, PARAMETERS, ImageRequest
+from ._core.record import Record, model_of
+from ._core.values import DEFAULT_MODEL, PARAMETERS, ImageRequest, stable_key
 from .errors import InvalidRequest
 from .providers import PROVIDERS, SANDBOX
 
@@ -22,6 +24,15 @@ class Parameters(TypedDict, total=False):
     seed: int | None
     key: str | None
     extra: dict[str, Any]
+
+
+class Terms(TypedDict):
+    """What the jobs of one batch have in common, as fields of Job."""
+
+    deadline: float
+    retries: int
+    resubmits: int
+    save_to: str | None
 
 
 def checked(request: ImageRequest, provider: Provider) -> Model:
@@ -56,6 +67,67 @@ def filled(request: ImageRequest, model: Model) -> ImageRequest:
     """The request as it is sent: the model named, its default aspect ratio written out."""
     aspect_ratio = request.aspect_ratio or model.aspect_ratio
     return msgspec.structs.replace(request, model=model.name, aspect_ratio=aspect_ratio)
+
+
+class Admission:
+    """Makes the jobs of one batch, on its terms.
+
+    Args:
+        provider: Whose account takes them.
+        defaults: The parameters for prompts, and for what a request leaves None.
+        terms: What their jobs have in common: `deadline`, `retries`, `resubmits`, `save_to`.
+    """
+
+    def __init__(self, provider: Provider, defaults: ImageRequest, terms: Terms) -> None:
+        self._provider = provider
+        self._defaults = defaults
+        self._terms = terms
+
+    @property
+    def save_to(self) -> str | None:
+        """The folder for the pictures, or None."""
+        return self._terms["save_to"]
+
+    def job(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job:
+        """Make a request's job, its key given or made from its content; raises InvalidRequest for one that fits not."""
+        request = with_defaults(item, self._defaults)
+        model = checked(request, self._provider)
+        given = item if isinstance(item, ImageRequest) else ImageRequest(item)
+        return Job(
+            id=number,
+            owner=owner,
+            index=index,
+            key=given.key or stable_key(given),
+            request=filled(request, model),
+            account=self._provider.name,
+            model=model,
+            **self._terms,
+        )
+
+    def serves(self, account: str) -> bool:
+        """True where an account of a journal is this one."""
+        return account == self._provider.name
+
+    def job_of(self, record: Record, owner: int, number: int) -> Job:
+        """Make a blank job for one of a journal, with its own model and account."""
+        model = model_of(record, self._provider.find(record.request.model or ""))
+        return Job(
+            id=number,
+            owner=owner,
+            index=record.position,
+            key=record.key,
+            request=record.request,
+            account=record.account,
+            model=model,
+            **self._terms,
+        )
+
+    def filled_for(self, account: str, item: str | ImageRequest) -> ImageRequest:
+        """The request as that account's provider would be sent it."""
+        request = with_defaults(item, self._defaults)
+        provider = PROVIDERS.get(account, self._provider)
+        model = provider.find(request.model or DEFAULT_MODEL)
+        return request if model is None else filled(request, model)
 
 
 def _unknown_parameter(parameters: Parameters) -> InvalidRequest:

@@ -3,97 +3,73 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Sized
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
-import msgspec
 
+from ._admission import Admission
 from ._core.job import Job, Left, Queued, Ready, Running, Submitting, Unsent
 from ._core.values import ImageRequest, Result
+from ._delivery import AsTheyFinish, InOrder, Progress, Tally
+from ._intake import END, Requests, check_keys, puller
 from ._scheduler import Scheduler, now
-from .errors import ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, UnknownOutcome
+from .errors import ConfigurationError, DownloadFailed, ImagenError, JournalError
 
-Requests = Iterable[str | ImageRequest] | AsyncIterable[str | ImageRequest]
+if TYPE_CHECKING:
+    from ._memory import Memory  # loads sqlite3, which only a batch with a journal needs
+
+OnExit = Literal["detach", "drain"]
+"""What leaving does with tasks that run: leaves them to the journal, or waits for them."""
 
 AHEAD = 1000
 """Results that may wait for the reader, beyond the tasks that may run, before no more requests are pulled."""
-
-_END = object()
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a batch is, at one moment.
-
-    Attributes:
-        total: Requests in the input, or None where it has no length.
-        pulled: Requests taken from the input so far.
-        queued: Of these, waiting to be sent.
-        submitting: Creates on the way.
-        running: Tasks at the provider.
-        saving: Finished tasks whose pictures are being fetched or wait for it.
-        done: Finished with their pictures.
-        failed: Finished without, the unknown ones included.
-        unknown: Creates whose answer was lost.
-        credits: Billed so far, as the results tell; those that tell nothing count 0.
-        elapsed: Seconds since the batch began.
-        rate: Requests finished per second of late.
-        eta: Seconds to the end at that rate, or None where it cannot be told.
-    """
-
-    total: int | None
-    pulled: int
-    queued: int
-    submitting: int
-    running: int
-    saving: int
-    done: int
-    failed: int
-    unknown: int
-    credits: float
-    elapsed: float
-    rate: float
-    eta: float | None
 
 
 class Batch:
     """One run over many requests: an async context manager, and inside it an async iterator of results.
 
     A bad request or a failed generation is a bad result and does not end the batch. An account that takes nothing
-    more does: the results so far come out, then its AccountError is raised; so does a folder that cannot be written.
-    Leaving the block stops: from that instant no create is sent.
+    more does: the results so far come out, then its AccountError is raised; so does a folder, or a journal, that
+    cannot be written. Leaving the block stops: from that instant no create is sent.
+
+    With a journal, results of earlier runs come out too, with `earlier` set, when their request is met in the input;
+    tasks that earlier runs left come out as they finish, also of requests that the input does not have any more.
 
     Attributes:
         leftover: After the block was left: results that nobody took, tasks that still run (`error` is a
-            DeadlineExceeded with their task id: collect them), and creates whose answer did not come in time.
+            DeadlineExceeded with their task id: collect them, or resume), and creates whose answer did not come.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         requests: Requests,
-        admit: Callable[[str | ImageRequest, int, int], Job],
+        admission: Admission,
         finish: Callable[[Job], Result],
         *,
         account: str,
         window: int,
-        ordered: bool,
+        ordered: bool = False,
+        memory: Memory | None = None,
+        on_exit: OnExit = "detach",
     ) -> None:
         self._scheduler = scheduler
         self._requests = requests
-        self._admit = admit
+        self._admission = admission
         self._finish = finish
         self._account = account
         self._window = window
+        self._memory = memory
+        self._on_exit = on_exit
         self._id = scheduler.new_id()
         self._total = len(requests) if isinstance(requests, Sized) else None
         self._feeding: anyio.CancelScope | None = None
         self._changed = asyncio.Event()
         self._space = asyncio.Event()
-        self._exit = _InOrder() if ordered else _AsTheyFinish()
-        self._tally = _Tally()
+        self._exit = InOrder() if ordered else AsTheyFinish()
+        self._tally = Tally()
         self._pulled = self._live = self._delivered = 0
         self._fed = self._stopped = False
         self._ending: BaseException | None = None
@@ -102,23 +78,26 @@ class Batch:
     async def __aenter__(self) -> Self:
         if self._feeding is not None:
             raise ConfigurationError("A batch is entered once; its requests would be paid for again. Make a new one.")
-        _check_keys(self._requests)
-        self._tally.began_at = now()
+        check_keys(self._requests)
         self._feeding = anyio.CancelScope()
         self._scheduler.enter(self._id, self)
+        self._tally.began_at = now()
+        try:
+            await self._recall()
+        except BaseException:
+            self._scheduler.exit(self._id)
+            raise
         self._scheduler.start(self._feed)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_feeding()
         try:
-            await self._scheduler.leave(self._id)
+            if self._on_exit == "drain":
+                await self._drain()
         finally:
-            self._exit.release()
-            self.leftover = tuple(self._exit.ready)
-            self._exit.ready.clear()
+            await self._leave()
 
     def __aiter__(self) -> Self:
         return self
@@ -139,13 +118,18 @@ class Batch:
         self._space.set()
         return ready.popleft()
 
+    def stop(self) -> None:
+        """Send no more creates. What runs still comes out, then the iteration ends; the rest was not sent."""
+        self._stop_feeding()
+        self._scheduler.withhold(self._id)
+
     @property
     def progress(self) -> Progress:
         """How far it is now. Costs a look at every live job."""
         states = [type(job.state) for job in self._scheduler.plan.jobs if job.owner == self._id]
         tally, time = self._tally, now()
         rate = tally.rate(time)
-        left = None if self._total is None else self._total - tally.done - tally.failed
+        left = None if self._total is None else max(0, self._total - tally.done - tally.failed)
         return Progress(
             total=self._total,
             pulled=self._pulled,
@@ -156,6 +140,7 @@ class Batch:
             done=tally.done,
             failed=tally.failed,
             unknown=tally.unknown,
+            earlier=tally.earlier,
             credits=tally.credits,
             elapsed=time - tally.began_at,
             rate=rate,
@@ -167,28 +152,37 @@ class Batch:
         if not self._fed:
             self._end_with(ConfigurationError("The client was left before this batch had sent all of its requests."))
 
-    def accepted(self, job: Job) -> None:
-        """Hear that a job has a task id; nothing follows from it here."""
+    async def remember(self, job: Job) -> None:
+        """Return once the journal would tell a later run of the job as it is. Called by the scheduler."""
+        if self._memory is not None:
+            await self._memory.remember(job)
+
+    def moved(self, job: Job) -> None:
+        """Hear that a job goes on in another state. Called by the scheduler."""
+        if self._memory is not None:
+            self._memory.note(job)
 
     def finished(self, job: Job) -> None:
         """Hear that a job ended. Called by the scheduler."""
+        if self._memory is not None:
+            self._memory.note(job)
         self._live -= 1
         match job.state:
             case Unsent(error=error):
                 self._end_with(error)
-            case Left(task_id=None):
+            case Left(was=Queued()):
                 pass
             case _:
-                self._put(self._finish(job))
+                self._put(self._finish(job), job.id)
         self._changed.set()
 
-    def _put(self, result: Result) -> None:
+    def _put(self, result: Result, ticket: int) -> None:
         self._tally.count(result, now())
         if isinstance(result.error, DownloadFailed) and result.error.local:
             # The next picture could not be written either, so those that wait to be sent are not paid for.
             self._end_with(result.error)
             self._scheduler.withhold(self._id)
-        self._exit.put(result)
+        self._exit.put(result, ticket)
         self._changed.set()
 
     def _end_with(self, error: BaseException) -> None:
@@ -201,13 +195,46 @@ class Batch:
         if self._feeding is not None:
             self._feeding.cancel()
 
+    async def _recall(self) -> None:
+        """Open the journal, count what earlier processes have sent of late, and take up the tasks that they left."""
+        if self._memory is None:
+            return
+        await self._memory.open()
+        try:
+            lane = self._scheduler.plan.lanes[self._account]
+            lane.remember(self._memory.spent(self._account, lane.limits.submit.per))
+            for job in self._memory.take_up(self._id, self._scheduler.new_id):
+                self._begin(job)
+        except BaseException:
+            await self._memory.close()
+            raise
+
+    async def _drain(self) -> None:
+        """Wait for what is on the way, runs or is saved; a second cancellation of the task ends the wait."""
+        self.stop()
+        with anyio.CancelScope(shield=True):
+            while self._live:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _leave(self) -> None:
+        self._stop_feeding()
+        try:
+            await self._scheduler.leave(self._id)
+        finally:
+            self._exit.release()
+            self.leftover = tuple(self._exit.ready)
+            self._exit.ready.clear()
+            if self._memory is not None:
+                await self._memory.close()
+
     async def _feed(self) -> None:
         """Pull the input, one request at a time, when the account and the reader have room for it."""
         assert self._feeding is not None
         try:
             with self._feeding:
-                pull = _puller(self._requests)
-                while await self._has_room() and (item := await pull()) is not _END and not self._stopped:
+                pull = puller(self._requests)
+                while await self._has_room() and (item := await pull()) is not END and not self._stopped:
                     self._take(item)
         except Exception as error:  # the user's iterable failed: what was sent is delivered first
             self._ending = self._ending or error
@@ -224,111 +251,27 @@ class Batch:
         return not self._stopped
 
     def _take(self, item: Any) -> None:
-        index = self._pulled
+        index, number = self._pulled, self._scheduler.new_id()
         self._pulled += 1
+        met: Job | Result | int
         try:
-            job = self._admit(item, index, self._id)
+            if self._memory is None:
+                met = self._admission.job(item, index, self._id, number)
+            else:
+                met = self._memory.meet(item, index, self._id, number)
+        except JournalError:
+            raise
         except ImagenError as error:
-            self._put(_refused(item, index, self._account, error))
-        else:
-            self._live += 1
-            self._scheduler.add(job)
+            met = _refused(item, index, self._account, error)
+        self._exit.expect(met if isinstance(met, int) else number)
+        if isinstance(met, Job):
+            self._begin(met)
+        elif isinstance(met, Result):
+            self._put(met, number)
 
-
-class _Tally:
-    """What came out of a batch so far."""
-
-    def __init__(self) -> None:
-        self.began_at = 0.0
-        self.done = self.failed = self.unknown = 0
-        self.credits = 0.0
-        self._times: deque[float] = deque(maxlen=512)
-
-    def count(self, result: Result, now: float) -> None:
-        """Add one result."""
-        self._times.append(now)
-        self.credits += result.credits or 0.0
-        self.done += result.ok
-        self.failed += not result.ok
-        self.unknown += isinstance(result.error, UnknownOutcome)
-
-    def rate(self, now: float) -> float:
-        """Results a second, over the last 512: recent enough to follow a change, long enough to be steady."""
-        since = self._times[0] if len(self._times) == self._times.maxlen else self.began_at
-        return len(self._times) / max(now - since, 1e-3)
-
-
-class _AsTheyFinish:
-    """Hands results out in the order of finishing."""
-
-    def __init__(self) -> None:
-        self.ready: deque[Result] = deque()
-
-    def put(self, result: Result) -> None:
-        """Take in a result."""
-        self.ready.append(result)
-
-    def release(self) -> None:
-        """Give up waiting for results that will not come any more."""
-
-
-class _InOrder(_AsTheyFinish):
-    """Hands results out in the order of the input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._early: dict[int, Result] = {}
-        self._next = 0
-
-    def put(self, result: Result) -> None:
-        """Take in a result, and let out what it held back."""
-        self._early[result.index] = result
-        while self._next in self._early:
-            self.ready.append(self._early.pop(self._next))
-            self._next += 1
-
-    def release(self) -> None:
-        """Give up waiting for results that will not come any more, so that those after them come out."""
-        self.ready.extend(self._early.pop(index) for index in sorted(self._early))
-
-
-def _puller(requests: Requests) -> Callable[[], Awaitable[object]]:
-    """Make one way to ask for the next item, `_END` for none, of both kinds of iterable."""
-    if isinstance(requests, AsyncIterable):
-        source = aiter(requests)
-
-        async def pull_async() -> object:
-            return await anext(source, _END)
-
-        return pull_async
-    iterator = iter(requests)
-
-    async def pull() -> object:
-        return next(iterator, _END)
-
-    return pull
-
-
-def _check_keys(requests: Requests) -> None:
-    """Refuse a list in which two requests have the same key. (A lazy input is not remembered: see `key`.)"""
-    if not isinstance(requests, Sequence):
-        return
-    seen: dict[str, int] = {}
-    for index, item in enumerate(requests):
-        key = item.key if isinstance(item, ImageRequest) else None
-        if key is not None and seen.setdefault(key, index) != index:
-            message = f"Requests {seen[key]} and {index} have the same key {key!r}; keys must differ."
-            raise InvalidRequest(message)
-
-
-def check_input(requests: object) -> None:
-    """Refuse what looks like an input and is none: one string would be sent letter by letter."""
-    if isinstance(requests, str | bytes | ImageRequest):
-        raise InvalidRequest(
-            "A batch takes an iterable of prompts; for one prompt use generate(…), or put it in a list."
-        )
-    if not isinstance(requests, Iterable | AsyncIterable):
-        raise InvalidRequest(f"A batch takes an iterable of prompts, not {type(requests).__name__}.")
+    def _begin(self, job: Job) -> None:
+        self._live += 1
+        self._scheduler.add(job)
 
 
 def _refused(item: object, index: int, account: str, error: ImagenError) -> Result:

@@ -9,27 +9,36 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
 
 import backoff
 import msgspec
 
 from ._accounts import SANDBOX_KEY, Account, OpenAccount, open_account
-from ._admission import Parameters, checked, filled, overridden, with_defaults
-from ._batch import AHEAD, Batch, Requests, check_input
+from ._admission import Admission, Parameters, Terms, checked, filled, overridden
+from ._batch import AHEAD, Batch, OnExit
 from ._core import job as jobs
 from ._core.lane import Lane
+from ._core.outcomes import result_of
 from ._core.plan import Plan
 from ._core.provider import Limits, Model
-from ._core.transitions import result_of
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
-from ._downloads import prepare_folder, save_all
+from ._downloads import save_all
+from ._folders import prepare_folder
+from ._intake import Requests, check_input
 from ._plain_group import PlainGroup
 from ._scheduler import Scheduler, now
 from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
 from ._single import Single
 from .errors import ConfigurationError, ImagenError, InvalidRequest
 from .providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from ._journal import Journal
+    from ._memory import Memory
+
+OnUnknown = Literal["hold", "resubmit"]
+"""What follows when the answer to a create was lost."""
 
 SAVING_AT_ONCE = 8
 """Pictures fetched at once; a 2 MB picture costs as much as 35 API calls."""
@@ -226,43 +235,67 @@ class Client:
         self,
         requests: Requests,
         *,
+        journal: str | PurePath | Journal | None = None,
         save_to: str | PurePath | None = None,
         ordered: bool = False,
         retries: int = 0,
+        retry_failed: bool = False,
+        on_unknown: OnUnknown = "hold",
+        on_exit: OnExit = "detach",
         deadline: float = 900,
         **parameters: Unpack[Parameters],
     ) -> Batch:
         """Make many pictures: `async with client.batch(prompts) as results:`, then `async for result in results:`.
 
+        With a journal, the same call picks up after any end of an earlier one, kill -9 and power loss included: what
+        is done is not repeated, tasks that still ran are collected, pictures not yet saved are fetched, and what never
+        went out is sent. Requests are known by their key, so that the order of the input does not matter.
+
         Args:
             requests: Any iterable or async iterable of prompts and ImageRequests; pulled only as fast as it can send.
+            journal: The SQLite file that remembers every job, made if missing; one process may use it at a time.
             save_to: A folder for the pictures, made if missing.
             ordered: Hand results out in the order of the input, not as they finish.
             retries: New tasks that each request may cost when its generation fails at the provider.
-            deadline: Seconds for each request, from when it first goes out.
+            retry_failed: Make new tasks, which are paid for, of requests that failed in an earlier run.
+            on_unknown: `hold` a create whose answer was lost, or `resubmit` it, once a run, which may pay for it twice.
+            on_exit: `detach` from tasks that run when the block is left, or `drain`: wait for them first.
+            deadline: Seconds for each request, from when it first goes out in this run.
             parameters: As in `ImageRequest`, for prompts and for what a request leaves None.
 
         Raises:
             InvalidRequest: The defaults fit no model, or the input is no iterable; nothing was sent.
             ConfigurationError: `save_to` cannot be written; nothing was sent.
+            JournalError: On entering: the journal cannot be used, or another process has it; nothing was sent.
         """
         check_input(requests)
         if parameters.get("key") is not None:
             raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
         if not isinstance(retries, int) or retries < 0:
             raise InvalidRequest(f"retries={retries!r}: allowed is a whole number of at least 0.")
+        for name, word, allowed in (
+            ("on_unknown", on_unknown, get_args(OnUnknown)),
+            ("on_exit", on_exit, get_args(OnExit)),
+        ):
+            if word not in allowed:
+                raise ConfigurationError(f"{name}={word!r}: allowed is {' or '.join(map(repr, allowed))}.")
         defaults = overridden("-", parameters)
         checked(defaults, self._account.provider)
         folder = None if save_to is None else prepare_folder(save_to)
-        _checked_deadline(deadline)
-
-        def admit(item: str | ImageRequest, index: int, owner: int) -> jobs.Job:
-            request = with_defaults(item, defaults)
-            return self._job(request, deadline, owner=owner, index=index, retries=retries, save_to=folder)
-
-        scheduler = self._open()
-        window = self._account.limits.running + AHEAD
-        return Batch(scheduler, requests, admit, self._result, account=self._name, window=window, ordered=ordered)
+        resubmit = on_unknown == "resubmit"
+        terms = Terms(deadline=_checked_deadline(deadline), retries=retries, resubmits=int(resubmit), save_to=folder)
+        admission = Admission(self._account.provider, defaults, terms)
+        return Batch(
+            self._open(),
+            requests,
+            admission,
+            self._result,
+            account=self._name,
+            window=self._account.limits.running + AHEAD,
+            ordered=ordered,
+            memory=None if journal is None else _memory(journal, admission, retry_failed, resubmit),
+            on_exit=on_exit,
+        )
 
     def _open(self) -> Scheduler:
         if self._scheduler is None:
@@ -283,26 +316,19 @@ class Client:
         deadline: float,
         *,
         model: Model | None = None,
-        owner: int | None = None,
-        index: int = 0,
-        retries: int = 0,
-        save_to: str | None = None,
     ) -> jobs.Job:
-        """Make the job of a request, checked unless its model is given; without an owner it is its own."""
-        scheduler = self._open()
+        """Make the job of a single request, which is its own owner, checked unless its model is given."""
+        number = self._open().new_id()
         model = model or checked(request, self._account.provider)
-        number = scheduler.new_id()
         return jobs.Job(
             id=number,
-            owner=number if owner is None else owner,
-            index=index,
+            owner=number,
+            index=0,
             key=request.key or stable_key(request),
             request=filled(request, model),
             account=self._name,
             model=model,
             deadline=_checked_deadline(deadline),
-            retries=retries,
-            save_to=save_to,
         )
 
     def _begin(self, job: jobs.Job) -> Single:
@@ -323,6 +349,13 @@ class Client:
             return await save_all(files, result, folder)
 
 
+def _memory(journal: str | PurePath | Journal, admission: Admission, retry_failed: bool, resubmit: bool) -> Memory:
+    from ._memory import Memory  # only here: it loads sqlite3, which only a batch with a journal needs
+
+    wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit}
+    return Memory(journal, admission, again=frozenset(state for state, is_wanted in wanted.items() if is_wanted))
+
+
 @asynccontextmanager
 async def _own_sandbox(limits: Limits) -> AsyncIterator[Endpoint]:
     """Serve the sandbox from inside this process for as long as the client is open."""
@@ -338,9 +371,9 @@ def _checked_deadline(deadline: float) -> float:
     return float(deadline)
 
 
-def _pause(setbacks: int) -> float:
-    """Seconds to pause after so many setbacks in a row: 1, 2, 4 … 60, of which half is chance."""
-    delays = backoff.expo(base=2, factor=1, max_value=60)
+def _pause(setbacks: int, longest: float) -> float:
+    """Seconds to pause after so many setbacks in a row: 1, 2, 4 … longest, of which half is chance."""
+    delays = backoff.expo(base=2, factor=1, max_value=longest)
     next(delays)
-    longest = next(itertools.islice(delays, min(setbacks, 10), None))
-    return float(longest / 2 + backoff.full_jitter(longest / 2))
+    pause = next(itertools.islice(delays, min(setbacks, 20), None))
+    return float(pause / 2 + backoff.full_jitter(pause / 2))

@@ -10,7 +10,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections.abc import Awaitable, Callable
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import aiohttp
 import anyio
@@ -18,14 +18,20 @@ import anyio.to_thread
 import backoff
 
 from ._core.values import ImageFile, Result
+from ._folders import PART_PREFIX, PART_SUFFIX, cannot_write, sync_folder
 from ._session_pool import FileSession
-from .errors import ConfigurationError, DownloadFailed, ImagenError, TransportError
+from .errors import DownloadFailed, ImagenError, TransportError
 
 MAX_PICTURE = 64 << 20
 """Bytes of one picture; Imagen 4's are 1 to 3 MB."""
 
 TRIES = 5
 """Of 44 pictures of one user, 8 failed once, after billing; the delays are 0 to 1, 2, 4 and 8 seconds."""
+
+TRIES_NOT_THERE = 2
+"""Of a file that its host says it does not have; then its link is taken for dead, and new ones are asked for."""
+
+_NOT_THERE = frozenset({401, 403, 404, 410})
 
 # The mask can only be read by setting it, which other threads would see: read once, at import.
 _UMASK = os.umask(0o022)
@@ -71,18 +77,6 @@ async def save_all(session: FileSession, result: Result, folder: str) -> tuple[I
     return tuple(files)
 
 
-def prepare_folder(folder: str | PurePath) -> str:
-    """Make sure that a folder exists and can be written to, before anything is paid for; raises ConfigurationError."""
-    path = str(folder)
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path, prefix=".imagen-", suffix=".part"):
-            pass
-    except OSError as error:
-        raise ConfigurationError(_cannot_write(path, error)) from error
-    return path
-
-
 async def _fetch(session: FileSession, url: str, folder: str, name: str) -> ImageFile:
     """Fetch one picture once."""
     part = await anyio.to_thread.run_sync(_Part, folder)
@@ -95,14 +89,16 @@ async def _fetch(session: FileSession, url: str, folder: str, name: str) -> Imag
         part.discard()
 
 
-def _retrying(fetch: Callable[..., Awaitable[ImageFile]]) -> Callable[..., Awaitable[ImageFile]]:
+def _retrying(
+    fetch: Callable[..., Awaitable[ImageFile]], *errors: type[Exception], tries: int
+) -> Callable[..., Awaitable[ImageFile]]:
     with warnings.catch_warnings():
         # backoff 2.2.1 asks asyncio whether the function is a coroutine, which Python 3.14 warns about.
         warnings.simplefilter("ignore", DeprecationWarning)
         decorate = backoff.on_exception(
             backoff.expo,
-            (TransportError, _NotAPicture),
-            max_tries=TRIES,
+            errors,
+            max_tries=tries,
             max_value=8,
             jitter=backoff.full_jitter,
             logger=None,
@@ -115,7 +111,13 @@ class _NotAPicture(DownloadFailed):
     """What came is no picture: often a proxy's passing error page."""
 
 
-_save = _retrying(_fetch)
+class _NotThere(DownloadFailed):
+    """The host of the file says that it does not have it. Once was seen to pass; again, its link has died."""
+
+    gone = True
+
+
+_save = _retrying(_retrying(_fetch, _NotThere, tries=TRIES_NOT_THERE), TransportError, _NotAPicture, tries=TRIES)
 
 
 class _Part:
@@ -123,7 +125,7 @@ class _Part:
 
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
-        handle, self._path = tempfile.mkstemp(dir=folder, prefix=".imagen-", suffix=".part")
+        handle, self._path = tempfile.mkstemp(dir=folder, prefix=PART_PREFIX, suffix=PART_SUFFIX)
         self._file = os.fdopen(handle, "wb")
         self._folder = folder
         self._sha256 = hashlib.sha256()
@@ -148,6 +150,7 @@ class _Part:
         # mkstemp's file is private; a saved picture has the mode that any new file has here.
         os.chmod(self._path, 0o666 & ~_UMASK)
         path = _claim(Path(self._folder), name, ending, self._path, self._sha256.hexdigest())
+        sync_folder(self._folder)
         return ImageFile(str(path), self._sha256.hexdigest(), self.size, media_type, url)
 
     def discard(self) -> None:
@@ -158,6 +161,8 @@ class _Part:
 
 
 def _check_head(response: aiohttp.ClientResponse) -> None:
+    if response.status in _NOT_THERE:
+        raise _NotThere(f"the file's server answered HTTP {response.status}", code=response.status)
     if response.status != 200:
         raise TransportError(f"the file's server answered HTTP {response.status}")
     if (response.content_length or 0) > MAX_PICTURE:
@@ -215,13 +220,11 @@ def _sha256_of(path: Path) -> str:
 
 def _failure(error: ImagenError | OSError, url: str, folder: str) -> DownloadFailed:
     if isinstance(error, OSError):
-        failure = DownloadFailed(f"The picture is made and paid for. {_cannot_write(folder, error)} Its URL: {url}")
+        failure = DownloadFailed(f"The picture is made and paid for. {cannot_write(folder, error)} Its URL: {url}")
         failure.local = True
         return failure
     why = f"{error.message} ({url})"
     message = f"The picture is made and paid for, but could not be fetched: {why}. Fetch it soon: links die."
-    return DownloadFailed(message, code=error.code)
-
-
-def _cannot_write(folder: str, error: OSError) -> str:
-    return f"Nothing can be written to {folder}: {error.strerror or error}. Free the disk or choose another folder."
+    failure = DownloadFailed(message, code=error.code)
+    failure.gone = isinstance(error, _NotThere)
+    return failure

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
-from ._core.job import Event, Job, NotSaved, Ready, Running, Saved, Submitting
+from ._core.job import Done, Event, Final, Job, Links, NotSaved, Ready, Running, Saved, Submitting, Withheld
+from ._core.outcomes import result_of
 from ._core.plan import Plan
-from ._core.transitions import result_of
 from ._core.values import ImageFile, Result
 from ._core.wire import (
     Accepted,
@@ -24,16 +25,17 @@ from ._core.wire import (
     Lost,
     NotSent,
     Pending,
+    Succeeded,
     TaskStatus,
     Unreadable,
     clean,
 )
 from ._plain_group import PlainGroup
-from .errors import ConfigurationError, DownloadFailed, ImagenError, ProtocolError, TransportError
+from .errors import ConfigurationError, DownloadFailed, ImagenError, JournalError, ProtocolError, TransportError
 
 logger = logging.getLogger("imagen_async")
 
-GRACE = 2.0
+GRACE = 1.5
 """Seconds that leaving waits for the answers of creates that are on the way: their task ids are worth it."""
 
 SAVE_AT_LEAST = 60.0
@@ -54,8 +56,11 @@ class Owner(Protocol):
     def closing(self) -> None:
         """The client is being left: no more jobs are taken in."""
 
-    def accepted(self, job: Job) -> None:
-        """The job has a task id now."""
+    async def remember(self, job: Job) -> None:
+        """Return once the job, as it is, would be known after a crash; raises JournalError when it would not."""
+
+    def moved(self, job: Job) -> None:
+        """The job is in another state and goes on; with `Running` it has a task id."""
 
     def finished(self, job: Job) -> None:
         """The job ended."""
@@ -143,7 +148,8 @@ class Scheduler:
 
     def withhold(self, owner_id: int) -> None:
         """Send none of an owner's jobs that wait to be sent; those on the way and those that run go on."""
-        self._plan.leave(owner_id, queued_only=True)
+        self._plan.withhold(owner_id)
+        self._deliver()
         self._changed.set()
 
     async def leave(self, *owner_ids: int) -> None:
@@ -198,23 +204,37 @@ class Scheduler:
     async def _exchange(self, job: Job) -> None:
         """Let one job talk, and settle what came of it."""
         try:
-            event: Event = await self._talk(job)
+            event = await self._prepared(job) or await self._talk(job)
         except Exception as error:  # a bug of ours; no job may be lost and no create repeated for it
             logger.exception("unexpected error while job %s talked", job.key)
             event = _after_bug(job, ProtocolError(f"Unexpected {type(error).__name__}: {error}"))
         settled = self._plan.settle(job, event, now())
-        if isinstance(event, Accepted):
-            self._announce(settled or job, event.task_id)
+        owner = self._owners.get(job.owner)
+        if settled is not None and owner is not None and not isinstance(settled.state, Final):
+            owner.moved(settled)
+        elif isinstance(event, Accepted) and (settled is None or owner is None):
+            name = clean(event.task_id)
+            logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
         self._deliver()
         self._settled.set()
         self._changed.set()
 
-    def _announce(self, job: Job, task_id: str) -> None:
+    async def _prepared(self, job: Job) -> Event | None:
+        """Have the owner remember the job before it talks; returns what it came to instead, if it may not.
+
+        A task that exists is asked about and fetched also when that cannot be remembered: it is paid for.
+        """
         owner = self._owners.get(job.owner)
-        if owner is not None and job.task_id is not None:
-            owner.accepted(job)
-        else:
-            logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, clean(task_id))
+        unsent = isinstance(job.state, Submitting)
+        try:
+            if owner is not None:
+                # Shielded like the create itself: whether that goes is decided below, not by whoever cancels.
+                with anyio.CancelScope(shield=unsent):
+                    await owner.remember(job)
+        except JournalError as error:
+            if unsent:
+                return Withheld(error)
+        return Withheld() if unsent and not self._plan.may_send(job) else None
 
     async def _talk(self, job: Job) -> Event:
         match job.state:
@@ -256,15 +276,31 @@ class Scheduler:
 
     async def _fetch(self, job: Job, state: Ready) -> Saved | NotSaved:
         assert job.save_to is not None
-        result = result_of(job.to(state.done()))
         left = (job.expires_at or math.inf) - now()
         try:
             with anyio.fail_after(max(left, SAVE_AT_LEAST)):
+                outcome = state.outcome
+                if state.links is Links.RENEWED:
+                    outcome = await self._renewed(job.account, outcome)
+                result = result_of(job.to(Done(state.task_id, outcome)))
                 return Saved(await self._save(result, job.save_to))
         except ImagenError as error:
             return NotSaved(error, error.files if isinstance(error, DownloadFailed) else ())
         except TimeoutError:
             return NotSaved(DownloadFailed("The picture could not be fetched in time; its URL is on the result."))
+
+    async def _renewed(self, account: str, outcome: Succeeded) -> Succeeded:
+        """Ask for new links to the pictures; raises DownloadFailed where the provider gives none."""
+        dialect = self._dialects[account]
+        urls = []
+        for url in outcome.urls:
+            request = dialect.build_renewal(url)
+            if request is None:
+                gone = DownloadFailed(f"The provider gives no new link for {url}.")
+                gone.gone = True
+                raise gone
+            urls.append(dialect.read_renewal(await self._send(account, request)))
+        return msgspec.structs.replace(outcome, urls=tuple(urls))
 
     def _warn_of_state(self, account: str, word: str) -> None:
         if (account, word) not in self._odd_states:

@@ -61,10 +61,14 @@ class Single:
         """Hear that the client is being left. Called by the scheduler."""
         self._is_dropped = True
 
-    def accepted(self, job: Job) -> None:
-        """Hear that the job has a task id. Called by the scheduler."""
+    async def remember(self, job: Job) -> None:
+        """Nothing: a job of its own is not journalled. Called by the scheduler."""
+
+    def moved(self, job: Job) -> None:
+        """Hear that the job goes on in another state. Called by the scheduler."""
         self.job = job
-        self._moved.set()
+        if job.task_id is not None:
+            self._moved.set()
 
     def finished(self, job: Job) -> None:
         """Hear that the job ended. Called by the scheduler."""

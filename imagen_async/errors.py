@@ -157,12 +157,14 @@ class DownloadFailed(ImagenError):
 
     Attributes:
         local: True when this machine's disk or folder is the reason, so that the next picture would fail too.
+        gone: True when the host of the files does not have it (any more): links die.
         files: Pictures of the same request that were saved before it failed.
     """
 
     local = False
+    gone = False
     files: tuple[Any, ...] = ()
 
 
 class JournalError(ImagenError):
-    """The journal of a batch cannot be read or written."""
+    """The journal of a batch cannot be read or written; what it could not note was not sent."""

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from servers import served
 
 from imagen_async import ConfigurationError, DownloadFailed, ImageRequest, Result
-from imagen_async._downloads import MAX_PICTURE, TRIES, file_stem, prepare_folder, save_all
+from imagen_async._downloads import MAX_PICTURE, TRIES, file_stem, save_all
+from imagen_async._folders import prepare_folder
 from imagen_async._session_pool import FileSession, SessionSettings
 from imagen_async.sandbox._painter import paint
 

@@ -11,9 +11,9 @@ import anyio
 
 from imagen_async._core.job import Job
 from imagen_async._core.lane import Lane
+from imagen_async._core.outcomes import result_of
 from imagen_async._core.plan import Plan
 from imagen_async._core.provider import Limits, Provider
-from imagen_async._core.transitions import result_of
 from imagen_async._core.values import ImageFile, ImageRequest, Result
 from imagen_async._core.wire import HttpRequest, HttpResponse
 from imagen_async._plain_group import PlainGroup
@@ -95,10 +95,14 @@ class Listener:
     def closing(self) -> None:
         """Nothing to do: it waits for what it hears."""
 
-    def accepted(self, job: Job) -> None:
-        """Note that a job has its task id."""
-        self.accepted_jobs.append(job)
-        self._heard.set()
+    async def remember(self, job: Job) -> None:
+        """Nothing: it has no journal."""
+
+    def moved(self, job: Job) -> None:
+        """Note when a job has its task id."""
+        if job.task_id is not None:
+            self.accepted_jobs.append(job)
+            self._heard.set()
 
     def finished(self, job: Job) -> None:
         """Note that a job ended."""
@@ -133,7 +137,7 @@ async def save_nothing(result: Result, folder: str) -> tuple[ImageFile, ...]:
 async def scheduler_over(network: Network) -> AsyncIterator[Scheduler]:
     """A scheduler with one account whose server is that network."""
     name, provider = network.provider.name, network.provider
-    lane = Lane(name, network.limits, provider.schedule, 64, lambda setbacks: 2.0**setbacks)
+    lane = Lane(name, network.limits, provider.schedule, 64, lambda setbacks, longest: min(2.0**setbacks, longest))
     group = PlainGroup()
     async with group:
         scheduler = Scheduler(group, Plan([lane], 8), {name: provider.dialect}, network, save_nothing)

@@ -10,7 +10,7 @@ import anyio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .._batch import Progress as Snapshot
+from .._delivery import Progress as Snapshot
 
 REFRESH = 0.25
 """Seconds between two looks at a live bar."""

@@ -20,7 +20,7 @@ from .._admission import checked, with_defaults
 from .._client import Client
 from .._core.provider import Provider
 from .._core.values import Result
-from .._downloads import prepare_folder
+from .._folders import prepare_folder
 from ..errors import (
     AuthenticationError,
     ConfigurationError,

@@ -1,15 +1,18 @@
 """One job: its states as types, and the events that move it. What moves where is decided in `transitions`.
 
     Queued ──taken──> Submitting ──accepted──> Running ──succeeded──> Ready ──saved──> Done
-      ^                 │  │  │                  │                      │
-      └── not sent, ────┘  │  └─ lost ─> Unknown └─ broken, denied,     └─ not saved ─> Failed
-          429, 455         └─ refused ─> Failed      expired ─> Failed
+      ^                 │  │  │                  │  ^                   │ │
+      └── not sent, ────┘  │  └─ lost ─> Unknown │  └── its links died ─┘ └─ not saved ─> Failed
+          429, 455         └─ refused ─> Failed  └─ broken, denied, expired ─> Failed
 
-A create is sent again only from Queued, and only these lead back there: not sent, 429, 455, and a failed generation
-where the caller asked for `retries`. Unsent and Left end a job that nobody will send or wait for any more.
+A create is sent again only from Queued, and only these lead back there: not sent, 429, 455, a failed generation where
+the caller asked for `retries`, and once a lost answer where the caller asked for that. Unsent and Left end a job that
+nobody will send or wait for any more.
 """
 
 from __future__ import annotations
+
+import enum
 
 import msgspec
 
@@ -20,13 +23,23 @@ from .wire import Broken, Created, Succeeded, TaskStatus
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """Waits for its turn. `error`: why it was not taken the last time, or None."""
+    """Waits for its turn. `error`: why it was not taken the last time, or None; UnknownOutcome: it is held still."""
 
     error: ImagenError | None = None
 
 
-class Submitting(msgspec.Struct, frozen=True, gc=False):
-    """Its create is on the way: from here on a task may exist."""
+class Submitting(msgspec.Struct, frozen=True):
+    """Its create is on the way: from here on a task may exist. `held`: what an earlier create of it came to."""
+
+    held: UnknownOutcome | None = None
+
+
+class Links(enum.Enum):
+    """How the links of a finished task were come by: each is the next try when those before it died."""
+
+    FIRST = "by the answer that it had finished"
+    ASKED_AGAIN = "by asking for its status again"
+    RENEWED = "by asking for new ones, where the provider has a call for that"
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -38,6 +51,7 @@ class Running(msgspec.Struct, frozen=True):
         denied_at: Loop time since which the provider denies it, or None while it does not.
         collected: True when an earlier process created it, so that a denial is final at once.
         trouble: Why the last question about it was not answered, or None when it was.
+        finished: What it had come to, for one whose links died, so that it is asked about again.
     """
 
     task_id: str
@@ -45,13 +59,15 @@ class Running(msgspec.Struct, frozen=True):
     denied_at: float | None = None
     collected: bool = False
     trouble: ImagenError | None = None
+    finished: Succeeded | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
-    """Its pictures are at the provider, and are to be fetched."""
+    """Its pictures are at the provider, and are to be fetched; with RENEWED links, once they are asked for."""
 
     task_id: str
     outcome: Succeeded
+    links: Links = Links.FIRST
 
     def done(self, files: tuple[ImageFile, ...] = ()) -> Done:
         """The end that it comes to with these files."""
@@ -75,7 +91,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """Its create's answer was lost: the task may exist and may be billed. It is never sent again."""
+    """Its create's answer was lost: the task may exist and may be billed. It is held."""
 
     error: UnknownOutcome
 
@@ -86,14 +102,20 @@ class Unsent(msgspec.Struct, frozen=True):
     error: ImagenError
 
 
-class Left(msgspec.Struct, frozen=True, gc=False):
-    """The caller left. `task_id` is its running, paid task, or None when nothing was sent."""
+class Left(msgspec.Struct, frozen=True):
+    """The caller left while it was so: queued, with no task, or with a task that is paid for."""
 
-    task_id: str | None
+    was: Queued | Running | Ready
 
 
 State = Queued | Submitting | Running | Ready | Done | Failed | Unknown | Unsent | Left
 Final = Done | Failed | Unknown | Unsent | Left
+
+
+class Withheld(msgspec.Struct, frozen=True):
+    """Its create was not sent after all: the intent could not be noted (`error`), or the caller left (None)."""
+
+    error: ImagenError | None = None
 
 
 class Saved(msgspec.Struct, frozen=True, gc=False):
@@ -109,7 +131,7 @@ class NotSaved(msgspec.Struct, frozen=True):
     files: tuple[ImageFile, ...] = ()
 
 
-Event = Created | TaskStatus | Saved | NotSaved
+Event = Created | Withheld | TaskStatus | Saved | NotSaved
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -124,9 +146,13 @@ class Job(msgspec.Struct, frozen=True):
         account: Whose turn it takes.
         model: The record that the request was checked against.
         deadline: Seconds that it may take from when it first goes out (or from `expires_at`'s own start).
-        retries: New tasks that may still be asked for after a failed generation.
+        retries: New tasks that may be asked for after failed generations, in all.
+        resubmits: Times that it may still be sent again after a lost answer.
         save_to: Folder for its pictures, or None to leave them at their URLs.
         expires_at: Loop time at which it is given up, or None until it first goes out.
+        attempts: Creates that were sent.
+        retried: New tasks that were asked for after a failed generation.
+        lost: Creates whose answer was lost: each may have made a task.
         state: Where it stands.
     """
 
@@ -139,16 +165,22 @@ class Job(msgspec.Struct, frozen=True):
     model: Model
     deadline: float
     retries: int = 0
+    resubmits: int = 0
     save_to: str | None = None
     expires_at: float | None = None
+    attempts: int = 0
+    retried: int = 0
+    lost: int = 0
     state: State = Queued()
 
     @property
     def task_id(self) -> str | None:
         """The provider's task, or None when none is known to exist."""
         match self.state:
-            case Running() | Ready() | Done() | Left():
+            case Running() | Ready() | Done():
                 return self.state.task_id
+            case Left(was=Running() | Ready() as was):
+                return was.task_id
             case Failed(error=error):
                 return error.task_id
         return None

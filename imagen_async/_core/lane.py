@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import AuthenticationError, ImagenError, ModelUnavailable, TransportError
 from .agenda import Agenda
+from .job import Withheld
 from .poll_schedule import PollSchedule
 from .provider import Limits
 from .rate_limit import Window
@@ -16,6 +17,7 @@ from .wire import (
     Broken,
     Created,
     Denied,
+    Lost,
     NotSent,
     Pending,
     Rejected,
@@ -27,6 +29,15 @@ from .wire import (
 
 FIRST_CONTACT_TRIES = 5
 """Failed connections after which an account that never answered is taken for wrongly set up, not for down."""
+
+LOST_IN_A_ROW = 3
+"""Lost answers after which creates go one at a time: an outage must not make a long list of unknown outcomes."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two creates to a server that cannot be reached: such a try costs nothing."""
+
+LONGEST_PAUSE_AFTER_LOST = 900.0
+"""Seconds between two creates while their answers are lost: each of them may be billed."""
 
 VOLLEY = 0.5
 """Seconds within which status calls that fail to connect count as one try: they meet the same trouble."""
@@ -46,7 +57,7 @@ class Lane:
     """
 
     def __init__(
-        self, name: str, limits: Limits, schedule: PollSchedule, connections: int, delay: Callable[[int], float]
+        self, name: str, limits: Limits, schedule: PollSchedule, connections: int, delay: Callable[[int, float], float]
     ) -> None:
         self.name = name
         self.limits = limits
@@ -65,6 +76,7 @@ class Lane:
         self._asking = 0
         self._delay = delay
         self._setbacks = 0
+        self._lost = 0
         self._unreached = 0
         self._unreached_at = -math.inf
         self._paused_until = -math.inf
@@ -102,6 +114,10 @@ class Lane:
         self.status.spend(now)
         self._asking += 1
 
+    def remember(self, free_at: Iterable[float]) -> None:
+        """Count the creates that another process sent with this account: each holds a place until its time."""
+        self.submit.remember(free_at)
+
     def take_over(self, earlier: Lane, now: float) -> None:
         """Take over the places that an earlier lane of this account has spent; its answers are not waited for."""
         self.submit.take_over(earlier.submit, now)
@@ -124,7 +140,7 @@ class Lane:
             self._unreached_at = now
         return Denied(_unreachable(event.error)) if self._unreached >= FIRST_CONTACT_TRIES else event
 
-    def settle_submit(self, event: Created, model: str, now: float) -> None:
+    def settle_submit(self, event: Created | Withheld, model: str, now: float) -> None:
         """Learn from what became of a create."""
         if isinstance(event, Rejected) and event.remedy is Remedy.HOLD:
             self.submit.refused(now, event.retry_after)
@@ -134,13 +150,18 @@ class Lane:
         match event:
             case Accepted():
                 self.good_models.add(model)
-                self._setbacks = 0
+                self._setbacks = self._lost = 0
+            case Lost():
+                self._lost += 1
+                if self._lost >= LOST_IN_A_ROW:
+                    self._set_back(now, longest=LONGEST_PAUSE_AFTER_LOST)
             case NotSent(error=error):
                 self._set_back(now)
                 if not self.has_answered and self._setbacks >= FIRST_CONTACT_TRIES:
                     self.stopped = _unreachable(error)
             case Rejected(remedy=Remedy.PAUSE):
-                self._set_back(now, event.retry_after)
+                self._lost = 0
+                self._set_back(now, retry_after=event.retry_after)
             case Rejected():
                 self._refused(event, model)
 
@@ -153,16 +174,16 @@ class Lane:
             self.status.refused(now, event.retry_after)
 
     def _refused(self, event: Rejected, model: str) -> None:
-        self._setbacks = 0
+        self._setbacks = self._lost = 0
         if event.remedy is Remedy.CLOSE_MODEL:
             self.closed_models[model] = event.error
         elif event.remedy is Remedy.STOP:
             self.stopped = event.error
 
-    def _set_back(self, now: float, retry_after: float | None = None) -> None:
+    def _set_back(self, now: float, *, retry_after: float | None = None, longest: float = LONGEST_PAUSE) -> None:
         """Pause, longer each time, and send one at a time until one is answered. Failures of one volley count once."""
         if now >= self._paused_until:
-            self._paused_until = now + self._delay(self._setbacks)
+            self._paused_until = now + self._delay(self._setbacks, longest)
             self._setbacks += 1
         self._paused_until = max(self._paused_until, now + (retry_after or 0.0))
 

@@ -6,7 +6,9 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from ..errors import ImagenError, ProtocolError
+import msgspec
+
+from ..errors import ProtocolError
 from . import transitions
 from .agenda import Agenda
 from .job import (
@@ -22,9 +24,9 @@ from .job import (
     State,
     Submitting,
     Unknown,
-    Unsent,
 )
 from .lane import Lane
+from .outcomes import unknown_outcome
 from .wire import Broken, Denied, Pending, Rejected, Succeeded, Unreadable
 
 
@@ -43,6 +45,7 @@ class Plan:
         self.finished: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
         self._leaving: set[int] = set()
+        self._withheld: set[int] = set()
         self._expiries = Agenda()
         self._to_save: deque[int] = deque()
         self._saving = 0
@@ -57,7 +60,7 @@ class Plan:
         return self._jobs.values()
 
     def add(self, job: Job, now: float) -> None:
-        """Take in a queued job, or a running one that is to be collected."""
+        """Take in a queued job, a running one that is to be collected, or a finished one that is to be saved."""
         self._place(job, now, ask_at=now, at_front=False)
 
     def take(self, now: float) -> list[Job]:
@@ -81,6 +84,10 @@ class Plan:
             times += (lane.submit_at(now), lane.ask_at(now))
         return min(times)
 
+    def may_send(self, job: Job) -> bool:
+        """Say whether a create that was handed out may still go: not when its caller left meanwhile."""
+        return job.id in self._jobs and job.id not in self._leaving and job.owner not in self._withheld
+
     def settle(self, job: Job, event: Event, now: float) -> Job | None:
         """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
         event = self._judge(job, event, now)
@@ -93,14 +100,16 @@ class Plan:
         self._place(moved, now, ask_at=self._next_ask(moved, now), at_front=True)
         return moved
 
-    def leave(self, owner: int, *, queued_only: bool = False) -> None:
-        """Stop sending, and unless `queued_only` asking, for an owner's jobs.
+    def withhold(self, owner: int) -> None:
+        """Send no more creates for an owner; what is on the way, runs or is saved goes on."""
+        self._withheld.add(owner)
+        for job in self._jobs_of(owner):
+            if isinstance(job.state, Queued):
+                self._drop(job, transitions.left(job))
 
-        One whose create is on the way is kept until it is settled.
-        """
-        for job in [job for job in self._jobs.values() if job.owner == owner]:
-            if queued_only and not isinstance(job.state, Queued):
-                continue
+    def leave(self, owner: int) -> None:
+        """Stop sending and asking for an owner's jobs. One whose create is on the way is kept until it is settled."""
+        for job in self._jobs_of(owner):
             if isinstance(job.state, Submitting):
                 self._leaving.add(job.id)
             else:
@@ -108,9 +117,13 @@ class Plan:
 
     def abandon(self, owner: int) -> None:
         """Give up the answers that `leave` kept waiting for: those creates are unknown."""
-        for job in [job for job in self._jobs.values() if job.owner == owner]:
-            lost = transitions.unknown_outcome(job, ProtocolError("the program left before the answer came"))
-            self._drop(job, Unknown(lost))
+        self._withheld.discard(owner)
+        for job in self._jobs_of(owner):
+            job = msgspec.structs.replace(job, lost=job.lost + 1)
+            self._drop(job, Unknown(unknown_outcome(job, ProtocolError("the program left before the answer came"))))
+
+    def _jobs_of(self, owner: int) -> list[Job]:
+        return [job for job in self._jobs.values() if job.owner == owner]
 
     def _send(self, lane: Lane, now: float) -> Job:
         job = transitions.start(self._jobs[lane.queue.popleft()], now)
@@ -167,7 +180,7 @@ class Plan:
             self._expiries.set(job.id, job.expires_at)
 
     def _enqueue(self, lane: Lane, job: Job, at_front: bool) -> None:
-        refusal = _refusal(lane, job)
+        refusal = transitions.left(job) if job.owner in self._withheld else _refusal(lane, job)
         if refusal is not None:
             self._finish(job.to(refusal))
         elif at_front:
@@ -185,7 +198,7 @@ class Plan:
 
     def _expire(self, now: float) -> None:
         while (job_id := self._expiries.pop_due(now)) is not None:
-            self._drop(self._jobs[job_id], transitions.expire(self._jobs[job_id], now).state)
+            self._drop(self._jobs[job_id], transitions.expire(self._jobs[job_id]).state)
 
     def _drop(self, job: Job, state: State) -> None:
         """End a job that is not talking, or that nobody waits for any more."""
@@ -222,10 +235,9 @@ def _occupies(job: Job) -> bool:
     return isinstance(job.state, Submitting | Running)
 
 
-def _refusal(lane: Lane, job: Job) -> Failed | Unsent | None:
+def _refusal(lane: Lane, job: Job) -> State | None:
     """How a queued job ends when its account will not take it, or None when it will."""
-    error: ImagenError | None = lane.stopped
-    if error is not None:
-        return Unsent(error.about(provider=lane.name))
+    if lane.stopped is not None:
+        return transitions.unsent(job, lane.stopped)
     error = lane.closed_models.get(job.model.name)
     return Failed(error.about(provider=lane.name)) if error is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
@@ -52,6 +53,10 @@ class Window:
         self._free_at = deque((*earlier._free_at, *([now + self.rate.per] * earlier._in_flight)))
         self._held_until, self._cut_at = earlier._held_until, earlier._cut_at
         self._clean_since = earlier._clean_since
+
+    def remember(self, free_at: Iterable[float]) -> None:
+        """Take the places that an earlier process has spent; each is free again at its time, on this clock."""
+        self._free_at = deque(sorted((*self._free_at, *free_at)))
 
     def ready_at(self, now: float) -> float:
         """When the next request may go: `now` or earlier for at once, infinity while only an answer can tell."""

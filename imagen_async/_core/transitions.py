@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import DeadlineExceeded, GenerationFailed, ImagenError, UnknownOutcome
+from ..errors import DownloadFailed, GenerationFailed, ImagenError, UnknownOutcome
 from .job import (
     Done,
     Event,
     Failed,
-    Final,
     Job,
     Left,
+    Links,
     NotSaved,
     Queued,
     Ready,
@@ -21,8 +21,10 @@ from .job import (
     Submitting,
     Unknown,
     Unsent,
+    Withheld,
 )
-from .values import Result
+from .outcomes import expired, unknown_outcome
+from .values import ImageFile
 from .wire import (
     Accepted,
     Broken,
@@ -38,6 +40,8 @@ from .wire import (
     Unreadable,
 )
 
+replace = msgspec.structs.replace
+
 PATIENCE = 30.0
 """Seconds for which "no such task" and "not allowed" are taken for transient (seen just after creation)."""
 
@@ -45,147 +49,137 @@ PATIENCE = 30.0
 def start(job: Job, now: float) -> Job:
     """Send a queued job out: its deadline runs from the first time."""
     expires_at = now + job.deadline if job.expires_at is None else job.expires_at
-    return msgspec.structs.replace(job, state=Submitting(), expires_at=expires_at)
+    return replace(job, state=Submitting(held(job)), expires_at=expires_at, attempts=job.attempts + 1)
 
 
 def advance(job: Job, event: Event, now: float) -> Job:
     """Say what an event makes of a job that was talking. Pure; an event that does not fit its state is a bug."""
     match job.state, event:
         case Submitting(), Accepted() | Rejected() | NotSent() | Lost():
-            return _after_create(job, event, now)
+            return _after_create(job, job.state, event, now)
+        case Submitting(), Withheld(error=error):
+            waiting = replace(job, attempts=job.attempts - 1, state=Queued(job.state.held))
+            return waiting.to(left(waiting) if error is None else unsent(waiting, error))
         case Running(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
             return _after_status(job, job.state, event, now)
         case Ready(), Saved(files=files):
             return job.to(job.state.done(files))
-        case Ready(task_id=task_id, outcome=outcome), NotSaved(error=error, files=files):
-            return job.to(Failed(error.about(provider=job.account, task_id=task_id), outcome, files))
+        case Ready(), NotSaved(error=error, files=files):
+            return _not_saved(job, job.state, error, files, now)
     raise AssertionError(f"{type(event).__name__} cannot happen to a job that is {type(job.state).__name__}")
 
 
-def _after_create(job: Job, event: Created, now: float) -> Job:
+def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Job:
     match event:
         case Accepted(task_id=task_id):
             return job.to(Running(task_id, since=now))
         case Lost(error=error):
-            return job.to(Unknown(unknown_outcome(job, error)))
+            return _lost(job, error)
         case NotSent(error=error) | Rejected(error=error, remedy=Remedy.HOLD | Remedy.PAUSE):
-            error.about(provider=job.account)
-            return expire(job, now) if _is_due(job, now) else job.to(Queued(error))
+            queued = job.to(Queued(state.held or error.about(provider=job.account)))
+            return expire(queued) if _is_due(job, now) else queued
         case Rejected(error=error, remedy=Remedy.STOP):
-            return job.to(Unsent(error.about(provider=job.account)))
+            return job.to(unsent(job, error))
         case Rejected(error=error, remedy=remedy):
             return _failed(job, error, None, may_retry=remedy is Remedy.NEW_TASK)
+
+
+def _lost(job: Job, error: ImagenError) -> Job:
+    """Hold it, or send it again once where the caller asked for that."""
+    job = replace(job, lost=job.lost + 1)
+    unknown = unknown_outcome(job, error)
+    if job.resubmits > 0:
+        return replace(job, resubmits=job.resubmits - 1, state=Queued(unknown))
+    return job.to(Unknown(unknown))
 
 
 def _after_status(job: Job, state: Running, event: TaskStatus, now: float) -> Job:
     match event:
         case Succeeded():
-            ready = Ready(state.task_id, event)
-            return job.to(ready if job.save_to is not None else Done(state.task_id, event))
+            links = Links.FIRST if state.finished is None else Links.ASKED_AGAIN
+            done = Done(state.task_id, event)
+            return job.to(done if job.save_to is None else Ready(state.task_id, event, links))
         case Broken(error=error):
-            return _failed(job, error.about(task_id=state.task_id), event, may_retry=not state.collected)
+            failed = _failed(job, error.about(task_id=state.task_id), event, may_retry=not state.collected)
+            return failed if state.finished is None else _renewing(job, state.task_id, state.finished)
         case Denied(error=error):
             return _denied(job, state, error, now)
         case Unreadable(error=error):
-            return _asked(job, msgspec.structs.replace(state, trouble=error), now)
+            return _asked(job, replace(state, trouble=error), now)
         case Pending():
             answered = state.denied_at is None and state.trouble is None
-            return _asked(job, state if answered else Running(state.task_id, state.since, None, state.collected), now)
+            return _asked(job, state if answered else replace(state, denied_at=None, trouble=None), now)
 
 
 def _asked(job: Job, state: Running, now: float) -> Job:
     """A task that is not finished: to be asked about again, unless its time is over."""
     job = job if state is job.state else job.to(state)
-    return expire(job, now) if _is_due(job, now) else job
+    return expire(job) if _is_due(job, now) else job
 
 
 def _denied(job: Job, state: Running, error: ImagenError, now: float) -> Job:
     since = now if state.denied_at is None else state.denied_at
-    if state.collected or now - since >= PATIENCE:
-        return job.to(Failed(error.about(provider=job.account, task_id=state.task_id)))
-    return _asked(job, msgspec.structs.replace(state, denied_at=since, trouble=error), now)
+    if not state.collected and now - since < PATIENCE:
+        return _asked(job, replace(state, denied_at=since, trouble=error), now)
+    if state.finished is not None:
+        return _renewing(job, state.task_id, state.finished)
+    return job.to(Failed(error.about(provider=job.account, task_id=state.task_id)))
 
 
 def _failed(job: Job, error: ImagenError, outcome: Broken | None, *, may_retry: bool) -> Job:
     error.about(provider=job.account)
-    if may_retry and job.retries > 0 and isinstance(error, GenerationFailed) and error.code != "no_urls":
-        return msgspec.structs.replace(job, retries=job.retries - 1, state=Queued(error))
+    if may_retry and job.retried < job.retries and isinstance(error, GenerationFailed) and error.code != "no_urls":
+        return replace(job, retried=job.retried + 1, state=Queued(error))
     return job.to(Failed(error, outcome))
+
+
+def _not_saved(job: Job, state: Ready, error: ImagenError, files: tuple[ImageFile, ...], now: float) -> Job:
+    """A picture that is not where it was: ask for its links again, then for new ones; then it is gone."""
+    if isinstance(error, DownloadFailed) and error.gone:
+        if state.links is Links.FIRST:
+            until = now + PATIENCE if job.expires_at is None else max(job.expires_at, now + PATIENCE)
+            asking = Running(state.task_id, since=now, finished=state.outcome)
+            return replace(job, expires_at=until, state=asking)
+        if state.links is Links.ASKED_AGAIN:
+            return _renewing(job, state.task_id, state.outcome)
+        error.message = f"The picture is gone at the provider, and was paid for: its links are dead. {error.message}"
+    return job.to(Failed(error.about(provider=job.account, task_id=state.task_id), state.outcome, files))
+
+
+def _renewing(job: Job, task_id: str, outcome: Succeeded) -> Job:
+    return job.to(Ready(task_id, outcome, Links.RENEWED))
 
 
 def _is_due(job: Job, now: float) -> bool:
     return job.expires_at is not None and now >= job.expires_at
 
 
-def expire(job: Job, now: float) -> Job:
+def expire(job: Job) -> Job:
     """Give a queued or running job up: its time is over."""
-    trouble = None
-    if isinstance(job.state, Queued | Running):
-        trouble = job.state.error if isinstance(job.state, Queued) else job.state.trouble
-    error = DeadlineExceeded(_expiry_message(job, trouble), provider=job.account, task_id=job.task_id)
-    error.__cause__ = trouble
-    return job.to(Failed(error))
-
-
-def _expiry_message(job: Job, trouble: ImagenError | None) -> str:
-    why = f" ({trouble.message})" if trouble is not None else ""
-    if job.task_id is not None:
-        return f"Not finished within {job.deadline:g} s{why}. The task may still finish and is paid for: collect it"
-    if isinstance(trouble, GenerationFailed):
-        return f"The task failed{why}, and no new one was accepted within {job.deadline:g} s: ask again"
-    return f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
+    finished = job.state.finished if isinstance(job.state, Running) else None
+    unknown = held(job)
+    return job.to(Failed(expired(job), finished) if unknown is None else Unknown(unknown))
 
 
 def left(job: Job) -> State:
     """How a job ends that nobody waits for; one that waits for a retry has failed already."""
-    if isinstance(job.state, Queued) and isinstance(job.state.error, GenerationFailed):
-        return Failed(job.state.error)
-    return Left(job.task_id)
-
-
-def unknown_outcome(job: Job, error: ImagenError) -> UnknownOutcome:
-    """Say what is known of a create whose answer was lost."""
-    price = job.model.price(job.request)
-    cost = "an unknown price" if price is None else f"up to {price:g} credits"
-    message = f"The create was sent and its answer was lost ({error.message}). It may have made a task and cost {cost}"
-    unknown = UnknownOutcome(f"{message}; it is not sent again", credits=price, provider=job.account, code=error.code)
-    unknown.__cause__ = error
-    return unknown
-
-
-def result_of(job: Job) -> Result:
-    """Make the result of a job that ended; the shell adds what can save it."""
     state = job.state
-    assert isinstance(state, Final)
-    outcome = state.outcome if isinstance(state, Done | Failed) else None
-    succeeded = outcome if isinstance(outcome, Succeeded) else None
-    credits = outcome.credits if outcome is not None else None
-    if credits is None and succeeded is not None:
-        credits = job.model.price(job.request)
-    return Result(
-        key=job.key,
-        index=job.index,
-        request=job.request,
-        provider=job.account,
-        model=job.model.name,
-        urls=succeeded.urls if succeeded else (),
-        files=state.files if isinstance(state, Done | Failed) else (),
-        error=_error_of(job),
-        task_id=job.task_id,
-        credits=credits,
-        latency=succeeded.latency if succeeded else None,
-        raw=outcome.raw if outcome is not None else b"",
-    )
+    assert isinstance(state, Queued | Running | Ready)
+    if isinstance(state, Queued) and isinstance(state.error, GenerationFailed):
+        return Failed(state.error)
+    unknown = held(job)
+    return Left(state) if unknown is None else Unknown(unknown)
 
 
-def _error_of(job: Job) -> ImagenError | None:
+def unsent(job: Job, error: ImagenError) -> State:
+    """How a job ends that its account will not take: nothing happened, unless an earlier create of it was lost."""
+    unknown = held(job)
+    return Unsent(error.about(provider=job.account)) if unknown is None else Unknown(unknown)
+
+
+def held(job: Job) -> UnknownOutcome | None:
+    """What a job stays held with that is to be sent once more after a lost answer, until that is accepted."""
     match job.state:
-        case Failed(error=error) | Unsent(error=error):
-            return error
-        case Unknown(error=unknown):
+        case Queued(error=UnknownOutcome() as unknown) | Submitting(held=UnknownOutcome() as unknown):
             return unknown
-        case Left(task_id=task_id):
-            paid = "while the task ran, which is paid for: collect it"
-            message = f"Left {paid if task_id else 'before it was sent; nothing was billed'}"
-            return DeadlineExceeded(message, provider=job.account, task_id=task_id)
     return None

@@ -56,7 +56,12 @@ def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
     """Make the key of a request that has none: 16 hex digits of its content, then `-2` for its second occurrence."""
     content = [request.prompt, request.model, *(getattr(request, name) for name in PARAMETERS), request.extra]
     digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).hexdigest()
-    return digest if occurrence == 1 else f"{digest}-{occurrence}"
+    return numbered(digest, occurrence)
+
+
+def numbered(key: str, occurrence: int) -> str:
+    """Tell requests of one content apart: the first has its key as it is."""
+    return key if occurrence == 1 else f"{key}-{occurrence}"
 
 
 def raw_model(name: str) -> str:
@@ -110,7 +115,9 @@ class Result(msgspec.Struct, frozen=True, eq=False):
         task_id: The provider's task, or None when none is known to exist.
         credits: What the provider says it billed; where it says nothing, a finished picture's price; None: unknown.
         latency: Seconds that the provider took, by its own clock (completeTime − createTime); None: it does not tell.
-        raw: The provider's last answer about the task, undecoded, for what this library does not read.
+        raw: The provider's last answer about the task, undecoded, for what this library does not read; empty where
+            an earlier run got it, for the journal does not keep it.
+        earlier: True when an earlier run of the same journal came to this end, and nothing was done for it now.
     """
 
     key: str
@@ -125,6 +132,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
     credits: float | None = None
     latency: float | None = None
     raw: bytes = b""
+    earlier: bool = False
     _saver: Saver | None = None
 
     @property

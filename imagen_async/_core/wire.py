@@ -175,6 +175,12 @@ class Dialect(Protocol):
     def read_status(self, response: HttpResponse) -> TaskStatus:
         """Say how a task stands."""
 
+    def build_renewal(self, url: str) -> HttpRequest | None:
+        """Write the question for a new link to a picture whose link died, or None where the API has none; free."""
+
+    def read_renewal(self, response: HttpResponse) -> str:
+        """Read the new link; raises DownloadFailed, `gone` where the provider does not have the picture any more."""
+
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""
 

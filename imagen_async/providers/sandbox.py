@@ -12,7 +12,7 @@ SANDBOX = Provider(
     name="sandbox",
     title="the sandbox",
     base_url=None,
-    dialect=JobsDialect(credits_path="/api/v1/chat/credit"),
+    dialect=JobsDialect(credits_path="/api/v1/chat/credit", renewal_path="/api/v1/common/download-url"),
     models=KIE.models,
     limits=Limits(submit=Rate(50, per=1), status=Rate(200, per=1), running=200),
     # Its tasks take about a second.

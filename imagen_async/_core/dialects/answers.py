@@ -13,6 +13,7 @@ from ...errors import (
     AccountError,
     AuthenticationError,
     ConfigurationError,
+    DownloadFailed,
     GenerationFailed,
     ImagenError,
     InsufficientCredits,
@@ -236,6 +237,16 @@ def read_balance(answer: Answer) -> float:
     if answer.code in (401, 403):
         raise AuthenticationError(_said(_MEANING[AuthenticationError], answer), code=answer.code)
     raise ProtocolError(_said("The answer holds no balance", answer), code=answer.code)
+
+
+def read_renewal(answer: Answer) -> str:
+    """Read `data` of a new link's answer: the link, which lives 20 minutes. 422, "url is wrong", is a picture gone."""
+    urls = find_urls(_loose_json(answer.data)) if answer.is_success else ()
+    if urls:
+        return urls[0]
+    failure = DownloadFailed(_said("The provider gave no new link", answer), code=answer.code)
+    failure.gone = answer.is_success or answer.code in (400, 404, 410, 422)
+    raise failure
 
 
 def figure(value: object) -> float | None:

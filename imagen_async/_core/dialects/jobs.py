@@ -56,10 +56,12 @@ class JobsDialect(msgspec.Struct, frozen=True):
     Attributes:
         no_credit: Codes that mean: no credit left.
         credits_path: Where the balance is asked for, or None where there is no such question.
+        renewal_path: Where a new link is asked for, or None where there is no such question.
     """
 
     no_credit: frozenset[int] = frozenset({402})
     credits_path: str | None = None
+    renewal_path: str | None = None
     takes_raw_models: bool = True
 
     def build_create(self, request: ImageRequest, model: Model) -> HttpRequest:
@@ -96,6 +98,14 @@ class JobsDialect(msgspec.Struct, frozen=True):
         if record is None:
             return Denied(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
         return _read_record(record, response.body)
+
+    def build_renewal(self, url: str) -> HttpRequest | None:
+        """Write the question for a new link to a picture whose link died, or None where the API has none; free."""
+        return None if self.renewal_path is None else HttpRequest("POST", self.renewal_path, _encode({"url": url}))
+
+    def read_renewal(self, response: HttpResponse) -> str:
+        """Read the new link; raises DownloadFailed, `gone` where the provider does not have the picture any more."""
+        return answers.read_renewal(answers.open_answer(response))
 
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""

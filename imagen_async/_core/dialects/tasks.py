@@ -74,6 +74,14 @@ class TasksDialect(msgspec.Struct, frozen=True):
             return Broken(_reason(task, answer), answers.figure(task.get("credits")), response.body)
         return Pending(clean(str(word)), state in answers.WAITING)
 
+    def build_renewal(self, url: str) -> HttpRequest | None:
+        """None: the API gives no new links."""
+        return None
+
+    def read_renewal(self, response: HttpResponse) -> str:
+        """Read the new link; never needed, since no such question is written."""
+        return answers.read_renewal(answers.open_answer(response))
+
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""
         return None

@@ -1,0 +1,90 @@
+"""How a job's end reads: the errors that only the whole job can word, and the result that the user gets."""
+
+from __future__ import annotations
+
+from ..errors import DeadlineExceeded, GenerationFailed, ImagenError, UnknownOutcome
+from .job import Done, Failed, Final, Job, Left, Queued, Running, Unknown, Unsent
+from .values import Result
+from .wire import Broken, Succeeded
+
+
+def trouble_of(job: Job) -> ImagenError | None:
+    """Why a queued or running job has not come further, or None."""
+    match job.state:
+        case Queued(error=error) | Running(trouble=error):
+            return error
+    return None
+
+
+def expired(job: Job) -> DeadlineExceeded:
+    """Say that a job's time is over, and what became of its money."""
+    trouble = trouble_of(job)
+    why = f" ({trouble.message})" if trouble is not None else ""
+    if job.task_id is not None:
+        message = f"Not finished within {job.deadline:g} s{why}. The task may still finish and is paid for: collect it"
+    elif isinstance(trouble, GenerationFailed):
+        message = f"The task failed{why}, and no new one was accepted within {job.deadline:g} s: ask again"
+    else:
+        message = f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
+    error = DeadlineExceeded(message, provider=job.account, task_id=job.task_id)
+    error.__cause__ = trouble
+    return error
+
+
+def unknown_outcome(job: Job, error: ImagenError) -> UnknownOutcome:
+    """Say what is known of a create whose answer was lost."""
+    unknown = lost_create(f"its answer was lost ({error.message})", job.model.price(job.request), max(1, job.lost))
+    unknown.about(provider=job.account)
+    unknown.code = error.code
+    unknown.__cause__ = error
+    return unknown
+
+
+def lost_create(what: str, price: float | None, times: int) -> UnknownOutcome:
+    """Word it: `price` is that of one task, `times` the creates that may have made one each."""
+    at_risk = None if price is None else price * times
+    cost = "an unknown price" if at_risk is None else f"up to {at_risk:g} credits"
+    message = f"The create was sent and {what}. It may have made a task and cost {cost}; it is not sent again"
+    return UnknownOutcome(message, credits=at_risk)
+
+
+def result_of(job: Job) -> Result:
+    """Make the result of a job that ended; the shell adds what can save it."""
+    state = job.state
+    assert isinstance(state, Final)
+    outcome = state.outcome if isinstance(state, Done | Failed) else None
+    succeeded = outcome if isinstance(outcome, Succeeded) else None
+    return Result(
+        key=job.key,
+        index=job.index,
+        request=job.request,
+        provider=job.account,
+        model=job.model.name,
+        urls=succeeded.urls if succeeded else (),
+        files=state.files if isinstance(state, Done | Failed) else (),
+        error=_error_of(job),
+        task_id=job.task_id,
+        credits=billed(job, outcome),
+        latency=succeeded.latency if succeeded else None,
+        raw=outcome.raw if outcome is not None else b"",
+    )
+
+
+def billed(job: Job, outcome: Succeeded | Broken | None) -> float | None:
+    """What the provider says it billed; where it says nothing, a finished picture's price; None: unknown."""
+    if isinstance(outcome, Succeeded) and outcome.credits is None:
+        return job.model.price(job.request)
+    return None if outcome is None else outcome.credits
+
+
+def _error_of(job: Job) -> ImagenError | None:
+    match job.state:
+        case Failed(error=error) | Unsent(error=error):
+            return error
+        case Unknown(error=unknown):
+            return unknown
+        case Left():
+            paid = "while the task ran, which is paid for: collect it"
+            message = f"Left {paid if job.task_id else 'before it was sent; nothing was billed'}"
+            return DeadlineExceeded(message, provider=job.account, task_id=job.task_id)
+    return None

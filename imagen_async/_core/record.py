@@ -1,0 +1,270 @@
+"""What a journal remembers of a job, and what a later run makes of it. Knows rows as values, no file and no clock."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .. import errors
+from ..errors import (
+    AccountError,
+    DeadlineExceeded,
+    DownloadFailed,
+    GenerationFailed,
+    ImagenError,
+    ProtocolError,
+    TransportError,
+    UnknownOutcome,
+)
+from .job import Done, Failed, Job, Left, Queued, Ready, Running, State, Submitting, Unknown, Unsent
+from .outcomes import billed, lost_create
+from .provider import Model
+from .values import PARAMETERS, ImageFile, ImageRequest, Result
+from .wire import Broken, Succeeded
+
+RecordState = Literal["queued", "submitting", "running", "ready", "done", "failed", "unknown"]
+
+
+_CONTENT = ("prompt", "model", *PARAMETERS, "extra")
+
+
+class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error of the tree: the name of its class, its message, the provider's code."""
+
+    type: str
+    message: str
+    code: int | str | None = None
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One job of a batch as its journal has it. Times are Unix seconds; None: not known, or not come to yet.
+
+    Attributes:
+        key: The request's key.
+        position: Its place in the input that first had it, from 0.
+        state: `queued`: nothing exists at the provider. `submitting`: a create is, or was, on the way. `running`: the
+            task exists. `ready`: its pictures are to be fetched. `done`, `failed`. `unknown`: held.
+        account: Who has it, or had it last.
+        request: As it was sent, defaults filled in.
+        task_id: The provider's task.
+        urls: Where the pictures are, or were.
+        files: The pictures on disk.
+        error: Why it failed, or what went wrong last.
+        credits: Billed for it.
+        price: Credits that one task of it costs when it succeeds; None: unknown.
+        latency: Seconds that the provider took.
+        attempts: Creates that were sent.
+        retried: New tasks that were asked for after a failed generation.
+        lost: Creates whose answer was lost: each may have made a task, and cost `price`.
+        sent_at: When the last create was about to be sent.
+        accepted_at: When its answer came.
+        ended_at: When it was done, failed or was held.
+    """
+
+    key: str
+    position: int
+    state: RecordState
+    account: str
+    request: ImageRequest
+    task_id: str | None = None
+    urls: tuple[str, ...] = ()
+    files: tuple[ImageFile, ...] = ()
+    error: ErrorRecord | None = None
+    credits: float | None = None
+    price: float | None = None
+    latency: float | None = None
+    attempts: int = 0
+    retried: int = 0
+    lost: int = 0
+    sent_at: float | None = None
+    accepted_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def at_risk(self) -> float | None:
+        """Credits that its lost creates may have cost; None: unknown."""
+        return None if self.price is None else self.price * self.lost
+
+
+def record_of(job: Job, now: float, epoch: float) -> Record | None:
+    """Say what there is to remember of a job as it is now; None where nothing of it is new.
+
+    Args:
+        job: The job.
+        now: Loop time.
+        epoch: The Unix time at which the loop's clock stood at 0.
+    """
+    state: State = job.state.was if isinstance(job.state, Left) else job.state
+    match state:
+        case Queued(error=UnknownOutcome() as unknown):
+            return _record(job, "unknown", unknown, ended_at=epoch + now)
+        case Queued(error=error):
+            return _record(job, "queued", error) if job.attempts else None
+        case Submitting():
+            return _record(job, "submitting", sent_at=epoch + now)
+        case Running(finished=None):
+            return _record(job, "running", task_id=state.task_id, accepted_at=epoch + state.since)
+        case Ready(task_id=task_id, outcome=outcome):
+            return _record(job, "ready", task_id=task_id, outcome=outcome)
+        case Done(task_id=task_id, outcome=outcome, files=files):
+            return _record(job, "done", task_id=task_id, outcome=outcome, files=files, ended_at=epoch + now)
+        case Failed():
+            return _record_of_failed(job, state, epoch + now)
+        case Unknown(error=unknown):
+            return _record(job, "unknown", unknown, ended_at=epoch + now)
+        case Unsent(error=error):
+            return _record(job, "queued", error)
+    return None  # its links died and it is asked about again: what is known stays `ready`
+
+
+def _record_of_failed(job: Job, state: Failed, at: float) -> Record:
+    """A failed job is remembered by what is true at the provider: a task that may still finish is still running."""
+    error, outcome = state.error, state.outcome
+    if isinstance(outcome, Succeeded):
+        is_gone = isinstance(error, DownloadFailed) and error.gone
+        how: RecordState = "failed" if is_gone else "ready"
+        return _record(job, how, error, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
+    if outcome is None and isinstance(error, DeadlineExceeded | AccountError | TransportError | ProtocolError):
+        if job.task_id is not None:
+            return _record(job, "running", error, task_id=job.task_id)
+        if isinstance(error, DeadlineExceeded) and not isinstance(error.__cause__, GenerationFailed):
+            return _record(job, "queued", error)
+    return _record(job, "failed", error, task_id=job.task_id, outcome=outcome, ended_at=at)
+
+
+def _record(
+    job: Job,
+    state: RecordState,
+    error: ImagenError | None = None,
+    *,
+    task_id: str | None = None,
+    outcome: Succeeded | Broken | None = None,
+    files: tuple[ImageFile, ...] = (),
+    sent_at: float | None = None,
+    accepted_at: float | None = None,
+    ended_at: float | None = None,
+) -> Record:
+    succeeded = outcome if isinstance(outcome, Succeeded) else None
+    return Record(
+        key=job.key,
+        position=job.index,
+        state=state,
+        account=job.account,
+        request=job.request,
+        task_id=task_id,
+        urls=succeeded.urls if succeeded else (),
+        files=files,
+        error=None if error is None else ErrorRecord(type(error).__name__, error.message, error.code),
+        credits=billed(job, outcome),
+        price=job.model.price(job.request),
+        latency=succeeded.latency if succeeded else None,
+        attempts=job.attempts,
+        retried=job.retried,
+        lost=job.lost,
+        sent_at=sent_at,
+        accepted_at=accepted_at,
+        ended_at=ended_at,
+    )
+
+
+def error_of(record: Record) -> ImagenError | None:
+    """The error that a record holds, as it was raised."""
+    if record.error is None:
+        return None
+    name = record.error.type
+    kind: type[ImagenError] = getattr(errors, name) if name in errors.__all__ else ImagenError
+    error = kind(record.error.message, provider=record.account, task_id=record.task_id, code=record.error.code)
+    if isinstance(error, UnknownOutcome):
+        error.credits = record.at_risk
+    return error
+
+
+def cut_off(record: Record) -> Record:
+    """What a create that was on the way when its process died has become: unknown."""
+    lost = record.lost + 1
+    unknown = lost_create("the process ended before its answer came", record.price, lost)
+    error = ErrorRecord(UnknownOutcome.__name__, unknown.message)
+    return msgspec.structs.replace(record, state="unknown", lost=lost, error=error, ended_at=record.sent_at)
+
+
+def earlier_result(record: Record) -> Result:
+    """The result of a job that an earlier run has brought to its end."""
+    return Result(
+        key=record.key,
+        index=record.position,
+        request=record.request,
+        provider=record.account,
+        model=record.request.model or "",
+        urls=record.urls,
+        files=record.files,
+        error=error_of(record),
+        task_id=record.task_id,
+        credits=record.credits,
+        latency=record.latency,
+        earlier=True,
+    )
+
+
+def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
+    """The job that goes on where a record stopped: its task is asked about, its links are fetched.
+
+    Args:
+        record: A running one, or a ready or done one of which files are missing.
+        blank: The job as this run would make it new.
+        now: Loop time: its deadline runs anew.
+        epoch: The Unix time at which the loop's clock stood at 0.
+    """
+    assert record.task_id is not None
+    job = msgspec.structs.replace(
+        blank,
+        key=record.key,
+        index=record.position,
+        request=record.request,
+        expires_at=now + blank.deadline,
+        attempts=record.attempts,
+        retried=record.retried,
+        lost=record.lost,
+    )
+    if record.state == "running":
+        since = now if record.accepted_at is None else min(now, record.accepted_at - epoch)
+        return job.to(Running(record.task_id, since=since))
+    outcome = Succeeded(record.urls, record.latency, record.credits, b"")
+    if blank.save_to is None:
+        return job.to(Done(record.task_id, outcome))
+    return job.to(Ready(record.task_id, outcome))
+
+
+def sent_again(record: Record, blank: Job) -> Job:
+    """The job that starts anew where a record says that it may: queued, or failed or held, and asked for again."""
+    return msgspec.structs.replace(
+        blank,
+        index=record.position,
+        attempts=record.attempts,
+        retried=record.retried if record.state == "queued" else 0,
+        lost=record.lost,
+        resubmits=0 if record.state == "unknown" else blank.resubmits,
+        state=Queued(error_of(record) if record.state == "unknown" else None),
+    )
+
+
+def model_of(record: Record, known: Model | None) -> Model:
+    """The model that a record names; one of its name and price where this version has no record of it any more."""
+    name = record.request.model or ""
+    return known or Model(name, name, None, credits=record.price)
+
+
+def changes(record: Record, request: ImageRequest) -> list[str]:
+    """Say in which parameters a request, defaults filled in, differs from what its key stood for before."""
+    before, after = record.request, request
+    pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in _CONTENT]
+    return [f"{name} was {shown(was)} and is {shown(now)} now" for name, was, now in pairs if was != now]
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def shown(text: str) -> str:
+    """As much of a text as a message bears."""
+    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"

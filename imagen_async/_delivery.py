@@ -1,0 +1,118 @@
+"""What a batch hands out: results in the order of finishing or of the input, and how far it is."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from ._core.values import Result
+from .errors import UnknownOutcome
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a batch is, at one moment.
+
+    Attributes:
+        total: Requests in the input, or None where it has no length.
+        pulled: Requests taken from the input so far.
+        queued: Of these, waiting to be sent.
+        submitting: Creates on the way.
+        running: Tasks at the provider.
+        saving: Finished tasks whose pictures are being fetched or wait for it.
+        done: Finished with their pictures.
+        failed: Finished without, the unknown ones included.
+        unknown: Creates whose answer was lost.
+        earlier: Of the done and failed, those that an earlier run of the journal had brought to their end.
+        credits: Billed in this run, as the results tell; those that tell nothing count 0.
+        elapsed: Seconds since the batch began.
+        rate: Requests finished per second of late, earlier ones not counted.
+        eta: Seconds to the end at that rate, or None where it cannot be told.
+    """
+
+    total: int | None
+    pulled: int
+    queued: int
+    submitting: int
+    running: int
+    saving: int
+    done: int
+    failed: int
+    unknown: int
+    earlier: int
+    credits: float
+    elapsed: float
+    rate: float
+    eta: float | None
+
+
+class Tally:
+    """What came out of a batch so far."""
+
+    def __init__(self) -> None:
+        self.began_at = 0.0
+        self.done = self.failed = self.unknown = self.earlier = 0
+        self.credits = 0.0
+        self._times: deque[float] = deque(maxlen=512)
+
+    def count(self, result: Result, now: float) -> None:
+        """Add one result."""
+        if result.earlier:
+            self.earlier += 1
+        else:
+            self._times.append(now)
+            self.credits += result.credits or 0.0
+        self.done += result.ok
+        self.failed += not result.ok
+        self.unknown += isinstance(result.error, UnknownOutcome)
+
+    def rate(self, now: float) -> float:
+        """Results a second, over the last 512: recent enough to follow a change, long enough to be steady."""
+        since = self._times[0] if len(self._times) == self._times.maxlen else self.began_at
+        return len(self._times) / max(now - since, 1e-3)
+
+
+class AsTheyFinish:
+    """Hands results out in the order of finishing."""
+
+    def __init__(self) -> None:
+        self.ready: deque[Result] = deque()
+
+    def expect(self, ticket: int) -> None:
+        """Hear which result is the next of the input, by the id of its job or another number of its own."""
+
+    def put(self, result: Result, ticket: int) -> None:
+        """Take in a result."""
+        self.ready.append(result)
+
+    def release(self) -> None:
+        """Give up waiting for results that will not come any more."""
+
+
+class InOrder(AsTheyFinish):
+    """Hands results out in the order of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._early: dict[int, Result] = {}
+        self._expected: deque[int] = deque()
+
+    def expect(self, ticket: int) -> None:
+        """Hear which result is the next of the input, by the id of its job or another number of its own."""
+        self._expected.append(ticket)
+        self._let_out()
+
+    def put(self, result: Result, ticket: int) -> None:
+        """Take in a result, and let out what it held back."""
+        self._early[ticket] = result
+        self._let_out()
+
+    def release(self) -> None:
+        """Give up waiting for results that will not come any more, so that those after them come out."""
+        order = [ticket for ticket in self._expected if ticket in self._early]
+        self.ready.extend(self._early.pop(ticket) for ticket in [*order, *(self._early.keys() - set(order))])
+        self._expected.clear()
+
+    def _let_out(self) -> None:
+        while self._expected and self._expected[0] in self._early:
+            self.ready.append(self._early.pop(self._expected.popleft()))

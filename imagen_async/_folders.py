@@ -1,0 +1,50 @@
+"""Folders: made and tried before anything is paid for, made durable, swept of what a killed process left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path, PurePath
+
+from .errors import ConfigurationError
+
+PART_PREFIX, PART_SUFFIX = ".imagen-", ".part"
+"""The temporary names of files that are not whole yet."""
+
+
+def prepare_folder(folder: str | PurePath) -> str:
+    """Make sure that a folder exists and can be written to, before anything is paid for; raises ConfigurationError."""
+    path = str(folder)
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path, prefix=PART_PREFIX, suffix=PART_SUFFIX):
+            pass
+    except OSError as error:
+        raise ConfigurationError(cannot_write(path, error)) from error
+    return path
+
+
+def cannot_write(folder: str, error: OSError) -> str:
+    """Say that a folder takes nothing, and what to do."""
+    return f"Nothing can be written to {folder}: {error.strerror or error}. Free the disk or choose another folder."
+
+
+def sync_folder(folder: str | PurePath) -> None:
+    """Make the names in a folder durable: a file's own fsync does not keep its name through a power loss."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # a system that opens no folders, such as Windows, keeps names by itself
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: str | PurePath) -> None:
+    """Remove the unfinished files of a process that was killed. Only where nobody else writes."""
+    for part in Path(folder).glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -1,0 +1,101 @@
+"""Writes a journal from a thread, off the event loop: what gathers while one group is committed is the next."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import anyio
+
+from ._core.record import Record
+from ._journal import Journal
+from .errors import JournalError
+
+
+class _Group:
+    """The changes of one transaction, the last of each job, and the event of their being durable, or of its failure."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.ended = asyncio.Event()
+        self.error: JournalError | None = None
+
+
+class GroupCommit:
+    """The writer of one journal.
+
+    Args:
+        journal: Open for writing; closed by whoever opened it.
+        executor: Where it is written; None: a thread of its own.
+
+    Attributes:
+        error: Why the last group could not be written, or None. Its changes are tried again with every later one.
+    """
+
+    def __init__(self, journal: Journal, executor: Executor | None = None) -> None:
+        self.error: JournalError | None = None
+        self._journal = journal
+        self._executor = executor or ThreadPoolExecutor(1, "imagen-journal")
+        self._gathering = _Group()
+        self._writing: _Group | None = None
+        self._is_called = False
+
+    def note(self, record: Record) -> None:
+        """Have a change written soon, in order; one of the same job that still waits is superseded."""
+        self._gathering.records[record.key] = record
+        self._call()
+
+    async def durable(self, key: str) -> None:
+        """Wait until what was noted of a job is on disk; raises JournalError when it cannot be written."""
+        group = self._gathering if key in self._gathering.records else self._writing
+        if group is None or key not in group.records:
+            return
+        if group is self._gathering:
+            self._call()
+        await group.ended.wait()
+        if group.error is not None:
+            raise group.error
+
+    async def close(self) -> None:
+        """Write what is left; raises JournalError when that is not possible."""
+        with anyio.CancelScope(shield=True):
+            if self._gathering.records:
+                self._call()
+            while self._writing is not None or self._is_called:
+                group = self._writing or self._gathering
+                await group.ended.wait()
+        self._executor.shutdown(wait=False)
+        if self._gathering.records and self.error is not None:
+            raise self.error
+
+    def _call(self) -> None:
+        """Begin a group at the next turn of the loop, so that all that this turn notes is in it."""
+        if self._writing is None and not self._is_called:
+            self._is_called = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._is_called = False
+        self._writing, self._gathering = self._gathering, _Group()
+        records = list(self._writing.records.values())
+        asyncio.get_running_loop().run_in_executor(self._executor, self._journal.write, records).add_done_callback(
+            self._ended
+        )
+
+    def _ended(self, written: asyncio.Future[None]) -> None:
+        group, self._writing = self._writing, None
+        assert group is not None
+        if self._gathering.records:
+            self._call()
+        error = written.exception()
+        if error is not None:
+            self._keep(group, error)
+        else:
+            self.error = None
+        group.ended.set()
+
+    def _keep(self, group: _Group, error: BaseException) -> None:
+        """Keep what could not be written, under what came since."""
+        self.error = error if isinstance(error, JournalError) else JournalError(f"The journal broke: {error}")
+        group.error = self.error
+        self._gathering.records = {**group.records, **self._gathering.records}

@@ -1,0 +1,52 @@
+"""What a batch takes in: any iterable of requests, looked at for what cannot be one, pulled one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+
+from ._core.values import ImageRequest
+from .errors import InvalidRequest
+
+Requests = Iterable[str | ImageRequest] | AsyncIterable[str | ImageRequest]
+
+END = object()
+"""What a puller gives when there is no more."""
+
+
+def puller(requests: Requests) -> Callable[[], Awaitable[object]]:
+    """Make one way to ask for the next item, `END` for none, of both kinds of iterable."""
+    if isinstance(requests, AsyncIterable):
+        source = aiter(requests)
+
+        async def pull_async() -> object:
+            return await anext(source, END)
+
+        return pull_async
+    iterator = iter(requests)
+
+    async def pull() -> object:
+        return next(iterator, END)
+
+    return pull
+
+
+def check_keys(requests: Requests) -> None:
+    """Refuse a list in which two requests have the same key. (A lazy input is not remembered: see `key`.)"""
+    if not isinstance(requests, Sequence):
+        return
+    seen: dict[str, int] = {}
+    for index, item in enumerate(requests):
+        key = item.key if isinstance(item, ImageRequest) else None
+        if key is not None and seen.setdefault(key, index) != index:
+            message = f"Requests {seen[key]} and {index} have the same key {key!r}; keys must differ."
+            raise InvalidRequest(message)
+
+
+def check_input(requests: object) -> None:
+    """Refuse what looks like an input and is none: one string would be sent letter by letter."""
+    if isinstance(requests, str | bytes | ImageRequest):
+        raise InvalidRequest(
+            "A batch takes an iterable of prompts; for one prompt use generate(…), or put it in a list."
+        )
+    if not isinstance(requests, Iterable | AsyncIterable):
+        raise InvalidRequest(f"A batch takes an iterable of prompts, not {type(requests).__name__}.")

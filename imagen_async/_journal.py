@@ -1,0 +1,346 @@
+"""The file that remembers a batch: SQLite, one writer, each group of changes one durable transaction.
+
+Knows rows and transactions; what a row means is `_core.record`'s, when it is written `_group_commit`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, Self
+from urllib.parse import quote
+
+import msgspec
+
+from ._core.record import ErrorRecord, Record, cut_off
+from ._core.values import ImageFile, ImageRequest
+from ._folders import sync_folder
+from .errors import JournalError
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x494D474A
+"""Tells a journal from other SQLite files: "IMGJ"."""
+
+_COLUMNS = {
+    "key": "TEXT PRIMARY KEY NOT NULL",
+    "position": "INTEGER NOT NULL",
+    "state": "TEXT NOT NULL",
+    "account": "TEXT NOT NULL",
+    "request": "TEXT NOT NULL",
+    "task_id": "TEXT",
+    "urls": "TEXT",
+    "files": "TEXT",
+    "error": "TEXT",
+    "credits": "REAL",
+    "price": "REAL",
+    "latency": "REAL",
+    "attempts": "INTEGER NOT NULL",
+    "retried": "INTEGER NOT NULL",
+    "lost": "INTEGER NOT NULL",
+    "sent_at": "REAL",
+    "accepted_at": "REAL",
+    "ended_at": "REAL",
+}
+_TIMES = ("sent_at", "accepted_at", "ended_at")
+_PARTS = ("request", "urls", "files", "error")
+"""What is JSON in its column."""
+
+_SCHEMA = (
+    f"CREATE TABLE jobs ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",
+    "CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"
+_PUT = (
+    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
+    "ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name not in ("key", "position"))
+)
+# What a job is changes only while it is sent; a time that a change does not know stays, such as that of the acceptance.
+_MOVED = [name for name in _COLUMNS if name not in ("key", "position", "request", "price")]
+_MOVE = (
+    "UPDATE jobs SET "
+    + ", ".join(f"{name} = coalesce(?, {name})" if name in _TIMES else f"{name} = ?" for name in _MOVED)
+    + " WHERE key = ?"
+)
+
+_encode = msgspec.json.Encoder().encode
+_decode_urls = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_files = msgspec.json.Decoder(tuple[ImageFile, ...]).decode
+_decode_error = msgspec.json.Decoder(ErrorRecord).decode
+
+
+class JournalReader:
+    """A journal opened for looking at, also while a batch writes to it.
+
+    Args:
+        path: The file.
+        request_type: What its requests are read as; a subclass of ImageRequest gets its own fields back.
+
+    Raises:
+        JournalError: It is missing, damaged, of a newer version, or something else.
+    """
+
+    def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
+        self.path = str(path)
+        self._folder = os.path.dirname(self.path)
+        self._decode_request = msgspec.json.Decoder(request_type).decode
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack, self._telling():
+            self._connections = [stack.enter_context(contextlib.closing(each)) for each in self._connect()]
+            self._reading = self._connections[-1]
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; once more is nothing."""
+        self._stack.close()
+
+    def find(self, key: str) -> Record | None:
+        """The job of that key, or None."""
+        with self._telling():
+            row = self._reading.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchone()
+        return None if row is None else self._record(row)
+
+    def find_task(self, task_id: str) -> Record | None:
+        """The job with that task, or None. Looks through all of them."""
+        with self._telling():
+            row = self._reading.execute(f"{_SELECT} WHERE task_id = ?", (task_id,)).fetchone()
+        return None if row is None else self._record(row)
+
+    def unfinished(self) -> list[Record]:
+        """The jobs whose task runs, or whose pictures are to be fetched."""
+        with self._telling():
+            rows = self._reading.execute(f"{_SELECT} WHERE state IN ('running', 'ready')").fetchall()
+        return [self._record(row) for row in rows]
+
+    def records(self) -> Iterator[Record]:
+        """All jobs, those that ended first, in the order of their ending."""
+        with self._telling():
+            for row in self._reading.execute(f"{_SELECT} ORDER BY ended_at IS NULL, ended_at, position"):
+                yield self._record(row)
+
+    def notes(self) -> dict[str, str]:
+        """What was noted of the batch as a whole."""
+        with self._telling():
+            return dict(self._reading.execute("SELECT name, value FROM notes"))
+
+    def is_being_written(self) -> bool:
+        """True while a batch is at work on it."""
+        lock = f"{self.path}-lock"
+        if not os.path.exists(lock):
+            return False
+        try:
+            with contextlib.closing(_open(lock, "ro", timeout=0)) as connection:
+                connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        except sqlite3.OperationalError as error:
+            return _code(error) == "SQLITE_BUSY"
+        return False
+
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        if not os.path.exists(self.path):
+            raise JournalError(f"There is no journal {self.path}.")
+        try:
+            connection = _open(self.path, "ro")
+            self._check(connection)
+        except sqlite3.OperationalError as error:
+            # In a folder that cannot be written, a file that was closed in good order is read as it lies there.
+            if _code(error) not in ("SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY"):
+                raise
+            connection = _open(self.path, "ro&immutable=1")
+            self._check(connection)
+        yield connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Make sure that the file is a journal, whole, and of a version that is known here."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise JournalError(f"{self.path} is no journal of imagen_async. Choose another file.")
+        if version > SCHEMA_VERSION:
+            message = f"{self.path} was written by a newer version of imagen_async (its schema is {version}"
+            raise JournalError(f"{message}, this version knows {SCHEMA_VERSION}): upgrade. Nothing was sent.")
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise JournalError(_damaged(self.path, verdict))
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, which say what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise JournalError(_explained(self.path, error)) from error
+        except msgspec.MsgspecError as error:
+            raise JournalError(_damaged(self.path, str(error))) from error
+
+    def _record(self, row: Sequence[Any]) -> Record:
+        values = dict(zip(_COLUMNS, row, strict=True))
+        with self._telling():
+            values["request"] = self._decode_request(values["request"])
+            values["urls"] = _decode_urls(values["urls"] or "[]")
+            values["files"] = tuple(map(self._found, _decode_files(values["files"] or "[]")))
+            values["error"] = _decode_error(values["error"]) if values["error"] else None
+        return Record(**values)
+
+    def _found(self, file: ImageFile) -> ImageFile:
+        """A file as it is named here: the journal's folder may have moved since."""
+        return msgspec.structs.replace(file, path=os.path.normpath(os.path.join(self._folder, file.path)))
+
+
+class Journal(JournalReader):
+    """A journal opened for writing, made if missing. One process has it at a time, and a crash leaves no lock.
+
+    Creates that were on the way when the last process ended are unknown from here on.
+
+    Raises:
+        JournalError: It cannot be used, or another process has it.
+    """
+
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        lock = _open(f"{self.path}-lock", "rwc", timeout=0)
+        yield lock
+        self._lock(lock)
+        writing = _open(self.path, "rwc")
+        yield writing
+        self._writing = writing
+        if writing.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            self._make(writing)
+        self._check(writing)
+        writing.execute("PRAGMA journal_mode = WAL")
+        writing.execute("PRAGMA synchronous = FULL")
+        # Reading has a connection of its own, so that it never waits for a commit in the other thread.
+        reading = _open(self.path, "rw")
+        yield reading
+        reading.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID")
+        rows = reading.execute(f"{_SELECT} WHERE state = 'submitting'").fetchall()
+        self.write([cut_off(self._record(row)) for row in rows])
+        self.note({"process": str(os.getpid())})
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write changes, all of them durably or none. May be called from another thread, by one at a time.
+
+        Raises:
+            JournalError: They could not be written, and none of them was.
+        """
+        put: list[tuple[Any, ...]] = []
+        moved: list[tuple[Any, ...]] = []
+        for record in records:
+            # One that was never sent may have no row yet.
+            if record.state == "submitting" or not record.attempts:
+                put.append(self._row(record, _COLUMNS))
+            else:
+                moved.append((*self._row(record, _MOVED), record.key))
+        with self._telling(), _transaction(self._writing):
+            self._writing.executemany(_PUT, put)
+            self._writing.executemany(_MOVE, moved)
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Note something of the batch as a whole, durably."""
+        with self._telling(), _transaction(self._writing):
+            self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes.items())
+
+    def times_seen(self, key: str) -> int:
+        """Count how often this run has met a key, this time included. Kept on disk: an input may be endless."""
+        sql = "INSERT INTO seen VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
+        with self._telling():
+            (times,) = self._reading.execute(sql, (key,)).fetchone()
+        return int(times)
+
+    def guards(self, folder: str | PurePath) -> bool:
+        """True for the folder that it lies in: who holds the journal is the only one to write there."""
+        return os.path.realpath(folder) == os.path.realpath(self._folder)
+
+    def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
+        """When an account's creates since that Unix time were sent and accepted."""
+        sql = "SELECT sent_at, accepted_at FROM jobs WHERE account = ? AND sent_at > ?"
+        with self._telling():
+            return self._reading.execute(sql, (account, moment)).fetchall()
+
+    def _lock(self, connection: sqlite3.Connection) -> None:
+        """Hold SQLite's own lock on a file beside the journal: readers stay free, and a dead process holds none."""
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if _code(error) != "SQLITE_BUSY":
+                raise
+            who = ""
+            with contextlib.suppress(JournalError), JournalReader(self.path) as reader:
+                who = f" (process {reader.notes().get('process', '?')})"
+            message = f"{self.path} is in use: another batch{who} is at work on it. Nothing was sent"
+            raise JournalError(f"{message}. Wait for it to end, or choose another folder.") from None
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        with _transaction(connection):
+            for statement in _SCHEMA:
+                connection.execute(statement)
+        sync_folder(self._folder or ".")
+
+    def _row(self, record: Record, columns: Iterable[str]) -> tuple[Any, ...]:
+        if record.files:
+            files = tuple(msgspec.structs.replace(file, path=self._relative(file.path)) for file in record.files)
+            record = msgspec.structs.replace(record, files=files)
+        return tuple(_text(getattr(record, name)) if name in _PARTS else getattr(record, name) for name in columns)
+
+    def _relative(self, path: str) -> str:
+        try:
+            return os.path.relpath(path, self._folder or ".")
+        except ValueError:  # another drive, on Windows
+            return os.path.abspath(path)
+
+
+def _text(value: object) -> str | None:
+    """As JSON; nothing for what is empty."""
+    return _encode(value).decode() if value else None
+
+
+def _open(path: str, mode: str, timeout: float = 30.0) -> sqlite3.Connection:
+    """Connect, in a mode of SQLite's: `ro`, `rw`, `rwc`. Transactions are begun by us alone."""
+    address = f"file:{quote(str(Path(path).absolute()))}?mode={mode}"
+    return sqlite3.connect(address, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A disk that is full has undone it already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _code(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "")
+
+
+def _damaged(path: str, how: str) -> str:
+    return (
+        f"{path} is damaged ({how}). Nothing was sent. Restore it from a copy, or look at what it still tells with "
+        "sqlite3; a batch without it would pay again for what it knew."
+    )
+
+
+def _explained(path: str, error: sqlite3.Error) -> str:
+    name = _code(error)
+    if name in ("SQLITE_NOTADB", "SQLITE_FORMAT") or name.startswith("SQLITE_CORRUPT"):
+        return _damaged(path, str(error))
+    if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR"):
+        return f"The disk of {path} is full or fails ({error}). What could not be noted was not sent. Make room first."
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        return f"{path} cannot be written ({error}). Nothing was sent. Mend its folder, or choose another."
+    if name.startswith("SQLITE_BUSY"):
+        return f"{path} is locked by another program ({error}). Close that first."
+    return f"{path} cannot be used: {error}."

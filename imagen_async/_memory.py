@@ -1,0 +1,141 @@
+"""A batch's journal at work: what earlier runs know of each request, and what this one is to be known by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import PurePath
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from ._admission import Admission
+from ._core.job import Job, Submitting
+from ._core.record import Record, changes, earlier_result, record_of, resumed, sent_again
+from ._core.values import ImageRequest, Result, numbered
+from ._folders import sweep
+from ._group_commit import GroupCommit
+from ._journal import Journal
+from ._scheduler import now
+from .errors import ConfigurationError, InvalidRequest
+
+
+class Memory:
+    """The memory of one batch.
+
+    Args:
+        journal: Its path, or one that the caller has opened, and closes.
+        admission: Makes the batch's jobs.
+        again: The states of earlier runs from which a request is sent once more.
+        only: Take up only the tasks with these ids; None: all that are unfinished.
+        executor: Where the journal is written; None: a thread of its own.
+    """
+
+    def __init__(
+        self,
+        journal: str | PurePath | Journal,
+        admission: Admission,
+        *,
+        again: frozenset[str] = frozenset({"queued"}),
+        only: frozenset[str] | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self._given = journal
+        self._admission = admission
+        self._again = again
+        self._only = only
+        self._executor = executor
+        self._taken_up: dict[str, int] = {}
+        self._epoch = 0.0
+
+    async def open(self) -> None:
+        """Open the journal; raises JournalError."""
+        given = self._given
+        self._journal = given if isinstance(given, Journal) else await anyio.to_thread.run_sync(Journal, given)
+        self._epoch = time.time() - now()
+        self._commit = GroupCommit(self._journal, self._executor)
+
+    async def close(self) -> None:
+        """Write what is left, and close what was opened here; raises JournalError when it cannot be written."""
+        try:
+            await self._commit.close()
+        finally:
+            if self._journal is not self._given:
+                self._journal.close()
+
+    def take_up(self, owner: int, new_id: Callable[[], int]) -> list[Job]:
+        """The jobs of earlier runs whose tasks exist: to be asked about, or to be fetched."""
+        folder = self._admission.save_to
+        if folder is not None and self._journal.guards(folder):
+            sweep(folder)
+        jobs = []
+        for record in self._journal.unfinished():
+            if self._admission.serves(record.account) and (self._only is None or record.task_id in self._only):
+                blank = self._admission.job_of(record, owner, new_id())
+                self._taken_up[record.key] = blank.id
+                jobs.append(resumed(record, blank, now(), self._epoch))
+        return jobs
+
+    def spent(self, account: str, window: float) -> list[float]:
+        """When the places are free again that earlier processes took in an account's window, in loop time.
+
+        One whose answer's time is not known may have reached the server until just now.
+        """
+        time = now()
+        sent = self._journal.sent_since(account, self._epoch + time - window)
+        return [window + (time if accepted is None else min(time, accepted - self._epoch)) for _, accepted in sent]
+
+    def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | int:
+        """Say what a request is to this journal: a job to send, an earlier result, or the id of a job taken up.
+
+        Raises:
+            InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
+        """
+        job = self._admission.job(item, index, owner, number)
+        job = self._numbered(job, has_key=isinstance(item, ImageRequest) and item.key is not None)
+        record = self._journal.find(job.key)
+        if record is None:
+            return job
+        self._check_unchanged(record, item)
+        if record.key in self._taken_up:
+            return self._taken_up[record.key]
+        if record.state in self._again:
+            return sent_again(record, job)
+        return self._earlier(record, job)
+
+    async def remember(self, job: Job) -> None:
+        """Return once the job, as it is, is on disk; raises JournalError when it cannot be."""
+        if isinstance(job.state, Submitting):
+            self.note(job)
+        await self._commit.durable(job.key)
+
+    def note(self, job: Job) -> None:
+        """Have the journal say, soon and in order, how a job is now."""
+        record = record_of(job, now(), self._epoch)
+        if record is not None:
+            self._commit.note(record)
+
+    def _numbered(self, job: Job, *, has_key: bool) -> Job:
+        """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""
+        times = self._journal.times_seen(job.key)
+        if has_key and times > 1:
+            raise InvalidRequest(f"The key {job.key!r} came {times} times in this input; keys must differ.")
+        return job if times == 1 else msgspec.structs.replace(job, key=numbered(job.key, times))
+
+    def _check_unchanged(self, record: Record, item: str | ImageRequest) -> None:
+        found = changes(record, self._admission.filled_for(record.account, item))
+        if found:
+            what = f"The key {record.key!r} stood for another request in this journal: {'; '.join(found)}"
+            raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")
+
+    def _earlier(self, record: Record, job: Job) -> Result | Job:
+        if record.state == "done" and job.save_to is not None and record.urls and not record.files:
+            return resumed(record, job, now(), self._epoch)
+        result = earlier_result(record)
+        if record.state not in ("running", "ready"):
+            return result
+        message = f"Its task belongs to {record.account}, which this client does not serve: resume with that account"
+        error = ConfigurationError(f"{message}.", provider=record.account, task_id=record.task_id)
+        return msgspec.structs.replace(result, error=error)
