@@ -69,6 +69,12 @@ def filled(request: ImageRequest, model: Model) -> ImageRequest:
     return msgspec.structs.replace(request, model=model.name, aspect_ratio=aspect_ratio)
 
 
+def as_sent_by(account: str, request: ImageRequest, provider: Provider) -> ImageRequest:
+    """The request as an account of a journal would be sent it; `provider` stands in for one that nobody knows."""
+    model = PROVIDERS.get(account, provider).find(request.model or DEFAULT_MODEL)
+    return request if model is None else filled(request, model)
+
+
 class Admission:
     """Makes the jobs of one batch, on its terms.
 
@@ -122,12 +128,9 @@ class Admission:
             **self._terms,
         )
 
-    def filled_for(self, account: str, item: str | ImageRequest) -> ImageRequest:
-        """The request as that account's provider would be sent it."""
-        request = with_defaults(item, self._defaults)
-        provider = PROVIDERS.get(account, self._provider)
-        model = provider.find(request.model or DEFAULT_MODEL)
-        return request if model is None else filled(request, model)
+    def as_sent_by(self, account: str, item: str | ImageRequest) -> ImageRequest:
+        """The request as that account, of this run or an earlier one, would be sent it."""
+        return as_sent_by(account, with_defaults(item, self._defaults), self._provider)
 
 
 def _unknown_parameter(parameters: Parameters) -> InvalidRequest:

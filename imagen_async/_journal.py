@@ -81,13 +81,16 @@ class JournalReader:
         path: The file.
         request_type: What its requests are read as; a subclass of ImageRequest gets its own fields back.
 
+    Attributes:
+        folder: Where it lies.
+
     Raises:
         JournalError: It is missing, damaged, of a newer version, or something else.
     """
 
     def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
         self.path = str(path)
-        self._folder = os.path.dirname(self.path)
+        self.folder = os.path.dirname(self.path)
         self._decode_request = msgspec.json.Decoder(request_type).decode
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack, self._telling():
@@ -116,6 +119,12 @@ class JournalReader:
         with self._telling():
             row = self._reading.execute(f"{_SELECT} WHERE task_id = ?", (task_id,)).fetchone()
         return None if row is None else self._record(row)
+
+    def count(self) -> int:
+        """How many jobs it has."""
+        with self._telling():
+            (count,) = self._reading.execute("SELECT count(*) FROM jobs").fetchone()
+        return int(count)
 
     def unfinished(self) -> list[Record]:
         """The jobs whose task runs, or whose pictures are to be fetched."""
@@ -194,7 +203,7 @@ class JournalReader:
 
     def _found(self, file: ImageFile) -> ImageFile:
         """A file as it is named here: the journal's folder may have moved since."""
-        return msgspec.structs.replace(file, path=os.path.normpath(os.path.join(self._folder, file.path)))
+        return msgspec.structs.replace(file, path=os.path.normpath(os.path.join(self.folder, file.path)))
 
 
 class Journal(JournalReader):
@@ -258,7 +267,7 @@ class Journal(JournalReader):
 
     def guards(self, folder: str | PurePath) -> bool:
         """True for the folder that it lies in: who holds the journal is the only one to write there."""
-        return os.path.realpath(folder) == os.path.realpath(self._folder)
+        return os.path.realpath(folder) == os.path.realpath(self.folder)
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         """When an account's creates since that Unix time were sent and accepted."""
@@ -283,7 +292,7 @@ class Journal(JournalReader):
         with _transaction(connection):
             for statement in _SCHEMA:
                 connection.execute(statement)
-        sync_folder(self._folder or ".")
+        sync_folder(self.folder or ".")
 
     def _row(self, record: Record, columns: Iterable[str]) -> tuple[Any, ...]:
         if record.files:
@@ -293,7 +302,7 @@ class Journal(JournalReader):
 
     def _relative(self, path: str) -> str:
         try:
-            return os.path.relpath(path, self._folder or ".")
+            return os.path.relpath(path, self.folder or ".")
         except ValueError:  # another drive, on Windows
             return os.path.abspath(path)
 

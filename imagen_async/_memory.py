@@ -29,7 +29,6 @@ class Memory:
         journal: Its path, or one that the caller has opened, and closes.
         admission: Makes the batch's jobs.
         again: The states of earlier runs from which a request is sent once more.
-        only: Take up only the tasks with these ids; None: all that are unfinished.
         executor: Where the journal is written; None: a thread of its own.
     """
 
@@ -39,13 +38,11 @@ class Memory:
         admission: Admission,
         *,
         again: frozenset[str] = frozenset({"queued"}),
-        only: frozenset[str] | None = None,
         executor: Executor | None = None,
     ) -> None:
         self._given = journal
         self._admission = admission
         self._again = again
-        self._only = only
         self._executor = executor
         self._taken_up: dict[str, int] = {}
         self._epoch = 0.0
@@ -72,7 +69,7 @@ class Memory:
             sweep(folder)
         jobs = []
         for record in self._journal.unfinished():
-            if self._admission.serves(record.account) and (self._only is None or record.task_id in self._only):
+            if self._admission.serves(record.account):
                 blank = self._admission.job_of(record, owner, new_id())
                 self._taken_up[record.key] = blank.id
                 jobs.append(resumed(record, blank, now(), self._epoch))
@@ -125,7 +122,7 @@ class Memory:
         return job if times == 1 else msgspec.structs.replace(job, key=numbered(job.key, times))
 
     def _check_unchanged(self, record: Record, item: str | ImageRequest) -> None:
-        found = changes(record, self._admission.filled_for(record.account, item))
+        found = changes(record, self._admission.as_sent_by(record.account, item))
         if found:
             what = f"The key {record.key!r} stood for another request in this journal: {'; '.join(found)}"
             raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")

@@ -118,7 +118,7 @@ def make_lane(
     name: str = "wide",
     limits: Limits | None = None,
     connections: int = CONNECTIONS,
-    delay: Callable[[int], float] = lambda n: 1.0,
+    delay: Callable[[int, float], float] = lambda n, longest: 1.0,
 ) -> Lane:
     return Lane(name, limits or LIMITS[name], SCHEDULE, connections, delay)
 
@@ -326,12 +326,13 @@ def test_a_plan_that_is_drained_is_empty(script: list[tuple[Any, ...]]) -> None:
 @LONG
 @given(script=SCRIPTS)
 def test_no_job_is_paid_for_twice(script: list[tuple[Any, ...]]) -> None:
-    """A job's creates are one, and one for each not sent, 429 and 455, and one for each retry that it had."""
+    """A job's creates are one, and one for each not sent, 429 and 455, and one for each retry and resubmit that it had."""
     world = played(script)
     world.drain()
     for job in world.ended:
-        used = world.added[job.id].retries - job.retries
-        assert world.creates[job.id] <= 1 + world.leave_to_repeat[job.id] + used
+        again = job.retried + world.added[job.id].resubmits - job.resubmits
+        assert job.retried <= job.retries
+        assert job.attempts == world.creates[job.id] <= 1 + world.leave_to_repeat[job.id] + again
 
 
 @LONG
@@ -637,7 +638,7 @@ def test_maintenance_pauses_the_account_and_then_sends_one_at_a_time() -> None:
 
 def test_pauses_grow_with_each_setback_in_a_row() -> None:
     """Each failed connection in a row makes a longer pause, and a success makes the next one short again."""
-    world = World(make_lane("wide", Limits(submit=Rate(100, per=0.125)), delay=lambda n: 2.0**n))
+    world = World(make_lane("wide", Limits(submit=Rate(100, per=0.125)), delay=lambda n, longest: 2.0**n))
     world.add()
     world.look()
     world.answer(1, Accepted("t"))
@@ -663,7 +664,7 @@ def test_pauses_grow_with_each_setback_in_a_row() -> None:
 @pytest.mark.parametrize("retry_after", [None, 1.0])
 def test_the_failures_of_one_volley_count_once(retry_after: float | None) -> None:
     """Five creates that meet maintenance together make the pause of one setback, with Retry-After or without."""
-    lane = make_lane("wide", Limits(submit=Rate(50, per=1), running=50), 10, delay=lambda n: 2.0**n)
+    lane = make_lane("wide", Limits(submit=Rate(50, per=1), running=50), 10, delay=lambda n, longest: 2.0**n)
     world = World(lane)
     for _ in range(6):
         world.add()
@@ -803,7 +804,11 @@ def test_leaving_ends_all_that_does_not_talk_at_once() -> None:
     world.answer(2, Pending("waiting"))
     assert sorted(world.talking) == [3]
     world.leave(1)
-    assert {job.id: job.state for job in world.deliver()} == {1: Left("t1"), 2: Left("t2"), 4: Left(None)}
+    assert {job.id: job.state for job in world.deliver()} == {
+        1: Left(Running("t1", since=0.0)),
+        2: Left("t2"),
+        4: Left(None),
+    }
     assert [job.id for job in world.plan.jobs] == [3]
 
 
@@ -813,7 +818,7 @@ def test_an_answer_for_a_job_that_was_left_changes_nothing_but_its_place() -> No
     world.add(expires_at=900.0, state=Running("t1", since=0.0))
     world.look()
     world.leave(1)
-    assert [job.state for job in world.deliver()] == [Left("t1")]
+    assert [job.state for job in world.deliver()] == [Left(Running("t1", since=0.0))]
     other = world.add(owner=2, expires_at=900.0, state=Running("t2", since=0.0))
     assert world.look() == []
     assert world.answer(1, SUCCESS) is None

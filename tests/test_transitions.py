@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagen_async._core import transitions
+from imagen_async._core import outcomes, transitions
 from imagen_async._core.job import (
     Done,
     Event,
@@ -66,6 +66,8 @@ def make_job(
     model: str = "imagen4",
     num_images: int | None = None,
     retries: int = 0,
+    resubmits: int = 0,
+    lost: int = 0,
     save_to: str | None = None,
     expires_at: float | None = NOW + 900,
 ) -> Job:
@@ -81,6 +83,8 @@ def make_job(
         model=found,
         deadline=900.0,
         retries=retries,
+        resubmits=resubmits,
+        lost=lost,
         save_to=save_to,
         expires_at=expires_at,
         state=state,
@@ -96,7 +100,7 @@ STATES: dict[str, Callable[[], State]] = {
     "Failed": lambda: Failed(InvalidRequest("no")),
     "Unknown": lambda: Unknown(UnknownOutcome("lost")),
     "Unsent": lambda: Unsent(InsufficientCredits("empty")),
-    "Left": lambda: Left("t1"),
+    "Left": lambda: Left(Running("t1", since=NOW - 10)),
 }
 
 EVENTS: dict[str, Callable[[], Event]] = {
@@ -266,7 +270,7 @@ def test_a_running_task_that_is_late_is_given_up_with_its_task_id(event: str, la
     assert isinstance(job.state.error, DeadlineExceeded)
     assert job.state.error.task_id == "t1"
     assert job.state.error.provider == "kie"
-    assert transitions.result_of(job).task_id == "t1"
+    assert outcomes.result_of(job).task_id == "t1"
 
 
 @pytest.mark.parametrize("event", ["NotSent", "Rejected HOLD", "Rejected PAUSE", "Pending", "Denied", "Unreadable"])
@@ -287,7 +291,7 @@ def test_a_late_task_id_is_kept() -> None:
     """A create that is accepted after the deadline keeps its task id, and its expiry then carries it."""
     job = transitions.advance(make_job(Submitting(), expires_at=NOW), Accepted("t9"), NOW + 5)
     assert job.task_id == "t9"
-    expired = transitions.expire(job, NOW + 5)
+    expired = transitions.expire(job)
     assert isinstance(expired.state, Failed)
     assert expired.state.error.task_id == "t9"
 
@@ -301,7 +305,7 @@ def test_a_late_loss_is_unknown_not_late() -> None:
 def test_a_queued_job_that_expires_says_why_it_was_not_taken() -> None:
     """The error of a job that was never accepted names the last refusal and has it as its cause."""
     refusal = RateLimited("slow down", code=429)
-    expired = transitions.expire(make_job(Queued(refusal), expires_at=NOW), NOW)
+    expired = transitions.expire(make_job(Queued(refusal), expires_at=NOW))
     assert isinstance(expired.state, Failed)
     assert "slow down" in expired.state.error.message
     assert expired.state.error.__cause__ is refusal
@@ -312,13 +316,13 @@ def test_a_queued_job_that_expires_says_why_it_was_not_taken() -> None:
 def test_a_running_job_that_expires_says_what_the_trouble_was(event: str) -> None:
     """The error of a task that nobody could ask about names why, and has it as its cause, until an answer comes."""
     job = transitions.advance(make_job(STATES["Running"](), expires_at=NOW), EVENTS[event](), NOW - 1)
-    expired = transitions.expire(job, NOW)
+    expired = transitions.expire(job)
     assert isinstance(expired.state, Failed)
     cause = expired.state.error.__cause__
     assert isinstance(cause, ImagenError)
     assert cause.message in expired.state.error.message
     assert expired.task_id == "t1"
-    answered = transitions.expire(transitions.advance(job, EVENTS["Pending"](), NOW - 1), NOW)
+    answered = transitions.expire(transitions.advance(job, EVENTS["Pending"](), NOW - 1))
     assert isinstance(answered.state, Failed)
     assert answered.state.error.__cause__ is None
 
@@ -327,7 +331,7 @@ def test_an_expired_retry_does_not_say_that_no_task_was_made() -> None:
     """A job that failed once, and expires while it waits for its retry, does not claim that no task was made."""
     job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["Broken"](), NOW)
     assert isinstance(job.state, Queued)
-    expired = transitions.expire(job, NOW + 900)
+    expired = transitions.expire(job)
     assert isinstance(expired.state, Failed)
     assert "No task was made" not in expired.state.error.message
 
@@ -412,7 +416,7 @@ def test_an_unknown_job_of_an_unknown_price_says_so() -> None:
     model = PROVIDERS["apikley"].find("imagen4")
     assert model is not None
     job = Job(1, 1, 0, "k", ImageRequest("x"), "apikley", model, 900.0, state=Submitting())
-    unknown = transitions.unknown_outcome(job, ProtocolError("not JSON"))
+    unknown = outcomes.unknown_outcome(job, ProtocolError("not JSON"))
     assert unknown.credits is None
     assert "unknown price" in unknown.message
     assert unknown.provider == "apikley"
@@ -421,7 +425,7 @@ def test_an_unknown_job_of_an_unknown_price_says_so() -> None:
 def test_a_finished_job_gives_its_urls_files_and_latency() -> None:
     """A result is told by its request, and has all that the provider said."""
     job = make_job(Done("t1", SUCCESS, (FILE,)))
-    result = transitions.result_of(job)
+    result = outcomes.result_of(job)
     assert result.ok
     assert (result.key, result.index, result.request, result.provider, result.model) == (
         "fox",
@@ -438,13 +442,13 @@ def test_a_finished_job_gives_its_urls_files_and_latency() -> None:
 def test_the_credits_of_a_picture_are_the_providers_word_else_its_price(said: float | None, credits: float) -> None:
     """What the provider says it billed wins over the price list, even where it says nothing was."""
     outcome = Succeeded(SUCCESS.urls, None, said, b"")
-    assert transitions.result_of(make_job(Done("t1", outcome))).credits == credits
+    assert outcomes.result_of(make_job(Done("t1", outcome))).credits == credits
 
 
 def test_a_failed_generation_keeps_task_id_credits_and_the_raw_answer() -> None:
     """A result without a picture still tells its task, what was billed and what the provider said."""
     job = transitions.advance(make_job(STATES["Running"]()), EVENTS["Broken"](), NOW)
-    result = transitions.result_of(job)
+    result = outcomes.result_of(job)
     assert not result.ok
     assert isinstance(result.error, GenerationFailed)
     assert (result.error.provider, result.error.code) == ("kie", "501")
@@ -454,7 +458,7 @@ def test_a_failed_generation_keeps_task_id_credits_and_the_raw_answer() -> None:
 def test_a_picture_that_could_not_be_saved_keeps_its_urls() -> None:
     """A failed download leaves the URLs, the credits and the task id on the result: the picture is paid for."""
     job = transitions.advance(make_job(STATES["Ready"](), save_to="out"), EVENTS["NotSaved"](), NOW)
-    result = transitions.result_of(job)
+    result = outcomes.result_of(job)
     assert isinstance(result.error, DownloadFailed)
     assert (result.urls, result.files, result.task_id, result.credits) == (SUCCESS.urls, (), "t1", 8)
     assert result.error.task_id == "t1"
@@ -463,7 +467,7 @@ def test_a_picture_that_could_not_be_saved_keeps_its_urls() -> None:
 def test_the_pictures_that_were_saved_before_one_failed_stay_on_the_result() -> None:
     """Of several pictures, those on disk are on the result beside the error for the one that failed."""
     event = NotSaved(DownloadFailed("404"), files=(FILE,))
-    result = transitions.result_of(transitions.advance(make_job(STATES["Ready"](), save_to="out"), event, NOW))
+    result = outcomes.result_of(transitions.advance(make_job(STATES["Ready"](), save_to="out"), event, NOW))
     assert not result.ok
     assert (result.files, result.urls) == ((FILE,), SUCCESS.urls)
 
@@ -471,7 +475,7 @@ def test_the_pictures_that_were_saved_before_one_failed_stay_on_the_result() -> 
 def test_a_refused_job_has_no_task_and_cost_nothing_known() -> None:
     """A refused create is a result with the error, its account, and no task."""
     job = transitions.advance(make_job(Submitting()), EVENTS["Rejected FAIL"](), NOW)
-    result = transitions.result_of(job)
+    result = outcomes.result_of(job)
     assert isinstance(result.error, InvalidRequest)
     assert (result.error.provider, result.task_id, result.credits, result.urls) == ("kie", None, None, ())
 
@@ -481,7 +485,7 @@ def test_an_unsent_job_has_its_accounts_error() -> None:
     job = make_job(Submitting())
     job = transitions.advance(job, Rejected(AuthenticationError("wrong key", code=401), Remedy.STOP), NOW)
     assert isinstance(job.state, Unsent)
-    result = transitions.result_of(job)
+    result = outcomes.result_of(job)
     assert isinstance(result.error, AuthenticationError)
     assert (result.error.provider, result.task_id) == ("kie", None)
 
@@ -489,7 +493,7 @@ def test_an_unsent_job_has_its_accounts_error() -> None:
 def test_an_unknown_jobs_result_has_its_error_and_no_task() -> None:
     """A lost create is an UnknownOutcome on the result, without a task id that nobody knows."""
     job = transitions.advance(make_job(Submitting()), EVENTS["Lost"](), NOW)
-    result = transitions.result_of(job)
+    result = outcomes.result_of(job)
     assert isinstance(result.error, UnknownOutcome)
     assert (result.task_id, result.error.provider) == (None, "kie")
 
@@ -497,7 +501,7 @@ def test_an_unknown_jobs_result_has_its_error_and_no_task() -> None:
 @pytest.mark.parametrize(("task_id", "said"), [("t1", "collect"), (None, "nothing was billed")])
 def test_a_job_that_was_left_says_whether_it_is_paid_for(task_id: str | None, said: str) -> None:
     """A job that the caller left tells its task id where it has one, and that nothing was billed where it has none."""
-    result = transitions.result_of(make_job(Left(task_id)))
+    result = outcomes.result_of(make_job(Left(task_id)))
     assert isinstance(result.error, DeadlineExceeded)
     assert result.error.task_id == result.task_id == task_id
     assert said in result.error.message
@@ -507,4 +511,4 @@ def test_a_job_that_was_left_says_whether_it_is_paid_for(task_id: str | None, sa
 def test_only_a_job_that_ended_has_a_result(state: str) -> None:
     """There is no result of a job that goes on."""
     with pytest.raises(AssertionError):
-        transitions.result_of(make_job(STATES[state]()))
+        outcomes.result_of(make_job(STATES[state]()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from typing import Any
 
-from .._core.provider import Limits
+from .._accounts import Account, open_account
+from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
-from .._core.values import ImageRequest
+from .._core.values import PARAMETERS, ImageRequest
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS
 
@@ -29,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_batch(commands)
     _add_plan(commands)
+    _add_status(commands)
     _add_collect(commands)
     credits = _add(commands, "credits", "ask for the account's balance")
     _account_options(credits)
@@ -59,13 +62,26 @@ def _add_generate(commands: Any) -> None:
 
 
 def _add_batch(commands: Any) -> None:
-    parser = _add(commands, "batch", "make a picture for every line of a file")
+    parser = _add(commands, "batch", "make a picture for every line of a file; the same command again goes on")
     _file_options(parser)
     _account_options(parser)
     _request_options(parser)
     _output_options(parser)
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="new tasks for a failed generation (0)")
     parser.add_argument("--ordered", action="store_true", help="print results in the order of the file")
+    group = parser.add_argument_group("going on", "what the folder's journal does not repeat by itself")
+    group.add_argument("--retry-failed", action="store_true", help="make new tasks, paid for, of those that failed")
+    group.add_argument(
+        "--resubmit-unknown",
+        action="store_true",
+        help="send those once more whose create's answer was lost: what was made already is paid for twice",
+    )
+    group.add_argument(
+        "--on-exit",
+        choices=("detach", "drain"),
+        default="detach",
+        help="after Ctrl-C or SIGTERM: leave running tasks to the journal (detach), or wait for them (drain)",
+    )
 
 
 def _add_plan(commands: Any) -> None:
@@ -79,8 +95,19 @@ def _add_plan(commands: Any) -> None:
 def _add_collect(commands: Any) -> None:
     parser = _add(commands, "collect", "wait for a task that exists, and fetch its pictures; creates nothing")
     parser.add_argument("task_id", metavar="TASK_ID")
+    parser.add_argument("--dir", metavar="DIR", help="a batch's folder, whose journal and lists it belongs in")
+    parser.add_argument("--key", help="with --dir: which held request it is, where you found its task at the provider")
     _account_options(parser)
     _output_options(parser)
+    nothing = dict.fromkeys(("model", *PARAMETERS))
+    parser.set_defaults(**nothing, extra={}, ordered=False, retries=0, on_exit="detach")
+    parser.set_defaults(retry_failed=False, resubmit_unknown=False)
+
+
+def _add_status(commands: Any) -> None:
+    parser = _add(commands, "status", "tell how the batch of a folder stands, and what to run next; sends nothing")
+    parser.add_argument("dir", metavar="DIR")
+    _json_option(parser, "a JSON object on stdout")
 
 
 def _add_sandbox(commands: Any) -> None:
@@ -189,3 +216,23 @@ def request_of(options: argparse.Namespace, prompt: str) -> ImageRequest:
         seed=options.seed,
         extra=options.extra,
     )
+
+
+def provider_of(options: argparse.Namespace) -> Provider:
+    """The provider that was named, or the only one whose key is in the environment."""
+    names = options.provider or [name for name, each in PROVIDERS.items() if os.environ.get(each.key_variable)]
+    if len(names) != 1:
+        several = f"-p was given {len(names)} times and" if options.provider else "-p is missing, and"
+        named = f"{', '.join(name for name in PROVIDERS if name != 'sandbox')}, or sandbox, which needs no key"
+        raise ConfigurationError(f"{several} this version takes one provider: {named}.")
+    if names[0] not in PROVIDERS:
+        raise ConfigurationError(f"There is no provider {names[0]!r}; this version knows: {', '.join(PROVIDERS)}.")
+    return PROVIDERS[names[0]]
+
+
+def account_of(options: argparse.Namespace) -> Account:
+    """The account that the options name; its key and address are looked for at once, before a file is read."""
+    provider = provider_of(options)
+    account = Account(provider.name, base_url=options.base_url, limits=limits_of(options, provider.limits))
+    open_account(account, os.environ)
+    return account

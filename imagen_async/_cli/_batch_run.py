@@ -7,56 +7,84 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 from .._accounts import Account
 from .._admission import Parameters
 from .._batch import Batch
 from .._client import Client
 from .._core.values import PARAMETERS, Result
+from .._journal import Journal
 from .._plain_group import PlainGroup
 from ..errors import DeadlineExceeded, DownloadFailed, UnknownOutcome
 from ._manifest import FAILURES, Manifest, result_record
-from ._progress import amount, display, duration
+from ._progress import amount, counted, display, duration
 from ._prompt_files import PromptFile, PromptLine
+
+INTERRUPTED = 130
 
 
 class BatchRun:
-    """One `batch` command: prints and lists every result, and says at the end what became of all."""
+    """One `batch` command: prints and lists every result, and says at the end what became of all.
 
-    def __init__(self, requests: PromptFile, manifest: Manifest | None, options: argparse.Namespace) -> None:
+    Args:
+        requests: What is to be made; nothing, to finish what the journal has.
+        journal: The folder's, open for writing, or None where nothing is saved.
+        options: Of the command line; `command_line` is the line itself.
+    """
+
+    def __init__(self, requests: PromptFile | None, journal: Journal | None, options: argparse.Namespace) -> None:
         self._requests = requests
-        self._manifest = manifest
+        self._journal = journal
+        self._manifest = None if journal is None else Manifest(options.out, journal)
         self._options = options
-        self._done = self._failed = self._unknown = 0
+        self._batch: Batch | None = None
+        self._is_stopped = False
+        self._done = self._failed = self._unknown = self._earlier_failed = 0
         self._left: list[Result] = []
         self._disk_error: OSError | None = None
 
     async def work(self, account: Account) -> int:
         """Run the batch; returns the exit code."""
         options = self._options
-        parameters: Parameters = {"model": options.model, "extra": options.extra}
-        for name in PARAMETERS:
-            parameters[name] = getattr(options, name)  # type: ignore[literal-required]
         with self._manifest or contextlib.nullcontext():
             async with Client(account) as client:
                 batch = client.batch(
-                    self._requests,
+                    self._requests or (),
+                    journal=self._journal,
                     save_to=options.out,
                     ordered=options.ordered,
                     retries=options.retries,
+                    retry_failed=options.retry_failed,
+                    on_unknown="resubmit" if options.resubmit_unknown else "hold",
+                    on_exit=options.on_exit,
                     deadline=options.deadline,
-                    **parameters,
+                    **self._parameters(),
                 )
                 try:
                     await self._read(batch)
                 finally:
                     self._note_leftover(batch.leftover)
                     self._sum_up(batch)
-        return 1 if self._failed else 0
+        return INTERRUPTED if self._is_stopped else 1 if self._failed else 0
+
+    def stop(self) -> bool:
+        """Hear of Ctrl-C or SIGTERM; True when the run ends by itself then, with what runs still waited for."""
+        if self._options.on_exit != "drain" or self._batch is None or self._is_stopped:
+            return False
+        self._is_stopped = True
+        self._batch.stop()
+        say("Stopping: nothing more is sent, and what runs is waited for. Once more leaves at once.")
+        return True
+
+    def _parameters(self) -> Parameters:
+        names = ("model", "extra", *PARAMETERS)
+        return cast(Parameters, {name: getattr(self._options, name) for name in names})
 
     async def _read(self, batch: Batch) -> None:
         show = display(quiet=self._options.quiet)
         async with batch as results, PlainGroup() as beside:
+            self._batch = batch
             if show is not None:
                 beside.start_soon(show, lambda: batch.progress)
             async for result in results:
@@ -70,18 +98,25 @@ class BatchRun:
     def _note_leftover(self, leftover: Sequence[Result]) -> None:
         """List what was paid for and not handed out: all of it before the first is printed, for stdout may be gone."""
         for result in leftover:
-            self._note(result)
-            if isinstance(result.error, DeadlineExceeded):
+            is_left = isinstance(result.error, DeadlineExceeded)
+            self._note(result, listed=not is_left or self._journal is None or self._has_failed(result))
+            if is_left:
                 self._left.append(result)
         with contextlib.suppress(BrokenPipeError):
             for result in leftover:
                 self._print(result)
 
-    def _note(self, result: Result) -> None:
+    def _has_failed(self, result: Result) -> bool:
+        """True for a task that outlived its deadline, false for one that was only left to the journal."""
+        record = self._journal.find(result.key) if self._journal is not None else None
+        return record is None or record.error is not None
+
+    def _note(self, result: Result, *, listed: bool = True) -> None:
         self._done += result.ok
         self._failed += not result.ok
         self._unknown += isinstance(result.error, UnknownOutcome)
-        if self._manifest is None:
+        self._earlier_failed += result.earlier and not result.ok
+        if self._manifest is None or result.earlier or not listed:
             return
         try:
             self._manifest.write(result)
@@ -90,35 +125,45 @@ class BatchRun:
             say(f"Not listed, for the disk fails: {json.dumps(result_record(result), ensure_ascii=False)}")
 
     def _print(self, result: Result) -> None:
+        if result.earlier:
+            return  # the run that made it has printed it
         if self._options.json:
             print(json.dumps(result_record(result), ensure_ascii=False), flush=True)
         elif result.ok:
             print("\n".join(places(result)), flush=True)
-        elif self._manifest is None:
+        elif self._manifest is None and self._requests is not None:
             say(f"{self._requests.name}:{_line(result)}: {result.error}")
 
     def _sum_up(self, batch: Batch) -> None:
         progress = batch.progress
-        parts = [f"{self._done:,} done", f"{self._failed - len(self._left):,} failed"]
-        if self._unknown:
-            parts[1] += f" ({self._unknown:,} with the create's answer lost: maybe billed, not sent again)"
+        earlier_done = progress.earlier - self._earlier_failed
+        parts = [_with_note(f"{self._done:,} done", f"{earlier_done:,} earlier" if earlier_done else "")]
+        held = f"{self._unknown:,} with the create's answer lost: maybe billed, not sent again" if self._unknown else ""
+        parts.append(_with_note(f"{self._failed - len(self._left):,} failed", held))
         if self._left:
             parts.append(f"{len(self._left):,} left running and paid for")
-        unsent = len(self._requests) - self._done - self._failed
-        if unsent:
+        unsent = len(self._requests or ()) - self._done - self._failed
+        if unsent > 0:
             parts.append(f"{unsent:,} not sent")
         say(f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}")
-        if self._left:
+        self._say_what_next(is_over=not self._left and unsent <= 0)
+
+    def _say_what_next(self, *, is_over: bool) -> None:
+        if not is_over and self._journal is not None:
+            say(f"Nothing is lost; go on with: {self._options.command_line}")
+        elif self._left:
             self._say_how_to_collect()
         elif self._failed and self._manifest is not None:
-            say(f"Why is in {self._options.out}/{FAILURES}")
+            say(f"Why is in {self._options.out}/{FAILURES}; what to do: imagen-async status {self._options.out}")
 
     def _say_how_to_collect(self) -> None:
-        where = f"in {self._options.out}/{FAILURES}" if self._manifest else "above"
         address = f" --base-url {self._options.base_url}" if self._options.base_url else ""
-        folder = f" -o {self._options.out}" if self._options.out else ""
-        command = f"imagen-async collect TASK_ID -p {self._left[0].provider}{address}{folder}"
-        say(f"Their task ids are {where}; collect each with: {command}")
+        command = f"imagen-async collect TASK_ID -p {self._left[0].provider}{address}"
+        say(f"Their {counted(len(self._left), 'task id')} are above; collect each with: {command}")
+
+
+def _with_note(text: str, note: str) -> str:
+    return f"{text} ({note})" if note else text
 
 
 def _line(result: Result) -> int:
@@ -131,4 +176,5 @@ def places(result: Result) -> list[str]:
 
 
 def say(message: str) -> None:
+    """Tell the person at the terminal; stdout is for data."""
     print(message, file=sys.stderr, flush=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,11 @@ from typing import Any, Self
 
 from PIL import Image
 
+from .._core.record import earlier_result
 from .._core.values import ImageRequest, Result
-from ..errors import ConfigurationError, ImagenError, UnknownOutcome
+from .._folders import PART_PREFIX, PART_SUFFIX
+from .._journal import JournalReader
+from ..errors import ConfigurationError, ImagenError, JournalError, UnknownOutcome
 from ._prompt_files import PromptLine
 
 METADATA = "metadata.jsonl"
@@ -23,28 +27,29 @@ FAILURES = "failures.jsonl"
 
 
 class Manifest:
-    """The lists of one folder, open for writing. Each line is written whole, and handed to the system at once.
+    """The lists of one folder, open for adding to. They follow its journal: entering writes them anew from it.
+
+    So whatever a crash tore, doubled or kept out is right again. A line is written whole, and handed to the system at
+    once.
+
+    Args:
+        folder: Where they lie.
+        journal: What they follow.
 
     Raises:
-        ConfigurationError: The folder holds an earlier batch.
+        ConfigurationError: The folder holds lists that no journal wrote, or they cannot be written.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, journal: JournalReader) -> None:
         self.folder = Path(folder)
-        self._stack = ExitStack()
-        for name in (METADATA, FAILURES):
-            path = self.folder / name
-            if path.exists() and path.stat().st_size:
-                message = (
-                    f"{folder} holds an earlier batch ({name}). Nothing was sent. Choose another -o, or move it away"
-                )
-                raise ConfigurationError(f"{message}: pictures would be paid for twice.")
+        self._journal = journal
+        self._listed_failures: set[str] = set()
+        self._is_stale = False
 
     def __enter__(self) -> Self:
         try:
-            # Without a buffer: a line that the disk refuses must not come back when the file is closed.
-            self._metadata = self._stack.enter_context(open(self.folder / METADATA, "ab", buffering=0))
-            self._failures = self._stack.enter_context(open(self.folder / FAILURES, "ab", buffering=0))
+            self._rebuild()
+            self._open()
         except OSError as error:
             raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}.") from error
         return self
@@ -53,25 +58,83 @@ class Manifest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        if self._is_stale:
+            with contextlib.suppress(OSError, JournalError):  # the next run sets it right
+                self._replace(FAILURES, self._failures_now())
 
     def write(self, result: Result) -> None:
         """Add the lines of one result: one a picture, or one for its failure."""
+        self._is_stale |= result.key in self._listed_failures
         if result.error is not None:
             _write_line(self._failures, result_record(result))
-        for line in _picture_lines(result, self.folder):
+        for line in _picture_lines(result, self.folder, {}):
             _write_line(self._metadata, line)
+
+    def _open(self) -> None:
+        with ExitStack() as stack:
+            # Without a buffer: a line that the disk refuses must not come back when the file is closed.
+            self._metadata = stack.enter_context(open(self.folder / METADATA, "ab", buffering=0))
+            self._failures = stack.enter_context(open(self.folder / FAILURES, "ab", buffering=0))
+            self._stack = stack.pop_all()
+
+    def _rebuild(self) -> None:
+        sizes = _sizes(self.folder / METADATA)
+        results = map(earlier_result, self._journal.records())
+        self._replace(METADATA, (line for result in results for line in _picture_lines(result, self.folder, sizes)))
+        self._replace(FAILURES, self._failures_now())
+
+    def _failures_now(self) -> Iterator[dict[str, Any]]:
+        for record in self._journal.records():
+            if record.error is not None and record.state != "queued":
+                self._listed_failures.add(record.key)
+                yield result_record(earlier_result(record))
+
+    def _replace(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
+        """Write a list anew: the old one stands until the new one is whole."""
+        path = self.folder / name
+        part = path.with_name(f"{PART_PREFIX}{name}{PART_SUFFIX}")
+        with open(part, "wb") as file:
+            file.writelines(_encoded(line) for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+
+
+def refuse_foreign_lists(folder: str, journal: str) -> None:
+    """Raise ConfigurationError for a folder with lists and without a journal: they would be written over."""
+    for name in (METADATA, FAILURES):
+        path = Path(folder, name)
+        if not os.path.exists(journal) and path.exists() and path.stat().st_size:
+            message = f"{folder} holds {name} and no journal ({os.path.basename(journal)}) that it could follow"
+            raise ConfigurationError(f"{message}. Nothing was sent. Choose another -o, or move {name} away.")
+
+
+def _sizes(path: Path) -> dict[str, tuple[Any, Any]]:
+    """Width and height of the pictures that an older list names, so that these need not be opened again."""
+    sizes: dict[str, tuple[Any, Any]] = {}
+    if path.exists():
+        with open(path, "rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError, LookupError, TypeError):
+                    values = json.loads(line)
+                    sizes[values["sha256"]] = values["width"], values["height"]
+    return sizes
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 def _write_line(file: io.FileIO, record: dict[str, Any]) -> None:
-    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    line = _encoded(record)
     if file.write(line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _picture_lines(result: Result, folder: Path) -> Iterator[dict[str, Any]]:
+def _picture_lines(result: Result, folder: Path, sizes: Mapping[str, tuple[Any, Any]]) -> Iterator[dict[str, Any]]:
     """`file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share."""
     for file in result.files:
-        width, height = _size(file.path)
+        width, height = sizes.get(file.sha256) or _size(file.path)
         ours = {
             "file_name": os.path.relpath(file.path, folder),
             **_request_record(result.request),

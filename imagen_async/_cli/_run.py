@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import io
 import json
 import os
+import shlex
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 
-from .._accounts import Account, open_account
-from .._admission import checked, with_defaults
+from .._accounts import Account
 from .._client import Client
 from .._core.provider import Provider
 from .._core.values import Result
 from .._folders import prepare_folder
-from ..errors import (
-    AuthenticationError,
-    ConfigurationError,
-    ImagenError,
-    InvalidRequest,
-)
+from ..errors import AuthenticationError, ConfigurationError, ImagenError, InvalidRequest, JournalError
 from ..providers import PROVIDERS
 from ..sandbox import Latency, Sandbox
-from ._arguments import build_parser, limits_of, request_of
-from ._batch_run import BatchRun, places, say
+from ._arguments import account_of, build_parser, limits_of, provider_of, request_of
+from ._batch import batch, checked_file, collect_into, status
+from ._batch_run import places, say
 from ._estimate import estimate
-from ._manifest import Manifest, error_record, result_record
-from ._progress import amount, counted
-from ._prompt_files import PromptFile
+from ._loop import run_in_loop
+from ._manifest import error_record, result_record
+from ._progress import amount
 
-_WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError)
+_WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError, JournalError)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -46,6 +41,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
+    options.command_line = shlex.join(["imagen-async", *arguments])
     try:
         return _COMMANDS[options.command](options)
     except ImagenError as error:
@@ -62,35 +58,21 @@ def run(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _in_loop(work: Coroutine[Any, Any, int]) -> int:
-    """Run in an event loop, uvloop's where it is installed."""
-    # A batch keeps many small records alive; looking through them time and again costs up to a third of a request.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(work)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 def _generate(options: argparse.Namespace) -> int:
     return _one(options, lambda client: client.generate(request_of(options, options.prompt), deadline=options.deadline))
 
 
 def _collect(options: argparse.Namespace) -> int:
+    if options.dir is not None:
+        return collect_into(options)
+    if options.key is not None:
+        raise ConfigurationError("--key names a request of a batch: say with --dir which batch.")
     return _one(options, lambda client: client.collect(options.task_id, deadline=options.deadline))
 
 
 def _one(options: argparse.Namespace, make: Callable[[Client], Awaitable[Result]]) -> int:
     """Get one result, save it where it was asked for, and print it. What cannot be saved is printed with its URL."""
-    account = _account(options)
+    account = account_of(options)
     if options.out is not None:
         prepare_folder(options.out)
 
@@ -105,7 +87,7 @@ def _one(options: argparse.Namespace, make: Callable[[Client], Awaitable[Result]
             await _hand_out(result, options)
         return 0
 
-    return _in_loop(work())
+    return run_in_loop(work())
 
 
 async def _hand_out(result: Result, options: argparse.Namespace) -> None:
@@ -124,38 +106,9 @@ async def _hand_out(result: Result, options: argparse.Namespace) -> None:
         say("This link dies with the sandbox, now; -o DIR saves the picture.")
 
 
-def _batch(options: argparse.Namespace) -> int:
-    account = _account(options)
-    requests = _checked_file(options, account)
-    if requests is None:
-        return 2
-    folder = None if options.out is None else prepare_folder(options.out)
-    manifest = None if folder is None else Manifest(folder)
-    run = BatchRun(requests, manifest, options)
-    return _in_loop(run.work(account))
-
-
-def _checked_file(options: argparse.Namespace, account: Account) -> PromptFile | None:
-    """Read and check the whole file; None, and every bad line on stderr, when something is wrong with it."""
-    provider = PROVIDERS[account.provider]
-    defaults = request_of(options, "-")
-    checked(defaults, provider)
-    requests = PromptFile(options.file, options.format, options.limit)
-    bad = requests.check(lambda request: checked(with_defaults(request, defaults), provider))
-    for line in bad:
-        say(f"{requests.name}:{line.line}: {line.problem}" if line.line else f"{requests.name}: {line.problem}")
-    for name, field in requests.odd_columns():
-        say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
-    if bad:
-        of_all = f" of {counted(len(requests), 'request')}" if len(requests) else ""
-        say(f"{counted(len(bad), 'problem')}{of_all}; nothing was sent.")
-        return None
-    return requests
-
-
 def _plan(options: argparse.Namespace) -> int:
-    account = Account(_provider(options).name, limits=limits_of(options, _provider(options).limits))
-    requests = _checked_file(options, account)
+    account = Account(provider_of(options).name, limits=limits_of(options, provider_of(options).limits))
+    requests = checked_file(options, account)
     if requests is None:
         return 2
     found = estimate(requests, request_of(options, "-"), PROVIDERS[account.provider], account.limits)
@@ -164,7 +117,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _credits(options: argparse.Namespace) -> int:
-    account = _account(options)
+    account = account_of(options)
 
     async def work() -> int:
         async with Client(account) as client:
@@ -173,7 +126,7 @@ def _credits(options: argparse.Namespace) -> int:
             print(json.dumps({"provider": name, "credits": balance}) if options.json else _balance(name, balance))
         return 0
 
-    return _in_loop(work())
+    return run_in_loop(work())
 
 
 def _balance(name: str, balance: float | None) -> str:
@@ -246,33 +199,14 @@ def _sandbox(options: argparse.Namespace) -> int:
             await asyncio.Event().wait()
         return 0
 
-    return _in_loop(work())
-
-
-def _provider(options: argparse.Namespace) -> Provider:
-    """The provider that was named, or the only one whose key is in the environment."""
-    names = options.provider or [name for name, each in PROVIDERS.items() if os.environ.get(each.key_variable)]
-    if len(names) != 1:
-        several = f"-p was given {len(names)} times and" if options.provider else "-p is missing, and"
-        named = f"{', '.join(name for name in PROVIDERS if name != 'sandbox')}, or sandbox, which needs no key"
-        raise ConfigurationError(f"{several} this version takes one provider: {named}.")
-    if names[0] not in PROVIDERS:
-        raise ConfigurationError(f"There is no provider {names[0]!r}; this version knows: {', '.join(PROVIDERS)}.")
-    return PROVIDERS[names[0]]
-
-
-def _account(options: argparse.Namespace) -> Account:
-    """The account that the options name; its key and address are looked for at once, before a file is read."""
-    provider = _provider(options)
-    account = Account(provider.name, base_url=options.base_url, limits=limits_of(options, provider.limits))
-    open_account(account, os.environ)
-    return account
+    return run_in_loop(work())
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "generate": _generate,
-    "batch": _batch,
+    "batch": batch,
     "plan": _plan,
+    "status": status,
     "collect": _collect,
     "credits": _credits,
     "providers": _providers,

@@ -20,7 +20,7 @@ PARAMETERS = ("aspect_ratio", "negative_prompt", "num_images", "seed")
 RAW_PREFIX = "raw:"
 
 
-class ImageRequest(msgspec.Struct, frozen=True):
+class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One picture, or a few of one prompt, that the user wants.
 
     What is None is left to the batch's defaults, then to the model's.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ._faults import CREATE_FAULTS, FILE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults
 from ._ledger import Create, Ledger
 from ._server import Sandbox
-from ._service import Latency
+from ._service import Latency, Lives
 
 __all__ = [
     "CREATE_FAULTS",
@@ -20,5 +20,6 @@ __all__ = [
     "Faults",
     "Latency",
     "Ledger",
+    "Lives",
     "Sandbox",
 ]

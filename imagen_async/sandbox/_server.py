@@ -19,7 +19,7 @@ from ._envelopes import Reply
 from ._faults import Faults, Road
 from ._ledger import Ledger
 from ._painter import paint
-from ._service import Latency, Service
+from ._service import Latency, Lives, Service
 
 _SHAPES = {"square_1_1": "1:1", "widescreen_16_9": "16:9", "social_story_9_16": "9:16"}
 _SHAPES |= {"classic_4_3": "4:3", "traditional_3_4": "3:4"}
@@ -34,6 +34,7 @@ class Sandbox:
         latency: How long tasks take.
         limits: What it enforces; None: the sandbox's own, 50 creates and 200 status calls a second, 200 running.
         faults: Share of requests that go wrong, or a `Faults`.
+        lives: How long links and pictures can be had; None: as long as it runs.
         balance: Credits on the account; None: more than anybody needs.
         key: The key that it takes.
         port: Where to listen on 127.0.0.1; 0: wherever there is room.
@@ -50,6 +51,7 @@ class Sandbox:
         latency: Latency | None = None,
         limits: Limits | None = None,
         faults: float | Faults = 0.0,
+        lives: Lives | None = None,
         balance: float | None = None,
         key: str = SANDBOX_KEY,
         port: int = 0,
@@ -68,6 +70,7 @@ class Sandbox:
                 latency=latency or Latency(),
                 faults=self.faults,
                 ledger=self.ledger,
+                lives=lives or Lives(),
                 balance=float("inf") if balance is None else balance,
                 seed=seed,
             )
@@ -116,6 +119,8 @@ class Sandbox:
                 application.router.add_post(f"{prefix}/api/v1/jobs/createTask", _creator(jobs))
                 application.router.add_get(f"{prefix}/api/v1/jobs/recordInfo", _teller(jobs))
                 application.router.add_get(f"{prefix}/api/v1/chat/credit", _banker(jobs))
+            if name in ("sandbox", "kie"):
+                application.router.add_post(f"{prefix}/api/v1/common/download-url", _renewer(jobs))
             if name in ("sandbox", "apiin"):
                 tasks = self._services["apiin"]
                 application.router.add_post(f"{prefix}/api/v1/images/generations", _creator(tasks))
@@ -131,8 +136,10 @@ class Sandbox:
         """Paint a picture that a finished task made. Anybody may fetch it; a key would be a leak."""
         self.ledger.key_leaks += "Authorization" in request.headers
         service = self._services.get(request.match_info["provider"])
-        task = service.task(request.match_info["task_id"]) if service else None
-        if task is None or asyncio.get_running_loop().time() < task.created + task.latency:
+        until = float(request.query["until"]) if "until" in request.query else None
+        now = asyncio.get_running_loop().time()
+        task = service.picture(request.match_info["task_id"], until, now) if service else None
+        if task is None:
             return web.Response(status=404)
         fault = self.faults.draw("file")
         if fault is not None and fault.startswith("http_"):
@@ -165,6 +172,14 @@ def _teller(service: Service):  # type: ignore[no-untyped-def]
         return await _deliver(request, service.status(request.headers.get("Authorization"), task_id, now))
 
     return tell
+
+
+def _renewer(service: Service):  # type: ignore[no-untyped-def]
+    async def renew(request: web.Request) -> web.StreamResponse:
+        now = asyncio.get_running_loop().time()
+        return await _deliver(request, service.renew(request.headers.get("Authorization"), await request.read(), now))
+
+    return renew
 
 
 def _banker(service: Service):  # type: ignore[no-untyped-def]

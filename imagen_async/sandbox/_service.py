@@ -50,6 +50,22 @@ class Task(msgspec.Struct, frozen=True):
         return int(self.input.get("num_images", 1)) + 3 * (self.fault == "more_urls")
 
 
+class Lives(msgspec.Struct, frozen=True):
+    """How long what a task made can be had, in seconds from its end; None: as long as the sandbox runs.
+
+    Attributes:
+        link: The link of its status answer.
+        picture: The picture itself, to which new links can be asked for.
+    """
+
+    link: float | None = None
+    picture: float | None = None
+
+
+RENEWED_LINK_LIFE = 1200.0
+"""Seconds; kie.ai's own figure for a link that was asked for anew."""
+
+
 class StrictWindow:
     """A server's own count: at most `count` taken in any window that ends now."""
 
@@ -80,6 +96,7 @@ class Service:
         faults: Faults,
         ledger: Ledger,
         balance: float = math.inf,
+        lives: Lives = Lives(),  # noqa: B008 - frozen
         files: str = "",
         seed: int = 0,
     ) -> None:
@@ -93,6 +110,7 @@ class Service:
         self._faults = faults
         self._ledger = ledger
         self._balance = balance
+        self._lives = lives
         self._chance = random.Random(seed)
         self._tasks: dict[str, Task] = {}
         self._ends: list[float] = []
@@ -100,10 +118,6 @@ class Service:
     @property
     def _name(self) -> str:
         return self.provider.name
-
-    def task(self, task_id: str) -> Task | None:
-        """A task that was made here."""
-        return self._tasks.get(task_id)
 
     def create(self, authorization: str | None, body: bytes, now: float, wall: float) -> Reply:
         """Take a create."""
@@ -132,6 +146,27 @@ class Service:
             missing = (404, "task not found") if self._name == "apiin" else (422, "recordInfo is null")
             return self._refused("no task", *missing)
         return self._broken_status(fault, task, now) or self._standing(task, now)
+
+    def picture(self, task_id: str, until: float | None, now: float) -> Task | None:
+        """The task of a picture that can be had now, by its own link or by one that was renewed `until` then."""
+        task = self._tasks.get(task_id)
+        age = -1.0 if task is None else now - task.created - task.latency
+        is_linked = until > now if until is not None else age <= _or_forever(self._lives.link)
+        return task if 0 <= age <= _or_forever(self._lives.picture) and is_linked else None
+
+    def renew(self, authorization: str | None, body: bytes, now: float) -> Reply:
+        """Give a new link to a picture."""
+        if authorization != f"Bearer {self._key}":
+            return self._refused("401", 401, "invalid token")
+        try:
+            url = str(json.loads(body)["url"]).partition("?")[0]
+        except (ValueError, TypeError, LookupError):
+            url = ""
+        until = now + RENEWED_LINK_LIFE
+        task_id = url.removeprefix(f"{self.files}/{self._name}/").partition("/")[0]
+        if not url.startswith(self.files) or self.picture(task_id, until, now) is None:
+            return self._refused("link", 422, "url is wrong")
+        return success(self._name, f"{url}?until={until}")
 
     def credits(self, authorization: str | None) -> Reply:
         """Answer what is left."""
@@ -281,6 +316,10 @@ class Service:
         if task.fault == "no_urls":
             return []
         return [f"{self.files}/{self._name}/{task.id}/{number}.png" for number in range(1, task.images + 1)]
+
+
+def _or_forever(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
 
 
 _FAILURES = {

@@ -1,0 +1,161 @@
+"""How the batch of a folder stands, from its journal alone: counts, credits, reasons, what to run next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from .._core.record import Record, cut_off, shown
+from .._journal import JournalReader
+from ._progress import amount, counted
+
+_SHOWN = 10
+"""Held requests that are shown to people; `--json` has them all."""
+
+_MEANINGS = {
+    "done": "",
+    "running": "tasks at the provider, paid for: the next run collects them",
+    "ready": "finished at the provider, not on disk yet: the next run fetches them",
+    "submitting": "creates on the way",
+    "queued": "refused or put back before anything was made: the next run sends them",
+    "not sent": "of the file",
+    "failed": "stay failed, unless --retry-failed makes new tasks",
+    "unknown": "the create's answer was lost: maybe billed, held, not sent again",
+}
+
+
+class Reason(msgspec.Struct):
+    """Failures of one kind: how many, and one of them."""
+
+    type: str
+    code: int | str | None
+    count: int
+    example: dict[str, str]
+
+
+class Status:
+    """The figures of one journal.
+
+    Attributes:
+        counts: Requests by state; `not sent` are those of the file that have no row yet.
+        spent: Credits billed, as far as they are known.
+        held: Credits that unknown creates may have cost, as far as prices are known.
+        unknown: The held requests.
+        reasons: Why requests failed, the most frequent first.
+        is_at_work: True while a batch writes to the journal.
+    """
+
+    def __init__(self, journal: JournalReader) -> None:
+        self.folder = journal.folder
+        self.is_at_work = journal.is_being_written()
+        self._notes = journal.notes()
+        self.counts: Counter[str] = Counter()
+        self.spent = self.held = 0.0
+        self.unknown: list[Record] = []
+        self._reasons: dict[tuple[str, object, str], Reason] = {}
+        self._add_all(journal.records())
+        total = int(self._notes.get("total", 0))
+        self.counts["not sent"] = max(0, total - self.counts.total())
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why requests failed, the most frequent first."""
+        return sorted(self._reasons.values(), key=lambda reason: -reason.count)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "dir": self.folder,
+            "at_work": self.is_at_work,
+            "counts": {name: self.counts[name] for name in _MEANINGS},
+            "credits_spent": self.spent,
+            "credits_at_risk": self.held,
+            "failures": msgspec.to_builtins(self.reasons),
+            "unknown": [_held_record(record) for record in self.unknown],
+            "next": self.next_commands(),
+        }
+
+    def text(self) -> str:
+        """For people."""
+        total = self.counts.total()
+        lines = [f"{self.folder}: {counted(total, 'request')}{', a batch is at work on it' if self.is_at_work else ''}"]
+        lines += [_count_line(name, self.counts[name]) for name in _MEANINGS if self.counts[name] or name == "done"]
+        held = f", up to {amount(self.held)} more for creates whose answer was lost" if self.unknown else ""
+        lines.append(f"credits: {amount(self.spent)} spent{held}")
+        if self._reasons:
+            lines += ["failures:", *map(_reason_line, self.reasons)]
+        if self.unknown:
+            lines += ["held; look for them at the provider before paying again:"]
+            lines += map(_held_line, self.unknown[:_SHOWN])
+            lines += [f"  … and {len(self.unknown) - _SHOWN:,} more (--json)"] if len(self.unknown) > _SHOWN else []
+        commands = self.next_commands()
+        return "\n".join([*lines, *(["next:", *(f"  {command}" for command in commands)] if commands else [])])
+
+    def next_commands(self) -> list[str]:
+        """What to run next: to go on, to pay for failed ones again, to settle the held ones."""
+        command = self._notes.get("command")
+        if self.is_at_work or command is None:
+            return []
+        goes_on = any(self.counts[name] for name in ("running", "ready", "queued", "not sent"))
+        commands = [command] if goes_on else []
+        if self.counts["failed"]:
+            commands.append(f"{command} --retry-failed")
+        if self.unknown:
+            folder = shlex.quote(self.folder)
+            commands.append(f"imagen-async collect TASK_ID --dir {folder} --key KEY  # found at the provider")
+            commands.append(f"{command} --resubmit-unknown  # not found there")
+        return commands
+
+    def _add_all(self, records: Iterable[Record]) -> None:
+        for record in records:
+            # What is on its way while nobody writes was cut off.
+            now = cut_off(record) if record.state == "submitting" and not self.is_at_work else record
+            self.counts[now.state] += 1
+            self.spent += now.credits or 0.0
+            if now.state == "unknown":
+                self.unknown.append(now)
+                self.held += now.at_risk or 0.0
+            elif now.error is not None and now.state != "queued":
+                self._add_reason(now)
+
+    def _add_reason(self, record: Record) -> None:
+        error = record.error
+        assert error is not None
+        # One reason, whatever ids, links and figures its message names.
+        kind = re.sub(r"https?://\S+|'[^']*'|\"[^\"]*\"|\b[0-9a-f]{16,}\b|\d+", "…", error.message)
+        example = {"key": record.key, "prompt": record.request.prompt, "message": error.message}
+        reason = Reason(error.type, error.code, 0, example)
+        self._reasons.setdefault((error.type, error.code, kind), reason).count += 1
+
+
+def _count_line(name: str, count: int) -> str:
+    meaning = _MEANINGS[name]
+    return f"  {count:>9,} {name}" + (f"  ({meaning})" if meaning and count else "")
+
+
+def _reason_line(reason: Reason) -> str:
+    code = "" if reason.code is None else f" {reason.code}"
+    first = f"  {reason.count:>9,} {reason.type}{code}: {reason.example['message']}"
+    return f"{first}\n{' ' * 12}e.g. {shown(repr(reason.example['prompt']))}"
+
+
+def _held_line(record: Record) -> str:
+    cost = "an unknown price" if record.at_risk is None else f"up to {amount(record.at_risk)} credits"
+    sent = "" if record.sent_at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.sent_at))
+    return f"  {record.key}  {sent}  {cost}  {shown(repr(record.request.prompt))}"
+
+
+def _held_record(record: Record) -> dict[str, Any]:
+    return {
+        "key": record.key,
+        "prompt": record.request.prompt,
+        "account": record.account,
+        "sent_at": record.sent_at,
+        "credits_at_risk": record.at_risk,
+    }
