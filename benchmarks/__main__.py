@@ -9,9 +9,9 @@ import os
 import platform
 import sys
 
-from benchmarks import cpu, imports, limit, memory
+from benchmarks import cpu, imports, journal, limit, memory
 
-BENCHMARKS = {"import": imports, "limit": limit, "cpu": cpu, "memory": memory}
+BENCHMARKS = {"import": imports, "limit": limit, "cpu": cpu, "journal": journal, "memory": memory}
 
 
 def environment() -> dict[str, object]:

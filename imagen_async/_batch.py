@@ -11,6 +11,7 @@ import anyio
 
 from ._admission import Admission
 from ._core.job import Job, Left, Queued, Ready, Running, Submitting, Unsent
+from ._core.outcomes import result_of
 from ._core.values import ImageRequest, Result
 from ._delivery import AsTheyFinish, InOrder, Progress, Tally
 from ._intake import END, Requests, check_keys, puller
@@ -47,7 +48,7 @@ class Batch:
         scheduler: Scheduler,
         requests: Requests,
         admission: Admission,
-        finish: Callable[[Job], Result],
+        finish: Callable[[Result], Result],
         *,
         account: str,
         window: int,
@@ -173,7 +174,7 @@ class Batch:
             case Left(was=Queued()):
                 pass
             case _:
-                self._put(self._finish(job), job.id)
+                self._put(result_of(job), job.id)
         self._changed.set()
 
     def _put(self, result: Result, ticket: int) -> None:
@@ -182,7 +183,7 @@ class Batch:
             # The next picture could not be written either, so those that wait to be sent are not paid for.
             self._end_with(result.error)
             self._scheduler.withhold(self._id)
-        self._exit.put(result, ticket)
+        self._exit.put(self._finish(result), ticket)
         self._changed.set()
 
     def _end_with(self, error: BaseException) -> None:

@@ -289,7 +289,7 @@ class Client:
             self._open(),
             requests,
             admission,
-            self._result,
+            self._savable,
             account=self._name,
             window=self._account.limits.running + AHEAD,
             ordered=ordered,
@@ -339,7 +339,10 @@ class Client:
         return single
 
     def _result(self, job: jobs.Job) -> Result:
-        return msgspec.structs.replace(result_of(job), _saver=self._save)
+        return self._savable(result_of(job))
+
+    def _savable(self, result: Result) -> Result:
+        return msgspec.structs.replace(result, _saver=self._save)
 
     async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
         """Save with the open session; with one of its own after the client was closed, or in another loop."""

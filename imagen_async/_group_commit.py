@@ -11,6 +11,9 @@ from ._core.record import Record
 from ._journal import Journal
 from .errors import JournalError
 
+GATHER = 0.02
+"""Seconds that a group gathers: a commit costs as much as fifty changes, and a create's round trip is far longer."""
+
 
 class _Group:
     """The changes of one transaction, the last of each job, and the event of their being durable, or of its failure."""
@@ -38,7 +41,7 @@ class GroupCommit:
         self._executor = executor or ThreadPoolExecutor(1, "imagen-journal")
         self._gathering = _Group()
         self._writing: _Group | None = None
-        self._is_called = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def note(self, record: Record) -> None:
         """Have a change written soon, in order; one of the same job that still waits is superseded."""
@@ -58,24 +61,41 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Write what is left; raises JournalError when that is not possible."""
-        with anyio.CancelScope(shield=True):
-            if self._gathering.records:
-                self._call()
-            while self._writing is not None or self._is_called:
-                group = self._writing or self._gathering
-                await group.ended.wait()
-        self._executor.shutdown(wait=False)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._write_all()
+        except asyncio.CancelledError:
+            # Cancelled once more while leaving: what is known by now is written here and at once.
+            self._journal.write(self._unwritten())
+            raise
+        finally:
+            self._executor.shutdown(wait=False)
         if self._gathering.records and self.error is not None:
             raise self.error
 
+    async def _write_all(self) -> None:
+        while self._writing is not None:
+            await self._writing.ended.wait()
+        if self._gathering.records:
+            group = self._gathering
+            self._begin()
+            await group.ended.wait()
+
+    def _unwritten(self) -> list[Record]:
+        if self._timer is not None:
+            self._timer.cancel()
+        records = {} if self._writing is None else self._writing.records
+        return list({**records, **self._gathering.records}.values())
+
     def _call(self) -> None:
-        """Begin a group at the next turn of the loop, so that all that this turn notes is in it."""
-        if self._writing is None and not self._is_called:
-            self._is_called = True
-            asyncio.get_running_loop().call_soon(self._begin)
+        """Have what gathers written soon, after the group before it."""
+        if self._writing is None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER, self._begin)
 
     def _begin(self) -> None:
-        self._is_called = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
         self._writing, self._gathering = self._gathering, _Group()
         records = list(self._writing.records.values())
         asyncio.get_running_loop().run_in_executor(self._executor, self._journal.write, records).add_done_callback(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -89,6 +90,7 @@ class JournalReader:
     """
 
     def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
+        self._turn = threading.Lock()
         self.path = str(path)
         self.folder = os.path.dirname(self.path)
         self._decode_request = msgspec.json.Decoder(request_type).decode
@@ -158,16 +160,18 @@ class JournalReader:
     def _connect(self) -> Iterator[sqlite3.Connection]:
         if not os.path.exists(self.path):
             raise JournalError(f"There is no journal {self.path}.")
-        try:
-            connection = _open(self.path, "ro")
-            self._check(connection)
-        except sqlite3.OperationalError as error:
-            # In a folder that cannot be written, a file that was closed in good order is read as it lies there.
-            if _code(error) not in ("SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY"):
-                raise
-            connection = _open(self.path, "ro&immutable=1")
-            self._check(connection)
-        yield connection
+        # Nothing is written, but only who may write can tidy up what SQLite keeps beside an open file. In a folder that
+        # cannot be written, a file that was closed in good order is read as it lies there.
+        for mode in ("rw", "ro", "ro&immutable=1"):
+            try:
+                connection = _open(self.path, mode)
+                yield connection
+                self._check(connection)
+            except sqlite3.OperationalError as error:
+                if mode.endswith("1") or not _code(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+                    raise
+            else:
+                return
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Make sure that the file is a journal, whole, and of a version that is known here."""
@@ -211,6 +215,9 @@ class Journal(JournalReader):
 
     Creates that were on the way when the last process ended are unknown from here on.
 
+    Attributes:
+        is_new: True when no earlier run has left a job in it.
+
     Raises:
         JournalError: It cannot be used, or another process has it.
     """
@@ -218,6 +225,7 @@ class Journal(JournalReader):
     def _connect(self) -> Iterator[sqlite3.Connection]:
         lock = _open(f"{self.path}-lock", "rwc", timeout=0)
         yield lock
+        lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written to it
         self._lock(lock)
         writing = _open(self.path, "rwc")
         yield writing
@@ -231,12 +239,18 @@ class Journal(JournalReader):
         reading = _open(self.path, "rw")
         yield reading
         reading.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID")
+        self.is_new = reading.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
         rows = reading.execute(f"{_SELECT} WHERE state = 'submitting'").fetchall()
         self.write([cut_off(self._record(row)) for row in rows])
         self.note({"process": str(os.getpid())})
 
+    def close(self) -> None:
+        """Close the file, once what another thread writes is written; once more is nothing."""
+        with self._turn:
+            super().close()
+
     def write(self, records: Iterable[Record]) -> None:
-        """Write changes, all of them durably or none. May be called from another thread, by one at a time.
+        """Write changes, all of them durably or none. May be called from any thread.
 
         Raises:
             JournalError: They could not be written, and none of them was.
@@ -249,13 +263,13 @@ class Journal(JournalReader):
                 put.append(self._row(record, _COLUMNS))
             else:
                 moved.append((*self._row(record, _MOVED), record.key))
-        with self._telling(), _transaction(self._writing):
+        with self._turn, self._telling(), _transaction(self._writing):
             self._writing.executemany(_PUT, put)
             self._writing.executemany(_MOVE, moved)
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Note something of the batch as a whole, durably."""
-        with self._telling(), _transaction(self._writing):
+        with self._turn, self._telling(), _transaction(self._writing):
             self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes.items())
 
     def times_seen(self, key: str) -> int:
@@ -270,8 +284,8 @@ class Journal(JournalReader):
         return os.path.realpath(folder) == os.path.realpath(self.folder)
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
-        """When an account's creates since that Unix time were sent and accepted."""
-        sql = "SELECT sent_at, accepted_at FROM jobs WHERE account = ? AND sent_at > ?"
+        """When an account's creates were sent and accepted of which one or the other is since that Unix time."""
+        sql = "SELECT sent_at, accepted_at FROM jobs WHERE account = ? AND max(sent_at, coalesce(accepted_at, 0)) > ?"
         with self._telling():
             return self._reading.execute(sql, (account, moment)).fetchall()
 

@@ -91,8 +91,9 @@ class Memory:
             InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
         """
         job = self._admission.job(item, index, owner, number)
+        _check_writable(job.request)
         job = self._numbered(job, has_key=isinstance(item, ImageRequest) and item.key is not None)
-        record = self._journal.find(job.key)
+        record = None if self._journal.is_new else self._journal.find(job.key)
         if record is None:
             return job
         self._check_unchanged(record, item)
@@ -136,3 +137,11 @@ class Memory:
         message = f"Its task belongs to {record.account}, which this client does not serve: resume with that account"
         error = ConfigurationError(f"{message}.", provider=record.account, task_id=record.task_id)
         return msgspec.structs.replace(result, error=error)
+
+
+def _check_writable(request: ImageRequest) -> None:
+    """Refuse what no journal can hold, such as half a character, or a field of the user's own that is no JSON."""
+    try:
+        msgspec.json.encode(request)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequest(f"The request cannot be written to the journal: {error}.") from None
