@@ -31,6 +31,7 @@ from imagen_async.errors import (
     AccountError,
     AuthenticationError,
     ConfigurationError,
+    DownloadFailed,
     GenerationFailed,
     ImagenError,
     InsufficientCredits,
@@ -652,6 +653,75 @@ def test_a_refused_key_is_told_when_the_balance_is_asked(status: int) -> None:
     """A 401, in the body or as status, is an AuthenticationError."""
     with pytest.raises(AuthenticationError):
         dialect("kie").read_credits(answer({"code": 401, "msg": "no"}, status))
+
+
+# -------------------------------------------------------------------------------------- links that are renewed
+
+
+@pytest.mark.parametrize("provider", ["kie", "sandbox"])
+def test_a_new_link_is_asked_for_by_the_old_one(provider: str) -> None:
+    """kie.ai, and the sandbox like it, are asked for a new link with a POST that holds just the dead one."""
+    request = dialect(provider).build_renewal(URL)
+    assert request is not None
+    assert (request.method, request.path) == ("POST", "/api/v1/common/download-url")
+    assert decode_json(request.body or b"") == {"url": URL}
+
+
+@pytest.mark.parametrize("provider", ["apikley", "liangxin", "apiin"])
+def test_providers_without_such_a_call_are_not_asked_for_a_new_link(provider: str) -> None:
+    """Where no page tells of a call for new links, none is written."""
+    assert dialect(provider).build_renewal(URL) is None
+
+
+@pytest.mark.parametrize("provider", ["sandbox", *ALL])
+@pytest.mark.parametrize("data", [URL, {"url": URL}, {"downloadUrl": None, "url": URL}, [URL]])
+def test_a_new_link_is_read(provider: str, data: object) -> None:
+    """The documented answer holds the link as a string; one that is wrapped is found too."""
+    assert dialect(provider).read_renewal(answer({"code": 200, "msg": "success", "data": data})) == URL
+
+
+def not_renewed(body: object, status: int = 200) -> DownloadFailed:
+    with pytest.raises(DownloadFailed) as caught:
+        dialect("kie").read_renewal(answer(body, status))
+    return caught.value
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_a_link_that_the_provider_does_not_know_is_gone(status: int) -> None:
+    """422, "url is wrong", is the provider's word that it does not have the picture, in the body or as status."""
+    error = not_renewed({"code": 422, "msg": "The file url is wrong"}, status)
+    assert error.gone
+    assert error.code == 422
+    assert "url is wrong" in error.message
+
+
+@pytest.mark.parametrize("code", [401, 402, 403, 408, 429, 455, 500, 501, 502, 503])
+@pytest.mark.parametrize("in_body", [True, False])
+def test_a_refusal_for_another_reason_leaves_the_picture_where_it_is(code: int, in_body: bool) -> None:
+    """A wrong key, a limit, maintenance or a failing server says nothing of the picture: it may be had later."""
+    error = not_renewed({"code": code, "msg": "no"} if in_body else HTML, 200 if in_body else code)
+    assert not error.gone
+    assert error.code == code
+
+
+@pytest.mark.parametrize(
+    "body", [HTML, b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"code":200}', b'{"code":200,"data":7}']
+)
+def test_an_answer_that_nobody_understands_is_no_word_about_the_picture(body: bytes) -> None:
+    """A 200 without a link, such as a proxy's page, does not give up a picture that is paid for."""
+    assert not not_renewed(body).gone
+
+
+@settings(deadline=None)
+@given(body=st.binary(max_size=60), status=st.sampled_from([200, 404, 422, 500]), provider=st.sampled_from(ALL))
+def test_an_arbitrary_answer_gives_a_link_or_a_failed_download(body: bytes, status: int, provider: str) -> None:
+    """Whatever comes back, reading it raises nothing but DownloadFailed."""
+    try:
+        said = dialect(provider).read_renewal(answer(body, status))
+    except DownloadFailed as error:
+        said = error.message
+    assert said
+    assert not CONTROL.search(said)
 
 
 # -------------------------------------------------------------------------------------- arbitrary answers

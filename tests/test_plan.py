@@ -18,15 +18,18 @@ from imagen_async._core.job import (
     Final,
     Job,
     Left,
+    Links,
     NotSaved,
+    Queued,
     Ready,
     Running,
     Saved,
     Submitting,
     Unknown,
     Unsent,
+    Withheld,
 )
-from imagen_async._core.lane import FIRST_CONTACT_TRIES, Lane
+from imagen_async._core.lane import FIRST_CONTACT_TRIES, LONGEST_PAUSE_AFTER_LOST, LOST_IN_A_ROW, Lane
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import Advice
 from imagen_async._core.provider import Limits
@@ -52,6 +55,7 @@ from imagen_async.errors import (
     ImagenError,
     InsufficientCredits,
     InvalidRequest,
+    JournalError,
     ModelUnavailable,
     RateLimited,
     TransportError,
@@ -82,6 +86,7 @@ CREATED: dict[str, Callable[[str], Event]] = {
     "limited long": lambda _: Rejected(RateLimited("slow down", code=429), Remedy.HOLD, 4.0),
     "maintenance": lambda _: Rejected(TransportError("maintenance", code=455), Remedy.PAUSE),
     "maintenance long": lambda _: Rejected(TransportError("maintenance", code=455), Remedy.PAUSE, 3.0),
+    "withheld": lambda _: Withheld(JournalError("the disk is full")),
 }
 FREE_TO_REPEAT = ("not sent", "limited", "limited long", "maintenance", "maintenance long")
 ASKED: dict[str, Callable[[str], Event]] = {
@@ -93,9 +98,18 @@ ASKED: dict[str, Callable[[str], Event]] = {
     "unreadable": lambda _: Unreadable(TransportError("502")),
     "asked too often": lambda _: Unreadable(RateLimited("429"), limited=True),
 }
+
+
+def gone() -> NotSaved:
+    error = DownloadFailed("404")
+    error.gone = True
+    return NotSaved(error)
+
+
 FETCHED: dict[str, Callable[[str], Event]] = {
     "saved": lambda _: Saved(()),
-    "not saved": lambda _: NotSaved(DownloadFailed("404")),
+    "not saved": lambda _: NotSaved(DownloadFailed("502")),
+    "gone": lambda _: gone(),
 }
 
 Trip = tuple[float, float]
@@ -187,6 +201,7 @@ class World:
         state = self.talking[job_id][0].state
         if isinstance(state, Submitting):
             self.leave_to_repeat[job_id] += created in FREE_TO_REPEAT
+            self.creates[job_id] -= created == "withheld"
             self.answer(job_id, CREATED[created](f"t{job_id}-{self.creates[job_id]}"))
         elif isinstance(state, Running):
             self.answer(job_id, ASKED[asked](""))
@@ -247,16 +262,17 @@ ADD = st.builds(
     jobs=st.integers(1, 4),
     owner=st.integers(1, 3),
     retries=st.integers(0, 2),
+    resubmits=st.integers(0, 1),
     deadline=st.sampled_from([900.0, 900.0, 8.0, 2.0]),
     save_to=st.sampled_from(["out", "out", None]),
 )
 COLLECT = st.tuples(st.just("collect"), st.sampled_from(list(LIMITS)), st.integers(1, 3))
-LEAVE = st.tuples(st.sampled_from(["leave", "abandon"]), st.integers(2, 3))
+LEAVE = st.tuples(st.sampled_from(["leave", "abandon", "withhold"]), st.integers(2, 3))
 GO = st.just(("wake",)) | st.tuples(st.just("wait"), EIGHTHS)
 ODD = st.one_of(COLLECT, COLLECT, LEAVE)
 STEP: st.SearchStrategy[tuple[Any, ...]] = st.one_of(*[ADD] * 5, *[ANSWER] * 16, *[GO] * 6, ODD)
 SCRIPTS = st.lists(STEP, min_size=30, max_size=80)
-LONG = settings(deadline=None, max_examples=70, suppress_health_check=[HealthCheck.too_slow])
+LONG = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
 def play(world: World, step: tuple[Any, ...]) -> None:
@@ -283,6 +299,8 @@ def play(world: World, step: tuple[Any, ...]) -> None:
         case ("abandon", owner):
             world.leave(owner)
             world.plan.abandon(owner)
+        case ("withhold", owner):
+            world.plan.withhold(owner)
     world.look()
 
 
@@ -326,7 +344,7 @@ def test_a_plan_that_is_drained_is_empty(script: list[tuple[Any, ...]]) -> None:
 @LONG
 @given(script=SCRIPTS)
 def test_no_job_is_paid_for_twice(script: list[tuple[Any, ...]]) -> None:
-    """A job's creates are one, and one for each not sent, 429 and 455, and one for each retry and resubmit that it had."""
+    """A job's creates are one, one for each not sent, 429 and 455, and one for each retry and resubmit that it had."""
     world = played(script)
     world.drain()
     for job in world.ended:
@@ -805,9 +823,9 @@ def test_leaving_ends_all_that_does_not_talk_at_once() -> None:
     assert sorted(world.talking) == [3]
     world.leave(1)
     assert {job.id: job.state for job in world.deliver()} == {
-        1: Left(Running("t1", since=0.0)),
-        2: Left("t2"),
-        4: Left(None),
+        1: Left(Ready("t1", SUCCESS)),
+        2: Left(Running("t2", since=0.0)),
+        4: Left(Queued()),
     }
     assert [job.id for job in world.plan.jobs] == [3]
 
@@ -1080,3 +1098,379 @@ def test_an_account_wants_more_while_its_queue_is_short() -> None:
     assert not lane.wants_more
     world.look()
     assert lane.wants_more
+
+
+# ------------------------------------------------------------------------------------- answers that are lost
+
+WIDE = Limits(submit=Rate(20, per=10), status=Rate(100, per=1), running=100)
+
+
+def doubling(setbacks: int, longest: float) -> float:
+    return float(min(longest, 2.0**setbacks))
+
+
+def troubled_world(jobs: int, **place: Any) -> World:
+    """A world whose account is known to work and doubles its pauses, with these jobs waiting."""
+    world = World(make_lane("wide", WIDE, connections=100, delay=doubling))
+    world.add()
+    world.look()
+    world.answer(1, Accepted("t0"))
+    world.drain()
+    world.now += 1000.0
+    for _ in range(jobs):
+        world.add(**place)
+    return world
+
+
+def creating(world: World) -> list[int]:
+    """The jobs whose create is on the way."""
+    return [job_id for job_id, (job, _) in world.talking.items() if isinstance(job.state, Submitting)]
+
+
+def pause_after_losing_one(world: World) -> float:
+    """Lose the only create that is on the way; returns the seconds until the next one goes."""
+    (job_id,) = creating(world)
+    world.answer(job_id, CREATED["lost"](""))
+    before = world.now
+    while not creating(world):
+        world.look()
+        if not creating(world):
+            world.sleep(world.plan.wake_at(world.now))
+    return world.now - before
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_one_or_two_lost_answers_change_nothing(lost: int) -> None:
+    """Fewer than three lost answers in a row leave the other creates under way, and the next go at once and many."""
+    world = troubled_world(jobs=60)
+    volley = world.look()
+    assert len(volley) == 20
+    for job in volley[:lost]:
+        world.answer(job.id, CREATED["lost"](""))
+    for job in volley[lost:]:
+        world.answer(job.id, CREATED["refused"](""))
+    assert world.plan.wake_at(world.now) == world.now + 10.0
+    world.sleep(world.now + 10.0)
+    assert len(creating(world)) == 20
+
+
+def test_a_volley_of_lost_answers_pauses_the_account_once() -> None:
+    """Twenty answers that are lost together make the pause of one setback, and then a single create tries."""
+    world = troubled_world(jobs=60)
+    for job in world.look():
+        world.answer(job.id, CREATED["lost"](""))
+    assert world.look() == []
+    world.sleep(world.now + 10.0)
+    assert len(creating(world)) == 1
+    assert pause_after_losing_one(world) == 2.0
+
+
+def test_after_three_lost_answers_creates_go_one_at_a_time_and_further_apart() -> None:
+    """From the third lost answer in a row on one create is under way, and the pauses double up to 900 s."""
+    assert (LOST_IN_A_ROW, LONGEST_PAUSE_AFTER_LOST) == (3, 900.0)
+    world = World(make_lane("wide", Limits(submit=Rate(100, per=0.125)), connections=100, delay=doubling))
+    for _ in range(40):
+        world.add()
+    world.look()
+    pauses = [pause_after_losing_one(world) for _ in range(15)]
+    assert pauses == [0.0, 0.0, *[2.0**n for n in range(10)], 900.0, 900.0, 900.0]
+
+
+@pytest.mark.parametrize("answer", ["accepted", "refused", "silent", "limited", "maintenance"])
+def test_any_answer_ends_the_row_of_lost_ones(answer: str) -> None:
+    """Two lost answers, one that arrived, and two lost again are no row of three; a fifth one makes it one."""
+    asked: list[float] = []
+    world = World(make_lane("wide", WIDE, connections=100, delay=lambda n, longest: asked.append(longest) or 1.0))
+    for _ in range(7):
+        world.add(model="imagen4-ultra")
+    world.look()
+    world.answer(1, CREATED["refused"](""))
+    world.look()
+    for job_id, name in zip(range(2, 7), ["lost", "lost", answer, "lost", "lost"], strict=True):
+        world.answer(job_id, CREATED[name]("t"))
+    assert LONGEST_PAUSE_AFTER_LOST not in asked
+    world.now += 2.0
+    world.answer(7, CREATED["lost"](""))
+    assert asked[-1] == LONGEST_PAUSE_AFTER_LOST
+
+
+@pytest.mark.parametrize("answer", ["accepted", "refused"])
+def test_an_answer_after_the_outage_lets_all_go_again(answer: str) -> None:
+    """The first create that is answered ends the one-at-a-time, and the next pause is short again."""
+    world = troubled_world(jobs=80)
+    for job in world.look():
+        world.answer(job.id, CREATED["lost"](""))
+    world.sleep(world.now + 10.0)
+    assert pause_after_losing_one(world) == 2.0
+    assert pause_after_losing_one(world) == 4.0
+    (job_id,) = creating(world)
+    world.answer(job_id, CREATED[answer]("t"))
+    world.sleep(world.now + 20.0)
+    again = creating(world)
+    assert len(again) >= 19
+    for number in again:
+        world.answer(number, CREATED["lost"](""))
+    world.sleep(world.now + 10.0)
+    assert pause_after_losing_one(world) == 2.0
+
+
+@pytest.mark.parametrize("hours", [1, 8, 48])
+def test_a_long_outage_costs_few_unknown_outcomes(hours: int) -> None:
+    """While every answer is lost there are one volley of unknowns, ten more, and four more for each hour."""
+    world = troubled_world(jobs=400)
+    until = world.now + hours * 3600.0
+    while world.now < until:
+        world.look()
+        if creating(world):
+            world.now += 30.0
+            for job_id in creating(world):
+                world.answer(job_id, CREATED["lost"](""))
+        else:
+            world.sleep(world.plan.wake_at(world.now))
+    unknown = sum(isinstance(job.state, Unknown) for job in world.ended)
+    assert 4 * hours - 1 <= unknown <= 20 + 11 + 4 * hours
+
+
+def test_connections_that_fail_are_tried_more_often_than_lost_answers() -> None:
+    """A try that cannot reach the server costs nothing, so its pauses are asked for up to 60 s, not up to 900 s."""
+    asked: list[float] = []
+
+    def delay(setbacks: int, longest: float) -> float:
+        asked.append(longest)
+        return 1.0
+
+    for answer in ("not sent", "maintenance", "lost"):
+        world = World(make_lane("wide", Limits(submit=Rate(100, per=0.125)), connections=100, delay=delay))
+        for _ in range(4):
+            world.add()
+        for _ in range(3):
+            world.look()
+            world.now += 2.0
+            world.look()
+            world.answer(creating(world)[0], CREATED[answer](""))
+    assert asked == [60.0] * 6 + [900.0]
+
+
+def test_a_lost_create_is_sent_again_once_where_that_was_asked_for() -> None:
+    """With resubmits=1 a lost create goes again, before newer ones, and the second loss holds the job."""
+    world = answered_world(Limits(submit=Rate(1, per=1), running=10), jobs=2, resubmits=1)
+    world.look()
+    world.answer(2, CREATED["lost"](""))
+    world.sleep(world.plan.wake_at(world.now))
+    assert list(world.talking) == [2]
+    world.answer(2, CREATED["lost"](""))
+    (job,) = world.deliver()
+    assert isinstance(job.state, Unknown)
+    assert (job.attempts, job.lost, job.resubmits, job.state.error.credits) == (2, 2, 0, 16)
+    world.drain()
+    assert world.creates[2] == 2
+
+
+def end_while_waiting(world: World, how: str) -> None:
+    """End job 2 in this way, which waits to be sent again, or comes to be on the way again; job 3 is on the way."""
+    if how in CREATED:
+        world.answer(3, CREATED[how](""))
+        return
+    if how in ("not noted", "stopped after a 429"):
+        world.sleep(world.plan.wake_at(world.now))
+        world.answer(2, CREATED["withheld" if how == "not noted" else "limited"](""))
+    if how in ("stopped", "stopped after a 429"):
+        world.plan.withhold(1)
+    elif how == "left":
+        world.leave(1)
+    elif how == "expired":
+        world.sleep(world.now + 50.0)
+
+
+ENDS = ["expired", "left", "stopped", "stopped after a 429", "not noted", "no credit", "wrong key", "model gone"]
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_job_that_waits_to_be_sent_again_ends_unknown(how: str) -> None:
+    """However a job ends that waits for its second sending, its first create may be billed, and its end says so."""
+    limits = Limits(submit=Rate(2, per=20), running=10)
+    world = answered_world(limits, jobs=2, resubmits=1, deadline=50.0, model="imagen4-ultra")
+    world.look()
+    world.answer(2, CREATED["lost"](""))
+    end_while_waiting(world, how)
+    world.deliver()
+    (ended,) = [job for job in world.ended if job.id == 2]
+    assert isinstance(ended.state, Unknown)
+    assert "may have made a task" in ended.state.error.message
+    assert "nothing was billed" not in ended.state.error.message
+
+
+# --------------------------------------------------------------------------- pictures that are to be fetched
+
+
+def test_a_finished_job_that_comes_in_is_fetched_and_nothing_else() -> None:
+    """A job that comes in ready is handed out for saving at once, without a create or a status call."""
+    world = World()
+    job = world.add(expires_at=900.0, state=Ready("t1", SUCCESS), save_to="out")
+    assert world.look() == [job]
+    world.answer(job.id, Saved(()))
+    assert world.deliver() == [job.to(Done("t1", SUCCESS))]
+    assert (world.creates, world.trips["wide", "status"], len(world.plan)) == ({}, [], 0)
+    assert world.plan.wake_at(world.now) == math.inf
+
+
+def test_a_job_that_comes_in_ready_does_not_expire() -> None:
+    """A picture that waits for a place to be saved is fetched, however late: it is paid for."""
+    world = World()
+    for _ in range(SAVING_AT_ONCE + 1):
+        world.add(expires_at=5.0, state=Ready("t1", SUCCESS), save_to="out")
+    assert len(world.look()) == SAVING_AT_ONCE
+    world.sleep(1000.0)
+    assert world.ended == []
+    world.drain()
+    assert [type(job.state) for job in world.ended] == [Done] * (SAVING_AT_ONCE + 1)
+
+
+def test_a_done_job_that_comes_in_is_delivered() -> None:
+    """A job that comes in done ends at once, and nothing is handed out for it, not even on a stopped account."""
+    world = World()
+    world.plan.lanes["wide"].stopped = AuthenticationError("no")
+    job = world.add(expires_at=900.0, state=Done("t1", SUCCESS))
+    assert world.deliver() == [job]
+    assert (world.look(), len(world.plan), world.plan.wake_at(0.0)) == ([], 0, math.inf)
+    assert world.plan.lanes["wide"].running == 0
+
+
+def fetched(world: World, event: Event) -> Job | None:
+    """Hand out job 1 for saving, and settle that."""
+    world.look()
+    if not world.talking:
+        world.sleep(world.plan.wake_at(world.now))
+    assert isinstance(world.talking[1][0].state, Ready)
+    return world.answer(1, event)
+
+
+def test_dead_links_are_asked_for_again_then_renewed_then_the_picture_is_gone() -> None:
+    """A dead link costs a status call, then a call for new links, then the job fails; never a new create."""
+    world = World()
+    world.add(expires_at=900.0, state=Ready("t1", SUCCESS), save_to="out", retries=3, resubmits=1)
+    asking = fetched(world, gone())
+    assert asking is not None
+    assert asking.state == Running("t1", since=0.0, finished=SUCCESS)
+    assert world.plan.lanes["wide"].running == 1
+    world.look()
+    world.sleep(world.plan.wake_at(world.now))
+    assert world.now == 1.0
+    again = world.answer(1, SUCCESS)
+    assert again is not None
+    assert again.state == Ready("t1", SUCCESS, Links.ASKED_AGAIN)
+    renewing = fetched(world, gone())
+    assert renewing is not None
+    assert renewing.state == Ready("t1", SUCCESS, Links.RENEWED)
+    fetched(world, gone())
+    (job,) = world.deliver()
+    assert isinstance(job.state, Failed)
+    assert (job.task_id, job.state.outcome, world.creates) == ("t1", SUCCESS, {})
+    assert (len(world.plan), world.plan.wake_at(world.now)) == (0, math.inf)
+
+
+# ------------------------------------------------------------------------------------------- withholding
+
+
+@LONG
+@given(script=SCRIPTS)
+def test_nothing_is_created_for_an_owner_who_is_withheld(script: list[tuple[Any, ...]]) -> None:
+    """From the instant that an owner is withheld no create of its jobs is handed out, and all that runs still ends."""
+    world = played(script)
+    under_way = set(creating(world))
+    for owner in (1, 2, 3):
+        world.plan.withhold(owner)
+    assert not [job for job in world.plan.jobs if isinstance(job.state, Queued)]
+    before = world.creates.copy()
+    world.drain()
+    assert world.creates == before
+    ended = {job.id: job for job in world.ended}
+    for job_id in under_way:
+        assert not isinstance(ended[job_id].state, Unsent)
+
+
+def test_withholding_ends_what_is_queued_and_lets_the_rest_go_on() -> None:
+    """What waits to be sent is left at once; what is on the way, runs or is saved comes to its own end."""
+    world = answered_world(Limits(submit=Rate(1, per=100), status=Rate(100, per=1)))
+    running = world.add(expires_at=9e9, state=Running("r", since=world.now))
+    saving = world.add(expires_at=9e9, state=Ready("s", SUCCESS), save_to="out")
+    sent, queued = world.add(), world.add()
+    other = world.add(owner=2)
+    world.look()
+    world.plan.withhold(1)
+    assert {job.id: job.state for job in world.deliver()} == {queued.id: Left(Queued())}
+    world.drain()
+    ends = {job.id: type(job.state) for job in world.ended[2:]}
+    assert ends == {running.id: Done, saving.id: Done, sent.id: Done, other.id: Done}
+    late = world.add()
+    assert [(job.id, job.state) for job in world.deliver()] == [(late.id, Left(Queued()))]
+
+
+@pytest.mark.parametrize("answer", FREE_TO_REPEAT)
+def test_a_create_on_the_way_is_not_sent_again_for_an_owner_who_is_withheld(answer: str) -> None:
+    """A 429, a 455 or a failed connection of a create on the way ends its job as left, without a second create."""
+    world = answered_world(LIMITS["wide"], jobs=1, retries=1)
+    world.look()
+    world.plan.withhold(1)
+    world.answer(2, CREATED[answer](""))
+    (job,) = world.deliver()
+    assert isinstance(job.state, Left)
+    assert isinstance(job.state.was, Queued)
+    assert (job.task_id, world.creates[2], len(world.plan)) == (None, 1, 0)
+    assert world.plan.take(world.now + 1e6) == []
+
+
+def test_a_failed_generation_is_not_retried_for_an_owner_who_is_withheld() -> None:
+    """A task that fails while its owner is withheld fails the job, with its own error, instead of a new task."""
+    world = answered_world(LIMITS["wide"], jobs=1, retries=1)
+    world.look()
+    world.answer(2, Accepted("t2"))
+    world.plan.withhold(1)
+    world.look()
+    world.sleep(world.plan.wake_at(world.now))
+    world.answer(2, ASKED["broken"](""))
+    (job,) = world.deliver()
+    assert isinstance(job.state, Failed)
+    assert isinstance(job.state.error, GenerationFailed)
+    assert (job.task_id, world.creates[2]) == ("t2", 1)
+
+
+@pytest.mark.parametrize("end", [None, "withhold", "leave", "abandon"])
+def test_a_create_may_still_be_sent_until_its_owner_goes(end: str | None) -> None:
+    """A create that was handed out and not sent yet may go, unless its owner was withheld, left or was given up."""
+    world = answered_world(LIMITS["wide"], jobs=1)
+    world.add(owner=2)
+    mine, other = world.look()
+    assert world.plan.may_send(mine)
+    if end is not None:
+        world.left.add(1)
+        {"withhold": world.plan.withhold, "leave": world.plan.leave, "abandon": world.plan.abandon}[end](1)
+    assert world.plan.may_send(mine) == (end is None)
+    assert world.plan.may_send(other)
+
+
+@pytest.mark.parametrize("end", ["withhold", "leave"])
+def test_a_create_that_was_withheld_is_left_and_gives_its_place_back(end: str) -> None:
+    """A create that was handed out and not sent, for its owner went, is left as queued, and never counted as sent."""
+    world = answered_world(LIMITS["wide"], jobs=1)
+    world.look()
+    {"withhold": world.plan.withhold, "leave": world.leave}[end](1)
+    job = world.answer(2, Withheld())
+    assert job is not None
+    assert (job.state, job.attempts, job.task_id) == (Left(Queued()), 0, None)
+    assert world.deliver() == [job]
+    assert (world.plan.lanes["wide"].running, len(world.plan)) == (0, 0)
+
+
+def test_a_create_whose_intent_cannot_be_noted_is_unsent() -> None:
+    """A journal that cannot be written ends the job as unsent, with that error, and the others go on."""
+    world = answered_world(LIMITS["wide"], jobs=2)
+    world.look()
+    world.answer(2, CREATED["withheld"](""))
+    (job,) = world.deliver()
+    assert isinstance(job.state, Unsent)
+    assert isinstance(job.state.error, JournalError)
+    assert (job.attempts, job.state.error.provider) == (0, "wide")
+    assert world.plan.lanes["wide"].stopped is None
+    world.drain()
+    assert [type(job.state) for job in world.ended] == [Done, Unsent, Done]

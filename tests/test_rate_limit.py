@@ -289,3 +289,71 @@ def test_after_a_refusal_the_lowered_limit_is_what_goes_out() -> None:
         window.spend(10.0)
         sent += 1
     assert sent == 10
+
+
+# --------------------------------------------------------------------------------- places of an earlier process
+
+
+def after_a_restart(rate: Rate, earlier: list[tuple[float, float]], down: float) -> Traffic:
+    """A new process that knows when each request of the one before it was answered, or that it was not."""
+    before = Traffic(rate)
+    for pause, round_trip in earlier:
+        before.wait(pause)
+        before.send(round_trip)
+    after = Traffic(rate)
+    after.now = before.now + down
+    # A request without an answer may be seen until the new process begins.
+    after.trips = [(sent, min(answered, after.now)) for sent, answered in before.trips]
+    after.window.remember(answered + rate.per for _, answered in after.trips)
+    return after
+
+
+@settings(deadline=None)
+@given(
+    rate=RATES,
+    earlier=st.lists(st.tuples(EXACT, EXACT), max_size=20),
+    down=EXACT,
+    later=st.lists(st.tuples(EXACT, EXACT, st.booleans()), max_size=20),
+)
+def test_with_an_earlier_process_no_window_holds_more_than_the_limit(
+    rate: Rate, earlier: list[tuple[float, float]], down: float, later: list[tuple[float, float, bool]]
+) -> None:
+    """Whatever two processes in a row send, and refusals or not, no window at the server holds more than N."""
+    traffic = after_a_restart(rate, earlier, down)
+    for pause, round_trip, refused in later:
+        traffic.wait(pause)
+        traffic.send(round_trip, refused)
+    assert most_at_the_server(traffic.trips, rate.per) <= rate.count
+
+
+@settings(deadline=None)
+@given(rate=RATES, spent=st.lists(EXACT, max_size=8))
+def test_the_places_of_an_earlier_process_hold_until_their_time(rate: Rate, spent: list[float]) -> None:
+    """A request goes at once while places are free, and else when the first that must be free is so, in any order."""
+    window = Window(rate)
+    window.remember(spent)
+    held = sorted(at for at in spent if at > 0)
+    expected = 0.0 if len(held) < rate.count else held[-rate.count]
+    assert max(0.0, window.ready_at(0.0)) == expected
+
+
+def test_places_are_remembered_beside_those_that_are_spent() -> None:
+    """What is remembered after requests of this process went counts together with them, each until its own time."""
+    window = Window(Rate(3, per=10))
+    for at in (0.0, 4.0):
+        window.spend(at)
+        window.answered(at)
+    window.remember([12.0, 2.0])
+    assert window.ready_at(5.0) == 10.0
+    window.spend(10.0)
+    window.answered(10.0)
+    assert window.ready_at(10.0) == 12.0
+
+
+def test_nothing_to_remember_changes_nothing() -> None:
+    """An earlier process that sent nothing leaves the whole limit free."""
+    window = Window(Rate(2, per=10))
+    window.remember([])
+    assert window.ready_at(0.0) <= 0.0
+    window.spend(0.0)
+    assert window.ready_at(0.0) <= 0.0

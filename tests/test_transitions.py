@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from imagen_async._core.job import (
     Failed,
     Job,
     Left,
+    Links,
     NotSaved,
     Queued,
     Ready,
@@ -24,6 +26,7 @@ from imagen_async._core.job import (
     Submitting,
     Unknown,
     Unsent,
+    Withheld,
 )
 from imagen_async._core.values import ImageFile, ImageRequest
 from imagen_async._core.wire import (
@@ -46,6 +49,7 @@ from imagen_async.errors import (
     ImagenError,
     InsufficientCredits,
     InvalidRequest,
+    JournalError,
     ModelUnavailable,
     ProtocolError,
     RateLimited,
@@ -91,11 +95,18 @@ def make_job(
     )
 
 
+HELD = UnknownOutcome("The create was sent and its answer was lost. It may have made a task", credits=8)
+
 STATES: dict[str, Callable[[], State]] = {
     "Queued": Queued,
+    "Queued held": lambda: Queued(held=HELD),
     "Submitting": Submitting,
+    "Submitting held": lambda: Submitting(HELD),
     "Running": lambda: Running("t1", since=NOW - 10),
+    "Running finished": lambda: Running("t1", since=NOW - 10, finished=SUCCESS),
     "Ready": lambda: Ready("t1", SUCCESS),
+    "Ready ASKED_AGAIN": lambda: Ready("t1", SUCCESS, Links.ASKED_AGAIN),
+    "Ready RENEWED": lambda: Ready("t1", SUCCESS, Links.RENEWED),
     "Done": lambda: Done("t1", SUCCESS),
     "Failed": lambda: Failed(InvalidRequest("no")),
     "Unknown": lambda: Unknown(UnknownOutcome("lost")),
@@ -103,10 +114,19 @@ STATES: dict[str, Callable[[], State]] = {
     "Left": lambda: Left(Running("t1", since=NOW - 10)),
 }
 
+
+def gone() -> DownloadFailed:
+    error = DownloadFailed("404")
+    error.gone = True
+    return error
+
+
 EVENTS: dict[str, Callable[[], Event]] = {
     "Accepted": lambda: Accepted("t1"),
     "Lost": lambda: Lost(TransportError("reset")),
     "NotSent": lambda: NotSent(TransportError("no route")),
+    "Withheld": Withheld,
+    "Withheld unnoted": lambda: Withheld(JournalError("the disk is full")),
     "Rejected FAIL": lambda: Rejected(InvalidRequest("bad", code=422), Remedy.FAIL),
     "Rejected NEW_TASK": lambda: Rejected(GenerationFailed("silent", code=408), Remedy.NEW_TASK),
     "Rejected CLOSE_MODEL": lambda: Rejected(ModelUnavailable("gone", code=404), Remedy.CLOSE_MODEL),
@@ -119,7 +139,8 @@ EVENTS: dict[str, Callable[[], Event]] = {
     "Denied": lambda: Denied(InvalidRequest("recordInfo is null", code=422)),
     "Unreadable": lambda: Unreadable(TransportError("502")),
     "Saved": lambda: Saved((FILE,)),
-    "NotSaved": lambda: NotSaved(DownloadFailed("404")),
+    "NotSaved": lambda: NotSaved(DownloadFailed("502")),
+    "NotSaved gone": lambda: NotSaved(gone()),
 }
 
 TABLE: dict[tuple[str, str], str] = {
@@ -132,27 +153,74 @@ TABLE: dict[tuple[str, str], str] = {
     ("Submitting", "Rejected STOP"): "Unsent",
     ("Submitting", "Rejected HOLD"): "Queued",
     ("Submitting", "Rejected PAUSE"): "Queued",
+    ("Submitting", "Withheld"): "Left",
+    ("Submitting", "Withheld unnoted"): "Unsent",
+    ("Submitting held", "Accepted"): "Running",
+    ("Submitting held", "Lost"): "Unknown",
+    ("Submitting held", "NotSent"): "Queued held",
+    ("Submitting held", "Rejected FAIL"): "Unknown",
+    ("Submitting held", "Rejected NEW_TASK"): "Unknown",
+    ("Submitting held", "Rejected CLOSE_MODEL"): "Unknown",
+    ("Submitting held", "Rejected STOP"): "Unknown",
+    ("Submitting held", "Rejected HOLD"): "Queued held",
+    ("Submitting held", "Rejected PAUSE"): "Queued held",
+    ("Submitting held", "Withheld"): "Unknown",
+    ("Submitting held", "Withheld unnoted"): "Unknown",
     ("Running", "Pending"): "Running",
     ("Running", "Succeeded"): "Done",
     ("Running", "Broken"): "Failed",
     ("Running", "Denied"): "Running",
     ("Running", "Unreadable"): "Running",
+    ("Running finished", "Pending"): "Running finished",
+    ("Running finished", "Succeeded"): "Done",
+    ("Running finished", "Broken"): "Ready RENEWED",
+    ("Running finished", "Denied"): "Running finished",
+    ("Running finished", "Unreadable"): "Running finished",
     ("Ready", "Saved"): "Done",
     ("Ready", "NotSaved"): "Failed",
+    ("Ready", "NotSaved gone"): "Running finished",
+    ("Ready ASKED_AGAIN", "Saved"): "Done",
+    ("Ready ASKED_AGAIN", "NotSaved"): "Failed",
+    ("Ready ASKED_AGAIN", "NotSaved gone"): "Ready RENEWED",
+    ("Ready RENEWED", "Saved"): "Done",
+    ("Ready RENEWED", "NotSaved"): "Failed",
+    ("Ready RENEWED", "NotSaved gone"): "Failed",
 }
 """What every event makes of a job in every state, without retries and with nothing to save; else it cannot happen."""
 
-WITH_RETRIES = {**TABLE, ("Submitting", "Rejected NEW_TASK"): "Queued", ("Running", "Broken"): "Queued"}
-WITH_FOLDER = {**TABLE, ("Running", "Succeeded"): "Ready"}
+WITH_RETRIES = {
+    **TABLE,
+    ("Submitting", "Rejected NEW_TASK"): "Queued",
+    ("Running", "Broken"): "Queued",
+}
+WITH_RESUBMITS = {**TABLE, ("Submitting", "Lost"): "Queued held", ("Submitting held", "Lost"): "Queued held"}
+WITH_FOLDER = {
+    **TABLE,
+    ("Running", "Succeeded"): "Ready",
+    ("Running finished", "Succeeded"): "Ready ASKED_AGAIN",
+}
 
 PAIRS = [(state, event) for state in STATES for event in EVENTS]
 
 
-def outcome(state: str, event: str, *, retries: int = 0, save_to: str | None = None) -> str | None:
+def name_of(state: State) -> str:
+    """What the table calls a state; that a create is held shows only where its next sending is due or on the way."""
+    name = type(state).__name__
+    match state:
+        case Queued(held=UnknownOutcome()) | Submitting(held=UnknownOutcome()):
+            return f"{name} held"
+        case Running(finished=Succeeded()):
+            return f"{name} finished"
+        case Ready(links=Links.ASKED_AGAIN | Links.RENEWED as links):
+            return f"{name} {links.name}"
+    return name
+
+
+def outcome(state: str, event: str, *, retries: int = 0, resubmits: int = 0, save_to: str | None = None) -> str | None:
     """The name of the state that an event leads to, or None where it cannot happen."""
-    job = make_job(STATES[state](), retries=retries, save_to=save_to)
+    job = make_job(STATES[state](), retries=retries, resubmits=resubmits, save_to=save_to)
     try:
-        return type(transitions.advance(job, EVENTS[event](), NOW).state).__name__
+        return name_of(transitions.advance(job, EVENTS[event](), NOW).state)
     except AssertionError:
         return None
 
@@ -170,42 +238,62 @@ def test_retries_add_only_the_two_failed_generations(state: str, event: str) -> 
 
 
 @pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_resubmits_add_only_the_lost_answer(state: str, event: str) -> None:
+    """Where the caller asked for that, a lost create is queued again and stays held, and nothing else changes."""
+    assert outcome(state, event, resubmits=1) == WITH_RESUBMITS.get((state, event))
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
 def test_a_folder_to_save_to_adds_only_the_saving(state: str, event: str) -> None:
     """Where pictures are to be saved, success leads to Ready, and nothing else changes."""
     assert outcome(state, event, save_to="out") == WITH_FOLDER.get((state, event))
 
 
-def test_only_not_sent_429_455_and_retries_lead_back_to_queued() -> None:
-    """Of all states and events, only these four kinds let a create be sent again, with retries or without."""
-    back = {pair for pair in PAIRS if outcome(*pair, retries=5) == "Queued"}
-    assert back == {
-        ("Submitting", "NotSent"),
-        ("Submitting", "Rejected HOLD"),
-        ("Submitting", "Rejected PAUSE"),
-        ("Submitting", "Rejected NEW_TASK"),
-        ("Running", "Broken"),
-    }
+def test_nothing_else_leads_back_to_queued() -> None:
+    """Only not sent, 429, 455, and with leave a failed generation or a lost answer, let a create go again."""
+    back = {pair for pair in PAIRS if (outcome(*pair, retries=5, resubmits=1) or "").startswith("Queued")}
+    creates = {"NotSent", "Rejected HOLD", "Rejected PAUSE", "Rejected NEW_TASK", "Lost"}
+    submitting = {(state, event) for state in ("Submitting", "Submitting held") for event in creates}
+    # A refusal of the second create says nothing of the first one, which was lost.
+    assert back == submitting - {("Submitting held", "Rejected NEW_TASK")} | {("Running", "Broken")}
 
 
 EVENT_LISTS = st.lists(st.sampled_from(sorted(EVENTS)), max_size=40)
 
 
 @settings(deadline=None)
-@given(events=EVENT_LISTS, retries=st.integers(0, 3))
-def test_a_job_is_sent_again_only_with_leave_to_do_so(events: list[str], retries: int) -> None:
-    """Through any events, creates are at most one, and one for each not sent, 429 and 455, and one for each retry."""
-    job = make_job(retries=retries, expires_at=None)
+@given(events=EVENT_LISTS, retries=st.integers(0, 3), resubmits=st.integers(0, 1), save_to=st.sampled_from([None, "o"]))
+def test_a_job_is_sent_again_only_with_leave(events: list[str], retries: int, resubmits: int, save_to: str) -> None:
+    """Through any events, creates are at most one, and one for each not sent, 429, 455, retry and resubmit."""
+    job = make_job(retries=retries, resubmits=resubmits, save_to=save_to, expires_at=None)
     creates = free = 0
     for name in events:
         if isinstance(job.state, Queued):
-            creates += 1
             job = transitions.start(job, NOW)
-        pair = (type(job.state).__name__, name)
-        if pair in TABLE:
+            creates += 1
+        if (name_of(job.state), name) in TABLE:
+            creates -= name.startswith("Withheld")
             free += name in ("NotSent", "Rejected HOLD", "Rejected PAUSE")
             job = transitions.advance(job, EVENTS[name](), NOW)
-    assert creates <= 1 + free + retries
-    assert 0 <= job.retries <= retries
+            assert job.attempts == creates
+    assert 0 <= creates <= 1 + free + job.retried + (resubmits - job.resubmits)
+    assert 0 <= job.retried <= retries
+    assert 0 <= job.resubmits <= resubmits
+    assert 0 <= job.lost <= resubmits + 1
+
+
+@settings(deadline=None)
+@given(events=EVENT_LISTS, retries=st.integers(0, 3))
+def test_a_task_that_finished_is_never_replaced(events: list[str], retries: int) -> None:
+    """From a first success on, whatever becomes of its links, no create goes again and the URLs are never lost."""
+    job = make_job(STATES["Ready"](), retries=retries, resubmits=1, save_to="out")
+    for name in events:
+        if (name_of(job.state), name) in TABLE:
+            job = transitions.advance(job, EVENTS[name](), NOW)
+        assert job.task_id == "t1"
+        assert not isinstance(job.state, Queued | Submitting | Unknown)
+        known = job.state.finished if isinstance(job.state, Running) else getattr(job.state, "outcome", None)
+        assert known == SUCCESS
 
 
 @settings(deadline=None)
@@ -228,7 +316,7 @@ def test_a_success_without_urls_is_never_retried() -> None:
     broken = Broken(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}")
     job = transitions.advance(make_job(STATES["Running"](), retries=3), broken, NOW)
     assert isinstance(job.state, Failed)
-    assert job.retries == 3
+    assert job.retried == 0
     assert job.task_id == "t1"
 
 
@@ -386,7 +474,7 @@ def test_no_number_of_unreadable_answers_fails_a_job(unreadable: int) -> None:
     for number in range(unreadable):
         job = transitions.advance(job, EVENTS["Unreadable"](), NOW + number)
     assert isinstance(job.state, Running)
-    assert (job.task_id, job.retries) == ("t1", 3)
+    assert (job.task_id, job.retried) == ("t1", 0)
     assert transitions.advance(job, EVENTS["Pending"](), NOW) == make_job(STATES["Running"](), retries=3)
 
 
@@ -498,17 +586,187 @@ def test_an_unknown_jobs_result_has_its_error_and_no_task() -> None:
     assert (result.task_id, result.error.provider) == (None, "kie")
 
 
-@pytest.mark.parametrize(("task_id", "said"), [("t1", "collect"), (None, "nothing was billed")])
-def test_a_job_that_was_left_says_whether_it_is_paid_for(task_id: str | None, said: str) -> None:
+UNFINISHED = ("Queued", "Submitting", "Running", "Ready")
+LEAVING: list[tuple[Queued | Running | Ready, str | None, str]] = [
+    (Queued(), None, "nothing was billed"),
+    (Queued(RateLimited("429")), None, "nothing was billed"),
+    (Running("t1", since=NOW), "t1", "collect"),
+    (Running("t1", since=NOW, finished=SUCCESS), "t1", "collect"),
+    (Ready("t1", SUCCESS), "t1", "collect"),
+]
+
+
+@pytest.mark.parametrize(("was", "task_id", "said"), LEAVING)
+def test_a_job_that_was_left_says_whether_it_is_paid_for(
+    was: Queued | Running | Ready, task_id: str | None, said: str
+) -> None:
     """A job that the caller left tells its task id where it has one, and that nothing was billed where it has none."""
-    result = outcomes.result_of(make_job(Left(task_id)))
+    job = make_job(was)
+    left = job.to(transitions.left(job))
+    assert left.state == Left(was)
+    result = outcomes.result_of(left)
     assert isinstance(result.error, DeadlineExceeded)
-    assert result.error.task_id == result.task_id == task_id
+    assert result.error.task_id == result.task_id == left.task_id == task_id
     assert said in result.error.message
 
 
-@pytest.mark.parametrize("state", ["Queued", "Submitting", "Running", "Ready"])
+@pytest.mark.parametrize("state", [name for name in STATES if name.split()[0] in UNFINISHED])
 def test_only_a_job_that_ended_has_a_result(state: str) -> None:
     """There is no result of a job that goes on."""
     with pytest.raises(AssertionError):
         outcomes.result_of(make_job(STATES[state]()))
+
+
+# --------------------------------------------------------------------------------------- sent again after a loss
+
+
+def lost_once(**place: Any) -> Job:
+    """A job whose first create was lost, and which waits to be sent again."""
+    job = transitions.start(make_job(resubmits=1, expires_at=None, **place), NOW)
+    return transitions.advance(job, EVENTS["Lost"](), NOW)
+
+
+def test_a_lost_create_goes_again_once_and_is_then_held() -> None:
+    """With resubmits=1 the first loss queues the job again, the second holds it, and both may have been billed."""
+    job = lost_once()
+    assert isinstance(job.state, Queued)
+    assert isinstance(job.state.error, UnknownOutcome)
+    assert (job.attempts, job.lost, job.resubmits, job.state.error.credits) == (1, 1, 0, 8)
+    job = transitions.start(job, NOW)
+    assert isinstance(job.state, Submitting)
+    assert isinstance(job.state.held, UnknownOutcome)
+    job = transitions.advance(job, EVENTS["Lost"](), NOW)
+    assert isinstance(job.state, Unknown)
+    assert (job.attempts, job.lost, job.resubmits, job.state.error.credits) == (2, 2, 0, 16)
+
+
+def ways_to_end_held() -> dict[str, Callable[[Job], Job]]:
+    def sent(event: str) -> Callable[[Job], Job]:
+        return lambda job: transitions.advance(transitions.start(job, NOW), EVENTS[event](), NOW)
+
+    def late(event: str) -> Callable[[Job], Job]:
+        return lambda job: transitions.advance(transitions.start(job, NOW), EVENTS[event](), NOW + 900)
+
+    return {
+        "expired": transitions.expire,
+        "left": lambda job: job.to(transitions.left(job)),
+        "unsent": lambda job: job.to(transitions.unsent(job, InsufficientCredits("empty"))),
+        "account stopped": sent("Rejected STOP"),
+        "withheld": sent("Withheld"),
+        "not noted": sent("Withheld unnoted"),
+        "expired after a 429": late("Rejected HOLD"),
+        "expired after a 455": late("Rejected PAUSE"),
+        "expired, not sent": late("NotSent"),
+        "left after a 429": lambda job: job.to(transitions.left(sent("Rejected HOLD")(job))),
+        "unsent after a 455": lambda job: job.to(
+            transitions.unsent(sent("Rejected PAUSE")(job), InsufficientCredits("empty"))
+        ),
+        "refused": sent("Rejected FAIL"),
+        "model gone": sent("Rejected CLOSE_MODEL"),
+        "silent": sent("Rejected NEW_TASK"),
+    }
+
+
+@pytest.mark.parametrize("way", ways_to_end_held())
+def test_a_job_that_was_lost_once_never_ends_as_if_nothing_happened(way: str) -> None:
+    """However a job ends before its second sending made a task, it is unknown: its first create may be billed."""
+    ended = ways_to_end_held()[way](lost_once())
+    assert isinstance(ended.state, Unknown)
+    result = outcomes.result_of(ended)
+    assert isinstance(result.error, UnknownOutcome)
+    assert result.error.credits == 8
+    assert "nothing was billed" not in result.error.message
+
+
+def test_a_second_create_that_is_accepted_makes_a_normal_job() -> None:
+    """Once the second create made a task the job runs, fails and is retried like any other; the loss stays counted."""
+    job = transitions.advance(transitions.start(lost_once(retries=1), NOW), Accepted("t2"), NOW)
+    assert job.state == Running("t2", since=NOW)
+    assert job.lost == 1
+    expired = transitions.expire(job)
+    assert isinstance(expired.state, Failed)
+    assert isinstance(expired.state.error, DeadlineExceeded)
+    job = transitions.advance(job, EVENTS["Broken"](), NOW)
+    assert isinstance(job.state, Queued)
+    assert isinstance(job.state.error, GenerationFailed)
+    job = transitions.advance(transitions.start(job, NOW), EVENTS["Lost"](), NOW)
+    assert isinstance(job.state, Unknown)
+    assert job.state.error.credits == 16
+
+
+@pytest.mark.parametrize("event", ["NotSent", "Rejected HOLD", "Rejected PAUSE"])
+def test_an_expired_job_that_was_retried_does_not_say_that_nothing_was_billed(event: str) -> None:
+    """A task was made and failed; that the next create met a 429 until the deadline does not undo it."""
+    job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["Broken"](), NOW)
+    job = transitions.advance(transitions.start(job, NOW), EVENTS[event](), NOW + 900)
+    assert isinstance(job.state, Failed)
+    assert "No task was made" not in job.state.error.message
+
+
+def test_a_create_that_is_withheld_was_not_sent() -> None:
+    """A create that was withheld does not count as sent, and its job says why."""
+    job = transitions.start(make_job(), NOW)
+    left = transitions.advance(job, Withheld(), NOW)
+    assert (left.attempts, left.state) == (0, Left(Queued()))
+    unsent = transitions.advance(job, EVENTS["Withheld unnoted"](), NOW)
+    assert isinstance(unsent.state, Unsent)
+    assert isinstance(unsent.state.error, JournalError)
+    assert (unsent.attempts, unsent.state.error.provider) == (0, "kie")
+
+
+# ------------------------------------------------------------------------------------------- links that died
+
+
+def test_links_that_died_are_asked_for_again_then_renewed_then_the_picture_is_gone() -> None:
+    """The tries go status call, new links, end; the end names the loss and the payment, and keeps URLs and files."""
+    job = transitions.advance(make_job(STATES["Ready"](), retries=3, save_to="out"), EVENTS["NotSaved gone"](), NOW)
+    assert job.state == Running("t1", since=NOW, finished=SUCCESS)
+    other = Succeeded(("https://files.example/2.png",), 13.5, None, b"{}")
+    job = transitions.advance(job, other, NOW)
+    assert job.state == Ready("t1", other, Links.ASKED_AGAIN)
+    job = transitions.advance(job, EVENTS["NotSaved gone"](), NOW)
+    assert job.state == Ready("t1", other, Links.RENEWED)
+    job = transitions.advance(job, NotSaved(gone(), files=(FILE,)), NOW)
+    result = outcomes.result_of(job)
+    assert isinstance(result.error, DownloadFailed)
+    assert "gone at the provider" in result.error.message
+    assert "was paid for" in result.error.message
+    assert (result.urls, result.files, result.task_id, job.retried) == (other.urls, (FILE,), "t1", 0)
+
+
+@pytest.mark.parametrize("event", ["Broken", "Denied"])
+def test_a_task_that_is_forgotten_when_asked_again_has_its_links_renewed(event: str) -> None:
+    """A provider that calls a finished task failed, or denies it for 30 s, is asked for new links to what it gave."""
+    job = transitions.advance(make_job(STATES["Ready"](), retries=3, save_to="out"), EVENTS["NotSaved gone"](), NOW)
+    job = transitions.advance(job, EVENTS[event](), NOW)
+    if event == "Denied":
+        assert isinstance(job.state, Running)
+        job = transitions.advance(job, EVENTS[event](), NOW + 30)
+    assert job.state == Ready("t1", SUCCESS, Links.RENEWED)
+
+
+@pytest.mark.parametrize(("expires_at", "until"), [(None, NOW + 60), (NOW - 5, NOW + 60), (NOW + 900, NOW + 900)])
+def test_asking_again_has_a_minute_at_least(expires_at: float | None, until: float) -> None:
+    """A link that dies at the deadline is still asked for again, for a minute; a later deadline stays as it is."""
+    job = make_job(STATES["Ready"](), save_to="out", expires_at=expires_at)
+    assert transitions.advance(job, EVENTS["NotSaved gone"](), NOW).expires_at == until
+
+
+@pytest.mark.parametrize("event", ["Pending", "Denied", "Unreadable"])
+def test_a_deadline_while_asking_again_keeps_the_urls(event: str) -> None:
+    """A job that is given up while its links are asked for again still has its URLs, credits and task id."""
+    job = make_job(STATES["Running finished"](), save_to="out", expires_at=NOW)
+    result = outcomes.result_of(transitions.advance(job, EVENTS[event](), NOW))
+    assert isinstance(result.error, DownloadFailed)
+    assert not result.error.gone
+    assert "no new ones came in time" in result.error.message
+    assert (result.urls, result.task_id, result.credits) == (SUCCESS.urls, "t1", 8)
+
+
+@pytest.mark.parametrize("links", list(Links))
+def test_a_failed_download_of_a_picture_that_is_there_asks_for_no_links(links: Links) -> None:
+    """A download that failed without its link being dead ends the job, with its URLs, wherever the links came from."""
+    job = transitions.advance(make_job(Ready("t1", SUCCESS, links), save_to="out"), EVENTS["NotSaved"](), NOW)
+    assert isinstance(job.state, Failed)
+    assert job.state.outcome == SUCCESS
+    assert "gone" not in job.state.error.message

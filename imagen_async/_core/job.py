@@ -23,15 +23,21 @@ from .wire import Broken, Created, Succeeded, TaskStatus
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """Waits for its turn. `error`: why it was not taken the last time, or None; UnknownOutcome: it is held still."""
+    """Waits for its turn.
+
+    Attributes:
+        error: Why it was not taken the last time, or None.
+        held: What it ends with if no new create of it is accepted: the lost or failed one before; None for a first.
+    """
 
     error: ImagenError | None = None
+    held: ImagenError | None = None
 
 
 class Submitting(msgspec.Struct, frozen=True):
-    """Its create is on the way: from here on a task may exist. `held`: what an earlier create of it came to."""
+    """Its create is on the way: from here on a task may exist. `held` is that of Queued."""
 
-    held: UnknownOutcome | None = None
+    held: ImagenError | None = None
 
 
 class Links(enum.Enum):
@@ -49,7 +55,7 @@ class Running(msgspec.Struct, frozen=True):
         task_id: The provider's.
         since: Loop time of its acceptance, from which its age counts.
         denied_at: Loop time since which the provider denies it, or None while it does not.
-        collected: True when an earlier process created it, so that a denial is final at once.
+        collected: True for one that the caller named by its id, so that a denial is final at once.
         trouble: Why the last question about it was not answered, or None when it was.
         finished: What it had come to, for one whose links died, so that it is asked about again.
     """

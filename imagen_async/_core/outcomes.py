@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import DeadlineExceeded, GenerationFailed, ImagenError, UnknownOutcome
-from .job import Done, Failed, Final, Job, Left, Queued, Running, Unknown, Unsent
+from ..errors import DeadlineExceeded, DownloadFailed, ImagenError, UnknownOutcome
+from .job import Done, Failed, Final, Job, Left, Queued, Ready, Running, Unknown, Unsent
 from .values import Result
 from .wire import Broken, Succeeded
 
@@ -22,13 +22,22 @@ def expired(job: Job) -> DeadlineExceeded:
     why = f" ({trouble.message})" if trouble is not None else ""
     if job.task_id is not None:
         message = f"Not finished within {job.deadline:g} s{why}. The task may still finish and is paid for: collect it"
-    elif isinstance(trouble, GenerationFailed):
-        message = f"The task failed{why}, and no new one was accepted within {job.deadline:g} s: ask again"
+    elif isinstance(job.state, Queued) and job.state.held is not None:
+        trouble = job.state.held
+        message = f"It failed ({trouble.message}), and no new task was accepted within {job.deadline:g} s: ask again"
     else:
         message = f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
     error = DeadlineExceeded(message, provider=job.account, task_id=job.task_id)
     error.__cause__ = trouble
     return error
+
+
+def links_not_told(job: Job) -> DownloadFailed:
+    """Say that a finished task's links died, and that its time was over before it told new ones."""
+    trouble = trouble_of(job)
+    why = f" ({trouble.message})" if trouble is not None else ""
+    message = f"The picture is made and paid for; its links died, and no new ones came in time{why}: collect the task"
+    return DownloadFailed(message, provider=job.account, task_id=job.task_id)
 
 
 def unknown_outcome(job: Job, error: ImagenError) -> UnknownOutcome:
@@ -52,7 +61,7 @@ def result_of(job: Job) -> Result:
     """Make the result of a job that ended; the shell adds what can save it."""
     state = job.state
     assert isinstance(state, Final)
-    outcome = state.outcome if isinstance(state, Done | Failed) else None
+    outcome = _outcome_of(state)
     succeeded = outcome if isinstance(outcome, Succeeded) else None
     return Result(
         key=job.key,
@@ -68,6 +77,16 @@ def result_of(job: Job) -> Result:
         latency=succeeded.latency if succeeded else None,
         raw=outcome.raw if outcome is not None else b"",
     )
+
+
+def _outcome_of(state: Final) -> Succeeded | Broken | None:
+    """What the provider said of the task, at last."""
+    match state:
+        case Done(outcome=outcome) | Failed(outcome=outcome) | Left(was=Ready(outcome=outcome)):
+            return outcome
+        case Left(was=Running(finished=finished)):
+            return finished
+    return None
 
 
 def billed(job: Job, outcome: Succeeded | Broken | None) -> float | None:

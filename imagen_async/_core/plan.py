@@ -13,7 +13,6 @@ from . import transitions
 from .agenda import Agenda
 from .job import (
     Event,
-    Failed,
     Final,
     Job,
     NotSaved,
@@ -240,4 +239,4 @@ def _refusal(lane: Lane, job: Job) -> State | None:
     if lane.stopped is not None:
         return transitions.unsent(job, lane.stopped)
     error = lane.closed_models.get(job.model.name)
-    return Failed(error.about(provider=lane.name)) if error is not None else None
+    return transitions.unserved(job, error) if error is not None else None

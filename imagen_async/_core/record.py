@@ -11,9 +11,9 @@ from ..errors import (
     AccountError,
     DeadlineExceeded,
     DownloadFailed,
-    GenerationFailed,
     ImagenError,
     ProtocolError,
+    RateLimited,
     TransportError,
     UnknownOutcome,
 )
@@ -97,10 +97,11 @@ def record_of(job: Job, now: float, epoch: float) -> Record | None:
     """
     state: State = job.state.was if isinstance(job.state, Left) else job.state
     match state:
-        case Queued(error=UnknownOutcome() as unknown):
+        case Queued(held=UnknownOutcome() as unknown):
             return _record(job, "unknown", unknown, ended_at=epoch + now)
         case Queued(error=error):
-            return _record(job, "queued", error) if job.attempts else None
+            # One that was never handed out in this process is as it was.
+            return _record(job, "queued", error) if job.expires_at is not None else None
         case Submitting():
             return _record(job, "submitting", sent_at=epoch + now)
         case Running(finished=None):
@@ -114,7 +115,8 @@ def record_of(job: Job, now: float, epoch: float) -> Record | None:
         case Unknown(error=unknown):
             return _record(job, "unknown", unknown, ended_at=epoch + now)
         case Unsent(error=error):
-            return _record(job, "queued", error)
+            is_new = job.expires_at is not None or not job.attempts
+            return _record(job, "queued", error) if is_new else None
     return None  # its links died and it is asked about again: what is known stays `ready`
 
 
@@ -128,7 +130,7 @@ def _record_of_failed(job: Job, state: Failed, at: float) -> Record:
     if outcome is None and isinstance(error, DeadlineExceeded | AccountError | TransportError | ProtocolError):
         if job.task_id is not None:
             return _record(job, "running", error, task_id=job.task_id)
-        if isinstance(error, DeadlineExceeded) and not isinstance(error.__cause__, GenerationFailed):
+        if isinstance(error, DeadlineExceeded) and isinstance(error.__cause__, RateLimited | TransportError | None):
             return _record(job, "queued", error)
     return _record(job, "failed", error, task_id=job.task_id, outcome=outcome, ended_at=at)
 
@@ -231,7 +233,7 @@ def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
         return job.to(Running(record.task_id, since=since))
     outcome = Succeeded(record.urls, record.latency, record.credits, b"")
     if blank.save_to is None:
-        return job.to(Done(record.task_id, outcome))
+        return job.to(Done(record.task_id, outcome, record.files))
     return job.to(Ready(record.task_id, outcome))
 
 
@@ -244,21 +246,28 @@ def sent_again(record: Record, blank: Job) -> Job:
         retried=record.retried if record.state == "queued" else 0,
         lost=record.lost,
         resubmits=0 if record.state == "unknown" else blank.resubmits,
-        state=Queued(error_of(record) if record.state == "unknown" else None),
+        state=Queued(held=error_of(record) if record.state in ("failed", "unknown") else None),
     )
 
 
 def model_of(record: Record, known: Model | None) -> Model:
     """The model that a record names; one of its name and price where this version has no record of it any more."""
     name = record.request.model or ""
-    return known or Model(name, name, None, credits=record.price)
+    credits = None if record.price is None else record.price / record.request.images
+    return known or Model(name, name, None, credits=credits)
 
 
 def changes(record: Record, request: ImageRequest) -> list[str]:
     """Say in which parameters a request, defaults filled in, differs from what its key stood for before."""
     before, after = record.request, request
     pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in _CONTENT]
-    return [f"{name} was {shown(was)} and is {shown(now)} now" for name, was, now in pairs if was != now]
+    return [f"{name} was {_told(was, now)} and is {_told(now, was)} now" for name, was, now in pairs if was != now]
+
+
+def _told(text: str, other: str) -> str:
+    """A text from shortly before where it differs from another."""
+    same = next((at for at, (mine, theirs) in enumerate(zip(text, other, strict=False)) if mine != theirs), 0)
+    return shown(text if same < 50 else f"…{text[same - 20 :]}")
 
 
 def _text(value: object) -> str:

@@ -23,7 +23,7 @@ from .job import (
     Unsent,
     Withheld,
 )
-from .outcomes import expired, unknown_outcome
+from .outcomes import expired, links_not_told, unknown_outcome
 from .values import ImageFile
 from .wire import (
     Accepted,
@@ -49,7 +49,8 @@ PATIENCE = 30.0
 def start(job: Job, now: float) -> Job:
     """Send a queued job out: its deadline runs from the first time."""
     expires_at = now + job.deadline if job.expires_at is None else job.expires_at
-    return replace(job, state=Submitting(held(job)), expires_at=expires_at, attempts=job.attempts + 1)
+    assert isinstance(job.state, Queued)
+    return replace(job, state=Submitting(job.state.held), expires_at=expires_at, attempts=job.attempts + 1)
 
 
 def advance(job: Job, event: Event, now: float) -> Job:
@@ -58,7 +59,7 @@ def advance(job: Job, event: Event, now: float) -> Job:
         case Submitting(), Accepted() | Rejected() | NotSent() | Lost():
             return _after_create(job, job.state, event, now)
         case Submitting(), Withheld(error=error):
-            waiting = replace(job, attempts=job.attempts - 1, state=Queued(job.state.held))
+            waiting = replace(job, attempts=job.attempts - 1, state=Queued(held=job.state.held))
             return waiting.to(left(waiting) if error is None else unsent(waiting, error))
         case Running(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
             return _after_status(job, job.state, event, now)
@@ -76,11 +77,13 @@ def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Jo
         case Lost(error=error):
             return _lost(job, error)
         case NotSent(error=error) | Rejected(error=error, remedy=Remedy.HOLD | Remedy.PAUSE):
-            queued = job.to(Queued(state.held or error.about(provider=job.account)))
+            queued = job.to(Queued(error.about(provider=job.account), state.held))
             return expire(queued) if _is_due(job, now) else queued
         case Rejected(error=error, remedy=Remedy.STOP):
             return job.to(unsent(job, error))
         case Rejected(error=error, remedy=remedy):
+            if isinstance(state.held, UnknownOutcome):
+                return job.to(Unknown(state.held))  # this create made nothing; the lost one may have
             return _failed(job, error, None, may_retry=remedy is Remedy.NEW_TASK)
 
 
@@ -89,7 +92,7 @@ def _lost(job: Job, error: ImagenError) -> Job:
     job = replace(job, lost=job.lost + 1)
     unknown = unknown_outcome(job, error)
     if job.resubmits > 0:
-        return replace(job, resubmits=job.resubmits - 1, state=Queued(unknown))
+        return replace(job, resubmits=job.resubmits - 1, state=Queued(unknown, held=unknown))
     return job.to(Unknown(unknown))
 
 
@@ -129,7 +132,7 @@ def _denied(job: Job, state: Running, error: ImagenError, now: float) -> Job:
 def _failed(job: Job, error: ImagenError, outcome: Broken | None, *, may_retry: bool) -> Job:
     error.about(provider=job.account)
     if may_retry and job.retried < job.retries and isinstance(error, GenerationFailed) and error.code != "no_urls":
-        return replace(job, retried=job.retried + 1, state=Queued(error))
+        return replace(job, retried=job.retried + 1, state=Queued(error, held=error))
     return job.to(Failed(error, outcome))
 
 
@@ -137,7 +140,7 @@ def _not_saved(job: Job, state: Ready, error: ImagenError, files: tuple[ImageFil
     """A picture that is not where it was: ask for its links again, then for new ones; then it is gone."""
     if isinstance(error, DownloadFailed) and error.gone:
         if state.links is Links.FIRST:
-            until = now + PATIENCE if job.expires_at is None else max(job.expires_at, now + PATIENCE)
+            until = max(job.expires_at or 0.0, now + 2 * PATIENCE)
             asking = Running(state.task_id, since=now, finished=state.outcome)
             return replace(job, expires_at=until, state=asking)
         if state.links is Links.ASKED_AGAIN:
@@ -156,30 +159,34 @@ def _is_due(job: Job, now: float) -> bool:
 
 def expire(job: Job) -> Job:
     """Give a queued or running job up: its time is over."""
-    finished = job.state.finished if isinstance(job.state, Running) else None
-    unknown = held(job)
-    return job.to(Failed(expired(job), finished) if unknown is None else Unknown(unknown))
+    if isinstance(job.state, Running) and job.state.finished is not None:
+        return job.to(Failed(links_not_told(job), job.state.finished))
+    ending = _held(job)
+    return job.to(ending if isinstance(ending, Unknown) else Failed(expired(job)))
 
 
 def left(job: Job) -> State:
     """How a job ends that nobody waits for; one that waits for a retry has failed already."""
-    state = job.state
-    assert isinstance(state, Queued | Running | Ready)
-    if isinstance(state, Queued) and isinstance(state.error, GenerationFailed):
-        return Failed(state.error)
-    unknown = held(job)
-    return Left(state) if unknown is None else Unknown(unknown)
+    assert isinstance(job.state, Queued | Running | Ready)
+    return _held(job) or Left(job.state)
 
 
 def unsent(job: Job, error: ImagenError) -> State:
-    """How a job ends that its account will not take: nothing happened, unless an earlier create of it was lost."""
-    unknown = held(job)
-    return Unsent(error.about(provider=job.account)) if unknown is None else Unknown(unknown)
+    """How a job ends that its account will not take: nothing happened, but for what an earlier create came to."""
+    return _held(job) or Unsent(error.about(provider=job.account))
 
 
-def held(job: Job) -> UnknownOutcome | None:
-    """What a job stays held with that is to be sent once more after a lost answer, until that is accepted."""
+def unserved(job: Job, error: ImagenError) -> State:
+    """How a queued job ends whose model its account does not serve."""
+    ending = _held(job)
+    return ending if isinstance(ending, Unknown) else Failed(error.about(provider=job.account))
+
+
+def _held(job: Job) -> Unknown | Failed | None:
+    """How a job ends of which no new create was accepted, after one that was lost, or whose task failed."""
     match job.state:
-        case Queued(error=UnknownOutcome() as unknown) | Submitting(held=UnknownOutcome() as unknown):
-            return unknown
+        case Queued(held=UnknownOutcome() as unknown) | Submitting(held=UnknownOutcome() as unknown):
+            return Unknown(unknown)
+        case Queued(held=ImagenError() as failure) | Submitting(held=ImagenError() as failure):
+            return Failed(failure)
     return None

@@ -245,7 +245,7 @@ def read_renewal(answer: Answer) -> str:
     if urls:
         return urls[0]
     failure = DownloadFailed(_said("The provider gave no new link", answer), code=answer.code)
-    failure.gone = answer.is_success or answer.code in (400, 404, 410, 422)
+    failure.gone = answer.in_body and answer.code in (400, 404, 410, 422)
     raise failure
 
 
