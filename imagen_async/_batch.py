@@ -171,6 +171,9 @@ class Batch:
         match job.state:
             case Unsent(error=error):
                 self._end_with(error)
+                if isinstance(error, JournalError):
+                    # The next intent could not be noted either.
+                    self._scheduler.withhold(self._id)
             case Left(was=Queued()):
                 pass
             case _:

@@ -18,7 +18,7 @@ import anyio.to_thread
 import backoff
 
 from ._core.values import ImageFile, Result
-from ._folders import PART_PREFIX, PART_SUFFIX, cannot_write, sync_folder
+from ._folders import PART_SUFFIX, cannot_write, part_prefix, sync_folder
 from ._session_pool import FileSession
 from .errors import DownloadFailed, ImagenError, TransportError
 
@@ -125,7 +125,7 @@ class _Part:
 
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
-        handle, self._path = tempfile.mkstemp(dir=folder, prefix=PART_PREFIX, suffix=PART_SUFFIX)
+        handle, self._path = tempfile.mkstemp(dir=folder, prefix=part_prefix(), suffix=PART_SUFFIX)
         self._file = os.fdopen(handle, "wb")
         self._folder = folder
         self._sha256 = hashlib.sha256()

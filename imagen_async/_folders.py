@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import sys
 import tempfile
 from pathlib import Path, PurePath
 
 from .errors import ConfigurationError
 
-PART_PREFIX, PART_SUFFIX = ".imagen-", ".part"
-"""The temporary names of files that are not whole yet."""
+PART_SUFFIX = ".part"
+"""The ending of the temporary names of files that are not whole yet."""
+
+
+def part_prefix() -> str:
+    """The beginning of these names, by the process that writes the file."""
+    return f".imagen-{os.getpid()}-"
 
 
 def prepare_folder(folder: str | PurePath) -> str:
@@ -18,7 +25,7 @@ def prepare_folder(folder: str | PurePath) -> str:
     path = str(folder)
     try:
         os.makedirs(path, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path, prefix=PART_PREFIX, suffix=PART_SUFFIX):
+        with tempfile.NamedTemporaryFile(dir=path, prefix=part_prefix(), suffix=PART_SUFFIX):
             pass
     except OSError as error:
         raise ConfigurationError(cannot_write(path, error)) from error
@@ -44,7 +51,21 @@ def sync_folder(folder: str | PurePath) -> None:
 
 
 def sweep(folder: str | PurePath) -> None:
-    """Remove the unfinished files of a process that was killed. Only where nobody else writes."""
-    for part in Path(folder).glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
-        with contextlib.suppress(OSError):
-            part.unlink()
+    """Remove the unfinished files of processes that are no more."""
+    for part in Path(folder).glob(f".imagen-*{PART_SUFFIX}"):
+        found = re.match(r"\.imagen-(\d{1,9})-", part.name)
+        if found is not None and not _is_alive(int(found[1])):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":
+        return True  # there, asking would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

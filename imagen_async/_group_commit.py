@@ -65,8 +65,11 @@ class GroupCommit:
             with anyio.CancelScope(shield=True):
                 await self._write_all()
         except asyncio.CancelledError:
-            # Cancelled once more while leaving: what is known by now is written here and at once.
-            self._journal.write(self._unwritten())
+            # Cancelled once more while leaving: what is known by now is written here and at once, after the group that
+            # is under way, which knows less.
+            records = self._unwritten()
+            self._executor.shutdown(wait=True)
+            self._journal.write(records)
             raise
         finally:
             self._executor.shutdown(wait=False)
@@ -85,7 +88,9 @@ class GroupCommit:
         if self._timer is not None:
             self._timer.cancel()
         records = {} if self._writing is None else self._writing.records
-        return list({**records, **self._gathering.records}.values())
+        records = {**records, **self._gathering.records}
+        self._gathering = _Group()
+        return list(records.values())
 
     def _call(self) -> None:
         """Have what gathers written soon, after the group before it."""

@@ -147,15 +147,19 @@ class JournalReader:
 
     def is_being_written(self) -> bool:
         """True while a batch is at work on it."""
-        lock = f"{self.path}-lock"
-        if not os.path.exists(lock):
+        if not os.path.exists(self._lock_path):
             return False
         try:
-            with contextlib.closing(_open(lock, "ro", timeout=0)) as connection:
+            with contextlib.closing(_open(self._lock_path, "ro", timeout=0)) as connection:
                 connection.execute("SELECT 1 FROM sqlite_master").fetchall()
         except sqlite3.OperationalError as error:
             return _code(error) == "SQLITE_BUSY"
         return False
+
+    @property
+    def _lock_path(self) -> str:
+        # By its real name: a link to a journal is the same journal.
+        return f"{os.path.realpath(self.path)}-lock"
 
     def _connect(self) -> Iterator[sqlite3.Connection]:
         if not os.path.exists(self.path):
@@ -217,15 +221,18 @@ class Journal(JournalReader):
 
     Attributes:
         is_new: True when no earlier run has left a job in it.
+        is_in_use: True while a batch is at work on it.
 
     Raises:
         JournalError: It cannot be used, or another process has it.
     """
 
+    is_new = True
+    is_in_use = False
+
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        lock = _open(f"{self.path}-lock", "rwc", timeout=0)
+        lock = _open(self._lock_path, "rwc", timeout=0)
         yield lock
-        lock.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written to it
         self._lock(lock)
         writing = _open(self.path, "rwc")
         yield writing
@@ -239,7 +246,6 @@ class Journal(JournalReader):
         reading = _open(self.path, "rw")
         yield reading
         reading.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID")
-        self.is_new = reading.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
         rows = reading.execute(f"{_SELECT} WHERE state = 'submitting'").fetchall()
         self.write([cut_off(self._record(row)) for row in rows])
         self.note({"process": str(os.getpid())})
@@ -272,6 +278,19 @@ class Journal(JournalReader):
         with self._turn, self._telling(), _transaction(self._writing):
             self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes.items())
 
+    def begin_run(self) -> None:
+        """Begin a run over an input; raises JournalError while another batch of this program is in the midst of one."""
+        if self.is_in_use:
+            raise JournalError(f"{self.path} is in use: another batch of this program is at work on it.")
+        with self._telling():
+            self._reading.execute("DELETE FROM seen")
+        self.is_new = self.count() == 0
+        self.is_in_use = True
+
+    def end_run(self) -> None:
+        """End the run; the next may begin."""
+        self.is_in_use = False
+
     def times_seen(self, key: str) -> int:
         """Count how often this run has met a key, this time included. Kept on disk: an input may be endless."""
         sql = "INSERT INTO seen VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
@@ -292,6 +311,7 @@ class Journal(JournalReader):
     def _lock(self, connection: sqlite3.Connection) -> None:
         """Hold SQLite's own lock on a file beside the journal: readers stay free, and a dead process holds none."""
         try:
+            connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written to it
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             if _code(error) != "SQLITE_BUSY":
@@ -358,7 +378,9 @@ def _damaged(path: str, how: str) -> str:
 
 def _explained(path: str, error: sqlite3.Error) -> str:
     name = _code(error)
-    if name in ("SQLITE_NOTADB", "SQLITE_FORMAT") or name.startswith("SQLITE_CORRUPT"):
+    if name == "SQLITE_NOTADB":
+        return f"{path} is no journal ({error}), or its beginning is damaged. Nothing was sent. Choose another file."
+    if name == "SQLITE_FORMAT" or name.startswith("SQLITE_CORRUPT"):
         return _damaged(path, str(error))
     if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR"):
         return f"The disk of {path} is full or fails ({error}). What could not be noted was not sent. Make room first."

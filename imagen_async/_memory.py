@@ -50,7 +50,9 @@ class Memory:
     async def open(self) -> None:
         """Open the journal; raises JournalError."""
         given = self._given
-        self._journal = given if isinstance(given, Journal) else await anyio.to_thread.run_sync(Journal, given)
+        with anyio.CancelScope(shield=True):
+            self._journal = given if isinstance(given, Journal) else await anyio.to_thread.run_sync(Journal, given)
+        self._journal.begin_run()
         self._epoch = time.time() - now()
         self._commit = GroupCommit(self._journal, self._executor)
 
@@ -59,6 +61,7 @@ class Memory:
         try:
             await self._commit.close()
         finally:
+            self._journal.end_run()
             if self._journal is not self._given:
                 self._journal.close()
 
@@ -99,7 +102,9 @@ class Memory:
         self._check_unchanged(record, item)
         if record.key in self._taken_up:
             return self._taken_up[record.key]
-        if record.state in self._again:
+        # A retry that waited is asked for in this run only where this run allows it.
+        is_allowed = record.state != "queued" or record.retried <= job.retries
+        if record.state in self._again and is_allowed:
             return sent_again(record, job)
         return self._earlier(record, job)
 

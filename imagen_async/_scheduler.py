@@ -210,7 +210,7 @@ class Scheduler:
             event = _after_bug(job, ProtocolError(f"Unexpected {type(error).__name__}: {error}"))
         settled = self._plan.settle(job, event, now())
         owner = self._owners.get(job.owner)
-        if settled is not None and owner is not None and not isinstance(settled.state, Final):
+        if settled is not None and owner is not None and not isinstance(settled.state, Final | type(job.state)):
             owner.moved(settled)
         elif isinstance(event, Accepted) and (settled is None or owner is None):
             name = clean(event.task_id)

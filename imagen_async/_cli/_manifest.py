@@ -17,7 +17,7 @@ from PIL import Image
 
 from .._core.record import earlier_result
 from .._core.values import ImageRequest, Result
-from .._folders import PART_PREFIX, PART_SUFFIX
+from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError, ImagenError, JournalError, UnknownOutcome
 from ._prompt_files import PromptLine
@@ -92,7 +92,7 @@ class Manifest:
     def _replace(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
         """Write a list anew: the old one stands until the new one is whole."""
         path = self.folder / name
-        part = path.with_name(f"{PART_PREFIX}{name}{PART_SUFFIX}")
+        part = path.with_name(f".{name}{PART_SUFFIX}")
         with open(part, "wb") as file:
             file.writelines(_encoded(line) for line in lines)
             file.flush()
