@@ -72,7 +72,7 @@ class Batch:
         self._exit = InOrder() if ordered else AsTheyFinish()
         self._tally = Tally()
         self._pulled = self._live = self._delivered = 0
-        self._fed = self._stopped = False
+        self._fed = self._stopped = self._is_draining = False
         self._ending: BaseException | None = None
         self.leftover: tuple[Result, ...] = ()
 
@@ -94,8 +94,10 @@ class Batch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Cancelled while what runs was waited for already: this is the second time, which leaves at once.
+        is_second = self._is_draining and isinstance(error, asyncio.CancelledError)
         try:
-            if self._on_exit == "drain":
+            if self._on_exit == "drain" and not is_second:
                 await self._drain()
         finally:
             await self._leave()
@@ -121,6 +123,7 @@ class Batch:
 
     def stop(self) -> None:
         """Send no more creates. What runs still comes out, then the iteration ends; the rest was not sent."""
+        self._is_draining = True
         self._stop_feeding()
         self._scheduler.withhold(self._id)
 

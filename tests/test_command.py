@@ -15,6 +15,7 @@ import pty
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -32,12 +33,15 @@ from imagen_async._cli import main
 from imagen_async._cli._manifest import Manifest
 from imagen_async._cli._progress import amount, display, duration
 from imagen_async._downloads import TRIES
+from imagen_async._journal import Journal
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Faults, Latency, Sandbox
 from imagen_async.testing import VirtualTimeLoop, running_sandbox
 
 COMMAND = str(Path(sys.executable).with_name("imagen-async"))
-COMMANDS = ("generate", "batch", "plan", "collect", "credits", "providers", "sandbox")
+COMMANDS = ("generate", "batch", "plan", "status", "collect", "credits", "providers", "sandbox")
+JOURNAL = ("run.db", "run.db-lock")
+"""What the journal leaves in a folder."""
 PATIENCE = 30.0
 """Seconds after which a process that should have ended is a failure."""
 
@@ -124,6 +128,19 @@ def at(sandbox: Sandbox) -> list[str]:
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """A file of JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def rows_of(folder: str) -> list[dict[str, Any]]:
+    """The rows of a folder's journal, read with plain SQLite."""
+    with contextlib.closing(sqlite3.connect(f"file:{folder}/run.db?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute("SELECT * FROM jobs ORDER BY position")]
+
+
+def running_in(folder: str) -> dict[str, str]:
+    """The prompts by task id of the tasks that a folder's journal holds as running, or as to be fetched."""
+    going_on = [row for row in rows_of(folder) if row["state"] in ("running", "ready")]
+    return {row["task_id"]: json.loads(row["request"])["prompt"] for row in going_on}
 
 
 def prompt_file(*prompts: str) -> str:
@@ -347,7 +364,7 @@ def test_batch_writes_pictures_and_their_list(call: Call, imagen_sandbox: Sandbo
     assert [f"out/{line['file_name']}" for line in listed] == outcome.lines
     assert listed[-1]["task_id"] == next(iter(imagen_sandbox.ledger.polls)), "the last to finish is the last line"
     names = {"000000-a-red-fox.png", "000001-ein-bar.png", "000002-an-owl.png"}
-    assert set(os.listdir("out")) == {*names, "metadata.jsonl", "failures.jsonl"}
+    assert set(os.listdir("out")) == {*names, "metadata.jsonl", "failures.jsonl", *JOURNAL}
     assert Path("out/failures.jsonl").read_bytes() == b""
 
     fox, bear, owl = sorted(listed, key=lambda line: int(line["index"]))
@@ -477,7 +494,7 @@ def test_the_bar_is_on_a_terminal_and_on_stderr_only(imagen_sandbox: Sandbox, qu
 
 def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     """Where stderr is no terminal, a plain line every ten seconds tells counts, rate, ETA and credits."""
-    counts = {"pulled": 40, "queued": 10, "submitting": 1, "running": 9, "saving": 0, "unknown": 0}
+    counts = {"pulled": 40, "queued": 10, "submitting": 1, "running": 9, "saving": 0, "unknown": 0, "earlier": 0}
     snapshot = Progress(total=1632, done=1200, failed=3, credits=9624.0, elapsed=60.0, rate=20.0, eta=21.45, **counts)
 
     async def watch() -> None:
@@ -513,27 +530,18 @@ def test_credits_for_people(credits: float, text: str) -> None:
 # batch: what is refused before anything is sent
 
 
-def test_the_same_command_twice_is_refused(call: Call, imagen_sandbox: Sandbox) -> None:
-    """A second batch into a folder that holds one exits 2, sends nothing and leaves the folder as it is."""
-    arguments = ["batch", prompt_file("a fox"), *at(imagen_sandbox), "-o", "out"]
-    assert call(*arguments).code == 0
-    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
-    outcome = call(*arguments)
+@pytest.mark.parametrize("name", ["metadata.jsonl", "failures.jsonl"])
+def test_lists_without_a_journal_are_refused(call: Call, imagen_sandbox: Sandbox, name: str) -> None:
+    """A folder with lists that no journal explains exits 2, sends nothing and leaves the folder as it is."""
+    Path("out").mkdir()
+    Path("out", name).write_text('{"prompt": "a fox"}\n')
+    outcome = call("batch", prompt_file("a fox"), *at(imagen_sandbox), "-o", "out")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "out holds an earlier batch (metadata.jsonl). Nothing was sent. Choose another -o" in outcome.err
-    assert len(imagen_sandbox.ledger.creates) == 1
-    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
-
-
-def test_failures_alone_are_an_earlier_batch_too(call: Call, imagen_sandbox: Sandbox) -> None:
-    """A folder whose batch had only failures is not written into again: they may have been paid for."""
-    imagen_sandbox.order("create", "reset_after")
-    arguments = ["batch", prompt_file("a fox"), *at(imagen_sandbox), "-o", "out"]
-    assert call(*arguments).code == 1
-    outcome = call(*arguments)
-    assert outcome.code == 2
-    assert "out holds an earlier batch (failures.jsonl)" in outcome.err
-    assert len(imagen_sandbox.ledger.creates) == 1
+    assert f"out holds {name} and no journal (run.db)" in outcome.err
+    assert "Nothing was sent. Choose another -o" in outcome.err
+    assert imagen_sandbox.ledger.creates == []
+    assert os.listdir("out") == [name]
+    assert Path("out", name).read_text() == '{"prompt": "a fox"}\n'
 
 
 def test_every_bad_line_is_named_and_nothing_is_sent(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -716,8 +724,8 @@ def test_a_wrong_key_stops_the_batch_at_once(
     assert "The provider refuses the key" in outcome.err
     assert "0 done, 0 failed, 12 not sent" in outcome.err
     assert len(imagen_sandbox.ledger.creates) == 1
-    written = "".join(path.read_text() for path in Path("out").iterdir())
-    assert "sk-wrong" not in outcome.err + written
+    assert "sk-wrong" not in outcome.err
+    assert not any(b"sk-wrong" in path.read_bytes() for path in Path("out").iterdir())
 
     monkeypatch.delenv("SANDBOX_API_KEY")
     outcome = call(*arguments, "--limit", "1")
@@ -827,25 +835,33 @@ def test_a_picture_that_is_no_picture(call: Call, imagen_sandbox: Sandbox) -> No
     assert "no PNG, JPEG or WebP picture: it begins with b'<html>" in failure["error"]["message"]
     assert failure["urls"] == [f"{imagen_sandbox.url}/files/sandbox/{task.task_id}/1.png"]
     assert failure["credits"] == 8
-    assert sorted(os.listdir("out")) == ["failures.jsonl", "metadata.jsonl"]
+    assert sorted(os.listdir("out")) == ["failures.jsonl", "metadata.jsonl", *JOURNAL]
     assert Path("out/metadata.jsonl").read_bytes() == b""
     outcome = call("collect", str(task.task_id), *at(imagen_sandbox), "-o", "again")
     assert outcome.code == 0, "when the provider's server is well again, the picture is to be had"
 
 
-def test_lists_that_cannot_be_written_name_every_paid_task(call: Call, imagen_sandbox: Sandbox) -> None:
-    """When the disk fails under the lists, the batch stops, and what they would have held is on stderr."""
-    Path("out").mkdir()
-    for name in ("metadata.jsonl", "failures.jsonl"):
-        os.symlink("/dev/full", f"out/{name}")
-    outcome = call(
-        "batch", prompt_file(*(f"p{n}" for n in range(30))), *at(imagen_sandbox), "-o", "out", "--rate", "5/1"
-    )
+def test_lists_that_cannot_be_written_name_every_paid_task(
+    call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the disk fails under the lists, the batch stops, and every task is on stderr or left to the journal."""
+
+    def full(path: Any, mode: str = "r", **options: Any) -> Any:
+        return open("/dev/full" if mode == "ab" else path, mode, **options)
+
+    prompts = prompt_file(*(f"p{number}" for number in range(30)))
+    arguments = ["batch", prompts, *at(imagen_sandbox), "-o", "out", "--rate", "5/1"]
+    with monkeypatch.context() as broken:
+        broken.setattr("imagen_async._cli._manifest.open", full, raising=False)
+        outcome = call(*arguments)
     assert outcome.code == 1
     assert "No space left on device" in outcome.err
-    assert len(imagen_sandbox.ledger.creates) < 30
-    for task in imagen_sandbox.ledger.tasks:
-        assert str(task.task_id) in outcome.err
+    tasks = {str(task.task_id) for task in imagen_sandbox.ledger.tasks}
+    assert 0 < len(tasks) < 30
+    assert tasks - running_in("out").keys() <= {task for task in tasks if task in outcome.err}
+    call(*arguments, "--limit", "1")
+    listed = {line["task_id"] for line in lines_of(Path("out/metadata.jsonl"))}
+    assert tasks <= listed, "the next run sets the lists right"
 
 
 def test_a_picture_by_its_first_bytes_only_is_listed(tmp_path: Path) -> None:
@@ -854,7 +870,7 @@ def test_a_picture_by_its_first_bytes_only_is_listed(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"junk")
     file = ImageFile(str(path), "0" * 64, 12, "image/png", "https://files.example/1.png")
     result = Result("k", 0, ImageRequest("a fox"), "kie", "imagen4", urls=(file.url,), files=(file,), task_id="t")
-    with Manifest(str(tmp_path)) as manifest:
+    with Journal(tmp_path / "run.db") as journal, Manifest(str(tmp_path), journal) as manifest:
         manifest.write(result)
     (line,) = lines_of(tmp_path / "metadata.jsonl")
     assert (line["file_name"], line["width"], line["height"]) == ("000000.png", None, None)
@@ -873,42 +889,40 @@ def test_the_first_of_two_pictures_is_listed(call: Call, imagen_sandbox: Sandbox
 
 
 def test_ctrl_c_leaves_nothing_paid_for_unlisted() -> None:
-    """Ctrl-C ends a batch at once with exit 130, lists each task that runs on, says how to collect it, and is tidy."""
+    """Ctrl-C ends a batch at once with exit 130, its journal has each task that runs on, and it says how to go on."""
     watched = Watched()
     with running_sandbox(Sandbox(latency=Latency(median=30), faults=watched)) as sandbox:
-        process = start("batch", twelve(), *at(sandbox), "-o", "out", "--running", "3")
+        arguments = ["batch", twelve(), *at(sandbox), "-o", "out", "--running", "3"]
+        process = start(*arguments)
         watched.wait("poll", 3)
         process.send_signal(signal.SIGINT)
         outcome = finish(process)
         tasks = {task.task_id: task.prompt for task in sandbox.ledger.tasks}
     assert (outcome.code, outcome.out) == (130, "")
     assert len(tasks) == 3, "nothing was sent after the signal"
-    left = lines_of(Path("out/failures.jsonl"))
-    assert {line["task_id"]: line["prompt"] for line in left} == tasks
-    assert {line["error"]["type"] for line in left} == {"DeadlineExceeded"}
+    assert running_in("out") == tasks
+    assert lines_of(Path("out/failures.jsonl")) == [], "a task that runs on has not failed"
     assert "0 done, 0 failed, 3 left running and paid for, 9 not sent" in outcome.err
-    assert "out/failures.jsonl; collect each with: imagen-async collect TASK_ID -p sandbox" in outcome.err
+    assert f"Nothing is lost; go on with: imagen-async {' '.join(arguments)}\n" in outcome.err
     assert not any(word in outcome.err for word in ("Traceback", "Unclosed", "Warning", "never"))
 
 
-@pytest.mark.parametrize("saved", [True, False])
-def test_ctrl_c_says_where_the_tasks_are(saved: bool) -> None:
-    """After Ctrl-C one sentence says where the task ids stand, and how to collect them from where the batch went."""
+def test_ctrl_c_without_a_folder_says_where_the_tasks_are() -> None:
+    """After Ctrl-C without `-o` the task ids are on stderr, and one sentence says how to collect them."""
     watched = Watched()
     with running_sandbox(Sandbox(latency=Latency(median=30), faults=watched)) as sandbox:
-        process = start("batch", prompt_file("a fox"), *at(sandbox), *(["-o", "out"] if saved else []))
+        process = start("batch", prompt_file("a fox"), *at(sandbox))
         watched.wait("poll", 1)
         process.send_signal(signal.SIGINT)
         outcome = finish(process)
         (task,) = sandbox.ledger.tasks
-    where = Path("out/failures.jsonl").read_text() if saved else outcome.err
-    assert str(task.task_id) in where
-    assert outcome.err.count("heir task ids are") == 1
+    assert str(task.task_id) in outcome.err
+    assert outcome.err.count("collect each with:") == 1
     assert f"imagen-async collect TASK_ID -p sandbox --base-url {sandbox.url}" in outcome.err
 
 
 def test_ctrl_c_after_some_results_keeps_them() -> None:
-    """Ctrl-C after the first result exits 130 with every task either saved and listed, or listed as left running."""
+    """Ctrl-C after the first result exits 130 with every task either saved and listed, or left to the journal."""
     watched = Watched()
     with running_sandbox(Sandbox(latency=Latency(median=0.05, minimum=0.01), faults=watched)) as sandbox:
         process = start("batch", many(), *at(sandbox), "-o", "out", "--running", "2")
@@ -919,9 +933,8 @@ def test_ctrl_c_after_some_results_keeps_them() -> None:
         tasks = {task.task_id for task in sandbox.ledger.tasks}
     assert outcome.code == 130
     listed = lines_of(Path("out/metadata.jsonl"))
-    left = lines_of(Path("out/failures.jsonl"))
     assert f"out/{listed[0]['file_name']}" == first
-    assert {line["task_id"] for line in [*listed, *left]} == tasks
+    assert {line["task_id"] for line in listed} | running_in("out").keys() == tasks
     assert len(tasks) < 400
     assert all(Path("out", line["file_name"]).exists() for line in listed)
     assert not any(word in outcome.err for word in ("Traceback", "Unclosed", "Warning", "never"))
@@ -949,10 +962,10 @@ def test_a_reader_who_leaves_ends_the_batch_quietly(imagen_sandbox: Sandbox) -> 
 
 
 def test_a_reader_who_leaves_costs_no_picture(imagen_sandbox: Sandbox) -> None:
-    """When stdout is closed early, every task that was paid for is still listed: saved, or left running."""
+    """When stdout is closed early, every task that was paid for is saved and listed, or left to the journal."""
     closed_early(imagen_sandbox)
-    listed = [*lines_of(Path("out/metadata.jsonl")), *lines_of(Path("out/failures.jsonl"))]
-    assert {line["task_id"] for line in listed} == {task.task_id for task in imagen_sandbox.ledger.tasks}
+    listed = {line["task_id"] for line in lines_of(Path("out/metadata.jsonl"))}
+    assert listed | running_in("out").keys() == {task.task_id for task in imagen_sandbox.ledger.tasks}
 
 
 # plan, collect, credits, sandbox
