@@ -9,6 +9,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -24,6 +25,9 @@ from .errors import JournalError
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x494D474A
 """Tells a journal from other SQLite files: "IMGJ"."""
+
+LONGEST_WAY = 60.0
+"""Seconds after which a create whose intent was noted has reached the server, or never will: the default timeout."""
 
 _COLUMNS = {
     "key": "TEXT PRIMARY KEY NOT NULL",
@@ -122,11 +126,10 @@ class JournalReader:
             row = self._reading.execute(f"{_SELECT} WHERE task_id = ?", (task_id,)).fetchone()
         return None if row is None else self._record(row)
 
-    def count(self) -> int:
-        """How many jobs it has."""
+    def counts(self) -> Counter[str]:
+        """How many jobs it has, by state."""
         with self._telling():
-            (count,) = self._reading.execute("SELECT count(*) FROM jobs").fetchone()
-        return int(count)
+            return Counter(dict(self._reading.execute("SELECT state, count(*) FROM jobs GROUP BY state")))
 
     def unfinished(self) -> list[Record]:
         """The jobs whose task runs, or whose pictures are to be fetched."""
@@ -284,7 +287,7 @@ class Journal(JournalReader):
             raise JournalError(f"{self.path} is in use: another batch of this program is at work on it.")
         with self._telling():
             self._reading.execute("DELETE FROM seen")
-        self.is_new = self.count() == 0
+        self.is_new = not self.counts()
         self.is_in_use = True
 
     def end_run(self) -> None:
@@ -303,10 +306,16 @@ class Journal(JournalReader):
         return os.path.realpath(folder) == os.path.realpath(self.folder)
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
-        """When an account's creates were sent and accepted of which one or the other is since that Unix time."""
-        sql = "SELECT sent_at, accepted_at FROM jobs WHERE account = ? AND max(sent_at, coalesce(accepted_at, 0)) > ?"
+        """When an account's creates were sent and accepted that the server may have seen since that Unix time.
+
+        Between the note of the intent and the server lie a commit and the way; of one without an answer nobody knows.
+        """
+        sql = (
+            "SELECT sent_at, accepted_at FROM jobs WHERE account = ? "
+            "AND (accepted_at > ? OR accepted_at IS NULL AND sent_at > ?)"
+        )
         with self._telling():
-            return self._reading.execute(sql, (account, moment)).fetchall()
+            return self._reading.execute(sql, (account, moment, moment - LONGEST_WAY)).fetchall()
 
     def _lock(self, connection: sqlite3.Connection) -> None:
         """Hold SQLite's own lock on a file beside the journal: readers stay free, and a dead process holds none."""
@@ -379,7 +388,10 @@ def _damaged(path: str, how: str) -> str:
 def _explained(path: str, error: sqlite3.Error) -> str:
     name = _code(error)
     if name == "SQLITE_NOTADB":
-        return f"{path} is no journal ({error}), or its beginning is damaged. Nothing was sent. Choose another file."
+        return (
+            f"{path} is no journal ({error}). Nothing was sent. Choose another file; where it was one, restore it: a "
+            "batch without it would pay again for what it knew."
+        )
     if name == "SQLITE_FORMAT" or name.startswith("SQLITE_CORRUPT"):
         return _damaged(path, str(error))
     if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR"):

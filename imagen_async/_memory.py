@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import PurePath
 
-import anyio
-import anyio.to_thread
 import msgspec
 
 from ._admission import Admission
 from ._core.job import Job, Submitting
-from ._core.record import Record, changes, earlier_result, record_of, resumed, sent_again
+from ._core.record import Record, changes, earlier_result, is_denied, record_of, resumed, sent_again
 from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
 from ._group_commit import GroupCommit
@@ -50,8 +49,7 @@ class Memory:
     async def open(self) -> None:
         """Open the journal; raises JournalError."""
         given = self._given
-        with anyio.CancelScope(shield=True):
-            self._journal = given if isinstance(given, Journal) else await anyio.to_thread.run_sync(Journal, given)
+        self._journal = given if isinstance(given, Journal) else await _opened(given)
         self._journal.begin_run()
         self._epoch = time.time() - now()
         self._commit = GroupCommit(self._journal, self._executor)
@@ -72,7 +70,7 @@ class Memory:
             sweep(folder)
         jobs = []
         for record in self._journal.unfinished():
-            if self._admission.serves(record.account):
+            if self._admission.serves(record.account) and not self._is_given_up(record):
                 blank = self._admission.job_of(record, owner, new_id())
                 self._taken_up[record.key] = blank.id
                 jobs.append(resumed(record, blank, now(), self._epoch))
@@ -104,7 +102,7 @@ class Memory:
             return self._taken_up[record.key]
         # A retry that waited is asked for in this run only where this run allows it.
         is_allowed = record.state != "queued" or record.retried <= job.retries
-        if record.state in self._again and is_allowed:
+        if (record.state in self._again and is_allowed) or self._is_given_up(record):
             return sent_again(record, job)
         return self._earlier(record, job)
 
@@ -119,6 +117,10 @@ class Memory:
         record = record_of(job, now(), self._epoch)
         if record is not None:
             self._commit.note(record)
+
+    def _is_given_up(self, record: Record) -> bool:
+        """True for a task that the provider denied, where the caller wants new ones of what failed."""
+        return is_denied(record) and "failed" in self._again
 
     def _numbered(self, job: Job, *, has_key: bool) -> Job:
         """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""
@@ -142,6 +144,16 @@ class Memory:
         message = f"Its task belongs to {record.account}, which this client does not serve: resume with that account"
         error = ConfigurationError(f"{message}.", provider=record.account, task_id=record.task_id)
         return msgspec.structs.replace(result, error=error)
+
+
+async def _opened(path: str | PurePath) -> Journal:
+    """Open a journal off the loop. Whoever is cancelled meanwhile leaves none open."""
+    opening = asyncio.get_running_loop().run_in_executor(None, Journal, path)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(lambda opened: opened.result().close() if opened.exception() is None else None)
+        raise
 
 
 def _check_writable(request: ImageRequest) -> None:

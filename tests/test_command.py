@@ -917,7 +917,7 @@ def test_ctrl_c_without_a_folder_says_where_the_tasks_are() -> None:
         outcome = finish(process)
         (task,) = sandbox.ledger.tasks
     assert str(task.task_id) in outcome.err
-    assert outcome.err.count("collect each with:") == 1
+    assert outcome.err.count("Collect each") == 1
     assert f"imagen-async collect TASK_ID -p sandbox --base-url {sandbox.url}" in outcome.err
 
 

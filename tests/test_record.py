@@ -133,7 +133,7 @@ def test_every_state_has_its_record(
 
 FAILURES: dict[str, tuple[ImagenError, Succeeded | Broken | None, str, str | None]] = {
     "refused": (failure(InvalidRequest, None), None, "failed", None),
-    "no such task": (failure(InvalidRequest), None, "failed", "t1"),
+    "no such task": (failure(InvalidRequest), None, "running", "t1"),
     "too late, with a task": (failure(DeadlineExceeded), None, "running", "t1"),
     "wrong key while polling": (failure(AuthenticationError), None, "running", "t1"),
     "server never reached": (failure(TransportError), None, "running", "t1"),

@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Pictures out of the Imagen 4 APIs of kie.ai, Apikley, LiangXin and API in One, by the thousand.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
@@ -49,6 +50,7 @@ def _add(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
         description=help_text[0].upper() + help_text[1:] + ".",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     return parser
 

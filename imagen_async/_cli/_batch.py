@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,8 +51,7 @@ def batch(options: argparse.Namespace) -> int:
         if bad:
             _say_bad_lines(requests, bad, _CHANGES_SHOWN)
             return 2
-        command = shlex.join(word for word in shlex.split(options.command_line) if word not in _ONCE)
-        journal.note({"total": str(journal.count() + len(requests) - known), "command": command})
+        journal.note(_notes(journal.counts().total() + len(requests) - known, account, options))
         return _run_batch(requests, journal, account, options)
 
 
@@ -68,6 +68,19 @@ def checked_file(options: argparse.Namespace, account: Account) -> PromptFile | 
         _say_bad_lines(requests, bad)
         return None
     return requests
+
+
+def _notes(total: int, account: Account, options: argparse.Namespace) -> dict[str, str]:
+    """What `status` is to know: how many requests there are, and the words that lead back to this batch."""
+    options.command_line = shlex.join(word for word in shlex.split(options.command_line) if word not in _ONCE)
+    place = ["-p", account.provider, *(["--base-url", options.base_url] if options.base_url else [])]
+    stdin = "  # with the same prompts on stdin" if options.file == "-" else ""
+    return {
+        "total": str(total),
+        "command": options.command_line + stdin,
+        "account": shlex.join(place),
+        "working_folder": os.getcwd(),
+    }
 
 
 def _run_batch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import cast
@@ -18,7 +19,7 @@ from .._journal import Journal
 from .._plain_group import PlainGroup
 from ..errors import DeadlineExceeded, DownloadFailed, UnknownOutcome
 from ._manifest import FAILURES, Manifest, result_record
-from ._progress import amount, counted, display, duration
+from ._progress import amount, display, duration
 from ._prompt_files import PromptFile, PromptLine
 
 INTERRUPTED = 130
@@ -142,11 +143,18 @@ class BatchRun:
         parts.append(_with_note(f"{self._failed - len(self._left):,} failed", held))
         if self._left:
             parts.append(f"{len(self._left):,} left running and paid for")
-        unsent = len(self._requests or ()) - self._done - self._failed
+        unsent = self._unsent()
         if unsent > 0:
             parts.append(f"{unsent:,} not sent")
         say(f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}")
         self._say_what_next(is_over=not self._left and unsent <= 0)
+
+    def _unsent(self) -> int:
+        """How many requests wait to be sent yet."""
+        if self._journal is None or self._requests is None:
+            return len(self._requests or ()) - self._done - self._failed
+        counts = self._journal.counts()
+        return int(self._journal.notes()["total"]) - counts.total() + counts["queued"]
 
     def _say_what_next(self, *, is_over: bool) -> None:
         if not is_over and self._journal is not None:
@@ -154,12 +162,13 @@ class BatchRun:
         elif self._left:
             self._say_how_to_collect()
         elif self._failed and self._manifest is not None:
-            say(f"Why is in {self._options.out}/{FAILURES}; what to do: imagen-async status {self._options.out}")
+            folder = shlex.quote(self._options.out)
+            say(f"Why is in {self._options.out}/{FAILURES}; what to do: imagen-async status {folder}")
 
     def _say_how_to_collect(self) -> None:
         address = f" --base-url {self._options.base_url}" if self._options.base_url else ""
         command = f"imagen-async collect TASK_ID -p {self._left[0].provider}{address}"
-        say(f"Their {counted(len(self._left), 'task id')} are above; collect each with: {command}")
+        say(f"Collect each, by its task id above, with: {command}")
 
 
 def _with_note(text: str, note: str) -> str:

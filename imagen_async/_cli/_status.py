@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .._core.record import Record, cut_off, shown
+from .._core.record import Record, cut_off, is_denied, shown
 from .._journal import JournalReader
 from ._progress import amount, counted
 
@@ -58,6 +59,7 @@ class Status:
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[Record] = []
+        self._denied = 0
         self._reasons: dict[tuple[str, object, str], Reason] = {}
         self._add_all(journal.records())
         total = int(self._notes.get("total", 0))
@@ -102,13 +104,15 @@ class Status:
         command = self._notes.get("command")
         if self.is_at_work or command is None:
             return []
+        folder, account = shlex.quote(self.folder), self._notes["account"]
+        if self._notes["working_folder"] != os.getcwd():
+            command = f"cd {shlex.quote(self._notes['working_folder'])} && {command}"
         goes_on = any(self.counts[name] for name in ("running", "ready", "queued", "not sent"))
         commands = [command] if goes_on else []
-        if self.counts["failed"]:
+        if self.counts["failed"] or self._denied:
             commands.append(f"{command} --retry-failed")
         if self.unknown:
-            folder = shlex.quote(self.folder)
-            commands.append(f"imagen-async collect TASK_ID --dir {folder} --key KEY  # found at the provider")
+            commands.append(f"imagen-async collect TASK_ID --dir {folder} --key KEY {account}  # found at the provider")
             commands.append(f"{command} --resubmit-unknown  # not found there")
         return commands
 
@@ -122,6 +126,7 @@ class Status:
                 self.unknown.append(now)
                 self.held += now.at_risk or 0.0
             elif now.error is not None and now.state != "queued":
+                self._denied += is_denied(now)
                 self._add_reason(now)
 
     def _add_reason(self, record: Record) -> None:

@@ -12,6 +12,7 @@ from ..errors import (
     DeadlineExceeded,
     DownloadFailed,
     ImagenError,
+    InvalidRequest,
     ProtocolError,
     RateLimited,
     TransportError,
@@ -25,6 +26,9 @@ from .wire import Broken, Succeeded
 
 RecordState = Literal["queued", "submitting", "running", "ready", "done", "failed", "unknown"]
 
+
+# "No such task" is one: another key, or another address, knows it.
+_NO_WORD_ABOUT_THE_TASK = DeadlineExceeded | AccountError | TransportError | ProtocolError | InvalidRequest
 
 _CONTENT = ("prompt", "model", *PARAMETERS, "extra")
 
@@ -127,11 +131,11 @@ def _record_of_failed(job: Job, state: Failed, at: float) -> Record:
         is_gone = isinstance(error, DownloadFailed) and error.gone
         how: RecordState = "failed" if is_gone else "ready"
         return _record(job, how, error, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
-    if outcome is None and isinstance(error, DeadlineExceeded | AccountError | TransportError | ProtocolError):
-        if job.task_id is not None:
-            return _record(job, "running", error, task_id=job.task_id)
-        if isinstance(error, DeadlineExceeded) and isinstance(error.__cause__, RateLimited | TransportError | None):
-            return _record(job, "queued", error)
+    if outcome is None and isinstance(error, _NO_WORD_ABOUT_THE_TASK) and job.task_id is not None:
+        return _record(job, "running", error, task_id=job.task_id)
+    is_transient = isinstance(error.__cause__, RateLimited | TransportError | None)
+    if isinstance(error, DeadlineExceeded) and job.task_id is None and is_transient:
+        return _record(job, "queued", error)
     return _record(job, "failed", error, task_id=job.task_id, outcome=outcome, ended_at=at)
 
 
@@ -180,6 +184,11 @@ def error_of(record: Record) -> ImagenError | None:
     if isinstance(error, UnknownOutcome):
         error.credits = record.at_risk
     return error
+
+
+def is_denied(record: Record) -> bool:
+    """True for a task that the provider did not know when it was last asked: nobody can tell what became of it."""
+    return record.state == "running" and record.error is not None and record.error.type == InvalidRequest.__name__
 
 
 def cut_off(record: Record) -> Record:
@@ -246,7 +255,7 @@ def sent_again(record: Record, blank: Job) -> Job:
         retried=record.retried if record.state == "queued" else 0,
         lost=record.lost,
         resubmits=0 if record.state == "unknown" else blank.resubmits,
-        state=Queued(held=error_of(record) if record.state in ("failed", "unknown") else None),
+        state=Queued(held=None if record.state == "queued" else error_of(record)),
     )
 
 

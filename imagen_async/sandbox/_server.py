@@ -193,7 +193,8 @@ async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:
     if reply.ending == "whole":
         return web.Response(status=reply.status, body=reply.body, content_type=reply.media_type)
     transport = request.transport
-    assert transport is not None
+    if transport is None:
+        return web.Response()  # whoever asked is gone
     response = web.StreamResponse(status=reply.status or 200, headers={"Content-Length": str(len(reply.body))})
     if reply.ending == "truncated":
         response.content_type = reply.media_type
