@@ -8,7 +8,8 @@ import msgspec
 
 from ._core.job import Job
 from ._core.provider import Model, Provider, check
-from ._core.record import Record, model_of
+from ._core.record import Record
+from ._core.resuming import model_of
 from ._core.values import DEFAULT_MODEL, PARAMETERS, ImageRequest, stable_key
 from .errors import InvalidRequest
 from .providers import PROVIDERS, SANDBOX

@@ -12,7 +12,8 @@ import msgspec
 
 from ._admission import Admission
 from ._core.job import Job, Submitting
-from ._core.record import Record, changes, earlier_result, is_denied, record_of, resumed, sent_again
+from ._core.record import Record, is_denied, record_of
+from ._core.resuming import changes, earlier_result, resumed, sent_again
 from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
 from ._group_commit import GroupCommit

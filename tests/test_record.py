@@ -30,19 +30,8 @@ from imagen_async._core.job import (
 )
 from imagen_async._core.outcomes import result_of
 from imagen_async._core.provider import Model
-from imagen_async._core.record import (
-    ErrorRecord,
-    Record,
-    changes,
-    cut_off,
-    earlier_result,
-    error_of,
-    model_of,
-    record_of,
-    resumed,
-    sent_again,
-    shown,
-)
+from imagen_async._core.record import ErrorRecord, Record, cut_off, error_of, record_of, shown
+from imagen_async._core.resuming import changes, earlier_result, model_of, resumed, sent_again
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import Accepted, Broken, Succeeded
 from imagen_async.errors import (

@@ -13,7 +13,8 @@ import msgspec
 
 from .._accounts import Account
 from .._admission import as_sent_by, checked, with_defaults
-from .._core.record import Record, changes
+from .._core.record import Record
+from .._core.resuming import changes
 from .._core.values import ImageRequest
 from .._folders import prepare_folder
 from .._journal import Journal, JournalReader

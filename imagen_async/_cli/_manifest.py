@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from PIL import Image
 
-from .._core.record import earlier_result
+from .._core.resuming import earlier_result
 from .._core.values import ImageRequest, Result
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader

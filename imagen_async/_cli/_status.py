@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .._core.record import Record, cut_off, is_denied, shown
+from .._core.record import Record, cut_off, is_denied
+from .._core.resuming import shown
 from .._journal import JournalReader
 from ._progress import amount, counted
 

@@ -1,4 +1,4 @@
-"""What a journal remembers of a job, and what a later run makes of it. Knows rows as values, no file and no clock."""
+"""What a journal remembers of a job. Knows rows as values, no file and no clock."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ from ..errors import (
 )
 from .job import Done, Failed, Job, Left, Queued, Ready, Running, State, Submitting, Unknown, Unsent
 from .outcomes import billed, lost_create
-from .provider import Model
-from .values import PARAMETERS, ImageFile, ImageRequest, Result
+from .values import ImageFile, ImageRequest
 from .wire import Broken, Succeeded
 
 RecordState = Literal["queued", "submitting", "running", "ready", "done", "failed", "unknown"]
 
-
 # "No such task" is one: another key, or another address, knows it.
 _NO_WORD_ABOUT_THE_TASK = DeadlineExceeded | AccountError | TransportError | ProtocolError | InvalidRequest
-
-_CONTENT = ("prompt", "model", *PARAMETERS, "extra")
 
 
 class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -197,92 +193,3 @@ def cut_off(record: Record) -> Record:
     unknown = lost_create("the process ended before its answer came", record.price, lost)
     error = ErrorRecord(UnknownOutcome.__name__, unknown.message)
     return msgspec.structs.replace(record, state="unknown", lost=lost, error=error, ended_at=record.sent_at)
-
-
-def earlier_result(record: Record) -> Result:
-    """The result of a job that an earlier run has brought to its end."""
-    return Result(
-        key=record.key,
-        index=record.position,
-        request=record.request,
-        provider=record.account,
-        model=record.request.model or "",
-        urls=record.urls,
-        files=record.files,
-        error=error_of(record),
-        task_id=record.task_id,
-        credits=record.credits,
-        latency=record.latency,
-        earlier=True,
-    )
-
-
-def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
-    """The job that goes on where a record stopped: its task is asked about, its links are fetched.
-
-    Args:
-        record: A running one, or a ready or done one of which files are missing.
-        blank: The job as this run would make it new.
-        now: Loop time: its deadline runs anew.
-        epoch: The Unix time at which the loop's clock stood at 0.
-    """
-    assert record.task_id is not None
-    job = msgspec.structs.replace(
-        blank,
-        key=record.key,
-        index=record.position,
-        request=record.request,
-        expires_at=now + blank.deadline,
-        attempts=record.attempts,
-        retried=record.retried,
-        lost=record.lost,
-    )
-    if record.state == "running":
-        since = now if record.accepted_at is None else min(now, record.accepted_at - epoch)
-        return job.to(Running(record.task_id, since=since))
-    outcome = Succeeded(record.urls, record.latency, record.credits, b"")
-    if blank.save_to is None:
-        return job.to(Done(record.task_id, outcome, record.files))
-    return job.to(Ready(record.task_id, outcome))
-
-
-def sent_again(record: Record, blank: Job) -> Job:
-    """The job that starts anew where a record says that it may: queued, or failed or held, and asked for again."""
-    return msgspec.structs.replace(
-        blank,
-        index=record.position,
-        attempts=record.attempts,
-        retried=record.retried if record.state == "queued" else 0,
-        lost=record.lost,
-        resubmits=0 if record.state == "unknown" else blank.resubmits,
-        state=Queued(held=None if record.state == "queued" else error_of(record)),
-    )
-
-
-def model_of(record: Record, known: Model | None) -> Model:
-    """The model that a record names; one of its name and price where this version has no record of it any more."""
-    name = record.request.model or ""
-    credits = None if record.price is None else record.price / record.request.images
-    return known or Model(name, name, None, credits=credits)
-
-
-def changes(record: Record, request: ImageRequest) -> list[str]:
-    """Say in which parameters a request, defaults filled in, differs from what its key stood for before."""
-    before, after = record.request, request
-    pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in _CONTENT]
-    return [f"{name} was {_told(was, now)} and is {_told(now, was)} now" for name, was, now in pairs if was != now]
-
-
-def _told(text: str, other: str) -> str:
-    """A text from shortly before where it differs from another."""
-    same = next((at for at, (mine, theirs) in enumerate(zip(text, other, strict=False)) if mine != theirs), 0)
-    return shown(text if same < 50 else f"…{text[same - 20 :]}")
-
-
-def _text(value: object) -> str:
-    return msgspec.json.encode(value, order="sorted").decode()
-
-
-def shown(text: str) -> str:
-    """As much of a text as a message bears."""
-    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
