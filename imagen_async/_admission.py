@@ -27,12 +27,17 @@ class Parameters(TypedDict, total=False):
     extra: dict[str, Any]
 
 
-class Terms(TypedDict):
+class Leave(TypedDict):
+    """How often a job may be sent again, as fields of Job."""
+
+    retries: int
+    resubmits: int
+
+
+class Terms(Leave):
     """What the jobs of one batch have in common, as fields of Job."""
 
     deadline: float
-    retries: int
-    resubmits: int
     save_to: str | None
 
 
@@ -95,6 +100,11 @@ class Admission:
         """The folder for the pictures, or None."""
         return self._terms["save_to"]
 
+    @property
+    def leave(self) -> Leave:
+        """How often a job may be sent again."""
+        return {"retries": self._terms["retries"], "resubmits": self._terms["resubmits"]}
+
     def job(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job:
         """Make a request's job, its key given or made from its content; raises InvalidRequest for one that fits not."""
         request = with_defaults(item, self._defaults)
@@ -118,7 +128,7 @@ class Admission:
         return account == self._provider.name
 
     def job_of(self, record: Record, owner: int, number: int) -> Job:
-        """Make a blank job for one of a journal, with its own model and account."""
+        """Make a blank job for one of a journal, with its own model and account, and no leave to be sent again."""
         model = model_of(record, self._provider.find(record.request.model or ""))
         return Job(
             id=number,
@@ -128,7 +138,8 @@ class Admission:
             request=record.request,
             account=record.account,
             model=model,
-            **self._terms,
+            deadline=self._terms["deadline"],
+            save_to=self._terms["save_to"],
         )
 
     def as_sent_by(self, account: str, item: str | ImageRequest) -> ImageRequest:

@@ -16,7 +16,7 @@ from ._core.values import ImageRequest, Result
 from ._delivery import AsTheyFinish, InOrder, Progress, Tally
 from ._intake import END, Requests, check_keys, puller
 from ._scheduler import Scheduler, now
-from .errors import ConfigurationError, DownloadFailed, ImagenError, JournalError
+from .errors import ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, JournalError
 
 if TYPE_CHECKING:
     from ._memory import Memory  # loads sqlite3, which only a batch with a journal needs
@@ -245,6 +245,8 @@ class Batch:
                     self._take(item)
         except Exception as error:  # the user's iterable failed: what was sent is delivered first
             self._ending = self._ending or error
+        except asyncio.CancelledError:  # its own, not ours: those end in the scope
+            self._ending = self._ending or InvalidRequest("The input was cancelled from within; what it gave was sent.")
         finally:
             self._fed = True
             self._changed.set()
@@ -271,6 +273,9 @@ class Batch:
         except ImagenError as error:
             met = _refused(item, index, self._account, error)
         self._exit.expect(met if isinstance(met, int) else number)
+        if isinstance(met, int):
+            # Taken up from an earlier run; that this input has it too is the leave to send it again.
+            self._scheduler.plan.allow(met, **self._admission.leave)
         if isinstance(met, Job):
             self._begin(met)
         elif isinstance(met, Result):

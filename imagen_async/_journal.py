@@ -9,6 +9,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -25,6 +26,9 @@ from .errors import JournalError
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x494D474A
 """Tells a journal from other SQLite files: "IMGJ"."""
+
+KEPT = 86_400.0
+"""Seconds for which the times of creates are kept: far longer than any limit's window."""
 
 LONGEST_WAY = 60.0
 """Seconds after which a create whose intent was noted has reached the server, or never will: the default timeout."""
@@ -56,6 +60,8 @@ _PARTS = ("request", "urls", "files", "error")
 _SCHEMA = (
     f"CREATE TABLE jobs ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",
     "CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT)",
+    # A job's row knows its last create only, and a limit counts them all.
+    "CREATE TABLE sends (account TEXT NOT NULL, key TEXT NOT NULL, sent_at REAL NOT NULL)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
@@ -97,6 +103,7 @@ class JournalReader:
         self._turn = threading.Lock()
         self.path = str(path)
         self.folder = os.path.dirname(self.path)
+        self._real_folder = os.path.realpath(self.folder)
         self._decode_request = msgspec.json.Decoder(request_type).decode
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack, self._telling():
@@ -155,8 +162,8 @@ class JournalReader:
         try:
             with contextlib.closing(_open(self._lock_path, "ro", timeout=0)) as connection:
                 connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-        except sqlite3.OperationalError as error:
-            return _code(error) == "SQLITE_BUSY"
+        except sqlite3.OperationalError:
+            return True  # held, or not ours to look at: then nobody can tell that it is free
         return False
 
     @property
@@ -175,10 +182,17 @@ class JournalReader:
                 yield connection
                 self._check(connection)
             except sqlite3.OperationalError as error:
-                if mode.endswith("1") or not _code(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+                is_last = mode.endswith("1") or (mode == "ro" and self._has_more())
+                if is_last or not _code(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
                     raise
             else:
                 return
+
+    def _has_more(self) -> bool:
+        """True when a writer that was killed has left changes beside the file."""
+        with contextlib.suppress(OSError):
+            return os.path.getsize(f"{os.path.realpath(self.path)}-wal") > 0
+        return False
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Make sure that the file is a journal, whole, and of a version that is known here."""
@@ -202,6 +216,8 @@ class JournalReader:
             raise JournalError(_explained(self.path, error)) from error
         except msgspec.MsgspecError as error:
             raise JournalError(_damaged(self.path, str(error))) from error
+        except OSError as error:
+            raise JournalError(f"{self.path} cannot be used: {error.strerror or error}. Nothing was sent.") from error
 
     def _record(self, row: Sequence[Any]) -> Record:
         values = dict(zip(_COLUMNS, row, strict=True))
@@ -237,11 +253,14 @@ class Journal(JournalReader):
         lock = _open(self._lock_path, "rwc", timeout=0)
         yield lock
         self._lock(lock)
-        writing = _open(self.path, "rwc")
+        if not os.path.exists(self.path):
+            self._make()
+        elif not os.path.getsize(self.path):
+            message = f"{self.path} is empty. Nothing was sent. If it was a journal, restore it from a copy: a batch"
+            raise JournalError(f"{message} without it would pay again for what it knew. If it was none, remove it.")
+        writing = _open(self.path, "rw")
         yield writing
         self._writing = writing
-        if writing.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-            self._make(writing)
         self._check(writing)
         writing.execute("PRAGMA journal_mode = WAL")
         writing.execute("PRAGMA synchronous = FULL")
@@ -249,6 +268,8 @@ class Journal(JournalReader):
         reading = _open(self.path, "rw")
         yield reading
         reading.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID")
+        with _transaction(writing):
+            writing.execute("DELETE FROM sends WHERE sent_at < ?", (time.time() - KEPT,))
         rows = reading.execute(f"{_SELECT} WHERE state = 'submitting'").fetchall()
         self.write([cut_off(self._record(row)) for row in rows])
         self.note({"process": str(os.getpid())})
@@ -266,15 +287,20 @@ class Journal(JournalReader):
         """
         put: list[tuple[Any, ...]] = []
         moved: list[tuple[Any, ...]] = []
+        sends: list[tuple[str, str, float]] = []
         for record in records:
             # One that was never sent may have no row yet.
             if record.state == "submitting" or not record.attempts:
                 put.append(self._row(record, _COLUMNS))
             else:
                 moved.append((*self._row(record, _MOVED), record.key))
+            if record.state == "submitting" and record.sent_at is not None:
+                sends.append((record.account, record.key, record.sent_at))
         with self._turn, self._telling(), _transaction(self._writing):
+            self._check_lock()
             self._writing.executemany(_PUT, put)
             self._writing.executemany(_MOVE, moved)
+            self._writing.executemany("INSERT INTO sends VALUES (?, ?, ?)", sends)
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Note something of the batch as a whole, durably."""
@@ -303,19 +329,22 @@ class Journal(JournalReader):
 
     def guards(self, folder: str | PurePath) -> bool:
         """True for the folder that it lies in: who holds the journal is the only one to write there."""
-        return os.path.realpath(folder) == os.path.realpath(self.folder)
+        return os.path.realpath(folder) == self._real_folder
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         """When an account's creates were sent and accepted that the server may have seen since that Unix time.
 
-        Between the note of the intent and the server lie a commit and the way; of one without an answer nobody knows.
+        Between the note of the intent and the server lie a commit and the way. Of one without an answer, or of an
+        earlier one of a job, nobody knows when it was answered: None.
         """
         sql = (
-            "SELECT sent_at, accepted_at FROM jobs WHERE account = ? "
-            "AND (accepted_at > ? OR accepted_at IS NULL AND sent_at > ?)"
+            "SELECT sends.sent_at, accepted_at FROM sends LEFT JOIN jobs "
+            "ON jobs.key = sends.key AND jobs.sent_at = sends.sent_at "
+            "WHERE sends.account = ? AND sends.sent_at > ? AND coalesce(accepted_at, ?) > ?"
         )
         with self._telling():
-            return self._reading.execute(sql, (account, moment, moment - LONGEST_WAY)).fetchall()
+            earliest = moment - LONGEST_WAY
+            return self._reading.execute(sql, (account, earliest, moment + 1.0, moment)).fetchall()
 
     def _lock(self, connection: sqlite3.Connection) -> None:
         """Hold SQLite's own lock on a file beside the journal: readers stay free, and a dead process holds none."""
@@ -330,12 +359,25 @@ class Journal(JournalReader):
                 who = f" (process {reader.notes().get('process', '?')})"
             message = f"{self.path} is in use: another batch{who} is at work on it. Nothing was sent"
             raise JournalError(f"{message}. Wait for it to end, or choose another folder.") from None
+        self._locked = _identity(self._lock_path)
 
-    def _make(self, connection: sqlite3.Connection) -> None:
-        with _transaction(connection):
+    def _check_lock(self) -> None:
+        """Make sure that the file on which the lock is held is still the one that others would find."""
+        if _identity(self._lock_path) != self._locked:
+            raise JournalError(
+                f"{self._lock_path} was removed or replaced, so another batch may be at work: start again."
+            )
+
+    def _make(self) -> None:
+        """Make the file whole under another name first: one that is there and empty was lost, and is not a new one."""
+        part = f"{os.path.realpath(self.path)}-new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        with contextlib.closing(_open(part, "rwc")) as connection, _transaction(connection):
             for statement in _SCHEMA:
                 connection.execute(statement)
-        sync_folder(self.folder or ".")
+        os.replace(part, os.path.realpath(self.path))
+        sync_folder(self._real_folder)
 
     def _row(self, record: Record, columns: Iterable[str]) -> tuple[Any, ...]:
         if record.files:
@@ -344,10 +386,10 @@ class Journal(JournalReader):
         return tuple(_text(getattr(record, name)) if name in _PARTS else getattr(record, name) for name in columns)
 
     def _relative(self, path: str) -> str:
-        try:
-            return os.path.relpath(path, self.folder or ".")
-        except ValueError:  # another drive, on Windows
-            return os.path.abspath(path)
+        """A file below the journal's folder is named from there, so that the folder can move; any other as a whole."""
+        real = os.path.realpath(path)
+        inside = real.startswith(os.path.join(self._real_folder, ""))
+        return os.path.relpath(real, self._real_folder) if inside else real
 
 
 def _text(value: object) -> str | None:
@@ -372,6 +414,14 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _code(error: sqlite3.Error) -> str:

@@ -45,14 +45,12 @@ class Memory:
         self._again = again
         self._executor = executor
         self._taken_up: dict[str, int] = {}
-        self._epoch = 0.0
 
     async def open(self) -> None:
         """Open the journal; raises JournalError."""
         given = self._given
         self._journal = given if isinstance(given, Journal) else await _opened(given)
         self._journal.begin_run()
-        self._epoch = time.time() - now()
         self._commit = GroupCommit(self._journal, self._executor)
 
     async def close(self) -> None:
@@ -71,10 +69,9 @@ class Memory:
             sweep(folder)
         jobs = []
         for record in self._journal.unfinished():
-            if self._admission.serves(record.account) and not self._is_given_up(record):
-                blank = self._admission.job_of(record, owner, new_id())
-                self._taken_up[record.key] = blank.id
-                jobs.append(resumed(record, blank, now(), self._epoch))
+            if self._admission.serves(record.account):
+                jobs.append(self._resumed(record, owner, new_id()))
+                self._taken_up[record.key] = jobs[-1].id
         return jobs
 
     def spent(self, account: str, window: float) -> list[float]:
@@ -101,11 +98,14 @@ class Memory:
         self._check_unchanged(record, item)
         if record.key in self._taken_up:
             return self._taken_up[record.key]
-        # A retry that waited is asked for in this run only where this run allows it.
-        is_allowed = record.state != "queued" or record.retried <= job.retries
-        if (record.state in self._again and is_allowed) or self._is_given_up(record):
+        if record.state in self._again:
             return sent_again(record, job)
         return self._earlier(record, job)
+
+    @property
+    def _epoch(self) -> float:
+        # Looked up anew each time: the machine may have slept, or its clock been set.
+        return time.time() - now()
 
     async def remember(self, job: Job) -> None:
         """Return once the job, as it is, is on disk; raises JournalError when it cannot be."""
@@ -119,16 +119,23 @@ class Memory:
         if record is not None:
             self._commit.note(record)
 
-    def _is_given_up(self, record: Record) -> bool:
-        """True for a task that the provider denied, where the caller wants new ones of what failed."""
-        return is_denied(record) and "failed" in self._again
+    def _resumed(self, record: Record, owner: int, number: int) -> Job:
+        # Where the caller wants new tasks of what failed, one that the provider denied is asked about first.
+        given_up = is_denied(record) and "failed" in self._again
+        blank = self._admission.job_of(record, owner, number)
+        return resumed(record, blank, now(), self._epoch, given_up=given_up)
 
     def _numbered(self, job: Job, *, has_key: bool) -> Job:
         """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""
         times = self._journal.times_seen(job.key)
         if has_key and times > 1:
             raise InvalidRequest(f"The key {job.key!r} came {times} times in this input; keys must differ.")
-        return job if times == 1 else msgspec.structs.replace(job, key=numbered(job.key, times))
+        if times == 1:
+            return job
+        key = numbered(job.key, times)
+        if self._journal.times_seen(key) > 1:
+            raise InvalidRequest(f"The key {key!r}, made for this request, was given to another one; keys must differ.")
+        return msgspec.structs.replace(job, key=key)
 
     def _check_unchanged(self, record: Record, item: str | ImageRequest) -> None:
         found = changes(record, self._admission.as_sent_by(record.account, item))
@@ -137,8 +144,9 @@ class Memory:
             raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")
 
     def _earlier(self, record: Record, job: Job) -> Result | Job:
-        if record.state == "done" and job.save_to is not None and record.urls and not record.files:
-            return resumed(record, job, now(), self._epoch)
+        is_served = self._admission.serves(record.account)
+        if record.state == "done" and job.save_to is not None and record.urls and not record.files and is_served:
+            return self._resumed(record, job.owner, job.id)
         result = earlier_result(record)
         if record.state not in ("running", "ready"):
             return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +39,9 @@ class PlainGroup:
                 # Any other error of the block goes on by itself; the group would wrap it.
                 if error is not None:
                     self.cancel()
-                await self._group.__aexit__(None, None, None)
+                with contextlib.suppress(*([asyncio.CancelledError] if error is not None else [])):
+                    # A cancellation that comes on top does not hide the error: that has something to tell.
+                    await self._group.__aexit__(None, None, None)
         except BaseExceptionGroup as several:
             raise _first(several) from None
 

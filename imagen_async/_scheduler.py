@@ -250,6 +250,7 @@ class Scheduler:
         """Send a create, once. Shielded: whatever is cancelled around it, its answer is heard if it comes in time."""
         dialect = self._dialects[job.account]
         request = dialect.build_create(job.request, job.model)
+        self._plan.begin_create(job)
         with anyio.CancelScope(shield=True) as scope:
             self._creates.add(scope)
             try:

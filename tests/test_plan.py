@@ -168,6 +168,9 @@ class World:
         """What the loop does: take what may talk now, deliver what ended, and find out when to look again."""
         taken = self.plan.take(self.now)
         for job in taken:
+            if isinstance(job.state, Submitting):
+                self.plan.begin_create(job)
+        for job in taken:
             assert job.id not in self.talking, "a job that talks was handed out again"
             assert job.id not in {ended.id for ended in self.ended}, "a job that ended was handed out"
             self.talking[job.id] = (job, self.now)
@@ -201,7 +204,8 @@ class World:
         state = self.talking[job_id][0].state
         if isinstance(state, Submitting):
             self.leave_to_repeat[job_id] += created in FREE_TO_REPEAT
-            self.creates[job_id] -= created == "withheld"
+            # One that was given up meanwhile was on its way, as far as anybody can tell.
+            self.creates[job_id] -= created == "withheld" and job_id in {job.id for job in self.plan.jobs}
             self.answer(job_id, CREATED[created](f"t{job_id}-{self.creates[job_id]}"))
         elif isinstance(state, Running):
             self.answer(job_id, ASKED[asked](""))
@@ -858,6 +862,25 @@ def test_abandoning_makes_the_creates_on_the_way_unknown() -> None:
     assert world.answer(1, Accepted("t1")) is None
     assert world.deliver() == []
     assert world.plan.lanes["wide"].running == 0
+
+
+def test_abandoning_a_create_that_has_not_left_yet_is_no_loss() -> None:
+    """A create that still waits for its journal when it is given up was not sent: nothing may have been billed."""
+    plan, job = world_with_one_create_handed_out()
+    plan.leave(1)
+    plan.abandon(1)
+    ended = plan.finished.popleft()
+    assert (ended.state, ended.attempts, ended.lost) == (Left(Queued()), 0, 0)
+    assert not plan.may_send(job)
+    assert plan.settle(job, Withheld(), 1.0) is None
+
+
+def world_with_one_create_handed_out() -> tuple[Plan, Job]:
+    """A plan whose only job was handed out, and has not begun to talk."""
+    world = World()
+    world.add()
+    (job,) = world.plan.take(world.now)
+    return world.plan, job
 
 
 # ---------------------------------------------------------------------------------- accounts that stop

@@ -30,8 +30,8 @@ from imagen_async._core.job import (
 )
 from imagen_async._core.outcomes import result_of
 from imagen_async._core.provider import Model
-from imagen_async._core.record import ErrorRecord, Record, cut_off, error_of, record_of, shown
-from imagen_async._core.resuming import changes, earlier_result, model_of, resumed, sent_again
+from imagen_async._core.record import ErrorRecord, Record, cut_off, error_of, record_of
+from imagen_async._core.resuming import changes, earlier_result, model_of, resumed, sent_again, shown
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import Accepted, Broken, Succeeded
 from imagen_async.errors import (
@@ -85,10 +85,10 @@ ROWS: dict[str, Row] = {
     "queued after a 429": (Queued(RateLimited("429")), "queued", None, (), {}),
     "queued for a retry": (
         Queued(GenerationFailed("too dark"), held=GenerationFailed("too dark")),
-        "queued",
+        "failed",
         None,
         (),
-        {},
+        {"ended_at": AT},
     ),
     "to be sent again after a loss": (Queued(held=HELD), "unknown", None, (), {"ended_at": AT}),
     "submitting": (Submitting(), "submitting", None, (), {"sent_at": AT}),

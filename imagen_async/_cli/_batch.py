@@ -13,9 +13,9 @@ import msgspec
 
 from .._accounts import Account
 from .._admission import as_sent_by, checked, with_defaults
-from .._core.record import Record
-from .._core.resuming import changes
-from .._core.values import ImageRequest
+from .._client import Client
+from .._core.record import Record, is_denied
+from .._core.resuming import changes, shown
 from .._folders import prepare_folder
 from .._journal import Journal, JournalReader
 from ..errors import ConfigurationError
@@ -110,8 +110,8 @@ def _compared(
     return bad, known
 
 
-def _say_bad_lines(requests: PromptFile, bad: Sequence[BadLine], shown: int | None = None) -> None:
-    for line in bad[:shown]:
+def _say_bad_lines(requests: PromptFile, bad: Sequence[BadLine], at_most: int | None = None) -> None:
+    for line in bad[:at_most]:
         say(f"{requests.name}:{line.line}: {line.problem}" if line.line else f"{requests.name}: {line.problem}")
     of_all = f" of {counted(len(requests), 'request')}" if len(requests) else ""
     say(f"{counted(len(bad), 'problem')}{of_all}; nothing was sent.")
@@ -120,45 +120,61 @@ def _say_bad_lines(requests: PromptFile, bad: Sequence[BadLine], shown: int | No
 def collect_into(options: argparse.Namespace) -> int:
     """Finish one task of a batch, into its folder, its journal and its lists."""
     options.out = options.dir
-    path = _journal_of(options.dir)
-    with _JournalOfOne(path, PromptLine, options.task_id, options.key) as journal:
-        record = journal.record
+    with _JournalOfOne(_journal_of(options.dir), PromptLine) as journal:
+        record = _found(journal, options)
+        options.provider = options.provider or [record.account]
+        account = account_of(options)
+        if account.provider != record.account:
+            raise ConfigurationError(f"The request {record.key!r} is with {record.account}, not {account.provider}.")
         if record.state == "done":
             print("\n".join([file.path for file in record.files] or record.urls))
             return 0
-        options.provider = options.provider or [record.account]
-        return _run_batch(None, journal, account_of(options), options)
+        if record.task_id != options.task_id or record.state not in ("running", "ready"):
+            journal.write([run_in_loop(_confirmed(record, account, options))])
+        journal.only = options.task_id
+        return _run_batch(None, journal, account, options)
 
 
 class _JournalOfOne(Journal):
-    """A batch's journal that goes on with one task only. `record` is its job."""
+    """A batch's journal that goes on with one task only, `only`."""
 
-    def __init__(self, path: str, request_type: type[ImageRequest], task_id: str, key: str | None) -> None:
-        super().__init__(path, request_type)
-        found = self.find_task(task_id) or (None if key is None else self.find(key))
-        try:
-            self.record = self._taken_up(found, task_id, key)
-        except BaseException:
-            self.close()
-            raise
+    only = ""
 
     def unfinished(self) -> list[Record]:
-        """That one, unless it is done."""
-        return [record for record in super().unfinished() if record.task_id == self.record.task_id]
+        """The job of that task, if it is unfinished."""
+        return [record for record in super().unfinished() if record.task_id == self.only]
 
-    def _taken_up(self, found: Record | None, task_id: str, key: str | None) -> Record:
-        """The job as one whose task runs; the journal knows from here on that it has this task."""
-        if found is None:
-            what = f"knows no task {task_id!r}" if key is None else f"has no request with the key {key!r}"
-            hint = "with --key KEY say which held request it is, or use -o instead of --dir to fetch it alone"
-            raise ConfigurationError(f"{self.path} {what}; {hint}.")
-        if found.task_id not in (None, task_id):
-            raise ConfigurationError(f"The request {key!r} has another task in {self.path}: {found.task_id!r}.")
-        if found.state in ("done", "running", "ready"):
-            return found
-        taken = msgspec.structs.replace(found, state="running", task_id=task_id, error=None)
-        self.write([taken])
-        return taken
+
+def _found(journal: Journal, options: argparse.Namespace) -> Record:
+    """The request that a task belongs to: the one that has it, or the held one of the key."""
+    task_id, key = options.task_id, options.key
+    of_task, of_key = journal.find_task(task_id), None if key is None else journal.find(key)
+    found = of_task or of_key
+    if found is None:
+        what = f"knows no task {task_id!r}" if key is None else f"has no request with the key {key!r}"
+        hint = "with --key KEY say which held request it is, or use -o instead of --dir to fetch it alone"
+        raise ConfigurationError(f"{journal.path} {what}; {hint}.")
+    if of_task is not None and key not in (None, of_task.key):
+        raise ConfigurationError(f"The task {task_id!r} is that of the request {of_task.key!r}, not of {key!r}.")
+    if found.task_id not in (None, task_id) and not is_denied(found):
+        raise ConfigurationError(f"The request {found.key!r} has another task in {journal.path}: {found.task_id!r}.")
+    return found
+
+
+async def _confirmed(record: Record, account: Account, options: argparse.Namespace) -> Record:
+    """The request with a task that its provider knows, and that has finished: nothing is noted before that."""
+    say(f"{options.task_id} is taken for the task of {record.key!r}: {shown(repr(record.request.prompt))}")
+    async with Client(account) as client:
+        result = await client.collect(options.task_id, deadline=options.deadline)
+    return msgspec.structs.replace(
+        record,
+        state="ready",
+        task_id=options.task_id,
+        urls=result.urls,
+        credits=result.credits,
+        latency=result.latency,
+        error=None,
+    )
 
 
 def _journal_of(folder: str) -> str:

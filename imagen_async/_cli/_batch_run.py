@@ -17,7 +17,7 @@ from .._client import Client
 from .._core.values import PARAMETERS, Result
 from .._journal import Journal
 from .._plain_group import PlainGroup
-from ..errors import DeadlineExceeded, DownloadFailed, UnknownOutcome
+from ..errors import DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
 from ._manifest import FAILURES, Manifest, result_record
 from ._progress import amount, display, duration
 from ._prompt_files import PromptFile, PromptLine
@@ -41,6 +41,7 @@ class BatchRun:
         self._options = options
         self._batch: Batch | None = None
         self._is_stopped = False
+        self._is_noted = True
         self._done = self._failed = self._unknown = self._earlier_failed = 0
         self._left: list[Result] = []
         self._disk_error: OSError | None = None
@@ -64,6 +65,9 @@ class BatchRun:
                 )
                 try:
                     await self._read(batch)
+                except JournalError:
+                    self._is_noted = False
+                    raise
                 finally:
                     self._note_leftover(batch.leftover)
                     self._sum_up(batch)
@@ -100,17 +104,17 @@ class BatchRun:
         """List what was paid for and not handed out: all of it before the first is printed, for stdout may be gone."""
         for result in leftover:
             is_left = isinstance(result.error, DeadlineExceeded)
-            self._note(result, listed=not is_left or self._journal is None or self._has_failed(result))
+            self._note(result, listed=not is_left or not self._is_known_to_run(result))
             if is_left:
                 self._left.append(result)
         with contextlib.suppress(BrokenPipeError):
             for result in leftover:
                 self._print(result)
 
-    def _has_failed(self, result: Result) -> bool:
-        """True for a task that outlived its deadline, false for one that was only left to the journal."""
+    def _is_known_to_run(self, result: Result) -> bool:
+        """True for a task that the journal has, so that no list need name it; false for one that has failed."""
         record = self._journal.find(result.key) if self._journal is not None else None
-        return record is None or record.error is not None
+        return record is not None and record.task_id == result.task_id and record.error is None
 
     def _note(self, result: Result, *, listed: bool = True) -> None:
         self._done += result.ok
@@ -157,7 +161,9 @@ class BatchRun:
         return int(self._journal.notes()["total"]) - counts.total() + counts["queued"]
 
     def _say_what_next(self, *, is_over: bool) -> None:
-        if not is_over and self._journal is not None:
+        if not self._is_noted:
+            say(f"What the journal could not take is in {self._options.out}/{FAILURES}, with the task ids.")
+        elif not is_over and self._journal is not None:
             say(f"Nothing is lost; go on with: {self._options.command_line}")
         elif self._left:
             self._say_how_to_collect()

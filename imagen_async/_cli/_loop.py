@@ -7,12 +7,14 @@ import contextlib
 import gc
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_in_loop(work: Coroutine[Any, Any, int], stop: Callable[[], bool] | None = None) -> int:
+def run_in_loop(work: Coroutine[Any, Any, T], stop: Callable[[], bool] | None = None) -> T:
     """Run in an event loop, uvloop's where it is installed, until it ends or a signal ends it."""
     # A batch keeps many small records alive; looking through them time and again costs up to a third of a request.
     gc.freeze()
@@ -30,14 +32,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _run_until_signalled(
-    work: Coroutine[Any, Any, int],
+    work: Coroutine[Any, Any, T],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
     stop: Callable[[], bool] | None = None,
-) -> int:
+) -> T:
     """Run until the work ends, or a signal ends it.
 
     Args:
-        work: What to do; gives the exit code.
+        work: What to do.
         loop_factory: Makes the event loop; None: asyncio's own.
         stop: Asked first; True when the work ends by itself then. Else it is cancelled.
 
@@ -46,7 +48,7 @@ def _run_until_signalled(
     """
     is_signalled = False
 
-    async def watched() -> int:
+    async def watched() -> T:
         task = asyncio.current_task()
         assert task is not None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .._core.record import Record, cut_off, is_denied
+from .._core.record import Record, cut_off
 from .._core.resuming import shown
 from .._journal import JournalReader
 from ._progress import amount, counted
@@ -47,7 +47,7 @@ class Status:
     Attributes:
         counts: Requests by state; `not sent` are those of the file that have no row yet.
         spent: Credits billed, as far as they are known.
-        held: Credits that unknown creates may have cost, as far as prices are known.
+        held: Credits that lost creates may have cost, also those that were sent once more, as far as prices are known.
         unknown: The held requests.
         reasons: Why requests failed, the most frequent first.
         is_at_work: True while a batch writes to the journal.
@@ -60,7 +60,6 @@ class Status:
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[Record] = []
-        self._denied = 0
         self._reasons: dict[tuple[str, object, str], Reason] = {}
         self._add_all(journal.records())
         total = int(self._notes.get("total", 0))
@@ -89,7 +88,7 @@ class Status:
         total = self.counts.total()
         lines = [f"{self.folder}: {counted(total, 'request')}{', a batch is at work on it' if self.is_at_work else ''}"]
         lines += [_count_line(name, self.counts[name]) for name in _MEANINGS if self.counts[name] or name == "done"]
-        held = f", up to {amount(self.held)} more for creates whose answer was lost" if self.unknown else ""
+        held = f", up to {amount(self.held)} more for creates whose answer was lost" if self.held else ""
         lines.append(f"credits: {amount(self.spent)} spent{held}")
         if self._reasons:
             lines += ["failures:", *map(_reason_line, self.reasons)]
@@ -110,7 +109,7 @@ class Status:
             command = f"cd {shlex.quote(self._notes['working_folder'])} && {command}"
         goes_on = any(self.counts[name] for name in ("running", "ready", "queued", "not sent"))
         commands = [command] if goes_on else []
-        if self.counts["failed"] or self._denied:
+        if self.counts["failed"]:
             commands.append(f"{command} --retry-failed")
         if self.unknown:
             commands.append(f"imagen-async collect TASK_ID --dir {folder} --key KEY {account}  # found at the provider")
@@ -123,11 +122,10 @@ class Status:
             now = cut_off(record) if record.state == "submitting" and not self.is_at_work else record
             self.counts[now.state] += 1
             self.spent += now.credits or 0.0
+            self.held += now.at_risk or 0.0
             if now.state == "unknown":
                 self.unknown.append(now)
-                self.held += now.at_risk or 0.0
             elif now.error is not None and now.state != "queued":
-                self._denied += is_denied(now)
                 self._add_reason(now)
 
     def _add_reason(self, record: Record) -> None:

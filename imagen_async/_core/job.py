@@ -56,6 +56,7 @@ class Running(msgspec.Struct, frozen=True):
         since: Loop time of its acceptance, from which its age counts.
         denied_at: Loop time since which the provider denies it, or None while it does not.
         collected: True for one that the caller named by its id, so that a denial is final at once.
+        given_up: True for one that the provider denied in an earlier run, and that is to be replaced if it does again.
         trouble: Why the last question about it was not answered, or None when it was.
         finished: What it had come to, for one whose links died, so that it is asked about again.
     """
@@ -64,6 +65,7 @@ class Running(msgspec.Struct, frozen=True):
     since: float
     denied_at: float | None = None
     collected: bool = False
+    given_up: bool = False
     trouble: ImagenError | None = None
     finished: Succeeded | None = None
 
@@ -159,6 +161,7 @@ class Job(msgspec.Struct, frozen=True):
         attempts: Creates that were sent.
         retried: New tasks that were asked for after a failed generation.
         lost: Creates whose answer was lost: each may have made a task.
+        spent: Credits billed for tasks of it that came before the present one.
         state: Where it stands.
     """
 
@@ -177,6 +180,7 @@ class Job(msgspec.Struct, frozen=True):
     attempts: int = 0
     retried: int = 0
     lost: int = 0
+    spent: float = 0.0
     state: State = Queued()
 
     @property

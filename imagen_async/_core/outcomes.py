@@ -91,9 +91,10 @@ def _outcome_of(state: Final) -> Succeeded | Broken | None:
 
 def billed(job: Job, outcome: Succeeded | Broken | None) -> float | None:
     """What the provider says it billed; where it says nothing, a finished picture's price; None: unknown."""
-    if isinstance(outcome, Succeeded) and outcome.credits is None:
-        return job.model.price(job.request)
-    return None if outcome is None else outcome.credits
+    credits = None if outcome is None else outcome.credits
+    if isinstance(outcome, Succeeded) and credits is None:
+        credits = job.model.price(job.request)
+    return credits if not job.spent else job.spent + (credits or 0.0)
 
 
 def _error_of(job: Job) -> ImagenError | None:

@@ -23,6 +23,7 @@ from .job import (
     State,
     Submitting,
     Unknown,
+    Withheld,
 )
 from .lane import Lane
 from .outcomes import unknown_outcome
@@ -45,6 +46,7 @@ class Plan:
         self._jobs: dict[int, Job] = {}
         self._leaving: set[int] = set()
         self._withheld: set[int] = set()
+        self._begun: set[int] = set()
         self._expiries = Agenda()
         self._to_save: deque[int] = deque()
         self._saving = 0
@@ -87,13 +89,24 @@ class Plan:
         """Say whether a create that was handed out may still go: not when its caller left meanwhile."""
         return job.id in self._jobs and job.id not in self._leaving and job.owner not in self._withheld
 
+    def begin_create(self, job: Job) -> None:
+        """Note that a create leaves now: from here on, its answer lost, nobody can tell whether it made a task."""
+        self._begun.add(job.id)
+
+    def allow(self, job_id: int, *, retries: int, resubmits: int) -> None:
+        """Let a job that was taken up without leave to be sent again have it, if it is live."""
+        if job_id in self._jobs:
+            leave = {"retries": retries, "resubmits": resubmits}
+            self._jobs[job_id] = msgspec.structs.replace(self._jobs[job_id], **leave)
+
     def settle(self, job: Job, event: Event, now: float) -> Job | None:
         """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
         event = self._judge(job, event, now)
         self._release(job, event, now)
+        self._begun.discard(job.id)
         if job.id not in self._jobs:
             return None
-        moved = transitions.advance(job, event, now)
+        moved = transitions.advance(self._jobs[job.id], event, now)
         if job.id in self._leaving and not isinstance(moved.state, Final):
             moved = moved.to(transitions.left(moved))
         self._place(moved, now, ask_at=self._next_ask(moved, now), at_front=True)
@@ -118,6 +131,9 @@ class Plan:
         """Give up the answers that `leave` kept waiting for: those creates are unknown."""
         self._withheld.discard(owner)
         for job in self._jobs_of(owner):
+            if job.id not in self._begun:
+                self._finish(transitions.advance(job, Withheld(), math.inf))
+                continue
             job = msgspec.structs.replace(job, lost=job.lost + 1)
             self._drop(job, Unknown(unknown_outcome(job, ProtocolError("the program left before the answer came"))))
 

@@ -99,9 +99,12 @@ def record_of(job: Job, now: float, epoch: float) -> Record | None:
     match state:
         case Queued(held=UnknownOutcome() as unknown):
             return _record(job, "unknown", unknown, ended_at=epoch + now)
+        case Queued() if job.expires_at is None:
+            return None  # never handed out in this process: it is as it was
+        case Queued(held=ImagenError() as failure):
+            return _record_of_failed(job, Failed(failure), epoch + now)
         case Queued(error=error):
-            # One that was never handed out in this process is as it was.
-            return _record(job, "queued", error) if job.expires_at is not None else None
+            return _record(job, "queued", error)
         case Submitting():
             return _record(job, "submitting", sent_at=epoch + now)
         case Running(finished=None):

@@ -1,4 +1,4 @@
-"""What a later run makes of a record: a job that goes on, one that is sent once more, or the result of an earlier run."""
+"""What a later run makes of a record: a job that goes on, one that is sent once more, or an earlier result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def earlier_result(record: Record) -> Result:
     )
 
 
-def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
+def resumed(record: Record, blank: Job, now: float, epoch: float, *, given_up: bool = False) -> Job:
     """The job that goes on where a record stopped: its task is asked about, its links are fetched.
 
     Args:
@@ -39,6 +39,7 @@ def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
         blank: The job as this run would make it new.
         now: Loop time: its deadline runs anew.
         epoch: The Unix time at which the loop's clock stood at 0.
+        given_up: Whether a task that the provider denies again is to be replaced.
     """
     assert record.task_id is not None
     job = msgspec.structs.replace(
@@ -53,7 +54,8 @@ def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
     )
     if record.state == "running":
         since = now if record.accepted_at is None else min(now, record.accepted_at - epoch)
-        return job.to(Running(record.task_id, since=since))
+        job = msgspec.structs.replace(job, spent=record.credits or 0.0)
+        return job.to(Running(record.task_id, since=since, given_up=given_up))
     outcome = Succeeded(record.urls, record.latency, record.credits, b"")
     if blank.save_to is None:
         return job.to(Done(record.task_id, outcome, record.files))
@@ -68,6 +70,7 @@ def sent_again(record: Record, blank: Job) -> Job:
         attempts=record.attempts,
         retried=record.retried if record.state == "queued" else 0,
         lost=record.lost,
+        spent=record.credits or 0.0,
         resubmits=0 if record.state == "unknown" else blank.resubmits,
         state=Queued(held=None if record.state == "queued" else error_of(record)),
     )

@@ -126,13 +126,15 @@ def _denied(job: Job, state: Running, error: ImagenError, now: float) -> Job:
         return _asked(job, replace(state, denied_at=since, trouble=error), now)
     if state.finished is not None:
         return _renewing(job, state.task_id, state.finished)
-    return job.to(Failed(error.about(provider=job.account, task_id=state.task_id)))
+    error.about(provider=job.account, task_id=state.task_id)
+    return job.to(Queued(error, held=error) if state.given_up else Failed(error))
 
 
 def _failed(job: Job, error: ImagenError, outcome: Broken | None, *, may_retry: bool) -> Job:
     error.about(provider=job.account)
     if may_retry and job.retried < job.retries and isinstance(error, GenerationFailed) and error.code != "no_urls":
-        return replace(job, retried=job.retried + 1, state=Queued(error, held=error))
+        spent = job.spent + (outcome.credits or 0.0 if outcome is not None else 0.0)
+        return replace(job, retried=job.retried + 1, spent=spent, state=Queued(error, held=error))
     return job.to(Failed(error, outcome))
 
 
