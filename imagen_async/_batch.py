@@ -273,9 +273,10 @@ class Batch:
         except ImagenError as error:
             met = _refused(item, index, self._account, error)
         self._exit.expect(met if isinstance(met, int) else number)
-        if isinstance(met, int):
+        if isinstance(met, int) and self._memory is not None:
             # Taken up from an earlier run; that this input has it too is the leave to send it again.
-            self._scheduler.plan.allow(met, **self._admission.leave)
+            given_up = self._memory.is_given_up(met)
+            self._scheduler.plan.allow(met, **self._admission.leave, given_up=given_up)
         if isinstance(met, Job):
             self._begin(met)
         elif isinstance(met, Result):

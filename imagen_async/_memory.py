@@ -45,6 +45,7 @@ class Memory:
         self._again = again
         self._executor = executor
         self._taken_up: dict[str, int] = {}
+        self._denied: set[int] = set()
 
     async def open(self) -> None:
         """Open the journal; raises JournalError."""
@@ -72,7 +73,13 @@ class Memory:
             if self._admission.serves(record.account):
                 jobs.append(self._resumed(record, owner, new_id()))
                 self._taken_up[record.key] = jobs[-1].id
+                if is_denied(record):
+                    self._denied.add(jobs[-1].id)
         return jobs
+
+    def is_given_up(self, job_id: int) -> bool:
+        """True for a job taken up whose task the provider denied, where the caller wants new tasks of what failed."""
+        return job_id in self._denied and "failed" in self._again
 
     def spent(self, account: str, window: float) -> list[float]:
         """When the places are free again that earlier processes took in an account's window, in loop time.
@@ -120,10 +127,7 @@ class Memory:
             self._commit.note(record)
 
     def _resumed(self, record: Record, owner: int, number: int) -> Job:
-        # Where the caller wants new tasks of what failed, one that the provider denied is asked about first.
-        given_up = is_denied(record) and "failed" in self._again
-        blank = self._admission.job_of(record, owner, number)
-        return resumed(record, blank, now(), self._epoch, given_up=given_up)
+        return resumed(record, self._admission.job_of(record, owner, number), now(), self._epoch)
 
     def _numbered(self, job: Job, *, has_key: bool) -> Job:
         """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""

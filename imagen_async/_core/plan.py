@@ -93,11 +93,21 @@ class Plan:
         """Note that a create leaves now: from here on, its answer lost, nobody can tell whether it made a task."""
         self._begun.add(job.id)
 
-    def allow(self, job_id: int, *, retries: int, resubmits: int) -> None:
-        """Let a job that was taken up without leave to be sent again have it, if it is live."""
-        if job_id in self._jobs:
-            leave = {"retries": retries, "resubmits": resubmits}
-            self._jobs[job_id] = msgspec.structs.replace(self._jobs[job_id], **leave)
+    def allow(self, job_id: int, *, retries: int, resubmits: int, given_up: bool = False) -> None:
+        """Let a live job that was taken up without leave to be sent again have it.
+
+        Args:
+            job_id: Whose.
+            retries: As in Job.
+            resubmits: As in Job.
+            given_up: As in Running, if it is that.
+        """
+        job = self._jobs.get(job_id)
+        if job is None:
+            return
+        if given_up and isinstance(job.state, Running):
+            job = job.to(msgspec.structs.replace(job.state, given_up=True))
+        self._jobs[job_id] = msgspec.structs.replace(job, retries=retries, resubmits=resubmits)
 
     def settle(self, job: Job, event: Event, now: float) -> Job | None:
         """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""

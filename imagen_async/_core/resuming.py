@@ -31,7 +31,7 @@ def earlier_result(record: Record) -> Result:
     )
 
 
-def resumed(record: Record, blank: Job, now: float, epoch: float, *, given_up: bool = False) -> Job:
+def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
     """The job that goes on where a record stopped: its task is asked about, its links are fetched.
 
     Args:
@@ -39,7 +39,6 @@ def resumed(record: Record, blank: Job, now: float, epoch: float, *, given_up: b
         blank: The job as this run would make it new.
         now: Loop time: its deadline runs anew.
         epoch: The Unix time at which the loop's clock stood at 0.
-        given_up: Whether a task that the provider denies again is to be replaced.
     """
     assert record.task_id is not None
     job = msgspec.structs.replace(
@@ -55,7 +54,7 @@ def resumed(record: Record, blank: Job, now: float, epoch: float, *, given_up: b
     if record.state == "running":
         since = now if record.accepted_at is None else min(now, record.accepted_at - epoch)
         job = msgspec.structs.replace(job, spent=record.credits or 0.0)
-        return job.to(Running(record.task_id, since=since, given_up=given_up))
+        return job.to(Running(record.task_id, since=since))
     outcome = Succeeded(record.urls, record.latency, record.credits, b"")
     if blank.save_to is None:
         return job.to(Done(record.task_id, outcome, record.files))
