@@ -293,9 +293,19 @@ class Client:
             account=self._name,
             window=self._account.limits.running + AHEAD,
             ordered=ordered,
-            memory=None if journal is None else _memory(journal, admission, retry_failed, resubmit),
+            memory=None if journal is None else self._memory(journal, admission, retry_failed, resubmit),
             on_exit=on_exit,
         )
+
+    def _memory(
+        self, journal: str | PurePath | Journal, admission: Admission, retry_failed: bool, resubmit: bool
+    ) -> Memory:
+        from ._memory import Memory  # only here: it loads sqlite3, which only a batch with a journal needs
+
+        # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
+        is_gone = self._account.endpoint is None
+        wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit, "running": is_gone, "ready": is_gone}
+        return Memory(journal, admission, again=frozenset(state for state, is_wanted in wanted.items() if is_wanted))
 
     def _open(self) -> Scheduler:
         if self._scheduler is None:
@@ -350,13 +360,6 @@ class Client:
             return await save_all(self._pool.files, result, folder)
         async with FileSession(self._settings) as files:
             return await save_all(files, result, folder)
-
-
-def _memory(journal: str | PurePath | Journal, admission: Admission, retry_failed: bool, resubmit: bool) -> Memory:
-    from ._memory import Memory  # only here: it loads sqlite3, which only a batch with a journal needs
-
-    wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit}
-    return Memory(journal, admission, again=frozenset(state for state, is_wanted in wanted.items() if is_wanted))
 
 
 @asynccontextmanager

@@ -70,7 +70,7 @@ class Memory:
             sweep(folder)
         jobs = []
         for record in self._journal.unfinished():
-            if self._admission.serves(record.account):
+            if self._admission.serves(record.account) and record.state not in self._again:
                 jobs.append(self._resumed(record, owner, new_id()))
                 self._taken_up[record.key] = jobs[-1].id
                 if is_denied(record):

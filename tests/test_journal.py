@@ -1015,3 +1015,15 @@ async def test_a_disk_that_fills_up_ends_the_batch(sandbox: Sandbox, tmp_path: P
     assert most_tasks(sandbox) == 1
     # A create whose answer found no room in the journal is held: it may have made a task.
     assert sum(result.ok for result in results) > 200 - 40
+
+
+async def test_tasks_of_a_sandbox_that_died_with_its_client_are_made_again(tmp_path: Path) -> None:
+    """What ran at a client's own sandbox is gone with it, and cost nothing: the next run makes it anew, at once."""
+    prompts = [f"p{number}" for number in range(6)]
+    async with Client("sandbox") as client, client.batch(prompts, journal=tmp_path / "j.db") as results:
+        while results.progress.running < 6:
+            await anyio.sleep(0.01)
+    with anyio.fail_after(20):
+        async with Client("sandbox") as client:
+            again = await run(client, prompts, journal=tmp_path / "j.db")
+    assert [result.ok for result in again] == [True] * 6
