@@ -29,6 +29,7 @@ from test_client import client_of
 
 from imagen_async import (
     AuthenticationError,
+    Client,
     DeadlineExceeded,
     GenerationFailed,
     ImageFile,
