@@ -26,8 +26,15 @@ def run(*, quick: bool) -> list[dict[str, object]]:
             "batch": label,
             "µs per job": statistics.median(cpu[name]),
             "added": extra,
-            "jobs per s": count / statistics.median(each["wall"] for each in taken[name]),
-            "bytes per job": statistics.median(each.get("bytes", 0.0) for each in taken[name]) / count,
+            "of it writing": median_of(taken[name], "writing") / count * 1e6,
+            "changes a transaction": 3 * count / max(1.0, median_of(taken[name], "groups")) if extra else 0.0,
+            "jobs per s": count / median_of(taken[name], "wall"),
+            "bytes per job": median_of(taken[name], "bytes") / count,
         }
         for name, label, extra in (("ours", "without a journal", 0.0), ("journalled", "with a journal", added))
     ]
+
+
+def median_of(figures: list[dict[str, float]], name: str) -> float:
+    """The median of one figure over the rounds; 0 where it was not taken."""
+    return statistics.median(each.get(name, 0.0) for each in figures)

@@ -15,6 +15,10 @@ GATHER = 0.02
 """Seconds that a group gathers: a commit costs as much as fifty changes, and a create's round trip is far longer."""
 
 
+ENOUGH = 40
+"""Changes with which a group does not wait for more."""
+
+
 class _Group:
     """The changes of one transaction, the last of each job, and the event of their being durable, or of its failure."""
 
@@ -46,7 +50,7 @@ class GroupCommit:
     def note(self, record: Record) -> None:
         """Have a change written soon, in order; one of the same job that still waits is superseded."""
         self._gathering.records[record.key] = record
-        self._call()
+        self._call(at_once=len(self._gathering.records) == ENOUGH)
 
     async def durable(self, key: str) -> None:
         """Wait until what was noted of a job is on disk; raises JournalError when it cannot be written."""
@@ -92,10 +96,13 @@ class GroupCommit:
         self._gathering = _Group()
         return list(records.values())
 
-    def _call(self) -> None:
-        """Have what gathers written soon, after the group before it."""
-        if self._writing is None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER, self._begin)
+    def _call(self, *, at_once: bool = False) -> None:
+        """Have what gathers written soon, or at the loop's next turn; after the group before it."""
+        if self._writing is not None or (self._timer is not None and not at_once):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(0 if at_once else GATHER, self._begin)
 
     def _begin(self) -> None:
         if self._timer is not None:
@@ -111,7 +118,7 @@ class GroupCommit:
         group, self._writing = self._writing, None
         assert group is not None
         if self._gathering.records:
-            self._call()
+            self._call(at_once=len(self._gathering.records) >= ENOUGH)
         error = written.exception()
         if error is not None:
             self._keep(group, error)

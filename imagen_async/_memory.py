@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import PurePath
 
+import anyio
 import msgspec
 
 from ._admission import Admission
@@ -116,9 +117,13 @@ class Memory:
 
     async def remember(self, job: Job) -> None:
         """Return once the job, as it is, is on disk; raises JournalError when it cannot be."""
-        if isinstance(job.state, Submitting):
-            self.note(job)
-        await self._commit.durable(job.key)
+        if not isinstance(job.state, Submitting):
+            await self._commit.durable(job.key)
+            return
+        self.note(job)
+        # Shielded like the create itself: whether that goes is the plan's to say then, not whoever cancels.
+        with anyio.CancelScope(shield=True):
+            await self._commit.durable(job.key)
 
     def note(self, job: Job) -> None:
         """Have the journal say, soon and in order, how a job is now."""

@@ -228,9 +228,7 @@ class Scheduler:
         unsent = isinstance(job.state, Submitting)
         try:
             if owner is not None:
-                # Shielded like the create itself: whether that goes is decided below, not by whoever cancels.
-                with anyio.CancelScope(shield=unsent):
-                    await owner.remember(job)
+                await owner.remember(job)
         except JournalError as error:
             if unsent:
                 return Withheld(error)
