@@ -103,7 +103,9 @@ class JournalReader:
         self._turn = threading.Lock()
         self.path = str(path)
         self.folder = os.path.dirname(self.path)
-        self._real_folder = os.path.realpath(self.folder)
+        # By its real name, and as it is now: a link to a journal is the same journal, and a program may change folders.
+        self._real_path = os.path.realpath(self.path)
+        self._real_folder = os.path.dirname(self._real_path)
         self._decode_request = msgspec.json.Decoder(request_type).decode
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack, self._telling():
@@ -168,8 +170,7 @@ class JournalReader:
 
     @property
     def _lock_path(self) -> str:
-        # By its real name: a link to a journal is the same journal.
-        return f"{os.path.realpath(self.path)}-lock"
+        return f"{self._real_path}-lock"
 
     def _connect(self) -> Iterator[sqlite3.Connection]:
         if not os.path.exists(self.path):
@@ -191,7 +192,7 @@ class JournalReader:
     def _has_more(self) -> bool:
         """True when a writer that was killed has left changes beside the file."""
         with contextlib.suppress(OSError):
-            return os.path.getsize(f"{os.path.realpath(self.path)}-wal") > 0
+            return os.path.getsize(f"{self._real_path}-wal") > 0
         return False
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -370,13 +371,13 @@ class Journal(JournalReader):
 
     def _make(self) -> None:
         """Make the file whole under another name first: one that is there and empty was lost, and is not a new one."""
-        part = f"{os.path.realpath(self.path)}-new"
+        part = f"{self._real_path}-new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
         with contextlib.closing(_open(part, "rwc")) as connection, _transaction(connection):
             for statement in _SCHEMA:
                 connection.execute(statement)
-        os.replace(part, os.path.realpath(self.path))
+        os.replace(part, self._real_path)
         sync_folder(self._real_folder)
 
     def _row(self, record: Record, columns: Iterable[str]) -> tuple[Any, ...]:
