@@ -109,7 +109,7 @@ class Admission:
         """Make a request's job, its key given or made from its content; raises InvalidRequest for one that fits not."""
         request = with_defaults(item, self._defaults)
         model = checked(request, self._provider)
-        if not isinstance(request.key, str | None):
+        if request.key is not None and not isinstance(request.key, str):
             raise InvalidRequest(f"key={request.key!r}: allowed is a string.")
         given = item if isinstance(item, ImageRequest) else ImageRequest(item)
         return Job(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sized
+from collections.abc import Awaitable, Callable, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -156,10 +156,9 @@ class Batch:
         if not self._fed:
             self._end_with(ConfigurationError("The client was left before this batch had sent all of its requests."))
 
-    async def remember(self, job: Job) -> None:
-        """Return once the journal would tell a later run of the job as it is. Called by the scheduler."""
-        if self._memory is not None:
-            await self._memory.remember(job)
+    def remember(self, job: Job) -> Awaitable[None] | None:
+        """What ends once the journal would tell a later run of the job as it is. Called by the scheduler."""
+        return None if self._memory is None else self._memory.remember(job)
 
     def moved(self, job: Job) -> None:
         """Hear that a job goes on in another state. Called by the scheduler."""

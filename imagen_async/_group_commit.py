@@ -52,6 +52,10 @@ class GroupCommit:
         self._gathering.records[record.key] = record
         self._call(at_once=len(self._gathering.records) == ENOUGH)
 
+    def has(self, key: str) -> bool:
+        """True while something that was noted of a job is not on disk yet."""
+        return key in self._gathering.records or (self._writing is not None and key in self._writing.records)
+
     async def durable(self, key: str) -> None:
         """Wait until what was noted of a job is on disk; raises JournalError when it cannot be written."""
         group = self._gathering if key in self._gathering.records else self._writing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from pathlib import PurePath
 
@@ -115,12 +115,14 @@ class Memory:
         # Looked up anew each time: the machine may have slept, or its clock been set.
         return time.time() - now()
 
-    async def remember(self, job: Job) -> None:
-        """Return once the job, as it is, is on disk; raises JournalError when it cannot be."""
-        if not isinstance(job.state, Submitting):
-            await self._commit.durable(job.key)
-            return
-        self.note(job)
+    def remember(self, job: Job) -> Awaitable[None] | None:
+        """What ends once the job, as it is, is on disk, with JournalError when it cannot be; None: it is."""
+        if isinstance(job.state, Submitting):
+            self.note(job)
+            return self._durable_intent(job)
+        return self._commit.durable(job.key) if self._commit.has(job.key) else None
+
+    async def _durable_intent(self, job: Job) -> None:
         # Shielded like the create itself: whether that goes is the plan's to say then, not whoever cancels.
         with anyio.CancelScope(shield=True):
             await self._commit.durable(job.key)

@@ -56,8 +56,8 @@ class Owner(Protocol):
     def closing(self) -> None:
         """The client is being left: no more jobs are taken in."""
 
-    async def remember(self, job: Job) -> None:
-        """Return once the job, as it is, would be known after a crash; raises JournalError when it would not."""
+    def remember(self, job: Job) -> Awaitable[None] | None:
+        """What ends once the job, as it is, would be known after a crash, with JournalError if not; None: it is."""
 
     def moved(self, job: Job) -> None:
         """The job is in another state and goes on; with `Running` it has a task id."""
@@ -204,31 +204,33 @@ class Scheduler:
     async def _exchange(self, job: Job) -> None:
         """Let one job talk, and settle what came of it."""
         try:
-            event = await self._prepared(job) or await self._talk(job)
+            event = await self._withheld(job) or await self._talk(job)
         except Exception as error:  # a bug of ours; no job may be lost and no create repeated for it
             logger.exception("unexpected error while job %s talked", job.key)
             event = _after_bug(job, ProtocolError(f"Unexpected {type(error).__name__}: {error}"))
         settled = self._plan.settle(job, event, now())
         owner = self._owners.get(job.owner)
-        if settled is not None and owner is not None and not isinstance(settled.state, Final | type(job.state)):
-            owner.moved(settled)
-        elif isinstance(event, Accepted) and (settled is None or owner is None):
+        if settled is not None and owner is not None:
+            if type(settled.state) is not type(job.state) and not isinstance(settled.state, Final):
+                owner.moved(settled)
+        elif isinstance(event, Accepted):
             name = clean(event.task_id)
             logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
         self._deliver()
         self._settled.set()
         self._changed.set()
 
-    async def _prepared(self, job: Job) -> Event | None:
-        """Have the owner remember the job before it talks; returns what it came to instead, if it may not.
+    async def _withheld(self, job: Job) -> Withheld | None:
+        """Have the owner remember the job before it talks; returns why its create may not go, or None.
 
         A task that exists is asked about and fetched also when that cannot be remembered: it is paid for.
         """
         owner = self._owners.get(job.owner)
         unsent = isinstance(job.state, Submitting)
+        waiting = None if owner is None else owner.remember(job)
         try:
-            if owner is not None:
-                await owner.remember(job)
+            if waiting is not None:
+                await waiting
         except JournalError as error:
             if unsent:
                 return Withheld(error)

@@ -61,7 +61,7 @@ class Single:
         """Hear that the client is being left. Called by the scheduler."""
         self._is_dropped = True
 
-    async def remember(self, job: Job) -> None:
+    def remember(self, job: Job) -> None:
         """Nothing: a job of its own is not journalled. Called by the scheduler."""
 
     def moved(self, job: Job) -> None:

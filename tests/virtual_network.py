@@ -95,7 +95,7 @@ class Listener:
     def closing(self) -> None:
         """Nothing to do: it waits for what it hears."""
 
-    async def remember(self, job: Job) -> None:
+    def remember(self, job: Job) -> None:
         """Nothing: it has no journal."""
 
     def moved(self, job: Job) -> None:
