@@ -87,9 +87,9 @@ class Memory:
 
         One whose answer's time is not known may have reached the server until just now.
         """
-        time = now()
-        sent = self._journal.sent_since(account, self._epoch + time - window)
-        return [window + (time if accepted is None else min(time, accepted - self._epoch)) for _, accepted in sent]
+        present, epoch = now(), self._epoch
+        sent = self._journal.sent_since(account, epoch + present - window)
+        return [window + (present if accepted is None else min(present, accepted - epoch)) for _, accepted in sent]
 
     def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | int:
         """Say what a request is to this journal: a job to send, an earlier result, or the id of a job taken up.

@@ -39,6 +39,7 @@ _ONCE = ("--retry-failed", "--resubmit-unknown")
 
 
 def batch(options: argparse.Namespace) -> int:
+    """Make a picture for every line of a file, or go on with what an earlier run of the folder left."""
     account = account_of(options)
     requests = checked_file(options, account)
     if requests is None:
@@ -185,6 +186,7 @@ def _journal_of(folder: str) -> str:
 
 
 def status(options: argparse.Namespace) -> int:
+    """Tell how the batch of a folder stands."""
     with JournalReader(_journal_of(options.dir)) as journal:
         found = Status(journal)
     print(json.dumps(found.record(), ensure_ascii=False) if options.json else found.text())
