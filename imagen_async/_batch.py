@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import anyio
 
 from ._admission import Admission
+from ._core.forecast import time_left
 from ._core.job import Job, Left, Queued, Ready, Running, Submitting, Unsent
 from ._core.outcomes import result_of
 from ._core.values import ImageRequest, Result
@@ -130,10 +131,9 @@ class Batch:
     @property
     def progress(self) -> Progress:
         """How far it is now. Costs a look at every live job."""
-        states = [type(job.state) for job in self._scheduler.plan.jobs if job.owner == self._id]
+        jobs = [job for job in self._scheduler.plan.jobs if job.owner == self._id]
+        states = [type(job.state) for job in jobs]
         tally, time = self._tally, now()
-        rate = tally.rate(time)
-        left = None if self._total is None else max(0, self._total - tally.done - tally.failed)
         return Progress(
             total=self._total,
             pulled=self._pulled,
@@ -147,9 +147,20 @@ class Batch:
             earlier=tally.earlier,
             credits=tally.credits,
             elapsed=time - tally.began_at,
-            rate=rate,
-            eta=left / rate if left is not None and rate > 0 else None,
+            rate=tally.rate(time),
+            eta=self._time_left(jobs),
         )
+
+    def _time_left(self, jobs: list[Job]) -> float | None:
+        """Seconds until the last result, or None where the input has no length."""
+        total = self._pulled if self._fed else self._total
+        if total is None:
+            return None
+        lane, time = self._scheduler.plan.lanes[self._account], now()
+        sent = sum(not isinstance(job.state, Queued) for job in jobs)
+        unsent = max(0, total - self._tally.done - self._tally.failed - sent)
+        pace = self._tally.pace(time, 2 * lane.limits.submit.per)
+        return time_left(unsent, jobs, lane.limits, lane.schedule, time, running=lane.running, pace=pace)
 
     def closing(self) -> None:
         """Hear that the client is being left. Called by the scheduler."""
@@ -202,13 +213,14 @@ class Batch:
             self._feeding.cancel()
 
     async def _recall(self) -> None:
-        """Open the journal, count what earlier processes have sent of late, and take up the tasks that they left."""
+        """Open the journal, learn what earlier processes have sent and seen, and take up the tasks that they left."""
         if self._memory is None:
             return
         await self._memory.open()
         try:
             lane = self._scheduler.plan.lanes[self._account]
             lane.remember(self._memory.spent(self._account, lane.limits.submit.per))
+            lane.schedule.recall(self._memory.latencies(self._account))
             for job in self._memory.take_up(self._id, self._scheduler.new_id):
                 self._begin(job)
         except BaseException:

@@ -27,7 +27,8 @@ class Progress(msgspec.Struct, frozen=True):
         credits: Billed in this run, as the results tell; those that tell nothing count 0.
         elapsed: Seconds since the batch began.
         rate: Requests finished per second of late, earlier ones not counted.
-        eta: Seconds to the end at that rate, or None where it cannot be told.
+        eta: Seconds to the end, by the limits, by how long tasks have taken so far (before any has ended, by what the
+            provider's record says), and by `rate` once that is steady; None where the input has no length.
     """
 
     total: int | None
@@ -65,6 +66,12 @@ class Tally:
         self.done += result.ok
         self.failed += not result.ok
         self.unknown += isinstance(result.error, UnknownOutcome)
+
+    def pace(self, now: float, steady: float) -> float | None:
+        """Results a second since the first of the last 512; None until they have come for `steady` seconds."""
+        if len(self._times) < 20 or now - self._times[0] < steady:
+            return None
+        return (len(self._times) - 1) / (now - self._times[0])
 
     def rate(self, now: float) -> float:
         """Results a second, over the last 512: recent enough to follow a change, long enough to be steady."""

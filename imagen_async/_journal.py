@@ -146,6 +146,14 @@ class JournalReader:
             rows = self._reading.execute(f"{_SELECT} WHERE state IN ('running', 'ready')").fetchall()
         return [self._record(row) for row in rows]
 
+    def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
+        """The latest requests of an account whose latency is known, oldest first."""
+        # By rowid, that is in the order in which they were first sent: no index, no sorting, no look at the others.
+        sql = "SELECT request, latency FROM jobs WHERE account = ? AND latency IS NOT NULL ORDER BY rowid DESC LIMIT ?"
+        with self._telling():
+            rows = self._reading.execute(sql, (account, at_most)).fetchall()
+            return [(self._decode_request(request), latency) for request, latency in reversed(rows)]
+
     def records(self) -> Iterator[Record]:
         """All jobs, those that ended first, in the order of their ending."""
         with self._telling():

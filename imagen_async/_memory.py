@@ -13,12 +13,14 @@ import msgspec
 
 from ._admission import Admission
 from ._core.job import Job, Submitting
+from ._core.latency import MEMORY
+from ._core.poll_schedule import Kind
 from ._core.record import Record, is_denied, record_of
 from ._core.resuming import changes, earlier_result, resumed, sent_again
 from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
 from ._group_commit import GroupCommit
-from ._journal import Journal
+from ._journal import Journal, JournalReader
 from ._scheduler import now
 from .errors import ConfigurationError, InvalidRequest
 
@@ -90,6 +92,10 @@ class Memory:
         present, epoch = now(), self._epoch
         sent = self._journal.sent_since(account, epoch + present - window)
         return [window + (present if accepted is None else min(present, accepted - epoch)) for _, accepted in sent]
+
+    def latencies(self, account: str) -> list[tuple[Kind, float]]:
+        """How long the account's latest tasks took, oldest first."""
+        return latencies_of(self._journal, account)
 
     def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | int:
         """Say what a request is to this journal: a job to send, an earlier result, or the id of a job taken up.
@@ -164,6 +170,12 @@ class Memory:
         message = f"Its task belongs to {record.account}, which this client does not serve: resume with that account"
         error = ConfigurationError(f"{message}.", provider=record.account, task_id=record.task_id)
         return msgspec.structs.replace(result, error=error)
+
+
+def latencies_of(journal: JournalReader, account: str) -> list[tuple[Kind, float]]:
+    """How long an account's latest tasks took, by kind, oldest first: as many as a schedule remembers."""
+    known = journal.latencies(account, MEMORY)
+    return [((request.model or "", request.images), latency) for request, latency in known]
 
 
 async def _opened(path: str | PurePath) -> Journal:

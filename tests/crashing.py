@@ -21,6 +21,7 @@ from imagen_async._batch import Batch
 from imagen_async._client import SAVING_AT_ONCE
 from imagen_async._core.lane import Lane
 from imagen_async._core.plan import Plan
+from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.record import Record
 from imagen_async._core.wire import HttpRequest, HttpResponse
 from imagen_async._journal import Journal, JournalReader
@@ -200,7 +201,7 @@ class World:
         async def save(result: Result, folder: str) -> tuple[ImageFile, ...]:
             return tuple([await self._save(life, result, url) for url in result.urls])
 
-        lane = Lane(provider.name, network.limits, provider.schedule, 64, _pause)
+        lane = Lane(provider.name, network.limits, PollSchedule(provider.latency), 64, _pause)
         async with PlainGroup() as group:
             scheduler = Scheduler(group, Plan([lane], SAVING_AT_ONCE), {provider.name: provider.dialect}, send, save)
             scheduler.start(scheduler.run)

@@ -30,8 +30,9 @@ from imagen_async._core.job import (
     Withheld,
 )
 from imagen_async._core.lane import FIRST_CONTACT_TRIES, LONGEST_PAUSE_AFTER_LOST, LOST_IN_A_ROW, Lane
+from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.plan import Plan
-from imagen_async._core.poll_schedule import Advice
+from imagen_async._core.poll_schedule import Kind, PollSchedule
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.values import ImageRequest
@@ -64,7 +65,17 @@ from imagen_async.errors import (
 from imagen_async.providers import PROVIDERS
 
 MODELS = {model.name: model for model in PROVIDERS["kie"].models}
-SCHEDULE = Advice(steps=((4, 1.0),), after=2.0)
+
+
+class EverySecond(PollSchedule):
+    """Knows nothing and learns nothing: a question a second up to the age of 4, then one every 2 seconds."""
+
+    def next_age(self, kind: Kind, asked: float) -> float:
+        """A fixed interval for each stretch of a task's age."""
+        return asked + (1.0 if asked < 4 else 2.0)
+
+
+SCHEDULE = EverySecond(LatencyPrior(median=5, sigma=0.5))
 SUCCESS = Succeeded(("https://files.example/1.png",), 1.0, 8.0, b"{}")
 SAVING_AT_ONCE = 2
 LIMITS = {

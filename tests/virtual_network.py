@@ -13,6 +13,7 @@ from imagen_async._core.job import Job
 from imagen_async._core.lane import Lane
 from imagen_async._core.outcomes import result_of
 from imagen_async._core.plan import Plan
+from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.provider import Limits, Provider
 from imagen_async._core.values import ImageFile, ImageRequest, Result
 from imagen_async._core.wire import HttpRequest, HttpResponse
@@ -137,7 +138,8 @@ async def save_nothing(result: Result, folder: str) -> tuple[ImageFile, ...]:
 async def scheduler_over(network: Network) -> AsyncIterator[Scheduler]:
     """A scheduler with one account whose server is that network."""
     name, provider = network.provider.name, network.provider
-    lane = Lane(name, network.limits, provider.schedule, 64, lambda setbacks, longest: min(2.0**setbacks, longest))
+    schedule = PollSchedule(provider.latency)
+    lane = Lane(name, network.limits, schedule, 64, lambda setbacks, longest: min(2.0**setbacks, longest))
     group = PlainGroup()
     async with group:
         scheduler = Scheduler(group, Plan([lane], 8), {name: provider.dialect}, network, save_nothing)

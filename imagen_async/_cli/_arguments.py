@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from .._accounts import Account, open_account
+from .._core.poll_schedule import FRESHNESS
 from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
 from .._core.values import PARAMETERS, ImageRequest
@@ -91,6 +92,9 @@ def _add_plan(commands: Any) -> None:
     _file_options(parser)
     _account_options(parser)
     _request_options(parser)
+    parser.add_argument(
+        "-o", "--out", metavar="DIR", help="a batch's folder: leave out what its journal has, learn from it"
+    )
     _json_option(parser, "a JSON object on stdout")
 
 
@@ -162,6 +166,13 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--out", metavar="DIR", help="save the pictures here (else their URLs are printed)")
     group.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for each request (900)")
+    group.add_argument(
+        "--freshness",
+        type=float,
+        default=FRESHNESS,
+        metavar="SECONDS",
+        help=f"of waiting that a status call is worth: smaller sees pictures sooner and asks more ({FRESHNESS:g})",
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="no progress")
     _json_option(group, "a JSON object a result on stdout")
 

@@ -165,7 +165,7 @@ def _found(journal: Journal, options: argparse.Namespace) -> Record:
 async def _confirmed(record: Record, account: Account, options: argparse.Namespace) -> Record:
     """The request with a task that its provider knows, and that has finished: nothing is noted before that."""
     say(f"{options.task_id} is taken for the task of {record.key!r}: {shown(repr(record.request.prompt))}")
-    async with Client(account) as client:
+    async with Client(account, freshness=options.freshness) as client:
         result = await client.collect(options.task_id, deadline=options.deadline)
     return msgspec.structs.replace(
         record,

@@ -50,7 +50,7 @@ class BatchRun:
         """Run the batch; returns the exit code."""
         options = self._options
         with self._manifest or contextlib.nullcontext():
-            async with Client(account) as client:
+            async with Client(account, freshness=options.freshness) as client:
                 batch = client.batch(
                     self._requests or (),
                     journal=self._journal,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from .._admission import checked, with_defaults
+from .._core.forecast import making_time, sending_time
+from .._core.poll_schedule import Kind, PollSchedule
 from .._core.provider import Limits, Provider
 from .._core.values import ImageRequest
+from .._journal import JournalReader
+from .._memory import latencies_of
 from ._progress import amount, counted, duration
 
 
@@ -22,49 +26,91 @@ class Estimate(msgspec.Struct, frozen=True):
         images: Pictures that they ask for.
         credits: What they cost when all succeed, or None where a price is unknown.
         models: Requests by model.
-        seconds: The time that the submit limit alone allows; the last tasks run beyond it.
+        sending: Seconds that the submit limit alone allows for the creates.
+        seconds: Expected seconds to the last picture, by the limits and by how long such tasks take.
+        latency: Mean seconds that one of these tasks is expected to take.
         limits: What it was reckoned with.
+        known: Requests of the file that are in the folder's journal already, and are not counted here.
     """
 
     requests: int
     images: int
     credits: float | None
     models: dict[str, int]
+    sending: float
     seconds: float
+    latency: float
     limits: Limits
+    known: int = 0
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         fields = ("requests", "images", "credits", "models")
-        return {**{name: getattr(self, name) for name in fields}, "seconds_at_least": self.seconds}
+        times = {"seconds": round(self.seconds, 1), "seconds_at_least": self.sending, "latency": round(self.latency, 1)}
+        return {**{name: getattr(self, name) for name in fields}, **times, "in_journal": self.known}
 
     def text(self) -> str:
         """For people."""
         cost = "an unknown price" if self.credits is None else f"{amount(self.credits)} credits"
         models = ", ".join(f"{count:,} × {name}" for name, count in self.models.items())
         rate = self.limits.submit
-        sending = f"at least {duration(self.seconds)}" if self.seconds else "all sent at once"
+        sending = f"sent in {duration(self.sending)}" if self.sending else "all sent at once"
+        known = (
+            f"{counted(self.known, 'request')} of the file in the journal already; to be sent:\n" if self.known else ""
+        )
         return (
-            f"{counted(self.requests, 'request')} ({models}), {counted(self.images, 'picture')}, {cost}\n"
-            f"{sending} at {rate.count} creates per {rate.per:g} s, then the last tasks"
+            f"{known}{counted(self.requests, 'request')} ({models}), {counted(self.images, 'picture')}, {cost}\n"
+            f"about {duration(self.seconds)}: {sending} at {rate.count} creates per {rate.per:g} s, "
+            f"{self.limits.running} tasks at once of some {duration(self.latency)} each"
         )
 
 
 def estimate(
-    requests: Iterable[ImageRequest], defaults: ImageRequest, provider: Provider, limits: Limits | None
+    requests: Iterable[ImageRequest],
+    defaults: ImageRequest,
+    provider: Provider,
+    limits: Limits | None,
+    journal: JournalReader | None = None,
 ) -> Estimate:
-    """Add up checked requests."""
+    """Add up checked requests; with a journal those that it does not have, by the latencies that it has seen."""
     limits = limits or provider.limits
-    count = images = 0
+    schedule = PollSchedule(provider.latency)
+    known = images = 0
     credits: float | None = 0.0
-    models: dict[str, int] = {}
+    kinds: Counter[Kind] = Counter()
     for request in requests:
+        if journal is not None and _is_known(request, journal):
+            known += 1
+            continue
         request = with_defaults(request, defaults)
         model = checked(request, provider)
         price = model.price(request)
-        count += 1
         images += request.images
         credits = None if credits is None or price is None else credits + price
-        models[model.name] = models.get(model.name, 0) + 1
-    windows = math.ceil(count / limits.submit.count) - 1
-    return Estimate(count, images, credits, models, windows * limits.submit.per, limits)
+        kinds[model.name, request.images] += 1
+    if journal is not None:
+        schedule.recall(latencies_of(journal, provider.name))
+    count = kinds.total()
+    return Estimate(
+        requests=count,
+        images=images,
+        credits=credits,
+        models=_by_model(kinds),
+        sending=sending_time(count, limits, latency=0.0),
+        seconds=making_time(count, kinds, limits, schedule) if count else 0.0,
+        latency=schedule.mean(kinds),
+        limits=limits,
+        known=known,
+    )
+
+
+def _is_known(request: ImageRequest, journal: JournalReader) -> bool:
+    record = journal.find(str(request.key))
+    return record is not None and record.state != "queued"
+
+
+def _by_model(kinds: Counter[Kind]) -> dict[str, int]:
+    models: Counter[str] = Counter()
+    for (model, _), count in kinds.items():
+        models[model] += count
+    return dict(models)

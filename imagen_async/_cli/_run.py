@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,11 +22,12 @@ from .._client import Client
 from .._core.provider import Provider
 from .._core.values import Result
 from .._folders import prepare_folder
+from .._journal import JournalReader
 from ..errors import AuthenticationError, ConfigurationError, ImagenError, InvalidRequest, JournalError
 from ..providers import PROVIDERS
 from ..sandbox import Latency, Sandbox
 from ._arguments import account_of, build_parser, limits_of, provider_of, request_of
-from ._batch import batch, checked_file, collect_into, status
+from ._batch import JOURNAL, batch, checked_file, collect_into, status
 from ._batch_run import places, say
 from ._estimate import estimate
 from ._loop import run_in_loop
@@ -77,7 +80,7 @@ def _one(options: argparse.Namespace, make: Callable[[Client], Awaitable[Result]
         prepare_folder(options.out)
 
     async def work() -> int:
-        async with Client(account) as client:
+        async with Client(account, freshness=options.freshness) as client:
             try:
                 result = await make(client)
             except ImagenError as error:
@@ -111,7 +114,10 @@ def _plan(options: argparse.Namespace) -> int:
     requests = checked_file(options, account)
     if requests is None:
         return 2
-    found = estimate(requests, request_of(options, "-"), PROVIDERS[account.provider], account.limits)
+    with contextlib.ExitStack() as stack:
+        path = None if options.out is None else Path(options.out, JOURNAL)
+        journal = stack.enter_context(JournalReader(path)) if path is not None and path.exists() else None
+        found = estimate(requests, request_of(options, "-"), PROVIDERS[account.provider], account.limits, journal)
     print(json.dumps(found.record()) if options.json else found.text())
     return 0
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ..errors import AuthenticationError, ImagenError, ModelUnavailable, TransportError
-from .agenda import Agenda
+from .asks import Asks
 from .job import Withheld
 from .poll_schedule import PollSchedule
 from .provider import Limits
@@ -48,7 +48,7 @@ class Lane:
 
     Attributes:
         queue: Ids of the jobs that wait to be sent, first come, first served.
-        asks: When each running job is to be asked about.
+        asks: Which running job is to be asked about when.
         running: Tasks that exist or may come to exist by a create under way.
         stopped: Why the account takes nothing more, or None.
         closed_models: Models that it does not serve, by our name, each with the error that told.
@@ -65,7 +65,7 @@ class Lane:
         self.submit = Window(limits.submit)
         self.status = Window(limits.status)
         self.queue: deque[int] = deque()
-        self.asks = Agenda()
+        self.asks = Asks(schedule)
         self.running = 0
         self.stopped: ImagenError | None = None
         self.closed_models: dict[str, ImagenError] = {}
@@ -165,8 +165,9 @@ class Lane:
             case Rejected():
                 self._refused(event, model)
 
-    def settle_status(self, event: TaskStatus, now: float) -> None:
+    def settle_status(self, job_id: int, event: TaskStatus, now: float) -> None:
         """Learn from a status call."""
+        self.asks.answered(job_id, event, now)
         self.status.answered(now)
         self._asking -= 1
         self.has_answered |= isinstance(event, Pending | Succeeded | Broken)

@@ -62,7 +62,7 @@ class Plan:
 
     def add(self, job: Job, now: float) -> None:
         """Take in a queued job, a running one that is to be collected, or a finished one that is to be saved."""
-        self._place(job, now, ask_at=now, at_front=False)
+        self._place(job, now, arrives=True)
 
     def take(self, now: float) -> list[Job]:
         """Hand out every job that may talk now; each is to be settled once."""
@@ -119,7 +119,7 @@ class Plan:
         moved = transitions.advance(self._jobs[job.id], event, now)
         if job.id in self._leaving and not isinstance(moved.state, Final):
             moved = moved.to(transitions.left(moved))
-        self._place(moved, now, ask_at=self._next_ask(moved, now), at_front=True)
+        self._place(moved, now, arrives=False)
         return moved
 
     def withhold(self, owner: int) -> None:
@@ -158,8 +158,7 @@ class Plan:
         return job
 
     def _ask(self, lane: Lane, now: float) -> Job:
-        job_id = lane.asks.pop_due(now)
-        assert job_id is not None
+        job_id = lane.asks.pop(now)
         lane.spend_status(now)
         self._expiries.discard(job_id)
         return self._jobs[job_id]
@@ -181,21 +180,25 @@ class Plan:
             case Saved() | NotSaved():
                 self._saving -= 1
             case Pending() | Succeeded() | Broken() | Denied() | Unreadable():
-                lane.settle_status(event, now)
+                lane.settle_status(job.id, event, now)
             case _:
                 lane.settle_submit(event, job.model.name, now)
                 if lane.stopped or lane.closed_models:
                     self._turn_away(lane)
 
-    def _place(self, job: Job, now: float, *, ask_at: float, at_front: bool) -> None:
-        """Put a job where its state belongs."""
+    def _place(self, job: Job, now: float, *, arrives: bool) -> None:
+        """Put a job where its state belongs; one that arrives from outside is queued last, or asked about at once."""
         lane = self.lanes[job.account]
         self._store(job)
+        if isinstance(job.state, Running):
+            lane.asks.expect(job, now, at_once=arrives)
+        else:
+            lane.asks.forget(job.id)
         match job.state:
             case Queued():
-                self._enqueue(lane, job, at_front)
+                self._enqueue(lane, job, at_front=not arrives)
             case Running():
-                lane.asks.set(job.id, ask_at)
+                pass
             case Ready():
                 self._to_save.append(job.id)
             case _:
@@ -204,7 +207,7 @@ class Plan:
         if job.expires_at is not None and job.id in self._jobs and not isinstance(job.state, Ready):
             self._expiries.set(job.id, job.expires_at)
 
-    def _enqueue(self, lane: Lane, job: Job, at_front: bool) -> None:
+    def _enqueue(self, lane: Lane, job: Job, *, at_front: bool) -> None:
         refusal = transitions.left(job) if job.owner in self._withheld else _refusal(lane, job)
         if refusal is not None:
             self._finish(job.to(refusal))
@@ -231,7 +234,7 @@ class Plan:
         if isinstance(job.state, Queued):
             lane.queue.remove(job.id)
         elif isinstance(job.state, Running):
-            lane.asks.discard(job.id)
+            lane.asks.forget(job.id)
         elif isinstance(job.state, Ready) and job.id in self._to_save:
             self._to_save.remove(job.id)
         self._finish(job.to(state))
@@ -248,12 +251,6 @@ class Plan:
         self._leaving.discard(job.id)
         self._expiries.discard(job.id)
         self.finished.append(job)
-
-    def _next_ask(self, job: Job, now: float) -> float:
-        if not isinstance(job.state, Running):
-            return math.inf
-        age = now - job.state.since
-        return job.state.since + self.lanes[job.account].schedule.next_age(age)
 
 
 def _occupies(job: Job) -> bool:

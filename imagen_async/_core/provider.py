@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError, InvalidRequest
+from .latency import LatencyPrior
 from .parameters import Schema, Text
-from .poll_schedule import PollSchedule
 from .rate_limit import Rate
 from .values import PARAMETERS, RAW_PREFIX, ImageRequest
 from .wire import Dialect
@@ -116,7 +116,7 @@ class Provider(msgspec.Struct, frozen=True):
         dialect: How it talks.
         models: What it serves.
         limits: What it lets an account do, published or (as each file says) guessed.
-        schedule: When to ask for a task's status.
+        latency: How long its tasks take, as far as anybody knows beforehand.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Provider(msgspec.Struct, frozen=True):
     dialect: Dialect
     models: tuple[Model, ...]
     limits: Limits
-    schedule: PollSchedule
+    latency: LatencyPrior
 
     @property
     def key_variable(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .._core.dialects.tasks import TasksDialect
+from .._core.latency import LatencyPrior
 from .._core.parameters import Choice, Schema, Text, Whole, same
 from .._core.provider import Model, Provider
-from .kie import KIE, SCHEDULE
+from .kie import KIE
 
 INPUT: Schema = {
     "prompt": Text(required=True),
@@ -27,7 +28,8 @@ APIIN = Provider(
         Model("imagen4-fast", "imagen4-fast", INPUT, aspect_ratio="1:1", credits=4),
         Model("imagen4-ultra", "imagen4-ultra", INPUT, aspect_ratio="1:1", credits=12),
     ),
-    # None published: kie.ai's, as a guess. It claims 3-8 s a picture and advises no interval.
+    # None published: kie.ai's, as a guess.
     limits=KIE.limits,
-    schedule=SCHEDULE,
+    # It claims 3-8 s a picture.
+    latency=LatencyPrior(median=5, sigma=0.5),
 )

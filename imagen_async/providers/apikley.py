@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
 from .._core.provider import Model, Provider
-from .kie import FAST, KIE, SCHEDULE, STANDARD
+from .kie import FAST, KIE, LATENCY, STANDARD
 
 APIKLEY = Provider(
     name="apikley",
@@ -19,5 +19,5 @@ APIKLEY = Provider(
     ),
     # "May differ from upstream", no figure: upstream's, as a guess.
     limits=KIE.limits,
-    schedule=SCHEDULE,
+    latency=LATENCY,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._core.dialects.jobs import JobsDialect
 from .._core.parameters import Choice, Flag, Schema, Text, Whole, same
 from .._core.provider import Model, Provider
-from .kie import KIE, SCHEDULE
+from .kie import KIE, LATENCY
 
 INPUT: Schema = {
     "prompt": Text(required=True),
@@ -41,5 +41,6 @@ LIANGXIN = Provider(
     ),
     # 429 is "group saturated", no figure: kie.ai's, as a guess.
     limits=KIE.limits,
-    schedule=SCHEDULE,
+    # No word on how long its tasks take: kie.ai's, as a guess.
+    latency=LATENCY,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
-from .._core.poll_schedule import Advice
+from .._core.latency import LatencyPrior
 from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
 from .kie import KIE
@@ -15,6 +15,6 @@ SANDBOX = Provider(
     dialect=JobsDialect(credits_path="/api/v1/chat/credit", renewal_path="/api/v1/common/download-url"),
     models=KIE.models,
     limits=Limits(submit=Rate(50, per=1), status=Rate(200, per=1), running=200),
-    # Its tasks take about a second.
-    schedule=Advice(steps=((5, 0.25), (30, 1)), after=5),
+    # As it is set up when nothing else is said.
+    latency=LatencyPrior(median=1, sigma=0.35),
 )

@@ -1,0 +1,88 @@
+"""How long it will take: what the limits allow, and what is known of how long tasks take. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from .job import Job, Running
+from .poll_schedule import Kind, PollSchedule
+from .provider import Limits
+
+
+def kinds_of(jobs: Iterable[Job]) -> Counter[Kind]:
+    """How many jobs there are of each kind."""
+    return Counter((job.model.name, job.request.images) for job in jobs)
+
+
+def sending_time(count: int, limits: Limits, latency: float, running: int = 0) -> float:
+    """Seconds until the last of `count` creates can go, when nothing but the limits holds them up.
+
+    Args:
+        count: Creates to be sent; the first window's go at once.
+        limits: Of creates in a window, and of tasks that may run at once.
+        latency: Mean seconds that a task takes.
+        running: Tasks that run already.
+    """
+    windows = max(0, math.ceil(count / limits.submit.count) - 1) * limits.submit.per
+    places = max(0, count + running - limits.running) / limits.running * latency
+    return max(windows, places) if count else 0.0
+
+
+def making_time(count: int, kinds: Mapping[Kind, int], limits: Limits, schedule: PollSchedule) -> float:
+    """Seconds from the first create of `count`, in such a mixture of kinds, to the last picture."""
+    return sending_time(count, limits, schedule.mean(kinds)) + _slowest(count, kinds, schedule)
+
+
+def time_left(
+    unsent: int,
+    jobs: Iterable[Job],
+    limits: Limits,
+    schedule: PollSchedule,
+    now: float,
+    *,
+    running: int = 0,
+    pace: float | None = None,
+) -> float:
+    """Seconds until the last picture of a batch, when the account stays as it is.
+
+    Args:
+        unsent: Its requests that are still to be sent.
+        jobs: Its live jobs.
+        limits: The account's.
+        schedule: What is known of the account's latencies.
+        now: Loop time.
+        running: Tasks of the account.
+        pace: Results a second, once they come steadily: what the limits allow may not be what is reached.
+    """
+    if not unsent:
+        return _rest([job for job in jobs if isinstance(job.state, Running)], schedule, now)
+    kinds = kinds_of(jobs) or schedule.kinds
+    sending = sending_time(unsent, limits, schedule.mean(kinds), running)
+    return max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule)
+
+
+def _slowest(count: int, kinds: Iterable[Kind], schedule: PollSchedule) -> float:
+    """Seconds that the slowest of `count` tasks takes."""
+    return max((schedule.quantile(kind, _part(count)) for kind in kinds), default=0.0)
+
+
+def _rest(jobs: list[Job], schedule: PollSchedule, now: float) -> float:
+    """Seconds until the last running task has ended: mostly one of the youngest, or else the straggler."""
+    times = [0.0]
+    for job, part in ((max(jobs, key=_began), _part(len(jobs))), (min(jobs, key=_began), 0.5)) if jobs else ():
+        age = now - _began(job)
+        (kind,) = kinds_of([job])
+        times.append(schedule.quantile(kind, part, age) - age)
+    return max(times)
+
+
+def _began(job: Job) -> float:
+    assert isinstance(job.state, Running)
+    return job.state.since
+
+
+def _part(count: int) -> float:
+    """The part of tasks that the slowest of `count` outlives, as a median; the odd straggler beyond is left out."""
+    return float(0.5 ** (1 / min(max(count, 1), 20)))

@@ -1,0 +1,229 @@
+"""What is known of how long tasks take: a life table of the tasks that were watched. Pure numbers, no jobs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left
+
+import msgspec
+
+_FIRST_EDGE = 0.1
+_RATIO = 1.05
+_BINS = 256
+
+EDGES: tuple[float, ...] = (0.0, *(_FIRST_EDGE * _RATIO**number for number in range(_BINS)))
+"""Ages in seconds between which a task's chance to end is taken as even: each bin a twentieth wider than the last."""
+
+MEMORY = 300
+"""Tasks after which an observation counts for a third (1/e): enough for a curve, few enough to follow a drift."""
+
+_PRIOR_WEIGHT = 2.0
+"""Tasks at risk in every bin that the record's word counts for."""
+
+_EARLY = 0.15
+"""How far a record may be too slow: a task's chance to end in an instant is never under this, divided by its age."""
+
+_BLUR = 16
+"""Bins on either side over which a first observation is spread; with n of them, this by the cube root of n."""
+
+_REBUILD = 1 / 16
+"""A curve is made anew when so much of what it should tell is newer than it."""
+
+
+class LatencyPrior(msgspec.Struct, frozen=True):
+    """What a provider's record says beforehand of its tasks' latency, taken as lognormal.
+
+    Attributes:
+        median: Seconds.
+        sigma: Standard deviation of the natural logarithm: with 1, two thirds lie between median / 2.7 and × 2.7.
+    """
+
+    median: float
+    sigma: float
+
+    @property
+    def mean(self) -> float:
+        """Seconds."""
+        return self.median * math.exp(self.sigma**2 / 2)
+
+    def survival(self, age: float) -> float:
+        """The share of tasks that take longer than `age` seconds."""
+        return math.erfc(math.log(age / self.median) / (self.sigma * math.sqrt(2))) / 2 if age > 0 else 1.0
+
+    def chances(self) -> list[float]:
+        """For each bin, the chance that a task which reached it ends in it."""
+        chances = [1 - self.survival(EDGES[1])]
+        for start, end in itertools.pairwise(EDGES[1:]):
+            before = self.survival(start)
+            lasts = (self.survival(end) / before if before > 1e-9 else 0.5) * _RATIO**-_EARLY
+            # Never nearly certain: a straggler far beyond anything is asked about calmly, and no product vanishes.
+            chances.append(min(0.5, 1 - lasts))
+        return chances
+
+
+class Curve:
+    """The share of tasks that last beyond each age, straight lines between the edges."""
+
+    def __init__(self, survival: list[float]) -> None:
+        self._survival = survival
+        # Added up from the far end, where the shares are smallest: differences near there keep their digits.
+        pairs = zip(itertools.pairwise(reversed(EDGES)), itertools.pairwise(reversed(survival)), strict=True)
+        widths = ((late - early) * (low + high) / 2 for (late, early), (low, high) in pairs)
+        self._beyond = [*itertools.accumulate(widths, initial=0.0)][::-1]
+
+    def survival(self, age: float) -> float:
+        """The share of tasks that take longer than `age` seconds."""
+        return self._at(age)[0]
+
+    def waiting(self, asked: float, age: float) -> float:
+        """Seconds for which, at `age`, a task that was unfinished at `asked` is expected to have been finished."""
+        share, area = self._at(asked)
+        return max(0.0, (age - asked) - (area - self._at(age)[1]) / share)
+
+    def next_age(self, asked: float, waiting: float, longest: float) -> float:
+        """The age at which that expectation reaches `waiting`, at most `longest` seconds after `asked`."""
+        last = min(asked + longest, EDGES[-1])
+        share, area = self._at(asked)
+        start, end = _bin(asked) + 1, _bin(last) + 1
+        at = bisect_left(
+            range(start, end), waiting, key=lambda k: (EDGES[k] - asked) - (area - self._beyond[k]) / share
+        )
+        early = max(asked, EDGES[start + at - 1])
+        return min(asked + longest, early + self._rest(asked, early, waiting))
+
+    def quantile(self, part: float, asked: float = 0.0) -> float:
+        """The age that `part` of the tasks which were unfinished at `asked` do not outlive."""
+        share = self._at(asked)[0] * (1 - part)
+        at = bisect_left(self._survival, -share, lo=_bin(asked), key=lambda survival: -survival)
+        return EDGES[min(at, len(EDGES) - 1)]
+
+    def _at(self, age: float) -> tuple[float, float]:
+        """The share that lasts longer, and the area under the curve beyond."""
+        age = min(age, EDGES[-1])
+        k = _bin(age)
+        start, end = EDGES[k], EDGES[k + 1]
+        high, low = self._survival[k], self._survival[k + 1]
+        share = high + (low - high) * (age - start) / (end - start)
+        return share, self._beyond[k + 1] + (end - age) * (share + low) / 2
+
+    def _rest(self, asked: float, age: float, waiting: float) -> float:
+        """Seconds after `age`, in whose bin it lies, until the expectation reaches `waiting`: a quadratic equation."""
+        share = self._at(asked)[0]
+        k = _bin(age)
+        if EDGES[k + 1] <= age:
+            k += 1  # rounding put an edge into the bin before it
+        if k + 1 >= len(EDGES):
+            return math.inf
+        missing = waiting - self.waiting(asked, age)
+        ended = 1 - self._at(age)[0] / share
+        slope = (self._survival[k] - self._survival[k + 1]) / (EDGES[k + 1] - EDGES[k]) / share
+        divisor = ended + math.sqrt(max(0.0, ended**2 + 2 * slope * missing))
+        return 2 * missing / divisor if divisor > 0 else math.inf
+
+
+class LifeTable:
+    """Watches tasks, and tells the curve of their latency.
+
+    For each bin it keeps how many tasks were seen to reach it, and how many of them ended in it (the actuary's life
+    table, Kaplan and Meier 1958): so a task that still runs counts for what it has lasted, and a batch whose quick
+    tasks finish first is not taken for a quick one. The provider's record stands in each bin for a few tasks more.
+    Old observations fade.
+
+    Attributes:
+        count: Ended tasks that it knows of, each as much as it still counts.
+        mean: Their mean latency in seconds, the record's counting as one task's.
+    """
+
+    def __init__(self, prior: LatencyPrior) -> None:
+        self._prior = prior.chances()
+        self._reached = [0.0] * _BINS
+        self._ended = [0.0] * _BINS
+        # What is new since the curve was made: tasks that begin (+) and cease (-) to be watched at each bin.
+        self._arrivals = [0.0] * (_BINS + 1)
+        self._endings = [0.0] * _BINS
+        self._new = 0
+        self.count = 0.0
+        self.mean = prior.mean
+        self._curve: Curve | None = None
+
+    def lasted(self, after: float, age: float) -> None:
+        """Note that a task, watched up to the age `after`, was unfinished at `age`."""
+        self._arrivals[_bin(after)] += 1
+        self._arrivals[_bin(age)] -= 1
+
+    def ended(self, after: float, by: float, latency: float | None) -> None:
+        """Note that a task, watched and unfinished up to the age `after`, was finished by the age `by`.
+
+        Args:
+            after: Seconds.
+            by: Seconds.
+            latency: Its latency as the provider tells it, believed between the two; None: it tells none.
+        """
+        if latency is None:
+            self._spread(after, by)
+            latency = (after + by) / 2
+        else:
+            latency = min(max(latency, after), by)
+            self._count_ending(_bin(after), _bin(latency), 1.0)
+        self._new += 1
+        weight = min(self.count + self._new, MEMORY)
+        self.mean += (latency - self.mean) / (weight + 1)
+
+    @property
+    def curve(self) -> Curve:
+        """What is known now, or was a few tasks ago."""
+        if self._curve is None or self._new > self.count * _REBUILD:
+            self._settle()
+            self._curve = Curve(self._survival())
+        return self._curve
+
+    def _count_ending(self, first: int, last: int, part: float) -> None:
+        self._arrivals[first] += part
+        self._arrivals[last + 1] -= part
+        self._endings[last] += part
+
+    def _spread(self, after: float, by: float) -> None:
+        """Spread an ending over the bins in which it may have been, as the curve has it so far (Turnbull 1976)."""
+        curve, first, last = self.curve, _bin(after), _bin(by)
+        whole = curve.survival(after) - curve.survival(by)
+        for k in range(first, last + 1):
+            start, end = max(after, EDGES[k]), min(by, EDGES[k + 1])
+            part = (curve.survival(start) - curve.survival(end)) / whole if whole > 0 else 1 / (last + 1 - first)
+            self._count_ending(first, k, max(0.0, part))
+
+    def _settle(self) -> None:
+        """Let what is old fade, and take in what is new."""
+        fading = math.exp(-self._new / MEMORY)
+        watched = itertools.accumulate(self._arrivals)
+        self._reached = [old * fading + new for old, new in zip(self._reached, watched, strict=False)]
+        self._ended = [old * fading + new for old, new in zip(self._ended, self._endings, strict=True)]
+        self._arrivals = [0.0] * (_BINS + 1)
+        self._endings = [0.0] * _BINS
+        self.count = self.count * fading + self._new
+        self._new = 0
+
+    def _survival(self) -> list[float]:
+        reach = int(_BLUR / (1 + self.count) ** (1 / 3))
+        lasting = (
+            1 - (ended + _PRIOR_WEIGHT * chance) / (reached + _PRIOR_WEIGHT)
+            for reached, ended, chance in zip(
+                _blurred(self._reached, reach), _blurred(self._ended, reach), self._prior, strict=True
+            )
+        )
+        return [*itertools.accumulate(lasting, float.__mul__, initial=1.0)]
+
+
+def _blurred(values: list[float], reach: int) -> list[float]:
+    """The mean of each value and `reach` more on either side: what few observations leave ragged, smoothed."""
+    sums = [*itertools.accumulate(values, initial=0.0)]
+    sums = [0.0] * reach + sums + sums[-1:] * reach
+    width = 2 * reach + 1
+    return [(late - early) / width for early, late in zip(sums, sums[width:], strict=False)]
+
+
+def _bin(age: float) -> int:
+    """The number of the bin of an age, that of the last one beyond all edges."""
+    if age < _FIRST_EDGE:
+        return 0
+    return min(1 + int(math.log(age / _FIRST_EDGE) / math.log(_RATIO)), _BINS - 1)
