@@ -9,9 +9,16 @@ import os
 import platform
 import sys
 
-from benchmarks import cpu, imports, journal, limit, memory
+from benchmarks import imports, journal, limit, memory, schedule, throughput
 
-BENCHMARKS = {"import": imports, "limit": limit, "cpu": cpu, "journal": journal, "memory": memory}
+BENCHMARKS = {
+    "schedule": schedule,
+    "throughput": throughput,
+    "journal": journal,
+    "memory": memory,
+    "limit": limit,
+    "import": imports,
+}
 
 
 def environment() -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def prompts(count: int) -> Iterator[str]:
 
 
 def account(url: str, running: int, submit: Rate | None = None) -> Account:
-    """The sandbox's dialect and poll schedule (first question after 0.25 s), at the benchmark's server."""
+    """The sandbox's dialect and what its record says of latencies, at the benchmark's server."""
     limits = Limits(submit or ENDLESS.submit, ENDLESS.status, running)
     return Account("sandbox", api_key="a-key", base_url=url, limits=limits)
 
@@ -85,7 +86,7 @@ async def journalled(url: str, count: int, running: int) -> dict[str, float]:
 
 
 async def bare(url: str, count: int, running: int) -> dict[str, float]:
-    """A coroutine a job: create, wait as long as ours does before it asks, ask until it is done."""
+    """A coroutine a job: create, wait a little longer than a task takes, ask until it is done."""
     source = prompts(count)
     done = 0
 
@@ -104,12 +105,12 @@ async def bare(url: str, count: int, running: int) -> dict[str, float]:
             done += bool(json.loads(record["resultJson"])["resultUrls"])
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64)) as session:
-        began = time.process_time()
+        began, began_at = time.process_time(), time.monotonic()
         async with asyncio.TaskGroup() as group:
             for _ in range(running):
                 group.create_task(work(session))
-        cpu = time.process_time() - began
-    return {"done": done, "cpu": cpu, "peak": peak_memory()}
+        cpu, wall = time.process_time() - began, time.monotonic() - began_at
+    return {"done": done, "cpu": cpu, "wall": wall, "peak": peak_memory()}
 
 
 async def holding(url: str, count: int, running: int) -> dict[str, float]:
@@ -170,13 +171,15 @@ WORK: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
 }
 
 
-def in_process(name: str, *arguments: object) -> dict[str, float]:
-    """Do one of these in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.clients", name, json.dumps(arguments)]
+def in_process(name: str, *arguments: object, loop: str = "asyncio") -> dict[str, float]:
+    """Do one of these in a fresh process, on the event loop of that package."""
+    command = [sys.executable, "-m", "benchmarks.clients", name, json.dumps(arguments), loop]
     ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, float] = json.loads(ran.stdout)
     return figures
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(WORK[sys.argv[1]](*json.loads(sys.argv[2])))))
+    new_event_loop = importlib.import_module(sys.argv[3]).new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        print(json.dumps(runner.run(WORK[sys.argv[1]](*json.loads(sys.argv[2])))))

@@ -20,6 +20,9 @@ from imagen_async.sandbox._service import StrictWindow
 
 PREFIX = "/api/v1/jobs"
 
+CREATED = 1776850322264
+"""Unix milliseconds at which every task says that it was created: only its latency is looked at."""
+
 
 class Server:
     """Makes tasks that are done after a set time, behind round trips of chosen length and a strict window."""
@@ -57,7 +60,7 @@ class Server:
         done = asyncio.get_running_loop().time() >= self._done_at[task_id]
         if done:
             del self._done_at[task_id]
-        return web.Response(body=_record(task_id, done), content_type="application/json")
+        return web.Response(body=_record(task_id, self._latency if done else None), content_type="application/json")
 
     async def figures(self, request: web.Request) -> web.Response:
         """Tell what was seen since the last time."""
@@ -69,15 +72,16 @@ class Server:
             await asyncio.sleep(random.uniform(0, self._jitter))
 
 
-def _record(task_id: str, done: bool) -> bytes:
-    """A recordInfo answer of the recorded size, about half a kilobyte."""
-    state = "success" if done else "waiting"
-    result = '"{\\"resultUrls\\":[\\"https://files.example/%s.png\\"]}"' % task_id if done else '""'
+def _record(task_id: str, latency: float | None) -> bytes:
+    """A recordInfo answer of the recorded size, about half a kilobyte; None: not finished."""
+    state = "waiting" if latency is None else "success"
+    result = '""' if latency is None else '"{\\"resultUrls\\":[\\"https://files.example/%s.png\\"]}"' % task_id
+    completed = "null" if latency is None else CREATED + round(latency * 1000)
     param = json.dumps(json.dumps({"input": json.dumps({"prompt": "x" * 60}), "model": "google/imagen4"}))
     return (
         f'{{"code":200,"msg":"success","data":{{"taskId":"{task_id}","model":"google/imagen4","state":"{state}",'
         f'"param":{param},"resultJson":{result},"failCode":null,"failMsg":null,"costTime":null,'
-        f'"completeTime":{1776850370265 if done else "null"},"createTime":1776850322264}}}}'
+        f'"completeTime":{completed},"createTime":{CREATED}}}}}'
     ).encode()
 
 

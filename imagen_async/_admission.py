@@ -14,6 +14,9 @@ from ._core.values import DEFAULT_MODEL, PARAMETERS, ImageRequest, stable_key
 from .errors import InvalidRequest
 from .providers import PROVIDERS, SANDBOX
 
+_REAL = tuple(provider for provider in PROVIDERS.values() if provider is not SANDBOX)
+"""Who may be named as taking what another does not."""
+
 
 class Parameters(TypedDict, total=False):
     """What may be said of a picture besides its prompt: the fields of ImageRequest."""
@@ -43,8 +46,7 @@ class Terms(Leave):
 
 def checked(request: ImageRequest, provider: Provider) -> Model:
     """Find a request's model and check it whole; raises InvalidRequest that names every problem and who takes it."""
-    others = [other for other in PROVIDERS.values() if other not in (provider, SANDBOX)]
-    return check(request, request.model or DEFAULT_MODEL, provider, others)
+    return check(request, request.model or DEFAULT_MODEL, provider, _REAL)
 
 
 def overridden(prompt: str | ImageRequest, parameters: Parameters) -> ImageRequest:

@@ -12,7 +12,7 @@ from .job import Job, Running
 from .poll_schedule import Kind, PollSchedule
 from .wire import Broken, Pending, Succeeded, TaskStatus
 
-_LATE = 0.02
+_LATE = 0.2
 """Seconds after its time from which a question counts as late: the limit, not the clock, has kept it."""
 
 _AT_ONCE = 8

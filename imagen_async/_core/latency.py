@@ -11,6 +11,7 @@ import msgspec
 _FIRST_EDGE = 0.1
 _RATIO = 1.05
 _BINS = 256
+_BINS_PER_E = 1 / math.log(_RATIO)
 
 EDGES: tuple[float, ...] = (0.0, *(_FIRST_EDGE * _RATIO**number for number in range(_BINS)))
 """Ages in seconds between which a task's chance to end is taken as even: each bin a twentieth wider than the last."""
@@ -83,14 +84,18 @@ class Curve:
 
     def next_age(self, asked: float, waiting: float, longest: float) -> float:
         """The age at which that expectation reaches `waiting`, at most `longest` seconds after `asked`."""
-        last = min(asked + longest, EDGES[-1])
         share, area = self._at(asked)
-        start, end = _bin(asked) + 1, _bin(last) + 1
-        at = bisect_left(
-            range(start, end), waiting, key=lambda k: (EDGES[k] - asked) - (area - self._beyond[k]) / share
+        first, last = _bin(asked), _bin(asked + longest)
+        k = first + bisect_left(
+            range(first + 1, last + 1), waiting, key=lambda k: (EDGES[k] - asked) - (area - self._beyond[k]) / share
         )
-        early = max(asked, EDGES[start + at - 1])
-        return min(asked + longest, early + self._rest(asked, early, waiting))
+        # It is reached in bin k, whose start, or `asked` itself, is where to go on from: a quadratic equation.
+        start, alive, beyond = (asked, share, area) if k == first else (EDGES[k], self._survival[k], self._beyond[k])
+        missing = waiting - (start - asked) + (area - beyond) / share
+        ended = 1 - alive / share
+        slope = (self._survival[k] - self._survival[k + 1]) / (EDGES[k + 1] - EDGES[k]) / share
+        divisor = ended + math.sqrt(max(0.0, ended**2 + 2 * slope * missing))
+        return asked + longest if divisor <= 0 else min(asked + longest, start + 2 * missing / divisor)
 
     def quantile(self, part: float, asked: float = 0.0) -> float:
         """The age that `part` of the tasks which were unfinished at `asked` do not outlive."""
@@ -106,20 +111,6 @@ class Curve:
         high, low = self._survival[k], self._survival[k + 1]
         share = high + (low - high) * (age - start) / (end - start)
         return share, self._beyond[k + 1] + (end - age) * (share + low) / 2
-
-    def _rest(self, asked: float, age: float, waiting: float) -> float:
-        """Seconds after `age`, in whose bin it lies, until the expectation reaches `waiting`: a quadratic equation."""
-        share = self._at(asked)[0]
-        k = _bin(age)
-        if EDGES[k + 1] <= age:
-            k += 1  # rounding put an edge into the bin before it
-        if k + 1 >= len(EDGES):
-            return math.inf
-        missing = waiting - self.waiting(asked, age)
-        ended = 1 - self._at(age)[0] / share
-        slope = (self._survival[k] - self._survival[k + 1]) / (EDGES[k + 1] - EDGES[k]) / share
-        divisor = ended + math.sqrt(max(0.0, ended**2 + 2 * slope * missing))
-        return 2 * missing / divisor if divisor > 0 else math.inf
 
 
 class LifeTable:
@@ -226,4 +217,4 @@ def _bin(age: float) -> int:
     """The number of the bin of an age, that of the last one beyond all edges."""
     if age < _FIRST_EDGE:
         return 0
-    return min(1 + int(math.log(age / _FIRST_EDGE) / math.log(_RATIO)), _BINS - 1)
+    return min(1 + int(math.log(age / _FIRST_EDGE) * _BINS_PER_E), _BINS - 1)

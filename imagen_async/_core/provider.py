@@ -152,7 +152,7 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
         request: What the user wants.
         name: The model's name, with the defaults applied.
         provider: Who is to make it.
-        others: The other providers, to say who would take what this one does not.
+        others: The providers that there are, to say who would take what this one does not.
 
     Raises:
         InvalidRequest: With every problem named: the field, what was given, what is allowed, and who takes it.

@@ -1,0 +1,118 @@
+"""Four shapes of latency, as laws to draw from and to look at, and the best schedule for one that is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+
+class Lognormal(msgspec.Struct, frozen=True):
+    """A latency that is never under `minimum` seconds."""
+
+    median: float
+    sigma: float
+    minimum: float = 0.0
+
+    def draw(self, chance: random.Random) -> float:
+        """One task's seconds."""
+        return max(self.minimum, chance.lognormvariate(math.log(self.median), self.sigma))
+
+    def survival(self, age: float) -> float:
+        """The share of tasks that take longer."""
+        if age <= max(self.minimum, 0.0):
+            return 1.0
+        return math.erfc(math.log(age / self.median) / (self.sigma * math.sqrt(2))) / 2
+
+
+class Mixture(msgspec.Struct, frozen=True):
+    """Either of two, the first with the chance `share`."""
+
+    share: float
+    first: Lognormal
+    second: Lognormal
+
+    def draw(self, chance: random.Random) -> float:
+        """One task's seconds."""
+        return (self.first if chance.random() < self.share else self.second).draw(chance)
+
+    def survival(self, age: float) -> float:
+        """The share of tasks that take longer."""
+        return self.share * self.first.survival(age) + (1 - self.share) * self.second.survival(age)
+
+
+Law = Lognormal | Mixture
+
+DRIFT_STEPS = 20
+"""The drifting shape stays as it is for so many parts of a run."""
+
+
+def steady(law: Law) -> Callable[[float], Law]:
+    """A law that stays as it is."""
+    return lambda part: law
+
+
+def _drifting(part: float) -> Law:
+    """Rises from a median of 5 s to one of 12.5 s over the first two thirds of a run, and stays there."""
+    step = int(part * DRIFT_STEPS) / DRIFT_STEPS
+    return Lognormal(5 * (1 + 1.5 * min(1.0, step * 1.5)), 0.35)
+
+
+SHAPES: dict[str, Callable[[float], Law]] = {
+    "narrow": steady(Lognormal(5, 0.35, minimum=2)),
+    "two humps": steady(Mixture(0.85, Lognormal(4, 0.25), Lognormal(25, 0.25))),
+    "wide": steady(Lognormal(8, 0.8)),
+    "drifting": _drifting,
+}
+"""Each by how much of the run is over: median 5 s; 85 % around 4 s and 15 % around 25 s; median 8 s; 5 to 12.5 s."""
+
+
+def draws(shape: Callable[[float], Law], count: int, seed: int = 1) -> list[float]:
+    """The latencies of a run, the same for each seed."""
+    chance = random.Random(seed)
+    return [shape(number / count).draw(chance) for number in range(count)]
+
+
+def best_ages(law: Law, price: float) -> list[float]:
+    """The ages at which to ask when the law is known and a call costs `price` seconds of delay.
+
+    The optimum of Barlow, Hunter and Proschan (1963), by dynamic programming on a grid of ages, each 0.8 % beyond the
+    last: from the far end, the cost of going on from each age is the least over all next questions.
+    """
+    grid = [0.0, 0.05 * law_scale(law)]
+    while law.survival(grid[-1]) > 1e-6:
+        grid.append(grid[-1] * 1.008)
+    alive = [law.survival(age) for age in grid]
+    areas = [(b - a) * (p + q) / 2 for (a, b), (p, q) in zip(*map(itertools.pairwise, (grid, alive)), strict=True)]
+    area = [0.0, *itertools.accumulate(areas)]
+    cost = [0.0] * len(grid)
+    following = [len(grid) - 1] * len(grid)
+    for i in range(len(grid) - 2, -1, -1):
+        cost[i], following[i] = _best_next(i, price, grid, alive, area, cost)
+    ages, at = [], 0
+    while at < len(grid) - 1:
+        at = following[at]
+        ages.append(grid[at])
+    return ages
+
+
+def _best_next(
+    i: int, price: float, grid: Sequence[float], alive: Sequence[float], area: Sequence[float], cost: Sequence[float]
+) -> tuple[float, int]:
+    best, following = math.inf, i + 1
+    for j in range(i + 1, len(grid)):
+        waiting = (grid[j] - grid[i]) * alive[i] - (area[j] - area[i])
+        if waiting > best:
+            break
+        total = price * alive[i] + waiting + cost[j]
+        if total < best:
+            best, following = total, j
+    return best, following
+
+
+def law_scale(law: Law) -> float:
+    """Seconds that a typical task takes."""
+    return law.median if isinstance(law, Lognormal) else law.first.median

@@ -1,0 +1,126 @@
+"""A provider in virtual time around the library's own plan: no network, no noise, the same on every run."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Sequence
+
+import msgspec
+
+from imagen_async import ImageRequest
+from imagen_async._core.job import Event, Job, Submitting
+from imagen_async._core.lane import Lane
+from imagen_async._core.latency import LatencyPrior
+from imagen_async._core.plan import Plan
+from imagen_async._core.poll_schedule import Kind, PollSchedule
+from imagen_async._core.provider import Limits
+from imagen_async._core.wire import Accepted, Pending, Succeeded
+from imagen_async.providers import PROVIDERS
+
+MODEL = PROVIDERS["kie"].models[0]
+
+
+class Fixed(PollSchedule):
+    """Asks at a fixed interval, first come, first asked, whatever it sees."""
+
+    def __init__(self, interval: float) -> None:
+        super().__init__(LatencyPrior(1, 1))
+        self._interval = interval
+
+    def next_age(self, kind: Kind, asked: float) -> float:
+        """One interval later."""
+        return asked + self._interval
+
+    def waiting(self, kind: Kind, asked: float, age: float) -> float:
+        """Whoever was asked longest ago goes first."""
+        return age - asked
+
+
+class Exponential(Fixed):
+    """Asks after 1 s, 1.5 s, 2.25 s … 10 s."""
+
+    def __init__(self, first: float = 1.0, factor: float = 1.5, longest: float = 10.0) -> None:
+        super().__init__(first)
+        intervals = (min(longest, first * factor**number) for number in itertools.count())
+        self._ages = list(itertools.islice(itertools.accumulate(intervals), 500))
+
+    def next_age(self, kind: Kind, asked: float) -> float:
+        """The next age of the series."""
+        return next(age for age in self._ages if age > asked + 1e-6)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a run.
+
+    Attributes:
+        calls: Status calls of each task, in the order of creation.
+        delays: Seconds from its end at the provider to its being seen, of each.
+        makespan: Seconds from the first create to the last picture seen.
+        bound: The least that it can be: each create as early as the limit lets it, each picture seen at once.
+    """
+
+    calls: list[int]
+    delays: list[float]
+    makespan: float
+    bound: float
+
+
+class Simulation:
+    """One account whose task number i takes `latencies[i]` seconds, behind a round trip of a fixed length."""
+
+    def __init__(
+        self, schedule: PollSchedule, latencies: Sequence[float], limits: Limits, round_trip: float = 0.0
+    ) -> None:
+        self._latencies = latencies
+        self._limits = limits
+        self._round_trip = round_trip
+        self._lane = Lane("account", limits, schedule, 10**9, lambda setbacks, longest: 1.0)
+        self._plan = Plan([self._lane], 1)
+        self._answers: list[tuple[float, int, Job, Event]] = []
+        self._turn = itertools.count()
+        self._ended_at: dict[int, float] = {}
+        self._calls = [0] * len(latencies)
+        self._seen_at = [0.0] * len(latencies)
+
+    def run(self) -> Outcome:
+        """Run to the end."""
+        now = 0.0
+        added = 0
+        while True:
+            while added < len(self._latencies) and self._lane.wants_more:
+                self._plan.add(_job(added), now)
+                added += 1
+            for job in self._plan.take(now):
+                self._talk(job, now)
+            now = min(self._plan.wake_at(now), self._answers[0][0] if self._answers else float("inf"))
+            if now == float("inf"):
+                return self._outcome()
+            while self._answers and self._answers[0][0] <= now:
+                _, _, job, event = heapq.heappop(self._answers)
+                self._plan.settle(job, event, now)
+            while self._plan.finished:
+                self._seen_at[self._plan.finished.popleft().id] = now
+
+    def _talk(self, job: Job, now: float) -> None:
+        there = now + self._round_trip / 2
+        event: Event
+        if isinstance(job.state, Submitting):
+            self._ended_at[job.id] = there + self._latencies[job.id]
+            event = Accepted(str(job.id))
+        else:
+            self._calls[job.id] += 1
+            ended = self._ended_at[job.id] <= there
+            event = Succeeded(("url",), self._latencies[job.id], 1.0, b"") if ended else Pending("generating")
+        heapq.heappush(self._answers, (now + self._round_trip, next(self._turn), job, event))
+
+    def _outcome(self) -> Outcome:
+        rate = self._limits.submit
+        earliest = (number // rate.count * rate.per + latency for number, latency in enumerate(self._latencies))
+        delays = [seen - self._ended_at[number] for number, seen in enumerate(self._seen_at)]
+        return Outcome(self._calls, delays, max(self._seen_at), max(earliest))
+
+
+def _job(number: int) -> Job:
+    request = ImageRequest("a red fox", model=MODEL.name)
+    return Job(number, 0, number, str(number), request, "account", MODEL, deadline=1e6)
