@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import sys
 
-from benchmarks import imports, journal, limit, memory, schedule, throughput
+from benchmarks import imports, journal, limit, memory, peers, schedule, throughput
 
 BENCHMARKS = {
     "schedule": schedule,
@@ -17,6 +18,7 @@ BENCHMARKS = {
     "journal": journal,
     "memory": memory,
     "limit": limit,
+    "peers": peers,
     "import": imports,
 }
 
@@ -25,6 +27,9 @@ def environment() -> dict[str, object]:
     """What the figures were taken on."""
     packages = ("imagen-async", "aiohttp", "msgspec", "anyio")
     versions = {name: importlib.metadata.version(name) for name in packages}
+    for name in ("fal-client", "replicate"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs", **versions}
 
 

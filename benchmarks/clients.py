@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from benchmarks.server import PREFIX
+from benchmarks.worker import Work, main, peak_memory
+from benchmarks.worker import prompts as prompts  # for the other benchmarks too
 from imagen_async import Account, Client, Limits, Rate
 from imagen_async._core.record import Record
 from imagen_async._journal import Journal
@@ -24,21 +25,10 @@ from imagen_async._journal import Journal
 ENDLESS = Limits(Rate(10**9, per=1), Rate(10**9, per=1), running=10**9)
 
 
-def peak_memory() -> int:
-    """The most memory that this process has had, in bytes."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-
-
 def memory() -> int:
     """The memory that this process has now, in bytes."""
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * 4096
-
-
-def prompts(count: int) -> Iterator[str]:
-    """As many different prompts, made one at a time."""
-    return (f"a red fox in the snow, number {index}, side light, photograph" for index in range(count))
 
 
 def account(url: str, running: int, submit: Rate | None = None) -> Account:
@@ -161,7 +151,7 @@ async def bucket(url: str, count: int, rate: tuple[int, float]) -> dict[str, flo
     return {"done": len(sent)}
 
 
-WORK: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
+WORK: Work = {
     "ours": ours,
     "journalled": journalled,
     "bare": bare,
@@ -171,15 +161,15 @@ WORK: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
 }
 
 
-def in_process(name: str, *arguments: object, loop: str = "asyncio") -> dict[str, float]:
-    """Do one of these in a fresh process, on the event loop of that package."""
-    command = [sys.executable, "-m", "benchmarks.clients", name, json.dumps(arguments), loop]
+def in_process(
+    name: str, *arguments: object, loop: str = "asyncio", module: str = "benchmarks.clients"
+) -> dict[str, Any]:
+    """Do one of a module's `WORK` in a fresh process, on the event loop of that package."""
+    command = [sys.executable, "-m", module, name, json.dumps(arguments), loop]
     ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, float] = json.loads(ran.stdout)
+    figures: dict[str, Any] = json.loads(ran.stdout)
     return figures
 
 
 if __name__ == "__main__":
-    new_event_loop = importlib.import_module(sys.argv[3]).new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        print(json.dumps(runner.run(WORK[sys.argv[1]](*json.loads(sys.argv[2])))))
+    main(WORK)

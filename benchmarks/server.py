@@ -60,7 +60,9 @@ class Server:
         done = asyncio.get_running_loop().time() >= self._done_at[task_id]
         if done:
             del self._done_at[task_id]
-        return web.Response(body=_record(task_id, self._latency if done else None), content_type="application/json")
+        return web.Response(
+            body=record_answer(task_id, self._latency if done else None), content_type="application/json"
+        )
 
     async def figures(self, request: web.Request) -> web.Response:
         """Tell what was seen since the last time."""
@@ -72,7 +74,7 @@ class Server:
             await asyncio.sleep(random.uniform(0, self._jitter))
 
 
-def _record(task_id: str, latency: float | None) -> bytes:
+def record_answer(task_id: str, latency: float | None) -> bytes:
     """A recordInfo answer of the recorded size, about half a kilobyte; None: not finished."""
     state = "waiting" if latency is None else "success"
     result = '""' if latency is None else '"{\\"resultUrls\\":[\\"https://files.example/%s.png\\"]}"' % task_id

@@ -86,6 +86,8 @@ class Scheduler:
         self._room = asyncio.Event()
         self._workers: list[anyio.CancelScope] = []
         self._resting: list[asyncio.Future[Job]] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
         self._odd_states: set[tuple[str, str]] = set()
         self._last_id = 0
         self._is_closed = False
@@ -178,19 +180,28 @@ class Scheduler:
         try:
             await self.leave(*self._owners)
         finally:
+            self._silence()
             for worker in self._workers:
                 worker.cancel()
             self._group.cancel()
 
     async def _change(self, by: float) -> None:
         """Wait until something was added or settled, or until `by`."""
-        timer = None if by == math.inf else asyncio.get_running_loop().call_at(by, self._changed.set)
-        try:
-            await self._changed.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
+        if by < self._rings_at:
+            # One that rings too early stays: a look too many costs less than a new alarm at every change.
+            self._silence()
+            self._alarm = asyncio.get_running_loop().call_at(by, self._ring)
+            self._rings_at = by
+        await self._changed.wait()
         self._changed.clear()
+
+    def _ring(self) -> None:
+        self._rings_at = math.inf
+        self._changed.set()
+
+    def _silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def _deliver(self) -> None:
         finished = self._plan.finished

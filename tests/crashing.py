@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from virtual_network import Network
+from virtual_network import Network, batch_over
 
 from imagen_async import ImageFile, ImageRequest, Result
 from imagen_async._admission import Admission, Terms
-from imagen_async._batch import Batch
 from imagen_async._client import SAVING_AT_ONCE
 from imagen_async._core.lane import Lane
 from imagen_async._core.plan import Plan
@@ -206,10 +205,9 @@ class World:
             scheduler = Scheduler(group, Plan([lane], SAVING_AT_ONCE), {provider.name: provider.dialect}, send, save)
             scheduler.start(scheduler.run)
             try:
-                batch = Batch(
-                    scheduler, requests, admission, _as_it_is, account=provider.name, window=100, memory=memory
-                )
-                async with batch:
+                async with batch_over(
+                    scheduler, network, requests, admission=admission, window=100, memory=memory
+                ) as batch:
                     async for result in batch:
                         results.append(result)
             finally:
@@ -234,10 +232,6 @@ class World:
 
 def _pause(setbacks: int, longest: float) -> float:
     return min(2.0**setbacks, longest)
-
-
-def _as_it_is(result: Result) -> Result:
-    return result
 
 
 def _subject(request: HttpRequest) -> str:

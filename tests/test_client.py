@@ -112,6 +112,25 @@ async def test_collect_says_at_once_that_a_task_is_unknown(imagen_sandbox: Sandb
             await client.collect("x", provider="kie")
 
 
+async def test_a_smaller_freshness_asks_more_often_and_sees_sooner() -> None:
+    """A picture of which a client values a status call less is asked about more often; both are seen."""
+    with running_sandbox(Sandbox(latency=Latency(median=1.0, sigma=0))) as sandbox:
+
+        async def ask(freshness: float) -> int:
+            async with client_of(sandbox, freshness=freshness) as client:
+                return sandbox.ledger.polls[str((await client.generate("x")).task_id)]
+
+        few, many = await asyncio.gather(ask(0.3), ask(0.005))
+    assert 1 <= few < many / 2
+
+
+@pytest.mark.parametrize("freshness", [0, -1, float("nan"), float("inf"), True, "0.1", None])
+def test_a_freshness_that_cannot_be_meant_is_refused(freshness: Any) -> None:
+    """A freshness that is no number of seconds above 0 is refused when the client is made, by its name."""
+    with pytest.raises(ConfigurationError, match="freshness="):
+        Client("sandbox", freshness=freshness)
+
+
 async def test_a_deadline_names_the_task_and_collect_takes_it() -> None:
     """generate gives up in time; the task goes on and its picture is not lost."""
     with running_sandbox(Sandbox(latency=Latency(median=1.2, sigma=0))) as sandbox:

@@ -293,6 +293,15 @@ def test_generate_as_json(call: Call, imagen_sandbox: Sandbox) -> None:
     assert 0 < record["latency"] < 5
 
 
+def test_a_smaller_freshness_asks_more_often(call: Call) -> None:
+    """`--freshness` sets how many status calls a picture is worth: the smaller it is, the more are made."""
+    with running_sandbox(Sandbox(latency=Latency(median=0.8, sigma=0))) as sandbox:
+        for freshness in ("0.3", "0.003"):
+            assert call("generate", f"a fox {freshness}", *at(sandbox), "--freshness", freshness).code == 0
+        few, many = (sandbox.ledger.polls[str(task.task_id)] for task in sandbox.ledger.tasks)
+    assert many > 2 * few
+
+
 def test_generate_says_why_it_failed(call: Call, imagen_sandbox: Sandbox) -> None:
     """A failed generation exits 1 with the provider's reason and the task on stderr, and nothing on stdout."""
     imagen_sandbox.order("task", "fail_word")
@@ -638,6 +647,11 @@ def test_a_wrong_option_exits_2(call: Call, command: str, options: list[str], wo
         ("batch", ["--deadline", "0"], "deadline=0"),
         ("generate", ["--deadline", "-5"], "deadline=-5"),
         ("collect", ["--deadline", "inf"], "deadline=inf"),
+        ("batch", ["--freshness", "0"], "freshness=0"),
+        ("batch", ["--freshness", "nan"], "freshness=nan"),
+        ("generate", ["--freshness", "inf"], "freshness=inf"),
+        ("generate", ["--freshness", "soon"], "--freshness"),
+        ("collect", ["--freshness", "-1"], "freshness=-1"),
         ("batch", ["--limit", "0"], "--limit"),
         ("batch", ["--format", "xml"], "--format"),
     ],
@@ -972,16 +986,19 @@ def test_a_reader_who_leaves_costs_no_picture(imagen_sandbox: Sandbox) -> None:
 
 
 def test_plan_tells_counts_credits_and_time(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`plan` adds up requests, pictures and credits, tells the least time by the limits, and sends nothing."""
+    """`plan` adds up requests, pictures and credits, tells the time by the limits and latencies, and sends nothing."""
     Path("prompts.csv").write_text(
         "prompt,model,num_images\n" + "a fox,,\n" * 40 + "a dog,imagen4-fast,3\n" + "an owl,imagen4-ultra,\n"
     )
     outcome = call("plan", "prompts.csv", *at(imagen_sandbox), "--rate", "20/10")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.lines == [
-        "42 requests (40 × imagen4, 1 × imagen4-fast, 1 × imagen4-ultra), 44 pictures, 344 credits",
-        "at least 20 s at 20 creates per 10 s, then the last tasks",
-    ]
+    counts, times = outcome.lines
+    assert counts == "42 requests (40 × imagen4, 1 × imagen4-fast, 1 × imagen4-ultra), 44 pictures, 344 credits"
+    told = re.fullmatch(
+        r"about (\d+) s: sent in 20 s at 20 creates per 10 s, 200 tasks at once of some 1 s each", times
+    )
+    assert told is not None
+    assert 20 < int(told[1]) < 25, "the sending, and the last tasks"
     assert imagen_sandbox.ledger.summary()["creates"] == 0
 
 
@@ -991,11 +1008,79 @@ def test_plan_as_json(call: Call) -> None:
     assert outcome.code == 0
     (figures,) = outcome.records
     counts = {"requests": 12, "images": 48, "credits": 192, "models": {"imagen4-fast": 12}}
-    assert figures == {**counts, "seconds_at_least": 0}
+    expected = PROVIDERS["kie"].latency.mean
+    assert figures["latency"] == pytest.approx(expected, abs=0.05)
+    assert expected < figures["seconds"] < 4 * expected, "the slowest of twelve"
+    assert figures == {**counts, "seconds_at_least": 0, "in_journal": 0} | {
+        name: figures[name] for name in ("latency", "seconds")
+    }
     (limited,) = call("plan", twelve(), "-p", "kie", "--json", "--limit", "5").records
     assert (limited["requests"], limited["credits"]) == (5, 40)
     (unpriced,) = call("plan", twelve(), "-p", "liangxin", "--json", "-m", "imagen4-fast").records
     assert unpriced["credits"] is None
+
+
+def test_plan_tells_more_time_for_more_requests(call: Call) -> None:
+    """What must wait for a window, or for a place among the running tasks, takes longer."""
+    options = ("-p", "kie", "--json")
+    (few,) = call("plan", many(), *options, "--limit", "20").records
+    (window,) = call("plan", many(), *options, "--limit", "21").records
+    (place,) = call("plan", many(), *options, "--limit", "21", "--running", "1").records
+    assert [each["seconds_at_least"] for each in (few, window, place)] == [0, 10, 10]
+    assert few["seconds"] + 10 <= window["seconds"] + 0.1
+    assert place["seconds"] > 20 * place["latency"]
+
+
+def test_plan_leaves_out_what_the_journal_has(call: Call, imagen_sandbox: Sandbox) -> None:
+    """`plan -o` counts what is to be sent, reckons with the latencies of the folder, and changes nothing there."""
+    assert call("batch", twelve(), *at(imagen_sandbox), "-o", "out", "--limit", "4").code == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    (whole,) = call("plan", "prompts.txt", "-p", "sandbox", "--json").records
+    (rest,) = call("plan", "prompts.txt", "-p", "sandbox", "-o", "out", "--json").records
+    assert (whole["requests"], whole["credits"], whole["in_journal"]) == (12, 96, 0)
+    assert (rest["requests"], rest["credits"], rest["in_journal"]) == (8, 64, 4)
+    # The record says 1 s, and these took some 50 ms.
+    assert rest["latency"] < 0.4 < 0.9 < whole["latency"]
+    assert 0 < rest["seconds"] < whole["seconds"]
+    lines = call("plan", "prompts.txt", "-p", "sandbox", "-o", "out").lines
+    assert lines[0] == "4 requests of the file in the journal already; to be sent:"
+    assert lines[1].startswith("8 requests (8 × imagen4), 8 pictures, 64 credits")
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
+def test_plan_of_a_batch_that_is_done(call: Call, imagen_sandbox: Sandbox) -> None:
+    """`plan -o` of a folder that has it all already tells no requests, no credits and no time."""
+    assert call("batch", prompt_file("a fox", "a dog"), *at(imagen_sandbox), "-o", "out").code == 0
+    (figures,) = call("plan", "prompts.txt", "-p", "sandbox", "-o", "out", "--json").records
+    assert (figures["in_journal"], figures["requests"], figures["images"], figures["models"]) == (2, 0, 0, {})
+    assert (figures["credits"], figures["seconds"], figures["seconds_at_least"]) == (0, 0, 0)
+    assert call("plan", "prompts.txt", "-p", "sandbox", "-o", "out").code == 0
+
+
+def test_plan_counts_what_was_not_sent(call: Call, empty_sandbox: Sandbox) -> None:
+    """Requests that an earlier run noted and could not send are still to be paid for, and `plan -o` counts them."""
+    assert call("batch", prompt_file("a", "b", "c", "d"), *at(empty_sandbox), "-o", "out").code != 0
+    done = sum(row["state"] == "done" for row in rows_of("out"))
+    (figures,) = call("plan", "prompts.txt", "-p", "sandbox", "-o", "out", "--json").records
+    assert (done, figures["in_journal"], figures["requests"], figures["credits"]) == (2, 2, 2, 16)
+
+
+def test_plan_of_a_folder_without_a_journal(call: Call) -> None:
+    """`plan -o` of a folder that is not there yet, or holds no batch, is that of the whole file, and makes nothing."""
+    whole = call("plan", twelve(), "-p", "sandbox", "--json")
+    assert call("plan", "prompts.txt", "-p", "sandbox", "--json", "-o", "nowhere") == whole
+    Path("empty").mkdir()
+    assert call("plan", "prompts.txt", "-p", "sandbox", "--json", "-o", "empty") == whole
+    assert (os.listdir("empty"), sorted(os.listdir())) == ([], ["empty", "prompts.txt"])
+
+
+def test_plan_of_a_folder_whose_journal_is_none(call: Call) -> None:
+    """`plan -o` of a folder whose journal cannot be read exits 2 and says so, rather than counting all of it again."""
+    Path("out").mkdir()
+    Path("out/run.db").write_text("what I dreamt of last night, and more of it than would fit into a header")
+    outcome = call("plan", twelve(), "-p", "sandbox", "-o", "out")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "out/run.db is no journal" in outcome.err
 
 
 def test_plan_says_when_a_price_is_unknown(call: Call) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -22,10 +22,12 @@ import anyio
 import anyio.lowlevel
 import msgspec
 import pytest
+from crashing import World, quick_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_batch import FAST, run
 from test_client import client_of
+from virtual_network import Network
 
 from imagen_async import (
     AuthenticationError,
@@ -41,10 +43,13 @@ from imagen_async import (
     Result,
     UnknownOutcome,
 )
+from imagen_async._core.latency import MEMORY
 from imagen_async._core.record import ErrorRecord, Record
 from imagen_async._core.values import stable_key
 from imagen_async._group_commit import GroupCommit
 from imagen_async._journal import APPLICATION_ID, SCHEMA_VERSION, Journal, JournalReader
+from imagen_async._memory import latencies_of
+from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 
@@ -174,6 +179,55 @@ def test_a_job_keeps_its_place_and_a_later_change_its_times(tmp_path: Path) -> N
         journal.write([record(1, position=50, attempts=2)])
         again = journal.find("k1")
     assert again == record(1, attempts=2)
+
+
+def with_latency(number: int, latency: float | None, **fields: Any) -> tuple[Record, Record]:
+    """A job as it was sent, and as it ended."""
+    return record(number, **fields), record(number, state="done", latency=latency, ended_at=9000.0 - number, **fields)
+
+
+def test_latencies_come_in_the_order_of_sending(tmp_path: Path) -> None:
+    """The latest latencies are those of the jobs that were sent last, the oldest first, whichever ended first."""
+    with Journal(tmp_path / "j.db") as journal:
+        pairs = [with_latency(number, float(number)) for number in range(8)]
+        journal.write(sent for sent, _ in pairs)
+        for _, ended in reversed(pairs):
+            journal.write([ended])
+        journal.write([record(2, state="done", latency=2.5)])
+        told = [(request.prompt, latency) for request, latency in journal.latencies("kie", 100)]
+        assert told == [(f"prompt {number}", 2.5 if number == 2 else number) for number in range(8)]
+        for count in (0, 1, 3, 8, 9):
+            assert journal.latencies("kie", count) == journal.latencies("kie", 100)[max(0, 8 - count) :]
+    with JournalReader(tmp_path / "j.db") as reader:
+        assert [latency for _, latency in reader.latencies("kie", 3)] == [5.0, 6.0, 7.0]
+
+
+def test_latencies_are_of_one_account_and_known(tmp_path: Path) -> None:
+    """Another account's latencies, and jobs of which no latency is known, do not count, nor toward the limit."""
+    with Journal(tmp_path / "j.db") as journal:
+        assert journal.latencies("kie", 100) == []
+        pairs = [
+            with_latency(1, 1.0),
+            with_latency(2, 2.0, account="apiin"),
+            with_latency(3, None),
+            with_latency(4, 4.0, request=ImageRequest("four", model="imagen4-fast", num_images=4)),
+            with_latency(5, None, account="apiin"),
+        ]
+        for pair in pairs:
+            for each in pair:
+                journal.write([each])
+        assert [latency for _, latency in journal.latencies("kie", 2)] == [1.0, 4.0]
+        assert [latency for _, latency in journal.latencies("apiin", 2)] == [2.0]
+        assert latencies_of(journal, "kie") == [(("imagen4", 1), 1.0), (("imagen4-fast", 4), 4.0)]
+        assert latencies_of(journal, "nobody") == []
+
+
+def test_as_many_latencies_as_a_schedule_remembers(tmp_path: Path) -> None:
+    """Of a long journal, the latest few hundred are what a schedule is told, and they are read without the others."""
+    with Journal(tmp_path / "j.db") as journal:
+        journal.write(record(number) for number in range(2 * MEMORY))
+        journal.write(record(number, state="done", latency=float(number)) for number in range(2 * MEMORY))
+        assert [latency for _, latency in latencies_of(journal, "kie")] == list(range(MEMORY, 2 * MEMORY))
 
 
 def test_any_sqlite_program_reads_it(tmp_path: Path) -> None:
@@ -1028,3 +1082,34 @@ async def test_tasks_of_a_sandbox_that_died_with_its_client_are_made_again(tmp_p
         async with Client("sandbox") as client:
             again = await run(client, prompts, journal=tmp_path / "j.db")
     assert [result.ok for result in again] == [True] * 6
+
+
+# What an earlier run has seen
+
+
+def questions(prompts: Iterable[str], *earlier: Iterable[str]) -> tuple[int, float]:
+    """How often a run over these prompts asks, after such earlier ones, and when first, counted from its start."""
+    with quick_folder() as folder:
+        world = World(folder, Network(PROVIDERS["kie"], latency=Latency(median=20, sigma=0.1), round_trip=0.0))
+        for each in earlier:
+            world.live(list(each))
+        ledger = world.network.ledger
+        asked, sent = len(ledger.poll_times), len(ledger.creates)
+        results = world.live(list(prompts))
+        assert all(result.ok for result in results)
+        return len(ledger.poll_times) - asked, ledger.poll_times[asked] - ledger.create_times[sent]
+
+
+def test_a_later_run_knows_how_long_tasks_take() -> None:
+    """A batch whose journal has seen tasks of 20 s asks about none of its first ones early, and less often in all."""
+    new = [f"new {number}" for number in range(40)]
+    many, soon = questions(new)
+    fewer, later = questions(new, (f"old {number}" for number in range(100)))
+    assert soon < 2
+    assert later > 8
+    assert fewer < 0.75 * many
+
+
+def test_a_run_without_earlier_ones_knows_the_record_only() -> None:
+    """A journal in which nothing has ended yet teaches nothing: the first question comes as without it."""
+    assert questions(["new"], [])[1] == questions(["new"])[1]

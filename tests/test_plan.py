@@ -1387,9 +1387,7 @@ def test_dead_links_are_asked_for_again_then_renewed_then_the_picture_is_gone() 
     assert asking is not None
     assert asking.state == Running("t1", since=0.0, finished=SUCCESS)
     assert world.plan.lanes["wide"].running == 1
-    world.look()
-    world.sleep(world.plan.wake_at(world.now))
-    assert world.now == 1.0
+    assert [job.id for job in world.look()] == [1], "it ended long ago: nothing is gained by waiting"
     again = world.answer(1, SUCCESS)
     assert again is not None
     assert again.state == Ready("t1", SUCCESS, Links.ASKED_AGAIN)
@@ -1401,6 +1399,20 @@ def test_dead_links_are_asked_for_again_then_renewed_then_the_picture_is_gone() 
     assert isinstance(job.state, Failed)
     assert (job.task_id, job.state.outcome, world.creates) == ("t1", SUCCESS, {})
     assert (len(world.plan), world.plan.wake_at(world.now)) == (0, math.inf)
+
+
+def test_dead_links_are_asked_for_at_once_and_then_by_the_schedule() -> None:
+    """A provider that gives no answer about a picture whose links died is not asked again and again at once."""
+    world = World()
+    world.add(expires_at=900.0, state=Ready("t1", SUCCESS), save_to="out")
+    fetched(world, gone())
+    asked = []
+    for _ in range(4):
+        if not world.look():
+            world.sleep(world.plan.wake_at(world.now))
+        asked.append(world.now)
+        world.answer(1, ASKED["unreadable"](""))
+    assert asked == [0.0, 1.0, 2.0, 3.0]
 
 
 # ------------------------------------------------------------------------------------------- withholding

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import imagen_async.providers
+from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.provider import Limits, Model, Provider, check
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.values import ImageRequest, raw_model
 from imagen_async.errors import ConfigurationError, InvalidRequest
 from imagen_async.providers import PROVIDERS
+from imagen_async.sandbox import Latency
 
 SERVED = {
     "kie": {
@@ -167,12 +171,35 @@ def test_limits_refuse_a_running_limit_that_is_no_whole_number_above_zero(runnin
         Limits(running=running)
 
 
-@pytest.mark.parametrize("provider", SERVED)
-def test_status_is_asked_as_kie_advises(provider: str) -> None:
-    """Every 2-3 s for 30 s, every 5-10 s up to 2 min, every 15-30 s after."""
-    schedule = PROVIDERS[provider].schedule
-    for age, shortest, longest in [(0, 2, 3), (29, 2, 3), (30, 5, 10), (119, 5, 10), (120, 15, 30), (3600, 15, 30)]:
-        assert shortest <= schedule.next_age(age) - age <= longest
+@pytest.mark.parametrize("provider", [*SERVED, "sandbox"])
+def test_each_record_tells_how_long_tasks_take(provider: str) -> None:
+    """Each record's word on latency is one of seconds to minutes, neither nearly certain nor without any meaning."""
+    latency = PROVIDERS[provider].latency
+    assert isinstance(latency, LatencyPrior)
+    assert 0.5 <= latency.median <= 120
+    assert 0.2 <= latency.sigma <= 1.2
+    assert latency.median < latency.mean < 2.5 * latency.median
+
+
+def test_kies_latency_is_the_observed_one() -> None:
+    """The nine latencies that were seen at kie.ai's API give the median and the spread of its record."""
+    seen = [math.log(seconds) for seconds in (13, 13, 29, 46, 48, 55, 66, 112, 274)]
+    latency = PROVIDERS["kie"].latency
+    assert math.log(latency.median) == pytest.approx(statistics.median(seen), abs=0.1)
+    assert latency.sigma == pytest.approx(statistics.stdev(seen), abs=0.1)
+
+
+def test_api_in_ones_latency_is_the_claimed_one() -> None:
+    """Most of its tasks, by its record, take the 3 to 8 s that its page claims."""
+    latency = PROVIDERS["apiin"].latency
+    assert latency.survival(3) - latency.survival(8) > 0.6
+    assert latency.survival(3) > 0.8
+
+
+def test_the_sandboxs_latency_is_its_own_default() -> None:
+    """The sandbox's record says what its tasks take where nothing else was ordered."""
+    latency = PROVIDERS["sandbox"].latency
+    assert (latency.median, latency.sigma) == (Latency().median, Latency().sigma)
 
 
 def test_provider_files_are_data() -> None:

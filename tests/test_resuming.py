@@ -156,7 +156,7 @@ def test_a_signal_leaves_and_the_same_command_goes_on(call: Call, number: signal
     watched = Watched()
     with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
         process = start(*batch(sandbox, "--running", "3"))
-        watched.wait("poll", 3)
+        watched.wait("create", 3)
         began = time.monotonic()
         process.send_signal(number)
         left = finish(process)
@@ -208,7 +208,7 @@ def test_drain_waits_for_what_runs() -> None:
     watched = Watched()
     with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
         process = start(*batch(sandbox, "--running", "3", "--on-exit", "drain"))
-        watched.wait("poll", 3)
+        watched.wait("create", 3)
         process.send_signal(signal.SIGTERM)
         outcome = finish(process)
     assert (outcome.code, is_tidy(outcome)) == (130, True)
@@ -549,7 +549,7 @@ def test_status_while_a_batch_is_at_work(call: Call) -> None:
     watched = Watched()
     with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
         process = start(*batch(sandbox))
-        watched.wait("poll", 1)
+        watched.wait("create", 2)
         (record,) = call("status", "out", "--json").records
         assert (record["at_work"], record["next"]) == (True, [])
         assert record["counts"]["running"] + record["counts"]["submitting"] > 0
@@ -582,7 +582,7 @@ def test_a_second_process_is_refused(call: Call) -> None:
     watched = Watched()
     with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
         process = start(*batch(sandbox))
-        watched.wait("poll", 3)
+        watched.wait("create", 3)
         listed = METADATA.read_bytes()
         outcome = call(*batch(sandbox))
         assert (outcome.code, outcome.out) == (2, "")
@@ -759,7 +759,7 @@ def test_the_key_is_nowhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
     with running_sandbox(Sandbox(latency=STEADY, key=secret, faults=watched)) as sandbox:
         sandbox.order("create", "reset_after")
         process = start(*batch(sandbox))
-        watched.wait("poll", 3)
+        watched.wait("create", 4)
         at_work = contents("out")
         process.send_signal(signal.SIGINT)
         outcomes = [finish(process), call(*batch(sandbox)), call("status", "out"), call("status", "out", "--json")]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
+import random
+from collections.abc import Iterator
+from statistics import fmean as mean
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from virtual_network import Listener, Network, busiest_window, jobs_for, scheduler_over
 
@@ -26,6 +29,8 @@ from imagen_async.sandbox import CREATE_FAULTS, Faults, Latency
 from imagen_async.testing import VirtualTimeLoop
 
 KIE = PROVIDERS["kie"]
+OPEN = Limits(Rate(20, per=10), Rate(100, per=1), running=1000)
+"""Limits under which every question goes when it is due."""
 
 
 @pytest.fixture
@@ -83,14 +88,56 @@ async def test_running_limit_is_never_passed() -> None:
     assert network.ledger.refused == {}
 
 
-async def test_polling_follows_the_providers_advice() -> None:
-    """A task of about 100 s is asked about every 2.5 s for 30 s, then every 7.5 s: some 23 times, not 272."""
-    network = Network(KIE, latency=Latency(median=100, sigma=0), round_trip=0.0)
+async def asked_about(latency: Latency, count: int) -> tuple[list[int], list[float]]:
+    """The status calls of each of so many tasks, in order, and how late each end was seen."""
+    network = Network(KIE, limits=OPEN, latency=latency, round_trip=0.0)
     async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 1)
-        await listener.heard(finished=1)
-    assert sum(network.ledger.polls.values()) == 12 + math.ceil(70 / 7.5)
-    assert listener.results[0].latency == pytest.approx(100, abs=0.001)
+        listener = enter(scheduler, count)
+        await listener.heard(finished=count)
+    assert all(result.ok for result in listener.results)
+    since: dict[int, float] = {}
+    for job in listener.accepted_jobs:
+        since.setdefault(job.index, job.state.since)  # type: ignore[union-attr]
+    ends = zip(listener.results, listener.finish_times, strict=True)
+    late = {result.index: seen - since[result.index] - (result.latency or 0.0) for result, seen in ends}
+    return [network.ledger.polls[str(task.task_id)] for task in network.ledger.tasks], [late[n] for n in range(count)]
+
+
+@pytest.mark.parametrize("median", [3, 30, 120])
+async def test_polling_learns_how_long_tasks_take(median: float) -> None:
+    """After some two hundred tasks, each costs fewer status calls, or is seen sooner, and neither is worse."""
+    calls, late = await asked_about(Latency(median=median, sigma=0.1), 300)
+    first, last = slice(0, 20), slice(200, 300)
+    assert min(late) > -0.01
+    assert mean(calls[last]) < 1.2 * mean(calls[first])
+    assert mean(late[last]) < 1.2 * mean(late[first])
+    assert mean(calls[last]) * mean(late[last]) < 0.5 * mean(calls[first]) * mean(late[first])
+    # The price of a call is a tenth of a second: so many calls, so much delay, and no more.
+    assert mean(late[last]) < 0.13 * mean(calls[last])
+
+
+async def test_polling_asks_of_the_first_task_too() -> None:
+    """A first task of about 100 s, of which only the record is known, is seen within seconds, for some 30 calls."""
+    calls, late = await asked_about(Latency(median=100, sigma=0), 1)
+    assert 5 < calls[0] < 50
+    assert 0 <= late[0] < 6
+
+
+class Slowing(Latency, frozen=True):
+    """Two hundred tasks of about 5 s, and from then on tasks of about 20 s."""
+
+    numbers: Iterator[int] = msgspec.field(default_factory=itertools.count)
+
+    def draw(self, chance: random.Random) -> float:
+        """One task's seconds."""
+        return chance.gauss(5, 0.5) if next(self.numbers) < 200 else chance.gauss(20, 2)
+
+
+async def test_polling_follows_tasks_that_become_slower() -> None:
+    """When tasks of 5 s become tasks of 20 s, the first of these cost many calls, and later ones far fewer."""
+    calls, late = await asked_about(Slowing(), 800)
+    assert mean(calls[700:]) < 0.7 * mean(calls[200:240])
+    assert mean(late[700:]) < 1
 
 
 @pytest.mark.parametrize("fault", CREATE_FAULTS)

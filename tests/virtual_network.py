@@ -6,9 +6,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 
+from imagen_async._admission import Admission, Terms
+from imagen_async._batch import Batch
 from imagen_async._core.job import Job
 from imagen_async._core.lane import Lane
 from imagen_async._core.outcomes import result_of
@@ -148,6 +151,21 @@ async def scheduler_over(network: Network) -> AsyncIterator[Scheduler]:
             yield scheduler
         finally:
             await scheduler.close()
+
+
+def batch_over(
+    scheduler: Scheduler,
+    network: Network,
+    requests: Iterable[str | ImageRequest],
+    *,
+    admission: Admission | None = None,
+    **settings: Any,
+) -> Batch:
+    """A batch of one account of such a scheduler, without a folder unless its admission has one."""
+    provider = network.provider
+    terms = Terms(deadline=1e5, retries=0, resubmits=0, save_to=None)
+    admission = admission or Admission(provider, ImageRequest("-"), terms)
+    return Batch(scheduler, requests, admission, lambda result: result, account=provider.name, **settings)
 
 
 def jobs_for(scheduler: Scheduler, provider: Provider, owner: int, count: int, **fields: object) -> list[Job]:

@@ -1,0 +1,65 @@
+"""What the poll schedule is to reach: the benchmark's own figures, in virtual time, the same on every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import schedule
+from benchmarks.shapes import SHAPES
+
+COUNT = 2200
+
+
+def ratio_of(rows: list[dict[str, Any]], name: str) -> float:
+    """How ours compares with the schedule of that name."""
+    (ratio,) = (row["ours / this"] for row in rows if row["schedule"] == name)
+    assert isinstance(ratio, float)
+    return ratio
+
+
+@pytest.mark.parametrize(
+    ("shape", "calls", "delay"),
+    [("narrow", 0.6, 0.4), ("two humps", 0.6, 0.4), ("wide", 1.05, 0.44), ("drifting", 0.6, 0.4)],
+)
+def test_once_it_has_learnt_it_needs_few_calls(shape: str, calls: float, delay: float) -> None:
+    """After 200 tasks it needs fewer calls than a fixed interval as soon, and comes near the optimum that knows all.
+
+    Against exponential backoff with as many calls, its delay is 0.4 times as long at most. Where the latencies are
+    wide, the optimum itself does not get there.
+    """
+    rows = schedule.warm(shape, COUNT)
+    assert ratio_of(rows, "fixed, as soon as ours") <= calls
+    assert ratio_of(rows, "optimum, law known") <= 1.10
+    assert ratio_of(rows, "1 s × 1.5 up to 10 s") <= delay
+    assert ratio_of(rows, "optimum, as many calls as that") <= 1.10
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_cold_start_costs_little(shape: str) -> None:
+    """Over its first 50 tasks, with a record that is far off, it needs 1.1 times a fixed interval's calls at most."""
+    assert ratio_of(schedule.cold(shape, seeds=24), "fixed, as soon as ours") <= 1.1
+
+
+@pytest.mark.parametrize(("shape", "delay"), [("narrow", 0.7), ("two humps", 0.7), ("wide", 0.95), ("drifting", 0.7)])
+def test_scarce_calls_go_where_they_count(shape: str, delay: float) -> None:
+    """With too few status calls for all, pictures wait 0.7 times as long as with first come, first asked.
+
+    Where the latencies are wide, nobody could do much better: the optimum without a limit is no further away.
+    """
+    rows = schedule.scarce(shape, COUNT)
+    assert ratio_of(rows, "first come, first asked") <= delay
+    assert ratio_of(rows, "optimum without a limit") <= 1.10
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_batch_takes_hardly_longer_than_the_limits_make_it(shape: str) -> None:
+    """1,000 tasks under 20 creates per 10 s end within 1.03 times the shortest time that there is."""
+    (row,) = schedule.makespan(shape)
+    assert 1.0 <= float(str(row["ours / this"])) <= 1.03
+
+
+def test_the_figures_are_the_same_on_every_run() -> None:
+    """Two runs of the benchmark agree to the last digit."""
+    assert schedule.warm("two humps", 400) == schedule.warm("two humps", 400)
