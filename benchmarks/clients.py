@@ -16,8 +16,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.server import PREFIX
-from benchmarks.worker import Work, main, peak_memory
-from benchmarks.worker import prompts as prompts  # for the other benchmarks too
+from benchmarks.worker import Work, main, peak_memory, prompts
 from imagen_async import Account, Client, Limits, Rate
 from imagen_async._core.record import Record
 from imagen_async._journal import Journal

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 
-from benchmarks.clients import ENDLESS, in_process, prompts
+from benchmarks.clients import ENDLESS, in_process
 from benchmarks.server import record_answer, server_process
+from benchmarks.worker import prompts
 from imagen_async import ImageRequest
 from imagen_async._admission import Admission
 from imagen_async._core.job import Job

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from aiohttp import web
 
 from benchmarks.peer_clients import FAL_APP, FAL_ENDPOINT, REPLICATE_MODEL
-from benchmarks.server import PREFIX, record_answer
+from benchmarks.server import PREFIX, record_answer, serve, served
 from benchmarks.shapes import Lognormal, draws, steady
 
 NUMBER = re.compile(rb"number (\d+)")
@@ -88,6 +86,7 @@ class PeerServer:
         return web.json_response({"polls": self._polls, "ended": self._ends_at})
 
     async def _begin(self, request: web.Request) -> str:
+        """Start the job whose number the prompt tells; gives its task id."""
         found = NUMBER.search(await request.read())
         assert found is not None
         number = int(found[1])
@@ -100,10 +99,12 @@ class PeerServer:
         return time.monotonic() >= self._ends_at[int(task_id, 16)]
 
     def _latency(self, task_id: str) -> float:
+        """Seconds that the task takes in all."""
         return self._latencies[int(task_id, 16)]
 
 
 def _fal_request(request: web.Request, task_id: str, status: str) -> dict[str, object]:
+    """What every answer of the queue has, with the addresses that the client is to go on with."""
     url = f"{request.url.origin()}/{FAL_APP}/requests/{task_id}"
     urls = {"response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
     return {"status": status, "request_id": task_id, **urls}
@@ -131,28 +132,9 @@ def _prediction(request: web.Request, task_id: str, latency: float | None) -> di
     }
 
 
-@contextmanager
-def peer_server_process(law: Lognormal, count: int) -> Iterator[str]:
-    """Run the server in a process of its own, for jobs that take as long as the law says; yields its base URL."""
-    arguments = [str(each) for each in (law.median, law.sigma, law.minimum, count)]
-    command = [sys.executable, "-m", "benchmarks.peer_server", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        finally:
-            process.terminate()
-
-
-async def serve(server: PeerServer) -> None:
-    """Listen anywhere on loopback, and say where."""
-    application = web.Application()
-    application.add_routes(server.routes())
-    runner = web.AppRunner(application, access_log=None, keepalive_timeout=600)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=2048).start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.Event().wait()
+def peer_server_process(law: Lognormal, count: int) -> AbstractContextManager[str]:
+    """Run this server in a process of its own, for jobs that take as long as the law says; its base URL comes out."""
+    return served("benchmarks.peer_server", law.median, law.sigma, law.minimum, count)
 
 
 if __name__ == "__main__":
@@ -162,4 +144,4 @@ if __name__ == "__main__":
     parser.add_argument("count", type=int)
     options = parser.parse_args()
     given = Lognormal(options.median, options.sigma, options.minimum)
-    asyncio.run(serve(PeerServer(draws(steady(given), options.count))))
+    asyncio.run(serve(PeerServer(draws(steady(given), options.count)).routes()))

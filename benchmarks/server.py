@@ -9,8 +9,8 @@ import random
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -33,6 +33,14 @@ class Server:
         self._window = StrictWindow(rate)
         self._done_at: dict[str, float] = {}
         self._figures = {"creates": 0, "polls": 0, "refused": 0, "first": 0.0, "last": 0.0}
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it answers."""
+        return [
+            web.post(f"{PREFIX}/createTask", self.create),
+            web.get(f"{PREFIX}/recordInfo", self.status),
+            web.get("/figures", self.figures),
+        ]
 
     async def create(self, request: web.Request) -> web.Response:
         """Take a create after the way there, answer after the way back."""
@@ -88,17 +96,21 @@ def record_answer(task_id: str, latency: float | None) -> bytes:
 
 
 @contextmanager
-def server_process(latency: float = 0.2, jitter: float = 0.0, rate: Rate | None = None) -> Iterator[str]:
-    """Run the server in a process of its own; yields its base URL."""
-    rate = rate or Rate(10**9, per=1)
-    arguments = [str(latency), str(jitter), str(rate.count), str(rate.per)]
-    command = [sys.executable, "-m", "benchmarks.server", *arguments]
+def served(module: str, *arguments: float) -> Iterator[str]:
+    """Run a module's server in a process of its own; yields its base URL."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
         finally:
             process.terminate()
+
+
+def server_process(latency: float = 0.2, jitter: float = 0.0, rate: Rate | None = None) -> AbstractContextManager[str]:
+    """Run this server in a process of its own; its base URL is what comes out."""
+    rate = rate or Rate(10**9, per=1)
+    return served("benchmarks.server", latency, jitter, rate.count, rate.per)
 
 
 def take_figures(url: str) -> dict[str, Any]:
@@ -108,12 +120,10 @@ def take_figures(url: str) -> dict[str, Any]:
         return figures
 
 
-async def serve(server: Server) -> None:
+async def serve(routes: Iterable[web.RouteDef]) -> None:
     """Listen anywhere on loopback, and say where."""
     application = web.Application()
-    application.router.add_post(f"{PREFIX}/createTask", server.create)
-    application.router.add_get(f"{PREFIX}/recordInfo", server.status)
-    application.router.add_get("/figures", server.figures)
+    application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None, keepalive_timeout=600)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=2048).start()
@@ -126,4 +136,5 @@ if __name__ == "__main__":
     for name in ("latency", "jitter", "count", "per"):
         parser.add_argument(name, type=float)
     options = parser.parse_args()
-    asyncio.run(serve(Server(options.latency, options.jitter, Rate(int(options.count), per=options.per))))
+    server = Server(options.latency, options.jitter, Rate(int(options.count), per=options.per))
+    asyncio.run(serve(server.routes()))

@@ -160,7 +160,7 @@ class Batch:
         sent = sum(not isinstance(job.state, Queued) for job in jobs)
         unsent = max(0, total - self._tally.done - self._tally.failed - sent)
         pace = self._tally.pace(time, 2 * lane.limits.submit.per)
-        return time_left(unsent, jobs, lane.limits, lane.schedule, time, running=lane.running, pace=pace)
+        return time_left(unsent, jobs, lane, time, pace)
 
     def closing(self) -> None:
         """Hear that the client is being left. Called by the scheduler."""

@@ -38,6 +38,9 @@ logger = logging.getLogger("imagen_async")
 GRACE = 1.5
 """Seconds that leaving waits for the answers of creates that are on the way: their task ids are worth it."""
 
+BREATH = 0.001
+"""Seconds between two looks at the plan that changes ask for: a thousand a second are enough for any limit."""
+
 SAVE_AT_LEAST = 60.0
 """Seconds that a download may take even when the job's deadline is near: the picture is paid for."""
 
@@ -88,6 +91,7 @@ class Scheduler:
         self._resting: list[asyncio.Future[Job]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
+        self._looked_at = -math.inf
         self._odd_states: set[tuple[str, str]] = set()
         self._last_id = 0
         self._is_closed = False
@@ -122,7 +126,7 @@ class Scheduler:
             return
         self._plan.add(job, now())
         self._deliver()
-        self._changed.set()
+        self._notice()
 
     async def room(self, account: str) -> None:
         """Wait until the account could soon send another create, or takes none any more."""
@@ -137,23 +141,25 @@ class Scheduler:
     async def run(self) -> None:
         """The loop. Runs until it is cancelled."""
         while True:
-            time = now()
+            self._changed.clear()
+            time = self._looked_at = now()
             for job in self._plan.take(time):
                 self._begin(job)
             self._deliver()
-            await self._change(by=self._plan.wake_at(time))
+            self._look_by(self._plan.wake_at(time))
+            await self._changed.wait()
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
         self._plan.leave(owner_id)
         self._deliver()
-        self._changed.set()
+        self._notice()
 
     def withhold(self, owner_id: int) -> None:
         """Send none of an owner's jobs that wait to be sent; those on the way and those that run go on."""
         self._plan.withhold(owner_id)
         self._deliver()
-        self._changed.set()
+        self._notice()
 
     async def leave(self, *owner_ids: int) -> None:
         """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
@@ -185,15 +191,22 @@ class Scheduler:
                 worker.cancel()
             self._group.cancel()
 
-    async def _change(self, by: float) -> None:
-        """Wait until something was added or settled, or until `by`."""
-        if by < self._rings_at:
-            # One that rings too early stays: a look too many costs less than a new alarm at every change.
+    def _notice(self) -> None:
+        """Have the loop look at the plan: now, or shortly after its last look. Changes come in swarms."""
+        if now() >= self._looked_at + BREATH:
+            self._changed.set()
+        else:
+            self._look_by(-math.inf)
+
+    def _look_by(self, time: float) -> None:
+        """Have the loop look at the plan at that time."""
+        # Not at once: uvloop's alarms ring up to a millisecond early, and nothing would be due yet, again and again.
+        time = max(time, self._looked_at + BREATH)
+        # An alarm that rings too early stays: a look too many costs less than a new alarm at every change.
+        if time < self._rings_at:
             self._silence()
-            self._alarm = asyncio.get_running_loop().call_at(by, self._ring)
-            self._rings_at = by
-        await self._changed.wait()
-        self._changed.clear()
+            self._alarm = asyncio.get_running_loop().call_at(time, self._ring)
+            self._rings_at = time
 
     def _ring(self) -> None:
         self._rings_at = math.inf
@@ -251,7 +264,7 @@ class Scheduler:
             logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
         self._deliver()
         self._settled.set()
-        self._changed.set()
+        self._notice()
 
     async def _withheld(self, job: Job) -> Withheld | None:
         """Have the owner remember the job before it talks; returns why its create may not go, or None.

@@ -345,6 +345,28 @@ def test_a_task_that_ended_teaches(event: TaskStatus, least: float, most: float)
     assert least <= told(event).mean({KIND: 1}) <= most
 
 
+def test_a_task_that_ended_over_night_teaches_little() -> None:
+    """Untold ends that are seen a day after the last question leave the mean what tasks of this kind take."""
+    schedule = PollSchedule(FIVE)
+    schedule.recall([(KIND, 5.0)] * 200)
+    asks = Asks(schedule)
+    for number in range(50):
+        asks.expect(task(number), 86_400.0, at_once=True)
+        asks.answered(number, UNTOLD, 86_400.0)
+    assert schedule.mean({KIND: 1}) == pytest.approx(5, rel=0.1)
+
+
+def test_it_knows_when_a_task_was_last_heard_of() -> None:
+    """A task is heard of when it begins and when it is said to run, and not by a question without an answer."""
+    asks, job = Asks(PollSchedule(FIVE)), task(1, since=7.0)
+    asks.expect(job, 7.0)
+    heard = [asks.heard_at(job)]
+    for now, event in ((9.0, PENDING), (12.0, NOTHING), (15.0, SILENT), (20.0, PENDING)):
+        asks.answered(1, event, now)
+        heard.append(asks.heard_at(job))
+    assert heard == [7.0, 9.0, 9.0, 9.0, 20.0]
+
+
 @pytest.mark.parametrize("event", [SUCCESS, UNTOLD, BROKEN], ids=["told", "untold", "broken"])
 @pytest.mark.parametrize("state", [{"collected": True}, {"finished": SUCCESS}], ids=["collected", "dead links"])
 def test_a_task_whose_age_means_nothing_teaches_nothing(event: TaskStatus, state: dict[str, Any]) -> None:

@@ -647,11 +647,11 @@ def test_a_wrong_option_exits_2(call: Call, command: str, options: list[str], wo
         ("batch", ["--deadline", "0"], "deadline=0"),
         ("generate", ["--deadline", "-5"], "deadline=-5"),
         ("collect", ["--deadline", "inf"], "deadline=inf"),
-        ("batch", ["--freshness", "0"], "freshness=0"),
-        ("batch", ["--freshness", "nan"], "freshness=nan"),
-        ("generate", ["--freshness", "inf"], "freshness=inf"),
-        ("generate", ["--freshness", "soon"], "--freshness"),
-        ("collect", ["--freshness", "-1"], "freshness=-1"),
+        ("batch", ["--freshness", "0"], "--freshness: '0' is not a number of seconds above 0"),
+        ("batch", ["--freshness", "nan"], "--freshness: 'nan' is not"),
+        ("generate", ["--freshness", "inf"], "--freshness: 'inf' is not"),
+        ("generate", ["--freshness", "soon"], "--freshness: 'soon' is not"),
+        ("collect", ["--freshness", "-1"], "--freshness: '-1' is not"),
         ("batch", ["--limit", "0"], "--limit"),
         ("batch", ["--format", "xml"], "--format"),
     ],
@@ -664,6 +664,19 @@ def test_a_wrong_figure_exits_2(
     assert outcome.code == 2
     assert words in outcome.err
     assert imagen_sandbox.ledger.creates == []
+
+
+def test_a_wrong_freshness_is_not_noted(call: Call, imagen_sandbox: Sandbox) -> None:
+    """A freshness that cannot be meant makes no folder, and is no part of what `status` says to run next."""
+    line = ("batch", prompt_file("a fox"), *at(imagen_sandbox), "-o", "out")
+    assert call(*line, "--freshness", "0").code == 2
+    assert not Path("out").exists()
+    imagen_sandbox.order("task", "fail_word")
+    assert call(*line).code == 1
+    before = call("status", "out", "--json")
+    assert before.records[0]["next"]
+    assert call(*line, "--freshness", "nan").code == 2
+    assert call("status", "out", "--json") == before
 
 
 @pytest.mark.parametrize("command", ["generate", "batch", "collect", "credits"])
@@ -1054,7 +1067,9 @@ def test_plan_of_a_batch_that_is_done(call: Call, imagen_sandbox: Sandbox) -> No
     (figures,) = call("plan", "prompts.txt", "-p", "sandbox", "-o", "out", "--json").records
     assert (figures["in_journal"], figures["requests"], figures["images"], figures["models"]) == (2, 0, 0, {})
     assert (figures["credits"], figures["seconds"], figures["seconds_at_least"]) == (0, 0, 0)
-    assert call("plan", "prompts.txt", "-p", "sandbox", "-o", "out").code == 0
+    outcome = call("plan", "prompts.txt", "-p", "sandbox", "-o", "out")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.lines == ["2 requests of the file in the journal already; to be sent:", "nothing"]
 
 
 def test_plan_counts_what_was_not_sent(call: Call, empty_sandbox: Sandbox) -> None:

@@ -14,13 +14,14 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_asks import KIND, task
+from test_asks import KIND, PENDING, UNTOLD, task
 from test_latency import FIVE, PRIORS
 from virtual_network import Network, batch_over, scheduler_over
 
 from imagen_async import Limits, Rate
 from imagen_async._core.forecast import kinds_of, making_time, sending_time, time_left
-from imagen_async._core.job import Job, Queued, Ready
+from imagen_async._core.job import Job, Queued, Ready, Running
+from imagen_async._core.lane import Lane
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.wire import Succeeded
@@ -30,6 +31,7 @@ from imagen_async.testing import VirtualTimeLoop
 
 KIE = PROVIDERS["kie"]
 KIES = Limits(Rate(20, per=10), Rate(10, per=1), running=100)
+NOW = 5000.0
 
 
 @pytest.fixture
@@ -66,6 +68,7 @@ def endless(latency: float) -> Iterator[float]:
 LIMITS = st.builds(
     Limits,
     submit=st.builds(Rate, st.integers(1, 50), per=st.floats(0.5, 20)),
+    status=st.builds(Rate, st.integers(1, 50), per=st.floats(0.5, 20)),
     running=st.integers(1, 200),
 )
 
@@ -96,11 +99,22 @@ def test_latencies_that_differ_are_told_by_their_mean() -> None:
 
 @pytest.mark.parametrize(
     ("count", "running", "seconds"),
-    [(0, 0, 0), (0, 100, 0), (1, 0, 0), (20, 0, 0), (21, 0, 10), (40, 0, 10), (1, 99, 0)],
+    [
+        (0, 0, 0),
+        (0, 100, 0),
+        (1, 0, 0),
+        (1, 99, 0),
+        (20, 80, 0),
+        (1, 100, 0.05),
+        (20, 90, 0.5),
+        (21, 0, 10),
+        (40, 0, 10),
+        (40, 100, 10),
+    ],
 )
 def test_sending_times_at_the_edges(count: int, running: int, seconds: float) -> None:
-    """Nothing to send takes no time, a first window none either, and the next one waits for its turn."""
-    assert sending_time(count, KIES, 5.0, running) == seconds
+    """Nothing to send takes no time, a first window none either; the next one, and who finds no place, wait."""
+    assert sending_time(count, KIES, 5.0, running) == pytest.approx(seconds)
 
 
 # The time left
@@ -116,9 +130,27 @@ def schedule_of(prior: LatencyPrior, latencies: list[float]) -> PollSchedule:
     return schedule
 
 
-def running_jobs(ages: list[float], now: float = 5000.0) -> list[Job]:
+def running_jobs(ages: list[float], now: float = NOW) -> list[Job]:
     """Jobs whose tasks are of these ages."""
     return [task(number, since=now - age) for number, age in enumerate(ages)]
+
+
+def lane_of(schedule: PollSchedule, jobs: list[Job], limits: Limits = KIES, *, are_heard_of: bool = True) -> Lane:
+    """An account with these jobs, whose tasks were heard of a moment ago, or never since they began."""
+    lane = Lane("kie", limits, schedule, 64, lambda setbacks, longest: longest)
+    for job in jobs:
+        if isinstance(job.state, Running):
+            lane.running += 1
+            lane.asks.expect(job, job.state.since)
+            if are_heard_of:
+                lane.asks.answered(job.id, PENDING, NOW)
+    return lane
+
+
+def left_of(schedule: PollSchedule, ages: list[float], limits: Limits = KIES, **heard: bool) -> float:
+    """The time left when all is sent and tasks of these ages run."""
+    jobs = running_jobs(ages)
+    return time_left(0, jobs, lane_of(schedule, jobs, limits, **heard), NOW)
 
 
 @settings(deadline=None)
@@ -129,15 +161,23 @@ def running_jobs(ages: list[float], now: float = 5000.0) -> list[Job]:
     unsent=st.integers(0, 10**6),
     limits=LIMITS,
     pace=PACES,
+    heard=st.booleans(),
 )
 def test_the_time_left_is_one_that_can_be(
-    prior: LatencyPrior, seen: list[float], ages: list[float], unsent: int, limits: Limits, pace: float | None
+    prior: LatencyPrior,
+    seen: list[float],
+    ages: list[float],
+    unsent: int,
+    limits: Limits,
+    pace: float | None,
+    heard: bool,
 ) -> None:
-    """Whatever is known, runs and waits, the time left is a finite number that is not negative."""
+    """Whatever is known, runs and waits, the time left is a finite number, and what the limits allow at the least."""
     schedule, jobs = schedule_of(prior, seen), running_jobs(ages)
     jobs += [jobs[0].to(Queued()), jobs[0].to(Ready("t", Succeeded(("u",), None, None, b"")))] if jobs else []
-    left = time_left(unsent, jobs, limits, schedule, 5000.0, running=len(ages), pace=pace)
+    left = time_left(unsent, jobs, lane_of(schedule, jobs, limits, are_heard_of=heard), NOW, pace)
     assert 0 <= left < math.inf
+    assert left >= (unsent + len(ages)) / limits.status.count * limits.status.per
     assert left >= sending_time(unsent, limits, schedule.mean(kinds_of(jobs) or schedule.kinds), len(ages))
 
 
@@ -154,10 +194,11 @@ def test_the_more_is_to_be_sent_the_longer_it_takes(
     seen: list[float], ages: list[float], unsent: int, more: int, limits: Limits, pace: float | None
 ) -> None:
     """With less to be sent the time left is no longer, and with a slower pace no shorter."""
-    schedule, jobs = schedule_of(FIVE, seen), running_jobs(ages)
+    jobs = running_jobs(ages)
+    lane = lane_of(schedule_of(FIVE, seen), jobs, limits)
 
     def left(count: int, pace: float | None) -> float:
-        return time_left(count, jobs, limits, schedule, 5000.0, running=len(ages), pace=pace)
+        return time_left(count, jobs, lane, NOW, pace)
 
     assert left(unsent, pace) <= left(unsent + more, pace)
     assert left(unsent, None) <= left(unsent, pace) <= left(unsent, None if pace is None else pace / 2)
@@ -165,23 +206,49 @@ def test_the_more_is_to_be_sent_the_longer_it_takes(
 
 def test_nothing_left_takes_no_time() -> None:
     """When all is sent and nothing runs, the time left is nothing."""
-    assert time_left(0, [], KIES, PollSchedule(FIVE), 100.0) == 0
+    assert left_of(PollSchedule(FIVE), []) == 0
     assert making_time(0, {}, KIES, PollSchedule(FIVE)) == 0
 
 
 def test_when_all_is_sent_the_youngest_are_waited_for() -> None:
     """Of known latencies of about 20 s, a task of 1 s has some 19 s to go, and one of 18 s a few."""
     schedule = schedule_of(FIVE, [random.Random(n).gauss(20, 1) for n in range(200)])
-    assert 15 < time_left(0, running_jobs([1.0]), KIES, schedule, 5000.0) < 24
-    assert time_left(0, running_jobs([18.0]), KIES, schedule, 5000.0) < 6
-    assert time_left(0, running_jobs([18.0, 1.0]), KIES, schedule, 5000.0) > 15
+    assert 15 < left_of(schedule, [1.0]) < 24
+    assert left_of(schedule, [18.0]) < 6
+    assert left_of(schedule, [18.0, 1.0]) > 15
 
 
 def test_when_all_is_sent_a_straggler_is_waited_for() -> None:
     """A task that has outlived all others keeps some time left, though the young ones will be done before."""
     schedule = schedule_of(LatencyPrior(47, 0.95), [5.0] * 200 + [400.0] * 10)
-    without = time_left(0, running_jobs([4.0] * 5), KIES, schedule, 5000.0)
-    assert time_left(0, running_jobs([4.0] * 5 + [50.0]), KIES, schedule, 5000.0) > 100 > without
+    assert left_of(schedule, [4.0] * 5 + [50.0]) > 100 > left_of(schedule, [4.0] * 5)
+
+
+def test_what_is_left_is_reckoned_from_when_a_task_was_last_heard_of() -> None:
+    """Of tasks of some 5 s, one of 30 s that nobody has asked about is over, and one that still runs is a straggler."""
+    schedule = schedule_of(LatencyPrior(47, 0.95), [5.0] * 200)
+    assert left_of(schedule, [30.0], are_heard_of=False) < 1
+    assert left_of(schedule, [30.0]) > 5
+
+
+def test_each_task_that_is_left_costs_a_status_call() -> None:
+    """With one status call a second, a hundred tasks take a hundred seconds to be seen, and those to be sent more."""
+    schedule, slow, jobs = schedule_of(FIVE, [5.0] * 200), Limits(status=Rate(1, per=1)), running_jobs([1.0] * 100)
+    assert left_of(schedule, [1.0] * 100) < 15
+    assert left_of(schedule, [1.0] * 100, slow) == pytest.approx(100, rel=0.1)
+    lane = lane_of(schedule, jobs, slow)
+    assert time_left(20, jobs, lane, NOW) == pytest.approx(120, rel=0.15)
+    assert left_of(schedule, [], slow) == 0
+
+
+def test_tasks_that_ended_over_night_leave_the_time_that_is_told() -> None:
+    """Seen the next day, of a provider that tells no latency, they change little of what the rest is told to take."""
+    schedule, jobs = schedule_of(FIVE, [5.0] * 200), running_jobs([86_400.0] * 100)
+    lane = lane_of(schedule, jobs, Limits(running=10), are_heard_of=False)
+    before = time_left(200, [], lane, NOW)
+    for job in jobs:
+        lane.settle_status(job.id, UNTOLD, NOW)
+    assert time_left(200, [], lane, NOW) == pytest.approx(before, rel=0.2)
 
 
 def test_making_takes_the_sending_and_the_slowest() -> None:
@@ -257,6 +324,25 @@ async def test_from_the_middle_on_the_end_is_foretold(world: str) -> None:
         elif 450 <= look.finished < 570:
             assert look.eta == pytest.approx(left, abs=limits.submit.per + latency.median), look
     assert sum(300 <= look.finished < 450 for look in looks) > 50
+
+
+HARD_WORLDS = {
+    "one status call a second": ("kie", Limits(Rate(2, per=1), Rate(1, per=1)), Latency(median=30, sigma=0.2), 200),
+    "no latency is told either": ("apiin", Limits(Rate(2, per=1), Rate(1, per=1)), Latency(median=30, sigma=0.2), 200),
+    "tasks far quicker than the record": ("kie", KIES, Latency(median=4, sigma=0.2), 100),
+}
+
+
+@pytest.mark.parametrize("world", HARD_WORLDS)
+async def test_the_end_is_foretold_up_to_the_last_few(world: str) -> None:
+    """Where the record or the status limit could mislead, the second half is told to a quarter, a window and 2 s."""
+    name, limits, latency, count = HARD_WORLDS[world]
+    network = Network(PROVIDERS[name], limits=limits, latency=latency)
+    looks, end = await looks_at(network, [f"p{number}" for number in range(count)])
+    second_half = [look for look in looks if count // 2 <= look.finished]
+    assert len(second_half) > 15
+    for look in second_half:
+        assert look.eta == pytest.approx(end - look.at, abs=0.25 * (end - look.at) + limits.submit.per + 2), look
 
 
 async def test_the_time_left_falls_as_the_work_is_done() -> None:

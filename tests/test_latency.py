@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable
@@ -93,7 +93,8 @@ def check_sound(table: LifeTable) -> None:
 # What it knows beforehand
 
 
-@given(prior=PRIORS)
+@given(prior=st.builds(LatencyPrior, median=st.floats(1e-3, 600), sigma=st.floats(0.05, 3)))
+@example(prior=LatencyPrior(median=0.01, sigma=0.2))
 def test_the_records_word_is_a_chance_for_every_bin(prior: LatencyPrior) -> None:
     """A record gives each bin a chance to end that is never over a half, and never nothing beyond the first bin."""
     first, *others = prior.chances()
@@ -111,11 +112,32 @@ def test_the_records_survival_is_that_of_its_law(prior: LatencyPrior) -> None:
     assert prior.survival(prior.median * math.exp(-prior.sigma)) == pytest.approx(0.8413, abs=1e-4)
 
 
+@given(prior=PRIORS, part=st.floats(0.01, 0.99), age=st.just(0.0) | st.floats(0.001, 100))
+def test_the_records_quantile_inverts_its_survival(prior: LatencyPrior, part: float, age: float) -> None:
+    """A record's quantile is the first edge that no more than the rest of the tasks outlive, of those so old."""
+    share, found = (1 - part) * prior.survival(age), prior.quantile(part, age)
+    assert found in EDGES
+    assert prior.survival(found) <= share
+    assert found == 0 or prior.survival(EDGES[EDGES.index(found) - 1]) > share
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.99])
+def test_the_records_quantile_is_that_of_its_law(part: float) -> None:
+    """A record's quantile is that of the lognormal law, to a bin."""
+    exact = 47 * math.exp(0.95 * statistics.NormalDist().inv_cdf(part))
+    assert exact <= LatencyPrior(median=47, sigma=0.95).quantile(part) <= 1.06 * exact
+
+
 def test_the_records_mean_is_that_of_its_law() -> None:
     """The mean of many draws from a record's law is the mean that the record tells."""
     chance, prior = random.Random(1), LatencyPrior(median=47, sigma=0.95)
     drawn = statistics.fmean(chance.lognormvariate(math.log(47), 0.95) for _ in range(50_000))
     assert prior.mean == pytest.approx(drawn, rel=0.02)
+
+
+def test_a_record_of_very_quick_tasks_gives_a_survival_curve() -> None:
+    """A record by which all tasks end within the first bin leaves a curve from which something follows."""
+    check_sound(LifeTable(LatencyPrior(median=0.01, sigma=0.2)))
 
 
 # Whatever it is told
@@ -133,6 +155,8 @@ TIMES = st.one_of(st.just(0.0), st.floats(0, 1e6), st.sampled_from(EDGES))
 
 @settings(deadline=None)
 @given(notes=st.lists(st.tuples(TIMES, TIMES, st.none() | st.floats(-1e9, 1e9), st.booleans()), max_size=40))
+@example(notes=[(25308.0, 25326.0, None, True)])
+@example(notes=[(0.0, 1e6, None, False)] * 40 + [(0.0, 1e6, None, True)])
 def test_anything_at_all_gives_a_survival_curve(notes: list[tuple[float, float, float | None, bool]]) -> None:
     """Tasks that were met late, ended at once, or whose provider tells nonsense leave the curve one that can be."""
     table = LifeTable(FIVE)
@@ -200,6 +224,27 @@ def test_a_quantile_inverts_survival(prior: LatencyPrior, steps: list[Step], par
     assert before <= asked or curve.survival(before) >= share * (1 - 1e-9)
 
 
+def mean_between(curve: Curve, after: float, by: float) -> float:
+    """The mean latency of those that end between two ages by its definition, added up piece by piece."""
+    points = [after, *(edge for edge in EDGES if after < edge < by), by]
+    parts = [
+        (curve.survival(early) - curve.survival(late), (early + late) / 2) for early, late in itertools.pairwise(points)
+    ]
+    return sum(part * middle for part, middle in parts) / sum(part for part, _ in parts)
+
+
+@settings(deadline=None)
+@given(prior=PRIORS, steps=STEPS, after=st.floats(0, 500), width=st.floats(1, 20_000))
+def test_the_mean_between_two_ages_is_what_its_definition_says(
+    prior: LatencyPrior, steps: list[Step], after: float, width: float
+) -> None:
+    """Tasks that end between two ages take on average what the pieces of the curve between them add up to."""
+    curve, by = watched(prior, steps).curve, after + width
+    mean = curve.mean(after, by)
+    assert after - 1e-3 <= mean <= by + 1e-3
+    assert mean == pytest.approx(mean_between(curve, after, by), rel=1e-3, abs=1e-3)
+
+
 # What it makes of what it is told
 
 
@@ -265,6 +310,14 @@ def test_an_untold_latency_is_spread_as_the_others_were() -> None:
         table.ended(0.0, 500.0, None)
     assert table.curve.survival(4.0) > 0.85
     assert table.curve.survival(7.0) < 0.1
+
+
+def test_an_untold_latency_between_questions_far_apart_leaves_the_mean() -> None:
+    """Tasks of 5 s that are seen to have ended a day later count as such, and not as tasks of half a day."""
+    table = told(FIVE, [5.0] * 200)
+    for _ in range(100):
+        table.ended(0.0, 86_400.0, None)
+    assert table.mean == pytest.approx(5, rel=0.1)
 
 
 @pytest.mark.parametrize("latency", [None, 4.0, 0.5, 99.0])

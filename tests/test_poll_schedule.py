@@ -266,6 +266,38 @@ def test_what_is_known_is_not_recalled_over() -> None:
     assert schedule.mean({OTHER: 1}) > 50
 
 
+READINGS: dict[str, Callable[[PollSchedule], object]] = {
+    "the next age": lambda schedule: schedule.next_age(KIND, 3.0),
+    "a quantile": lambda schedule: schedule.quantile(KIND, 0.5),
+    "the waiting": lambda schedule: schedule.waiting(KIND, 2.0, 9.0),
+    "the mean": lambda schedule: schedule.mean({KIND: 1}),
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_what_was_only_asked_for_is_not_known(reading: str) -> None:
+    """Whoever asks what is said of a kind leaves it unknown: earlier runs still teach it, and before that none does."""
+    schedule, fresh = PollSchedule(FIVE), PollSchedule(FIVE)
+    READINGS[reading](schedule)
+    assert not schedule.kinds
+    for each in (schedule, fresh):
+        each.recall([(KIND, 60.0)] * 50)
+    assert said(schedule, KIND) == said(fresh, KIND)
+    assert schedule.mean({KIND: 1}) > 50
+    assert set(schedule.kinds) == {KIND}
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.966])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_of_an_unknown_kind_a_forecast_is_the_records(provider: str, part: float) -> None:
+    """Before any task has ended, a quantile is that of the record, and not of the earlier curve that is asked by."""
+    prior = PROVIDERS[provider].latency
+    schedule = PollSchedule(prior)
+    schedule.next_age(KIND, 0.0)
+    exact = prior.median * math.exp(prior.sigma * statistics.NormalDist().inv_cdf(part))
+    assert exact <= schedule.quantile(KIND, part) <= 1.06 * exact
+
+
 def test_recalling_nothing_changes_nothing() -> None:
     """An empty journal leaves the record's word."""
     schedule = PollSchedule(FIVE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 from typing import Any
@@ -168,7 +169,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for each request (900)")
     group.add_argument(
         "--freshness",
-        type=float,
+        type=_seconds,
         default=FRESHNESS,
         metavar="SECONDS",
         help=f"of waiting that a status call is worth: smaller sees pictures sooner and asks more ({FRESHNESS:g})",
@@ -191,6 +192,14 @@ def _rate(text: str) -> Rate:
 
 def _positive(text: str) -> int:
     return int(text) if text.isdecimal() and int(text) > 0 else _refuse(text, "a whole number above 0")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    return seconds if 0 < seconds < math.inf else _refuse(text, "a number of seconds above 0")
 
 
 def _port(text: str) -> int:

@@ -51,13 +51,15 @@ class Estimate(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """For people."""
+        known = (
+            f"{counted(self.known, 'request')} of the file in the journal already; to be sent:\n" if self.known else ""
+        )
+        if not self.requests:
+            return f"{known}nothing"
         cost = "an unknown price" if self.credits is None else f"{amount(self.credits)} credits"
         models = ", ".join(f"{count:,} × {name}" for name, count in self.models.items())
         rate = self.limits.submit
         sending = f"sent in {duration(self.sending)}" if self.sending else "all sent at once"
-        known = (
-            f"{counted(self.known, 'request')} of the file in the journal already; to be sent:\n" if self.known else ""
-        )
         return (
             f"{known}{counted(self.requests, 'request')} ({models}), {counted(self.images, 'picture')}, {cost}\n"
             f"about {duration(self.seconds)}: {sending} at {rate.count} creates per {rate.per:g} s, "

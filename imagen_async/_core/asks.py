@@ -84,6 +84,10 @@ class Asks:
             latency = event.latency if isinstance(event, Succeeded) else None
             self._schedule.ended(watched.kind, after, age, latency)
 
+    def heard_at(self, job: Job) -> float:
+        """Loop time at which a running job was last known to be unfinished."""
+        return self._watched[job.id].seen
+
     def next_at(self) -> float:
         """When the next question is due; infinity for never."""
         return -math.inf if self._late else self._agenda.next_at()

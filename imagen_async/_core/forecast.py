@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from .job import Job, Running
+from .lane import Lane
 from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 
@@ -35,32 +36,25 @@ def making_time(count: int, kinds: Mapping[Kind, int], limits: Limits, schedule:
     return sending_time(count, limits, schedule.mean(kinds)) + _slowest(count, kinds, schedule)
 
 
-def time_left(
-    unsent: int,
-    jobs: Iterable[Job],
-    limits: Limits,
-    schedule: PollSchedule,
-    now: float,
-    *,
-    running: int = 0,
-    pace: float | None = None,
-) -> float:
+def time_left(unsent: int, jobs: Iterable[Job], lane: Lane, now: float, pace: float | None = None) -> float:
     """Seconds until the last picture of a batch, when the account stays as it is.
 
     Args:
         unsent: Its requests that are still to be sent.
         jobs: Its live jobs.
-        limits: The account's.
-        schedule: What is known of the account's latencies.
+        lane: The account's.
         now: Loop time.
-        running: Tasks of the account.
         pace: Results a second, once they come steadily: what the limits allow may not be what is reached.
     """
+    schedule, status = lane.schedule, lane.limits.status
+    running = [job for job in jobs if isinstance(job.state, Running)]
+    asking = (unsent + len(running)) / status.count * status.per
+    rest = max(_rest(running, lane, now), asking)
     if not unsent:
-        return _rest([job for job in jobs if isinstance(job.state, Running)], schedule, now)
+        return rest
     kinds = kinds_of(jobs) or schedule.kinds
-    sending = sending_time(unsent, limits, schedule.mean(kinds), running)
-    return max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule)
+    sending = sending_time(unsent, lane.limits, schedule.mean(kinds), lane.running)
+    return max(rest, max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule))
 
 
 def _slowest(count: int, kinds: Iterable[Kind], schedule: PollSchedule) -> float:
@@ -68,14 +62,19 @@ def _slowest(count: int, kinds: Iterable[Kind], schedule: PollSchedule) -> float
     return max((schedule.quantile(kind, _part(count)) for kind in kinds), default=0.0)
 
 
-def _rest(jobs: list[Job], schedule: PollSchedule, now: float) -> float:
+def _rest(running: list[Job], lane: Lane, now: float) -> float:
     """Seconds until the last running task has ended: mostly one of the youngest, or else the straggler."""
-    times = [0.0]
-    for job, part in ((max(jobs, key=_began), _part(len(jobs))), (min(jobs, key=_began), 0.5)) if jobs else ():
-        age = now - _began(job)
-        (kind,) = kinds_of([job])
-        times.append(schedule.quantile(kind, part, age) - age)
-    return max(times)
+    if not running:
+        return 0.0
+    youngest, oldest = max(running, key=_began), min(running, key=_began)
+    return max(0.0, _ends_at(youngest, _part(len(running)), lane) - now, _ends_at(oldest, 0.5, lane) - now)
+
+
+def _ends_at(job: Job, part: float, lane: Lane) -> float:
+    """Loop time by which such a job has ended, with that chance."""
+    (kind,) = kinds_of([job])
+    # Beyond what was last heard of it nobody knows whether it still runs.
+    return _began(job) + lane.schedule.quantile(kind, part, lane.asks.heard_at(job) - _began(job))
 
 
 def _began(job: Job) -> float:

@@ -16,7 +16,7 @@ _BINS_PER_E = 1 / math.log(_RATIO)
 EDGES: tuple[float, ...] = (0.0, *(_FIRST_EDGE * _RATIO**number for number in range(_BINS)))
 """Ages in seconds between which a task's chance to end is taken as even: each bin a twentieth wider than the last."""
 
-MEMORY = 300
+MEMORY = 200
 """Tasks after which an observation counts for a third (1/e): enough for a curve, few enough to follow a drift."""
 
 _PRIOR_WEIGHT = 2.0
@@ -28,7 +28,7 @@ _EARLY = 0.15
 _BLUR = 16
 """Bins on either side over which a first observation is spread; with n of them, this by the cube root of n."""
 
-_REBUILD = 1 / 16
+_REBUILD = 1 / 8
 """A curve is made anew when so much of what it should tell is newer than it."""
 
 
@@ -52,9 +52,14 @@ class LatencyPrior(msgspec.Struct, frozen=True):
         """The share of tasks that take longer than `age` seconds."""
         return math.erfc(math.log(age / self.median) / (self.sigma * math.sqrt(2))) / 2 if age > 0 else 1.0
 
+    def quantile(self, part: float, age: float = 0.0) -> float:
+        """The age that `part` of the tasks which last until `age` do not outlive."""
+        share = self.survival(age) * (1 - part)
+        return EDGES[min(bisect_left(EDGES, -share, key=lambda edge: -self.survival(edge)), len(EDGES) - 1)]
+
     def chances(self) -> list[float]:
         """For each bin, the chance that a task which reached it ends in it."""
-        chances = [1 - self.survival(EDGES[1])]
+        chances = [min(0.5, 1 - self.survival(EDGES[1]))]
         for start, end in itertools.pairwise(EDGES[1:]):
             before = self.survival(start)
             lasts = (self.survival(end) / before if before > 1e-9 else 0.5) * _RATIO**-_EARLY
@@ -97,6 +102,14 @@ class Curve:
         divisor = ended + math.sqrt(max(0.0, ended**2 + 2 * slope * missing))
         return asked + longest if divisor <= 0 else min(asked + longest, start + 2 * missing / divisor)
 
+    def mean(self, after: float, by: float) -> float:
+        """Seconds that tasks take on average which end between the two ages."""
+        (most, area), (least, beyond) = self._at(after), self._at(by)
+        ended, known = most - least, min(by, EDGES[-1]) - after
+        # The area under the curve is what they last beyond `after`, and what those last that go on beyond `by`.
+        mean = after + (area - beyond - known * least) / ended if ended > 0 else (after + by) / 2
+        return min(max(mean, after), by)
+
     def quantile(self, part: float, asked: float = 0.0) -> float:
         """The age that `part` of the tasks which were unfinished at `asked` do not outlive."""
         share = self._at(asked)[0] * (1 - part)
@@ -122,7 +135,8 @@ class LifeTable:
     Old observations fade.
 
     Attributes:
-        count: Ended tasks that it knows of, each as much as it still counts.
+        is_new: True until the first task ends.
+        count: Ended tasks that the curve knows of, each as much as it still counts.
         mean: Their mean latency in seconds, the record's counting as one task's.
     """
 
@@ -134,6 +148,7 @@ class LifeTable:
         self._arrivals = [0.0] * (_BINS + 1)
         self._endings = [0.0] * _BINS
         self._new = 0
+        self.is_new = True
         self.count = 0.0
         self.mean = prior.mean
         self._curve: Curve | None = None
@@ -152,12 +167,13 @@ class LifeTable:
             latency: Its latency as the provider tells it, believed between the two; None: it tells none.
         """
         if latency is None:
+            latency = self.curve.mean(after, by)
             self._spread(after, by)
-            latency = (after + by) / 2
         else:
             latency = min(max(latency, after), by)
             self._count_ending(_bin(after), _bin(latency), 1.0)
         self._new += 1
+        self.is_new = False
         weight = min(self.count + self._new, MEMORY)
         self.mean += (latency - self.mean) / (weight + 1)
 
@@ -168,6 +184,12 @@ class LifeTable:
             self._settle()
             self._curve = Curve(self._survival())
         return self._curve
+
+    def quantile(self, part: float, age: float) -> float:
+        """The age that `part` of the tasks which last until `age` do not outlive, as far as tasks have shown it."""
+        curve = self.curve
+        # The slowest few in a hundred of what has been seen of some twenty are the record's word alone.
+        return curve.quantile(min(part, self.count / (self.count + 2 * _PRIOR_WEIGHT)), age)
 
     def _count_ending(self, first: int, last: int, part: float) -> None:
         self._arrivals[first] += part

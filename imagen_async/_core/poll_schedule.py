@@ -59,27 +59,29 @@ class PollSchedule:
 
     def recall(self, latencies: Iterable[tuple[Kind, float]]) -> None:
         """Learn from tasks of earlier runs, for each kind of which nothing is known yet."""
-        new = [(kind, latency) for kind, latency in latencies if kind not in self._tables]
+        new = [(kind, latency) for kind, latency in latencies if self._table(kind).is_new]
         for kind, latency in new:
             self.ended(kind, 0.0, math.inf, latency)
 
     @property
     def kinds(self) -> Mapping[Kind, int]:
-        """Every kind of which something is known, as of one task each."""
-        return dict.fromkeys(self._tables, 1)
+        """Every kind of which a task has ended, as of one task each."""
+        return {kind: 1 for kind, table in self._tables.items() if not table.is_new}
 
     def mean(self, kinds: Mapping[Kind, int]) -> float:
         """Seconds that tasks take on average, with so many of each kind."""
         count = sum(kinds.values())
-        return sum(self._mean(kind) * number for kind, number in kinds.items()) / count if count else self._prior.mean
+        return (
+            sum(self._table(kind).mean * number for kind, number in kinds.items()) / count
+            if count
+            else self._prior.mean
+        )
 
     def quantile(self, kind: Kind, part: float, age: float = 0.0) -> float:
         """The age in seconds that `part` of the tasks which last until `age` do not outlive."""
-        return self._curve(kind).quantile(part, age)
-
-    def _mean(self, kind: Kind) -> float:
-        table = self._tables.get(kind)
-        return self._prior.mean if table is None else table.mean
+        table = self._table(kind)
+        # The curve allows for a record that is too slow, which is right for asking, and no forecast.
+        return self._prior.quantile(part, age) if table.is_new else table.quantile(part, age)
 
     def _table(self, kind: Kind) -> LifeTable:
         table = self._tables.get(kind)

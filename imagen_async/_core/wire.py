@@ -193,7 +193,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 def clean(text: str) -> str:
     """Make a server's words safe to print: one line, no control characters, at most 500 characters."""
-    return _CONTROL.sub(" ", text).strip()[:500]
+    return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()[:500]
 
 
 NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
