@@ -73,7 +73,7 @@ class Batch:
         self._exit = InOrder() if ordered else AsTheyFinish()
         self._tally = Tally()
         self._pulled = self._live = self._delivered = 0
-        self._fed = self._stopped = self._is_draining = False
+        self._fed = self._stopped = self._is_draining = self._is_orphaned = False
         self._ending: BaseException | None = None
         self.leftover: tuple[Result, ...] = ()
 
@@ -157,13 +157,14 @@ class Batch:
         if total is None:
             return None
         lane, time = self._scheduler.plan.lanes[self._account], now()
-        sent = sum(not isinstance(job.state, Queued) for job in jobs)
-        unsent = max(0, total - self._tally.done - self._tally.failed - sent)
+        unsent = total - self._pulled + sum(isinstance(job.state, Queued) for job in jobs)
         pace = self._tally.pace(time, 2 * lane.limits.submit.per)
         return time_left(unsent, jobs, lane, time, pace)
 
     def closing(self) -> None:
         """Hear that the client is being left. Called by the scheduler."""
+        self._is_orphaned = True
+        self._changed.set()
         if not self._fed:
             self._end_with(ConfigurationError("The client was left before this batch had sent all of its requests."))
 
@@ -231,7 +232,7 @@ class Batch:
         """Wait for what is on the way, runs or is saved; a second cancellation of the task ends the wait."""
         self.stop()
         with anyio.CancelScope(shield=True):
-            while self._live:
+            while self._live and not self._is_orphaned:
                 self._changed.clear()
                 await self._changed.wait()
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from ._core.latency import EDGES
 from ._core.record import ErrorRecord, Record, cut_off
 from ._core.values import ImageFile, ImageRequest
 from ._folders import sync_folder
@@ -147,11 +148,14 @@ class JournalReader:
         return [self._record(row) for row in rows]
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
-        """The latest requests of an account whose latency is known, oldest first."""
+        """The latest requests of an account whose latency is known, and one that can be, oldest first."""
         # By rowid, that is in the order in which they were first sent: no index, no sorting, no look at the others.
-        sql = "SELECT request, latency FROM jobs WHERE account = ? AND latency IS NOT NULL ORDER BY rowid DESC LIMIT ?"
+        sql = (
+            "SELECT request, latency FROM jobs "
+            "WHERE account = ? AND latency BETWEEN 0 AND ? ORDER BY rowid DESC LIMIT ?"
+        )
         with self._telling():
-            rows = self._reading.execute(sql, (account, at_most)).fetchall()
+            rows = self._reading.execute(sql, (account, EDGES[-1], at_most)).fetchall()
             return [(self._decode_request(request), latency) for request, latency in reversed(rows)]
 
     def records(self) -> Iterator[Record]:

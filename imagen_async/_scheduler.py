@@ -140,14 +140,18 @@ class Scheduler:
 
     async def run(self) -> None:
         """The loop. Runs until it is cancelled."""
-        while True:
-            self._changed.clear()
-            time = self._looked_at = now()
-            for job in self._plan.take(time):
-                self._begin(job)
-            self._deliver()
-            self._look_by(self._plan.wake_at(time))
-            await self._changed.wait()
+        try:
+            while True:
+                self._changed.clear()
+                time = self._looked_at = now()
+                for job in self._plan.take(time):
+                    self._begin(job)
+                self._deliver()
+                self._look_by(self._plan.wake_at(time))
+                await self._changed.wait()
+        finally:
+            # However it ended: nobody may wait for what will not come.
+            self._close_owners()
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
@@ -180,9 +184,7 @@ class Scheduler:
 
     async def close(self) -> None:
         """Leave for every owner, then end the loop and whatever still talks."""
-        self._is_closed = True
-        for owner in list(self._owners.values()):
-            owner.closing()
+        self._close_owners()
         try:
             await self.leave(*self._owners)
         finally:
@@ -190,6 +192,11 @@ class Scheduler:
             for worker in self._workers:
                 worker.cancel()
             self._group.cancel()
+
+    def _close_owners(self) -> None:
+        self._is_closed = True
+        for owner in list(self._owners.values()):
+            owner.closing()
 
     def _notice(self) -> None:
         """Have the loop look at the plan: now, or shortly after its last look. Changes come in swarms."""
@@ -228,19 +235,21 @@ class Scheduler:
 
     def _begin(self, job: Job) -> None:
         """Let a job talk: in a task that has done with another's, or in a new one, which costs four times as much."""
+        # A task that the program has cancelled rests no more.
+        while self._resting and self._resting[-1].done():
+            self._resting.pop()
         if self._resting:
             self._resting.pop().set_result(job)
         else:
-            self._group.start_soon(self._work, job)
-
-    async def _work(self, job: Job) -> None:
-        """Let one job after the other talk.
-
-        Shielded: whatever is cancelled around the client, the answer to a create is heard if it comes in time. `close`
-        ends it.
-        """
-        with anyio.CancelScope(shield=True) as worker:
+            # Shielded: whatever is cancelled around the client, the answer to a create is heard if it comes in time.
+            # Known before it runs, so that `close` ends also one that has not begun.
+            worker = anyio.CancelScope(shield=True)
             self._workers.append(worker)
+            self._group.start_soon(self._work, job, worker)
+
+    async def _work(self, job: Job, worker: anyio.CancelScope) -> None:
+        """Let one job after the other talk, until `close` ends it."""
+        with worker:
             while True:
                 await self._exchange(job)
                 resting: asyncio.Future[Job] = asyncio.get_running_loop().create_future()

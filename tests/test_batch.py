@@ -375,6 +375,32 @@ async def test_a_client_that_is_left_says_so_to_a_running_batch() -> None:
     assert len(slow.ledger.creates) == 2
 
 
+async def test_draining_ends_when_the_program_has_cancelled_everything(imagen_sandbox: Sandbox) -> None:
+    """A program that cancels every task of its loop, as some do at their end, is not kept from leaving by a drain."""
+    before = asyncio.all_tasks()
+    with anyio.fail_after(5):
+        async with client_of(imagen_sandbox) as client:
+            async with client.batch(["a", "b", "c"], on_exit="drain") as results:
+                first = await anext(results)
+                for task in asyncio.all_tasks() - before:
+                    task.cancel()
+    assert {first.task_id, *(left.task_id for left in results.leftover)} >= {
+        task.task_id for task in imagen_sandbox.ledger.tasks
+    }
+
+
+async def test_the_time_left_is_told_before_the_first_task() -> None:
+    """Before anything was sent, the time left is what the provider's record says, and never less than that of one."""
+    with running_sandbox(Sandbox()) as sandbox:
+        async with client_of(sandbox) as client, client.batch(["a", "b", "c"]) as results:
+            first = results.progress.eta
+            assert first is not None
+            assert 1.0 <= first <= 3.0
+            async for _ in results:
+                assert results.progress.eta is not None
+            assert results.progress.eta == 0
+
+
 async def test_a_second_cancellation_while_leaving_loses_nothing(imagen_sandbox: Sandbox) -> None:
     """Cancelled twice, a batch still tells which creates were on the way."""
     started = asyncio.Event()

@@ -242,6 +242,19 @@ async def test_cancelling_generate_stops_it_and_tells_its_task(
     assert imagen_sandbox.ledger.polls[first.task_id] <= polls
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_call_that_has_just_begun_does_not_hold_up_leaving(imagen_sandbox: Sandbox, turns: int) -> None:
+    """Whatever a call in another task has come to, its exchange not even begun, the client is left at once."""
+    with anyio.fail_after(5):
+        async with client_of(imagen_sandbox) as client:
+            await asyncio.sleep(0.01)
+            call = asyncio.create_task(client.collect("no-such-task"))
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+        with pytest.raises((InvalidRequest, DeadlineExceeded, ConfigurationError)):
+            await call
+
+
 async def test_leaving_the_client_ends_a_waiting_call(imagen_sandbox: Sandbox) -> None:
     """Who still waits when the client is left hears which task runs on."""
     with running_sandbox(Sandbox(latency=Latency(median=60))) as slow:

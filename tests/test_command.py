@@ -1072,6 +1072,23 @@ def test_plan_of_a_batch_that_is_done(call: Call, imagen_sandbox: Sandbox) -> No
     assert outcome.lines == ["2 requests of the file in the journal already; to be sent:", "nothing"]
 
 
+def test_plan_refuses_what_the_batch_would(call: Call, imagen_sandbox: Sandbox) -> None:
+    """`plan -o` names the lines whose key stood for something else in the folder, as `batch` does, and exits 2."""
+    assert call("batch", prompt_file("a fox", "a dog"), *at(imagen_sandbox), "-o", "out").code == 0
+    options = (*at(imagen_sandbox), "-m", "imagen4-fast", "-o", "out")
+    planned, run = call("plan", "prompts.txt", *options), call("batch", "prompts.txt", *options)
+    assert planned.code == run.code == 2
+    assert planned.err == run.err
+    assert "stood for another request" in planned.err
+
+
+def test_plan_refuses_a_file_as_the_folder(call: Call) -> None:
+    """`plan -o` of something that is no folder says so."""
+    outcome = call("plan", prompt_file("a fox"), "-p", "sandbox", "-o", "prompts.txt")
+    assert outcome.code == 2
+    assert "prompts.txt is no folder" in outcome.err
+
+
 def test_plan_counts_what_was_not_sent(call: Call, empty_sandbox: Sandbox) -> None:
     """Requests that an earlier run noted and could not send are still to be paid for, and `plan -o` counts them."""
     assert call("batch", prompt_file("a", "b", "c", "d"), *at(empty_sandbox), "-o", "out").code != 0

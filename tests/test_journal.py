@@ -222,6 +222,20 @@ def test_latencies_are_of_one_account_and_known(tmp_path: Path) -> None:
         assert latencies_of(journal, "nobody") == []
 
 
+@pytest.mark.parametrize("latency", ["'soon'", "1.7e9", "-1.0", "9e999", "x'00'"])
+def test_a_latency_that_cannot_be_is_passed_over(tmp_path: Path, latency: str) -> None:
+    """What somebody else wrote into a journal, or a provider with a broken clock, does not spoil a schedule."""
+    path = tmp_path / "j.db"
+    with Journal(path) as journal:
+        for number in (1, 2):
+            for each in with_latency(number, float(number)):
+                journal.write([each])
+    with closing(sqlite3.connect(path)) as plain, plain:
+        plain.execute(f"UPDATE jobs SET latency = {latency} WHERE latency = 1.0")
+    with Journal(path) as journal:
+        assert [known for _, known in journal.latencies("kie", 9)] == [2.0]
+
+
 def test_as_many_latencies_as_a_schedule_remembers(tmp_path: Path) -> None:
     """Of a long journal, the latest few hundred are what a schedule is told, and they are read without the others."""
     with Journal(tmp_path / "j.db") as journal:

@@ -1,4 +1,4 @@
-"""The commands about a batch and its folder: `batch`, `status`, and `collect --dir`."""
+"""The commands about a batch and its folder: `batch`, `plan`, `status`, and `collect --dir`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from .._folders import prepare_folder
 from .._journal import Journal, JournalReader
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS
-from ._arguments import account_of, request_of
+from ._arguments import account_of, limits_of, provider_of, request_of
 from ._batch_run import BatchRun, say
+from ._estimate import estimate
 from ._loop import run_in_loop
 from ._manifest import refuse_foreign_lists
 from ._progress import counted
@@ -55,6 +56,38 @@ def batch(options: argparse.Namespace) -> int:
             return 2
         journal.note(_notes(journal.counts().total() + len(requests) - known, account, options))
         return _run_batch(requests, journal, account, options)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Check every line of a file as `batch` would, and tell what it will cost in credits and time."""
+    provider = provider_of(options)
+    account = Account(provider.name, limits=limits_of(options, provider.limits))
+    requests = checked_file(options, account)
+    if requests is None:
+        return 2
+    defaults, limits = request_of(options, "-"), account.limits
+    path = _journal_in(options.out)
+    if path is None:
+        found = estimate(requests, defaults, provider, limits)
+    else:
+        with JournalReader(path) as journal:
+            bad, _ = _compared(requests, journal, options, account)
+            if bad:
+                _say_bad_lines(requests, bad, _CHANGES_SHOWN)
+                return 2
+            found = estimate(requests, defaults, provider, limits, journal)
+    print(json.dumps(found.record()) if options.json else found.text())
+    return 0
+
+
+def _journal_in(folder: str | None) -> Path | None:
+    """The journal of a folder that a batch has been in, or None."""
+    if folder is None or not os.path.lexists(folder):
+        return None
+    if not os.path.isdir(folder):
+        raise ConfigurationError(f"{folder} is no folder.")
+    path = Path(folder, JOURNAL)
+    return path if path.exists() else None
 
 
 def checked_file(options: argparse.Namespace, account: Account) -> PromptFile | None:
@@ -93,7 +126,7 @@ def _run_batch(
 
 
 def _compared(
-    requests: PromptFile, journal: Journal, options: argparse.Namespace, account: Account
+    requests: PromptFile, journal: JournalReader, options: argparse.Namespace, account: Account
 ) -> tuple[list[BadLine], int]:
     """Compare the file with what its journal knows: the lines whose key stood for something else, and all it knows."""
     defaults, provider = request_of(options, "-"), PROVIDERS[account.provider]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import io
 import json
 import os
@@ -12,24 +11,20 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from .._accounts import Account
 from .._client import Client
 from .._core.provider import Provider
 from .._core.values import Result
 from .._folders import prepare_folder
-from .._journal import JournalReader
 from ..errors import AuthenticationError, ConfigurationError, ImagenError, InvalidRequest, JournalError
 from ..providers import PROVIDERS
 from ..sandbox import Latency, Sandbox
-from ._arguments import account_of, build_parser, limits_of, provider_of, request_of
-from ._batch import JOURNAL, batch, checked_file, collect_into, status
+from ._arguments import account_of, build_parser, limits_of, request_of
+from ._batch import batch, collect_into, plan, status
 from ._batch_run import places, say
-from ._estimate import estimate
 from ._loop import run_in_loop
 from ._manifest import error_record, result_record
 from ._progress import amount
@@ -107,19 +102,6 @@ async def _hand_out(result: Result, options: argparse.Namespace) -> None:
         raise failure
     if options.out is None and result.provider == "sandbox" and options.base_url is None:
         say("This link dies with the sandbox, now; -o DIR saves the picture.")
-
-
-def _plan(options: argparse.Namespace) -> int:
-    account = Account(provider_of(options).name, limits=limits_of(options, provider_of(options).limits))
-    requests = checked_file(options, account)
-    if requests is None:
-        return 2
-    with contextlib.ExitStack() as stack:
-        path = None if options.out is None else Path(options.out, JOURNAL)
-        journal = stack.enter_context(JournalReader(path)) if path is not None and path.exists() else None
-        found = estimate(requests, request_of(options, "-"), PROVIDERS[account.provider], account.limits, journal)
-    print(json.dumps(found.record()) if options.json else found.text())
-    return 0
 
 
 def _credits(options: argparse.Namespace) -> int:
@@ -211,7 +193,7 @@ def _sandbox(options: argparse.Namespace) -> int:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "generate": _generate,
     "batch": batch,
-    "plan": _plan,
+    "plan": plan,
     "status": status,
     "collect": _collect,
     "credits": _credits,

@@ -52,7 +52,7 @@ def time_left(unsent: int, jobs: Iterable[Job], lane: Lane, now: float, pace: fl
     rest = max(_rest(running, lane, now), asking)
     if not unsent:
         return rest
-    kinds = kinds_of(jobs) or schedule.kinds
+    kinds = kinds_of(jobs) or schedule.kinds or {("", 1): 1}
     sending = sending_time(unsent, lane.limits, schedule.mean(kinds), lane.running)
     return max(rest, max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule))
 

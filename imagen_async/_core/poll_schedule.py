@@ -14,6 +14,9 @@ Kind = tuple[str, int]
 FRESHNESS = 0.1
 """Seconds. Tasks of 3 to 8 s (API in One's) are seen 0.4 s late for four calls, tasks of half a minute 1 s for ten."""
 
+MOST_PATIENT = 86400.0
+"""Seconds of freshness that are still taken for meant."""
+
 LONGEST_INTERVAL = 30.0
 """Seconds between two questions at most: kie.ai's advice for tasks of more than 2 minutes is every 15 to 30 s."""
 
@@ -35,8 +38,8 @@ class PollSchedule:
 
     def __init__(self, prior: LatencyPrior, freshness: float = FRESHNESS) -> None:
         is_number = isinstance(freshness, int | float) and not isinstance(freshness, bool)
-        if not is_number or not 0 < freshness < math.inf:
-            raise ConfigurationError(f"freshness={freshness!r}: it must be a number of seconds above 0.")
+        if not is_number or not 0 < freshness <= MOST_PATIENT:
+            raise ConfigurationError(f"freshness={freshness!r}: it must be a number of seconds above 0, at most a day.")
         self.freshness = freshness
         self._prior = prior
         self._tables: dict[Kind, LifeTable] = {}
