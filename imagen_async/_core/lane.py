@@ -146,7 +146,7 @@ class Lane:
             self.submit.refused(now, event.retry_after)
         self.submit.answered(now)
         self._creating -= 1
-        self.has_answered |= isinstance(event, Accepted | Rejected)
+        self.has_answered = self.has_answered or isinstance(event, Accepted | Rejected)
         match event:
             case Accepted():
                 self.good_models.add(model)
@@ -170,7 +170,7 @@ class Lane:
         self.asks.answered(job_id, event, now)
         self.status.answered(now)
         self._asking -= 1
-        self.has_answered |= isinstance(event, Pending | Succeeded | Broken)
+        self.has_answered = self.has_answered or isinstance(event, Pending | Succeeded | Broken)
         if isinstance(event, Unreadable) and event.limited:
             self.status.refused(now, event.retry_after)
 

@@ -29,6 +29,9 @@ from .lane import Lane
 from .outcomes import unknown_outcome
 from .wire import Broken, Denied, Pending, Rejected, Succeeded, Unreadable
 
+_AT_THE_PROVIDER = (Submitting, Running)
+"""States of a task that runs, or that a create on the way may come to make."""
+
 
 class Plan:
     """Whose turn it is.
@@ -254,7 +257,7 @@ class Plan:
 
 
 def _occupies(job: Job) -> bool:
-    return isinstance(job.state, Submitting | Running)
+    return type(job.state) in _AT_THE_PROVIDER
 
 
 def _refusal(lane: Lane, job: Job) -> State | None:
