@@ -84,6 +84,7 @@ class Scheduler:
         self._send = send
         self._save = save
         self._owners: dict[int, Owner] = {}
+        self._now = asyncio.get_running_loop().time
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._room = asyncio.Event()
@@ -124,7 +125,7 @@ class Scheduler:
         """Take in a job, whose owner hears when it ends; one whose owner has left is not taken in."""
         if job.owner not in self._owners:
             return
-        self._plan.add(job, now())
+        self._plan.add(job, self._now())
         self._deliver()
         self._notice()
 
@@ -143,7 +144,7 @@ class Scheduler:
         try:
             while True:
                 self._changed.clear()
-                time = self._looked_at = now()
+                time = self._looked_at = self._now()
                 for job in self._plan.take(time):
                     self._begin(job)
                 self._deliver()
@@ -200,7 +201,7 @@ class Scheduler:
 
     def _notice(self) -> None:
         """Have the loop look at the plan: now, or shortly after its last look. Changes come in swarms."""
-        if now() >= self._looked_at + BREATH:
+        if self._now() >= self._looked_at + BREATH:
             self._changed.set()
         else:
             self._look_by(-math.inf)
@@ -263,7 +264,7 @@ class Scheduler:
         except Exception as error:  # a bug of ours; no job may be lost and no create repeated for it
             logger.exception("unexpected error while job %s talked", job.key)
             event = _after_bug(job, ProtocolError(f"Unexpected {type(error).__name__}: {error}"))
-        settled = self._plan.settle(job, event, now())
+        settled = self._plan.settle(job, event, self._now())
         owner = self._owners.get(job.owner)
         if settled is not None and owner is not None:
             if type(settled.state) is not type(job.state) and not isinstance(settled.state, Final):
@@ -315,7 +316,7 @@ class Scheduler:
 
     async def _ask(self, job: Job, task_id: str) -> TaskStatus:
         dialect = self._dialects[job.account]
-        left = max((job.expires_at or math.inf) - now(), 0.1)
+        left = max((job.expires_at or math.inf) - self._now(), 0.1)
         try:
             response = await self._send(job.account, dialect.build_status(task_id), within=left)
             status = dialect.read_status(response)
@@ -327,7 +328,7 @@ class Scheduler:
 
     async def _fetch(self, job: Job, state: Ready) -> Saved | NotSaved:
         assert job.save_to is not None
-        left = (job.expires_at or math.inf) - now()
+        left = (job.expires_at or math.inf) - self._now()
         try:
             with anyio.fail_after(max(left, SAVE_AT_LEAST)):
                 outcome = state.outcome

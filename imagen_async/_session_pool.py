@@ -210,7 +210,8 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     length = response.content_length or 0
     chunks: list[bytes] = []
     size = 0
-    while length <= MAX_ANSWER and (chunk := await response.content.readany()):
+    content = response.content
+    while length <= MAX_ANSWER and not content.at_eof() and (chunk := await content.readany()):
         size += len(chunk)
         if size > MAX_ANSWER:
             break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -205,20 +204,22 @@ def find_urls(value: Any, depth: int = 5) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_urls(value, depth)))
 
 
-def _urls(value: Any, depth: int) -> Iterator[str]:
-    if isinstance(value, str):
-        if value.startswith(("https://", "http://")):
-            # A URL is printed; what has no place in one is escaped.
-            yield value if value.isprintable() and " " not in value else quote(value, safe=_URL_SAFE)
-        elif value[:1] in ("{", "["):
-            yield from _urls(_loose_json(value), depth - 1) if depth else ()
-    elif isinstance(value, list) and depth:
-        for item in value:
-            yield from _urls(item, depth - 1)
-    elif isinstance(value, dict) and depth:
-        # The first key that leads anywhere is the result; others may be thumbnails or copies of the input.
-        found = (list(_urls(value[key], depth - 1)) for key in _URL_KEYS if key in value)
-        yield from next((urls for urls in found if urls), [])
+def _urls(value: Any, depth: int) -> list[str]:
+    if isinstance(value, str) and value.startswith(("https://", "http://")):
+        # A URL is printed; what has no place in one is escaped.
+        return [value if value.isprintable() and " " not in value else quote(value, safe=_URL_SAFE)]
+    if not depth:
+        return []
+    match value:
+        case str() if value[:1] in ("{", "["):
+            return _urls(_loose_json(value), depth - 1)
+        case list():
+            return [url for item in value for url in _urls(item, depth - 1)]
+        case dict():
+            # The first key that leads anywhere is the result; others may be thumbnails or copies of the input.
+            found = (_urls(value[key], depth - 1) for key in _URL_KEYS if key in value)
+            return next(filter(None, found), [])
+    return []
 
 
 def _loose_json(text: str | bytes) -> Any:
