@@ -253,6 +253,8 @@ async def test_a_call_that_has_just_begun_does_not_hold_up_leaving(imagen_sandbo
                 await anyio.lowlevel.checkpoint()
         with pytest.raises((InvalidRequest, DeadlineExceeded, ConfigurationError)):
             await call
+        async with client_of(imagen_sandbox) as client:
+            await client.credits()  # by now the server has seen what became of the first connection
 
 
 async def test_leaving_the_client_ends_a_waiting_call(imagen_sandbox: Sandbox) -> None:
