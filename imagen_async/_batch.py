@@ -162,7 +162,7 @@ class Batch:
         return time_left(unsent, jobs, lane, time, pace)
 
     def closing(self) -> None:
-        """Hear that the client is being left. Called by the scheduler."""
+        """Hear that the client is being left, or that its loop has ended. Called by the scheduler."""
         self._is_orphaned = True
         self._changed.set()
         if not self._fed:

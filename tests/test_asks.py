@@ -107,25 +107,30 @@ class World:
 
 ANSWERS = {"pending": PENDING, "succeeded": SUCCESS, "untold": UNTOLD, "broken": BROKEN, "nothing": NOTHING}
 WORDS = ["expect", "expect", "wait", "wait", "pop", "pop", "pop", "forget", "pending", *ANSWERS]
+Step = tuple[str, int, float]
 STEPS = st.lists(st.tuples(st.sampled_from(WORDS), st.integers(1, 12), st.floats(0, 10)), max_size=120)
 
 
+def played(steps: list[Step]) -> World:
+    """A world in which all of this was done."""
+    world = World()
+    for step in steps:
+        world.play(*step)
+    return world
+
+
 @settings(deadline=None)
 @given(steps=STEPS)
-def test_each_question_is_handed_out_once_and_when_it_is_due(steps: list[tuple[str, int, float]]) -> None:
+def test_each_question_is_handed_out_once_and_when_it_is_due(steps: list[Step]) -> None:
     """Whatever comes and goes, a question is handed out at its time or later, once, and the next time is told."""
-    world = World()
-    for step in steps:
-        world.play(*step)
+    played(steps)
 
 
 @settings(deadline=None)
 @given(steps=STEPS)
-def test_every_question_is_handed_out_in_the_end(steps: list[tuple[str, int, float]]) -> None:
+def test_every_question_is_handed_out_in_the_end(steps: list[Step]) -> None:
     """Whatever came before, all that wait to be asked about are handed out once their time has come."""
-    world = World()
-    for step in steps:
-        world.play(*step)
+    world = played(steps)
     world.now += 100.0
     waiting = set(world.due)
     assert {world.pop() for _ in range(len(waiting))} == waiting
@@ -135,11 +140,9 @@ def test_every_question_is_handed_out_in_the_end(steps: list[tuple[str, int, flo
 
 @settings(deadline=None)
 @given(steps=STEPS, gone=st.sets(st.integers(1, 12)))
-def test_who_is_forgotten_is_not_handed_out(steps: list[tuple[str, int, float]], gone: set[int]) -> None:
+def test_who_is_forgotten_is_not_handed_out(steps: list[Step], gone: set[int]) -> None:
     """A task that is forgotten is asked about no more, also when it was due, late or next in turn already."""
-    world = World()
-    for step in steps:
-        world.play(*step)
+    world = played(steps)
     world.now += 100.0
     if world.due:
         world.pop()  # from here on the others are late

@@ -652,6 +652,7 @@ def test_a_wrong_option_exits_2(call: Call, command: str, options: list[str], wo
         ("generate", ["--freshness", "inf"], "--freshness: 'inf' is not"),
         ("generate", ["--freshness", "soon"], "--freshness: 'soon' is not"),
         ("collect", ["--freshness", "-1"], "--freshness: '-1' is not"),
+        ("batch", ["--freshness", "90000"], "--freshness: '90000' is not a number of seconds above 0, at most a day"),
         ("batch", ["--limit", "0"], "--limit"),
         ("batch", ["--format", "xml"], "--format"),
     ],

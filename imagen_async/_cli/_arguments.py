@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 from typing import Any
 
 from .._accounts import Account, open_account
-from .._core.poll_schedule import FRESHNESS
+from .._core.poll_schedule import FRESHNESS, checked_freshness
 from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
 from .._core.values import PARAMETERS, ImageRequest
@@ -169,7 +168,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for each request (900)")
     group.add_argument(
         "--freshness",
-        type=_seconds,
+        type=_freshness,
         default=FRESHNESS,
         metavar="SECONDS",
         help=f"of waiting that a status call is worth: smaller sees pictures sooner and asks more ({FRESHNESS:g})",
@@ -194,12 +193,11 @@ def _positive(text: str) -> int:
     return int(text) if text.isdecimal() and int(text) > 0 else _refuse(text, "a whole number above 0")
 
 
-def _seconds(text: str) -> float:
+def _freshness(text: str) -> float:
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    return seconds if 0 < seconds < math.inf else _refuse(text, "a number of seconds above 0")
+        return checked_freshness(float(text))
+    except (ValueError, ConfigurationError):
+        return float(_refuse(text, "a number of seconds above 0, at most a day"))
 
 
 def _port(text: str) -> int:

@@ -14,10 +14,12 @@ import msgspec
 from .._accounts import Account
 from .._admission import as_sent_by, checked, with_defaults
 from .._client import Client
+from .._core.poll_schedule import PollSchedule
 from .._core.record import Record, is_denied
 from .._core.resuming import changes, shown
 from .._folders import prepare_folder
 from .._journal import Journal, JournalReader
+from .._memory import latencies_of
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS
 from ._arguments import account_of, limits_of, provider_of, request_of
@@ -54,28 +56,31 @@ def batch(options: argparse.Namespace) -> int:
         if bad:
             _say_bad_lines(requests, bad, _CHANGES_SHOWN)
             return 2
-        journal.note(_notes(journal.counts().total() + len(requests) - known, account, options))
+        journal.note(_notes(journal.counts().total() + len(requests) - len(known), account, options))
         return _run_batch(requests, journal, account, options)
 
 
 def plan(options: argparse.Namespace) -> int:
     """Check every line of a file as `batch` would, and tell what it will cost in credits and time."""
     provider = provider_of(options)
-    account = Account(provider.name, limits=limits_of(options, provider.limits))
+    limits = limits_of(options, provider.limits)
+    account = Account(provider.name, limits=limits)
     requests = checked_file(options, account)
     if requests is None:
         return 2
-    defaults, limits = request_of(options, "-"), account.limits
+    schedule = PollSchedule(provider.latency)
     path = _journal_in(options.out)
-    if path is None:
-        found = estimate(requests, defaults, provider, limits)
-    else:
+    bad: list[BadLine] = []
+    known: dict[str, str] = {}
+    if path is not None:
         with JournalReader(path) as journal:
-            bad, _ = _compared(requests, journal, options, account)
-            if bad:
-                _say_bad_lines(requests, bad, _CHANGES_SHOWN)
-                return 2
-            found = estimate(requests, defaults, provider, limits, journal)
+            bad, known = _compared(requests, journal, options, account)
+            schedule.recall(latencies_of(journal, provider.name))
+    if bad:
+        _say_bad_lines(requests, bad, _CHANGES_SHOWN)
+        return 2
+    settled = {key for key, state in known.items() if state != "queued"}
+    found = estimate(requests, request_of(options, "-"), provider, limits, schedule, settled)
     print(json.dumps(found.record()) if options.json else found.text())
     return 0
 
@@ -127,16 +132,16 @@ def _run_batch(
 
 def _compared(
     requests: PromptFile, journal: JournalReader, options: argparse.Namespace, account: Account
-) -> tuple[list[BadLine], int]:
-    """Compare the file with what its journal knows: the lines whose key stood for something else, and all it knows."""
+) -> tuple[list[BadLine], dict[str, str]]:
+    """Compare the file with its journal: the lines whose key stood for something else, and the states of all it has."""
     defaults, provider = request_of(options, "-"), PROVIDERS[account.provider]
     bad: list[BadLine] = []
-    known = 0
+    known: dict[str, str] = {}
     for request in requests:
         record = journal.find(str(request.key))
         if record is None:
             continue
-        known += 1
+        known[record.key] = record.state
         found = changes(record, as_sent_by(record.account, with_defaults(request, defaults), provider))
         if found:
             what = f"the key {record.key!r} stood for another request in {journal.path}: {'; '.join(found)}"

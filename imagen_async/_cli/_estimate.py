@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import msgspec
@@ -13,8 +13,6 @@ from .._core.forecast import making_time, sending_time
 from .._core.poll_schedule import Kind, PollSchedule
 from .._core.provider import Limits, Provider
 from .._core.values import ImageRequest
-from .._journal import JournalReader
-from .._memory import latencies_of
 from ._progress import amount, counted, duration
 
 
@@ -41,7 +39,7 @@ class Estimate(msgspec.Struct, frozen=True):
     seconds: float
     latency: float
     limits: Limits
-    known: int = 0
+    known: int
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -51,9 +49,9 @@ class Estimate(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """For people."""
-        known = (
-            f"{counted(self.known, 'request')} of the file in the journal already; to be sent:\n" if self.known else ""
-        )
+        known = ""
+        if self.known:
+            known = f"{counted(self.known, 'request')} of the file in the journal already; to be sent:\n"
         if not self.requests:
             return f"{known}nothing"
         cost = "an unknown price" if self.credits is None else f"{amount(self.credits)} credits"
@@ -71,17 +69,16 @@ def estimate(
     requests: Iterable[ImageRequest],
     defaults: ImageRequest,
     provider: Provider,
-    limits: Limits | None,
-    journal: JournalReader | None = None,
+    limits: Limits,
+    schedule: PollSchedule,
+    settled: Container[str],
 ) -> Estimate:
-    """Add up checked requests; with a journal those that it does not have, by the latencies that it has seen."""
-    limits = limits or provider.limits
-    schedule = PollSchedule(provider.latency)
+    """Add up checked requests, by what the schedule knows of latencies; those whose key is settled are only counted."""
     known = images = 0
     credits: float | None = 0.0
     kinds: Counter[Kind] = Counter()
     for request in requests:
-        if journal is not None and _is_known(request, journal):
+        if request.key in settled:
             known += 1
             continue
         request = with_defaults(request, defaults)
@@ -90,8 +87,6 @@ def estimate(
         images += request.images
         credits = None if credits is None or price is None else credits + price
         kinds[model.name, request.images] += 1
-    if journal is not None:
-        schedule.recall(latencies_of(journal, provider.name))
     count = kinds.total()
     return Estimate(
         requests=count,
@@ -99,16 +94,11 @@ def estimate(
         credits=credits,
         models=_by_model(kinds),
         sending=sending_time(count, limits, latency=0.0),
-        seconds=making_time(count, kinds, limits, schedule) if count else 0.0,
+        seconds=making_time(count, kinds, limits, schedule),
         latency=schedule.mean(kinds),
         limits=limits,
         known=known,
     )
-
-
-def _is_known(request: ImageRequest, journal: JournalReader) -> bool:
-    record = journal.find(str(request.key))
-    return record is not None and record.state != "queued"
 
 
 def _by_model(kinds: Counter[Kind]) -> dict[str, int]:

@@ -52,14 +52,17 @@ def time_left(unsent: int, jobs: Iterable[Job], lane: Lane, now: float, pace: fl
     rest = max(_rest(running, lane, now), asking)
     if not unsent:
         return rest
-    kinds = kinds_of(jobs) or schedule.kinds or {("", 1): 1}
+    kinds = kinds_of(jobs) or schedule.kinds
     sending = sending_time(unsent, lane.limits, schedule.mean(kinds), lane.running)
     return max(rest, max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule))
 
 
 def _slowest(count: int, kinds: Iterable[Kind], schedule: PollSchedule) -> float:
-    """Seconds that the slowest of `count` tasks takes."""
-    return max((schedule.quantile(kind, _part(count)) for kind in kinds), default=0.0)
+    """Seconds that the slowest of `count` tasks takes; before any kind is known, as the record has it."""
+    if not count:
+        return 0.0
+    part = _part(count)
+    return max((schedule.quantile(kind, part) for kind in kinds), default=schedule.prior.quantile(part))
 
 
 def _rest(running: list[Job], lane: Lane, now: float) -> float:
@@ -84,4 +87,4 @@ def _began(job: Job) -> float:
 
 def _part(count: int) -> float:
     """The part of tasks that the slowest of `count` outlives, as a median; the odd straggler beyond is left out."""
-    return float(0.5 ** (1 / min(max(count, 1), 20)))
+    return float(0.5 ** (1 / min(count, 20)))

@@ -135,7 +135,6 @@ class LifeTable:
     Old observations fade.
 
     Attributes:
-        is_new: True until the first task ends.
         count: Ended tasks that the curve knows of, each as much as it still counts.
         mean: Their mean latency in seconds, the record's counting as one task's.
     """
@@ -148,10 +147,14 @@ class LifeTable:
         self._arrivals = [0.0] * (_BINS + 1)
         self._endings = [0.0] * _BINS
         self._new = 0
-        self.is_new = True
         self.count = 0.0
         self.mean = prior.mean
         self._curve: Curve | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """True until the first task ends."""
+        return not self.count and not self._new
 
     def lasted(self, after: float, age: float) -> None:
         """Note that a task, watched up to the age `after`, was unfinished at `age`."""
@@ -173,7 +176,6 @@ class LifeTable:
             latency = min(max(latency, after), by)
             self._count_ending(_bin(after), _bin(latency), 1.0)
         self._new += 1
-        self.is_new = False
         weight = min(self.count + self._new, MEMORY)
         self.mean += (latency - self.mean) / (weight + 1)
 

@@ -193,15 +193,13 @@ class Plan:
         """Put a job where its state belongs; one that arrives from outside is queued last, or asked about at once."""
         lane = self.lanes[job.account]
         self._store(job)
-        if isinstance(job.state, Running):
-            lane.asks.expect(job, now, at_once=arrives)
-        else:
+        if not isinstance(job.state, Running):
             lane.asks.forget(job.id)
         match job.state:
             case Queued():
                 self._enqueue(lane, job, at_front=not arrives)
             case Running():
-                pass
+                lane.asks.expect(job, now, at_once=arrives)
             case Ready():
                 self._to_save.append(job.id)
             case _:

@@ -14,11 +14,18 @@ Kind = tuple[str, int]
 FRESHNESS = 0.1
 """Seconds. Tasks of 3 to 8 s (API in One's) are seen 0.4 s late for four calls, tasks of half a minute 1 s for ten."""
 
-MOST_PATIENT = 86400.0
-"""Seconds of freshness that are still taken for meant."""
+_DAY = 86400.0
 
 LONGEST_INTERVAL = 30.0
 """Seconds between two questions at most: kie.ai's advice for tasks of more than 2 minutes is every 15 to 30 s."""
+
+
+def checked_freshness(freshness: float) -> float:
+    """The freshness itself, if it can be meant; raises ConfigurationError that says what can."""
+    is_number = isinstance(freshness, int | float) and not isinstance(freshness, bool)
+    if not is_number or not 0 < freshness <= _DAY:
+        raise ConfigurationError(f"freshness={freshness!r}: it must be a number of seconds above 0, at most a day.")
+    return freshness
 
 
 class PollSchedule:
@@ -33,15 +40,13 @@ class PollSchedule:
        checking procedures" (J. SIAM 11, 1963); `python -m benchmarks schedule` compares.
 
     Attributes:
+        prior: What the provider's record says of latencies.
         freshness: Seconds of waiting that one status call is worth.
     """
 
     def __init__(self, prior: LatencyPrior, freshness: float = FRESHNESS) -> None:
-        is_number = isinstance(freshness, int | float) and not isinstance(freshness, bool)
-        if not is_number or not 0 < freshness <= MOST_PATIENT:
-            raise ConfigurationError(f"freshness={freshness!r}: it must be a number of seconds above 0, at most a day.")
-        self.freshness = freshness
-        self._prior = prior
+        self.freshness = checked_freshness(freshness)
+        self.prior = prior
         self._tables: dict[Kind, LifeTable] = {}
 
     def next_age(self, kind: Kind, asked: float) -> float:
@@ -74,22 +79,20 @@ class PollSchedule:
     def mean(self, kinds: Mapping[Kind, int]) -> float:
         """Seconds that tasks take on average, with so many of each kind."""
         count = sum(kinds.values())
-        return (
-            sum(self._table(kind).mean * number for kind, number in kinds.items()) / count
-            if count
-            else self._prior.mean
-        )
+        if not count:
+            return self.prior.mean
+        return sum(self._table(kind).mean * number for kind, number in kinds.items()) / count
 
     def quantile(self, kind: Kind, part: float, age: float = 0.0) -> float:
         """The age in seconds that `part` of the tasks which last until `age` do not outlive."""
         table = self._table(kind)
         # The curve allows for a record that is too slow, which is right for asking, and no forecast.
-        return self._prior.quantile(part, age) if table.is_new else table.quantile(part, age)
+        return self.prior.quantile(part, age) if table.is_new else table.quantile(part, age)
 
     def _table(self, kind: Kind) -> LifeTable:
         table = self._tables.get(kind)
         if table is None:
-            table = self._tables[kind] = LifeTable(self._prior)
+            table = self._tables[kind] = LifeTable(self.prior)
         return table
 
     def _curve(self, kind: Kind) -> Curve:
