@@ -57,7 +57,7 @@ class Owner(Protocol):
     """Who waits for jobs."""
 
     def closing(self) -> None:
-        """The client is being left, or its loop has ended: no more jobs are taken in, and what runs is not waited for."""
+        """The client is being left, or its loop has ended: no jobs are taken in, and none that runs is waited for."""
 
     def remember(self, job: Job) -> Awaitable[None] | None:
         """What ends once the job, as it is, would be known after a crash, with JournalError if not; None: it is."""
