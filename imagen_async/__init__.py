@@ -6,10 +6,11 @@ from ._client import Client, Job
 from ._core.provider import Limits
 from ._core.rate_limit import Rate
 from ._core.values import ImageFile, ImageRequest, Result, raw_model
-from ._delivery import Progress
+from ._delivery import AccountProgress, Progress
 from .errors import (
     AccountError,
     AuthenticationError,
+    BudgetReached,
     ConfigurationError,
     DeadlineExceeded,
     DownloadFailed,
@@ -28,8 +29,10 @@ from .errors import (
 __all__ = [
     "Account",
     "AccountError",
+    "AccountProgress",
     "AuthenticationError",
     "Batch",
+    "BudgetReached",
     "Client",
     "ConfigurationError",
     "DeadlineExceeded",

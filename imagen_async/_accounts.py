@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
 from ._core.provider import Limits, Provider
+from ._core.routing import Policy, Router
 from ._session_pool import Endpoint
 from .errors import ConfigurationError
 from .providers import PROVIDERS, SANDBOX
 
 SANDBOX_KEY = "key-of-the-sandbox"
 """What the sandbox takes as a key; it is no secret and opens nothing else."""
+
+_REAL = tuple(provider for provider in PROVIDERS.values() if provider is not SANDBOX)
+"""Who may be named as taking what another does not."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -23,19 +29,27 @@ class Account(msgspec.Struct, frozen=True):
 
     Attributes:
         provider: `kie`, `apikley`, `liangxin`, `apiin` or `sandbox`.
-        api_key: None: from the environment, `KIE_API_KEY` and so on.
-        base_url: None: from the environment, `KIE_BASE_URL` and so on, else the provider's own.
+        api_key: None: from the environment, `KIE_API_KEY` and so on; of an account named `kie-2` from `KIE_2_API_KEY`.
+        base_url: None: from the environment, `KIE_BASE_URL` and so on in the same way, else the provider's own.
         limits: None: the provider's, published or guessed.
+        credits: Price of a picture, for all models or by our names of them: where the provider publishes none, or
+            another one was agreed on. None: as published.
+        name: What results, errors and the journal call it; None: the provider's name. Two accounts of one provider
+            need different ones.
     """
 
     provider: str
     api_key: str | None = None
     base_url: str | None = None
     limits: Limits | None = None
+    credits: float | Mapping[str, float] | None = None
+    name: str | None = None
 
     def __repr__(self) -> str:
         key = "None" if self.api_key is None else "'***'"
-        return f"Account({self.provider!r}, api_key={key}, base_url={self.base_url!r}, limits={self.limits!r})"
+        fields = {name: getattr(self, name) for name in ("base_url", "limits", "credits", "name")}
+        set_ones = "".join(f", {name}={value!r}" for name, value in fields.items() if value is not None)
+        return f"Account({self.provider!r}, api_key={key}{set_ones})"
 
 
 class OpenAccount(msgspec.Struct, frozen=True):
@@ -46,17 +60,70 @@ class OpenAccount(msgspec.Struct, frozen=True):
     endpoint: Endpoint | None
 
 
-def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccount:
-    """Find an account's key and address; raises ConfigurationError that says what is missing and where to put it."""
-    provider = PROVIDERS.get(account.provider)
+def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
+    """The accounts of a pool by their names; raises ConfigurationError where there is none, or two have one name."""
+    pool: dict[str, Account] = {}
+    for given in accounts:
+        account = given if isinstance(given, Account) else Account(given)
+        name = account.name or account.provider
+        if name in pool:
+            message = f"Two accounts have the name {name!r}: give one of them another, Account({account.provider!r}"
+            raise ConfigurationError(f"{message}, name=…, api_key=…).")
+        pool[name] = account
+    if not pool:
+        known = ", ".join(PROVIDERS)
+        raise ConfigurationError(f'Name an account, such as Client("kie"); this version knows {known}.')
+    return pool
+
+
+def provider_of(account: Account) -> Provider:
+    """The record of an account's provider, with the account's own prices; raises ConfigurationError."""
+    provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else None
     if provider is None:
         known = ", ".join(PROVIDERS)
         raise ConfigurationError(f"There is no provider {account.provider!r}; this version knows: {known}.")
+    prices = account.credits
+    if prices is None:
+        return provider
+    for model, price in prices.items() if isinstance(prices, Mapping) else [(None, prices)]:
+        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
+            message = f"credits={prices!r}: a price is a number of credits for a picture, or one for each model"
+            raise ConfigurationError(f"{message}.", provider=provider.name)
+        if model is not None and provider.find(model) is None:
+            raise ConfigurationError(f"credits={prices!r}: {provider.title} has no model {model!r}.")
+    return msgspec.structs.replace(provider, prices=prices)
+
+
+def router_of(pool: Mapping[str, Account], policy: Policy = "spread", *, needs_price: bool = False) -> Router:
+    """What finds the accounts of a pool that can take a request; `needs_price` where a budget is set."""
+    providers = {name: provider_of(account) for name, account in pool.items()}
+    return Router(providers, policy, _REAL, needs_price=needs_price)
+
+
+def open_pool(pool: Mapping[str, Account], environment: Mapping[str, str]) -> dict[str, OpenAccount]:
+    """Find the accounts' keys and addresses; raises ConfigurationError also where two of them are one account."""
+    opened: dict[str, OpenAccount] = {}
+    for name, account in pool.items():
+        found = open_account(account, environment)
+        twin = next((other for other, each in opened.items() if each.endpoint and each.endpoint == found.endpoint), "")
+        if twin:
+            message = f"{twin!r} and {name!r} have the same key and address: they are one account, with one limit"
+            raise ConfigurationError(f"{message}. Name it once, or give each its own key.")
+        opened[name] = found
+    return opened
+
+
+def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccount:
+    """Find an account's key and address; raises ConfigurationError that says what is missing and where to put it."""
+    provider = provider_of(account)
     limits = account.limits or provider.limits
-    base_url = account.base_url or environment.get(provider.base_url_variable) or provider.base_url
-    if base_url is None and provider is SANDBOX:
+    own = re.sub(r"\W", "_", account.name or provider.name).upper()
+    base_url = account.base_url or environment.get(f"{own}_BASE_URL") or environment.get(provider.base_url_variable)
+    base_url = base_url or provider.base_url
+    if base_url is None and provider.name == SANDBOX.name:
         return OpenAccount(provider, limits, None)
-    key = account.api_key or environment.get(provider.key_variable) or (SANDBOX_KEY if provider is SANDBOX else "")
+    default = SANDBOX_KEY if provider.name == SANDBOX.name else ""
+    key = account.api_key or environment.get(f"{own}_API_KEY") or environment.get(provider.key_variable) or default
     return OpenAccount(provider, limits, Endpoint(_checked_url(base_url, provider), _checked_key(key, provider)))
 
 
@@ -86,7 +153,7 @@ def _checked_url(base_url: str | None, provider: Provider) -> str:
     if not is_url or parts.query or parts.fragment or parts.username:
         message = f"{base_url!r} is no address of an API such as https://api.example.com; give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and provider is not SANDBOX:
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and provider.name != SANDBOX.name:
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
         raise ConfigurationError(message, provider=provider.name)
     return base_url.strip().rstrip("/")

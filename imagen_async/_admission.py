@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
 import msgspec
 
 from ._core.job import Job
-from ._core.provider import Model, Provider, check
 from ._core.record import Record
 from ._core.resuming import model_of
-from ._core.values import DEFAULT_MODEL, PARAMETERS, ImageRequest, stable_key
+from ._core.routing import Route, Router
+from ._core.values import PARAMETERS, ImageRequest, stable_key
 from .errors import InvalidRequest
-from .providers import PROVIDERS, SANDBOX
-
-_REAL = tuple(provider for provider in PROVIDERS.values() if provider is not SANDBOX)
-"""Who may be named as taking what another does not."""
 
 
 class Parameters(TypedDict, total=False):
@@ -30,23 +27,13 @@ class Parameters(TypedDict, total=False):
     extra: dict[str, Any]
 
 
-class Leave(TypedDict):
-    """How often a job may be sent again, as fields of Job."""
+class Terms(TypedDict):
+    """What the jobs of one batch have in common, as fields of Job."""
 
     retries: int
     resubmits: int
-
-
-class Terms(Leave):
-    """What the jobs of one batch have in common, as fields of Job."""
-
     deadline: float
     save_to: str | None
-
-
-def checked(request: ImageRequest, provider: Provider) -> Model:
-    """Find a request's model and check it whole; raises InvalidRequest that names every problem and who takes it."""
-    return check(request, request.model or DEFAULT_MODEL, provider, _REAL)
 
 
 def overridden(prompt: str | ImageRequest, parameters: Parameters) -> ImageRequest:
@@ -71,29 +58,17 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
     return msgspec.structs.replace(item, **missing)
 
 
-def filled(request: ImageRequest, model: Model) -> ImageRequest:
-    """The request as it is sent: the model named, its default aspect ratio written out."""
-    aspect_ratio = request.aspect_ratio or model.aspect_ratio
-    return msgspec.structs.replace(request, model=model.name, aspect_ratio=aspect_ratio)
-
-
-def as_sent_by(account: str, request: ImageRequest, provider: Provider) -> ImageRequest:
-    """The request as an account of a journal would be sent it; `provider` stands in for one that nobody knows."""
-    model = PROVIDERS.get(account, provider).find(request.model or DEFAULT_MODEL)
-    return request if model is None else filled(request, model)
-
-
 class Admission:
     """Makes the jobs of one batch, on its terms.
 
     Args:
-        provider: Whose account takes them.
+        router: Finds who can take them.
         defaults: The parameters for prompts, and for what a request leaves None.
         terms: What their jobs have in common: `deadline`, `retries`, `resubmits`, `save_to`.
     """
 
-    def __init__(self, provider: Provider, defaults: ImageRequest, terms: Terms) -> None:
-        self._provider = provider
+    def __init__(self, router: Router, defaults: ImageRequest, terms: Terms) -> None:
+        self._router = router
         self._defaults = defaults
         self._terms = terms
 
@@ -103,14 +78,20 @@ class Admission:
         return self._terms["save_to"]
 
     @property
-    def leave(self) -> Leave:
-        """How often a job may be sent again."""
-        return {"retries": self._terms["retries"], "resubmits": self._terms["resubmits"]}
+    def accounts(self) -> Iterable[str]:
+        """The names of the accounts that there are."""
+        return self._router.providers
+
+    def default_route(self) -> Route | None:
+        """Where a plain prompt may go; None where the defaults alone fit nobody."""
+        try:
+            return self._router.route(self._defaults)[1]
+        except InvalidRequest:
+            return None
 
     def job(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job:
         """Make a request's job, its key given or made from its content; raises InvalidRequest for one that fits not."""
-        request = with_defaults(item, self._defaults)
-        model = checked(request, self._provider)
+        request, route = self._router.route(with_defaults(item, self._defaults))
         if request.key is not None and not isinstance(request.key, str):
             raise InvalidRequest(f"key={request.key!r}: allowed is a string.")
         given = item if isinstance(item, ImageRequest) else ImageRequest(item)
@@ -119,19 +100,20 @@ class Admission:
             owner=owner,
             index=index,
             key=given.key or stable_key(given),
-            request=filled(request, model),
-            account=self._provider.name,
-            model=model,
+            request=request,
+            account=route.offers[0].account,
+            model=route.offers[0].model,
+            route=route,
             **self._terms,
         )
 
     def serves(self, account: str) -> bool:
-        """True where an account of a journal is this one."""
-        return account == self._provider.name
+        """True where an account of a journal is one of these."""
+        return account in self._router.providers
 
     def job_of(self, record: Record, owner: int, number: int) -> Job:
         """Make a blank job for one of a journal, with its own model and account, and no leave to be sent again."""
-        model = model_of(record, self._provider.find(record.request.model or ""))
+        model = model_of(record, self._router.providers[record.account].find(record.request.model or ""))
         return Job(
             id=number,
             owner=owner,
@@ -144,9 +126,9 @@ class Admission:
             save_to=self._terms["save_to"],
         )
 
-    def as_sent_by(self, account: str, item: str | ImageRequest) -> ImageRequest:
-        """The request as that account, of this run or an earlier one, would be sent it."""
-        return as_sent_by(account, with_defaults(item, self._defaults), self._provider)
+    def as_before(self, record: Record, item: str | ImageRequest) -> ImageRequest:
+        """The request as it would have been sent when its key was recorded."""
+        return self._router.as_before(record.request, with_defaults(item, self._defaults))
 
 
 def _unknown_parameter(parameters: Parameters) -> InvalidRequest:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable, Iterable, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
+import msgspec
 
 from ._admission import Admission
+from ._core.budget import Budget
 from ._core.forecast import time_left
 from ._core.job import Job, Left, Queued, Ready, Running, Submitting, Unsent
+from ._core.lane import Health
 from ._core.outcomes import result_of
 from ._core.values import ImageRequest, Result
-from ._delivery import AsTheyFinish, InOrder, Progress, Tally
+from ._delivery import AccountProgress, AsTheyFinish, InOrder, Progress, Tally
 from ._intake import END, Requests, check_keys, puller
 from ._scheduler import Scheduler, now
-from .errors import ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, JournalError
+from .errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, JournalError
 
 if TYPE_CHECKING:
-    from ._memory import Memory  # loads sqlite3, which only a batch with a journal needs
+    from ._memory import Memory, TakenUp  # loads sqlite3, which only a batch with a journal needs
 
 OnExit = Literal["detach", "drain"]
 """What leaving does with tasks that run: leaves them to the journal, or waits for them."""
@@ -32,9 +35,10 @@ AHEAD = 1000
 class Batch:
     """One run over many requests: an async context manager, and inside it an async iterator of results.
 
-    A bad request or a failed generation is a bad result and does not end the batch. An account that takes nothing
-    more does: the results so far come out, then its AccountError is raised; so does a folder, or a journal, that
-    cannot be written. Leaving the block stops: from that instant no create is sent.
+    A bad request or a failed generation is a bad result and does not end the batch. When no account takes anything
+    more, or none is left for some of its requests, or its budget is reached, the results so far come out, then the
+    AccountError or BudgetReached is raised; so it is with a folder, or a journal, that cannot be written. Leaving the
+    block stops: from that instant no create is sent.
 
     With a journal, results of earlier runs come out too, with `earlier` set, when their request is met in the input;
     tasks that earlier runs left come out as they finish, also of requests that the input does not have any more.
@@ -51,19 +55,19 @@ class Batch:
         admission: Admission,
         finish: Callable[[Result], Result],
         *,
-        account: str,
         window: int,
         ordered: bool = False,
         memory: Memory | None = None,
+        budget: Budget | None = None,
         on_exit: OnExit = "detach",
     ) -> None:
         self._scheduler = scheduler
         self._requests = requests
         self._admission = admission
         self._finish = finish
-        self._account = account
         self._window = window
         self._memory = memory
+        self._budget = budget
         self._on_exit = on_exit
         self._id = scheduler.new_id()
         self._total = len(requests) if isinstance(requests, Sized) else None
@@ -72,7 +76,7 @@ class Batch:
         self._space = asyncio.Event()
         self._exit = InOrder() if ordered else AsTheyFinish()
         self._tally = Tally()
-        self._pulled = self._live = self._delivered = 0
+        self._pulled = self._live = self._gone = 0
         self._fed = self._stopped = self._is_draining = self._is_orphaned = False
         self._ending: BaseException | None = None
         self.leftover: tuple[Result, ...] = ()
@@ -84,6 +88,8 @@ class Batch:
         self._feeding = anyio.CancelScope()
         self._scheduler.enter(self._id, self)
         self._tally.began_at = now()
+        if self._budget is not None:
+            self._scheduler.plan.limit_spending(self._id, self._budget)
         try:
             await self._recall()
         except BaseException:
@@ -118,7 +124,7 @@ class Batch:
             await self._changed.wait()
         if not ready:
             raise self._ending or StopAsyncIteration
-        self._delivered += 1
+        self._gone += 1
         self._space.set()
         return ready.popleft()
 
@@ -149,17 +155,25 @@ class Batch:
             elapsed=time - tally.began_at,
             rate=tally.rate(time),
             eta=self._time_left(jobs),
+            accounts=tuple(self._fare(lane.health(time)) for lane in self._scheduler.plan.lanes.values()),
         )
+
+    def _fare(self, health: Health) -> AccountProgress:
+        done, credits = self._tally.done_by[health.name], self._tally.credits_by.get(health.name, 0.0)
+        return AccountProgress(**msgspec.structs.asdict(health), done=done, credits=credits)
 
     def _time_left(self, jobs: list[Job]) -> float | None:
         """Seconds until the last result, or None where the input has no length."""
         total = self._pulled if self._fed else self._total
         if total is None:
             return None
-        lane, time = self._scheduler.plan.lanes[self._account], now()
+        lanes, time = self._scheduler.plan.lanes, now()
         unsent = total - self._pulled + sum(isinstance(job.state, Queued) for job in jobs)
-        pace = self._tally.pace(time, 2 * lane.limits.submit.per)
-        return time_left(unsent, jobs, lane, time, pace)
+        pace = self._tally.pace(time, 2 * max(lane.limits.submit.per for lane in lanes.values()))
+        route = self._admission.default_route()
+        able = self._scheduler.plan.preferred(route) if route is not None else set(lanes)
+        used = [lane for name, lane in lanes.items() if name in able or any(job.account == name for job in jobs)]
+        return time_left(unsent, jobs, used, time, pace)
 
     def closing(self) -> None:
         """Hear that the client is being left, or that its loop has ended. Called by the scheduler."""
@@ -184,15 +198,27 @@ class Batch:
         self._live -= 1
         match job.state:
             case Unsent(error=error):
-                self._end_with(error)
-                if isinstance(error, JournalError):
-                    # The next intent could not be noted either.
-                    self._scheduler.withhold(self._id)
+                self._pass_over(job, error)
             case Left(was=Queued()):
-                pass
+                self._skip(job)
             case _:
                 self._put(result_of(job), job.id)
         self._changed.set()
+
+    def _pass_over(self, job: Job, error: ImagenError) -> None:
+        """A job that could not be sent: the others go on for as long as anybody takes them."""
+        self._ending = self._ending or error
+        self._skip(job)
+        if isinstance(error, JournalError):
+            # The next intent could not be noted either.
+            self._scheduler.withhold(self._id)
+        if isinstance(error, JournalError | BudgetReached) or not self._scheduler.plan.is_open:
+            self._stop_feeding()
+
+    def _skip(self, job: Job) -> None:
+        self._gone += 1
+        self._exit.skip(job.id)
+        self._space.set()
 
     def _put(self, result: Result, ticket: int) -> None:
         self._tally.count(result, now())
@@ -219,10 +245,13 @@ class Batch:
             return
         await self._memory.open()
         try:
-            lane = self._scheduler.plan.lanes[self._account]
-            lane.remember(self._memory.spent(self._account, lane.limits.submit.per))
-            lane.schedule.recall(self._memory.latencies(self._account))
-            for job in self._memory.take_up(self._id, self._scheduler.new_id):
+            for name, lane in self._scheduler.plan.lanes.items():
+                lane.remember(self._memory.spent(name, lane.limits.submit.per))
+                lane.schedule.recall(self._memory.latencies(name))
+            taken_up = self._memory.take_up(self._id, self._scheduler.new_id)
+            if self._budget is not None:
+                self._budget.add_spent(self._memory.spent_before())
+            for job in taken_up:
                 self._begin(job)
         except BaseException:
             await self._memory.close()
@@ -265,16 +294,16 @@ class Batch:
 
     async def _has_room(self) -> bool:
         """Wait until one more may be pulled; False when none will be."""
-        while self._pulled - self._delivered >= self._window:
+        while self._pulled - self._gone >= self._window:
             self._space.clear()
             await self._space.wait()
-        await self._scheduler.room(self._account)
+        await self._scheduler.room()
         return not self._stopped
 
     def _take(self, item: Any) -> None:
         index, number = self._pulled, self._scheduler.new_id()
         self._pulled += 1
-        met: Job | Result | int
+        met: Job | Result | TakenUp
         try:
             if self._memory is None:
                 met = self._admission.job(item, index, self._id, number)
@@ -283,24 +312,28 @@ class Batch:
         except JournalError:
             raise
         except ImagenError as error:
-            met = _refused(item, index, self._account, error)
-        self._exit.expect(met if isinstance(met, int) else number)
-        if isinstance(met, int) and self._memory is not None:
-            # Taken up from an earlier run; that this input has it too is the leave to send it again.
-            given_up = self._memory.is_given_up(met)
-            self._scheduler.plan.allow(met, **self._admission.leave, given_up=given_up)
+            met = _refused(item, index, self._admission.accounts, error)
         if isinstance(met, Job):
+            self._exit.expect(number)
             self._begin(met)
         elif isinstance(met, Result):
+            self._exit.expect(number)
             self._put(met, number)
+        elif self._memory is not None:
+            # Taken up from an earlier run; that this input has it too is the leave to send it again.
+            self._exit.expect(met.job_id)
+            given_up = self._memory.is_given_up(met.job_id)
+            self._scheduler.plan.allow(met.job_id, met.like, given_up=given_up)
 
     def _begin(self, job: Job) -> None:
         self._live += 1
         self._scheduler.add(job)
 
 
-def _refused(item: object, index: int, account: str, error: ImagenError) -> Result:
-    """The result of a request of which nothing was sent."""
+def _refused(item: object, index: int, accounts: Iterable[str], error: ImagenError) -> Result:
+    """The result of a request of which nothing was sent; it is the account's where there is only one."""
+    account, *others = accounts
+    account = "" if others else account
     request = item if isinstance(item, ImageRequest) else ImageRequest(prompt=str(item)[:5000])
     return Result(
         key=str(request.key or index),
@@ -308,5 +341,5 @@ def _refused(item: object, index: int, account: str, error: ImagenError) -> Resu
         request=request,
         provider=account,
         model=str(request.model or ""),
-        error=error.about(provider=account),
+        error=error.about(provider=account or None),
     )

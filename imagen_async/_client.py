@@ -11,18 +11,21 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
 
+import anyio
 import backoff
 import msgspec
 
-from ._accounts import SANDBOX_KEY, Account, OpenAccount, open_account
-from ._admission import Admission, Parameters, Terms, checked, filled, overridden
+from ._accounts import SANDBOX_KEY, Account, OpenAccount, named, open_pool, router_of
+from ._admission import Admission, Parameters, Terms, overridden
 from ._batch import AHEAD, Batch, OnExit
 from ._core import job as jobs
+from ._core.budget import Budget
 from ._core.lane import Lane
 from ._core.outcomes import result_of
 from ._core.plan import Plan
 from ._core.poll_schedule import FRESHNESS, PollSchedule
 from ._core.provider import Limits, Model
+from ._core.routing import Policy
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._downloads import save_all
 from ._folders import prepare_folder
@@ -32,7 +35,6 @@ from ._scheduler import Scheduler, now
 from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
 from ._single import Single
 from .errors import ConfigurationError, ImagenError, InvalidRequest
-from .providers import PROVIDERS
 
 if TYPE_CHECKING:
     from ._journal import Journal
@@ -66,16 +68,23 @@ class Job:
 
 
 class Client:
-    """One pool of sessions, limits and status calls, for as many pictures at once as the account allows.
+    """One pool of sessions, limits and status calls, for as many pictures at once as its accounts allow.
 
     Use it as `async with Client("kie") as client:`, in as many `asyncio.run`s as you like, one at a time.
     Leaving the block stops sending at once; tasks that still run at the provider are logged with their task ids.
 
+    With several accounts each request goes to one that has its model and takes all of its parameters. It moves to
+    another only when its create is known to have made nothing: never after a lost answer, never for a wrong request.
+
     Args:
-        accounts: A provider's name or an `Account`. This version takes one.
-        api_key: The key, in place of the account's or the environment's.
-        base_url: The API's address, in place of the account's, the environment's or the provider's.
-        limits: In place of the account's or the provider's.
+        accounts: Providers' names or `Account`s, at least one.
+        policy: Who of those that can take a request gets it. `spread`: whoever can send it soonest. `cheapest`: the one
+            with the lowest price, an unknown one being the highest. `in_order`: the first as they are named here. With
+            the last two the next one has its turn only while the one before is stopped or paused, not while it waits
+            for its limit.
+        api_key: The key of a single account, in place of its own or the environment's.
+        base_url: The address of a single account's API, in place of its own, the environment's or the provider's.
+        limits: Of a single account, in place of its own or the provider's.
         connections: Connections open at once; 16 to 100 are cheapest.
         connect_timeout: Seconds to get a connection.
         timeout: Seconds for a whole API exchange; for a file, seconds without a byte. A create that takes longer has
@@ -93,6 +102,7 @@ class Client:
     def __init__(
         self,
         *accounts: str | Account,
+        policy: Policy = "spread",
         api_key: str | None = None,
         base_url: str | None = None,
         limits: Limits | None = None,
@@ -103,17 +113,15 @@ class Client:
         trust_env: bool = False,
         ssl: SSLSetting = True,
     ) -> None:
-        if len(accounts) != 1:
-            known = ", ".join(PROVIDERS)
-            raise ConfigurationError(
-                f'Name one account, such as Client("kie"): this version takes one, and knows {known}.'
-            )
-        account = accounts[0] if isinstance(accounts[0], Account) else Account(accounts[0])
+        if policy not in get_args(Policy):
+            raise ConfigurationError(f"policy={policy!r}: allowed is {' or '.join(map(repr, get_args(Policy)))}.")
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
-        account = msgspec.structs.replace(
-            account, **{name: value for name, value in given.items() if value is not None}
+        self._pool_of = _with_settings(
+            named(accounts), {name: each for name, each in given.items() if each is not None}
         )
-        self._account: OpenAccount = open_account(account, os.environ)
+        self._accounts: dict[str, OpenAccount] = open_pool(self._pool_of, os.environ)
+        self._policy: Policy = policy
+        self._router = router_of(self._pool_of, policy)
         if ssl is False:
             raise ConfigurationError("TLS stays on: give an ssl.SSLContext that trusts your own CA instead of False.")
         if not isinstance(connections, int) or connections < 1:
@@ -121,33 +129,34 @@ class Client:
         for name, seconds in (("connect_timeout", connect_timeout), ("timeout", timeout)):
             if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name}={seconds!r}: it must be a number of seconds above 0.")
-        self._schedule = PollSchedule(self._account.provider.latency, freshness)
+        self._schedules = {
+            name: PollSchedule(account.provider.latency, freshness) for name, account in self._accounts.items()
+        }
         self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
         self._stack: AsyncExitStack | None = None
         self._pool: SessionPool | None = None
         self._scheduler: Scheduler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lane: Lane | None = None
-
-    @property
-    def _name(self) -> str:
-        return self._account.provider.name
+        self._lanes: dict[str, Lane] = {}
 
     def __repr__(self) -> str:
-        return f"Client({self._name!r})"
+        return f"Client({', '.join(map(repr, self._accounts))})"
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The names of its accounts, in their order."""
+        return tuple(self._accounts)
 
     async def __aenter__(self) -> Self:
         if self._scheduler is not None:
             raise ConfigurationError("This client is open already; one `async with` at a time.")
         async with AsyncExitStack() as stack:
-            endpoint = self._account.endpoint
-            if endpoint is None:
-                endpoint = await stack.enter_async_context(_own_sandbox(self._account.limits))
-            pool = await stack.enter_async_context(SessionPool({self._name: endpoint}, self._settings))
+            endpoints = {name: await stack.enter_async_context(_opened(each)) for name, each in self._accounts.items()}
+            pool = await stack.enter_async_context(SessionPool(endpoints, self._settings))
             group = await stack.enter_async_context(PlainGroup())
-            self._lane = self._new_lane(self._lane)
-            plan = Plan([self._lane], SAVING_AT_ONCE)
-            dialects = {self._name: self._account.provider.dialect}
+            self._lanes = {name: self._new_lane(name) for name in self._accounts}
+            plan = Plan(self._lanes.values(), SAVING_AT_ONCE)
+            dialects = {name: account.provider.dialect for name, account in self._accounts.items()}
             self._pool, self._loop = pool, asyncio.get_running_loop()
             self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save)
             stack.push_async_callback(self._scheduler.close)
@@ -206,7 +215,7 @@ class Client:
 
         Args:
             task_id: As the provider, an error or a log line gave it.
-            provider: Whose it is; None for this client's account.
+            provider: Whose it is, as an account or a provider is named; None where the client has one account.
             deadline: Seconds from now after which it is given up.
 
         Raises:
@@ -214,28 +223,50 @@ class Client:
         """
         if not isinstance(task_id, str) or not task_id.strip():
             raise InvalidRequest(f"task_id={task_id!r}: allowed is the id that the provider gave.")
-        if provider not in (None, self._name):
-            raise ConfigurationError(f"This client has no account {provider!r}, only {self._name!r}.")
-        request = ImageRequest(prompt="", key=task_id)
-        job = self._job(request, deadline, model=Model("", "", None))
-        single = self._begin(job.to(jobs.Running(task_id.strip(), since=now(), collected=True)))
+        account = self._find(provider)
+        number = self._open().new_id()
+        job = jobs.Job(
+            id=number,
+            owner=number,
+            index=0,
+            key=task_id,
+            request=ImageRequest(prompt="", key=task_id),
+            account=account,
+            model=Model("", "", None),
+            deadline=_checked_deadline(deadline),
+            state=jobs.Running(task_id.strip(), since=now(), collected=True),
+        )
+        single = self._begin(job)
         try:
             return await single.result()
         finally:
             single.drop()
 
-    async def credits(self) -> dict[str, float | None]:
-        """Ask for the balance of every account, in its provider's credits; None where the API does not tell."""
+    async def credits(self, provider: str | None = None) -> dict[str, float | None]:
+        """Ask for the balance of every account, or of one, in its provider's credits; None where the API does not tell.
+
+        Free to repeat.
+
+        Raises:
+            ImagenError: An account's balance could not be had; `error.provider` is the account.
+        """
         self._open()
-        assert self._pool is not None
-        dialect = self._account.provider.dialect
-        question = dialect.build_credits()
-        if question is None:
-            return {self._name: None}
-        try:
-            return {self._name: dialect.read_credits(await self._pool.send(self._name, question))}
-        except ImagenError as error:
-            raise error.about(provider=self._name) from None
+        names = self._accounts if provider is None else [self._find(provider)]
+        balances: dict[str, float | None] = dict.fromkeys(names)
+        failures: list[ImagenError] = []
+
+        async def ask(name: str) -> None:
+            try:
+                balances[name] = await self._balance(name)
+            except ImagenError as error:
+                failures.append(error.about(provider=name))
+
+        async with anyio.create_task_group() as group:
+            for name in names:
+                group.start_soon(ask, name)
+        if failures:
+            raise failures[0]
+        return balances
 
     def batch(
         self,
@@ -244,6 +275,7 @@ class Client:
         journal: str | PurePath | Journal | None = None,
         save_to: str | PurePath | None = None,
         ordered: bool = False,
+        max_credits: float | None = None,
         retries: int = 0,
         retry_failed: bool = False,
         on_unknown: OnUnknown = "hold",
@@ -262,6 +294,9 @@ class Client:
             journal: The SQLite file that remembers every job, made if missing; one process may use it at a time.
             save_to: A folder for the pictures, made if missing.
             ordered: Hand results out in the order of the input, not as they finish.
+            max_credits: What may be spent in all, earlier runs of the journal included. A create is sent only while its
+                price fits in beside what is spent and what is in flight; then BudgetReached is raised, after the
+                results. An account whose price is unknown is not used: see `Account.credits`.
             retries: New tasks that each request may cost when its generation fails at the provider.
             retry_failed: Make new tasks, which are paid for, of requests that failed in an earlier run.
             on_unknown: `hold` a create whose answer was lost, or `resubmit` it, once a run, which may pay for it twice.
@@ -285,20 +320,22 @@ class Client:
         ):
             if word not in allowed:
                 raise ConfigurationError(f"{name}={word!r}: allowed is {' or '.join(map(repr, allowed))}.")
+        budget = None if max_credits is None else Budget(_checked_credits(max_credits))
+        router = self._router if budget is None else router_of(self._pool_of, self._policy, needs_price=True)
         defaults = overridden("-", parameters)
-        checked(defaults, self._account.provider)
+        router.route(defaults)
         folder = None if save_to is None else prepare_folder(save_to)
         resubmit = on_unknown == "resubmit"
         terms = Terms(deadline=_checked_deadline(deadline), retries=retries, resubmits=int(resubmit), save_to=folder)
-        admission = Admission(self._account.provider, defaults, terms)
+        admission = Admission(router, defaults, terms)
         return Batch(
             self._open(),
             requests,
             admission,
             self._savable,
-            account=self._name,
-            window=self._account.limits.running + AHEAD,
+            window=sum(account.limits.running for account in self._accounts.values()) + AHEAD,
             ordered=ordered,
+            budget=budget,
             memory=None if journal is None else self._memory(journal, admission, retry_failed, resubmit),
             on_exit=on_exit,
         )
@@ -309,7 +346,7 @@ class Client:
         from ._memory import Memory  # only here: it loads sqlite3, which only a batch with a journal needs
 
         # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
-        is_gone = self._account.endpoint is None
+        is_gone = all(account.endpoint is None for account in self._accounts.values())
         wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit, "running": is_gone, "ready": is_gone}
         return Memory(journal, admission, again=frozenset(state for state, is_wanted in wanted.items() if is_wanted))
 
@@ -318,32 +355,43 @@ class Client:
             raise ConfigurationError("Open the client first: `async with Client(…) as client:`")
         return self._scheduler
 
-    def _new_lane(self, earlier: Lane | None) -> Lane:
-        """The account's turns. What an earlier opening of this client has sent still counts at the server."""
-        account = self._account
-        lane = Lane(self._name, account.limits, self._schedule, self._settings.connections, _pause)
-        if earlier is not None:
-            lane.take_over(earlier, now())
+    def _find(self, provider: str | None) -> str:
+        """The account of that name, or the only one of that provider, or the only one."""
+        names = [name for name, account in self._accounts.items() if provider in (None, name, account.provider.name)]
+        if provider in self._accounts or len(names) == 1:
+            return provider if provider in self._accounts else names[0]
+        known = ", ".join(map(repr, self._accounts))
+        if provider is None or names:
+            raise ConfigurationError(f"Say which account: provider= one of {known}.")
+        raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
+
+    async def _balance(self, name: str) -> float | None:
+        assert self._pool is not None
+        dialect = self._accounts[name].provider.dialect
+        question = dialect.build_credits()
+        return None if question is None else dialect.read_credits(await self._pool.send(name, question))
+
+    def _new_lane(self, name: str) -> Lane:
+        """An account's turns. What an earlier opening of this client has sent still counts at the server."""
+        limits, schedule = self._accounts[name].limits, self._schedules[name]
+        lane = Lane(name, limits, schedule, self._settings.connections, _pause)
+        if name in self._lanes:
+            lane.take_over(self._lanes[name], now())
         return lane
 
-    def _job(
-        self,
-        request: ImageRequest,
-        deadline: float,
-        *,
-        model: Model | None = None,
-    ) -> jobs.Job:
-        """Make the job of a single request, which is its own owner, checked unless its model is given."""
+    def _job(self, request: ImageRequest, deadline: float) -> jobs.Job:
+        """Make the job of a single request, which is its own owner."""
         number = self._open().new_id()
-        model = model or checked(request, self._account.provider)
+        sent, route = self._router.route(request)
         return jobs.Job(
             id=number,
             owner=number,
             index=0,
             key=request.key or stable_key(request),
-            request=filled(request, model),
-            account=self._name,
-            model=model,
+            request=sent,
+            account=route.offers[0].account,
+            model=route.offers[0].model,
+            route=route,
             deadline=_checked_deadline(deadline),
         )
 
@@ -369,12 +417,29 @@ class Client:
 
 
 @asynccontextmanager
-async def _own_sandbox(limits: Limits) -> AsyncIterator[Endpoint]:
-    """Serve the sandbox from inside this process for as long as the client is open."""
+async def _opened(account: OpenAccount) -> AsyncIterator[Endpoint]:
+    """Where an account's API is; a sandbox without an address is served here for as long as the client is open."""
+    if account.endpoint is not None:
+        yield account.endpoint
+        return
     from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
 
-    async with Sandbox(limits=limits) as sandbox:
+    async with Sandbox(limits=account.limits) as sandbox:
         yield Endpoint(sandbox.url, SANDBOX_KEY)
+
+
+def _with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, Account]:
+    """The accounts with what was said for the only one of them."""
+    if given and len(pool) > 1:
+        message = f"{', '.join(given)}: with several accounts, say it of each: Account({next(iter(pool))!r}"
+        raise ConfigurationError(f"{message}, {next(iter(given))}=…).")
+    return {name: msgspec.structs.replace(account, **given) for name, account in pool.items()}
+
+
+def _checked_credits(credits: float) -> float:
+    if isinstance(credits, bool) or not isinstance(credits, int | float) or not 0 < credits < 1e12:
+        raise InvalidRequest(f"max_credits={credits!r}: allowed is a number of credits above 0.")
+    return float(credits)
 
 
 def _checked_deadline(deadline: float) -> float:

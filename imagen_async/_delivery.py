@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
+from ._core.lane import Health
 from ._core.values import Result
 from .errors import UnknownOutcome
+
+
+class AccountProgress(Health, frozen=True):
+    """How one account of a client fares: the attributes of `Health`, `running` of all its batches, and these.
+
+    Attributes:
+        done: Requests of this batch that it finished with their pictures, in this run.
+        credits: Billed by it for this batch, in this run.
+    """
+
+    done: int
+    credits: float
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -29,6 +42,7 @@ class Progress(msgspec.Struct, frozen=True):
         rate: Requests finished per second of late, earlier ones not counted.
         eta: Seconds to the end, by the limits, by how long tasks have taken so far (before any has ended, by what the
             provider's record says), and by `rate` once that is steady; None where the input has no length.
+        accounts: How each account fares.
     """
 
     total: int | None
@@ -45,6 +59,7 @@ class Progress(msgspec.Struct, frozen=True):
     elapsed: float
     rate: float
     eta: float | None
+    accounts: tuple[AccountProgress, ...]
 
 
 class Tally:
@@ -54,6 +69,8 @@ class Tally:
         self.began_at = 0.0
         self.done = self.failed = self.unknown = self.earlier = 0
         self.credits = 0.0
+        self.done_by: Counter[str] = Counter()
+        self.credits_by: dict[str, float] = {}
         self._times: deque[float] = deque(maxlen=512)
 
     def count(self, result: Result, now: float) -> None:
@@ -63,6 +80,8 @@ class Tally:
         else:
             self._times.append(now)
             self.credits += result.credits or 0.0
+            self.done_by[result.provider] += result.ok
+            self.credits_by[result.provider] = self.credits_by.get(result.provider, 0.0) + (result.credits or 0.0)
         self.done += result.ok
         self.failed += not result.ok
         self.unknown += isinstance(result.error, UnknownOutcome)
@@ -92,6 +111,9 @@ class AsTheyFinish:
         """Take in a result."""
         self.ready.append(result)
 
+    def skip(self, ticket: int) -> None:
+        """Hear that a result will not come."""
+
     def release(self) -> None:
         """Give up waiting for results that will not come any more."""
 
@@ -101,7 +123,7 @@ class InOrder(AsTheyFinish):
 
     def __init__(self) -> None:
         super().__init__()
-        self._early: dict[int, Result] = {}
+        self._early: dict[int, Result | None] = {}
         self._expected: deque[int] = deque()
 
     def expect(self, ticket: int) -> None:
@@ -114,12 +136,23 @@ class InOrder(AsTheyFinish):
         self._early[ticket] = result
         self._let_out()
 
+    def skip(self, ticket: int) -> None:
+        """Hear that a result will not come, and let out what it held back."""
+        self._early[ticket] = None
+        self._let_out()
+
     def release(self) -> None:
         """Give up waiting for results that will not come any more, so that those after them come out."""
         order = [ticket for ticket in self._expected if ticket in self._early]
-        self.ready.extend(self._early.pop(ticket) for ticket in [*order, *(self._early.keys() - set(order))])
+        for ticket in [*order, *(self._early.keys() - set(order))]:
+            self._release(ticket)
         self._expected.clear()
 
     def _let_out(self) -> None:
         while self._expected and self._expected[0] in self._early:
-            self.ready.append(self._early.pop(self._expected.popleft()))
+            self._release(self._expected.popleft())
+
+    def _release(self, ticket: int) -> None:
+        result = self._early.pop(ticket)
+        if result is not None:
+            self.ready.append(result)

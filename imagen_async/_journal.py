@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 
 from ._core.latency import EDGES
-from ._core.record import ErrorRecord, Record, cut_off
+from ._core.record import Bill, ErrorRecord, Record, cut_off
 from ._core.values import ImageFile, ImageRequest
 from ._folders import sync_folder
 from .errors import JournalError
@@ -157,6 +157,13 @@ class JournalReader:
         with self._telling():
             rows = self._reading.execute(sql, (account, EDGES[-1], at_most)).fetchall()
             return [(self._decode_request(request), latency) for request, latency in reversed(rows)]
+
+    def bills(self) -> list[tuple[Bill, int]]:
+        """What its jobs say of money, and how many say the same."""
+        columns = "state, credits, price, lost, task_id IS NOT NULL"
+        with self._telling():
+            rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()
+        return [(Bill(state, credits, price, lost, bool(task)), n) for state, credits, price, lost, task, n in rows]
 
     def records(self) -> Iterator[Record]:
         """All jobs, those that ended first, in the order of their ending."""

@@ -15,7 +15,7 @@ from ._admission import Admission
 from ._core.job import Job, Submitting
 from ._core.latency import MEMORY
 from ._core.poll_schedule import Kind
-from ._core.record import Record, is_denied, record_of
+from ._core.record import Record, bill_of, is_denied, record_of
 from ._core.resuming import changes, earlier_result, resumed, sent_again
 from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
@@ -23,6 +23,13 @@ from ._group_commit import GroupCommit
 from ._journal import Journal, JournalReader
 from ._scheduler import now
 from .errors import ConfigurationError, InvalidRequest
+
+
+class TakenUp(msgspec.Struct, frozen=True):
+    """A request that an earlier run has sent, and that goes on: its job's id, and the job as it would be made new."""
+
+    job_id: int
+    like: Job
 
 
 class Memory:
@@ -49,6 +56,7 @@ class Memory:
         self._executor = executor
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
+        self._open_bills = 0.0
 
     async def open(self) -> None:
         """Open the journal; raises JournalError."""
@@ -76,6 +84,7 @@ class Memory:
             if self._admission.serves(record.account) and record.state not in self._again:
                 jobs.append(self._resumed(record, owner, new_id()))
                 self._taken_up[record.key] = jobs[-1].id
+                self._open_bills += bill_of(record).open
                 if is_denied(record):
                     self._denied.add(jobs[-1].id)
         return jobs
@@ -97,8 +106,13 @@ class Memory:
         """How long the account's latest tasks took, oldest first."""
         return latencies_of(self._journal, account)
 
-    def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | int:
-        """Say what a request is to this journal: a job to send, an earlier result, or the id of a job taken up.
+    def spent_before(self) -> float:
+        """Credits that the journal's jobs have cost, or may have; without what is to come for those taken up."""
+        known = sum(bill.total * count for bill, count in self._journal.bills())
+        return known - self._open_bills
+
+    def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | TakenUp:
+        """Say what a request is to this journal: a job to send, an earlier result, or a job taken up.
 
         Raises:
             InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
@@ -111,7 +125,7 @@ class Memory:
             return job
         self._check_unchanged(record, item)
         if record.key in self._taken_up:
-            return self._taken_up[record.key]
+            return TakenUp(self._taken_up[record.key], like=job)
         if record.state in self._again:
             return sent_again(record, job)
         return self._earlier(record, job)
@@ -155,7 +169,7 @@ class Memory:
         return msgspec.structs.replace(job, key=key)
 
     def _check_unchanged(self, record: Record, item: str | ImageRequest) -> None:
-        found = changes(record, self._admission.as_sent_by(record.account, item))
+        found = changes(record, self._admission.as_before(record, item))
         if found:
             what = f"The key {record.key!r} stood for another request in this journal: {'; '.join(found)}"
             raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")
@@ -167,7 +181,7 @@ class Memory:
         result = earlier_result(record)
         if record.state not in ("running", "ready"):
             return result
-        message = f"Its task belongs to {record.account}, which this client does not serve: resume with that account"
+        message = f"Its task belongs to {record.account}, which this client does not have: resume with that account"
         error = ConfigurationError(f"{message}.", provider=record.account, task_id=record.task_id)
         return msgspec.structs.replace(result, error=error)
 

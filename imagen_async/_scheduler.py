@@ -129,13 +129,12 @@ class Scheduler:
         self._deliver()
         self._notice()
 
-    async def room(self, account: str) -> None:
-        """Wait until the account could soon send another create, or takes none any more."""
-        lane = self._plan.lanes[account]
+    async def room(self) -> None:
+        """Wait until some account could soon send another create, or none takes any more."""
         if len(self._owners) > 1:
             # Several batches take turns, one request each; a lone one need not give way.
             await anyio.lowlevel.checkpoint()
-        while lane.stopped is None and not lane.wants_more:
+        while self._plan.is_open and not self._plan.wants_more:
             self._room.clear()
             await self._room.wait()
 
@@ -231,7 +230,7 @@ class Scheduler:
             owner = self._owners.get(job.owner)
             if owner is not None:
                 owner.finished(job)
-        if not self._room.is_set() and any(lane.wants_more or lane.stopped for lane in self._plan.lanes.values()):
+        if not self._room.is_set() and (self._plan.wants_more or not self._plan.is_open):
             self._room.set()
 
     def _begin(self, job: Job) -> None:

@@ -7,6 +7,7 @@ ImagenError
 ├── AccountError              the account takes nothing: look at it with the provider
 │   ├── AuthenticationError       give the right key
 │   └── InsufficientCredits       top up, or raise the key's own cap
+├── BudgetReached             raise `max_credits`, or leave the rest
 ├── RateLimited               wait; the library does so by itself
 ├── GenerationFailed          ask for a new picture, or change the prompt
 ├── UnknownOutcome            a create whose answer was lost: look before paying again
@@ -24,6 +25,7 @@ from typing import Any, Self
 __all__ = [
     "AccountError",
     "AuthenticationError",
+    "BudgetReached",
     "ConfigurationError",
     "DeadlineExceeded",
     "DownloadFailed",
@@ -104,6 +106,10 @@ class AuthenticationError(AccountError):
 
 class InsufficientCredits(AccountError):
     """The account, or the key's own cap, is used up."""
+
+
+class BudgetReached(ImagenError):
+    """The batch may spend no more: `max_credits`. What is left was not sent, and a journal keeps it."""
 
 
 class RateLimited(ImagenError):

@@ -18,6 +18,7 @@ from imagen_async._core.outcomes import result_of
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.provider import Limits, Provider
+from imagen_async._core.routing import Router
 from imagen_async._core.values import ImageFile, ImageRequest, Result
 from imagen_async._core.wire import HttpRequest, HttpResponse
 from imagen_async._plain_group import PlainGroup
@@ -164,8 +165,8 @@ def batch_over(
     """A batch of one account of such a scheduler, without a folder unless its admission has one."""
     provider = network.provider
     terms = Terms(deadline=1e5, retries=0, resubmits=0, save_to=None)
-    admission = admission or Admission(provider, ImageRequest("-"), terms)
-    return Batch(scheduler, requests, admission, lambda result: result, account=provider.name, **settings)
+    admission = admission or Admission(Router({provider.name: provider}), ImageRequest("-"), terms)
+    return Batch(scheduler, requests, admission, lambda result: result, **settings)
 
 
 def jobs_for(scheduler: Scheduler, provider: Provider, owner: int, count: int, **fields: object) -> list[Job]:

@@ -6,12 +6,14 @@ import argparse
 import json
 import os
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_args
 
-from .._accounts import Account, open_account
+from .._accounts import Account, named, open_pool
 from .._core.poll_schedule import FRESHNESS, checked_freshness
-from .._core.provider import Limits, Provider
+from .._core.provider import Limits
 from .._core.rate_limit import Rate
+from .._core.routing import Policy
 from .._core.values import PARAMETERS, ImageRequest
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS
@@ -35,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_status(commands)
     _add_collect(commands)
-    credits = _add(commands, "credits", "ask for the account's balance")
+    credits = _add(commands, "credits", "ask for the balance of the named accounts, or of all whose key is set")
     _account_options(credits)
     _json_option(credits, "a JSON object on stdout")
     providers = _add(commands, "providers", "list what this version knows: addresses, keys, models, prices, limits")
@@ -70,6 +72,7 @@ def _add_batch(commands: Any) -> None:
     _account_options(parser)
     _request_options(parser)
     _output_options(parser)
+    _budget_option(parser)
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="new tasks for a failed generation (0)")
     parser.add_argument("--ordered", action="store_true", help="print results in the order of the file")
     group = parser.add_argument_group("going on", "what the folder's journal does not repeat by itself")
@@ -95,6 +98,7 @@ def _add_plan(commands: Any) -> None:
     parser.add_argument(
         "-o", "--out", metavar="DIR", help="a batch's folder: leave out what its journal has, learn from it"
     )
+    _budget_option(parser)
     _json_option(parser, "a JSON object on stdout")
 
 
@@ -107,7 +111,7 @@ def _add_collect(commands: Any) -> None:
     _output_options(parser)
     nothing = dict.fromkeys(("model", *PARAMETERS))
     parser.set_defaults(**nothing, extra={}, ordered=False, retries=0, on_exit="detach")
-    parser.set_defaults(retry_failed=False, resubmit_unknown=False)
+    parser.set_defaults(retry_failed=False, resubmit_unknown=False, max_credits=None)
 
 
 def _add_status(commands: Any) -> None:
@@ -123,7 +127,7 @@ def _add_sandbox(commands: Any) -> None:
     parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE", help="of requests that go wrong (0)")
     parser.add_argument("--credits", type=float, metavar="N", help="balance of the account (endless)")
     parser.add_argument("--seed", type=int, default=0, help="makes latencies, faults and task ids repeatable (0)")
-    _limit_options(parser)
+    _limit_options(parser, lambda parse: parse)
 
 
 def _file_options(parser: argparse.ArgumentParser) -> None:
@@ -140,16 +144,36 @@ def _file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _account_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("account")
-    group.add_argument("-p", "--provider", action="append", metavar="NAME", help=f"one of {', '.join(PROVIDERS)}")
-    group.add_argument("--base-url", metavar="URL", help="of the API, in place of the provider's")
-    _limit_options(group)
+    group = parser.add_argument_group("accounts", "what is said with NAME= in front is said of that account alone")
+    group.add_argument(
+        "-p",
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help=f"one of {', '.join(PROVIDERS)}; several times for one pool; a second account of one as MYNAME=NAME, with "
+        "its key in MYNAME_API_KEY",
+    )
+    group.add_argument(
+        "--policy",
+        choices=get_args(Policy),
+        default="spread",
+        help="who of several gets a request: who can send soonest (spread), the cheapest, the first named (in_order)",
+    )
+    _said_of_accounts(group, "--base-url", str, "URL", "of the API, in place of the provider's")
+    _said_of_accounts(group, "--price", _price, "CREDITS", "of a picture, where the provider publishes none")
+    _limit_options(group, _of_account)
 
 
-def _limit_options(group: Any) -> None:
-    group.add_argument("--rate", type=_rate, metavar="N/SECONDS", help="creates in any window, such as 20/10")
-    group.add_argument("--status-rate", type=_rate, metavar="N/SECONDS", help="status calls in any window")
-    group.add_argument("--running", type=_positive, metavar="N", help="tasks that may run at once")
+def _limit_options(group: Any, scoped: Callable[[Callable[[str], Any]], Callable[[str], Any]]) -> None:
+    _said_of_accounts(group, "--rate", _rate, "N/SECONDS", "creates in any window, such as 20/10", scoped)
+    _said_of_accounts(group, "--status-rate", _rate, "N/SECONDS", "status calls in any window", scoped)
+    _said_of_accounts(group, "--running", _positive, "N", "tasks that may run at once", scoped)
+
+
+def _budget_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-credits", type=_credits, metavar="N", help="spend no more, earlier runs of the folder included"
+    )
 
 
 def _request_options(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +203,38 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
 
 def _json_option(group: Any, help_text: str) -> None:
     group.add_argument("--json", action="store_true", help=help_text)
+
+
+def _said_of_accounts(
+    group: Any,
+    name: str,
+    parse: Callable[[str], Any],
+    metavar: str,
+    help_text: str,
+    scoped: Callable[[Callable[[str], Any]], Callable[[str], Any]] | None = None,
+) -> None:
+    """An option for every account, or for one; the last word counts."""
+    kind = (scoped or _of_account)(parse)
+    group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=help_text)
+
+
+def _of_account(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None, Any]]:
+    """Read `NAME=VALUE` or `VALUE`."""
+
+    def read(text: str) -> tuple[str | None, Any]:
+        match = re.fullmatch(r"([A-Za-z][\w.-]*)=(.+)", text)
+        return (match[1], parse(match[2])) if match else (None, parse(text))
+
+    return read
+
+
+def _price(text: str) -> float:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else _refuse(text, "a number of credits")
+
+
+def _credits(text: str) -> float:
+    credits = _price(text)
+    return credits if 0 < credits < 1e12 else _refuse(text, "a number of credits above 0")
 
 
 def _rate(text: str) -> Rate:
@@ -216,13 +272,22 @@ def _refuse(text: str, wanted: str) -> Any:
     raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
 
 
-def limits_of(options: argparse.Namespace, default: Limits) -> Limits:
-    """The limits that the options ask for, the default's where they say nothing."""
+def limits_of(options: argparse.Namespace, default: Limits, account: str | None = None) -> Limits:
+    """The limits that the options ask for an account, the default's where they say nothing."""
     return Limits(
-        submit=options.rate or default.submit,
-        status=options.status_rate or default.status,
-        running=options.running or default.running,
+        submit=_said(options.rate, account) or default.submit,
+        status=_said(options.status_rate, account) or default.status,
+        running=_said(options.running, account) or default.running,
     )
+
+
+def _said(values: list[Any], account: str | None) -> Any:
+    """The last that was said of an account, or of all; None for nothing. Without accounts all values are plain."""
+    if account is None:
+        return values[-1] if values else None
+    of_all = [value for name, value in values if name is None]
+    own = [value for name, value in values if name == account]
+    return (own or of_all or [None])[-1]
 
 
 def request_of(options: argparse.Namespace, prompt: str) -> ImageRequest:
@@ -238,21 +303,50 @@ def request_of(options: argparse.Namespace, prompt: str) -> ImageRequest:
     )
 
 
-def provider_of(options: argparse.Namespace) -> Provider:
-    """The provider that was named, or the only one whose key is in the environment."""
-    names = options.provider or [name for name, each in PROVIDERS.items() if os.environ.get(each.key_variable)]
-    if len(names) != 1:
-        several = f"-p was given {len(names)} times and" if options.provider else "-p is missing, and"
-        named = f"{', '.join(name for name in PROVIDERS if name != 'sandbox')}, or sandbox, which needs no key"
-        raise ConfigurationError(f"{several} this version takes one provider: {named}.")
-    if names[0] not in PROVIDERS:
-        raise ConfigurationError(f"There is no provider {names[0]!r}; this version knows: {', '.join(PROVIDERS)}.")
-    return PROVIDERS[names[0]]
+def pool_of(options: argparse.Namespace) -> dict[str, Account]:
+    """The accounts that the options name, by name; without any the only one whose key is in the environment."""
+    given = options.provider or keys_in_environment()
+    if not options.provider and len(given) != 1:
+        known = f"{', '.join(name for name in PROVIDERS if name != 'sandbox')}, or sandbox, which needs no key"
+        found = f"keys are set for {', '.join(given)}: name one, or several for one pool" if given else f"name {known}"
+        raise ConfigurationError(f"-p is missing: {found}.")
+    pool = named(_account(options, *_name_and_provider(word)) for word in given)
+    for option in ("base_url", "price", "rate", "status_rate", "running"):
+        for name, _ in getattr(options, option):
+            if name is not None and name not in pool:
+                dashed = option.replace("_", "-")
+                raise ConfigurationError(f"--{dashed} {name}=…: there is no such account, only {', '.join(pool)}.")
+    if len(pool) > 1 and any(name is None for name, _ in options.base_url):
+        raise ConfigurationError(
+            "--base-url: with several accounts say whose it is, as in --base-url liangxin=https://…"
+        )
+    return pool
 
 
-def account_of(options: argparse.Namespace) -> Account:
-    """The account that the options name; its key and address are looked for at once, before a file is read."""
-    provider = provider_of(options)
-    account = Account(provider.name, base_url=options.base_url, limits=limits_of(options, provider.limits))
-    open_account(account, os.environ)
-    return account
+def open_pool_of(options: argparse.Namespace) -> dict[str, Account]:
+    """The accounts that the options name; their keys and addresses are looked for at once, before a file is read."""
+    pool = pool_of(options)
+    open_pool(pool, os.environ)
+    return pool
+
+
+def keys_in_environment() -> list[str]:
+    """The providers whose key is set."""
+    return [name for name, provider in PROVIDERS.items() if os.environ.get(provider.key_variable)]
+
+
+def _name_and_provider(word: str) -> tuple[str, str]:
+    name, mark, provider = word.partition("=")
+    return (name, provider) if mark else (word, word)
+
+
+def _account(options: argparse.Namespace, name: str, provider: str) -> Account:
+    if provider not in PROVIDERS:
+        raise ConfigurationError(f"There is no provider {provider!r}; this version knows: {', '.join(PROVIDERS)}.")
+    return Account(
+        provider,
+        base_url=_said(options.base_url, name),
+        limits=limits_of(options, PROVIDERS[provider].limits, name),
+        credits=_said(options.price, name),
+        name=None if name == provider else name,
+    )

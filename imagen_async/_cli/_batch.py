@@ -6,25 +6,27 @@ import argparse
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from .._accounts import Account
-from .._admission import as_sent_by, checked, with_defaults
+from .._accounts import Account, provider_of, router_of
+from .._admission import with_defaults
 from .._client import Client
+from .._core.budget import Budget
 from .._core.poll_schedule import PollSchedule
 from .._core.record import Record, is_denied
 from .._core.resuming import changes, shown
+from .._core.routing import Router
 from .._folders import prepare_folder
 from .._journal import Journal, JournalReader
 from .._memory import latencies_of
 from ..errors import ConfigurationError
-from ..providers import PROVIDERS
-from ._arguments import account_of, limits_of, provider_of, request_of
+from ._arguments import keys_in_environment, open_pool_of, pool_of, request_of
+from ._balances import balances_of
 from ._batch_run import BatchRun, say
-from ._estimate import estimate
+from ._estimate import Estimator
 from ._loop import run_in_loop
 from ._manifest import refuse_foreign_lists
 from ._progress import counted
@@ -43,44 +45,48 @@ _ONCE = ("--retry-failed", "--resubmit-unknown")
 
 def batch(options: argparse.Namespace) -> int:
     """Make a picture for every line of a file, or go on with what an earlier run of the folder left."""
-    account = account_of(options)
-    requests = checked_file(options, account)
+    pool = open_pool_of(options)
+    router = _router(pool, options)
+    requests = checked_file(options, router)
     if requests is None:
         return 2
     if options.out is None:
-        return _run_batch(requests, None, account, options)
+        return _run_batch(requests, None, pool, options)
     path = str(Path(prepare_folder(options.out), JOURNAL))
     refuse_foreign_lists(options.out, path)
     with Journal(path, PromptLine) as journal:
-        bad, known = _compared(requests, journal, options, account)
+        bad, known = _compared(requests, journal, options, router)
         if bad:
             _say_bad_lines(requests, bad, _CHANGES_SHOWN)
             return 2
-        journal.note(_notes(journal.counts().total() + len(requests) - len(known), account, options))
-        return _run_batch(requests, journal, account, options)
+        journal.note(_notes(journal.counts().total() + len(requests) - len(known), options))
+        return _run_batch(requests, journal, pool, options)
 
 
 def plan(options: argparse.Namespace) -> int:
     """Check every line of a file as `batch` would, and tell what it will cost in credits and time."""
-    provider = provider_of(options)
-    limits = limits_of(options, provider.limits)
-    account = Account(provider.name, limits=limits)
-    requests = checked_file(options, account)
+    pool = pool_of(options)
+    router = _router(pool, options)
+    requests = checked_file(options, router)
     if requests is None:
         return 2
-    schedule = PollSchedule(provider.latency)
+    schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
     path = _journal_in(options.out)
     bad: list[BadLine] = []
     known: dict[str, str] = {}
+    spent = 0.0
     if path is not None:
         with JournalReader(path) as journal:
-            bad, known = _compared(requests, journal, options, account)
-            schedule.recall(latencies_of(journal, provider.name))
+            bad, known = _compared(requests, journal, options, router)
+            spent = sum(bill.total * count for bill, count in journal.bills())
+            for name, schedule in schedules.items():
+                schedule.recall(latencies_of(journal, name))
     if bad:
         _say_bad_lines(requests, bad, _CHANGES_SHOWN)
         return 2
+    estimator = Estimator(pool, router, schedules, Budget(options.max_credits, spent) if options.max_credits else None)
     settled = {key for key, state in known.items() if state != "queued"}
-    found = estimate(requests, request_of(options, "-"), provider, limits, schedule, settled)
+    found = estimator.estimate(requests, request_of(options, "-"), settled, balances_of(pool))
     print(json.dumps(found.record()) if options.json else found.text())
     return 0
 
@@ -95,13 +101,16 @@ def _journal_in(folder: str | None) -> Path | None:
     return path if path.exists() else None
 
 
-def checked_file(options: argparse.Namespace, account: Account) -> PromptFile | None:
+def _router(pool: Mapping[str, Account], options: argparse.Namespace) -> Router:
+    return router_of(pool, options.policy, needs_price=options.max_credits is not None)
+
+
+def checked_file(options: argparse.Namespace, router: Router) -> PromptFile | None:
     """Read and check the whole file; None, and every bad line on stderr, when something is wrong with it."""
-    provider = PROVIDERS[account.provider]
     defaults = request_of(options, "-")
-    checked(defaults, provider)
+    router.route(defaults)
     requests = PromptFile(options.file, options.format, options.limit)
-    bad = requests.check(lambda request: checked(with_defaults(request, defaults), provider))
+    bad = requests.check(lambda request: router.route(with_defaults(request, defaults)))
     for name, field in requests.odd_columns():
         say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
     if bad:
@@ -110,10 +119,12 @@ def checked_file(options: argparse.Namespace, account: Account) -> PromptFile | 
     return requests
 
 
-def _notes(total: int, account: Account, options: argparse.Namespace) -> dict[str, str]:
+def _notes(total: int, options: argparse.Namespace) -> dict[str, str]:
     """What `status` is to know: how many requests there are, and the words that lead back to this batch."""
     options.command_line = shlex.join(word for word in shlex.split(options.command_line) if word not in _ONCE)
-    place = ["-p", account.provider, *(["--base-url", options.base_url] if options.base_url else [])]
+    place = [word for name in options.provider or keys_in_environment() for word in ("-p", name)]
+    for name, url in options.base_url:
+        place += ["--base-url", url if name is None else f"{name}={url}"]
     stdin = "  # with the same prompts on stdin" if options.file == "-" else ""
     return {
         "total": str(total),
@@ -124,17 +135,17 @@ def _notes(total: int, account: Account, options: argparse.Namespace) -> dict[st
 
 
 def _run_batch(
-    requests: PromptFile | None, journal: Journal | None, account: Account, options: argparse.Namespace
+    requests: PromptFile | None, journal: Journal | None, pool: Mapping[str, Account], options: argparse.Namespace
 ) -> int:
-    run = BatchRun(requests, journal, options)
-    return run_in_loop(run.work(account), run.stop)
+    run = BatchRun(requests, journal, _router(pool, options), options)
+    return run_in_loop(run.work(pool), run.stop)
 
 
 def _compared(
-    requests: PromptFile, journal: JournalReader, options: argparse.Namespace, account: Account
+    requests: PromptFile, journal: JournalReader, options: argparse.Namespace, router: Router
 ) -> tuple[list[BadLine], dict[str, str]]:
     """Compare the file with its journal: the lines whose key stood for something else, and the states of all it has."""
-    defaults, provider = request_of(options, "-"), PROVIDERS[account.provider]
+    defaults = request_of(options, "-")
     bad: list[BadLine] = []
     known: dict[str, str] = {}
     for request in requests:
@@ -142,7 +153,7 @@ def _compared(
         if record is None:
             continue
         known[record.key] = record.state
-        found = changes(record, as_sent_by(record.account, with_defaults(request, defaults), provider))
+        found = changes(record, router.as_before(record.request, with_defaults(request, defaults)))
         if found:
             what = f"the key {record.key!r} stood for another request in {journal.path}: {'; '.join(found)}"
             bad.append(BadLine(request.line, f"{what}; change it back, give it a new key, or choose another -o"))
@@ -162,16 +173,17 @@ def collect_into(options: argparse.Namespace) -> int:
     with _JournalOfOne(_journal_of(options.dir), PromptLine) as journal:
         record = _found(journal, options)
         options.provider = options.provider or [record.account]
-        account = account_of(options)
-        if account.provider != record.account:
-            raise ConfigurationError(f"The request {record.key!r} is with {record.account}, not {account.provider}.")
+        pool = open_pool_of(options)
+        if record.account not in pool:
+            raise ConfigurationError(f"The request {record.key!r} is with {record.account}, not {', '.join(pool)}.")
+        pool = {record.account: pool[record.account]}
         if record.state == "done":
             print("\n".join([file.path for file in record.files] or record.urls))
             return 0
         if record.task_id != options.task_id or record.state not in ("running", "ready"):
-            journal.write([run_in_loop(_confirmed(record, account, options))])
+            journal.write([run_in_loop(_confirmed(record, pool[record.account], options))])
         journal.only = options.task_id
-        return _run_batch(None, journal, account, options)
+        return _run_batch(None, journal, pool, options)
 
 
 class _JournalOfOne(Journal):

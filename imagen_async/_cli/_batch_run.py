@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from .._accounts import Account
-from .._admission import Parameters
+from .._admission import Parameters, with_defaults
 from .._batch import Batch
 from .._client import Client
+from .._core.routing import Router
 from .._core.values import PARAMETERS, Result
+from .._delivery import AccountProgress
 from .._journal import Journal
 from .._plain_group import PlainGroup
-from ..errors import DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
+from ..errors import BudgetReached, DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
+from ._arguments import request_of
 from ._manifest import FAILURES, Manifest, result_record
-from ._progress import amount, display, duration
+from ._progress import account_text, amount, display, duration
 from ._prompt_files import PromptFile, PromptLine
 
 INTERRUPTED = 130
@@ -31,31 +35,37 @@ class BatchRun:
     Args:
         requests: What is to be made; nothing, to finish what the journal has.
         journal: The folder's, open for writing, or None where nothing is saved.
+        router: Finds who can take a request.
         options: Of the command line; `command_line` is the line itself.
     """
 
-    def __init__(self, requests: PromptFile | None, journal: Journal | None, options: argparse.Namespace) -> None:
+    def __init__(
+        self, requests: PromptFile | None, journal: Journal | None, router: Router, options: argparse.Namespace
+    ) -> None:
         self._requests = requests
+        self._router = router
         self._journal = journal
         self._manifest = None if journal is None else Manifest(options.out, journal)
         self._options = options
         self._batch: Batch | None = None
         self._is_stopped = False
         self._is_noted = True
+        self._is_budget_reached = False
         self._done = self._failed = self._unknown = self._earlier_failed = 0
         self._left: list[Result] = []
         self._disk_error: OSError | None = None
 
-    async def work(self, account: Account) -> int:
+    async def work(self, pool: Mapping[str, Account]) -> int:
         """Run the batch; returns the exit code."""
         options = self._options
         with self._manifest or contextlib.nullcontext():
-            async with Client(account, freshness=options.freshness) as client:
+            async with Client(*pool.values(), policy=options.policy, freshness=options.freshness) as client:
                 batch = client.batch(
                     self._requests or (),
                     journal=self._journal,
                     save_to=options.out,
                     ordered=options.ordered,
+                    max_credits=options.max_credits,
                     retries=options.retries,
                     retry_failed=options.retry_failed,
                     on_unknown="resubmit" if options.resubmit_unknown else "hold",
@@ -67,6 +77,9 @@ class BatchRun:
                     await self._read(batch)
                 except JournalError:
                     self._is_noted = False
+                    raise
+                except BudgetReached:
+                    self._is_budget_reached = True
                     raise
                 finally:
                     self._note_leftover(batch.leftover)
@@ -151,7 +164,14 @@ class BatchRun:
         if unsent > 0:
             parts.append(f"{unsent:,} not sent")
         say(f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}")
+        self._say_accounts(progress.accounts)
         self._say_what_next(is_over=not self._left and unsent <= 0)
+
+    def _say_accounts(self, accounts: Sequence[AccountProgress]) -> None:
+        """Who did what, where there are several; and whoever ended badly."""
+        for account in accounts:
+            if len(accounts) > 1 or (account.state == "stopped" and account.done):
+                say(f"  {account_text(account)}")
 
     def _unsent(self) -> int:
         """How many requests wait to be sent yet."""
@@ -164,15 +184,43 @@ class BatchRun:
         if not self._is_noted:
             say(f"What the journal could not take is in {self._options.out}/{FAILURES}, with the task ids.")
         elif not is_over and self._journal is not None:
-            say(f"Nothing is lost; go on with: {self._options.command_line}")
+            say(f"Nothing is lost; go on with: {self._how_to_go_on()}")
         elif self._left:
             self._say_how_to_collect()
         elif self._failed and self._manifest is not None:
             folder = shlex.quote(self._options.out)
             say(f"Why is in {self._options.out}/{FAILURES}; what to do: imagen-async status {folder}")
 
+    def _how_to_go_on(self) -> str:
+        """The command line; with a budget that is used up, as much as pays for everything."""
+        command: str = self._options.command_line
+        if not self._is_budget_reached or self._journal is None or self._requests is None:
+            return command
+        spent = sum(bill.total * count for bill, count in self._journal.bills())
+        enough = math.ceil(spent + self._dearest(self._journal, self._requests))
+        words = shlex.split(command)
+        for at, word in enumerate(words):
+            if word == "--max-credits":
+                words[at + 1] = str(enough)
+            elif word.startswith("--max-credits="):
+                words[at] = f"--max-credits={enough}"
+        return shlex.join(words)
+
+    def _dearest(self, journal: Journal, requests: PromptFile) -> float:
+        """Credits that what is not sent costs at most."""
+        defaults = request_of(self._options, "-")
+        credits = 0.0
+        for line in requests:
+            record = journal.find(str(line.key))
+            if record is None or record.state == "queued":
+                request, route = self._router.route(with_defaults(line, defaults))
+                credits += max(offer.model.price(request) or 0.0 for offer in route.offers)
+        return credits
+
     def _say_how_to_collect(self) -> None:
-        address = f" --base-url {self._options.base_url}" if self._options.base_url else ""
+        address = "".join(
+            f" --base-url {url}" for name, url in self._options.base_url if name in (None, self._left[0].provider)
+        )
         command = f"imagen-async collect TASK_ID -p {self._left[0].provider}{address}"
         say(f"Collect each, by its task id above, with: {command}")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 import anyio
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from .._core.resuming import shown
+from .._delivery import AccountProgress
 from .._delivery import Progress as Snapshot
 
 REFRESH = 0.25
@@ -26,10 +29,21 @@ def display(*, quiet: bool) -> Callable[[Callable[[], Snapshot]], Coroutine[Any,
     return _show_bar if sys.stderr.isatty() else _show_lines
 
 
+class _Bar(Progress):
+    """A bar, and below it a line for each account where there is more to say than the bar does."""
+
+    lines: tuple[str, ...] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield from super().get_renderables()
+        yield from (Text(f"  {line}", no_wrap=True, overflow="ellipsis") for line in self.lines)
+
+
 async def _show_bar(look: Callable[[], Snapshot]) -> None:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, redirect_stdout=sys.stdout.isatty())
+    bar = _Bar(*columns, TextColumn("{task.fields[figures]}"), console=console, redirect_stdout=sys.stdout.isatty())
     with bar:
         task = bar.add_task("pictures", total=look().total, figures="")
         try:
@@ -40,7 +54,8 @@ async def _show_bar(look: Callable[[], Snapshot]) -> None:
             _update(bar, task, look())
 
 
-def _update(bar: Progress, task: TaskID, snapshot: Snapshot) -> None:
+def _update(bar: _Bar, task: TaskID, snapshot: Snapshot) -> None:
+    bar.lines = tuple(_account_lines(snapshot))
     bar.update(task, completed=snapshot.done + snapshot.failed, figures=figures(snapshot))
 
 
@@ -49,7 +64,23 @@ async def _show_lines(look: Callable[[], Snapshot]) -> None:
         await anyio.sleep(PLAIN_EVERY)
         snapshot = look()
         total = "" if snapshot.total is None else f" of {snapshot.total:,}"
-        print(f"{snapshot.done + snapshot.failed:,}{total} finished, {figures(snapshot)}", file=sys.stderr, flush=True)
+        line = f"{snapshot.done + snapshot.failed:,}{total} finished, {figures(snapshot)}"
+        print(line, *(f"  {line}" for line in _account_lines(snapshot)), sep="\n", file=sys.stderr, flush=True)
+
+
+def _account_lines(snapshot: Snapshot) -> Iterator[str]:
+    """A line for each account, where there are several or one is in trouble."""
+    for account in snapshot.accounts:
+        if len(snapshot.accounts) > 1 or account.state != "ready":
+            yield account_text(account)
+
+
+def account_text(account: AccountProgress) -> str:
+    """How an account fares."""
+    limit = f"{account.limit.count} per {account.limit.per:g} s"
+    counts = f"{account.running:,} running, {account.done:,} done, {amount(account.credits)} credits"
+    why = "" if account.error is None else f"; {shown(account.error.message, 100)}"
+    return f"{account.name}: {account.state}, {account.rate:.1f}/s of {limit}, {counts}{why}"
 
 
 def figures(snapshot: Snapshot) -> str:

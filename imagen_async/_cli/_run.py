@@ -9,12 +9,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 
+from .._accounts import Account
 from .._client import Client
 from .._core.provider import Provider
 from .._core.values import Result
@@ -22,7 +23,8 @@ from .._folders import prepare_folder
 from ..errors import AuthenticationError, ConfigurationError, ImagenError, InvalidRequest, JournalError
 from ..providers import PROVIDERS
 from ..sandbox import Latency, Sandbox
-from ._arguments import account_of, build_parser, limits_of, request_of
+from ._arguments import build_parser, keys_in_environment, limits_of, open_pool_of, pool_of, request_of
+from ._balances import balances_of
 from ._batch import batch, collect_into, plan, status
 from ._batch_run import places, say
 from ._loop import run_in_loop
@@ -46,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         say(f"imagen-async: {error}")
         if isinstance(error, AuthenticationError) and error.provider in PROVIDERS:
             say(f"The key is that of {PROVIDERS[error.provider].key_variable}.")
-        return 2 if isinstance(error, _WRONG_USE) else 1
+        return _exit_code(error)
     except KeyboardInterrupt:
         say("Interrupted.")
         return 130
@@ -54,6 +56,10 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read stdout has left. Python would complain again when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _exit_code(error: ImagenError) -> int:
+    return 2 if isinstance(error, _WRONG_USE) else 1
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -65,17 +71,19 @@ def _collect(options: argparse.Namespace) -> int:
         return collect_into(options)
     if options.key is not None:
         raise ConfigurationError("--key names a request of a batch: say with --dir which batch.")
+    if options.provider and len(options.provider) > 1:
+        raise ConfigurationError("-p: a task is one account's; name that one.")
     return _one(options, lambda client: client.collect(options.task_id, deadline=options.deadline))
 
 
 def _one(options: argparse.Namespace, make: Callable[[Client], Awaitable[Result]]) -> int:
     """Get one result, save it where it was asked for, and print it. What cannot be saved is printed with its URL."""
-    account = account_of(options)
+    pool = open_pool_of(options)
     if options.out is not None:
         prepare_folder(options.out)
 
     async def work() -> int:
-        async with Client(account, freshness=options.freshness) as client:
+        async with Client(*pool.values(), policy=options.policy, freshness=options.freshness) as client:
             try:
                 result = await make(client)
             except ImagenError as error:
@@ -100,29 +108,29 @@ async def _hand_out(result: Result, options: argparse.Namespace) -> None:
     print(json.dumps(result_record(saved), ensure_ascii=False) if options.json else "\n".join(places(saved)))
     if failure is not None:
         raise failure
-    if options.out is None and result.provider == "sandbox" and options.base_url is None:
+    if options.out is None and result.provider == "sandbox" and not options.base_url:
         say("This link dies with the sandbox, now; -o DIR saves the picture.")
 
 
 def _credits(options: argparse.Namespace) -> int:
-    account = account_of(options)
+    if not options.provider:
+        options.provider = keys_in_environment() or None
+    pool = pool_of(options)
+    if len(pool) == 1:
+        open_pool_of(options)
+    failures = []
+    for name, balance in balances_of(pool).items():
+        if isinstance(balance, ImagenError):
+            failures.append(balance)
+            say(f"imagen-async: {balance}")
+        else:
+            print(json.dumps({"provider": name, "credits": balance}) if options.json else _balance(name, balance, pool))
+    return _exit_code(failures[0]) if failures else 0
 
-    async def work() -> int:
-        async with Client(account) as client:
-            balances = await client.credits()
-        for name, balance in balances.items():
-            print(json.dumps({"provider": name, "credits": balance}) if options.json else _balance(name, balance))
-        return 0
 
-    return run_in_loop(work())
-
-
-def _balance(name: str, balance: float | None) -> str:
-    return (
-        f"{name} {amount(balance)}"
-        if balance is not None
-        else f"{name}: the API of {PROVIDERS[name].title} does not tell a balance"
-    )
+def _balance(name: str, balance: float | None, pool: Mapping[str, Account]) -> str:
+    title = PROVIDERS[pool[name].provider].title
+    return f"{name} {amount(balance)}" if balance is not None else f"{name}: the API of {title} does not tell a balance"
 
 
 def _providers(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from .job import Job, Running
 from .lane import Lane
 from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
+from .routing import Offer, Route
 
 
 def kinds_of(jobs: Iterable[Job]) -> Counter[Kind]:
@@ -36,25 +37,83 @@ def making_time(count: int, kinds: Mapping[Kind, int], limits: Limits, schedule:
     return sending_time(count, limits, schedule.mean(kinds)) + _slowest(count, kinds, schedule)
 
 
-def time_left(unsent: int, jobs: Iterable[Job], lane: Lane, now: float, pace: float | None = None) -> float:
-    """Seconds until the last picture of a batch, when the account stays as it is.
+def time_left(unsent: int, jobs: Iterable[Job], lanes: Iterable[Lane], now: float, pace: float | None = None) -> float:
+    """Seconds until the last picture of a batch, when the accounts stay as they are.
 
     Args:
         unsent: Its requests that are still to be sent.
         jobs: Its live jobs.
-        lane: The account's.
+        lanes: The accounts that have them, or may take them: they share what is unsent by what their limits allow.
         now: Loop time.
         pace: Results a second, once they come steadily: what the limits allow may not be what is reached.
     """
+    jobs, lanes = list(jobs), list(lanes)
+    kinds = kinds_of(jobs)
+    able = [lane for lane in lanes if lane.stopped is None]
+    able = [lane for lane in able if not lane.is_paused] or able
+    speeds = {lane.name: _speed(lane, kinds) for lane in able}
+    times = [0.0]
+    for lane in lanes:
+        running = [job for job in jobs if job.account == lane.name and isinstance(job.state, Running)]
+        part = speeds.get(lane.name, 0.0) / sum(speeds.values()) if speeds else 0.0
+        times.append(_time_of(lane, math.ceil(unsent * part), running, kinds, now, pace and pace * part))
+    return max(times)
+
+
+def _time_of(
+    lane: Lane, unsent: int, running: list[Job], kinds: Mapping[Kind, int], now: float, pace: float | None
+) -> float:
+    """Seconds until the last picture of one account."""
     schedule, status = lane.schedule, lane.limits.status
-    running = [job for job in jobs if isinstance(job.state, Running)]
     asking = (unsent + len(running)) / status.count * status.per
     rest = max(_rest(running, lane, now), asking)
     if not unsent:
         return rest
-    kinds = kinds_of(jobs) or schedule.kinds
-    sending = sending_time(unsent, lane.limits, schedule.mean(kinds), lane.running)
+    kinds = kinds or schedule.kinds
+    sending = sending_time(unsent, lane.allowed, schedule.mean(kinds), lane.running)
     return max(rest, max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule))
+
+
+def _speed(lane: Lane, kinds: Counter[Kind]) -> float:
+    """Creates a second that an account's limits allow over a long time."""
+    submit, latency = lane.allowed.submit, lane.schedule.mean(kinds or lane.schedule.kinds)
+    return min(submit.count / submit.per, lane.limits.running / latency if latency > 0 else math.inf)
+
+
+class Shares:
+    """Deals requests out to accounts as a batch would, as far as the limits tell: for a plan, before anything is sent.
+
+    Attributes:
+        kinds: What each account has got.
+    """
+
+    def __init__(self, limits: Mapping[str, Limits], schedules: Mapping[str, PollSchedule]) -> None:
+        self.kinds: dict[str, Counter[Kind]] = {account: Counter() for account in limits}
+        self._limits = limits
+        self._schedules = schedules
+        self._counts: Counter[str] = Counter()
+        self._latencies: dict[tuple[str, Kind], float] = {}
+
+    def deal(self, route: Route, images: int) -> Offer:
+        """Give a request to the one, of those that go first, who could send it soonest."""
+        best = min(offer.rank for offer in route.offers)
+        _, number = min(
+            (self._sent_at(offer, images), number) for number, offer in enumerate(route.offers) if offer.rank == best
+        )
+        offer = route.offers[number]
+        self.kinds[offer.account][offer.model.name, images] += 1
+        self._counts[offer.account] += 1
+        return offer
+
+    def _sent_at(self, offer: Offer, images: int) -> float:
+        key = (offer.account, (offer.model.name, images))
+        if key not in self._latencies:
+            self._latencies[key] = self._schedules[offer.account].mean({key[1]: 1})
+        limits = self._limits[offer.account]
+        count = self._counts[offer.account] + 1
+        # Within a window, whoever has used the smaller part of it.
+        share = count / limits.submit.count * 1e-6
+        return sending_time(count, limits, self._latencies[key]) + share
 
 
 def _slowest(count: int, kinds: Iterable[Kind], schedule: PollSchedule) -> float:

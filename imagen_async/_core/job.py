@@ -3,11 +3,13 @@
     Queued ──taken──> Submitting ──accepted──> Running ──succeeded──> Ready ──saved──> Done
       ^                 │  │  │                  │  ^                   │ │
       └── not sent, ────┘  │  └─ lost ─> Unknown │  └── its links died ─┘ └─ not saved ─> Failed
-          429, 455         └─ refused ─> Failed  └─ broken, denied, expired ─> Failed
+          429, 455,        └─ refused ─> Failed  └─ broken, denied, expired ─> Failed
+          the account stopped
 
-A create is sent again only from Queued, and only these lead back there: not sent, 429, 455, a failed generation where
-the caller asked for `retries`, and once a lost answer where the caller asked for that. Unsent and Left end a job that
-nobody will send or wait for any more.
+A create is sent again only from Queued, and only these lead back there: not sent, 429, 455, an account that takes
+nothing or does not serve the model, a failed generation where the caller asked for `retries`, and once a lost answer
+where the caller asked for that. From Queued a job may go to any account of its route; after a lost answer to the same
+one only. Unsent and Left end a job that nobody will send or wait for any more.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import msgspec
 
 from ..errors import ImagenError, UnknownOutcome
 from .provider import Model
+from .routing import Offer, Route
 from .values import ImageFile, ImageRequest
 from .wire import Broken, Created, Succeeded, TaskStatus
 
@@ -105,7 +108,7 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 class Unsent(msgspec.Struct, frozen=True):
-    """Its account stopped before it could be sent: nothing happened, and another run may send it."""
+    """Its accounts stopped, or its budget was used up, before it could be sent: another run may send it."""
 
     error: ImagenError
 
@@ -151,8 +154,9 @@ class Job(msgspec.Struct, frozen=True):
         index: Position in the owner's input, from 0.
         key: The request's key, or the one made for it.
         request: What the user wants, defaults filled in.
-        account: Whose turn it takes.
-        model: The record that the request was checked against.
+        account: Who has it, or had it last; while it never was sent, who might.
+        model: That account's record of its model.
+        route: Every account that may be sent it; None: that one alone.
         deadline: Seconds that it may take from when it first goes out (or from `expires_at`'s own start).
         retries: New tasks that may be asked for after failed generations, in all.
         resubmits: Times that it may still be sent again after a lost answer.
@@ -173,6 +177,7 @@ class Job(msgspec.Struct, frozen=True):
     account: str
     model: Model
     deadline: float
+    route: Route | None = None
     retries: int = 0
     resubmits: int = 0
     save_to: str | None = None
@@ -194,6 +199,11 @@ class Job(msgspec.Struct, frozen=True):
             case Failed(error=error):
                 return error.task_id
         return None
+
+    @property
+    def way(self) -> Route:
+        """Where it may be sent."""
+        return self.route or Route((Offer(self.account, self.model),))
 
     def to(self, state: State) -> Job:
         """The same job in another state."""

@@ -1,17 +1,19 @@
-"""One account's turns: who waits, what its limits leave room for, and whether it takes anything at all."""
+"""One account's turns: what its limits leave room for, how it fares, and whether it takes anything at all."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Literal
+
+import msgspec
 
 from ..errors import AuthenticationError, ImagenError, ModelUnavailable, TransportError
 from .asks import Asks
 from .job import Withheld
 from .poll_schedule import PollSchedule
 from .provider import Limits
-from .rate_limit import Window
+from .rate_limit import Rate, Window
 from .wire import (
     Accepted,
     Broken,
@@ -42,12 +44,38 @@ LONGEST_PAUSE_AFTER_LOST = 900.0
 VOLLEY = 0.5
 """Seconds within which status calls that fail to connect count as one try: they meet the same trouble."""
 
+MOST_AT_A_LOOK = 100
+"""Jobs that wait for an account at most, however wide its window: more are taken in as these go."""
+
+HealthState = Literal["ready", "limited", "paused", "stopped"]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How an account fares.
+
+    Attributes:
+        name: The account's.
+        state: `ready`. `limited`: it waits out a 429, or sends less after one than it was set to. `paused`: it cannot
+            be reached, is in maintenance, or refuses all for its rate; it is tried with one create at a time, further
+            apart each time, and comes back. `stopped`: it takes nothing more.
+        limit: Creates in any window, as they are allowed now: as set, lowered after a 429, or learned.
+        rate: Creates a second, over the last window.
+        running: Tasks at the provider, or that a create on the way may come to make.
+        error: Why it is not ready, or None.
+    """
+
+    name: str
+    state: HealthState
+    limit: Rate
+    rate: float
+    running: int
+    error: ImagenError | None
+
 
 class Lane:
     """The turns of one account.
 
     Attributes:
-        queue: Ids of the jobs that wait to be sent, first come, first served.
         asks: Which running job is to be asked about when.
         running: Tasks that exist or may come to exist by a create under way.
         stopped: Why the account takes nothing more, or None.
@@ -64,7 +92,6 @@ class Lane:
         self.schedule = schedule
         self.submit = Window(limits.submit)
         self.status = Window(limits.status)
-        self.queue: deque[int] = deque()
         self.asks = Asks(schedule)
         self.running = 0
         self.stopped: ImagenError | None = None
@@ -77,21 +104,54 @@ class Lane:
         self._delay = delay
         self._setbacks = 0
         self._lost = 0
+        self._limited = 0
+        self._limited_until = -math.inf
+        self._trouble: ImagenError | None = None
         self._unreached = 0
         self._unreached_at = -math.inf
         self._paused_until = -math.inf
 
     @property
-    def wants_more(self) -> bool:
-        """True while the queue holds less than what one look at the window may send."""
-        return self.stopped is None and len(self.queue) < min(self.limits.submit.count, self.limits.running, 100)
+    def at_a_look(self) -> int:
+        """Creates that one look at the window may send."""
+        return min(self.submit.limit, self.limits.running, MOST_AT_A_LOOK)
+
+    @property
+    def allowed(self) -> Limits:
+        """The limits as they are now."""
+        submit = Rate(self.submit.limit, per=self.submit.rate.per, guess=self.submit.rate.guess)
+        return Limits(submit, self.limits.status, self.limits.running)
+
+    @property
+    def is_paused(self) -> bool:
+        """True after a setback, until a create is answered: then others go first."""
+        return self._setbacks > 0
+
+    def refusal(self, model: str) -> ImagenError | None:
+        """Why the account takes no requests for a model, by our name; None where it does."""
+        return self.stopped or self.closed_models.get(model)
+
+    def load(self, now: float) -> float:
+        """The part of what it may send that it has sent."""
+        return max(self.submit.taken(now) / self.submit.limit, self.running / self.limits.running)
+
+    def health(self, now: float) -> Health:
+        """How it fares."""
+        rate, error = self.submit.rate, self.stopped or self._trouble
+        is_limited = self.submit.is_held(now) or self.submit.limit < rate.count
+        state: HealthState = "limited" if is_limited else "ready"
+        if self.stopped is not None or self.is_paused:
+            state = "paused" if self.stopped is None else "stopped"
+        sent = self.submit.taken(now) / rate.per
+        return Health(self.name, state, self.allowed.submit, sent, self.running, None if state == "ready" else error)
 
     def submit_at(self, now: float) -> float:
         """When the next create may go; infinity while only an answer can tell."""
         # A first create goes alone: a wrong key or address costs one refusal, and a server that takes everything
-        # and answers nothing costs one unknown outcome, not a volley of them.
-        at_once = max(1, self._connections // 2) if self.has_answered and not self._setbacks else 1
-        if self.stopped or not self.queue or self.running >= self.limits.running or self._creating >= at_once:
+        # and answers nothing costs one unknown outcome, not a volley of them. So does the first after trouble.
+        is_trusted = self.has_answered and not self._setbacks and not self._limited
+        at_once = max(1, self._connections // 2) if is_trusted else 1
+        if self.stopped or self.running >= self.limits.running or self._creating >= at_once:
             return math.inf
         if self._asking + self._creating >= self._connections:
             return math.inf
@@ -143,25 +203,32 @@ class Lane:
     def settle_submit(self, event: Created | Withheld, model: str, now: float) -> None:
         """Learn from what became of a create."""
         if isinstance(event, Rejected) and event.remedy is Remedy.HOLD:
-            self.submit.refused(now, event.retry_after)
+            self._hold(event, now)
         self.submit.answered(now)
         self._creating -= 1
         self.has_answered = self.has_answered or isinstance(event, Accepted | Rejected)
         match event:
             case Accepted():
                 self.good_models.add(model)
-                self._setbacks = self._lost = 0
-            case Lost():
+                self._setbacks = self._lost = self._limited = 0
+                self._trouble = None
+            case Lost(error=error):
                 self._lost += 1
+                self._trouble = error
                 if self._lost >= LOST_IN_A_ROW:
                     self._set_back(now, longest=LONGEST_PAUSE_AFTER_LOST)
             case NotSent(error=error):
+                self._trouble = error
                 self._set_back(now)
                 if not self.has_answered and self._setbacks >= FIRST_CONTACT_TRIES:
-                    self.stopped = _unreachable(error)
-            case Rejected(remedy=Remedy.PAUSE):
+                    self.stopped = _unreachable(error).about(provider=self.name)
+            case Rejected(remedy=Remedy.PAUSE, error=error):
                 self._lost = 0
+                self._trouble = error
                 self._set_back(now, retry_after=event.retry_after)
+            case Rejected(remedy=Remedy.HOLD, error=error):
+                self._lost = 0
+                self._trouble = error
             case Rejected():
                 self._refused(event, model)
 
@@ -174,12 +241,27 @@ class Lane:
         if isinstance(event, Unreadable) and event.limited:
             self.status.refused(now, event.retry_after)
 
+    def _hold(self, event: Rejected, now: float) -> None:
+        """Wait out a 429. Where none was accepted since the last one, no rate explains it: pause, and cut no more."""
+        window = self.submit.rate.per
+        if now < self._limited_until:
+            is_again = False
+        else:
+            self._limited += 1
+            self._limited_until = now + window
+            is_again = self._limited > 1
+        if is_again:
+            self._set_back(now, retry_after=max(window, event.retry_after or 0.0))
+        elif not self._setbacks:
+            self.submit.refused(now, event.retry_after)
+
     def _refused(self, event: Rejected, model: str) -> None:
-        self._setbacks = self._lost = 0
+        self._setbacks = self._lost = self._limited = 0
+        self._trouble = None
         if event.remedy is Remedy.CLOSE_MODEL:
-            self.closed_models[model] = event.error
+            self.closed_models[model] = event.error.about(provider=self.name)
         elif event.remedy is Remedy.STOP:
-            self.stopped = event.error
+            self.stopped = event.error.about(provider=self.name)
 
     def _set_back(self, now: float, *, retry_after: float | None = None, longest: float = LONGEST_PAUSE) -> None:
         """Pause, longer each time, and send one at a time until one is answered. Failures of one volley count once."""

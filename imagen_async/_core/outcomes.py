@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import DeadlineExceeded, DownloadFailed, ImagenError, UnknownOutcome
+from collections.abc import Mapping
+
+from ..errors import AccountError, BudgetReached, DeadlineExceeded, DownloadFailed, ImagenError, UnknownOutcome
 from .job import Done, Failed, Final, Job, Left, Queued, Ready, Running, Unknown, Unsent
 from .values import Result
 from .wire import Broken, Succeeded
@@ -47,6 +49,23 @@ def unknown_outcome(job: Job, error: ImagenError) -> UnknownOutcome:
     unknown.code = error.code
     unknown.__cause__ = error
     return unknown
+
+
+def nobody_takes(refusals: Mapping[str, ImagenError]) -> ImagenError:
+    """Say why no account is left for a job: the one account's own error, or one that names them all."""
+    first, *others = refusals.values()
+    if not others:
+        return first
+    is_one_kind = all(type(error) is type(first) for error in others)
+    kind = type(first) if is_one_kind else AccountError
+    told = "; ".join(f"{account}: {error.message.rstrip('.')}" for account, error in refusals.items())
+    return kind(f"No account is left for it. {told}.")
+
+
+def used_up(limit: float, spent: float) -> BudgetReached:
+    """Say that a batch may spend no more."""
+    left = f"{limit:,g} credits, of which {spent:,g} are spent or may have been"
+    return BudgetReached(f"The budget is reached: {left}; the next request does not fit. Raise max_credits to go on.")
 
 
 def lost_create(what: str, price: float | None, times: int) -> UnknownOutcome:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ..errors import ProtocolError
+from ..errors import ImagenError, ProtocolError
 from . import transitions
 from .agenda import Agenda
+from .budget import Budget
 from .job import (
     Event,
     Final,
@@ -26,8 +27,10 @@ from .job import (
     Withheld,
 )
 from .lane import Lane
-from .outcomes import unknown_outcome
-from .wire import Broken, Denied, Pending, Rejected, Succeeded, Unreadable
+from .outcomes import unknown_outcome, used_up
+from .routing import Offer, Route
+from .waiting import Waiting
+from .wire import Broken, Denied, Lost, NotSent, Pending, Rejected, Succeeded, Unreadable
 
 _AT_THE_PROVIDER = (Submitting, Running)
 """States of a task that runs, or that a create on the way may come to make."""
@@ -40,6 +43,7 @@ class Plan:
     ended. Time is an argument everywhere, in seconds of one clock.
 
     Attributes:
+        lanes: The accounts, by name.
         finished: Jobs in a final state, for the shell to deliver and take out.
     """
 
@@ -47,6 +51,8 @@ class Plan:
         self.lanes = {lane.name: lane for lane in lanes}
         self.finished: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
+        self._waiting = Waiting(self.lanes, self._jobs)
+        self._budgets: dict[int, Budget] = {}
         self._leaving: set[int] = set()
         self._withheld: set[int] = set()
         self._begun: set[int] = set()
@@ -63,17 +69,42 @@ class Plan:
         """Every live job."""
         return self._jobs.values()
 
+    @property
+    def is_open(self) -> bool:
+        """True while some account takes creates."""
+        return any(lane.stopped is None for lane in self.lanes.values())
+
+    @property
+    def wants_more(self) -> bool:
+        """True while some account could soon send more than waits for it."""
+        return self._waiting.wants_more
+
+    def preferred(self, route: Route) -> set[str]:
+        """The accounts of a route that go first as things are: those of the best rank that is open and not paused."""
+        offers = [offer for offer in route.offers if self.lanes[offer.account].refusal(offer.model.name) is None]
+        offers = [offer for offer in offers if not self.lanes[offer.account].is_paused] or offers
+        best = min((offer.rank for offer in offers), default=0)
+        return {offer.account for offer in offers if offer.rank == best}
+
+    def limit_spending(self, owner: int, budget: Budget) -> None:
+        """Let an owner's jobs spend no more than that; before the first of them is added."""
+        self._budgets[owner] = budget
+
     def add(self, job: Job, now: float) -> None:
         """Take in a queued job, a running one that is to be collected, or a finished one that is to be saved."""
+        budget = self._budgets.get(job.owner)
+        if budget is not None and isinstance(job.state, Running | Ready):
+            budget.reserve(job, Offer(job.account, job.model))
         self._place(job, now, arrives=True)
 
     def take(self, now: float) -> list[Job]:
         """Hand out every job that may talk now; each is to be settled once."""
         self._expire(now)
         taken: list[Job] = []
+        while (found := self._waiting.next(now)) is not None:
+            taken.append(self._send(*found, now))
+        self._end_unaffordable()
         for lane in self.lanes.values():
-            while lane.submit_at(now) <= now:
-                taken.append(self._send(lane, now))
             while lane.ask_at(now) <= now:
                 taken.append(self._ask(lane, now))
         while self._to_save and self._saving < self._saving_at_once:
@@ -83,10 +114,8 @@ class Plan:
 
     def wake_at(self, now: float) -> float:
         """When `take` will have something, if nothing is settled or added before; infinity for never."""
-        times = [self._expiries.next_at()]
-        for lane in self.lanes.values():
-            times += (lane.submit_at(now), lane.ask_at(now))
-        return min(times)
+        asks = (lane.ask_at(now) for lane in self.lanes.values())
+        return min(self._expiries.next_at(), self._waiting.wake_at(now), *asks)
 
     def may_send(self, job: Job) -> bool:
         """Say whether a create that was handed out may still go: not when its caller left meanwhile."""
@@ -96,13 +125,12 @@ class Plan:
         """Note that a create leaves now: from here on, its answer lost, nobody can tell whether it made a task."""
         self._begun.add(job.id)
 
-    def allow(self, job_id: int, *, retries: int, resubmits: int, given_up: bool = False) -> None:
+    def allow(self, job_id: int, like: Job, *, given_up: bool = False) -> None:
         """Let a live job that was taken up without leave to be sent again have it.
 
         Args:
             job_id: Whose.
-            retries: As in Job.
-            resubmits: As in Job.
+            like: The job as this run would have made it: its retries, its resubmits, its route.
             given_up: As in Running, if it is that.
         """
         job = self._jobs.get(job_id)
@@ -110,7 +138,9 @@ class Plan:
             return
         if given_up and isinstance(job.state, Running):
             job = job.to(msgspec.structs.replace(job.state, given_up=True))
-        self._jobs[job_id] = msgspec.structs.replace(job, retries=retries, resubmits=resubmits)
+        self._jobs[job_id] = msgspec.structs.replace(
+            job, retries=like.retries, resubmits=like.resubmits, route=like.route
+        )
 
     def settle(self, job: Job, event: Event, now: float) -> Job | None:
         """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
@@ -119,6 +149,7 @@ class Plan:
         self._begun.discard(job.id)
         if job.id not in self._jobs:
             return None
+        self._pay(job, event)
         moved = transitions.advance(self._jobs[job.id], event, now)
         if job.id in self._leaving and not isinstance(moved.state, Final):
             moved = moved.to(transitions.left(moved))
@@ -143,6 +174,7 @@ class Plan:
     def abandon(self, owner: int) -> None:
         """Give up the answers that `leave` kept waiting for: those creates are unknown."""
         self._withheld.discard(owner)
+        self._budgets.pop(owner, None)
         for job in self._jobs_of(owner):
             if job.id not in self._begun:
                 self._finish(transitions.advance(job, Withheld(), math.inf))
@@ -153,9 +185,16 @@ class Plan:
     def _jobs_of(self, owner: int) -> list[Job]:
         return [job for job in self._jobs.values() if job.owner == owner]
 
-    def _send(self, lane: Lane, now: float) -> Job:
-        job = transitions.start(self._jobs[lane.queue.popleft()], now)
-        lane.spend_submit(now)
+    def _send(self, offer: Offer, job_id: int, now: float) -> Job:
+        self._waiting.remove(job_id)
+        job = self._jobs[job_id]
+        if offer.account != job.account:
+            job = msgspec.structs.replace(job, account=offer.account, model=offer.model)
+        job = transitions.start(job, now)
+        budget = self._budgets.get(job.owner)
+        if budget is not None:
+            budget.reserve(job, offer)
+        self.lanes[offer.account].spend_submit(now)
         self._store(job)
         self._expiries.discard(job.id)
         return job
@@ -165,6 +204,19 @@ class Plan:
         lane.spend_status(now)
         self._expiries.discard(job_id)
         return self._jobs[job_id]
+
+    def _pay(self, job: Job, event: Event) -> None:
+        """Let the budget know what an answer means for it."""
+        budget = self._budgets.get(job.owner)
+        match event:
+            case _ if budget is None:
+                pass
+            case Rejected() | NotSent() | Withheld():
+                budget.release(job.id)
+            case Succeeded(credits=credits) | Broken(credits=credits):
+                budget.settle(job.id, credits)
+            case Lost():
+                budget.settle(job.id, None)
 
     def _judge(self, job: Job, event: Event, now: float) -> Event:
         """Let the account see an answer in the light of the earlier ones, before anything follows from it."""
@@ -187,7 +239,7 @@ class Plan:
             case _:
                 lane.settle_submit(event, job.model.name, now)
                 if lane.stopped or lane.closed_models:
-                    self._turn_away(lane)
+                    self._turn_away()
 
     def _place(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a job where its state belongs; one that arrives from outside is queued last, or asked about at once."""
@@ -197,7 +249,7 @@ class Plan:
             lane.asks.forget(job.id)
         match job.state:
             case Queued():
-                self._enqueue(lane, job, at_front=not arrives)
+                self._enqueue(job, at_front=not arrives)
             case Running():
                 lane.asks.expect(job, now, at_once=arrives)
             case Ready():
@@ -208,22 +260,37 @@ class Plan:
         if job.expires_at is not None and job.id in self._jobs and not isinstance(job.state, Ready):
             self._expiries.set(job.id, job.expires_at)
 
-    def _enqueue(self, lane: Lane, job: Job, *, at_front: bool) -> None:
-        refusal = transitions.left(job) if job.owner in self._withheld else _refusal(lane, job)
-        if refusal is not None:
-            self._finish(job.to(refusal))
-        elif at_front:
-            lane.queue.appendleft(job.id)
+    def _enqueue(self, job: Job, *, at_front: bool) -> None:
+        refusals = self._refusals(job.way)
+        if job.owner in self._withheld:
+            self._finish(job.to(transitions.left(job)))
+        elif refusals is not None:
+            self._finish(job.to(transitions.unwanted(job, refusals)))
         else:
-            lane.queue.append(job.id)
+            self._waiting.add(job, self._budgets.get(job.owner), at_front=at_front)
 
-    def _turn_away(self, lane: Lane) -> None:
-        """End the queued jobs that the account will not take any more."""
-        for job_id in list(lane.queue):
-            refusal = _refusal(lane, self._jobs[job_id])
-            if refusal is not None:
-                lane.queue.remove(job_id)
-                self._finish(self._jobs[job_id].to(refusal))
+    def _refusals(self, route: Route) -> Mapping[str, ImagenError] | None:
+        """Why each account of a route takes nothing for it any more; None where one does."""
+        refusals: dict[str, ImagenError] = {}
+        for offer in route.offers:
+            error = self.lanes[offer.account].refusal(offer.model.name)
+            if error is None:
+                return None
+            refusals[offer.account] = error
+        return refusals
+
+    def _turn_away(self) -> None:
+        """End the queued jobs that no account takes any more."""
+        for job_id in list(self._waiting.unwanted()):
+            self._waiting.remove(job_id)
+            self._enqueue(self._jobs[job_id], at_front=False)
+
+    def _end_unaffordable(self) -> None:
+        """End the queued jobs of an owner whose budget is used up."""
+        for job_id in list(self._waiting.unaffordable()) if self._budgets else ():
+            job = self._jobs[job_id]
+            budget = self._budgets[job.owner]
+            self._drop(job, transitions.unsent(job, used_up(budget.limit, budget.spent)))
 
     def _expire(self, now: float) -> None:
         while (job_id := self._expiries.pop_due(now)) is not None:
@@ -231,11 +298,10 @@ class Plan:
 
     def _drop(self, job: Job, state: State) -> None:
         """End a job that is not talking, or that nobody waits for any more."""
-        lane = self.lanes[job.account]
         if isinstance(job.state, Queued):
-            lane.queue.remove(job.id)
+            self._waiting.remove(job.id)
         elif isinstance(job.state, Running):
-            lane.asks.forget(job.id)
+            self.lanes[job.account].asks.forget(job.id)
         elif isinstance(job.state, Ready) and job.id in self._to_save:
             self._to_save.remove(job.id)
         self._finish(job.to(state))
@@ -248,6 +314,9 @@ class Plan:
 
     def _finish(self, job: Job) -> None:
         self._store(job)
+        budget = self._budgets.get(job.owner)
+        if budget is not None:
+            budget.settle(job.id, None)
         del self._jobs[job.id]
         self._leaving.discard(job.id)
         self._expiries.discard(job.id)
@@ -256,11 +325,3 @@ class Plan:
 
 def _occupies(job: Job) -> bool:
     return type(job.state) in _AT_THE_PROVIDER
-
-
-def _refusal(lane: Lane, job: Job) -> State | None:
-    """How a queued job ends when its account will not take it, or None when it will."""
-    if lane.stopped is not None:
-        return transitions.unsent(job, lane.stopped)
-    error = lane.closed_models.get(job.model.name)
-    return transitions.unserved(job, error) if error is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -117,6 +117,8 @@ class Provider(msgspec.Struct, frozen=True):
         models: What it serves.
         limits: What it lets an account do, published or (as each file says) guessed.
         latency: How long its tasks take, as far as anybody knows beforehand.
+        prices: Credits for a picture, of every model or by our name of it, in place of what the models say; None:
+            as they say.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Provider(msgspec.Struct, frozen=True):
     models: tuple[Model, ...]
     limits: Limits
     latency: LatencyPrior
+    prices: Mapping[str, float] | float | None = None
 
     @property
     def key_variable(self) -> str:
@@ -139,10 +142,12 @@ class Provider(msgspec.Struct, frozen=True):
 
     def find(self, name: str) -> Model | None:
         """The model of that name, raw ones included where the dialect takes them; None where there is none."""
-        if name.startswith(RAW_PREFIX):
-            wire_name = name.removeprefix(RAW_PREFIX)
-            return Model(name, wire_name, None) if wire_name and self.dialect.takes_raw_models else None
-        return next((model for model in self.models if model.name == name), None)
+        model = next((model for model in self.models if model.name == name), None)
+        wire_name = name.removeprefix(RAW_PREFIX)
+        if name.startswith(RAW_PREFIX) and wire_name and self.dialect.takes_raw_models:
+            model = Model(name, wire_name, None)
+        price = self.prices.get(name) if isinstance(self.prices, Mapping) else self.prices
+        return model if model is None or price is None else msgspec.structs.replace(model, credits=price)
 
 
 def check(request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> Model:

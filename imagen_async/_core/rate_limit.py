@@ -1,4 +1,4 @@
-"""The exact limit: at most N requests in any window of W seconds at the server, whatever the network does."""
+"""The exact limit: at most N requests in any window of W seconds at the server, and what N is where nobody tells."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from ..errors import ConfigurationError
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """`count` requests in any window of `per` seconds: `Rate(20, per=10)`."""
+    """`count` requests in any window of `per` seconds: `Rate(20, per=10)`.
+
+    Attributes:
+        count: Requests.
+        per: Seconds.
+        guess: True where no provider has published it: it climbs beyond `count` for as long as all goes well.
+    """
 
     count: int
     per: float
+    guess: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
@@ -24,35 +31,52 @@ class Rate(msgspec.Struct, frozen=True):
             raise ConfigurationError(f"A window of {self.per!r} seconds: it must be a number above 0.")
 
 
+LONGEST_REST = 64
+"""Clean windows between two tries of a step that was refused: one refusal in so many windows is below 3 % of any."""
+
+
 class Window:
-    """The places of one rate limit. `ready_at` asks and changes nothing; the others change.
+    """The places of one rate limit. `ready_at` and `taken` ask and change nothing; the others change.
 
     1. A request takes a place when it is sent (`spend`).
     2. Its place is free again `per` seconds after its answer arrived (`answered`), or after it is known that none will.
        The server saw the request before the answer left, and sees the next one after it was sent: the two are more
        than `per` apart there, even if the first took long and the second no time at all.
-    3. So any window of `per` seconds at the server holds at most `count` requests. A token or leaky bucket, which
+    3. So any window of `per` seconds at the server holds at most `limit` requests. A token or leaky bucket, which
        counts from the sending, lets almost twice as many through when the first ones are slow.
-    4. A refusal for the rate (`refused`) holds everything for a full window and halves the limit, at most once a
-       window; each clean window after it gives one place in twenty back (one of kie.ai's 20), up to the set limit.
+    4. A refusal for the rate (`refused`) holds everything for a full window, or for as long as the server asks, and
+       halves the limit, once a window however many refusals come. Where several came and others were taken, what the
+       window has taken is the most that it is known to take, and the limit falls to that.
+    5. Each clean window after that, without a refusal, gives one place back: up to the set limit, and beyond it where
+       that is a guess, then only from windows that were used in full.
+    6. A step up that is refused, from what a full window had taken well, is taken back, and nothing is halved. It is
+       tried again after 2 clean windows, then after 4, 8 … `LONGEST_REST`: so the limit stays at what the server takes,
+       and follows when that rises.
+
+    Attributes:
+        rate: As it was set, or guessed.
+        limit: Places, as they are now.
     """
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self.limit = rate.count
-        self._step = max(1, rate.count // 20)
         self._in_flight = 0
         self._free_at: deque[float] = deque()
         self._held_until = -math.inf
         self._cut_at = -math.inf
+        self._refusals = 0
         self._clean_since = -math.inf
+        self._is_full = False
+        self._proven = 0
+        self._ceiling = math.inf
+        self._rest = 1
 
     def take_over(self, earlier: Window, now: float) -> None:
-        """Take over an earlier window's places and holds, on the same clock; what it had in flight ends now."""
-        self.limit = earlier.limit
+        """Take over an earlier window of the same rate, on the same clock; what it had in flight ends now."""
+        vars(self).update(vars(earlier))
         self._free_at = deque((*earlier._free_at, *([now + self.rate.per] * earlier._in_flight)))
-        self._held_until, self._cut_at = earlier._held_until, earlier._cut_at
-        self._clean_since = earlier._clean_since
+        self._in_flight = 0
 
     def remember(self, free_at: Iterable[float]) -> None:
         """Take the places that an earlier process has spent; each is free again at its time, on this clock."""
@@ -67,24 +91,71 @@ class Window:
         blocking = len(self._free_at) - 1 - spare
         return max(self._held_until, self._free_at[blocking] if blocking >= 0 else -math.inf)
 
+    def taken(self, now: float) -> int:
+        """Places that are not free now."""
+        return self._in_flight + sum(at > now for at in self._free_at)
+
+    def is_held(self, now: float) -> bool:
+        """True while a refusal holds everything."""
+        return now < self._held_until
+
     def spend(self, now: float) -> None:
         """Take a place; only when `ready_at(now) <= now`."""
-        while self._free_at and self._free_at[0] <= now:
-            self._free_at.popleft()
+        self._free(now)
         self._in_flight += 1
+        if self._in_flight + len(self._free_at) >= self.limit:
+            self._is_full = True
 
     def answered(self, now: float) -> None:
         """Note that a request's answer arrived, or that none will."""
         self._in_flight -= 1
         self._free_at.append(now + self.rate.per)
-        if self.limit < self.rate.count and now >= self._clean_since + self.rate.per:
-            self.limit = min(self.rate.count, self.limit + self._step)
-            self._clean_since = now
+        if self._refusals > 1 and not self._in_flight:
+            self._fall_to_what_was_taken(now)
+        if now >= self._clean_since + self.rate.per:
+            self._climb(now)
 
     def refused(self, now: float, retry_after: float | None = None) -> None:
-        """Note that the server refused for its rate: hold for a full window, or for as long as it asks."""
+        """Note that the server refused for its rate; the request's own `answered` follows."""
         self._held_until = max(self._held_until, now + max(self.rate.per, retry_after or 0.0))
-        self._clean_since = now
-        if now >= self._cut_at + self.rate.per:
+        self._clean_since = self._held_until
+        if now < self._cut_at + self.rate.per:
+            self._refusals += 1
+            return
+        self._cut_at, self._refusals = now, 1
+        if self._proven and self.limit == self._proven + 1:
+            self.limit = self._ceiling = self._proven
+            self._rest = min(2 * self._rest, LONGEST_REST)
+        else:
             self.limit = max(1, self.limit // 2)
-            self._cut_at = now
+            self._forget_what_was_proven()
+        self._is_full = False
+
+    def _free(self, now: float) -> None:
+        while self._free_at and self._free_at[0] <= now:
+            self._free_at.popleft()
+
+    def _fall_to_what_was_taken(self, now: float) -> None:
+        """Once all answers of a volley are there. A window that took nothing tells of an outage, not of a rate."""
+        self._free(now)
+        was_taken = len(self._free_at) - self._refusals
+        if was_taken > 0:
+            self.limit = min(self.limit, was_taken)
+        self._refusals = 0
+
+    def _climb(self, now: float) -> None:
+        """Take one step up after a clean window, where that may be tried."""
+        if self._is_full:
+            self._proven = self.limit
+            if self.limit > self._ceiling:
+                self._ceiling, self._rest = math.inf, 1
+        if self.limit >= self.rate.count and not (self.rate.guess and self._is_full):
+            return
+        if self.limit >= self._ceiling and now < self._clean_since + self._rest * self.rate.per:
+            return
+        self.limit += 1
+        self._clean_since = now
+        self._is_full = False
+
+    def _forget_what_was_proven(self) -> None:
+        self._proven, self._ceiling, self._rest = 0, math.inf, 1

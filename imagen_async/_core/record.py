@@ -13,6 +13,7 @@ from ..errors import (
     DownloadFailed,
     ImagenError,
     InvalidRequest,
+    ModelUnavailable,
     ProtocolError,
     RateLimited,
     TransportError,
@@ -87,6 +88,39 @@ class Record(msgspec.Struct, frozen=True):
         return None if self.price is None else self.price * self.lost
 
 
+class Bill(msgspec.Struct, frozen=True):
+    """What a record says of money: as in Record; `has_task` is True where a task is known to exist, or to have."""
+
+    state: str
+    credits: float | None
+    price: float | None
+    lost: int
+    has_task: bool
+
+    @property
+    def open(self) -> float:
+        """Credits that its present task has cost or will cost, while that runs or is to be fetched."""
+        match self.state:
+            case "running":
+                return self.price or 0.0
+            case "ready":
+                return (self.price if self.credits is None else self.credits) or 0.0
+        return 0.0
+
+    @property
+    def total(self) -> float:
+        """Credits that it has cost, or may have: where nobody tells what was billed, the price."""
+        price = self.price or 0.0
+        billed = 0.0 if self.state == "ready" else self.credits or 0.0
+        is_untold = self.credits is None and (self.state == "done" or (self.state == "failed" and self.has_task))
+        return billed + (price if is_untold else 0.0) + price * self.lost + self.open
+
+
+def bill_of(record: Record) -> Bill:
+    """What a record says of money."""
+    return Bill(record.state, record.credits, record.price, record.lost, record.task_id is not None)
+
+
 def record_of(job: Job, now: float, epoch: float) -> Record | None:
     """Say what there is to remember of a job as it is now; None where nothing of it is new.
 
@@ -132,7 +166,7 @@ def _record_of_failed(job: Job, state: Failed, at: float) -> Record:
         return _record(job, how, error, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
     if outcome is None and isinstance(error, _NO_WORD_ABOUT_THE_TASK) and job.task_id is not None:
         return _record(job, "running", error, task_id=job.task_id)
-    is_transient = isinstance(error.__cause__, RateLimited | TransportError | None)
+    is_transient = isinstance(error.__cause__, RateLimited | TransportError | AccountError | ModelUnavailable | None)
     if isinstance(error, DeadlineExceeded) and job.task_id is None and is_transient:
         return _record(job, "queued", error)
     return _record(job, "failed", error, task_id=job.task_id, outcome=outcome, ended_at=at)

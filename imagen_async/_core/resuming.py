@@ -63,14 +63,16 @@ def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
 
 def sent_again(record: Record, blank: Job) -> Job:
     """The job that starts anew where a record says that it may: queued, or failed or held, and asked for again."""
+    is_unknown = record.state == "unknown"
     return msgspec.structs.replace(
         blank,
+        route=blank.way.only(record.account) if is_unknown else blank.route,
         index=record.position,
         attempts=record.attempts,
         retried=record.retried if record.state == "queued" else 0,
         lost=record.lost,
         spent=record.credits or 0.0,
-        resubmits=0 if record.state == "unknown" else blank.resubmits,
+        resubmits=0 if is_unknown else blank.resubmits,
         state=Queued(held=None if record.state == "queued" else error_of(record)),
     )
 
@@ -99,6 +101,6 @@ def _text(value: object) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-def shown(text: str) -> str:
+def shown(text: str, at_most: int = 60) -> str:
     """As much of a text as a message bears."""
-    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
+    return text if len(text) <= at_most else f"{text[: at_most - 4]}…{text[-1]}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from ..errors import DownloadFailed, GenerationFailed, ImagenError, UnknownOutcome
+from ..errors import DownloadFailed, GenerationFailed, ImagenError, ModelUnavailable, UnknownOutcome
 from .job import (
     Done,
     Event,
@@ -23,7 +25,7 @@ from .job import (
     Unsent,
     Withheld,
 )
-from .outcomes import expired, links_not_told, unknown_outcome
+from .outcomes import expired, links_not_told, nobody_takes, unknown_outcome
 from .values import ImageFile
 from .wire import (
     Accepted,
@@ -60,7 +62,7 @@ def advance(job: Job, event: Event, now: float) -> Job:
             return _after_create(job, job.state, event, now)
         case Submitting(), Withheld(error=error):
             waiting = replace(job, attempts=job.attempts - 1, state=Queued(held=job.state.held))
-            return waiting.to(left(waiting) if error is None else unsent(waiting, error))
+            return waiting.to(left(waiting) if error is None else unsent(waiting, error.about(provider=job.account)))
         case Running(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
             return _after_status(job, job.state, event, now)
         case Ready(), Saved(files=files):
@@ -79,8 +81,9 @@ def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Jo
         case NotSent(error=error) | Rejected(error=error, remedy=Remedy.HOLD | Remedy.PAUSE):
             queued = job.to(Queued(error.about(provider=job.account), state.held))
             return expire(queued) if _is_due(job, now) else queued
-        case Rejected(error=error, remedy=Remedy.STOP):
-            return job.to(unsent(job, error))
+        case Rejected(error=error, remedy=Remedy.STOP | Remedy.CLOSE_MODEL):
+            # Nothing was made: whoever else takes it may have it, and the plan ends it where nobody does.
+            return job.to(Queued(error.about(provider=job.account), state.held))
         case Rejected(error=error, remedy=remedy):
             if isinstance(state.held, UnknownOutcome):
                 return job.to(Unknown(state.held))  # this create made nothing; the lost one may have
@@ -92,7 +95,9 @@ def _lost(job: Job, error: ImagenError) -> Job:
     job = replace(job, lost=job.lost + 1)
     unknown = unknown_outcome(job, error)
     if job.resubmits > 0:
-        return replace(job, resubmits=job.resubmits - 1, state=Queued(unknown, held=unknown))
+        # Never to another account: there nobody could tell the two tasks for one.
+        state = Queued(unknown, held=unknown)
+        return replace(job, resubmits=job.resubmits - 1, route=job.way.only(job.account), state=state)
     return job.to(Unknown(unknown))
 
 
@@ -134,7 +139,9 @@ def _failed(job: Job, error: ImagenError, outcome: Broken | None, *, may_retry: 
     error.about(provider=job.account)
     if may_retry and job.retried < job.retries and isinstance(error, GenerationFailed) and error.code != "no_urls":
         spent = job.spent + (outcome.credits or 0.0 if outcome is not None else 0.0)
-        return replace(job, retried=job.retried + 1, spent=spent, state=Queued(error, held=error))
+        # Whoever could not make it is asked last, where another account can be.
+        route, state = job.way.last(job.account), Queued(error, held=error)
+        return replace(job, retried=job.retried + 1, spent=spent, route=route, state=state)
     return job.to(Failed(error, outcome))
 
 
@@ -174,14 +181,17 @@ def left(job: Job) -> State:
 
 
 def unsent(job: Job, error: ImagenError) -> State:
-    """How a job ends that its account will not take: nothing happened, but for what an earlier create came to."""
-    return _held(job) or Unsent(error.about(provider=job.account))
+    """How a job ends that will not be sent for now: nothing happened, but for what an earlier create came to."""
+    return _held(job) or Unsent(error)
 
 
-def unserved(job: Job, error: ImagenError) -> State:
-    """How a queued job ends whose model its account does not serve."""
+def unwanted(job: Job, refusals: Mapping[str, ImagenError]) -> State:
+    """How a queued job ends that no account takes any more, each for its own reason."""
+    error = nobody_takes(refusals)
+    if not all(isinstance(refusal, ModelUnavailable) for refusal in refusals.values()):
+        return unsent(job, error)
     ending = _held(job)
-    return ending if isinstance(ending, Unknown) else Failed(error.about(provider=job.account))
+    return ending if isinstance(ending, Unknown) else Failed(error)
 
 
 def _held(job: Job) -> Unknown | Failed | None:

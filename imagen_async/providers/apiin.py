@@ -6,7 +6,7 @@ from .._core.dialects.tasks import TasksDialect
 from .._core.latency import LatencyPrior
 from .._core.parameters import Choice, Schema, Text, Whole, same
 from .._core.provider import Model, Provider
-from .kie import KIE
+from .kie import GUESSED_LIMITS
 
 INPUT: Schema = {
     "prompt": Text(required=True),
@@ -29,7 +29,7 @@ APIIN = Provider(
         Model("imagen4-ultra", "imagen4-ultra", INPUT, aspect_ratio="1:1", credits=12),
     ),
     # None published: kie.ai's, as a guess.
-    limits=KIE.limits,
+    limits=GUESSED_LIMITS,
     # It claims 3-8 s a picture.
     latency=LatencyPrior(median=5, sigma=0.5),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
 from .._core.provider import Model, Provider
-from .kie import FAST, KIE, LATENCY, STANDARD
+from .kie import FAST, GUESSED_LIMITS, LATENCY, STANDARD
 
 APIKLEY = Provider(
     name="apikley",
@@ -18,6 +18,6 @@ APIKLEY = Provider(
         Model("imagen4-ultra", "google/imagen4-ultra", STANDARD, aspect_ratio="1:1"),
     ),
     # "May differ from upstream", no figure: upstream's, as a guess.
-    limits=KIE.limits,
+    limits=GUESSED_LIMITS,
     latency=LATENCY,
 )

@@ -44,3 +44,6 @@ KIE = Provider(
     limits=Limits(submit=Rate(20, per=10), status=Rate(10, per=1), running=100),
     latency=LATENCY,
 )
+
+GUESSED_LIMITS = Limits(submit=Rate(20, per=10, guess=True), status=Rate(10, per=1, guess=True), running=100)
+"""kie.ai's own, for the APIs that publish none: to begin with."""

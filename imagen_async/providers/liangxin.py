@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._core.dialects.jobs import JobsDialect
 from .._core.parameters import Choice, Flag, Schema, Text, Whole, same
 from .._core.provider import Model, Provider
-from .kie import KIE, LATENCY
+from .kie import GUESSED_LIMITS, LATENCY
 
 INPUT: Schema = {
     "prompt": Text(required=True),
@@ -40,7 +40,7 @@ LIANGXIN = Provider(
         Model("imagen4-ultra", "imagen4-ultra", INPUT, aspect_ratio="1:1"),
     ),
     # 429 is "group saturated", no figure: kie.ai's, as a guess.
-    limits=KIE.limits,
+    limits=GUESSED_LIMITS,
     # No word on how long its tasks take: kie.ai's, as a guess.
     latency=LATENCY,
 )

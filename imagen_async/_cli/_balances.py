@@ -1,0 +1,40 @@
+"""What the accounts say they have left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from .._accounts import Account, open_account
+from .._client import Client
+from ..errors import ConfigurationError, ImagenError
+from ._loop import run_in_loop
+
+PATIENCE = 10.0
+"""Seconds for an account to tell its balance."""
+
+Balance = float | ImagenError | None
+"""Credits; why they could not be had; or None where the API does not tell."""
+
+
+def balances_of(pool: Mapping[str, Account]) -> dict[str, Balance]:
+    """Ask every account for its balance; those without a key, and a sandbox of one's own, have none to ask for."""
+    found: dict[str, Balance] = {}
+    askable: dict[str, Account] = {}
+    for name, account in pool.items():
+        try:
+            if open_account(account, os.environ).endpoint is not None:
+                askable[name] = account
+        except ConfigurationError as error:
+            found[name] = error
+    return run_in_loop(_asked(askable, found)) if askable else found
+
+
+async def _asked(pool: Mapping[str, Account], found: dict[str, Balance]) -> dict[str, Balance]:
+    async with Client(*pool.values(), connect_timeout=PATIENCE / 2, timeout=PATIENCE) as client:
+        for name in client.accounts:
+            try:
+                found.update(await client.credits(name))
+            except ImagenError as error:
+                found[name] = error
+    return found

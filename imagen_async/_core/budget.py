@@ -1,0 +1,91 @@
+"""What a batch may spend: reserved when a create is sent, settled with what the provider reports. Pure arithmetic."""
+
+from __future__ import annotations
+
+from .job import Job
+from .routing import Offer
+
+_PARTS = 1_000_000
+"""Of a credit: amounts are added up as whole numbers, so that 0.1 + 0.2 is 0.3."""
+
+
+class Budget:
+    """The credits of one batch. What is spent and what is in flight together never come to more than the limit.
+
+    A create reserves its price when it is sent. It is released when the create was refused or never left, and settled
+    when the provider tells what it billed. Where it tells nothing, as of a lost create or a task that nobody waits for
+    any more, the price counts as spent: nobody knows that it was not. Only a provider that bills more than its price
+    can go beyond the limit, by what it billed too much of the tasks in flight; from then on its word is the price.
+
+    Args:
+        limit: Credits.
+        spent: Credits that earlier runs have spent, or may have.
+    """
+
+    def __init__(self, limit: float, spent: float = 0.0) -> None:
+        self._limit = _parts(limit)
+        self._spent = _parts(spent)
+        self._reserved: dict[int, tuple[int, tuple[str, str], int]] = {}
+        self._total_reserved = 0
+        self._dearest: dict[tuple[str, str], int] = {}
+
+    @property
+    def limit(self) -> float:
+        """Credits that may be spent."""
+        return self._limit / _PARTS
+
+    @property
+    def spent(self) -> float:
+        """Credits billed, or that may have been."""
+        return self._spent / _PARTS
+
+    @property
+    def reserved(self) -> float:
+        """Credits that what is in flight is expected to cost."""
+        return self._total_reserved / _PARTS
+
+    @property
+    def is_idle(self) -> bool:
+        """True while nothing is in flight, so that nothing can be released any more."""
+        return not self._reserved
+
+    def add_spent(self, credits: float) -> None:
+        """Count what was spent before."""
+        self._spent += _parts(credits)
+
+    def fits(self, job: Job, offer: Offer) -> bool:
+        """Say whether a job may be sent there now."""
+        return self._spent + self._total_reserved + self._price(job, offer) <= self._limit
+
+    def reserve(self, job: Job, offer: Offer) -> None:
+        """A create leaves, or a task that runs is taken up."""
+        price = self._price(job, offer)
+        self._reserved[job.id] = (price, _source(offer), job.request.images)
+        self._total_reserved += price
+
+    def release(self, job_id: int) -> None:
+        """Nothing was made; of a job that has nothing reserved it is no news."""
+        price, _, _ = self._reserved.pop(job_id, (0, None, 0))
+        self._total_reserved -= price
+
+    def settle(self, job_id: int, credits: float | None) -> None:
+        """A task has ended, or is out of sight: it has cost so much, or, where nobody tells, its price."""
+        if job_id not in self._reserved:
+            return
+        price, source, images = self._reserved[job_id]
+        self.release(job_id)
+        billed = price if credits is None else _parts(credits)
+        self._spent += billed
+        self._dearest[source] = max(self._dearest.get(source, 0), -(-billed // images))
+
+    def _price(self, job: Job, offer: Offer) -> int:
+        price = _parts(offer.model.price(job.request) or 0.0)
+        return max(price, self._dearest.get(_source(offer), 0) * job.request.images)
+
+
+def _source(offer: Offer) -> tuple[str, str]:
+    return offer.account, offer.model.name
+
+
+def _parts(credits: float) -> int:
+    return round(credits * _PARTS)

@@ -1,0 +1,157 @@
+"""Which accounts can take a request, and who goes first. Pure: no account is looked at, only its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from ..errors import InvalidRequest
+from .provider import Model, Provider, check
+from .values import DEFAULT_MODEL, ImageRequest
+
+Policy = Literal["spread", "cheapest", "in_order"]
+"""Who of those that can take a request gets it: whoever can send soonest; the cheapest, an unknown price being the
+dearest; the first in the client's order. The last two go to the next only while the one before is stopped or paused."""
+
+_UNKNOWN_PRICE = "its price is unknown, and a budget needs one: give credits= in its Account"
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """An account that can take a request.
+
+    Attributes:
+        account: Its name.
+        model: Its record of the model.
+        rank: The lowest goes first; equals share.
+    """
+
+    account: str
+    model: Model
+    rank: int = 0
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Every account that can take a request, the first in the client's order first."""
+
+    offers: tuple[Offer, ...]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same for requests that may go the same ways."""
+        return tuple((offer.account, offer.model.name, offer.rank) for offer in self.offers)
+
+    def only(self, account: str) -> Route:
+        """The way to that account alone, where there is one; else as it is."""
+        offers = tuple(offer for offer in self.offers if offer.account == account)
+        return Route(offers) if offers else self
+
+    def last(self, account: str) -> Route:
+        """The same accounts, that one after all others."""
+        behind = max(offer.rank for offer in self.offers) + 1
+        return Route(
+            tuple(
+                msgspec.structs.replace(offer, rank=behind) if offer.account == account else offer
+                for offer in self.offers
+            )
+        )
+
+
+class Router:
+    """Finds the route of each request.
+
+    Args:
+        providers: The record of each account, by its name, in the client's order.
+        policy: Who goes first.
+        others: Providers that may be named as taking what these do not.
+        needs_price: True where a budget is set: an account whose price is unknown cannot take a request then.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        policy: Policy = "spread",
+        others: Iterable[Provider] = (),
+        *,
+        needs_price: bool = False,
+    ) -> None:
+        self.providers = dict(providers)
+        self._policy = policy
+        self._others = tuple(others)
+        self._needs_price = needs_price
+        self._routes: dict[tuple[str, ...], Route] = {}
+
+    def route(self, request: ImageRequest) -> tuple[ImageRequest, Route]:
+        """Find who can take a request; returns it as it is sent, the same whoever gets it, and the way.
+
+        What it leaves to the model's default is the default of the first account that takes it.
+
+        Raises:
+            InvalidRequest: Nobody can, and why, account by account.
+        """
+        offers: list[Offer] = []
+        problems: dict[str, InvalidRequest] = {}
+        for account, provider in self.providers.items():
+            try:
+                model = self._fit(request, provider)
+            except InvalidRequest as error:
+                problems[account] = error
+                continue
+            if not offers:
+                request = filled(request, model)
+            offers.append(Offer(account, model))
+        if not offers:
+            raise _nobody(problems)
+        return request, self._ranked(offers)
+
+    def as_before(self, before: ImageRequest, request: ImageRequest) -> ImageRequest:
+        """A request, whose key stood for another one before, as it would have been sent then.
+
+        What it leaves to a default is as it was, where that is any provider's default: another account may have had it.
+        """
+        name = request.model or DEFAULT_MODEL
+        found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
+        defaults = [model.aspect_ratio for model in found if model is not None]
+        ratio = request.aspect_ratio
+        if ratio is None and defaults:
+            ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
+        return msgspec.structs.replace(request, model=name, aspect_ratio=ratio)
+
+    def _fit(self, request: ImageRequest, provider: Provider) -> Model:
+        model = check(request, request.model or DEFAULT_MODEL, provider, self._others)
+        if self._needs_price and model.credits is None:
+            raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.", provider=provider.name)
+        return model
+
+    def _ranked(self, offers: list[Offer]) -> Route:
+        key = (offers[0].model.name, *(offer.account for offer in offers))
+        if key not in self._routes:
+            self._routes[key] = Route(tuple(_rank(offers, self._policy)))
+        return self._routes[key]
+
+
+def filled(request: ImageRequest, model: Model) -> ImageRequest:
+    """The request as it is sent: the model named, its default aspect ratio written out."""
+    aspect_ratio = request.aspect_ratio or model.aspect_ratio
+    return msgspec.structs.replace(request, model=model.name, aspect_ratio=aspect_ratio)
+
+
+def _rank(offers: list[Offer], policy: Policy) -> Iterable[Offer]:
+    if policy == "spread":
+        return offers
+    costs = [float(index) if policy == "in_order" else _price(offer) for index, offer in enumerate(offers)]
+    order = sorted(set(costs))
+    return [msgspec.structs.replace(offer, rank=order.index(cost)) for offer, cost in zip(offers, costs, strict=True)]
+
+
+def _price(offer: Offer) -> float:
+    return float("inf") if offer.model.credits is None else offer.model.credits
+
+
+def _nobody(problems: Mapping[str, InvalidRequest]) -> InvalidRequest:
+    """The one account's own word, or every account's."""
+    if len(problems) == 1:
+        return next(iter(problems.values()))
+    told = "; ".join(f"{account}: {error.message.rstrip('.')}" for account, error in problems.items())
+    return InvalidRequest(f"No account takes this request. {told}.")

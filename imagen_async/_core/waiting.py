@@ -1,0 +1,139 @@
+"""Everybody who waits to be sent, and who goes next to which account."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from .budget import Budget
+from .job import Job
+from .lane import Lane
+from .routing import Offer, Route
+
+MOST_WAITING = 500
+"""Jobs that wait for one account's sake while another has nothing to do, before no more are taken in."""
+
+
+class _Line(msgspec.Struct):
+    """Those who may go the same ways, on the same budget, first come first served."""
+
+    route: Route
+    budget: Budget | None
+    ids: OrderedDict[int, None]
+
+
+class Waiting:
+    """The jobs that wait to be sent.
+
+    A job is bound to no account until it is sent. Of the accounts that can send now, the one with the most room goes
+    first, and it takes those first that the fewest other accounts can take.
+
+    Args:
+        lanes: The accounts.
+        jobs: Every live job, by its id; somebody else's, and only looked at.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], jobs: Mapping[int, Job]) -> None:
+        self._lanes = lanes
+        self._jobs = jobs
+        self._lines: dict[object, _Line] = {}
+        self._keys: dict[int, object] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def wants_more(self) -> bool:
+        """True while some account has less waiting for it than what one look at its window may send."""
+        if len(self) >= MOST_WAITING:
+            return False
+        return any(self._count_for(lane) < lane.at_a_look for lane in self._lanes.values() if lane.stopped is None)
+
+    def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
+        """Take in a job: behind the others, or before them."""
+        route = job.way
+        key = (route.key, None if budget is None else id(budget))
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(route, budget, OrderedDict())
+        line.ids[job.id] = None
+        if at_front:
+            line.ids.move_to_end(job.id, last=False)
+        self._keys[job.id] = key
+
+    def remove(self, job_id: int) -> None:
+        """Take a job out."""
+        key = self._keys.pop(job_id)
+        line = self._lines[key]
+        del line.ids[job_id]
+        if not line.ids:
+            del self._lines[key]
+
+    def next(self, now: float) -> tuple[Offer, int] | None:
+        """Who may be sent now, and where; None for nobody."""
+        ready = [lane for lane in self._lanes.values() if lane.submit_at(now) <= now]
+        if len(ready) > 1:
+            ready.sort(key=lambda lane: lane.load(now))
+        return next(filter(None, map(self._first_for, ready)), None)
+
+    def wake_at(self, now: float) -> float:
+        """When `next` will have somebody, if nothing else happens; infinity for never."""
+        times = (lane.submit_at(now) for lane in self._lanes.values() if self._first_for(lane) is not None)
+        return min(times, default=math.inf)
+
+    def unwanted(self) -> Iterator[int]:
+        """Those whom no account takes any more."""
+        for line in self._lines.values():
+            if not self._open(line):
+                yield from line.ids
+
+    def unaffordable(self) -> Iterator[int]:
+        """Those whose budget is used up: nothing of it is in flight, and none of them fits into what is left."""
+        used_up: dict[int, bool] = {}
+        for line in self._lines.values():
+            if line.budget is not None:
+                is_over = line.budget.is_idle and not any(self._fits(line, offer) for offer in self._open(line))
+                used_up[id(line.budget)] = used_up.get(id(line.budget), True) and is_over
+        for line in self._lines.values():
+            if used_up.get(id(line.budget)):
+                yield from line.ids
+
+    def _first_for(self, lane: Lane) -> tuple[Offer, int] | None:
+        """Who goes next to an account, or None."""
+        best: tuple[int, int] | None = None
+        found: Offer | None = None
+        for line in self._lines.values():
+            offers = self._open(line)
+            offer = self._offer_of(lane, line, offers)
+            if offer is not None:
+                first = (len(offers), next(iter(line.ids)))
+                if best is None or first < best:
+                    best, found = first, offer
+        return None if found is None or best is None else (found, best[1])
+
+    def _offer_of(self, lane: Lane, line: _Line, offers: list[Offer]) -> Offer | None:
+        """The lane's offer to a line, unless it has none, it is too dear, or a better one stands."""
+        own = next((offer for offer in offers if offer.account == lane.name), None)
+        if own is None or not self._fits(line, own):
+            return None
+        is_beaten = any(
+            offer.rank < own.rank and not self._lanes[offer.account].is_paused and self._fits(line, offer)
+            for offer in offers
+        )
+        return None if is_beaten else own
+
+    def _open(self, line: _Line) -> list[Offer]:
+        return [offer for offer in line.route.offers if self._lanes[offer.account].refusal(offer.model.name) is None]
+
+    def _fits(self, line: _Line, offer: Offer) -> bool:
+        return line.budget is None or line.budget.fits(self._jobs[next(iter(line.ids))], offer)
+
+    def _count_for(self, lane: Lane) -> int:
+        return sum(
+            len(line.ids)
+            for line in self._lines.values()
+            if any(offer.account == lane.name for offer in line.route.offers)
+        )
