@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ class Network:
         ledger: What the provider saw, in virtual time.
         round_trip: Longest way there and longest way back, in seconds.
         is_down: True while no connection can be made.
+        takes_no_creates: True while no connection can be made for a create.
     """
 
     def __init__(
@@ -48,13 +50,14 @@ class Network:
         latency: Latency | None = None,
         faults: Faults | None = None,
         round_trip: float = 0.3,
+        balance: float = math.inf,
     ) -> None:
         self.provider = provider
         self.limits = limits or provider.limits
         self.ledger = Ledger()
         self.faults = faults or Faults()
         self.round_trip = round_trip
-        self.is_down = False
+        self.is_down = self.takes_no_creates = False
         self._chance = random.Random(1)
         self._service = Service(
             provider,
@@ -63,12 +66,13 @@ class Network:
             latency=latency or Latency(median=13, minimum=2),
             faults=self.faults,
             ledger=self.ledger,
+            balance=balance,
             files="https://files.example",
         )
 
     async def __call__(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
         """Carry a request there and its answer back, each way as slow as chance will have it."""
-        if self.is_down:
+        if self.is_down or (self.takes_no_creates and request.method == "POST"):
             failure = TransportError("No connection.")
             failure.sent = False
             raise failure
@@ -139,14 +143,21 @@ async def save_nothing(result: Result, folder: str) -> tuple[ImageFile, ...]:
 
 
 @asynccontextmanager
-async def scheduler_over(network: Network) -> AsyncIterator[Scheduler]:
-    """A scheduler with one account whose server is that network."""
-    name, provider = network.provider.name, network.provider
-    schedule = PollSchedule(provider.latency)
-    lane = Lane(name, network.limits, schedule, 64, lambda setbacks, longest: min(2.0**setbacks, longest))
+async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
+    """A scheduler with an account for each network, which is its server, named like its provider."""
+    by_name = {network.provider.name: network for network in networks}
+    lanes = [
+        Lane(name, network.limits, PollSchedule(network.provider.latency), 64, _pause)
+        for name, network in by_name.items()
+    ]
+
+    async def send(account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+        return await by_name[account](account, request, within=within)
+
     group = PlainGroup()
     async with group:
-        scheduler = Scheduler(group, Plan([lane], 8), {name: provider.dialect}, network, save_nothing)
+        dialects = {name: network.provider.dialect for name, network in by_name.items()}
+        scheduler = Scheduler(group, Plan(lanes, 8), dialects, send, save_nothing)
         scheduler.start(scheduler.run)
         try:
             yield scheduler
@@ -154,18 +165,23 @@ async def scheduler_over(network: Network) -> AsyncIterator[Scheduler]:
             await scheduler.close()
 
 
+def _pause(setbacks: int, longest: float) -> float:
+    return min(2.0**setbacks, longest)
+
+
 def batch_over(
     scheduler: Scheduler,
-    network: Network,
+    networks: Network | Iterable[Network],
     requests: Iterable[str | ImageRequest],
     *,
     admission: Admission | None = None,
     **settings: Any,
 ) -> Batch:
-    """A batch of one account of such a scheduler, without a folder unless its admission has one."""
-    provider = network.provider
+    """A batch of such a scheduler, without a folder unless its admission has one."""
+    networks = [networks] if isinstance(networks, Network) else networks
+    providers = {network.provider.name: network.provider for network in networks}
     terms = Terms(deadline=1e5, retries=0, resubmits=0, save_to=None)
-    admission = admission or Admission(Router({provider.name: provider}), ImageRequest("-"), terms)
+    admission = admission or Admission(Router(providers), ImageRequest("-"), terms)
     return Batch(scheduler, requests, admission, lambda result: result, **settings)
 
 

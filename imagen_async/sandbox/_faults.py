@@ -60,7 +60,7 @@ _BY_CHANCE: dict[Road, Sequence[str]] = {
 
 
 class Faults:
-    """Decides which request goes wrong and how: first what was ordered, then chance.
+    """Decides which request goes wrong and how: first what was ordered, then what is kept up, then chance.
 
     Args:
         rate: Share of the requests on every road that go wrong, 0 to 1, every kind as likely as the others.
@@ -71,17 +71,30 @@ class Faults:
         self.rate = rate
         self._random = random.Random(seed)
         self._ordered: dict[Road, deque[str | None]] = {road: deque() for road in _BY_CHANCE}
+        self._kept: dict[Road, str] = {}
 
     def order(self, road: Road, *kinds: str | None) -> None:
         """Let the next requests on a road go wrong in these ways, in turn; None lets one go well."""
-        allowed = (*_BY_CHANCE[road], *(ACCOUNT_FAULTS if road == "create" else ()))
-        for kind in kinds:
-            if kind is not None and kind not in allowed:
-                raise ValueError(f"there is no fault {kind!r} on the road {road!r}; there are {', '.join(allowed)}")
+        self._check(road, *kinds)
         self._ordered[road].extend(kinds)
+
+    def keep(self, road: Road, kind: str | None) -> None:
+        """Let every request on a road go wrong in this way from now on; None ends that."""
+        self._check(road, kind)
+        self._kept.pop(road, None)
+        if kind is not None:
+            self._kept[road] = kind
 
     def draw(self, road: Road) -> str | None:
         """The fault of the next request on a road, or None."""
         if self._ordered[road]:
             return self._ordered[road].popleft()
+        if road in self._kept:
+            return self._kept[road]
         return self._random.choice(_BY_CHANCE[road]) if self._random.random() < self.rate else None
+
+    def _check(self, road: Road, *kinds: str | None) -> None:
+        allowed = (*_BY_CHANCE[road], *(ACCOUNT_FAULTS if road == "create" else ()))
+        for kind in kinds:
+            if kind is not None and kind not in allowed:
+                raise ValueError(f"there is no fault {kind!r} on the road {road!r}; there are {', '.join(allowed)}")

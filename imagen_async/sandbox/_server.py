@@ -43,6 +43,7 @@ class Sandbox:
     Attributes:
         ledger: What it saw and would have billed.
         faults: Takes orders: `sandbox.faults.order("create", "reset_after")`.
+        limits: What it enforces.
     """
 
     def __init__(
@@ -60,13 +61,14 @@ class Sandbox:
         self.ledger = Ledger()
         self.faults = faults if isinstance(faults, Faults) else Faults(faults, seed)
         self.key = key
+        self.limits = limits or PROVIDERS["sandbox"].limits
         self._port = port
         self._stack = AsyncExitStack()
         self._services = {
             name: Service(
                 provider,
                 key=key,
-                limits=limits or PROVIDERS["sandbox"].limits,
+                limits=self.limits,
                 latency=latency or Latency(),
                 faults=self.faults,
                 ledger=self.ledger,
@@ -110,6 +112,10 @@ class Sandbox:
     def order(self, road: Road, *kinds: str | None) -> None:
         """Let the next requests on a road go wrong in these ways, in turn; None lets one go well."""
         self.faults.order(road, *kinds)
+
+    def keep(self, road: Road, kind: str | None) -> None:
+        """Let every request on a road go wrong in this way from now on; None ends that."""
+        self.faults.keep(road, kind)
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=4 << 20)

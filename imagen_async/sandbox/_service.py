@@ -15,6 +15,7 @@ import msgspec
 from .._core.parameters import Choice, Flag, Parameter, Text, Whole
 from .._core.provider import Limits, Model, Provider
 from .._core.rate_limit import Rate
+from ..providers import PROVIDERS
 from ._envelopes import Reply, html, record, refusal, success
 from ._faults import Faults
 from ._ledger import Create, Ledger
@@ -220,7 +221,7 @@ class Service:
     def _price(self, model_name: str, wire_input: dict[str, Any]) -> float:
         model = self._find(model_name)
         images = int(wire_input.get("num_images", 1))
-        return (model.credits or 0.0) * images if model is not None else 0.0
+        return _prices(self.provider)[model.name] * images if model is not None else 0.0
 
     def _make(self, model_name: str, wire_input: dict[str, Any], now: float, wall: float) -> Task:
         credits = self._price(model_name, wire_input)
@@ -316,6 +317,12 @@ class Service:
         if task.fault == "no_urls":
             return []
         return [f"{self.files}/{self._name}/{task.id}/{number}.png" for number in range(1, task.images + 1)]
+
+
+def _prices(provider: Provider) -> dict[str, float]:
+    """Credits for a picture, by model; where the provider publishes none, kie.ai's: it bills, it only does not tell."""
+    published = {model.name: model.credits or 0.0 for model in PROVIDERS["kie"].models}
+    return {model.name: model.credits or published[model.name] for model in provider.models}
 
 
 def _or_forever(seconds: float | None) -> float:
