@@ -67,8 +67,8 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
         account = given if isinstance(given, Account) else Account(given)
         name = account.name or account.provider
         if name in pool:
-            message = f"Two accounts have the name {name!r}: give one of them another, Account({account.provider!r}"
-            raise ConfigurationError(f"{message}, name=…, api_key=…).")
+            message = f"Two accounts have the name {name!r}: give one another, Account({account.provider!r}, name=…)"
+            raise ConfigurationError(f"{message} or -p NAME={account.provider}, and a key of its own.")
         pool[name] = account
     if not pool:
         known = ", ".join(PROVIDERS)

@@ -40,6 +40,7 @@ class Network:
         round_trip: Longest way there and longest way back, in seconds.
         is_down: True while no connection can be made.
         takes_no_creates: True while no connection can be made for a create.
+        believed: The limits that its account is set to; None: its own.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Network:
         faults: Faults | None = None,
         round_trip: float = 0.3,
         balance: float = math.inf,
+        believed: Limits | None = None,
     ) -> None:
         self.provider = provider
+        self.believed = believed
         self.limits = limits or provider.limits
         self.ledger = Ledger()
         self.faults = faults or Faults()
@@ -147,7 +150,7 @@ async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
     """A scheduler with an account for each network, which is its server, named like its provider."""
     by_name = {network.provider.name: network for network in networks}
     lanes = [
-        Lane(name, network.limits, PollSchedule(network.provider.latency), 64, _pause)
+        Lane(name, network.believed or network.limits, PollSchedule(network.provider.latency), 64, _pause)
         for name, network in by_name.items()
     ]
 

@@ -184,7 +184,9 @@ class BatchRun:
         if not self._is_noted:
             say(f"What the journal could not take is in {self._options.out}/{FAILURES}, with the task ids.")
         elif not is_over and self._journal is not None:
-            say(f"Nothing is lost; go on with: {self._how_to_go_on()}")
+            command = self._how_to_go_on()
+            self._journal.note({"command": command})
+            say(f"Nothing is lost; go on with: {command}")
         elif self._left:
             self._say_how_to_collect()
         elif self._failed and self._manifest is not None:

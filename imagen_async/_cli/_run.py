@@ -45,10 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _COMMANDS[options.command](options)
     except ImagenError as error:
-        say(f"imagen-async: {error}")
-        if isinstance(error, AuthenticationError) and error.provider in PROVIDERS:
-            say(f"The key is that of {PROVIDERS[error.provider].key_variable}.")
-        return _exit_code(error)
+        return _told(error)
     except KeyboardInterrupt:
         say("Interrupted.")
         return 130
@@ -58,7 +55,11 @@ def run(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _exit_code(error: ImagenError) -> int:
+def _told(error: ImagenError) -> int:
+    """Say what went wrong; returns the exit code."""
+    say(f"imagen-async: {error}")
+    if isinstance(error, AuthenticationError) and error.provider in PROVIDERS:
+        say(f"The key is that of {PROVIDERS[error.provider].key_variable}.")
     return 2 if isinstance(error, _WRONG_USE) else 1
 
 
@@ -118,14 +119,13 @@ def _credits(options: argparse.Namespace) -> int:
     pool = pool_of(options)
     if len(pool) == 1:
         open_pool_of(options)
-    failures = []
+    codes = [0]
     for name, balance in balances_of(pool).items():
         if isinstance(balance, ImagenError):
-            failures.append(balance)
-            say(f"imagen-async: {balance}")
+            codes.append(_told(balance))
         else:
             print(json.dumps({"provider": name, "credits": balance}) if options.json else _balance(name, balance, pool))
-    return _exit_code(failures[0]) if failures else 0
+    return max(codes)
 
 
 def _balance(name: str, balance: float | None, pool: Mapping[str, Account]) -> str:

@@ -41,6 +41,18 @@ class Reason(msgspec.Struct):
     example: dict[str, str]
 
 
+class Account(msgspec.Struct):
+    """What one account did: requests by state, credits that it billed."""
+
+    counts: dict[str, int] = {}
+    credits: float = 0.0
+
+    def text(self) -> str:
+        """For people."""
+        counts = [f"{self.counts[name]:,} {name}" for name in _MEANINGS if self.counts.get(name)]
+        return f"{', '.join(counts)}, {amount(self.credits)} credits"
+
+
 class Status:
     """The figures of one journal.
 
@@ -49,6 +61,7 @@ class Status:
         spent: Credits billed, as far as they are known.
         held: Credits that lost creates may have cost, also those that were sent once more, as far as prices are known.
         unknown: The held requests.
+        accounts: Requests by account and state, of those that were sent; and what each account has billed.
         reasons: Why requests failed, the most frequent first.
         is_at_work: True while a batch writes to the journal.
     """
@@ -60,6 +73,7 @@ class Status:
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[Record] = []
+        self.accounts: dict[str, Account] = {}
         self._reasons: dict[tuple[str, object, str], Reason] = {}
         self._add_all(journal.records())
         total = int(self._notes.get("total", 0))
@@ -78,6 +92,7 @@ class Status:
             "counts": {name: self.counts[name] for name in _MEANINGS},
             "credits_spent": self.spent,
             "credits_at_risk": self.held,
+            "accounts": {name: msgspec.to_builtins(account) for name, account in self.accounts.items()},
             "failures": msgspec.to_builtins(self.reasons),
             "unknown": [_held_record(record) for record in self.unknown],
             "next": self.next_commands(),
@@ -90,6 +105,8 @@ class Status:
         lines += [_count_line(name, self.counts[name]) for name in _MEANINGS if self.counts[name] or name == "done"]
         held = f", up to {amount(self.held)} more for creates whose answer was lost" if self.held else ""
         lines.append(f"credits: {amount(self.spent)} spent{held}")
+        if len(self.accounts) > 1:
+            lines += [f"  {name}: {account.text()}" for name, account in sorted(self.accounts.items())]
         if self._reasons:
             lines += ["failures:", *map(_reason_line, self.reasons)]
         if self.unknown:
@@ -123,6 +140,10 @@ class Status:
             self.counts[now.state] += 1
             self.spent += now.credits or 0.0
             self.held += now.at_risk or 0.0
+            if now.attempts and now.state != "queued":
+                account = self.accounts.setdefault(now.account, Account())
+                account.counts[now.state] = account.counts.get(now.state, 0) + 1
+                account.credits += now.credits or 0.0
             if now.state == "unknown":
                 self.unknown.append(now)
             elif now.error is not None and now.state != "queued":

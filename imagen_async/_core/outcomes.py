@@ -59,7 +59,7 @@ def nobody_takes(refusals: Mapping[str, ImagenError]) -> ImagenError:
     is_one_kind = all(type(error) is type(first) for error in others)
     kind = type(first) if is_one_kind else AccountError
     told = "; ".join(f"{account}: {error.message.rstrip('.')}" for account, error in refusals.items())
-    return kind(f"No account is left for it. {told}.")
+    return kind(f"No account is left. {told}.")
 
 
 def used_up(limit: float, spent: float) -> BudgetReached:

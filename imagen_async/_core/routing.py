@@ -15,7 +15,7 @@ Policy = Literal["spread", "cheapest", "in_order"]
 """Who of those that can take a request gets it: whoever can send soonest; the cheapest, an unknown price being the
 dearest; the first in the client's order. The last two go to the next only while the one before is stopped or paused."""
 
-_UNKNOWN_PRICE = "its price is unknown, and a budget needs one: give credits= in its Account"
+_UNKNOWN_PRICE = "its price is unknown, and a budget needs one: give credits= in its Account, or --price"
 
 
 class Offer(msgspec.Struct, frozen=True):
