@@ -297,7 +297,7 @@ class Batch:
         while self._pulled - self._gone >= self._window:
             self._space.clear()
             await self._space.wait()
-        await self._scheduler.room()
+        await self._scheduler.room(self._id)
         return not self._stopped
 
     def _take(self, item: Any) -> None:

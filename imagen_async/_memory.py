@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -23,6 +24,8 @@ from ._group_commit import GroupCommit
 from ._journal import Journal, JournalReader
 from ._scheduler import now
 from .errors import ConfigurationError, InvalidRequest
+
+logger = logging.getLogger("imagen_async")
 
 
 class TakenUp(msgspec.Struct, frozen=True):
@@ -108,8 +111,13 @@ class Memory:
 
     def spent_before(self) -> float:
         """Credits that the journal's jobs have cost, or may have; without what is to come for those taken up."""
-        known = sum(bill.total * count for bill, count in self._journal.bills())
-        return known - self._open_bills
+        bills = self._journal.bills()
+        unknown = sum(count for bill, count in bills if not bill.is_known)
+        if unknown:
+            logger.warning(
+                "%s: nobody knows what %d earlier tasks have cost: no budget counts them", self._journal.path, unknown
+            )
+        return sum(bill.total * count for bill, count in bills) - self._open_bills
 
     def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | TakenUp:
         """Say what a request is to this journal: a job to send, an earlier result, or a job taken up.

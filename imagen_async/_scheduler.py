@@ -129,12 +129,12 @@ class Scheduler:
         self._deliver()
         self._notice()
 
-    async def room(self) -> None:
-        """Wait until some account could soon send another create, or none takes any more."""
+    async def room(self, owner_id: int) -> None:
+        """Wait until some account could soon send another create of an owner, or none takes any more."""
         if len(self._owners) > 1:
             # Several batches take turns, one request each; a lone one need not give way.
             await anyio.lowlevel.checkpoint()
-        while self._plan.is_open and not self._plan.wants_more:
+        while self._plan.is_open and not self._plan.wants_more(owner_id):
             self._room.clear()
             await self._room.wait()
 
@@ -230,7 +230,7 @@ class Scheduler:
             owner = self._owners.get(job.owner)
             if owner is not None:
                 owner.finished(job)
-        if not self._room.is_set() and (self._plan.wants_more or not self._plan.is_open):
+        if not self._room.is_set() and (self._plan.is_hungry or not self._plan.is_open):
             self._room.set()
 
     def _begin(self, job: Job) -> None:

@@ -64,7 +64,7 @@ def test_a_pool_without_credit_keeps_what_is_left(call: Call, server: Sandbox) -
 
 
 def test_a_budget_ends_the_command_and_the_words_it_prints_go_on(call: Call, server: Sandbox) -> None:
-    """A budget that is used up exits with 1; the command that it names, with a higher one, makes the rest, once each."""
+    """A budget that is used up exits with 1; the command that it names makes the rest, once each."""
     file = prompt_file(20)
     first = call("batch", file, *POOL, "-o", "out", "-q", "--max-credits", "30")
     assert (first.code, len(first.lines), server.ledger.credits) == (1, 7, 28)

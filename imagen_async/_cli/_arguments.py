@@ -330,6 +330,18 @@ def open_pool_of(options: argparse.Namespace) -> dict[str, Account]:
     return pool
 
 
+def words_of(options: argparse.Namespace, account: str | None = None) -> list[str]:
+    """The words of the command line that name its accounts, or one of them."""
+    words: list[str] = []
+    for word in options.provider or keys_in_environment():
+        if account in (None, _name_and_provider(word)[0]):
+            words += ["-p", word]
+    for name, url in options.base_url:
+        if account is None or name in (None, account):
+            words += ["--base-url", url if name is None or account is not None else f"{name}={url}"]
+    return words
+
+
 def keys_in_environment() -> list[str]:
     """The providers whose key is set."""
     return [name for name, provider in PROVIDERS.items() if os.environ.get(provider.key_variable)]

@@ -23,7 +23,7 @@ from .._folders import prepare_folder
 from .._journal import Journal, JournalReader
 from .._memory import latencies_of
 from ..errors import ConfigurationError
-from ._arguments import keys_in_environment, open_pool_of, pool_of, request_of
+from ._arguments import open_pool_of, pool_of, request_of, words_of
 from ._balances import balances_of
 from ._batch_run import BatchRun, say
 from ._estimate import Estimator
@@ -122,14 +122,11 @@ def checked_file(options: argparse.Namespace, router: Router) -> PromptFile | No
 def _notes(total: int, options: argparse.Namespace) -> dict[str, str]:
     """What `status` is to know: how many requests there are, and the words that lead back to this batch."""
     options.command_line = shlex.join(word for word in shlex.split(options.command_line) if word not in _ONCE)
-    place = [word for name in options.provider or keys_in_environment() for word in ("-p", name)]
-    for name, url in options.base_url:
-        place += ["--base-url", url if name is None else f"{name}={url}"]
     stdin = "  # with the same prompts on stdin" if options.file == "-" else ""
     return {
         "total": str(total),
         "command": options.command_line + stdin,
-        "account": shlex.join(place),
+        "account": shlex.join(words_of(options)),
         "working_folder": os.getcwd(),
     }
 

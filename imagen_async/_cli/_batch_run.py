@@ -21,7 +21,7 @@ from .._delivery import AccountProgress
 from .._journal import Journal
 from .._plain_group import PlainGroup
 from ..errors import BudgetReached, DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
-from ._arguments import request_of
+from ._arguments import request_of, words_of
 from ._manifest import FAILURES, Manifest, result_record
 from ._progress import account_text, amount, display, duration
 from ._prompt_files import PromptFile, PromptLine
@@ -220,11 +220,8 @@ class BatchRun:
         return credits
 
     def _say_how_to_collect(self) -> None:
-        address = "".join(
-            f" --base-url {url}" for name, url in self._options.base_url if name in (None, self._left[0].provider)
-        )
-        command = f"imagen-async collect TASK_ID -p {self._left[0].provider}{address}"
-        say(f"Collect each, by its task id above, with: {command}")
+        account = shlex.join(words_of(self._options, self._left[0].provider))
+        say(f"Collect each, by its task id above, with: imagen-async collect TASK_ID {account}")
 
 
 def _with_note(text: str, note: str) -> str:

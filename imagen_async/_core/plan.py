@@ -75,9 +75,13 @@ class Plan:
         return any(lane.stopped is None for lane in self.lanes.values())
 
     @property
-    def wants_more(self) -> bool:
+    def is_hungry(self) -> bool:
         """True while some account could soon send more than waits for it."""
-        return self._waiting.wants_more
+        return self._waiting.is_hungry
+
+    def wants_more(self, owner: int) -> bool:
+        """Say whether an owner should add more jobs."""
+        return self._waiting.wants_more(owner)
 
     def preferred(self, route: Route) -> set[str]:
         """The accounts of a route that go first as things are: those of the best rank that is open and not paused."""

@@ -108,6 +108,12 @@ class Bill(msgspec.Struct, frozen=True):
         return 0.0
 
     @property
+    def is_known(self) -> bool:
+        """False where tasks exist, or may, of which nobody knows what they cost."""
+        tasks = self.lost + (self.has_task and self.credits is None)
+        return self.price is not None or not tasks
+
+    @property
     def total(self) -> float:
         """Credits that it has cost, or may have: where nobody tells what was billed, the price."""
         price = self.price or 0.0

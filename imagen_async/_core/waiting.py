@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -14,7 +14,7 @@ from .lane import Lane
 from .routing import Offer, Route
 
 MOST_WAITING = 500
-"""Jobs that wait for one account's sake while another has nothing to do, before no more are taken in."""
+"""Jobs of one owner that wait for some accounts while others have nothing to do, before no more are taken in."""
 
 
 class _Line(msgspec.Struct):
@@ -41,15 +41,18 @@ class Waiting:
         self._jobs = jobs
         self._lines: dict[object, _Line] = {}
         self._keys: dict[int, object] = {}
+        self._counts: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._keys)
 
+    def wants_more(self, owner: int) -> bool:
+        """Say whether an owner should add more: that of whom not too many wait, while some account is hungry."""
+        return self._counts[owner] < MOST_WAITING and self.is_hungry
+
     @property
-    def wants_more(self) -> bool:
+    def is_hungry(self) -> bool:
         """True while some account has less waiting for it than what one look at its window may send."""
-        if len(self) >= MOST_WAITING:
-            return False
         return any(self._count_for(lane) < lane.at_a_look for lane in self._lanes.values() if lane.stopped is None)
 
     def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
@@ -63,10 +66,15 @@ class Waiting:
         if at_front:
             line.ids.move_to_end(job.id, last=False)
         self._keys[job.id] = key
+        self._counts[job.owner] += 1
 
     def remove(self, job_id: int) -> None:
-        """Take a job out."""
+        """Take a job out; it is still among the live ones."""
         key = self._keys.pop(job_id)
+        owner = self._jobs[job_id].owner
+        self._counts[owner] -= 1
+        if not self._counts[owner]:
+            del self._counts[owner]
         line = self._lines[key]
         del line.ids[job_id]
         if not line.ids:
