@@ -22,6 +22,7 @@ from imagen_async._core.lane import Lane
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.record import Record
+from imagen_async._core.routing import Router
 from imagen_async._core.wire import HttpRequest, HttpResponse
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._memory import Memory
@@ -160,7 +161,8 @@ class World:
         deadline: float = 900.0,
     ) -> list[Result]:
         terms = Terms(deadline=deadline, retries=retries, resubmits=resubmits, save_to=str(self.folder))
-        admission = Admission(self.network.provider, ImageRequest("-"), terms)
+        provider = self.network.provider
+        admission = Admission(Router({provider.name: provider}), ImageRequest("-"), terms)
         results: list[Result] = []
         life.scope = anyio.CancelScope()
         try:

@@ -12,6 +12,8 @@ from typing import Any
 import anyio
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from servers import served
 from test_client import client_of
 
@@ -31,8 +33,65 @@ from imagen_async import (
     Result,
     UnknownOutcome,
 )
+from imagen_async._delivery import AsTheyFinish, InOrder
 from imagen_async.sandbox import Faults, Latency, Sandbox
 from imagen_async.testing import running_sandbox
+
+SERIES = st.lists(st.booleans(), max_size=12).flatmap(
+    lambda comes: st.tuples(
+        st.just(comes),
+        st.permutations(range(len(comes))),
+        st.lists(st.integers(0, len(comes)), min_size=len(comes), max_size=len(comes)),
+    )
+)
+"""Which of some tickets come to have a result, in which order they end, and how many are expected by then."""
+
+
+def result_number(ticket: int) -> Result:
+    """A result that is told by its index."""
+    return Result(str(ticket), ticket, ImageRequest("x"), "kie", "imagen4")
+
+
+@given(series=SERIES, is_cut_off=st.booleans())
+def test_results_in_order_are_held_back_only_by_those_that_may_come(
+    series: tuple[list[bool], list[int], list[int]], is_cut_off: bool
+) -> None:
+    """At any time those before the first that has not ended are out; skipped ones hold nothing back and never come."""
+    comes, order, expected = series
+    delivery, known, ended = InOrder(), 0, set[int]()
+    for ticket, ahead in zip(order, expected, strict=True):
+        for new in range(known, ahead):
+            delivery.expect(new)
+        known = max(known, ahead)
+        if comes[ticket]:
+            delivery.put(result_number(ticket), ticket)
+        else:
+            delivery.skip(ticket)
+        ended.add(ticket)
+        first = next(each for each in range(len(comes) + 1) if each not in ended or each >= known)
+        assert [result.index for result in delivery.ready] == [each for each in range(first) if comes[each]]
+        if is_cut_off and len(ended) > len(comes) // 2:
+            break
+    delivery.release()
+    handed_out = [result.index for result in delivery.ready]
+    assert sorted(handed_out) == [each for each in sorted(ended) if comes[each]]
+    in_input = [each for each in handed_out if each < known]
+    assert in_input == sorted(in_input)
+    assert handed_out[: len(in_input)] == in_input, "those that the input did not have come last"
+    delivery.release()
+    assert len(delivery.ready) == len(handed_out)
+
+
+def test_results_as_they_finish_are_not_held_back() -> None:
+    """Without an order nothing waits for anything, and a result that will not come is no matter."""
+    delivery = AsTheyFinish()
+    delivery.expect(0)
+    delivery.skip(0)
+    for ticket in (2, 1):
+        delivery.put(result_number(ticket), ticket)
+    delivery.release()
+    assert [result.index for result in delivery.ready] == [2, 1]
+
 
 FAST = Limits(Rate(200, per=0.5), Rate(500, per=0.5), running=300)
 

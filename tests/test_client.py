@@ -320,15 +320,23 @@ def test_configuration_errors_name_the_thing_and_the_remedy(monkeypatch: pytest.
     """What is missing or wrong is said when the client is made, before anything is sent."""
     for name in ("KIE_API_KEY", "LIANGXIN_API_KEY", "LIANGXIN_BASE_URL", "KIE_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+    mine = Account("kie", api_key="k")
     cases: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
         (("kie",), {}, "KIE_API_KEY"),
         (("nobody",), {}, "knows: kie, apikley"),
-        ((), {}, "Name one account"),
+        ((), {}, r'Name an account, such as Client\("kie"\)'),
         (("liangxin",), {"api_key": "k"}, "LIANGXIN_BASE_URL"),
         (("kie",), {"api_key": "two words"}, "copy it again"),
         (("kie",), {"api_key": "k", "base_url": "api.kie.ai"}, "no address"),
         (("kie",), {"api_key": "k", "base_url": "http://api.kie.ai"}, "unencrypted"),
         (("kie",), {"api_key": "k", "ssl": False}, "TLS stays on"),
+        (("kie", "kie"), {}, "Two accounts have the name 'kie'"),
+        ((mine, Account("kie", api_key="k", name="b")), {}, "'kie' and 'b' have the same key and address"),
+        ((mine, Account("kie", name="b")), {}, "KIE_API_KEY"),
+        ((mine, "sandbox"), {"api_key": "k"}, "api_key: with several accounts, say it of each"),
+        ((mine,), {"policy": "dearest"}, "policy='dearest'"),
+        ((Account("kie", api_key="k", credits=-1),), {}, "credits=-1: a price is a number of credits"),
+        ((Account("kie", api_key="k", credits={"imagen5": 1}),), {}, "kie.ai has no model 'imagen5'"),
     ]
     for accounts, settings, expected in cases:
         with pytest.raises(ConfigurationError, match=expected):

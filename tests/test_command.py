@@ -27,11 +27,12 @@ import anyio
 import pytest
 from PIL import Image
 
-from imagen_async import ImageFile, ImageRequest, Limits, Rate, Result
+from imagen_async import AccountProgress, ImageFile, ImagenError, ImageRequest, Limits, Rate, RateLimited, Result
 from imagen_async._batch import Progress
 from imagen_async._cli import main
 from imagen_async._cli._manifest import Manifest
 from imagen_async._cli._progress import amount, display, duration
+from imagen_async._core.lane import HealthState
 from imagen_async._downloads import TRIES
 from imagen_async._journal import Journal
 from imagen_async.providers import PROVIDERS
@@ -502,9 +503,31 @@ def test_the_bar_is_on_a_terminal_and_on_stderr_only(imagen_sandbox: Sandbox, qu
 
 
 def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where stderr is no terminal, a plain line every ten seconds tells counts, rate, ETA and credits."""
+    """Where stderr is no terminal, a plain line every ten seconds tells counts, rate, ETA and credits, and how it goes.
+
+    That is told of each account where there are several, and of one that is in trouble.
+    """
     counts = {"pulled": 40, "queued": 10, "submitting": 1, "running": 9, "saving": 0, "unknown": 0, "earlier": 0}
-    snapshot = Progress(total=1632, done=1200, failed=3, credits=9624.0, elapsed=60.0, rate=20.0, eta=21.45, **counts)
+    figures = {"total": 1632, "done": 1200, "failed": 3, "credits": 9624.0, "elapsed": 60.0, "rate": 20.0, "eta": 21.45}
+    expected = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 credits"
+    assert watched_for_35_seconds(Progress(**figures, **counts, accounts=(fare("kie"),)), capsys) == [expected] * 3
+    assert display(quiet=True) is None
+    two = (fare("kie"), fare("mine", state="paused", error=RateLimited("slow down")))
+    below = [
+        "  kie: ready, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits",
+        "  mine: paused, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits; slow down",
+    ]
+    assert watched_for_35_seconds(Progress(**figures, **counts, accounts=two), capsys) == [expected, *below] * 3
+    assert watched_for_35_seconds(Progress(**figures, **counts, accounts=two[1:]), capsys) == [expected, below[1]] * 3
+
+
+def fare(name: str, *, state: HealthState = "ready", error: ImagenError | None = None) -> AccountProgress:
+    """How an account fares."""
+    return AccountProgress(name, state, Rate(20, per=10), 2.0, 9, error, 1200, 9624.0)
+
+
+def watched_for_35_seconds(snapshot: Progress, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What comes on stderr, where that is no terminal, while a batch stands like that."""
 
     async def watch() -> None:
         show = display(quiet=False)
@@ -516,9 +539,7 @@ def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -
         runner.run(watch())
     streams = capsys.readouterr()
     assert streams.out == ""
-    expected = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 credits"
-    assert streams.err.splitlines() == [expected] * 3
-    assert display(quiet=True) is None
+    return streams.err.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -615,7 +636,13 @@ def test_a_file_that_is_no_use(call: Call, imagen_sandbox: Sandbox, content: byt
     ("options", "words"),
     [
         (["-p", "openai"], ["'openai'", "kie, apikley, liangxin, apiin, sandbox"]),
-        (["-p", "kie", "-p", "apiin"], ["given 2 times"]),
+        (["-p", "kie", "-p", "kie"], ["Two accounts have the name 'kie'", "name=…"]),
+        (["-p", "mine=openai"], ["'openai'", "kie, apikley, liangxin, apiin, sandbox"]),
+        (["-p", "sandbox", "--rate", "kie=5/10"], ["--rate kie=…: there is no such account, only sandbox"]),
+        (["-p", "sandbox", "--status-rate", "kie=5/10"], ["--status-rate kie=…: there is no such account"]),
+        (["-p", "kie", "-p", "mine=kie", "--base-url", "https://x.example"], ["--base-url", "say whose it is"]),
+        (["-p", "sandbox", "--price", "cheap"], ["--price", "'cheap' is not a number of credits"]),
+        (["-p", "sandbox", "--policy", "dearest"], ["--policy", "spread", "cheapest", "in_order"]),
         ([], ["-p is missing", "sandbox, which needs no key"]),
         (["-p", "sandbox", "-m", "imagen5"], ["'imagen5'", "imagen4, imagen4-fast, imagen4-ultra"]),
         (["-p", "sandbox", "--aspect-ratio", "2:1"], ["aspect_ratio='2:1'", "16:9"]),
@@ -1007,7 +1034,8 @@ def test_plan_tells_counts_credits_and_time(call: Call, imagen_sandbox: Sandbox)
     outcome = call("plan", "prompts.csv", *at(imagen_sandbox), "--rate", "20/10")
     assert (outcome.code, outcome.err) == (0, "")
     counts, times = outcome.lines
-    assert counts == "42 requests (40 × imagen4, 1 × imagen4-fast, 1 × imagen4-ultra), 44 pictures, 344 credits"
+    requests = "42 requests (40 × imagen4, 1 × imagen4-fast, 1 × imagen4-ultra), 44 pictures, 344 credits"
+    assert counts == f"{requests}; 1,000,000 credits on the account"
     told = re.fullmatch(
         r"about (\d+) s: sent in 20 s at 20 creates per 10 s, 200 tasks at once of some 1 s each", times
     )
@@ -1025,8 +1053,15 @@ def test_plan_as_json(call: Call) -> None:
     expected = PROVIDERS["kie"].latency.mean
     assert figures["latency"] == pytest.approx(expected, abs=0.05)
     assert expected < figures["seconds"] < 4 * expected, "the slowest of twelve"
-    assert figures == {**counts, "seconds_at_least": 0, "in_journal": 0} | {
-        name: figures[name] for name in ("latency", "seconds")
+    account = {"models": {"imagen4-fast": 12}, "credits": {"imagen4-fast": 192}, "seconds": figures["seconds"]}
+    assert figures == {
+        **counts,
+        "seconds_at_least": 0,
+        "in_journal": 0,
+        "affordable": None,
+        "accounts": {"kie": {**account, "balance": None}},
+        "latency": figures["latency"],
+        "seconds": figures["seconds"],
     }
     (limited,) = call("plan", twelve(), "-p", "kie", "--json", "--limit", "5").records
     assert (limited["requests"], limited["credits"]) == (5, 40)
@@ -1119,7 +1154,9 @@ def test_plan_of_a_folder_whose_journal_is_none(call: Call) -> None:
 def test_plan_says_when_a_price_is_unknown(call: Call) -> None:
     """Where no page tells a price, `plan` says so and makes none up."""
     outcome = call("plan", twelve(), "-p", "apikley")
-    assert outcome.lines[0] == "12 requests (12 × imagen4), 12 pictures, an unknown price"
+    requests = "12 requests (12 × imagen4), 12 pictures, an unknown price"
+    remedy = "Apikley needs a key: set the environment variable APIKLEY_API_KEY."
+    assert outcome.lines[0] == f"{requests}; balance unknown: {remedy}"
 
 
 def test_plan_names_bad_lines(call: Call) -> None:

@@ -7,10 +7,12 @@ import heapq
 import math
 import random
 import statistics
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,12 +21,14 @@ from test_latency import FIVE, PRIORS
 from virtual_network import Network, batch_over, scheduler_over
 
 from imagen_async import Limits, Rate
-from imagen_async._core.forecast import kinds_of, making_time, sending_time, time_left
+from imagen_async._core.forecast import Shares, kinds_of, making_time, sending_time, time_left
 from imagen_async._core.job import Job, Queued, Ready, Running
 from imagen_async._core.lane import Lane
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.poll_schedule import PollSchedule
-from imagen_async._core.wire import Succeeded
+from imagen_async._core.routing import Offer, Route
+from imagen_async._core.wire import Accepted, NotSent, Rejected, Remedy, Succeeded
+from imagen_async.errors import InsufficientCredits, RateLimited, TransportError
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
 from imagen_async.testing import VirtualTimeLoop
@@ -150,7 +154,7 @@ def lane_of(schedule: PollSchedule, jobs: list[Job], limits: Limits = KIES, *, a
 def left_of(schedule: PollSchedule, ages: list[float], limits: Limits = KIES, **heard: bool) -> float:
     """The time left when all is sent and tasks of these ages run."""
     jobs = running_jobs(ages)
-    return time_left(0, jobs, lane_of(schedule, jobs, limits, **heard), NOW)
+    return time_left(0, jobs, [lane_of(schedule, jobs, limits, **heard)], NOW)
 
 
 @settings(deadline=None)
@@ -175,7 +179,7 @@ def test_the_time_left_is_one_that_can_be(
     """Whatever is known, runs and waits, the time left is a finite number, and what the limits allow at the least."""
     schedule, jobs = schedule_of(prior, seen), running_jobs(ages)
     jobs += [jobs[0].to(Queued()), jobs[0].to(Ready("t", Succeeded(("u",), None, None, b"")))] if jobs else []
-    left = time_left(unsent, jobs, lane_of(schedule, jobs, limits, are_heard_of=heard), NOW, pace)
+    left = time_left(unsent, jobs, [lane_of(schedule, jobs, limits, are_heard_of=heard)], NOW, pace)
     assert 0 <= left < math.inf
     assert left >= (unsent + len(ages)) / limits.status.count * limits.status.per
     assert left >= sending_time(unsent, limits, schedule.mean(kinds_of(jobs) or schedule.kinds), len(ages))
@@ -198,7 +202,7 @@ def test_the_more_is_to_be_sent_the_longer_it_takes(
     lane = lane_of(schedule_of(FIVE, seen), jobs, limits)
 
     def left(count: int, pace: float | None) -> float:
-        return time_left(count, jobs, lane, NOW, pace)
+        return time_left(count, jobs, [lane], NOW, pace)
 
     assert left(unsent, pace) <= left(unsent + more, pace)
     assert left(unsent, None) <= left(unsent, pace) <= left(unsent, None if pace is None else pace / 2)
@@ -237,7 +241,7 @@ def test_each_task_that_is_left_costs_a_status_call() -> None:
     assert left_of(schedule, [1.0] * 100) < 15
     assert left_of(schedule, [1.0] * 100, slow) == pytest.approx(100, rel=0.1)
     lane = lane_of(schedule, jobs, slow)
-    assert time_left(20, jobs, lane, NOW) == pytest.approx(120, rel=0.15)
+    assert time_left(20, jobs, [lane], NOW) == pytest.approx(120, rel=0.15)
     assert left_of(schedule, [], slow) == 0
 
 
@@ -245,10 +249,10 @@ def test_tasks_that_ended_over_night_leave_the_time_that_is_told() -> None:
     """Seen the next day, of a provider that tells no latency, they change little of what the rest is told to take."""
     schedule, jobs = schedule_of(FIVE, [5.0] * 200), running_jobs([86_400.0] * 100)
     lane = lane_of(schedule, jobs, Limits(running=10), are_heard_of=False)
-    before = time_left(200, [], lane, NOW)
+    before = time_left(200, [], [lane], NOW)
     for job in jobs:
         lane.settle_status(job.id, UNTOLD, NOW)
-    assert time_left(200, [], lane, NOW) == pytest.approx(before, rel=0.2)
+    assert time_left(200, [], [lane], NOW) == pytest.approx(before, rel=0.2)
 
 
 def test_making_takes_the_sending_and_the_slowest() -> None:
@@ -267,6 +271,208 @@ def test_a_slow_kind_in_a_mixture_is_waited_for() -> None:
     assert making_time(10, {KIND: 9, slow: 1}, KIES, schedule) > 150
 
 
+# Several accounts
+
+
+def idle_lane(name: str, limits: Limits = KIES, schedule: PollSchedule | None = None) -> Lane:
+    """An account on which nothing runs."""
+    return Lane(name, limits, schedule or schedule_of(FIVE, [5.0] * 100), 64, lambda setbacks, longest: longest)
+
+
+def paused(lane: Lane) -> Lane:
+    """The account after a connection that failed."""
+    lane.spend_submit(NOW)
+    lane.settle_submit(NotSent(TransportError("no route")), KIND[0], NOW)
+    assert lane.is_paused
+    return lane
+
+
+def stopped(lane: Lane) -> Lane:
+    """The account without credit."""
+    lane.stopped = InsufficientCredits("empty")
+    return lane
+
+
+def together(unsent: int, *lanes: Lane, jobs: Iterable[Job] = (), pace: float | None = None) -> float:
+    """The time left for so many on these accounts."""
+    return time_left(unsent, jobs, lanes, NOW, pace)
+
+
+@settings(deadline=None)
+@given(limits=LIMITS, each=st.integers(0, 500), count=st.integers(1, 5))
+def test_equal_accounts_take_equal_parts(limits: Limits, each: int, count: int) -> None:
+    """With so many accounts of the same limits, each has so many times less to do, to one request."""
+    lanes = [idle_lane(f"lane {number}", limits) for number in range(count)]
+    left = together(each * count, *lanes)
+    assert together(each, lanes[0]) <= left <= together(each + 1, lanes[0])
+
+
+@pytest.mark.parametrize("many", [1, 2, 4, 9])
+def test_accounts_take_parts_by_their_speed(many: int) -> None:
+    """An account that may send so many times as much gets so many times as much, and they end together."""
+    schedule = schedule_of(FIVE, [5.0] * 100)
+    fast = idle_lane("fast", Limits(Rate(10 * many, per=10), Rate(1000, per=1), running=10_000), schedule)
+    slow = idle_lane("slow", Limits(Rate(10, per=10), Rate(1000, per=1), running=10_000), schedule)
+    unsent = 300 * (many + 1)
+    assert together(unsent, fast, slow) == pytest.approx(together(300 * many, fast), abs=10)
+    assert together(unsent, fast, slow) == pytest.approx(together(300, slow), abs=10)
+    assert together(unsent, fast, slow, pace=(many + 1) / 20) == pytest.approx(300 * 20, abs=60)
+
+
+def test_the_running_limit_makes_an_account_slow_too() -> None:
+    """With tasks of 50 s, ten at once are 0.2 creates a second, whatever the window would allow."""
+    schedule = schedule_of(LatencyPrior(50, 0.1), [50.0] * 200)
+    few = idle_lane("few", Limits(Rate(1000, per=1), Rate(1000, per=1), running=10), schedule)
+    many = idle_lane("many", Limits(Rate(1000, per=1), Rate(1000, per=1), running=90), schedule)
+    jobs = [task(1, since=NOW)]
+    alone = together(200, idle_lane("few", few.limits, schedule), jobs=jobs)
+    assert together(2000, few, many, jobs=jobs) == pytest.approx(alone, rel=0.1)
+
+
+def test_an_account_that_was_refused_gets_a_smaller_part() -> None:
+    """What is allowed now counts, not what was set: of two equal accounts, the one whose limit was halved gets half."""
+    limits = Limits(Rate(20, per=10), Rate(1000, per=1), running=10_000)
+    sound, cut = idle_lane("sound", limits), idle_lane("cut", limits)
+    before = together(600, sound, cut)
+    cut.spend_submit(NOW)
+    cut.settle_submit(Rejected(RateLimited("429"), Remedy.HOLD), KIND[0], NOW)
+    assert before == pytest.approx(together(300, sound), abs=10)
+    assert together(600, sound, cut) == pytest.approx(together(400, sound), abs=10)
+
+
+@settings(deadline=None)
+@given(limits=LIMITS, other=LIMITS, unsent=st.integers(0, 2000), pace=PACES)
+def test_a_stopped_account_gets_nothing(limits: Limits, other: Limits, unsent: int, pace: float | None) -> None:
+    """The others have all of it to do; when none is left, nothing more is sent and no time is left for it."""
+    open_one, none = idle_lane("open", limits), stopped(idle_lane("stopped", other))
+    alone = together(unsent, open_one, pace=pace)
+    assert together(unsent, open_one, none, pace=pace) == alone
+    assert together(unsent, none, open_one, pace=pace) == alone
+    assert together(unsent, none, pace=pace) == 0
+
+
+def test_what_runs_on_a_stopped_account_is_waited_for() -> None:
+    """Tasks of an account that takes nothing more are paid for, and their end is part of the time left."""
+    schedule = schedule_of(FIVE, [60.0] * 200)
+    jobs = running_jobs([1.0])
+    lane = stopped(lane_of(schedule, jobs))
+    assert together(0, lane, jobs=jobs) == together(500, lane, jobs=jobs) > 50
+    quick = idle_lane("quick")
+    assert together(20, lane, quick, jobs=jobs) == together(0, lane, jobs=jobs)
+
+
+@settings(deadline=None)
+@given(limits=LIMITS, other=LIMITS, unsent=st.integers(0, 2000))
+def test_a_paused_account_gets_something_only_when_all_are(limits: Limits, other: Limits, unsent: int) -> None:
+    """It may come back, so it is reckoned with where there is no other, and passed over where there is."""
+    sound, poor = idle_lane("sound", limits), paused(idle_lane("poor", other))
+    assert together(unsent, sound, poor) == together(unsent, sound)
+    assert together(unsent, poor) == together(unsent, idle_lane("poor", other))
+    assert together(unsent, poor, stopped(idle_lane("none", limits))) == together(unsent, poor)
+    both = together(unsent, paused(idle_lane("sound", limits)), poor)
+    assert both == together(unsent, idle_lane("sound", limits), idle_lane("poor", other))
+
+
+def test_an_account_that_is_back_gets_its_part_again() -> None:
+    """The first create that is taken ends the pause, for the time left too."""
+    limits = Limits(Rate(20, per=10), Rate(1000, per=1), running=10_000)
+    sound, back = idle_lane("sound", limits), paused(idle_lane("back", limits))
+    assert together(600, sound, back) == together(600, sound)
+    back.spend_submit(NOW + 1000)
+    back.settle_submit(Accepted("t"), KIND[0], NOW + 1000)
+    assert together(600, sound, back) == together(300, sound)
+
+
+# Dealing out before anything is sent
+
+
+def route_of(*ranks: int) -> Route:
+    """A way to as many accounts, of these ranks."""
+    model = task(1).model
+    return Route(tuple(Offer(f"account {number}", model, rank) for number, rank in enumerate(ranks)))
+
+
+def shares_of(*limits: Limits, latency: float = 5.0) -> Shares:
+    """Nothing dealt out yet to accounts of these limits, on which tasks take so long."""
+    names = [f"account {number}" for number in range(len(limits))]
+    schedules = {name: schedule_of(LatencyPrior(latency, 0.1), [latency] * 200) for name in names}
+    return Shares(dict(zip(names, limits, strict=True)), schedules)
+
+
+def counts_of(shares: Shares) -> list[int]:
+    """How many requests each account has got."""
+    return [kinds.total() for kinds in shares.kinds.values()]
+
+
+def window_of(count: int, running: int = 10_000) -> Limits:
+    """So many creates in 10 s."""
+    return Limits(Rate(count, per=10), Rate(1000, per=1), running)
+
+
+def test_requests_are_dealt_out_by_the_limits() -> None:
+    """Whoever may send twice as much gets twice as much, and whoever may run few at once gets as few as these allow."""
+    shares = shares_of(window_of(20), window_of(10), window_of(10))
+    for _ in range(400):
+        shares.deal(route_of(0, 0, 0), 1)
+    assert counts_of(shares) == pytest.approx([200, 100, 100], abs=20)
+    slow = shares_of(window_of(20), window_of(20, running=10), latency=100.0)
+    for _ in range(440):
+        slow.deal(route_of(0, 0), 1)
+    assert counts_of(slow) == pytest.approx([410, 30], abs=5), "ten at once, and ten more every 100 s"
+
+
+def test_within_a_window_the_part_that_is_used_decides() -> None:
+    """Before any window is full they are filled evenly, so that a few requests are not all one account's."""
+    shares = shares_of(window_of(20), window_of(10))
+    for _ in range(15):
+        shares.deal(route_of(0, 0), 1)
+    assert counts_of(shares) == [10, 5]
+
+
+@settings(deadline=None)
+@given(
+    limits=st.lists(LIMITS, min_size=1, max_size=4),
+    requests=st.lists(st.tuples(st.permutations([0, 0, 1, 2]), st.integers(1, 4)), max_size=100),
+)
+def test_every_request_goes_to_an_account_of_the_best_rank(
+    limits: list[Limits], requests: list[tuple[list[int], int]]
+) -> None:
+    """Only those that go first get anything, everything is dealt out once, and its kinds are counted."""
+    shares, dealt = shares_of(*limits), Counter[tuple[str, int]]()
+    for ranks, images in requests:
+        route = route_of(*ranks[: len(limits)])
+        offer = shares.deal(route, images)
+        assert offer in route.offers
+        assert offer.rank == min(each.rank for each in route.offers)
+        dealt[offer.account, images] += 1
+    for account, kinds in shares.kinds.items():
+        assert kinds == {(KIND[0], images): n for (name, images), n in dealt.items() if name == account}
+
+
+@settings(deadline=None)
+@given(limits=st.lists(LIMITS, min_size=2, max_size=4), count=st.integers(1, 200))
+def test_no_account_could_have_sent_anothers_last_request_sooner(limits: list[Limits], count: int) -> None:
+    """When all may go anywhere, nobody's last create goes later than another account's next one would."""
+    shares = shares_of(*limits)
+    for _ in range(count):
+        shares.deal(route_of(*[0] * len(limits)), 1)
+    counts = counts_of(shares)
+    assert sum(counts) == count
+    latency = schedule_of(LatencyPrior(5.0, 0.1), [5.0] * 200).mean({KIND: 1})
+    last = [sending_time(have, each, latency) for have, each in zip(counts, limits, strict=True)]
+    following = [sending_time(have + 1, each, latency) for have, each in zip(counts, limits, strict=True)]
+    assert max(last) <= min(following) + 1e-3
+
+
+def test_the_model_that_an_account_would_make_is_counted() -> None:
+    """What is dealt to an account counts under that account's own record of the model."""
+    shares, (first, _) = shares_of(window_of(1), window_of(1)), route_of(0, 0).offers
+    other = msgspec.structs.replace(first.model, name="raw:imagen")
+    route = Route((first, Offer("account 1", other)))
+    assert [shares.deal(route, 2).model.name for _ in range(4)] == ["imagen4", "raw:imagen"] * 2
+    assert shares.kinds == {"account 0": {("imagen4", 2): 2}, "account 1": {("raw:imagen", 2): 2}}
+
+
 # What a batch says
 
 
@@ -278,12 +484,13 @@ class Look(NamedTuple):
     eta: float | None
 
 
-async def looks_at(network: Network, requests: Any) -> tuple[list[Look], float]:
+async def looks_at(network: Network | list[Network], requests: Any) -> tuple[list[Look], float]:
     """Run a batch to its end; what it said every second, and when it was over."""
+    networks = network if isinstance(network, list) else [network]
     looks: list[Look] = []
     clock = asyncio.get_running_loop().time
-    async with scheduler_over(network) as scheduler, anyio.create_task_group() as group:
-        batch = batch_over(scheduler, network, requests, window=2000)
+    async with scheduler_over(*networks) as scheduler, anyio.create_task_group() as group:
+        batch = batch_over(scheduler, networks, requests, window=2000)
 
         async def watch() -> None:
             while True:
@@ -324,6 +531,20 @@ async def test_from_the_middle_on_the_end_is_foretold(world: str) -> None:
         elif 450 <= look.finished < 570:
             assert look.eta == pytest.approx(left, abs=limits.submit.per + latency.median), look
     assert sum(300 <= look.finished < 450 for look in looks) > 50
+
+
+async def test_the_end_of_a_pool_is_foretold() -> None:
+    """With three accounts of different limits and latencies, the time left is told as well as with one."""
+    networks = [
+        Network(PROVIDERS["kie"], limits=KIES, latency=Latency(median=13, minimum=2)),
+        Network(PROVIDERS["apikley"], limits=Limits(Rate(10, per=10)), latency=Latency(median=20, minimum=2)),
+        Network(PROVIDERS["apiin"], limits=Limits(Rate(5, per=10)), latency=Latency(median=5, sigma=0.4)),
+    ]
+    looks, end = await looks_at(networks, [f"p{number}" for number in range(900)])
+    middle = [look for look in looks if 450 <= look.finished < 675]
+    assert len(middle) > 40
+    for look in middle:
+        assert look.eta == pytest.approx(end - look.at, rel=0.25, abs=10), look
 
 
 HARD_WORLDS = {

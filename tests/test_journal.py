@@ -32,6 +32,7 @@ from virtual_network import Network
 from imagen_async import (
     AuthenticationError,
     Client,
+    ConfigurationError,
     DeadlineExceeded,
     GenerationFailed,
     ImageFile,
@@ -43,12 +44,14 @@ from imagen_async import (
     Result,
     UnknownOutcome,
 )
+from imagen_async._admission import Admission, Terms
 from imagen_async._core.latency import MEMORY
-from imagen_async._core.record import ErrorRecord, Record
+from imagen_async._core.record import ErrorRecord, Record, bill_of
+from imagen_async._core.routing import Router
 from imagen_async._core.values import stable_key
 from imagen_async._group_commit import GroupCommit
 from imagen_async._journal import APPLICATION_ID, SCHEMA_VERSION, Journal, JournalReader
-from imagen_async._memory import latencies_of
+from imagen_async._memory import Memory, TakenUp, latencies_of
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -242,6 +245,27 @@ def test_as_many_latencies_as_a_schedule_remembers(tmp_path: Path) -> None:
         journal.write(record(number) for number in range(2 * MEMORY))
         journal.write(record(number, state="done", latency=float(number)) for number in range(2 * MEMORY))
         assert [latency for _, latency in latencies_of(journal, "kie")] == list(range(MEMORY, 2 * MEMORY))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(records, max_size=8, unique_by=lambda row: row.key))
+def test_bills_are_those_of_the_records(rows: list[Record]) -> None:
+    """What the journal says of money is what its records say, each as often as it is said, with or without a writer."""
+    with quick_folder() as folder:
+        with Journal(folder / "run.db") as journal:
+            journal.write(replace(row, state="submitting") for row in rows)
+            journal.write(rows)
+            expected = Counter(bill_of(row) for row in rows)
+            assert Counter(dict(journal.bills())) == expected
+            assert len(journal.bills()) == len(expected)
+        with JournalReader(folder / "run.db") as reader:
+            assert Counter(dict(reader.bills())) == expected
+
+
+def test_a_new_journal_has_no_bills(tmp_path: Path) -> None:
+    """Nothing was sent, and nothing was billed."""
+    with Journal(tmp_path / "run.db") as journal:
+        assert journal.bills() == []
 
 
 def test_any_sqlite_program_reads_it(tmp_path: Path) -> None:
@@ -1096,6 +1120,75 @@ async def test_tasks_of_a_sandbox_that_died_with_its_client_are_made_again(tmp_p
         async with Client("sandbox") as client:
             again = await run(client, prompts, journal=tmp_path / "j.db")
     assert [result.ok for result in again] == [True] * 6
+
+
+async def test_the_bills_are_what_the_provider_billed(tmp_path: Path) -> None:
+    """Pictures, a failure that costs nothing and a lost answer: the journal's total is what was, or may be, billed."""
+    path = tmp_path / "j.db"
+    with running_sandbox(Sandbox(latency=Latency(median=0.05))) as sandbox:
+        sandbox.order("create", None, "reset_after")
+        sandbox.order("task", None, None, "fail_word")
+        async with client_of(sandbox) as client:
+            results = await run(client, [f"p{number}" for number in range(5)], journal=path)
+    failed = [result.error for result in results if not result.ok]
+    assert sorted(type(error).__name__ for error in failed) == ["GenerationFailed", "UnknownOutcome"]
+    with JournalReader(path) as reader:
+        assert sum(bill.total * count for bill, count in reader.bills()) == 8 * 4
+        assert all(bill.open == 0 for bill, _ in reader.bills())
+
+
+def memory_of(path: Path, **terms: Any) -> Memory:
+    """The memory of a batch of kie.ai and Apikley."""
+    router = Router({name: PROVIDERS[name] for name in ("kie", "apikley")})
+    given = Terms(**{"deadline": 900.0, "retries": 2, "resubmits": 1, "save_to": None, **terms})  # type: ignore[typeddict-item]
+    return Memory(path, Admission(router, ImageRequest("-"), given))
+
+
+async def test_a_request_whose_task_runs_is_met_as_taken_up(tmp_path: Path) -> None:
+    """A request that an earlier run has sent is the job that goes on, and how it would be made new; others are new."""
+    with Journal(tmp_path / "j.db") as journal:
+        journal.write([record(0), record(1)])
+        running = record(0, state="running", task_id="t0", accepted_at=1000.0)
+        journal.write([running, record(1, state="done", task_id="t1", urls=("u",), credits=8.0)])
+    memory = memory_of(tmp_path / "j.db")
+    await memory.open()
+    try:
+        (job,) = memory.take_up(5, iter(range(100, 200)).__next__)
+        assert (job.id, job.owner, job.task_id, job.account) == (100, 5, "t0", "kie")
+        assert [offer.account for offer in job.way.offers] == ["kie"]
+        assert (job.retries, job.resubmits) == (0, 0), "no leave to be sent again before the input has it"
+        met = memory.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
+        assert isinstance(met, TakenUp)
+        assert met.job_id == 100
+        assert (met.like.key, met.like.retries, met.like.resubmits) == ("k0", 2, 1)
+        assert [offer.account for offer in met.like.way.offers] == ["kie", "apikley"]
+        done = memory.meet(ImageRequest("prompt 1", key="k1"), 1, 5, 8)
+        assert isinstance(done, Result)
+        assert done.earlier
+        new = memory.meet(ImageRequest("prompt 2", key="k2"), 2, 5, 9)
+        assert not isinstance(new, Result | TakenUp)
+        assert (new.id, new.key, new.task_id) == (9, "k2", None)
+        assert memory.spent_before() == 8, "the running one is still to be billed, and reserved by its job"
+    finally:
+        await memory.close()
+
+
+async def test_what_another_account_left_is_not_taken_up(tmp_path: Path) -> None:
+    """A task of an account that the client does not have stays as it is, and its request says whose it is."""
+    with Journal(tmp_path / "j.db") as journal:
+        journal.write([record(0, account="mine")])
+        journal.write([record(0, state="running", task_id="t0", account="mine", accepted_at=1000.0)])
+    memory = memory_of(tmp_path / "j.db")
+    await memory.open()
+    try:
+        assert memory.take_up(5, iter(range(100, 200)).__next__) == []
+        met = memory.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
+        assert isinstance(met, Result)
+        assert isinstance(met.error, ConfigurationError)
+        assert "belongs to mine" in met.error.message
+        assert (met.error.task_id, memory.spent_before()) == ("t0", 8)
+    finally:
+        await memory.close()
 
 
 # What an earlier run has seen

@@ -351,7 +351,9 @@ def test_a_plan_that_is_drained_is_empty(script: list[tuple[Any, ...]]) -> None:
     world.drain()
     assert len(world.plan) == 0
     assert [lane.running for lane in world.plan.lanes.values()] == [0, 0]
-    assert not any(lane.queue or lane.asks for lane in world.plan.lanes.values())
+    assert not any(lane.asks for lane in world.plan.lanes.values())
+    assert world.plan.is_hungry == world.plan.is_open, "nobody waits, so whoever takes anything could take more"
+    assert all(world.plan.wants_more(owner) == world.plan.is_open for owner in (1, 2, 3))
     assert world.plan.wake_at(world.now) == math.inf
     assert world.plan.take(world.now + 1e6) == []
 
@@ -359,7 +361,10 @@ def test_a_plan_that_is_drained_is_empty(script: list[tuple[Any, ...]]) -> None:
 @LONG
 @given(script=SCRIPTS)
 def test_no_job_is_paid_for_twice(script: list[tuple[Any, ...]]) -> None:
-    """A job's creates are one, one for each not sent, 429 and 455, and one for each retry and resubmit that it had."""
+    """A job's creates are one, and one for each that made nothing and each retry and resubmit that it had.
+
+    A create that stopped its account, or closed its model, is not sent again here, where each job has one account.
+    """
     world = played(script)
     world.drain()
     for job in world.ended:
@@ -806,7 +811,8 @@ def test_a_running_job_expires_at_its_deadline_with_its_task_id() -> None:
         ("silent", Failed, None),
         ("lost", Unknown, None),
         ("refused", Failed, None),
-        ("no credit", Unsent, None),
+        ("no credit", Left, None),
+        ("model gone", Left, None),
     ],
 )
 def test_a_create_that_is_on_the_way_is_heard_out_after_leaving(answer: str, state: type, task_id: str | None) -> None:
@@ -915,7 +921,7 @@ def test_a_stopped_account_ends_its_queue_unsent(answer: str, error: type[Except
     assert sum(world.creates.values()) == 2
     late = world.add()
     assert [(job.id, type(job.state)) for job in world.deliver()] == [(late.id, Unsent)]
-    assert not world.plan.lanes["wide"].wants_more
+    assert world.plan.is_open, "the other account goes on"
     world.drain()
     assert [(job.id, type(job.state)) for job in world.ended if job.account == "narrow"] == [(other.id, Done)]
 
@@ -1020,10 +1026,10 @@ def test_no_credit_under_401_stops_the_account_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "others"), [("accepted", 20), ("refused", 20), ("limited", 10), ("model gone", 20), ("lost", 1)]
+    ("answer", "others"), [("accepted", 20), ("refused", 20), ("limited", 1), ("model gone", 20), ("lost", 1)]
 )
 def test_the_first_create_goes_alone(answer: str, others: int) -> None:
-    """Until the account answered once, one create is under way; then the others follow, but not after silence."""
+    """Until the account answered, one create is under way; then the others follow, but not after silence or 429."""
     world = World(make_lane("wide", Limits(submit=Rate(20, per=10), running=100), connections=100))
     first = world.add(model="imagen4-ultra")
     for _ in range(30):
@@ -1122,16 +1128,192 @@ def test_failed_connections_do_not_stop_an_account_that_answered() -> None:
     assert isinstance(world.ended[-1].state, Done)
 
 
-def test_an_account_wants_more_while_its_queue_is_short() -> None:
-    """An account asks for more jobs while it holds less than one look may send, so an endless input stays outside."""
+def test_more_is_wanted_while_an_account_has_little_waiting() -> None:
+    """More jobs are asked for while fewer wait than one look may send, so an endless input stays outside."""
     world = World(make_lane("wide", Limits(submit=Rate(5, per=1), running=3)))
-    lane = world.plan.lanes["wide"]
     for _ in range(3):
-        assert lane.wants_more
+        assert world.plan.is_hungry
+        assert world.plan.wants_more(1)
         world.add()
-    assert not lane.wants_more
+    assert not world.plan.is_hungry
+    assert not world.plan.wants_more(1)
+    assert not world.plan.wants_more(2)
     world.look()
-    assert lane.wants_more
+    assert world.plan.is_hungry
+    assert world.plan.wants_more(1)
+
+
+def test_no_more_is_wanted_for_an_account_that_stopped() -> None:
+    """What waits for the others decides; when none is left, nothing is wanted and the plan is closed."""
+    world = World()
+    for _ in range(3):
+        world.add("wide")
+    assert world.plan.is_hungry, "the narrow one is"
+    world.plan.lanes["narrow"].stopped = InsufficientCredits("empty")
+    assert not world.plan.is_hungry
+    assert world.plan.is_open
+    world.look()
+    assert world.plan.is_hungry
+    world.answer(1, CREATED["no credit"](""))
+    assert not world.plan.is_hungry
+    assert not world.plan.wants_more(1)
+    assert not world.plan.is_open
+
+
+def test_what_one_owner_has_waiting_does_not_keep_out_another() -> None:
+    """An owner of whom 500 wait for one account adds no more, though another account is hungry; other owners may."""
+    world = World()
+    for _ in range(500):
+        assert world.plan.wants_more(1)
+        world.add("wide")
+    assert world.plan.is_hungry
+    assert not world.plan.wants_more(1)
+    assert world.plan.wants_more(2)
+    world.look()
+    assert world.plan.wants_more(1)
+    world.leave(1)
+    assert world.plan.wants_more(1)
+
+
+# --------------------------------------------------------------------------------------- how an account fares
+
+
+LANE_LIMITS = st.builds(
+    Limits,
+    submit=st.builds(Rate, st.integers(1, 200), per=st.just(10), guess=st.booleans()),
+    running=st.integers(1, 200),
+)
+
+
+@given(limits=LANE_LIMITS, sent=st.integers(0, 50), running=st.integers(0, 50))
+def test_the_load_is_the_part_that_is_used_of_whatever_is_scarcer(limits: Limits, sent: int, running: int) -> None:
+    """An account is as full as its window, or its places for tasks, whichever is fuller; an idle one is empty."""
+    lane = make_lane("wide", limits)
+    assert lane.load(0.0) == 0
+    sent, running = min(sent, limits.submit.count), min(running, limits.running)
+    for _ in range(sent):
+        lane.spend_submit(0.0)
+    lane.running = running
+    assert lane.load(0.0) == max(sent / limits.submit.count, running / limits.running)
+    for _ in range(sent):
+        lane.settle_submit(Withheld(), "imagen4", 1.0)
+    lane.running = 0
+    assert (lane.load(11.0), lane.health(11.0).running) == (0, 0)
+
+
+@given(limits=LANE_LIMITS, halvings=st.integers(0, 3))
+def test_what_is_allowed_and_wanted_follows_the_limit_as_it_is_now(limits: Limits, halvings: int) -> None:
+    """After 429s less is allowed in a window, and less is to wait for it; the other limits are as they were set."""
+    lane = make_lane("wide", limits)
+    count = limits.submit.count
+    for number in range(halvings):
+        lane.spend_submit(100.0 * number)
+        lane.settle_submit(Rejected(RateLimited("429"), Remedy.HOLD), "imagen4", 100.0 * number)
+        lane.spend_submit(100.0 * number + 20)
+        lane.settle_submit(Accepted("t"), "imagen4", 100.0 * number + 15)
+        count = max(1, count // 2)
+    assert lane.allowed == Limits(Rate(count, per=10, guess=limits.submit.guess), limits.status, limits.running)
+    assert lane.at_a_look == min(count, limits.running, 100)
+    assert lane.health(1000.0).limit == lane.allowed.submit
+
+
+def test_an_account_says_why_it_takes_nothing_for_a_model() -> None:
+    """A closed model is refused with its own error, every model once the account stopped; each names the account."""
+    world = answered_world(WIDE, connections=100)
+    lane = world.plan.lanes["wide"]
+    assert [lane.refusal(name) for name in MODELS] == [None] * len(MODELS)
+    first, second = world.add(model="imagen4-ultra"), world.add()
+    world.look()
+    world.answer(first.id, CREATED["model gone"](""))
+    closed = lane.refusal("imagen4-ultra")
+    assert isinstance(closed, ModelUnavailable)
+    assert closed.provider == "wide"
+    assert lane.refusal("imagen4") is None
+    world.answer(second.id, CREATED["no credit"](""))
+    for name in MODELS:
+        refusal = lane.refusal(name)
+        assert isinstance(refusal, InsufficientCredits)
+        assert refusal.provider == "wide"
+
+
+@pytest.mark.parametrize("setback", ["not sent", "maintenance", "lost"])
+@pytest.mark.parametrize("answer", ["accepted", "refused"])
+def test_an_account_is_paused_from_a_setback_to_the_next_answer(setback: str, answer: str) -> None:
+    """A failed connection, maintenance or the third lost answer pauses it, and a 429 in between ends no pause."""
+    world = troubled_world(jobs=40)
+    lane = world.plan.lanes["wide"]
+    volley = world.look()
+    for number, job in enumerate(volley):
+        assert lane.is_paused == (number >= (LOST_IN_A_ROW if setback == "lost" else 1))
+        world.answer(job.id, CREATED[setback](""))
+    error = world.plan.lanes["wide"].health(world.now).error
+    assert isinstance(error, TransportError)
+    assert lane.health(world.now).state == "paused"
+    for probe in ("limited", answer):
+        while not creating(world):
+            world.look()
+            if not creating(world):
+                world.sleep(world.plan.wake_at(world.now))
+        assert lane.is_paused
+        (job_id,) = creating(world)
+        world.answer(job_id, CREATED[probe]("t"))
+        assert lane.submit.limit == 20, "a 429 to a probe tells nothing of the rate"
+    assert not lane.is_paused
+
+
+def pause_after_a_429(world: World, retry_after: float | None = None) -> float:
+    """Refuse the only create that is on the way for the rate; returns the seconds until the next one goes."""
+    (job_id,) = creating(world)
+    world.answer(job_id, Rejected(RateLimited("slow down", code=429), Remedy.HOLD, retry_after))
+    before = world.now
+    while not creating(world):
+        world.look()
+        if not creating(world):
+            world.sleep(world.plan.wake_at(world.now))
+    return world.now - before
+
+
+def test_a_429_again_before_anything_was_taken_pauses_the_account() -> None:
+    """No rate explains it, so the limit is cut once only, and single creates try, a window or ever longer apart."""
+    world = troubled_world(jobs=60, deadline=1e6)
+    lane = world.plan.lanes["wide"]
+    for job in world.look():
+        world.answer(job.id, CREATED["limited"](""))
+    assert (lane.submit.limit, lane.is_paused, lane.health(world.now).state) == (10, False, "limited")
+    start = world.now
+    world.sleep(world.plan.wake_at(world.now))
+    assert world.now - start == 10.0
+    assert [pause_after_a_429(world) for _ in range(7)] == [10, 10, 10, 10, 16, 32, 60]
+    assert (lane.is_paused, lane.health(world.now).state) == (True, "paused")
+    assert lane.submit.limit >= 10, "it is not cut again"
+    assert isinstance(lane.health(world.now).error, RateLimited)
+    assert pause_after_a_429(world, retry_after=500.0) == 500.0
+    (probe,) = creating(world)
+    world.answer(probe, Accepted("t"))
+    assert (lane.is_paused, lane.health(world.now).state) == (False, "limited")
+    assert lane.health(world.now).error is None
+    world.look()
+    assert len(creating(world)) == lane.submit.limit - 1, "the whole window, of which the probe is one"
+
+
+def test_a_429_after_something_was_taken_cuts_the_limit_again() -> None:
+    """While creates are taken between the 429s, each of them halves the limit, and none pauses the account."""
+    world = troubled_world(jobs=60, deadline=1e6)
+    lane = world.plan.lanes["wide"]
+    limits = []
+    for _ in range(4):
+        world.look()
+        first = creating(world)[0]
+        world.answer(first, Accepted("t"))
+        world.look()
+        *_, last = creating(world)
+        world.answer(last, CREATED["limited"](""))
+        for job_id in creating(world):
+            world.answer(job_id, CREATED["refused"](""))
+        limits.append(lane.submit.limit)
+        assert not lane.is_paused
+        world.now += 10.0
+    assert limits == [10, 5, 2, 1]
 
 
 # ------------------------------------------------------------------------------------- answers that are lost

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_command import Call, call, clean_environment
+from test_command import Call, call, clean_environment, finish, start
 
 from imagen_async import AccountProgress, InsufficientCredits, Limits, Rate
 from imagen_async._cli._progress import account_text
@@ -203,3 +203,30 @@ def test_an_account_is_shown_with_its_state() -> None:
     assert account_text(account) == (
         "kie: stopped, 0.7/s of 7 per 10 s, 12 running, 340 done, 1,360 credits; no credit left"
     )
+
+
+def test_kills_pay_nothing_twice_and_no_more_than_the_budget(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed six times in the midst, a pool makes each picture at most once, and all runs together keep the budget."""
+    limits = Limits(Rate(40, per=1), Rate(500, per=1), 200)
+    with running_sandbox(Sandbox(limits=limits, latency=Latency(0.3, minimum=0.05))) as server:
+        for name in ("kie", "apiin"):
+            monkeypatch.setenv(f"{name.upper()}_API_KEY", server.key)
+            monkeypatch.setenv(f"{name.upper()}_BASE_URL", server.url_of(name))
+        words = ("batch", prompt_file(120), *POOL[:-2], "--rate", "40/1", "-o", "out", "-q", "--max-credits", "400")
+        for number in range(6):
+            process = start(*words)
+            assert process.stdout is not None
+            for _ in range(3 + 5 * number):
+                if not process.stdout.readline():
+                    break
+            process.kill()
+            process.communicate()
+        outcome = finish(start(*words))
+        (status,) = call("status", "out", "--json").records
+        billed = server.ledger.tasks_by_prompt()
+    assert outcome.code == 1
+    assert "The budget is reached" in outcome.err
+    assert set(billed.values()) == {1}
+    assert server.ledger.credits <= status["credits_spent"] + status["credits_at_risk"] <= 400
+    assert status["credits_spent"] + status["credits_at_risk"] > 396
+    assert len(list(Path("out").glob("*.png"))) == status["counts"]["done"]

@@ -14,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagen_async import ImageRequest
-from imagen_async._admission import checked, with_defaults
+from imagen_async._admission import with_defaults
 from imagen_async._cli._prompt_files import BadLine, PromptFile, PromptLine
+from imagen_async._core.routing import Router
 from imagen_async.errors import ConfigurationError
 from imagen_async.providers import PROVIDERS
 
 KINDS = ("txt", "jsonl", "csv", "tsv")
+
+ROUTER = Router({"sandbox": PROVIDERS["sandbox"]})
 
 Load = Callable[..., PromptFile]
 
@@ -38,7 +41,7 @@ def load(tmp_path: Path) -> Load:
 
 def admit(request: ImageRequest) -> object:
     """The check that the command makes: kie.ai's models as the sandbox serves them."""
-    return checked(with_defaults(request, ImageRequest("-")), PROVIDERS["sandbox"])
+    return ROUTER.route(with_defaults(request, ImageRequest("-")))
 
 
 def good(file: PromptFile) -> list[PromptLine]:
@@ -305,7 +308,7 @@ def test_extra_of_a_wrong_type_under_extra_defaults(load: Load) -> None:
     """A line whose `extra` is no object is a bad line, also when `--extra` gives the others one."""
     defaults = ImageRequest("-", model="raw:any/model", extra={"steps": 4})
     file = load("p.jsonl", '{"prompt": "a fox", "extra": "steps"}')
-    (bad,) = file.check(lambda request: checked(with_defaults(request, defaults), PROVIDERS["sandbox"]))
+    (bad,) = file.check(lambda request: ROUTER.route(with_defaults(request, defaults)))
     assert bad.line == 1
     assert "extra='steps'" in bad.problem
 

@@ -30,8 +30,9 @@ from imagen_async._core.job import (
 )
 from imagen_async._core.outcomes import result_of
 from imagen_async._core.provider import Model
-from imagen_async._core.record import ErrorRecord, Record, cut_off, error_of, record_of
+from imagen_async._core.record import Bill, ErrorRecord, Record, bill_of, cut_off, error_of, record_of
 from imagen_async._core.resuming import changes, earlier_result, model_of, resumed, sent_again, shown
+from imagen_async._core.routing import Offer, Route
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import Accepted, Broken, Succeeded
 from imagen_async.errors import (
@@ -340,12 +341,39 @@ def test_a_record_that_may_be_sent_again_begins_anew(state: str) -> None:
     assert isinstance(job.state.held, UnknownOutcome) == (state == "unknown")
 
 
-@pytest.mark.parametrize("event", ["Rejected STOP", "Withheld", "Withheld unnoted", "Lost"])
+TWO_WAYS = Route((Offer("kie", make_job().model), Offer("mine", make_job().model, rank=1)))
+
+
+@pytest.mark.parametrize("state", ["queued", "failed"])
+def test_what_made_nothing_or_failed_may_go_to_any_account_again(state: str) -> None:
+    """A record that was never taken, or whose task is known to have failed, binds the next create to no account."""
+    record = record_in(state, account="mine", task_id="t1" if state == "failed" else None)
+    assert sent_again(record, blank(route=TWO_WAYS)).way == TWO_WAYS
+
+
+@pytest.mark.parametrize(("account", "accounts"), [("kie", ["kie"]), ("mine", ["mine"]), ("another", ["kie", "mine"])])
+def test_a_held_job_goes_to_its_own_account_again(account: str, accounts: list[str]) -> None:
+    """Only where its task may be can anybody tell two for one; where that account is gone, the others are left."""
+    record = cut_off(record_in("submitting", account=account, sent_at=AT, price=8.0))
+    job = sent_again(record, blank(route=TWO_WAYS))
+    assert [offer.account for offer in job.way.offers] == accounts
+    alone = sent_again(record, blank())
+    assert [offer.account for offer in alone.way.offers] == ["kie"]
+
+
+@pytest.mark.parametrize("event", ["Rejected STOP", "Rejected CLOSE_MODEL", "Withheld", "Withheld unnoted", "Lost"])
 def test_a_held_job_that_is_sent_again_by_a_later_run_stays_held(event: str) -> None:
     """Its second create that is turned away, not sent or lost leaves it unknown, with all that it may have cost."""
     held = cut_off(record_in("submitting", price=8.0, attempts=1, sent_at=AT))
     job = transitions.start(sent_again(held, blank(resubmits=1)), NOW)
     ended = transitions.advance(job, EVENTS[event](), NOW)
+    if event in ("Rejected STOP", "Rejected CLOSE_MODEL"):
+        assert isinstance(ended.state, Queued)
+        waiting = record_of(ended, NOW, EPOCH)
+        assert waiting is not None
+        assert (waiting.state, waiting.lost) == ("unknown", 1), "a crash before another account takes it"
+        assert ended.state.error is not None
+        ended = ended.to(transitions.unwanted(ended, {"kie": ended.state.error}))
     assert isinstance(ended.state, Unknown)
     record = record_of(ended, NOW, EPOCH)
     assert record is not None
@@ -365,6 +393,84 @@ def test_a_create_on_the_way_when_its_process_died_is_unknown(lost: int, price: 
     assert isinstance(error, UnknownOutcome)
     assert said in error.message
     assert error.credits == record.at_risk == (None if price is None else price * (lost + 1))
+
+
+# ----------------------------------------------------------------------------------------------------- bills
+
+# State, credits, price, lost, whether there is a task; what is open, and what it has cost or may have in all.
+BILLS: list[tuple[str, float | None, float | None, int, bool, float, float]] = [
+    ("queued", None, 8.0, 0, False, 0, 0),
+    ("queued", 4.0, 8.0, 0, False, 0, 4),
+    ("queued", None, 8.0, 2, False, 0, 16),
+    ("queued", None, None, 1, False, 0, 0),
+    ("running", None, 8.0, 0, True, 8, 8),
+    ("running", 4.0, 8.0, 1, True, 8, 20),
+    ("running", None, None, 0, True, 0, 0),
+    ("ready", 8.0, 8.0, 0, True, 8, 8),
+    ("ready", 5.0, 8.0, 0, True, 5, 5),
+    ("ready", 0.0, 8.0, 0, True, 0, 0),
+    ("ready", None, 8.0, 0, True, 8, 8),
+    ("ready", 12.0, 8.0, 1, True, 12, 20),
+    ("done", 8.0, 8.0, 0, True, 0, 8),
+    ("done", 0.0, 8.0, 0, True, 0, 0),
+    ("done", None, 8.0, 1, True, 0, 16),
+    ("failed", None, 8.0, 0, False, 0, 0),
+    ("failed", 0.0, 8.0, 0, True, 0, 0),
+    ("failed", 2.0, 8.0, 0, True, 0, 2),
+    ("failed", None, 8.0, 0, True, 0, 8),
+    ("unknown", None, 8.0, 1, False, 0, 8),
+    ("unknown", 4.0, 8.0, 2, False, 0, 20),
+]
+
+
+@pytest.mark.parametrize(("state", "credits", "price", "lost", "has_task", "still_open", "total"), BILLS)
+def test_a_bill_is_what_was_billed_or_may_have_been(
+    state: str,
+    credits: float | None,
+    price: float | None,
+    lost: int,
+    has_task: bool,
+    still_open: float,
+    total: float,
+) -> None:
+    """What the provider told counts; where it tells nothing, and for each lost create, the price does."""
+    bill = Bill(state, credits, price, lost, has_task)
+    assert (bill.open, bill.total) == (still_open, total)
+    record = record_in(state, credits=credits, price=price, lost=lost, task_id="t1" if has_task else None)
+    assert bill_of(record) == bill
+
+
+@pytest.mark.parametrize(
+    ("state", "credits", "lost", "has_task", "is_known"),
+    [
+        ("queued", None, 0, False, True),
+        ("queued", None, 1, False, False),
+        ("running", None, 0, True, False),
+        ("done", 5.0, 0, True, True),
+        ("done", None, 0, True, False),
+        ("failed", None, 0, False, True),
+        ("unknown", 5.0, 1, False, False),
+    ],
+)
+def test_a_bill_says_whether_anybody_knows_it(
+    state: str, credits: float | None, lost: int, has_task: bool, is_known: bool
+) -> None:
+    """With a price it is always known; without one, only where no task was made of which nothing was told."""
+    assert Bill(state, credits, None, lost, has_task).is_known == is_known
+    assert Bill(state, credits, 8.0, lost, has_task).is_known
+
+
+AT_WORK = ("running", "ready", "ready, asked again", "ready, renewed", "done", "left running", "left ready")
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if not name.startswith("submitting")])
+def test_the_record_of_every_state_has_its_bill(name: str) -> None:
+    """A task that exists counts its price or what was told, an earlier loss a price more, and what failed its word."""
+    record = record_of_state(ROWS[name][0], **COUNTS, spent=2.0)
+    assert record is not None
+    bill = bill_of(record)
+    assert bill.total == 2 + 8 + 8 * (name in AT_WORK)
+    assert bill.open == (0 if name == "done" or name not in AT_WORK else 10 if record.state == "ready" else 8)
 
 
 # ------------------------------------------------------------------------------------------ models and changes
@@ -437,6 +543,8 @@ class Request:
         self.epoch = EPOCH
         self.sent = 0
         self.may_be_billed = 0
+        self.untaken = 0
+        self.told: dict[str | None, float] = {}
         self.has_leave = True
         self.is_over: set[str | None] = {None}
 
@@ -452,6 +560,7 @@ class Request:
         """The process ends: what was not written is forgotten, and a create on the way gets no answer."""
         if self.job is not None and isinstance(self.job.state, Submitting):
             self._spend()
+            self.untaken += 1
         self.write(written)
         self.unwritten.clear()
         self.job = None
@@ -479,6 +588,10 @@ class Request:
             self.sent -= 1
         if name == "Broken":
             self.is_over.add(job.task_id)
+        if name == "Lost":
+            self.untaken += 1
+        if isinstance(job.state, Running) and job.state.finished is None and name in ("Succeeded", "Broken"):
+            self.told[job.task_id] = 8.0 if name == "Succeeded" else 0.0
         self.job = transitions.advance(job, self._event(name), self.now)
         self.has_leave |= self.job.retried > job.retried or self.job.resubmits < job.resubmits
         self.note()
@@ -499,7 +612,10 @@ class Request:
             self.unwritten.append(record)
 
     def _event(self, name: str) -> Any:
-        return Accepted(f"t{self.sent}") if name == "Accepted" else EVENTS[name]()
+        if name != "Accepted":
+            return EVENTS[name]()
+        self.told[f"t{self.sent}"] = 8.0
+        return Accepted(f"t{self.sent}")
 
     def _spend(self) -> None:
         assert self.has_leave, "a create went that may be paid twice, and nobody gave leave"
@@ -596,6 +712,20 @@ def test_no_order_of_events_and_crashes_loses_a_job_or_its_task(
     taken_up = request.taken_up()
     if request.may_be_billed and taken_up is not None and isinstance(taken_up.state, Queued):
         assert request.has_leave, "what may be billed is sent again without leave"
+
+
+@MANY
+@given(steps=LIVES, terms=TERMS, leave=LEAVES)
+def test_no_order_of_events_and_crashes_hides_what_may_have_been_billed(
+    steps: list[tuple[str, Any]], terms: dict[str, Any], leave: frozenset[str]
+) -> None:
+    """The bill on disk is never below the prices of lost creates and what was told, or not yet, of each task."""
+    request = Request(**terms, leave=leave)
+    lived(request, steps)
+    request.crash(0)
+    request.taken_up()
+    if request.disk is not None:
+        assert bill_of(request.disk).total >= 8 * request.untaken + sum(request.told.values())
 
 
 @MANY

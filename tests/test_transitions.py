@@ -42,6 +42,7 @@ from imagen_async._core.wire import (
     Unreadable,
 )
 from imagen_async.errors import (
+    AccountError,
     AuthenticationError,
     DeadlineExceeded,
     DownloadFailed,
@@ -149,8 +150,8 @@ TABLE: dict[tuple[str, str], str] = {
     ("Submitting", "NotSent"): "Queued",
     ("Submitting", "Rejected FAIL"): "Failed",
     ("Submitting", "Rejected NEW_TASK"): "Failed",
-    ("Submitting", "Rejected CLOSE_MODEL"): "Failed",
-    ("Submitting", "Rejected STOP"): "Unsent",
+    ("Submitting", "Rejected CLOSE_MODEL"): "Queued",
+    ("Submitting", "Rejected STOP"): "Queued",
     ("Submitting", "Rejected HOLD"): "Queued",
     ("Submitting", "Rejected PAUSE"): "Queued",
     ("Submitting", "Withheld"): "Left",
@@ -160,8 +161,8 @@ TABLE: dict[tuple[str, str], str] = {
     ("Submitting held", "NotSent"): "Queued held",
     ("Submitting held", "Rejected FAIL"): "Unknown",
     ("Submitting held", "Rejected NEW_TASK"): "Unknown",
-    ("Submitting held", "Rejected CLOSE_MODEL"): "Unknown",
-    ("Submitting held", "Rejected STOP"): "Unknown",
+    ("Submitting held", "Rejected CLOSE_MODEL"): "Queued held",
+    ("Submitting held", "Rejected STOP"): "Queued held",
     ("Submitting held", "Rejected HOLD"): "Queued held",
     ("Submitting held", "Rejected PAUSE"): "Queued held",
     ("Submitting held", "Withheld"): "Unknown",
@@ -199,6 +200,12 @@ WITH_FOLDER = {
     ("Running", "Succeeded"): "Ready",
     ("Running finished", "Succeeded"): "Ready ASKED_AGAIN",
 }
+
+FREE_TO_REPEAT = ("NotSent", "Rejected HOLD", "Rejected PAUSE")
+"""Nothing was made: the create may go again, to the same account or another."""
+
+FREE_FOR_ANOTHER = ("Rejected STOP", "Rejected CLOSE_MODEL")
+"""Nothing was made: the create may go to another account; the one that answered takes no more such."""
 
 PAIRS = [(state, event) for state in STATES for event in EVENTS]
 
@@ -250,12 +257,27 @@ def test_a_folder_to_save_to_adds_only_the_saving(state: str, event: str) -> Non
 
 
 def test_nothing_else_leads_back_to_queued() -> None:
-    """Only not sent, 429, 455, and with leave a failed generation or a lost answer, let a create go again."""
+    """Only not sent, 429, 455, STOP, CLOSE_MODEL, and with leave a failed generation or a lost answer, do so."""
     back = {pair for pair in PAIRS if (outcome(*pair, retries=5, resubmits=1) or "").startswith("Queued")}
-    creates = {"NotSent", "Rejected HOLD", "Rejected PAUSE", "Rejected NEW_TASK", "Lost"}
+    creates = {*FREE_TO_REPEAT, *FREE_FOR_ANOTHER, "Rejected NEW_TASK", "Lost"}
     submitting = {(state, event) for state in ("Submitting", "Submitting held") for event in creates}
     # A refusal of the second create says nothing of the first one, which was lost.
     assert back == submitting - {("Submitting held", "Rejected NEW_TASK")} | {("Running", "Broken")}
+
+
+@pytest.mark.parametrize("event", [*FREE_TO_REPEAT, *FREE_FOR_ANOTHER])
+@pytest.mark.parametrize("state", ["Submitting", "Submitting held"])
+def test_a_create_that_made_nothing_leads_back_to_queued_with_its_reason(state: str, event: str) -> None:
+    """A job of which nothing was made waits again, knows why and from whom, and nothing of it is counted but a send."""
+    job = make_job(STATES[state](), retries=2, resubmits=1)
+    queued = transitions.advance(job, EVENTS[event](), NOW)
+    assert isinstance(queued.state, Queued)
+    error = getattr(EVENTS[event](), "error")  # noqa: B009 - not every event has one
+    assert isinstance(queued.state.error, type(error))
+    assert queued.state.error.provider == "kie"
+    assert isinstance(job.state, Submitting)
+    assert queued.state.held is job.state.held
+    assert queued.to(job.state) == job
 
 
 EVENT_LISTS = st.lists(st.sampled_from(sorted(EVENTS)), max_size=40)
@@ -264,7 +286,7 @@ EVENT_LISTS = st.lists(st.sampled_from(sorted(EVENTS)), max_size=40)
 @settings(deadline=None)
 @given(events=EVENT_LISTS, retries=st.integers(0, 3), resubmits=st.integers(0, 1), save_to=st.sampled_from([None, "o"]))
 def test_a_job_is_sent_again_only_with_leave(events: list[str], retries: int, resubmits: int, save_to: str) -> None:
-    """Through any events, creates are at most one, and one for each not sent, 429, 455, retry and resubmit."""
+    """Through any events, creates are at most one, and one for each that made nothing, each retry and resubmit."""
     job = make_job(retries=retries, resubmits=resubmits, save_to=save_to, expires_at=None)
     creates = free = 0
     for name in events:
@@ -273,7 +295,7 @@ def test_a_job_is_sent_again_only_with_leave(events: list[str], retries: int, re
             creates += 1
         if (name_of(job.state), name) in TABLE:
             creates -= name.startswith("Withheld")
-            free += name in ("NotSent", "Rejected HOLD", "Rejected PAUSE")
+            free += name in FREE_TO_REPEAT + FREE_FOR_ANOTHER
             job = transitions.advance(job, EVENTS[name](), NOW)
             assert job.attempts == creates
     assert 0 <= creates <= 1 + free + job.retried + (resubmits - job.resubmits)
@@ -338,7 +360,7 @@ def test_the_deadline_runs_from_the_first_sending() -> None:
     assert again.expires_at == NOW + 900
 
 
-@pytest.mark.parametrize("event", ["NotSent", "Rejected HOLD", "Rejected PAUSE"])
+@pytest.mark.parametrize("event", FREE_TO_REPEAT)
 @pytest.mark.parametrize("late", [0.0, 1.0])
 def test_a_create_is_not_sent_again_after_the_deadline(event: str, late: float) -> None:
     """At its deadline or after it, what could be sent again fails instead, with no task id, and says why it waited."""
@@ -361,10 +383,10 @@ def test_a_running_task_that_is_late_is_given_up_with_its_task_id(event: str, la
     assert outcomes.result_of(job).task_id == "t1"
 
 
-@pytest.mark.parametrize("event", ["NotSent", "Rejected HOLD", "Rejected PAUSE", "Pending", "Denied", "Unreadable"])
+@pytest.mark.parametrize("event", [*FREE_TO_REPEAT, "Pending", "Denied", "Unreadable"])
 def test_just_before_the_deadline_nothing_is_given_up(event: str) -> None:
     """An instant before its deadline a job goes on."""
-    state = "Submitting" if event in ("NotSent", "Rejected HOLD", "Rejected PAUSE") else "Running"
+    state = "Submitting" if event in FREE_TO_REPEAT else "Running"
     job = transitions.advance(make_job(STATES[state](), expires_at=NOW), EVENTS[event](), NOW - 0.001)
     assert type(job.state).__name__ == TABLE[state, event]
 
@@ -568,14 +590,57 @@ def test_a_refused_job_has_no_task_and_cost_nothing_known() -> None:
     assert (result.error.provider, result.task_id, result.credits, result.urls) == ("kie", None, None, ())
 
 
+def stopped_everywhere(job: Job, **refusals: ImagenError) -> Job:
+    """A queued job that these accounts, all of its route, take no more, each for its reason."""
+    return job.to(transitions.unwanted(job, refusals))
+
+
 def test_an_unsent_job_has_its_accounts_error() -> None:
-    """A job whose account stopped carries why it stopped, and no task."""
+    """A job whose only account stopped carries why it stopped, and no task."""
     job = make_job(Submitting())
     job = transitions.advance(job, Rejected(AuthenticationError("wrong key", code=401), Remedy.STOP), NOW)
+    job = stopped_everywhere(job, kie=AuthenticationError("wrong key", code=401, provider="kie"))
     assert isinstance(job.state, Unsent)
     result = outcomes.result_of(job)
     assert isinstance(result.error, AuthenticationError)
-    assert (result.error.provider, result.task_id) == ("kie", None)
+    assert (result.error.message, result.error.provider, result.task_id) == ("wrong key", "kie", None)
+
+
+REFUSALS = [InsufficientCredits("empty."), AuthenticationError("wrong key"), ModelUnavailable("gone")]
+NOBODY = [
+    ((0, 0), Unsent, InsufficientCredits),
+    ((1, 1), Unsent, AuthenticationError),
+    ((0, 1), Unsent, AccountError),
+    ((1, 2), Unsent, AccountError),
+    ((2, 0), Unsent, AccountError),
+    ((2, 2), Failed, ModelUnavailable),
+    ((2, 2, 2), Failed, ModelUnavailable),
+    ((0, 1, 2), Unsent, AccountError),
+]
+
+
+@pytest.mark.parametrize(("which", "state", "kind"), NOBODY)
+def test_a_job_that_no_account_takes_names_them_all(which: tuple[int, ...], state: type, kind: type) -> None:
+    """Unsent while an account may take it once it is looked after, failed where the model is gone everywhere."""
+    refusals = {f"account-{number}": REFUSALS[each] for number, each in enumerate(which)}
+    ended = stopped_everywhere(make_job(Queued(REFUSALS[which[0]])), **refusals)
+    assert type(ended.state) is state
+    error = outcomes.result_of(ended).error
+    assert type(error) is kind
+    for account, refusal in refusals.items():
+        assert f"{account}: {refusal.message.rstrip('.')}" in error.message
+
+
+@pytest.mark.parametrize("which", [which for which, _, _ in NOBODY])
+def test_a_held_job_that_no_account_takes_ends_as_what_held_it(which: tuple[int, ...]) -> None:
+    """After a lost create it is unknown, after a failed generation failed with that, whatever the accounts say."""
+    refusals = {f"account-{number}": REFUSALS[each] for number, each in enumerate(which)}
+    unknown = stopped_everywhere(make_job(Queued(REFUSALS[0], held=HELD)), **refusals)
+    assert unknown.state == Unknown(HELD)
+    if all(each == 2 for each in which):
+        return
+    failure = GenerationFailed("too dark")
+    assert stopped_everywhere(make_job(Queued(REFUSALS[0], held=failure)), **refusals).state == Failed(failure)
 
 
 def test_an_unknown_jobs_result_has_its_error_and_no_task() -> None:
@@ -647,11 +712,14 @@ def ways_to_end_held() -> dict[str, Callable[[Job], Job]]:
     def late(event: str) -> Callable[[Job], Job]:
         return lambda job: transitions.advance(transitions.start(job, NOW), EVENTS[event](), NOW + 900)
 
+    def nobody(event: str, refusal: ImagenError) -> Callable[[Job], Job]:
+        return lambda job: stopped_everywhere(sent(event)(job), kie=refusal)
+
     return {
         "expired": transitions.expire,
         "left": lambda job: job.to(transitions.left(job)),
         "unsent": lambda job: job.to(transitions.unsent(job, InsufficientCredits("empty"))),
-        "account stopped": sent("Rejected STOP"),
+        "account stopped": nobody("Rejected STOP", InsufficientCredits("empty")),
         "withheld": sent("Withheld"),
         "not noted": sent("Withheld unnoted"),
         "expired after a 429": late("Rejected HOLD"),
@@ -662,7 +730,7 @@ def ways_to_end_held() -> dict[str, Callable[[Job], Job]]:
             transitions.unsent(sent("Rejected PAUSE")(job), InsufficientCredits("empty"))
         ),
         "refused": sent("Rejected FAIL"),
-        "model gone": sent("Rejected CLOSE_MODEL"),
+        "model gone": nobody("Rejected CLOSE_MODEL", ModelUnavailable("gone")),
         "silent": sent("Rejected NEW_TASK"),
     }
 
@@ -694,7 +762,7 @@ def test_a_second_create_that_is_accepted_makes_a_normal_job() -> None:
     assert job.state.error.credits == 16
 
 
-@pytest.mark.parametrize("event", ["NotSent", "Rejected HOLD", "Rejected PAUSE"])
+@pytest.mark.parametrize("event", FREE_TO_REPEAT)
 def test_an_expired_job_that_was_retried_does_not_say_that_nothing_was_billed(event: str) -> None:
     """A task was made and failed; that the next create met a 429 until the deadline does not undo it."""
     job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["Broken"](), NOW)

@@ -99,6 +99,8 @@ class Plan:
         budget = self._budgets.get(job.owner)
         if budget is not None and isinstance(job.state, Running | Ready):
             budget.reserve(job, Offer(job.account, job.model))
+            if isinstance(job.state, Ready):
+                budget.settle(job.id, job.state.outcome.credits)
         self._place(job, now, arrives=True)
 
     def take(self, now: float) -> list[Job]:

@@ -41,19 +41,20 @@ class Waiting:
         self._jobs = jobs
         self._lines: dict[object, _Line] = {}
         self._keys: dict[int, object] = {}
-        self._counts: Counter[int] = Counter()
+        self._of: Counter[int] = Counter()
+        self._for: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def wants_more(self, owner: int) -> bool:
         """Say whether an owner should add more: that of whom not too many wait, while some account is hungry."""
-        return self._counts[owner] < MOST_WAITING and self.is_hungry
+        return self._of[owner] < MOST_WAITING and self.is_hungry
 
     @property
     def is_hungry(self) -> bool:
         """True while some account has less waiting for it than what one look at its window may send."""
-        return any(self._count_for(lane) < lane.at_a_look for lane in self._lanes.values() if lane.stopped is None)
+        return any(self._for[name] < lane.at_a_look for name, lane in self._lanes.items() if lane.stopped is None)
 
     def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
         """Take in a job: behind the others, or before them."""
@@ -66,22 +67,28 @@ class Waiting:
         if at_front:
             line.ids.move_to_end(job.id, last=False)
         self._keys[job.id] = key
-        self._counts[job.owner] += 1
+        self._of[job.owner] += 1
+        for offer in route.offers:
+            self._for[offer.account] += 1
 
     def remove(self, job_id: int) -> None:
         """Take a job out; it is still among the live ones."""
         key = self._keys.pop(job_id)
         owner = self._jobs[job_id].owner
-        self._counts[owner] -= 1
-        if not self._counts[owner]:
-            del self._counts[owner]
+        self._of[owner] -= 1
+        if not self._of[owner]:
+            del self._of[owner]
         line = self._lines[key]
+        for offer in line.route.offers:
+            self._for[offer.account] -= 1
         del line.ids[job_id]
         if not line.ids:
             del self._lines[key]
 
     def next(self, now: float) -> tuple[Offer, int] | None:
         """Who may be sent now, and where; None for nobody."""
+        if not self._lines:
+            return None
         ready = [lane for lane in self._lanes.values() if lane.submit_at(now) <= now]
         if len(ready) > 1:
             ready.sort(key=lambda lane: lane.load(now))
@@ -89,6 +96,8 @@ class Waiting:
 
     def wake_at(self, now: float) -> float:
         """When `next` will have somebody, if nothing else happens; infinity for never."""
+        if not self._lines:
+            return math.inf
         times = (lane.submit_at(now) for lane in self._lanes.values() if self._first_for(lane) is not None)
         return min(times, default=math.inf)
 
@@ -138,10 +147,3 @@ class Waiting:
 
     def _fits(self, line: _Line, offer: Offer) -> bool:
         return line.budget is None or line.budget.fits(self._jobs[next(iter(line.ids))], offer)
-
-    def _count_for(self, lane: Lane) -> int:
-        return sum(
-            len(line.ids)
-            for line in self._lines.values()
-            if any(offer.account == lane.name for offer in line.route.offers)
-        )

@@ -1,0 +1,391 @@
+"""The one queue of all accounts: who goes next, where to, and when there will be somebody."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_pool_plan import CONNECTIONS, PLAIN, SCHEDULE, Pool, growing, provider
+
+from imagen_async._core.budget import Budget
+from imagen_async._core.job import Job
+from imagen_async._core.lane import MOST_AT_A_LOOK, Lane
+from imagen_async._core.provider import Limits
+from imagen_async._core.rate_limit import Rate
+from imagen_async._core.routing import Policy, Route, Router
+from imagen_async._core.values import ImageRequest
+from imagen_async._core.waiting import MOST_WAITING, Waiting
+from imagen_async._core.wire import Accepted, NotSent, Rejected, Remedy
+from imagen_async.errors import AccountError, ModelUnavailable, RateLimited, TransportError
+
+OFTEN = settings(deadline=None, max_examples=100)
+WAYS = ("a", "b", "c", "ab", "bc", "ac", "abc")
+PRICE = {"a": 0.5, "b": 0.3, "c": 1.0}
+
+
+class Queue:
+    """Lanes, jobs and those who wait, without a plan around them."""
+
+    def __init__(self, limits: dict[str, Limits], policy: Policy = "spread") -> None:
+        self.lanes = {name: Lane(name, each, SCHEDULE, 10_000, growing) for name, each in limits.items()}
+        self.jobs: dict[int, Job] = {}
+        self.waiting = Waiting(self.lanes, self.jobs)
+        self.policy = policy
+        self.routes: dict[str, Route] = {}
+
+    def add(self, ways: Iterable[str], *, at_front: bool = False, budget: Budget | None = None, owner: int = 1) -> int:
+        """Have one more wait for these accounts."""
+        ways = "".join(ways)
+        request = ImageRequest("a red fox", model="imagen4-fast")
+        if ways not in self.routes:
+            providers = {name: provider(name, PRICE[name]) for name in self.lanes if name in ways}
+            self.routes[ways] = Router(providers, self.policy).route(request)[1]
+        route = self.routes[ways]
+        number = len(self.jobs) + 1
+        first = route.offers[0]
+        self.jobs[number] = Job(
+            number, owner, number, str(number), request, first.account, first.model, 900.0, route=route
+        )
+        self.waiting.add(self.jobs[number], budget, at_front=at_front)
+        return number
+
+    def trust(self) -> None:
+        """Let every account have answered, long ago."""
+        for lane in self.lanes.values():
+            lane.spend_submit(-1e6)
+            lane.settle_submit(Accepted("t"), "imagen4-fast", -1e6)
+
+    def send(self, now: float) -> tuple[str, int] | None:
+        """Send the next one, as the plan does."""
+        found = self.waiting.next(now)
+        if found is None:
+            return None
+        offer, job_id = found
+        self.waiting.remove(job_id)
+        self.lanes[offer.account].spend_submit(now)
+        self.lanes[offer.account].running += 1
+        return offer.account, job_id
+
+    def send_all(self, now: float) -> list[tuple[str, int]]:
+        return list(iter(lambda: self.send(now), None))
+
+
+def wide(count: int = 1000, running: int = 1000) -> Limits:
+    return Limits(submit=Rate(count, per=10), running=running)
+
+
+# -------------------------------------------------------------------------------------------------- the order
+
+
+@OFTEN
+@given(ways=st.lists(st.sampled_from(WAYS), max_size=30), room=st.integers(1, 6))
+def test_first_come_first_served_within_a_route(ways: list[str], room: int) -> None:
+    """Those of one route go in the order in which they came, whoever takes them."""
+    queue = Queue(dict.fromkeys("abc", wide(room)))
+    queue.trust()
+    numbers = [queue.add(way) for way in ways]
+    sent = [job_id for _, job_id in queue.send_all(0.0)]
+    for way in WAYS:
+        those = [number for number, each in zip(numbers, ways, strict=True) if each == way]
+        gone = [job_id for job_id in sent if job_id in those]
+        assert gone == those[: len(gone)]
+
+
+@OFTEN
+@given(ways=st.lists(st.sampled_from(WAYS), max_size=30), room=st.integers(1, 6))
+def test_an_account_takes_those_first_that_the_fewest_can_take(ways: list[str], room: int) -> None:
+    """At every sending nobody waits for this account who has fewer others to go to, or as few and came earlier."""
+    queue = Queue(dict.fromkeys("abc", wide(room)))
+    queue.trust()
+    waiting = {queue.add(way): way for way in ways}
+    for account, job_id in queue.send_all(0.0):
+        its_way = waiting.pop(job_id)
+        assert account in its_way
+        rivals = [(len(way), number) for number, way in waiting.items() if account in way]
+        assert (len(its_way), job_id) < min(rivals, default=(9, 0))
+    for account, lane in queue.lanes.items():
+        if any(account in way for way in waiting.values()):
+            assert lane.submit_at(0.0) > 0.0, "it has room, and somebody waits for it"
+
+
+@OFTEN
+@given(
+    rooms=st.tuples(*[st.integers(1, 8)] * 3),
+    running=st.tuples(*[st.integers(1, 8)] * 3),
+    jobs=st.integers(0, 24),
+)
+def test_the_account_with_the_most_room_goes_first(rooms: tuple[int, ...], running: tuple[int, ...], jobs: int) -> None:
+    """Of those that can send now, the one with the smallest part of its window and tasks taken gets the next."""
+    queue = Queue({name: wide(*each) for name, *each in zip("abc", rooms, running, strict=True)})
+    queue.trust()
+    for _ in range(jobs):
+        queue.add("abc")
+    for _ in range(jobs):
+        free = {name: lane.load(0.0) for name, lane in queue.lanes.items() if lane.submit_at(0.0) <= 0.0}
+        sent = queue.send(0.0)
+        assert (sent is None) == (not free)
+        if sent is not None:
+            assert free[sent[0]] == min(free.values())
+    places = sum(map(min, rooms, running))
+    assert len(queue.waiting) == max(0, jobs - places)
+
+
+def test_a_job_that_only_one_can_take_is_not_held_up_by_those_who_can_go_elsewhere() -> None:
+    """One that came last goes first at the only account that takes it; the others share what is left."""
+    queue = Queue({"a": wide(2), "b": wide(2)})
+    queue.trust()
+    free = [queue.add("ab") for _ in range(6)]
+    bound = queue.add("a")
+    sent = queue.send_all(0.0)
+    assert ("a", bound) in sent
+    assert [job_id for _, job_id in sent if job_id != bound] == free[:3]
+
+
+def test_one_whose_other_accounts_are_gone_is_as_bound_as_one_that_had_none() -> None:
+    """How many can take a job is counted among those that still take anything."""
+    queue = Queue({"a": wide(1), "b": wide(1), "c": wide(1)})
+    queue.trust()
+    queue.add("ac")
+    former = queue.add("ab")
+    queue.lanes["b"].stopped = AccountError("stopped")
+    queue.lanes["c"].submit.spend(0.0)
+    assert queue.send_all(0.0) == [("a", former)]
+
+
+def test_one_that_comes_back_goes_before_the_others_of_its_route() -> None:
+    """A job that could not be sent is the next of its route again."""
+    queue = Queue({"a": wide(3)})
+    queue.trust()
+    for _ in range(2):
+        queue.add("a")
+    again = queue.add("a", at_front=True)
+    assert [job_id for _, job_id in queue.send_all(0.0)] == [again, 1, 2]
+
+
+def test_one_that_is_taken_out_is_not_sent() -> None:
+    """Those who leave make no gap, and a queue that all have left has nobody for anybody."""
+    queue = Queue({"a": wide(9)})
+    queue.trust()
+    numbers = [queue.add("a") for _ in range(4)]
+    for number in numbers[::2]:
+        queue.waiting.remove(number)
+    assert [job_id for _, job_id in queue.send_all(0.0)] == numbers[1::2]
+    assert (len(queue.waiting), queue.waiting.next(0.0), queue.waiting.wake_at(0.0)) == (0, None, math.inf)
+
+
+# ------------------------------------------------------------------------------------------------ policies and money
+
+
+@OFTEN
+@given(
+    policy=st.sampled_from(["cheapest", "in_order"]),
+    states=st.tuples(*[st.sampled_from(["ready", "full", "held", "paused", "stopped", "closed"])] * 3),
+)
+def test_the_next_in_rank_goes_only_while_those_before_are_paused_or_gone(
+    policy: Policy, states: tuple[str, ...]
+) -> None:
+    """A full window or a 429 is waited for; a paused, stopped or closed account is not."""
+    queue = Queue(dict.fromkeys("abc", wide(2)), policy)
+    queue.trust()
+    for lane, state in zip(queue.lanes.values(), states, strict=True):
+        put(lane, state)
+    queue.add("abc")
+    order = "bac" if policy == "cheapest" else "abc"
+    state_of = dict(zip("abc", states, strict=True))
+    first = next((name for name in order if state_of[name] in ("ready", "full", "held")), None)
+    found = queue.waiting.next(0.0)
+    expected = first if first is not None and state_of[first] == "ready" else None
+    assert (found and found[0].account) == expected
+
+
+def put(lane: Lane, state: str) -> None:
+    """Bring an account that was ready into a state, as of 0.0."""
+    match state:
+        case "full":
+            lane.spend_submit(0.0)
+            lane.spend_submit(0.0)
+        case "held":
+            lane.spend_submit(0.0)
+            lane.settle_submit(Rejected(RateLimited("429"), Remedy.HOLD), "imagen4-fast", 0.0)
+            assert not lane.is_paused
+        case "paused":
+            lane.spend_submit(0.0)
+            lane.settle_submit(NotSent(TransportError("down")), "imagen4-fast", 0.0)
+            assert lane.is_paused
+        case "stopped":
+            lane.stopped = AccountError("stopped")
+        case "closed":
+            lane.closed_models["imagen4-fast"] = ModelUnavailable("gone")
+
+
+def test_who_cannot_pay_waits_without_holding_up_others() -> None:
+    """A job whose budget is in flight is passed over; the next of another budget, or of none, is sent."""
+    queue = Queue({"a": wide()})
+    queue.trust()
+    poor, rich = Budget(0.5), Budget(9.0)
+    poor.reserve(queue.jobs[queue.add("a")], queue.jobs[1].way.offers[0])
+    queue.waiting.remove(1)
+    waits, goes, free = queue.add("a", budget=poor), queue.add("a", budget=rich), queue.add("a")
+    assert [job_id for _, job_id in queue.send_all(0.0)] == [goes, free]
+    assert list(queue.waiting.unaffordable()) == []
+    poor.settle(1, None)
+    assert list(queue.waiting.unaffordable()) == [waits]
+    assert list(queue.waiting.unwanted()) == []
+
+
+def test_an_account_that_is_too_dear_leaves_it_to_the_others() -> None:
+    """With 0.3 credits left a job goes to the account of that price, also where that is not the first in order."""
+    queue = Queue(dict.fromkeys("abc", wide()), "in_order")
+    queue.trust()
+    number = queue.add("abc", budget=Budget(0.3))
+    assert queue.send_all(0.0) == [("b", number)]
+
+
+@OFTEN
+@given(ways=st.lists(st.sampled_from(WAYS), max_size=20), closed=st.sets(st.sampled_from("abc")))
+def test_unwanted_are_those_with_no_account_left(ways: list[str], closed: set[str]) -> None:
+    """Exactly those whose accounts have all stopped, or closed their model, are told to end."""
+    queue = Queue(dict.fromkeys("abc", wide()))
+    numbers = {queue.add(way): way for way in ways}
+    for name in closed:
+        put(queue.lanes[name], "stopped" if name == "a" else "closed")
+    assert sorted(queue.waiting.unwanted()) == [number for number, way in numbers.items() if set(way) <= closed]
+
+
+# --------------------------------------------------------------------------------------------------- how many
+
+
+@settings(OFTEN, max_examples=30)
+@given(
+    ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=4),
+    rooms=st.tuples(*[st.integers(1, 300)] * 3),
+    stopped=st.sets(st.sampled_from("abc")),
+)
+def test_no_more_are_taken_in_than_can_soon_be_sent(ways: list[str], rooms: tuple[int, ...], stopped: set[str]) -> None:
+    """Taking in while more are wanted ends, at the latest at `MOST_WAITING`, and no sooner than all have enough."""
+    queue = Queue({name: wide(room) for name, room in zip("abc", rooms, strict=True)})
+    for name in stopped:
+        queue.lanes[name].stopped = AccountError("stopped")
+    turn = itertools.cycle(ways)
+    counts = dict.fromkeys("abc", 0)
+    while queue.waiting.wants_more(1):
+        way = next(turn)
+        queue.add(way)
+        for name in way:
+            counts[name] += 1
+    needs = {name: min(room, MOST_AT_A_LOOK) for name, room in zip("abc", rooms, strict=True) if name not in stopped}
+    assert len(queue.waiting) <= MOST_WAITING
+    assert len(queue.waiting) == MOST_WAITING or all(counts[name] >= need for name, need in needs.items())
+    if stopped == set("abc"):
+        assert len(queue.waiting) == 0
+
+
+def test_an_account_with_nothing_to_do_does_not_draw_in_the_whole_input() -> None:
+    """Where all that comes is for one account, the other's idleness is worth a bounded queue and no more."""
+    queue = Queue({"a": wide(5), "b": wide(5)})
+    while queue.waiting.wants_more(1):
+        queue.add("a")
+    assert len(queue.waiting) == MOST_WAITING
+    assert queue.waiting.is_hungry
+    queue.waiting.remove(1)
+    assert queue.waiting.wants_more(1)
+
+
+@OFTEN
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(1, 3), st.sampled_from(WAYS)), max_size=60))
+def test_an_owner_is_not_held_up_by_the_length_of_anothers_queue(steps: list[tuple[bool, int, str]]) -> None:
+    """How many of an owner wait is counted right as they come and go, and another owner's are not among them."""
+    queue = Queue(dict.fromkeys("abc", wide()))
+    for _ in range(MOST_WAITING - 3):
+        queue.add("a", owner=1)
+    mine: list[int] = []
+    for is_new, owner, way in steps:
+        if is_new or not mine:
+            number = queue.add(way, owner=owner)
+            if owner == 1:
+                mine.append(number)
+        else:
+            queue.waiting.remove(mine.pop())
+        assert queue.waiting.wants_more(1) == (len(mine) < 3)
+        assert queue.waiting.wants_more(2)
+        assert queue.waiting.wants_more(3)
+
+
+# ------------------------------------------------------------------------------------------------------ time
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["accepted", "limited", "not sent"]), st.sampled_from([0.0, 0.125, 1.5, 4.0])),
+    max_size=25,
+)
+
+
+@OFTEN
+@given(
+    ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=20),
+    policy=st.sampled_from(["spread", "cheapest", "in_order"]),
+    events=EVENTS,
+    tenths=st.none() | st.integers(0, 40),
+)
+def test_somebody_goes_at_the_time_that_was_told_and_nobody_before(
+    ways: list[str], policy: Policy, events: list[tuple[str, float]], tenths: int | None
+) -> None:
+    """`wake_at` is the first instant at which `next` has somebody, as long as nothing else happens."""
+    queue = Queue(dict.fromkeys("abc", Limits(submit=Rate(2, per=2), running=4)), policy)
+    budget = None if tenths is None else Budget(tenths / 10)
+    for way in ways:
+        queue.add(way, budget=budget)
+    now, flying = 0.0, list[tuple[str, int]]()
+    for name, pause in events:
+        sent = queue.send_all(now)
+        flying += sent
+        for account, job_id in sent if budget is not None else ():
+            budget.reserve(queue.jobs[job_id], next(o for o in queue.jobs[job_id].way.offers if o.account == account))
+        check_wake_at(queue, now)
+        now += pause
+        if flying:
+            account, job_id = flying.pop(0)
+            answer = {
+                "accepted": Accepted("t"),
+                "limited": Rejected(RateLimited("429"), Remedy.HOLD),
+                "not sent": NotSent(TransportError("down")),
+            }[name]
+            queue.lanes[account].settle_submit(answer, "imagen4-fast", now)
+            queue.lanes[account].running -= 1
+            if budget is not None:
+                budget.settle(job_id, None if name == "accepted" else 0.0)
+        check_wake_at(queue, now)
+
+
+def check_wake_at(queue: Queue, now: float) -> None:
+    """Compare it with `next` at every instant that matters."""
+    at = queue.waiting.wake_at(now)
+    for sixteenths in range(0, 200, 3):
+        time = now + sixteenths / 16
+        assert (queue.waiting.next(time) is not None) == (time >= at)
+    if now < at < math.inf:
+        assert queue.waiting.next(at) is not None
+        assert queue.waiting.next(math.nextafter(at, -math.inf)) is None
+
+
+def test_a_job_waits_in_no_accounts_line() -> None:
+    """What frees first takes the next job, wherever the ones before it went."""
+    pool = Pool({"a": Limits(submit=Rate(1, per=10)), "b": Limits(submit=Rate(1, per=3))})
+    pool.trusted()
+    jobs = pool.add_many(6)
+    pool.drain()
+    accounts = [create.account for job_id in jobs for create in pool.creates[job_id]]
+    assert sorted(accounts[:2]) == ["a", "b"]
+    assert accounts.count("b") > accounts.count("a")
+
+
+def test_models_close_one_by_one() -> None:
+    """An account that lacks one model is still sent the others, and loses only what it lacks."""
+    pool = Pool(dict.fromkeys("ab", wide(CONNECTIONS))).trusted()
+    pool.lane("a").closed_models[PLAIN] = ModelUnavailable("gone")
+    jobs = [pool.add(model=PLAIN).id for _ in range(4)] + pool.add_many(4)
+    pool.drain()
+    assert {create.account for job_id in jobs[:4] for create in pool.creates[job_id]} == {"b"}
+    assert "a" in {create.account for job_id in jobs[4:] for create in pool.creates[job_id]}
