@@ -88,7 +88,7 @@ class Simulation:
         now = 0.0
         added = 0
         while True:
-            while added < len(self._latencies) and self._plan.is_hungry:
+            while added < len(self._latencies) and self._plan.wants_more(0):
                 self._plan.add(_job(added), now)
                 added += 1
             for job in self._plan.take(now):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
+from yarl import URL
 
 from ._core.provider import Limits, Provider
 from ._core.routing import Policy, Router
@@ -20,6 +21,8 @@ SANDBOX_KEY = "key-of-the-sandbox"
 
 _REAL = tuple(provider for provider in PROVIDERS.values() if provider is not SANDBOX)
 """Who may be named as taking what another does not."""
+
+_NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -66,6 +69,9 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
     for given in accounts:
         account = given if isinstance(given, Account) else Account(given)
         name = account.name or account.provider
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or (name in PROVIDERS and name != account.provider):
+            message = f"name={name!r}: an account's name is a word, such as kie-2, and not that of another provider"
+            raise ConfigurationError(f"{message}.")
         if name in pool:
             message = f"Two accounts have the name {name!r}: give one another, Account({account.provider!r}, name=…)"
             raise ConfigurationError(f"{message} or -p NAME={account.provider}, and a key of its own.")
@@ -85,11 +91,11 @@ def provider_of(account: Account) -> Provider:
     prices = account.credits
     if prices is None:
         return provider
-    for model, price in prices.items() if isinstance(prices, Mapping) else [(None, prices)]:
+    for model, price in prices.items() if isinstance(prices, Mapping) else [("", prices)]:
         if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
             message = f"credits={prices!r}: a price is a number of credits for a picture, or one for each model"
             raise ConfigurationError(f"{message}.", provider=provider.name)
-        if model is not None and provider.find(model) is None:
+        if model != "" and (not isinstance(model, str) or provider.find(model) is None):
             raise ConfigurationError(f"credits={prices!r}: {provider.title} has no model {model!r}.")
     return msgspec.structs.replace(provider, prices=prices)
 
@@ -105,7 +111,7 @@ def open_pool(pool: Mapping[str, Account], environment: Mapping[str, str]) -> di
     opened: dict[str, OpenAccount] = {}
     for name, account in pool.items():
         found = open_account(account, environment)
-        twin = next((other for other, each in opened.items() if each.endpoint and each.endpoint == found.endpoint), "")
+        twin = next((other for other, each in opened.items() if _is_same(each.endpoint, found.endpoint)), "")
         if twin:
             message = f"{twin!r} and {name!r} have the same key and address: they are one account, with one limit"
             raise ConfigurationError(f"{message}. Name it once, or give each its own key.")
@@ -118,20 +124,29 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     provider = provider_of(account)
     limits = account.limits or provider.limits
     own = re.sub(r"\W", "_", account.name or provider.name).upper()
+    key_variable = f"{own}_API_KEY"
     base_url = account.base_url or environment.get(f"{own}_BASE_URL") or environment.get(provider.base_url_variable)
     base_url = base_url or provider.base_url
     if base_url is None and provider.name == SANDBOX.name:
         return OpenAccount(provider, limits, None)
     default = SANDBOX_KEY if provider.name == SANDBOX.name else ""
-    key = account.api_key or environment.get(f"{own}_API_KEY") or environment.get(provider.key_variable) or default
-    return OpenAccount(provider, limits, Endpoint(_checked_url(base_url, provider), _checked_key(key, provider)))
+    key = account.api_key or environment.get(key_variable) or default
+    checked_key = _checked_key(key, key_variable, provider)
+    return OpenAccount(provider, limits, Endpoint(_checked_url(base_url, provider), checked_key))
 
 
-def _checked_key(key: str, provider: Provider) -> str:
+def _is_same(one: Endpoint | None, other: Endpoint | None) -> bool:
+    """True for one key at one address, however that is spelled."""
+    if one is None or other is None or one.api_key != other.api_key:
+        return False
+    return URL(one.base_url) == URL(other.base_url)
+
+
+def _checked_key(key: str, variable: str, provider: Provider) -> str:
     key = key.strip()
     if not key:
         raise ConfigurationError(
-            f"{provider.title} needs a key: set the environment variable {provider.key_variable}.",
+            f"{provider.title} needs a key: set the environment variable {variable}.",
             provider=provider.name,
         )
     if not key.isascii() or not key.isprintable() or " " in key:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from ._admission import Admission
@@ -30,6 +31,9 @@ OnExit = Literal["detach", "drain"]
 
 AHEAD = 1000
 """Results that may wait for the reader, beyond the tasks that may run, before no more requests are pulled."""
+
+BREATHE_EVERY = 50
+"""Requests pulled at most before whatever else the program does has its turn."""
 
 
 class Batch:
@@ -298,6 +302,9 @@ class Batch:
             self._space.clear()
             await self._space.wait()
         await self._scheduler.room(self._id)
+        if self._pulled % BREATHE_EVERY == BREATHE_EVERY - 1:
+            # Where each request ends at once, for no account takes it, nothing else would let others run.
+            await anyio.lowlevel.checkpoint()
         return not self._stopped
 
     def _take(self, item: Any) -> None:

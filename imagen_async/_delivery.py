@@ -16,7 +16,7 @@ class AccountProgress(Health, frozen=True):
 
     Attributes:
         done: Requests of this batch that it finished with their pictures, in this run.
-        credits: Billed by it for this batch, in this run.
+        credits: Billed for the requests of this batch that ended with it, in this run.
     """
 
     done: int

@@ -134,7 +134,8 @@ class Memory:
         self._check_unchanged(record, item)
         if record.key in self._taken_up:
             return TakenUp(self._taken_up[record.key], like=job)
-        if record.state in self._again:
+        is_elsewhere = record.state == "unknown" and job.way.only(record.account) is None
+        if record.state in self._again and not is_elsewhere:
             return sent_again(record, job)
         return self._earlier(record, job)
 
@@ -187,7 +188,8 @@ class Memory:
         if record.state == "done" and job.save_to is not None and record.urls and not record.files and is_served:
             return self._resumed(record, job.owner, job.id)
         result = earlier_result(record)
-        if record.state not in ("running", "ready"):
+        is_unsaved = record.state == "done" and job.save_to is not None and record.urls and not record.files
+        if record.state not in ("running", "ready") and not is_unsaved:
             return result
         message = f"Its task belongs to {record.account}, which this client does not have: resume with that account"
         error = ConfigurationError(f"{message}.", provider=record.account, task_id=record.task_id)

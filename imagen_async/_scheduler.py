@@ -88,6 +88,7 @@ class Scheduler:
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._room = asyncio.Event()
+        self._at_the_door: set[int] = set()
         self._workers: list[anyio.CancelScope] = []
         self._resting: list[asyncio.Future[Job]] = []
         self._alarm: asyncio.TimerHandle | None = None
@@ -134,9 +135,13 @@ class Scheduler:
         if len(self._owners) > 1:
             # Several batches take turns, one request each; a lone one need not give way.
             await anyio.lowlevel.checkpoint()
-        while self._plan.is_open and not self._plan.wants_more(owner_id):
-            self._room.clear()
-            await self._room.wait()
+        self._at_the_door.add(owner_id)
+        try:
+            while self._plan.is_open and not self._plan.wants_more(owner_id):
+                self._room.clear()
+                await self._room.wait()
+        finally:
+            self._at_the_door.discard(owner_id)
 
     async def run(self) -> None:
         """The loop. Runs until it is cancelled."""
@@ -230,7 +235,7 @@ class Scheduler:
             owner = self._owners.get(job.owner)
             if owner is not None:
                 owner.finished(job)
-        if not self._room.is_set() and (self._plan.is_hungry or not self._plan.is_open):
+        if self._at_the_door and (any(map(self._plan.wants_more, self._at_the_door)) or not self._plan.is_open):
             self._room.set()
 
     def _begin(self, job: Job) -> None:

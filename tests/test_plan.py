@@ -352,8 +352,8 @@ def test_a_plan_that_is_drained_is_empty(script: list[tuple[Any, ...]]) -> None:
     assert len(world.plan) == 0
     assert [lane.running for lane in world.plan.lanes.values()] == [0, 0]
     assert not any(lane.asks for lane in world.plan.lanes.values())
-    assert world.plan.is_hungry == world.plan.is_open, "nobody waits, so whoever takes anything could take more"
-    assert all(world.plan.wants_more(owner) == world.plan.is_open for owner in (1, 2, 3))
+    for owner in (1, 2, 3):
+        assert world.plan.wants_more(owner) == world.plan.is_open, "nobody waits for anybody"
     assert world.plan.wake_at(world.now) == math.inf
     assert world.plan.take(world.now + 1e6) == []
 
@@ -1132,14 +1132,10 @@ def test_more_is_wanted_while_an_account_has_little_waiting() -> None:
     """More jobs are asked for while fewer wait than one look may send, so an endless input stays outside."""
     world = World(make_lane("wide", Limits(submit=Rate(5, per=1), running=3)))
     for _ in range(3):
-        assert world.plan.is_hungry
         assert world.plan.wants_more(1)
         world.add()
-    assert not world.plan.is_hungry
     assert not world.plan.wants_more(1)
-    assert not world.plan.wants_more(2)
     world.look()
-    assert world.plan.is_hungry
     assert world.plan.wants_more(1)
 
 
@@ -1148,14 +1144,13 @@ def test_no_more_is_wanted_for_an_account_that_stopped() -> None:
     world = World()
     for _ in range(3):
         world.add("wide")
-    assert world.plan.is_hungry, "the narrow one is"
+    assert world.plan.wants_more(1), "of the narrow one"
     world.plan.lanes["narrow"].stopped = InsufficientCredits("empty")
-    assert not world.plan.is_hungry
+    assert not world.plan.wants_more(1)
     assert world.plan.is_open
     world.look()
-    assert world.plan.is_hungry
+    assert world.plan.wants_more(1)
     world.answer(1, CREATED["no credit"](""))
-    assert not world.plan.is_hungry
     assert not world.plan.wants_more(1)
     assert not world.plan.is_open
 
@@ -1166,7 +1161,6 @@ def test_what_one_owner_has_waiting_does_not_keep_out_another() -> None:
     for _ in range(500):
         assert world.plan.wants_more(1)
         world.add("wide")
-    assert world.plan.is_hungry
     assert not world.plan.wants_more(1)
     assert world.plan.wants_more(2)
     world.look()

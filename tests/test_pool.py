@@ -504,5 +504,5 @@ def test_a_named_account_has_its_own_variables(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("KIE_2_API_KEY", "second-key")
     assert Client("kie", Account("kie", name="kie-2")).accounts == ("kie", "kie-2")
     monkeypatch.delenv("KIE_2_API_KEY")
-    with pytest.raises(ConfigurationError, match="same key"):
+    with pytest.raises(ConfigurationError, match="KIE_2_API_KEY"):
         Client("kie", Account("kie", name="kie-2"))

@@ -147,7 +147,7 @@ def test_a_second_account_of_one_provider_has_a_name(
     monkeypatch.delenv("MINE_BASE_URL")
     outcome = call("batch", "p.txt", "-p", "kie", "-p", "mine=kie")
     assert outcome.code == 2
-    assert "same key and address" in outcome.err
+    assert "MINE_API_KEY" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -592,12 +592,12 @@ def test_a_guess_does_not_climb_from_windows_that_were_not_used_in_full(used: in
 
 
 def test_a_step_up_that_is_refused_is_taken_back_and_tried_again_ever_later() -> None:
-    """Nothing is halved by it, and the tries are 2, 4, 8 … 64 and again 64 clean windows after the hold of the last."""
+    """Nothing is halved by it, and the tries are 4, 8 … 64 and again 64 clean windows after the hold of the last."""
     server = StrictServer(lambda now: 20)
     changes = played(ThroughAWindow(GUESS), server, until=4000, round_trip=0.0)
     assert {change.limit for change in changes} == {20, 21}
     waits = [later - earlier for earlier, later in itertools.pairwise(server.refused)]
-    rests = [2, 4, 8, 16, 32, *[LONGEST_REST] * (len(waits) - 5)]
+    rests = [4, 8, 16, 32, *[LONGEST_REST] * (len(waits) - 4)]
     assert waits == [10.0 + 10 * rest for rest in rests]
     assert len(waits) >= 8
 
@@ -611,7 +611,7 @@ def test_a_step_that_the_server_takes_at_last_is_followed_by_more() -> None:
     assert [step.limit for step in steps] == [21, 22, 23, 24, 25]
     assert [later.at - earlier.at for earlier, later in itertools.pairwise(steps)] == [10.0] * 4
     first, second = [at for at in server.refused if at >= 500][:2]
-    assert second - first == 30.0, "a ceiling that is new is tried again soon"
+    assert second - first == 50.0, "a ceiling that is new is tried again soon"
 
 
 def test_a_refusal_below_what_was_proven_halves_the_limit() -> None:

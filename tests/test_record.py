@@ -406,11 +406,12 @@ BILLS: list[tuple[str, float | None, float | None, int, bool, float, float]] = [
     ("running", None, 8.0, 0, True, 8, 8),
     ("running", 4.0, 8.0, 1, True, 8, 20),
     ("running", None, None, 0, True, 0, 0),
-    ("ready", 8.0, 8.0, 0, True, 8, 8),
-    ("ready", 5.0, 8.0, 0, True, 5, 5),
+    ("ready", 8.0, 8.0, 0, True, 0, 8),
+    ("ready", 5.0, 8.0, 0, True, 0, 5),
     ("ready", 0.0, 8.0, 0, True, 0, 0),
-    ("ready", None, 8.0, 0, True, 8, 8),
-    ("ready", 12.0, 8.0, 1, True, 12, 20),
+    ("ready", None, 8.0, 0, True, 0, 8),
+    ("ready", 12.0, 8.0, 1, True, 0, 20),
+    ("submitting", None, 8.0, 1, False, 0, 16),
     ("done", 8.0, 8.0, 0, True, 0, 8),
     ("done", 0.0, 8.0, 0, True, 0, 0),
     ("done", None, 8.0, 1, True, 0, 16),
@@ -470,16 +471,17 @@ def test_the_record_of_every_state_has_its_bill(name: str) -> None:
     assert record is not None
     bill = bill_of(record)
     assert bill.total == 2 + 8 + 8 * (name in AT_WORK)
-    assert bill.open == (0 if name == "done" or name not in AT_WORK else 10 if record.state == "ready" else 8)
+    assert bill.open == (8 if record.state == "running" else 0)
 
 
 # ------------------------------------------------------------------------------------------ models and changes
 
 
-def test_a_model_that_is_still_known_is_taken_as_it_is_now() -> None:
-    """The table of models wins over what a record says of its model."""
+def test_a_model_that_is_still_known_is_taken_as_it_is_now_at_the_price_of_then() -> None:
+    """The table of models wins over what a record says of its model, but its task was made at the record's price."""
     known = make_job().model
-    assert model_of(record_in("running", price=99.0), known) is known
+    assert model_of(record_in("running", price=99.0), known) == msgspec.structs.replace(known, credits=99.0)
+    assert model_of(record_in("running"), known) is known
 
 
 @pytest.mark.parametrize(("num_images", "price"), [(None, 8.0), (1, 8.0), (3, 12.0), (None, None)])

@@ -316,10 +316,9 @@ def pool_of(options: argparse.Namespace) -> dict[str, Account]:
             if name is not None and name not in pool:
                 dashed = option.replace("_", "-")
                 raise ConfigurationError(f"--{dashed} {name}=…: there is no such account, only {', '.join(pool)}.")
-    if len(pool) > 1 and any(name is None for name, _ in options.base_url):
-        raise ConfigurationError(
-            "--base-url: with several accounts say whose it is, as in --base-url liangxin=https://…"
-        )
+    for option, example in (("base_url", "--base-url liangxin=https://…"), ("price", "--price apikley=4")):
+        if len(pool) > 1 and any(name is None for name, _ in getattr(options, option)):
+            raise ConfigurationError(f"{example.split()[0]}: with several accounts say whose it is, as in {example}")
     return pool
 
 

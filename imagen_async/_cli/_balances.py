@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import anyio
 
 from .._accounts import Account, open_account
 from .._client import Client
@@ -27,14 +29,19 @@ def balances_of(pool: Mapping[str, Account]) -> dict[str, Balance]:
                 askable[name] = account
         except ConfigurationError as error:
             found[name] = error
-    return run_in_loop(_asked(askable, found)) if askable else found
+    return run_in_loop(_asked(askable, found, pool)) if askable else found
 
 
-async def _asked(pool: Mapping[str, Account], found: dict[str, Balance]) -> dict[str, Balance]:
+async def _asked(pool: Mapping[str, Account], found: dict[str, Balance], order: Iterable[str]) -> dict[str, Balance]:
     async with Client(*pool.values(), connect_timeout=PATIENCE / 2, timeout=PATIENCE) as client:
-        for name in client.accounts:
+
+        async def ask(name: str) -> None:
             try:
                 found.update(await client.credits(name))
             except ImagenError as error:
                 found[name] = error
-    return found
+
+        async with anyio.create_task_group() as group:
+            for name in client.accounts:
+                group.start_soon(ask, name)
+    return {name: found[name] for name in order if name in found}

@@ -221,6 +221,7 @@ async def _confirmed(record: Record, account: Account, options: argparse.Namespa
         urls=result.urls,
         credits=result.credits,
         latency=result.latency,
+        lost=max(0, record.lost - (record.state == "unknown")),
         error=None,
     )
 

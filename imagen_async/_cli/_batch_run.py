@@ -220,8 +220,9 @@ class BatchRun:
         return credits
 
     def _say_how_to_collect(self) -> None:
-        account = shlex.join(words_of(self._options, self._left[0].provider))
-        say(f"Collect each, by its task id above, with: imagen-async collect TASK_ID {account}")
+        for account in dict.fromkeys(result.provider for result in self._left):
+            words = shlex.join(words_of(self._options, account))
+            say(f"Collect each of {account}, by its task id above, with: imagen-async collect TASK_ID {words}")
 
 
 def _with_note(text: str, note: str) -> str:

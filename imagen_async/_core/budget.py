@@ -74,7 +74,7 @@ class Budget:
             return
         price, source, images = self._reserved[job_id]
         self.release(job_id)
-        billed = price if credits is None else _parts(credits)
+        billed = price if credits is None else max(0, _parts(credits))
         self._spent += billed
         self._dearest[source] = max(self._dearest.get(source, 0), -(-billed // images))
 

@@ -165,7 +165,7 @@ class Job(msgspec.Struct, frozen=True):
         attempts: Creates that were sent.
         retried: New tasks that were asked for after a failed generation.
         lost: Creates whose answer was lost: each may have made a task.
-        spent: Credits billed for tasks of it that came before the present one.
+        spent: Credits billed for tasks of it that came before the present one; where nobody tells, their price.
         state: Where it stands.
     """
 

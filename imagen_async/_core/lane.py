@@ -182,6 +182,8 @@ class Lane:
         """Take over the places that an earlier lane of this account has spent; its answers are not waited for."""
         self.submit.take_over(earlier.submit, now)
         self.status.take_over(earlier.status, now)
+        if earlier._limited > 1:
+            self._paused_until = earlier._paused_until
 
     def judge(self, event: Rejected, model: str) -> Rejected:
         """See a refusal in the light of what went well: 401 was seen for a good key that may not have this model."""
@@ -244,15 +246,13 @@ class Lane:
     def _hold(self, event: Rejected, now: float) -> None:
         """Wait out a 429. Where none was accepted since the last one, no rate explains it: pause, and cut no more."""
         window = self.submit.rate.per
-        if now < self._limited_until:
-            is_again = False
-        else:
+        if now >= self._limited_until:
             self._limited += 1
             self._limited_until = now + window
-            is_again = self._limited > 1
-        if is_again:
+        if self._limited > 1 or self._setbacks:
+            self.submit.hold(now, event.retry_after)
             self._set_back(now, retry_after=max(window, event.retry_after or 0.0))
-        elif not self._setbacks:
+        else:
             self.submit.refused(now, event.retry_after)
 
     def _refused(self, event: Rejected, model: str) -> None:

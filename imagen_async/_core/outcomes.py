@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..errors import AccountError, BudgetReached, DeadlineExceeded, DownloadFailed, ImagenError, UnknownOutcome
+from ..errors import (
+    AccountError,
+    BudgetReached,
+    DeadlineExceeded,
+    DownloadFailed,
+    ImagenError,
+    ModelUnavailable,
+    UnknownOutcome,
+)
 from .job import Done, Failed, Final, Job, Left, Queued, Ready, Running, Unknown, Unsent
 from .values import Result
 from .wire import Broken, Succeeded
@@ -57,7 +65,7 @@ def nobody_takes(refusals: Mapping[str, ImagenError]) -> ImagenError:
     if not others:
         return first
     is_one_kind = all(type(error) is type(first) for error in others)
-    kind = type(first) if is_one_kind else AccountError
+    kind = type(first) if is_one_kind and isinstance(first, AccountError | ModelUnavailable) else AccountError
     told = "; ".join(f"{account}: {error.message.rstrip('.')}" for account, error in refusals.items())
     return kind(f"No account is left. {told}.")
 

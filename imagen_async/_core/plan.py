@@ -74,11 +74,6 @@ class Plan:
         """True while some account takes creates."""
         return any(lane.stopped is None for lane in self.lanes.values())
 
-    @property
-    def is_hungry(self) -> bool:
-        """True while some account could soon send more than waits for it."""
-        return self._waiting.is_hungry
-
     def wants_more(self, owner: int) -> bool:
         """Say whether an owner should add more jobs."""
         return self._waiting.wants_more(owner)
@@ -91,16 +86,17 @@ class Plan:
         return {offer.account for offer in offers if offer.rank == best}
 
     def limit_spending(self, owner: int, budget: Budget) -> None:
-        """Let an owner's jobs spend no more than that; before the first of them is added."""
+        """Let an owner's jobs spend no more than that; before the first of them is added.
+
+        What was spent for jobs that come in finished is to be in it already.
+        """
         self._budgets[owner] = budget
 
     def add(self, job: Job, now: float) -> None:
         """Take in a queued job, a running one that is to be collected, or a finished one that is to be saved."""
         budget = self._budgets.get(job.owner)
-        if budget is not None and isinstance(job.state, Running | Ready):
+        if budget is not None and isinstance(job.state, Running):
             budget.reserve(job, Offer(job.account, job.model))
-            if isinstance(job.state, Ready):
-                budget.settle(job.id, job.state.outcome.credits)
         self._place(job, now, arrives=True)
 
     def take(self, now: float) -> list[Job]:
@@ -144,9 +140,9 @@ class Plan:
             return
         if given_up and isinstance(job.state, Running):
             job = job.to(msgspec.structs.replace(job.state, given_up=True))
-        self._jobs[job_id] = msgspec.structs.replace(
-            job, retries=like.retries, resubmits=like.resubmits, route=like.route
-        )
+        # What was lost may be at its own account; there the two tasks would stand side by side.
+        route = (like.way.only(job.account) if job.lost else None) or like.route
+        self._jobs[job_id] = msgspec.structs.replace(job, retries=like.retries, resubmits=like.resubmits, route=route)
 
     def settle(self, job: Job, event: Event, now: float) -> Job | None:
         """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
@@ -155,8 +151,8 @@ class Plan:
         self._begun.discard(job.id)
         if job.id not in self._jobs:
             return None
-        self._pay(job, event)
         moved = transitions.advance(self._jobs[job.id], event, now)
+        self._pay(job, event, moved)
         if job.id in self._leaving and not isinstance(moved.state, Final):
             moved = moved.to(transitions.left(moved))
         self._place(moved, now, arrives=False)
@@ -211,7 +207,7 @@ class Plan:
         self._expiries.discard(job_id)
         return self._jobs[job_id]
 
-    def _pay(self, job: Job, event: Event) -> None:
+    def _pay(self, job: Job, event: Event, moved: Job) -> None:
         """Let the budget know what an answer means for it."""
         budget = self._budgets.get(job.owner)
         match event:
@@ -222,6 +218,9 @@ class Plan:
             case Succeeded(credits=credits) | Broken(credits=credits):
                 budget.settle(job.id, credits)
             case Lost():
+                budget.settle(job.id, None)
+            case Denied() if isinstance(moved.state, Queued):
+                # Given up, and to be replaced: nobody knows what it has cost.
                 budget.settle(job.id, None)
 
     def _judge(self, job: Job, event: Event, now: float) -> Event:
@@ -287,6 +286,7 @@ class Plan:
 
     def _turn_away(self) -> None:
         """End the queued jobs that no account takes any more."""
+        self._waiting.look_again()
         for job_id in list(self._waiting.unwanted()):
             self._waiting.remove(job_id)
             self._enqueue(self._jobs[job_id], at_front=False)

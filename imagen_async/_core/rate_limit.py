@@ -31,6 +31,9 @@ class Rate(msgspec.Struct, frozen=True):
             raise ConfigurationError(f"A window of {self.per!r} seconds: it must be a number above 0.")
 
 
+FIRST_REST = 4
+"""Clean windows after a step that was refused, before it is tried again: the refusal has cost a window and more."""
+
 LONGEST_REST = 64
 """Clean windows between two tries of a step that was refused: one refusal in so many windows is below 3 % of any."""
 
@@ -50,8 +53,8 @@ class Window:
     5. Each clean window after that, without a refusal, gives one place back: up to the set limit, and beyond it where
        that is a guess, then only from windows that were used in full.
     6. A step up that is refused, from what a full window had taken well, is taken back, and nothing is halved. It is
-       tried again after 2 clean windows, then after 4, 8 … `LONGEST_REST`: so the limit stays at what the server takes,
-       and follows when that rises.
+       tried again after `FIRST_REST` clean windows, then after twice as many, up to `LONGEST_REST`: so the limit stays
+       at what the server takes, and follows when that rises.
 
     Attributes:
         rate: As it was set, or guessed.
@@ -70,7 +73,7 @@ class Window:
         self._is_full = False
         self._proven = 0
         self._ceiling = math.inf
-        self._rest = 1
+        self._rest = FIRST_REST // 2
 
     def take_over(self, earlier: Window, now: float) -> None:
         """Take over an earlier window of the same rate, on the same clock; what it had in flight ends now."""
@@ -103,6 +106,8 @@ class Window:
         """Take a place; only when `ready_at(now) <= now`."""
         self._free(now)
         self._in_flight += 1
+        if self._clean_since == -math.inf:
+            self._clean_since = now
         if self._in_flight + len(self._free_at) >= self.limit:
             self._is_full = True
 
@@ -117,8 +122,7 @@ class Window:
 
     def refused(self, now: float, retry_after: float | None = None) -> None:
         """Note that the server refused for its rate; the request's own `answered` follows."""
-        self._held_until = max(self._held_until, now + max(self.rate.per, retry_after or 0.0))
-        self._clean_since = self._held_until
+        self.hold(now, retry_after)
         if now < self._cut_at + self.rate.per:
             self._refusals += 1
             return
@@ -131,6 +135,11 @@ class Window:
             self._forget_what_was_proven()
         self._is_full = False
 
+    def hold(self, now: float, retry_after: float | None = None) -> None:
+        """Send nothing for a full window, or for as long as the server asks; no clean window begins before."""
+        self._held_until = max(self._held_until, now + max(self.rate.per, retry_after or 0.0))
+        self._clean_since = self._held_until
+
     def _free(self, now: float) -> None:
         while self._free_at and self._free_at[0] <= now:
             self._free_at.popleft()
@@ -139,8 +148,10 @@ class Window:
         """Once all answers of a volley are there. A window that took nothing tells of an outage, not of a rate."""
         self._free(now)
         was_taken = len(self._free_at) - self._refusals
-        if was_taken > 0:
-            self.limit = min(self.limit, was_taken)
+        # Of an answer that comes later than a window after the cut, the places tell of another window.
+        if now < self._cut_at + self.rate.per and 0 < was_taken < self.limit:
+            self.limit = was_taken
+            self._forget_what_was_proven()
         self._refusals = 0
 
     def _climb(self, now: float) -> None:
@@ -148,7 +159,7 @@ class Window:
         if self._is_full:
             self._proven = self.limit
             if self.limit > self._ceiling:
-                self._ceiling, self._rest = math.inf, 1
+                self._ceiling, self._rest = math.inf, FIRST_REST // 2
         if self.limit >= self.rate.count and not (self.rate.guess and self._is_full):
             return
         if self.limit >= self._ceiling and now < self._clean_since + self._rest * self.rate.per:
@@ -158,4 +169,4 @@ class Window:
         self._is_full = False
 
     def _forget_what_was_proven(self) -> None:
-        self._proven, self._ceiling, self._rest = 0, math.inf, 1
+        self._proven, self._ceiling, self._rest = 0, math.inf, FIRST_REST // 2

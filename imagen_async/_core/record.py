@@ -99,27 +99,26 @@ class Bill(msgspec.Struct, frozen=True):
 
     @property
     def open(self) -> float:
-        """Credits that its present task has cost or will cost, while that runs or is to be fetched."""
-        match self.state:
-            case "running":
-                return self.price or 0.0
-            case "ready":
-                return (self.price if self.credits is None else self.credits) or 0.0
-        return 0.0
+        """Credits that its task is expected to cost, while that runs."""
+        return self.price or 0.0 if self.state == "running" else 0.0
 
     @property
     def is_known(self) -> bool:
         """False where tasks exist, or may, of which nobody knows what they cost."""
-        tasks = self.lost + (self.has_task and self.credits is None)
+        tasks = self.lost + (self.state in ("submitting", "running") or (self.has_task and self.credits is None))
         return self.price is not None or not tasks
+
+    @property
+    def at_risk(self) -> float:
+        """Credits that its lost creates may have cost; one on the way is lost to whoever reads that it is."""
+        return (self.price or 0.0) * (self.lost + (self.state == "submitting"))
 
     @property
     def total(self) -> float:
         """Credits that it has cost, or may have: where nobody tells what was billed, the price."""
-        price = self.price or 0.0
-        billed = 0.0 if self.state == "ready" else self.credits or 0.0
-        is_untold = self.credits is None and (self.state == "done" or (self.state == "failed" and self.has_task))
-        return billed + (price if is_untold else 0.0) + price * self.lost + self.open
+        is_finished = self.state in ("done", "ready") or (self.state == "failed" and self.has_task)
+        untold = self.price or 0.0 if self.credits is None and is_finished else 0.0
+        return max(0.0, self.credits or 0.0) + untold + self.at_risk + self.open
 
 
 def bill_of(record: Record) -> Bill:

@@ -6,7 +6,7 @@ import msgspec
 
 from .job import Done, Job, Queued, Ready, Running
 from .provider import Model
-from .record import Record, error_of
+from .record import Record, bill_of, error_of
 from .values import PARAMETERS, ImageRequest, Result
 from .wire import Succeeded
 
@@ -63,25 +63,32 @@ def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
 
 def sent_again(record: Record, blank: Job) -> Job:
     """The job that starts anew where a record says that it may: queued, or failed or held, and asked for again."""
-    is_unknown = record.state == "unknown"
+    # Whatever was lost may be at its own account; there the two tasks would stand side by side.
+    own = blank.way.only(record.account) if record.lost else None
+    bill = bill_of(record)
     return msgspec.structs.replace(
         blank,
-        route=blank.way.only(record.account) if is_unknown else blank.route,
+        route=own or blank.route,
+        # Another account may have another default.
+        request=msgspec.structs.replace(blank.request, aspect_ratio=record.request.aspect_ratio),
         index=record.position,
         attempts=record.attempts,
         retried=record.retried if record.state == "queued" else 0,
         lost=record.lost,
-        spent=record.credits or 0.0,
-        resubmits=0 if is_unknown else blank.resubmits,
+        spent=bill.total - bill.at_risk,
+        resubmits=0 if record.state == "unknown" else blank.resubmits,
         state=Queued(held=None if record.state == "queued" else error_of(record)),
     )
 
 
 def model_of(record: Record, known: Model | None) -> Model:
-    """The model that a record names; one of its name and price where this version has no record of it any more."""
+    """The model that a record names, at the record's price; one of its name where this version knows none any more."""
     name = record.request.model or ""
-    credits = None if record.price is None else record.price / record.request.images
-    return known or Model(name, name, None, credits=credits)
+    model = known or Model(name, name, None)
+    # Its task was made at the price of that time.
+    return (
+        model if record.price is None else msgspec.structs.replace(model, credits=record.price / record.request.images)
+    )
 
 
 def changes(record: Record, request: ImageRequest) -> list[str]:

@@ -42,10 +42,10 @@ class Route(msgspec.Struct, frozen=True):
         """The same for requests that may go the same ways."""
         return tuple((offer.account, offer.model.name, offer.rank) for offer in self.offers)
 
-    def only(self, account: str) -> Route:
-        """The way to that account alone, where there is one; else as it is."""
+    def only(self, account: str) -> Route | None:
+        """The way to that account alone; None where there is none."""
         offers = tuple(offer for offer in self.offers if offer.account == account)
-        return Route(offers) if offers else self
+        return Route(offers) if offers else None
 
     def last(self, account: str) -> Route:
         """The same accounts, that one after all others."""
@@ -85,7 +85,7 @@ class Router:
     def route(self, request: ImageRequest) -> tuple[ImageRequest, Route]:
         """Find who can take a request; returns it as it is sent, the same whoever gets it, and the way.
 
-        What it leaves to the model's default is the default of the first account that takes it.
+        What it leaves to the model's default is the default of the first account that takes all of it.
 
         Raises:
             InvalidRequest: Nobody can, and why, account by account.
@@ -94,13 +94,14 @@ class Router:
         problems: dict[str, InvalidRequest] = {}
         for account, provider in self.providers.items():
             try:
-                model = self._fit(request, provider)
-            except InvalidRequest as error:
-                problems[account] = error
-                continue
-            if not offers:
+                model = check(request, request.model or DEFAULT_MODEL, provider, self._others)
+                # Also where its price keeps it out: a budget must not change what a picture looks like.
                 request = filled(request, model)
-            offers.append(Offer(account, model))
+                self._check_price(model)
+            except InvalidRequest as error:
+                problems[account] = error.about(provider=account)
+            else:
+                offers.append(Offer(account, model))
         if not offers:
             raise _nobody(problems)
         return request, self._ranked(offers)
@@ -118,11 +119,9 @@ class Router:
             ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
         return msgspec.structs.replace(request, model=name, aspect_ratio=ratio)
 
-    def _fit(self, request: ImageRequest, provider: Provider) -> Model:
-        model = check(request, request.model or DEFAULT_MODEL, provider, self._others)
+    def _check_price(self, model: Model) -> None:
         if self._needs_price and model.credits is None:
-            raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.", provider=provider.name)
-        return model
+            raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.")
 
     def _ranked(self, offers: list[Offer]) -> Route:
         key = (offers[0].model.name, *(offer.account for offer in offers))

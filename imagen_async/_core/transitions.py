@@ -97,7 +97,7 @@ def _lost(job: Job, error: ImagenError) -> Job:
     if job.resubmits > 0:
         # Never to another account: there nobody could tell the two tasks for one.
         state = Queued(unknown, held=unknown)
-        return replace(job, resubmits=job.resubmits - 1, route=job.way.only(job.account), state=state)
+        return replace(job, resubmits=job.resubmits - 1, route=None, state=state)
     return job.to(Unknown(unknown))
 
 
@@ -132,13 +132,18 @@ def _denied(job: Job, state: Running, error: ImagenError, now: float) -> Job:
     if state.finished is not None:
         return _renewing(job, state.task_id, state.finished)
     error.about(provider=job.account, task_id=state.task_id)
-    return job.to(Queued(error, held=error) if state.given_up else Failed(error))
+    if not state.given_up:
+        return job.to(Failed(error))
+    spent = job.spent + (job.model.price(job.request) or 0.0)
+    return replace(job, spent=spent, state=Queued(error, held=error))
 
 
 def _failed(job: Job, error: ImagenError, outcome: Broken | None, *, may_retry: bool) -> Job:
     error.about(provider=job.account)
     if may_retry and job.retried < job.retries and isinstance(error, GenerationFailed) and error.code != "no_urls":
-        spent = job.spent + (outcome.credits or 0.0 if outcome is not None else 0.0)
+        # Where nobody tells what the failed task has cost, it may have cost its price.
+        told = 0.0 if outcome is None else outcome.credits
+        spent = job.spent + (told if told is not None else job.model.price(job.request) or 0.0)
         # Whoever could not make it is asked last, where another account can be.
         route, state = job.way.last(job.account), Queued(error, held=error)
         return replace(job, retried=job.retried + 1, spent=spent, route=route, state=state)

@@ -25,6 +25,15 @@ class _Line(msgspec.Struct):
     ids: OrderedDict[int, None]
 
 
+class _Place(msgspec.Struct, frozen=True):
+    """Where a job waits, and the accounts that it is counted for."""
+
+    key: object
+    job_id: int
+    owner: int
+    accounts: tuple[str, ...]
+
+
 class Waiting:
     """The jobs that wait to be sent.
 
@@ -40,50 +49,47 @@ class Waiting:
         self._lanes = lanes
         self._jobs = jobs
         self._lines: dict[object, _Line] = {}
-        self._keys: dict[int, object] = {}
+        self._places: dict[int, _Place] = {}
         self._of: Counter[int] = Counter()
-        self._for: Counter[str] = Counter()
+        self._for: Counter[tuple[int, str]] = Counter()
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._places)
 
     def wants_more(self, owner: int) -> bool:
-        """Say whether an owner should add more: that of whom not too many wait, while some account is hungry."""
-        return self._of[owner] < MOST_WAITING and self.is_hungry
-
-    @property
-    def is_hungry(self) -> bool:
-        """True while some account has less waiting for it than what one look at its window may send."""
-        return any(self._for[name] < lane.at_a_look for name, lane in self._lanes.items() if lane.stopped is None)
+        """Say whether an owner should add more: some account has less of it than one look at its window may send."""
+        if self._of[owner] >= MOST_WAITING:
+            return False
+        lanes = self._lanes.items()
+        return any(self._for[owner, name] < lane.at_a_look for name, lane in lanes if lane.stopped is None)
 
     def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
         """Take in a job: behind the others, or before them."""
         route = job.way
-        key = (route.key, None if budget is None else id(budget))
+        # On a budget those of one price, so that a dear one keeps no cheap one waiting.
+        key = (route.key, None if budget is None else (id(budget), job.request.images))
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(route, budget, OrderedDict())
         line.ids[job.id] = None
         if at_front:
             line.ids.move_to_end(job.id, last=False)
-        self._keys[job.id] = key
-        self._of[job.owner] += 1
-        for offer in route.offers:
-            self._for[offer.account] += 1
+        self._count(_Place(key, job.id, job.owner, tuple(offer.account for offer in self._open(line))))
 
     def remove(self, job_id: int) -> None:
-        """Take a job out; it is still among the live ones."""
-        key = self._keys.pop(job_id)
-        owner = self._jobs[job_id].owner
-        self._of[owner] -= 1
-        if not self._of[owner]:
-            del self._of[owner]
-        line = self._lines[key]
-        for offer in line.route.offers:
-            self._for[offer.account] -= 1
+        """Take a job out."""
+        place = self._uncount(job_id)
+        line = self._lines[place.key]
         del line.ids[job_id]
         if not line.ids:
-            del self._lines[key]
+            del self._lines[place.key]
+
+    def look_again(self) -> None:
+        """Count anew who waits for whom: an account has stopped, or serves a model no more."""
+        for job_id in list(self._places):
+            place = self._uncount(job_id)
+            accounts = tuple(offer.account for offer in self._open(self._lines[place.key]))
+            self._count(msgspec.structs.replace(place, accounts=accounts))
 
     def next(self, now: float) -> tuple[Offer, int] | None:
         """Who may be sent now, and where; None for nobody."""
@@ -117,6 +123,21 @@ class Waiting:
         for line in self._lines.values():
             if used_up.get(id(line.budget)):
                 yield from line.ids
+
+    def _count(self, place: _Place) -> None:
+        self._places[place.job_id] = place
+        self._of[place.owner] += 1
+        self._for.update((place.owner, account) for account in place.accounts)
+
+    def _uncount(self, job_id: int) -> _Place:
+        place = self._places.pop(job_id)
+        self._of[place.owner] -= 1
+        self._for.subtract((place.owner, account) for account in place.accounts)
+        if not self._of[place.owner]:
+            del self._of[place.owner]
+            for account in self._lanes:
+                self._for.pop((place.owner, account), None)
+        return place
 
     def _first_for(self, lane: Lane) -> tuple[Offer, int] | None:
         """Who goes next to an account, or None."""
