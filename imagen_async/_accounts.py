@@ -131,15 +131,16 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
         return OpenAccount(provider, limits, None)
     default = SANDBOX_KEY if provider.name == SANDBOX.name else ""
     key = account.api_key or environment.get(key_variable) or default
-    checked_key = _checked_key(key, key_variable, provider)
-    return OpenAccount(provider, limits, Endpoint(_checked_url(base_url, provider), checked_key))
+    address = _checked_url(base_url, provider)
+    return OpenAccount(provider, limits, Endpoint(address, _checked_key(key, key_variable, provider)))
 
 
 def _is_same(one: Endpoint | None, other: Endpoint | None) -> bool:
     """True for one key at one address, however that is spelled."""
     if one is None or other is None or one.api_key != other.api_key:
         return False
-    return URL(one.base_url) == URL(other.base_url)
+    first, second = URL(one.base_url), URL(other.base_url)
+    return (first.scheme, first.host, first.port, first.path) == (second.scheme, second.host, second.port, second.path)
 
 
 def _checked_key(key: str, variable: str, provider: Provider) -> str:

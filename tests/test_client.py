@@ -332,7 +332,7 @@ def test_configuration_errors_name_the_thing_and_the_remedy(monkeypatch: pytest.
         (("kie",), {"api_key": "k", "ssl": False}, "TLS stays on"),
         (("kie", "kie"), {}, "Two accounts have the name 'kie'"),
         ((mine, Account("kie", api_key="k", name="b")), {}, "'kie' and 'b' have the same key and address"),
-        ((mine, Account("kie", name="b")), {}, "KIE_API_KEY"),
+        ((mine, Account("kie", name="b")), {}, "B_API_KEY"),
         ((mine, "sandbox"), {"api_key": "k"}, "api_key: with several accounts, say it of each"),
         ((mine,), {"policy": "dearest"}, "policy='dearest'"),
         ((Account("kie", api_key="k", credits=-1),), {}, "credits=-1: a price is a number of credits"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -27,6 +29,7 @@ from imagen_async import (
     Rate,
     UnknownOutcome,
 )
+from imagen_async._core.budget import Budget
 from imagen_async._core.routing import Policy
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
@@ -506,3 +509,119 @@ def test_a_named_account_has_its_own_variables(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("KIE_2_API_KEY")
     with pytest.raises(ConfigurationError, match="KIE_2_API_KEY"):
         Client("kie", Account("kie", name="kie-2"))
+
+
+# --------------------------------------------------------------------------------------------------- hard cases
+
+
+async def test_a_held_create_is_never_resubmitted_elsewhere(tmp_path: Path) -> None:
+    """With leave to resubmit, a create that was lost at an account that is not there, or unfit, stays held."""
+    journal = tmp_path / "run.db"
+    async with Pool(apikley=server(), kie=server()) as pool:
+        pool.sandboxes["apikley"].order("create", "reset_after")
+        async with Client(pool.accounts[0]) as client, client.batch(["x"], journal=journal) as batch:
+            assert [type(result.error) async for result in batch] == [UnknownOutcome]
+        for accounts, max_credits in ((pool.accounts[1:], None), (pool.accounts, 100)):
+            async with Client(*accounts) as client:
+                again = client.batch(["x"], journal=journal, on_unknown="resubmit", max_credits=max_credits)
+                async with again as batch:
+                    assert [type(result.error) async for result in batch] == [UnknownOutcome]
+        assert pool.made_by == {"apikley": 1, "kie": 0}
+
+
+async def test_a_taken_up_task_is_reserved_at_the_price_of_its_time(tmp_path: Path) -> None:
+    """Tasks that run on count with the price that they were sent at, also where this run knows none."""
+    journal = tmp_path / "run.db"
+    async with Pool(apikley=server(latency=2), kie=server()) as pool:
+        pool.prices = {"apikley": 4}
+        batch_of = {"model": "imagen4-fast", "max_credits": 40, "journal": journal}
+        async with Client(pool.accounts[0]) as client, client.batch(prompts(20), **batch_of) as batch:  # type: ignore[arg-type]
+            while batch.progress.running < 10:
+                await anyio.lowlevel.checkpoint()
+        pool.prices = {}
+        async with Client(*pool.accounts) as client, client.batch(prompts(20), **batch_of) as batch:  # type: ignore[arg-type]
+            with pytest.raises(BudgetReached):
+                assert all([result.ok async for result in batch])
+        assert sum(pool.made_by.values()) == 10
+
+
+async def test_failures_whose_cost_nobody_tells_use_the_budget_up(tmp_path: Path) -> None:
+    """A failed task of a provider that does not say that it was free counts with its price, in later runs too."""
+    async with Pool(apiin=server()) as pool:
+        pool.sandboxes["apiin"].keep("task", "fail_word")
+        for _ in range(4):
+            async with Client(*pool.accounts) as client:
+                again = client.batch(
+                    prompts(3),
+                    model="imagen4-fast",
+                    max_credits=24,
+                    retries=1,
+                    retry_failed=True,
+                    journal=tmp_path / "run.db",
+                )
+                with contextlib.suppress(BudgetReached):
+                    async with again as batch:
+                        assert not any([result.ok async for result in batch])
+        assert pool.made_by == {"apiin": 6}
+
+
+async def test_an_unsaved_picture_of_an_absent_account_is_told(tmp_path: Path) -> None:
+    """A picture that is to be saved and lies with an account that is not there is an error, not a success."""
+    journal = tmp_path / "run.db"
+    async with Pool(kie=server(), apiin=server()) as pool:
+        async with Client(pool.accounts[0]) as client, client.batch(["x"], journal=journal) as batch:
+            assert [result.ok async for result in batch] == [True]
+        async with Client(pool.accounts[1]) as client:
+            async with client.batch(["x"], journal=journal, save_to=tmp_path) as batch:
+                (result,) = [result async for result in batch]
+        assert isinstance(result.error, ConfigurationError)
+        assert "kie" in result.error.message
+        assert result.urls
+
+
+async def test_an_input_that_nobody_takes_blocks_nothing() -> None:
+    """While requests end one after the other, for their only account has stopped, the rest of the program runs on."""
+    async with Pool(kie=server(), liangxin=server()) as pool, Client(*pool.accounts) as client:
+        pool.sandboxes["kie"].keep("create", "402")
+        async with client.batch(ImageRequest(str(i), model="imagen4") for i in itertools.count()) as batch:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    async for _ in batch:
+                        pass
+
+
+@virtual_time
+async def test_a_batch_that_waits_for_its_budget_keeps_nobody_waiting() -> None:
+    """While one batch waits for what its task will cost, another on the same client is sent at once."""
+    network = Network(PROVIDERS["kie"], latency=Latency(median=300, sigma=0.01))
+    async with scheduler_over(network) as scheduler:
+        poor = batch_over(scheduler, network, prompts(100), window=200, budget=Budget(8))
+        async with poor, batch_over(scheduler, network, prompts(5), window=200) as other:
+            await anyio.sleep(5.0)
+            assert (other.progress.running, poor.progress.running) == (5, 1)
+
+
+@virtual_time
+async def test_requests_that_others_take_fill_no_queue_of_an_account_that_lacks_their_model() -> None:
+    """An account that does not serve a model goes on with the next requests, however many wait for another's limit."""
+    lacking = Network(PROVIDERS["kie"])
+    slow = Network(PROVIDERS["apiin"], limits=Limits(Rate(1, per=10)))
+    lacking.faults.order("create", "model_gone", "model_gone")
+    mixed = [ImageRequest(f"a{i}", model="imagen4") for i in range(60)]
+    mixed += [ImageRequest(f"b{i}", model="imagen4-fast") for i in range(10)]
+    async with scheduler_over(lacking, slow) as scheduler:
+        async with batch_over(scheduler, (lacking, slow), mixed, window=200) as batch:
+            await anyio.sleep(40.0)
+            assert batch.progress.accounts[0].done >= 5
+
+
+def test_every_key_is_that_of_its_own_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No account is called like another provider, and the same key at the same address is found however spelled."""
+    monkeypatch.setenv("KIE_API_KEY", "a-key")
+    with pytest.raises(ConfigurationError, match="another provider"):
+        Client(Account("kie", name="apiin"))
+    with pytest.raises(ConfigurationError, match="a word"):
+        Client(Account("kie", name="2nd=x"))
+    again = Account("kie", name="again", api_key="a-key", base_url="https://API.kie.ai:443/")
+    with pytest.raises(ConfigurationError, match="one account"):
+        Client("kie", again)

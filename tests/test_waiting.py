@@ -297,6 +297,34 @@ def test_an_account_with_nothing_to_do_does_not_draw_in_the_whole_input() -> Non
 
 
 @OFTEN
+@given(ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=30), data=st.data())
+def test_those_who_were_sent_leave_room_for_others(ways: list[str], data: st.DataObject) -> None:
+    """More are wanted exactly while some account has fewer waiting for it than it may send, whoever came and went."""
+    queue = Queue(dict.fromkeys("abc", wide(5)))
+    waiting = {queue.add(way): way for way in ways}
+    for number in data.draw(st.lists(st.sampled_from(sorted(waiting)), unique=True)):
+        queue.waiting.remove(number)
+        del waiting[number]
+        fewest = min(sum(name in way for way in waiting.values()) for name in "abc")
+        assert queue.waiting.wants_more(1) == (fewest < 5)
+
+
+def test_an_account_that_lost_a_model_is_filled_up_with_others() -> None:
+    """Those of a model that it serves no more do not count for an account, so others are taken in for its sake."""
+    pool = Pool(dict.fromkeys("ab", Limits(submit=Rate(3, per=50), running=9)))
+    first = pool.add("ab").id
+    pool.add_many(3)
+    pool.look()
+    while pool.plan.wants_more(1):
+        pool.add_many(1)
+        assert len(pool.plan) < 20
+    pool.answer(first, "model gone")
+    assert pool.plan.wants_more(1)
+    pool.add_many(3, "a", model=PLAIN)
+    assert not pool.plan.wants_more(1)
+
+
+@OFTEN
 @given(steps=st.lists(st.tuples(st.booleans(), st.integers(1, 3), st.sampled_from(WAYS)), max_size=60))
 def test_an_owner_is_not_held_up_by_the_length_of_anothers_queue(steps: list[tuple[bool, int, str]]) -> None:
     """How many of an owner wait is counted right as they come and go, and another owner's are not among them."""

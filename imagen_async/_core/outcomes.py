@@ -117,9 +117,12 @@ def _outcome_of(state: Final) -> Succeeded | Broken | None:
 
 
 def billed(job: Job, outcome: Succeeded | Broken | None) -> float | None:
-    """What the provider says it billed; where it says nothing, a finished picture's price; None: unknown."""
+    """What the provider says it billed; where it says nothing, a finished picture's price; None: unknown.
+
+    After a task that came before, one that failed and of which nobody tells counts with its price, as that one does.
+    """
     credits = None if outcome is None else outcome.credits
-    if isinstance(outcome, Succeeded) and credits is None:
+    if credits is None and (isinstance(outcome, Succeeded) or (job.spent and outcome is not None)):
         credits = job.model.price(job.request)
     return credits if not job.spent else job.spent + (credits or 0.0)
 

@@ -48,8 +48,8 @@ TASK_FAULTS = (
 )
 FILE_FAULTS = ("http_503", "http_404", "reset", "truncated", "html")
 
-ACCOUNT_FAULTS = ("401", "402", "no_credit_500", "433", "403_edge")
-"""Refusals that stop an account; only to order, never by chance."""
+ACCOUNT_FAULTS = ("401", "402", "no_credit_500", "433", "403_edge", "model_gone")
+"""Refusals that stop an account, or a model there; only to order, never by chance."""
 
 _BY_CHANCE: dict[Road, Sequence[str]] = {
     "create": CREATE_FAULTS,

@@ -345,6 +345,7 @@ _REFUSING_FAULTS = {
     "401": lambda name: refusal(name, 401, "You do not have access permissions"),
     "402": lambda name: refusal(name, 403 if name == "liangxin" else 402, "insufficient credits"),
     "no_credit_500": lambda name: refusal(name, 500, "Credits insufficient : Your balance is not enough"),
+    "model_gone": lambda name: refusal(name, 422, "The model name you specified is not supported"),
     "433": lambda name: refusal(name, 433, "The key's limit is reached"),
     "403_edge": lambda name: Reply(403, b"error code: 1010", "text/plain"),
 }
