@@ -107,6 +107,7 @@ class Lane:
         self._limited = 0
         self._limited_until = -math.inf
         self._trouble: ImagenError | None = None
+        self._limited_by: ImagenError | None = None
         self._unreached = 0
         self._unreached_at = -math.inf
         self._paused_until = -math.inf
@@ -137,7 +138,7 @@ class Lane:
 
     def health(self, now: float) -> Health:
         """How it fares."""
-        rate, error = self.submit.rate, self.stopped or self._trouble
+        rate, error = self.submit.rate, self.stopped or self._trouble or self._limited_by
         is_limited = self.submit.is_held(now) or self.submit.limit < rate.count
         state: HealthState = "limited" if is_limited else "ready"
         if self.stopped is not None or self.is_paused:
@@ -230,7 +231,7 @@ class Lane:
                 self._set_back(now, retry_after=event.retry_after)
             case Rejected(remedy=Remedy.HOLD, error=error):
                 self._lost = 0
-                self._trouble = error
+                self._trouble = self._limited_by = error
             case Rejected():
                 self._refused(event, model)
 

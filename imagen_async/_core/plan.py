@@ -242,8 +242,9 @@ class Plan:
             case Pending() | Succeeded() | Broken() | Denied() | Unreadable():
                 lane.settle_status(job.id, event, now)
             case _:
+                was_open = (lane.stopped, len(lane.closed_models))
                 lane.settle_submit(event, job.model.name, now)
-                if lane.stopped or lane.closed_models:
+                if (lane.stopped, len(lane.closed_models)) != was_open:
                     self._turn_away()
 
     def _place(self, job: Job, now: float, *, arrives: bool) -> None:
