@@ -48,7 +48,7 @@ def test_scarce_calls_go_where_they_count(shape: str, delay: float) -> None:
 
     Where the latencies are wide, nobody could do much better: the optimum without a limit is no further away.
     """
-    rows = schedule.scarce(shape, COUNT)
+    rows = schedule.scarce(shape, 1400)
     assert ratio_of(rows, "first come, first asked") <= delay
     assert ratio_of(rows, "optimum without a limit") <= 1.10
 
