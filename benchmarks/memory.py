@@ -9,12 +9,13 @@ from benchmarks.clients import ENDLESS, in_process
 from benchmarks.server import record_answer, server_process
 from benchmarks.worker import prompts
 from imagen_async import ImageRequest
-from imagen_async._admission import Admission
+from imagen_async._admission import Admission, Terms
 from imagen_async._core.job import Job
 from imagen_async._core.lane import Lane
 from imagen_async._core.outcomes import result_of
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
+from imagen_async._core.routing import Router
 from imagen_async._core.wire import Accepted, HttpResponse
 from imagen_async.providers import PROVIDERS
 
@@ -44,7 +45,8 @@ def _stages(count: int) -> Iterator[tuple[str, float]]:
     """Bytes of a job that is queued, that runs, and of the result that a reader keeps, its prompt included."""
     lane = Lane("kie", ENDLESS, PollSchedule(KIE.latency), 10**9, lambda setbacks, longest: 1.0)
     plan = Plan([lane], 1)
-    admission = Admission(KIE, ImageRequest("-"), {"deadline": 900, "retries": 0, "resubmits": 0, "save_to": None})
+    terms = Terms(deadline=900, retries=0, resubmits=0, save_to=None)
+    admission = Admission(Router({"kie": KIE}), ImageRequest("-"), terms)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number, prompt in enumerate(prompts(count)):

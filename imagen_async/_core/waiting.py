@@ -20,15 +20,17 @@ MOST_WAITING = 500
 class _Line(msgspec.Struct):
     """Those who may go the same ways, on the same budget, first come first served."""
 
+    key: object
     route: Route
     budget: Budget | None
     ids: OrderedDict[int, None]
+    accounts: tuple[str, ...] = ()
 
 
-class _Place(msgspec.Struct, frozen=True):
+class _Place(msgspec.Struct, frozen=True, gc=False):
     """Where a job waits, and the accounts that it is counted for."""
 
-    key: object
+    line: _Line
     job_id: int
     owner: int
     accounts: tuple[str, ...]
@@ -70,26 +72,24 @@ class Waiting:
         key = (route.key, None if budget is None else (id(budget), job.request.images))
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line(route, budget, OrderedDict())
+            line = self._lines[key] = _Line(key, route, budget, OrderedDict())
         line.ids[job.id] = None
         if at_front:
             line.ids.move_to_end(job.id, last=False)
-        self._count(_Place(key, job.id, job.owner, tuple(offer.account for offer in self._open(line))))
+        self._count(_Place(line, job.id, job.owner, self._accounts(line)))
 
     def remove(self, job_id: int) -> None:
         """Take a job out."""
-        place = self._uncount(job_id)
-        line = self._lines[place.key]
+        line = self._uncount(job_id).line
         del line.ids[job_id]
         if not line.ids:
-            del self._lines[place.key]
+            del self._lines[line.key]
 
     def look_again(self) -> None:
         """Count anew who waits for whom: an account has stopped, or serves a model no more."""
         for job_id in list(self._places):
             place = self._uncount(job_id)
-            accounts = tuple(offer.account for offer in self._open(self._lines[place.key]))
-            self._count(msgspec.structs.replace(place, accounts=accounts))
+            self._count(msgspec.structs.replace(place, accounts=self._accounts(place.line)))
 
     def next(self, now: float) -> tuple[Offer, int] | None:
         """Who may be sent now, and where; None for nobody."""
@@ -123,6 +123,13 @@ class Waiting:
         for line in self._lines.values():
             if used_up.get(id(line.budget)):
                 yield from line.ids
+
+    def _accounts(self, line: _Line) -> tuple[str, ...]:
+        """Who takes a line now; one tuple for all that wait in it, as long as that is the same."""
+        accounts = tuple(offer.account for offer in self._open(line))
+        if accounts != line.accounts:
+            line.accounts = accounts
+        return line.accounts
 
     def _count(self, place: _Place) -> None:
         self._places[place.job_id] = place
