@@ -116,12 +116,10 @@ class Client:
         if policy not in get_args(Policy):
             raise ConfigurationError(f"policy={policy!r}: allowed is {' or '.join(map(repr, get_args(Policy)))}.")
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
-        self._pool_of = _with_settings(
-            named(accounts), {name: each for name, each in given.items() if each is not None}
-        )
-        self._accounts: dict[str, OpenAccount] = open_pool(self._pool_of, os.environ)
+        self._given = _with_settings(named(accounts), {name: each for name, each in given.items() if each is not None})
+        self._accounts: dict[str, OpenAccount] = open_pool(self._given, os.environ)
         self._policy: Policy = policy
-        self._router = router_of(self._pool_of, policy)
+        self._router = router_of(self._given, policy)
         if ssl is False:
             raise ConfigurationError("TLS stays on: give an ssl.SSLContext that trusts your own CA instead of False.")
         if not isinstance(connections, int) or connections < 1:
@@ -321,7 +319,7 @@ class Client:
             if word not in allowed:
                 raise ConfigurationError(f"{name}={word!r}: allowed is {' or '.join(map(repr, allowed))}.")
         budget = None if max_credits is None else Budget(_checked_credits(max_credits))
-        router = self._router if budget is None else router_of(self._pool_of, self._policy, needs_price=True)
+        router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
         defaults = overridden("-", parameters)
         router.route(defaults)
         folder = None if save_to is None else prepare_folder(save_to)

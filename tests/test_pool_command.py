@@ -133,6 +133,12 @@ def test_credits_of_every_account_whose_key_is_set(
     assert "provider kie" in outcome.err
 
 
+def test_the_sandbox_of_ones_own_tells_its_balance(call: Call) -> None:
+    """`credits -p sandbox` needs no key and no address; `plan` does not show a balance that nobody has."""
+    assert call("credits", "-p", "sandbox").lines == ["sandbox 1,000,000"]
+    assert "on the account" not in call("plan", prompt_file(2), "-p", "sandbox").out
+
+
 def test_a_second_account_of_one_provider_has_a_name(
     call: Call, server: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,13 +19,13 @@ Balance = float | ImagenError | None
 """Credits; why they could not be had; or None where the API does not tell."""
 
 
-def balances_of(pool: Mapping[str, Account]) -> dict[str, Balance]:
-    """Ask every account for its balance; those without a key, and a sandbox of one's own, have none to ask for."""
+def balances_of(pool: Mapping[str, Account], *, own_sandbox: bool = True) -> dict[str, Balance]:
+    """Ask every account for its balance, where it has its key; a sandbox of one's own only if that is wanted."""
     found: dict[str, Balance] = {}
     askable: dict[str, Account] = {}
     for name, account in pool.items():
         try:
-            if open_account(account, os.environ).endpoint is not None:
+            if open_account(account, os.environ).endpoint is not None or own_sandbox:
                 askable[name] = account
         except ConfigurationError as error:
             found[name] = error

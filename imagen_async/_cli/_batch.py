@@ -86,7 +86,7 @@ def plan(options: argparse.Namespace) -> int:
         return 2
     estimator = Estimator(pool, router, schedules, Budget(options.max_credits, spent) if options.max_credits else None)
     settled = {key for key, state in known.items() if state != "queued"}
-    found = estimator.estimate(requests, request_of(options, "-"), settled, balances_of(pool))
+    found = estimator.estimate(requests, request_of(options, "-"), settled, balances_of(pool, own_sandbox=False))
     print(json.dumps(found.record()) if options.json else found.text())
     return 0
 

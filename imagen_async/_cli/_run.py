@@ -117,8 +117,6 @@ def _credits(options: argparse.Namespace) -> int:
     if not options.provider:
         options.provider = keys_in_environment() or None
     pool = pool_of(options)
-    if len(pool) == 1:
-        open_pool_of(options)
     codes = [0]
     for name, balance in balances_of(pool).items():
         if isinstance(balance, ImagenError):

@@ -41,7 +41,7 @@ class Reason(msgspec.Struct):
     example: dict[str, str]
 
 
-class Account(msgspec.Struct):
+class AccountFigures(msgspec.Struct):
     """What one account did: requests by state, credits that it billed."""
 
     counts: dict[str, int] = {}
@@ -73,7 +73,7 @@ class Status:
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[Record] = []
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, AccountFigures] = {}
         self._reasons: dict[tuple[str, object, str], Reason] = {}
         self._add_all(journal.records())
         total = int(self._notes.get("total", 0))
@@ -141,7 +141,7 @@ class Status:
             self.spent += now.credits or 0.0
             self.held += now.at_risk or 0.0
             if now.attempts and now.state != "queued":
-                account = self.accounts.setdefault(now.account, Account())
+                account = self.accounts.setdefault(now.account, AccountFigures())
                 account.counts[now.state] = account.counts.get(now.state, 0) + 1
                 account.credits += now.credits or 0.0
             if now.state == "unknown":

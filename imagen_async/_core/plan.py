@@ -80,7 +80,7 @@ class Plan:
 
     def preferred(self, route: Route) -> set[str]:
         """The accounts of a route that go first as things are: those of the best rank that is open and not paused."""
-        offers = [offer for offer in route.offers if self.lanes[offer.account].refusal(offer.model.name) is None]
+        offers = self._waiting.open_offers(route)
         offers = [offer for offer in offers if not self.lanes[offer.account].is_paused] or offers
         best = min((offer.rank for offer in offers), default=0)
         return {offer.account for offer in offers if offer.rank == best}

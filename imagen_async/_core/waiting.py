@@ -107,10 +107,14 @@ class Waiting:
         times = (lane.submit_at(now) for lane in self._lanes.values() if self._first_for(lane) is not None)
         return min(times, default=math.inf)
 
+    def open_offers(self, route: Route) -> list[Offer]:
+        """The accounts of a route that still take such requests."""
+        return [offer for offer in route.offers if self._lanes[offer.account].refusal(offer.model.name) is None]
+
     def unwanted(self) -> Iterator[int]:
         """Those whom no account takes any more."""
         for line in self._lines.values():
-            if not self._open(line):
+            if not self.open_offers(line.route):
                 yield from line.ids
 
     def unaffordable(self) -> Iterator[int]:
@@ -118,7 +122,9 @@ class Waiting:
         used_up: dict[int, bool] = {}
         for line in self._lines.values():
             if line.budget is not None:
-                is_over = line.budget.is_idle and not any(self._fits(line, offer) for offer in self._open(line))
+                is_over = line.budget.is_idle and not any(
+                    self._fits(line, offer) for offer in self.open_offers(line.route)
+                )
                 used_up[id(line.budget)] = used_up.get(id(line.budget), True) and is_over
         for line in self._lines.values():
             if used_up.get(id(line.budget)):
@@ -126,7 +132,7 @@ class Waiting:
 
     def _accounts(self, line: _Line) -> tuple[str, ...]:
         """Who takes a line now; one tuple for all that wait in it, as long as that is the same."""
-        accounts = tuple(offer.account for offer in self._open(line))
+        accounts = tuple(offer.account for offer in self.open_offers(line.route))
         if accounts != line.accounts:
             line.accounts = accounts
         return line.accounts
@@ -151,7 +157,7 @@ class Waiting:
         best: tuple[int, int] | None = None
         found: Offer | None = None
         for line in self._lines.values():
-            offers = self._open(line)
+            offers = self.open_offers(line.route)
             offer = self._offer_of(lane, line, offers)
             if offer is not None:
                 first = (len(offers), next(iter(line.ids)))
@@ -169,9 +175,6 @@ class Waiting:
             for offer in offers
         )
         return None if is_beaten else own
-
-    def _open(self, line: _Line) -> list[Offer]:
-        return [offer for offer in line.route.offers if self._lanes[offer.account].refusal(offer.model.name) is None]
 
     def _fits(self, line: _Line, offer: Offer) -> bool:
         return line.budget is None or line.budget.fits(self._jobs[next(iter(line.ids))], offer)

@@ -103,6 +103,7 @@ class Service:
     ) -> None:
         self.provider = provider
         self.files = files
+        self._prices = _prices(provider)
         self._key = key
         self._limits = limits
         self._submit = StrictWindow(limits.submit)
@@ -221,7 +222,7 @@ class Service:
     def _price(self, model_name: str, wire_input: dict[str, Any]) -> float:
         model = self._find(model_name)
         images = int(wire_input.get("num_images", 1))
-        return _prices(self.provider)[model.name] * images if model is not None else 0.0
+        return self._prices[model.name] * images if model is not None else 0.0
 
     def _make(self, model_name: str, wire_input: dict[str, Any], now: float, wall: float) -> Task:
         credits = self._price(model_name, wire_input)
