@@ -28,11 +28,11 @@ class Fixed(PollSchedule):
         super().__init__(LatencyPrior(1, 1))
         self._interval = interval
 
-    def next_age(self, kind: Kind, asked: float) -> float:
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
         """One interval later."""
         return asked + self._interval
 
-    def waiting(self, kind: Kind, asked: float, age: float) -> float:
+    def waiting(self, kind: Kind, asked: float, age: float, announced: float = 0.0) -> float:
         """Whoever was asked longest ago goes first."""
         return age - asked
 
@@ -45,7 +45,7 @@ class Exponential(Fixed):
         intervals = (min(longest, first * factor**number) for number in itertools.count())
         self._ages = list(itertools.islice(itertools.accumulate(intervals), 500))
 
-    def next_age(self, kind: Kind, asked: float) -> float:
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
         """The next age of the series."""
         return next(age for age in self._ages if age > asked + 1e-6)
 

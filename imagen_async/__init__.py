@@ -2,6 +2,7 @@
 
 from ._accounts import Account
 from ._batch import Batch
+from ._callbacks import Callback
 from ._client import Client, Job
 from ._core.provider import Limits
 from ._core.rate_limit import Rate
@@ -33,6 +34,7 @@ __all__ = [
     "AuthenticationError",
     "Batch",
     "BudgetReached",
+    "Callback",
     "Client",
     "ConfigurationError",
     "DeadlineExceeded",

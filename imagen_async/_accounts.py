@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
 
 import msgspec
 from yarl import URL
 
+from ._addresses import is_address, is_unencrypted
 from ._core.provider import Limits, Provider
 from ._core.routing import Policy, Router
 from ._session_pool import Endpoint
@@ -23,8 +23,6 @@ _REAL = tuple(provider for provider in PROVIDERS.values() if provider is not SAN
 """Who may be named as taking what another does not."""
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -161,15 +159,10 @@ def _checked_url(base_url: str | None, provider: Provider) -> str:
     if base_url is None:
         message = f"{provider.title} publishes no address; take it from your account there, and give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
-    try:
-        parts = urlsplit(base_url.strip())
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        is_url = False
-    if not is_url or parts.query or parts.fragment or parts.username:
+    if not is_address(base_url.strip()):
         message = f"{base_url!r} is no address of an API such as https://api.example.com; give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and provider.name != SANDBOX.name:
+    if is_unencrypted(base_url.strip()) and provider.name != SANDBOX.name:
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
         raise ConfigurationError(message, provider=provider.name)
     return base_url.strip().rstrip("/")

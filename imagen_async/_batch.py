@@ -12,9 +12,11 @@ import anyio.lowlevel
 import msgspec
 
 from ._admission import Admission
+from ._callbacks import Line
 from ._core.budget import Budget
+from ._core.callbacks import Address
 from ._core.forecast import time_left
-from ._core.job import Job, Left, Queued, Ready, Running, Submitting, Unsent
+from ._core.job import Held, Job, Left, Queued, Ready, Running, Submitting, Unsent
 from ._core.lane import Health
 from ._core.outcomes import result_of
 from ._core.values import ImageRequest, Result
@@ -148,7 +150,7 @@ class Batch:
             total=self._total,
             pulled=self._pulled,
             queued=states.count(Queued),
-            submitting=states.count(Submitting),
+            submitting=states.count(Submitting) + states.count(Held),
             running=states.count(Running),
             saving=states.count(Ready),
             done=tally.done,
@@ -252,7 +254,10 @@ class Batch:
             for name, lane in self._scheduler.plan.lanes.items():
                 lane.remember(self._memory.spent(name, lane.limits.submit.per))
                 lane.schedule.recall(self._memory.latencies(name))
-            taken_up = self._memory.take_up(self._id, self._scheduler.new_id)
+            plan, callbacks = self._scheduler.plan, self._scheduler.callbacks
+            if callbacks is not None:
+                callbacks.connect(self._id, Line(self._memory.seal, self._memory.account_of, self._called_back))
+            taken_up = self._memory.take_up(self._id, self._scheduler.new_id, plan.callback_wait)
             if self._budget is not None:
                 self._budget.add_spent(self._memory.spent_before())
             for job in taken_up:
@@ -260,6 +265,20 @@ class Batch:
         except BaseException:
             await self._memory.close()
             raise
+
+    async def _called_back(self, address: Address, task_id: str) -> None:
+        """Hear of the task of a request that has come out as unknown, in this run or before it: it is collected."""
+        assert self._memory is not None
+        job = await self._memory.called_back(address, task_id, self._id, self._scheduler.new_id())
+        if job is None:
+            return
+        self._tally.reopen(job.key)
+        self._exit.expect(job.id)
+        self._begin(job)
+        self._memory.note(job)
+        waiting = self._memory.remember(job)
+        if waiting is not None:
+            await waiting
 
     async def _drain(self) -> None:
         """Wait for what is on the way, runs or is saved; a second cancellation of the task ends the wait."""

@@ -18,6 +18,7 @@ import msgspec
 from ._accounts import SANDBOX_KEY, Account, OpenAccount, named, open_pool, router_of
 from ._admission import Admission, Parameters, Terms, overridden
 from ._batch import AHEAD, Batch, OnExit
+from ._callbacks import Callback, CallbackRegistry
 from ._core import job as jobs
 from ._core.budget import Budget
 from ._core.lane import Lane
@@ -92,6 +93,9 @@ class Client:
         freshness: Seconds of waiting that a status call is worth. Each running task is asked about when its picture, by
             what is known of how long such tasks take, would on average have waited unseen for so long. A quarter of it
             shows pictures twice as soon, for twice as many calls.
+        callback: Where providers are to announce the end of each task, to an `imagen_async.webhooks.Receiver`: pictures
+            are seen at once then, for one status call, and a create whose answer was lost waits for its callback before
+            its outcome is unknown. None: not at all. The status is asked for either way.
         trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
         ssl: An `ssl.SSLContext` with your own CA, or True for the system's. There is no way to switch TLS off.
 
@@ -110,6 +114,7 @@ class Client:
         connect_timeout: float = 10.0,
         timeout: float = 60.0,
         freshness: float = FRESHNESS,
+        callback: Callback | None = None,
         trust_env: bool = False,
         ssl: SSLSetting = True,
     ) -> None:
@@ -131,6 +136,8 @@ class Client:
             name: PollSchedule(account.provider.latency, freshness) for name, account in self._accounts.items()
         }
         self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
+        providers = {name: account.provider for name, account in self._accounts.items()}
+        self._callbacks = None if callback is None else CallbackRegistry(callback, providers)
         self._stack: AsyncExitStack | None = None
         self._pool: SessionPool | None = None
         self._scheduler: Scheduler | None = None
@@ -145,18 +152,26 @@ class Client:
         """The names of its accounts, in their order."""
         return tuple(self._accounts)
 
+    @property
+    def is_open(self) -> bool:
+        """True inside its `async with` block."""
+        return self._scheduler is not None
+
     async def __aenter__(self) -> Self:
         if self._scheduler is not None:
             raise ConfigurationError("This client is open already; one `async with` at a time.")
         async with AsyncExitStack() as stack:
-            endpoints = {name: await stack.enter_async_context(_opened(each)) for name, each in self._accounts.items()}
+            endpoints = {}
+            for name, account in self._accounts.items():
+                key = None if self._callbacks is None else self._callbacks.key_of(name)
+                endpoints[name] = await stack.enter_async_context(_opened(account, key))
             pool = await stack.enter_async_context(SessionPool(endpoints, self._settings))
             group = await stack.enter_async_context(PlainGroup())
             self._lanes = {name: self._new_lane(name) for name in self._accounts}
-            plan = Plan(self._lanes.values(), SAVING_AT_ONCE)
+            plan = Plan(self._lanes.values(), SAVING_AT_ONCE, hears=self._callbacks is not None)
             dialects = {name: account.provider.dialect for name, account in self._accounts.items()}
             self._pool, self._loop = pool, asyncio.get_running_loop()
-            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save)
+            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save, self._callbacks)
             stack.push_async_callback(self._scheduler.close)
             self._scheduler.start(self._scheduler.run)
             self._stack = stack.pop_all()
@@ -346,7 +361,8 @@ class Client:
         # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
         is_gone = all(account.endpoint is None for account in self._accounts.values())
         wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit, "running": is_gone, "ready": is_gone}
-        return Memory(journal, admission, again=frozenset(state for state, is_wanted in wanted.items() if is_wanted))
+        again = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
+        return Memory(journal, admission, again=again, hears=self._callbacks is not None)
 
     def _open(self) -> Scheduler:
         if self._scheduler is None:
@@ -415,14 +431,14 @@ class Client:
 
 
 @asynccontextmanager
-async def _opened(account: OpenAccount) -> AsyncIterator[Endpoint]:
+async def _opened(account: OpenAccount, signing_key: str | None) -> AsyncIterator[Endpoint]:
     """Where an account's API is; a sandbox without an address is served here for as long as the client is open."""
     if account.endpoint is not None:
         yield account.endpoint
         return
     from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
 
-    async with Sandbox(limits=account.limits) as sandbox:
+    async with Sandbox(limits=account.limits, signing_key=signing_key) as sandbox:
         yield Endpoint(sandbox.url, SANDBOX_KEY)
 
 

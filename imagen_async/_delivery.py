@@ -30,7 +30,7 @@ class Progress(msgspec.Struct, frozen=True):
         total: Requests in the input, or None where it has no length.
         pulled: Requests taken from the input so far.
         queued: Of these, waiting to be sent.
-        submitting: Creates on the way.
+        submitting: Creates on the way, and those whose answer was lost and of which a callback may still tell.
         running: Tasks at the provider.
         saving: Finished tasks whose pictures are being fetched or wait for it.
         done: Finished with their pictures.
@@ -71,6 +71,7 @@ class Tally:
         self.credits = 0.0
         self.done_by: Counter[str] = Counter()
         self.credits_by: dict[str, float] = {}
+        self._unknown: dict[str, bool] = {}
         self._times: deque[float] = deque(maxlen=512)
 
     def count(self, result: Result, now: float) -> None:
@@ -84,7 +85,16 @@ class Tally:
             self.credits_by[result.provider] = self.credits_by.get(result.provider, 0.0) + (result.credits or 0.0)
         self.done += result.ok
         self.failed += not result.ok
-        self.unknown += isinstance(result.error, UnknownOutcome)
+        if isinstance(result.error, UnknownOutcome):
+            self.unknown += 1
+            self._unknown[result.key] = result.earlier
+
+    def reopen(self, key: str) -> None:
+        """Take back an unknown result, by its request's key in a journal: another one will come in its place."""
+        if key in self._unknown:
+            self.failed -= 1
+            self.unknown -= 1
+            self.earlier -= self._unknown.pop(key)
 
     def pace(self, now: float, steady: float) -> float | None:
         """Results a second since the first of the last 512; None until they have come for `steady` seconds."""

@@ -24,7 +24,7 @@ from ._core.values import ImageFile, ImageRequest
 from ._folders import sync_folder
 from .errors import JournalError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x494D474A
 """Tells a journal from other SQLite files: "IMGJ"."""
 
@@ -50,13 +50,17 @@ _COLUMNS = {
     "attempts": "INTEGER NOT NULL",
     "retried": "INTEGER NOT NULL",
     "lost": "INTEGER NOT NULL",
+    "lost_creates": "TEXT",
     "sent_at": "REAL",
     "accepted_at": "REAL",
     "ended_at": "REAL",
 }
 _TIMES = ("sent_at", "accepted_at", "ended_at")
-_PARTS = ("request", "urls", "files", "error")
+_PARTS = ("request", "urls", "files", "error", "lost_creates")
 """What is JSON in its column."""
+
+_SINCE = {"lost_creates": 2}
+"""The columns that an older schema does not have, with the version that brought them."""
 
 _SCHEMA = (
     f"CREATE TABLE jobs ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})",
@@ -66,7 +70,6 @@ _SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM jobs"
 _PUT = (
     f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
     "ON CONFLICT (key) DO UPDATE SET "
@@ -81,6 +84,7 @@ _MOVE = (
 )
 
 _encode = msgspec.json.Encoder().encode
+_decode_numbers = msgspec.json.Decoder(tuple[int, ...]).decode
 _decode_urls = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_files = msgspec.json.Decoder(tuple[ImageFile, ...]).decode
 _decode_error = msgspec.json.Decoder(ErrorRecord).decode
@@ -112,6 +116,7 @@ class JournalReader:
         with contextlib.ExitStack() as stack, self._telling():
             self._connections = [stack.enter_context(contextlib.closing(each)) for each in self._connect()]
             self._reading = self._connections[-1]
+            self._select = _select(_version(self._reading))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -127,13 +132,13 @@ class JournalReader:
     def find(self, key: str) -> Record | None:
         """The job of that key, or None."""
         with self._telling():
-            row = self._reading.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchone()
+            row = self._reading.execute(f"{self._select} WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._record(row)
 
     def find_task(self, task_id: str) -> Record | None:
         """The job with that task, or None. Looks through all of them."""
         with self._telling():
-            row = self._reading.execute(f"{_SELECT} WHERE task_id = ?", (task_id,)).fetchone()
+            row = self._reading.execute(f"{self._select} WHERE task_id = ?", (task_id,)).fetchone()
         return None if row is None else self._record(row)
 
     def counts(self) -> Counter[str]:
@@ -142,9 +147,16 @@ class JournalReader:
             return Counter(dict(self._reading.execute("SELECT state, count(*) FROM jobs GROUP BY state")))
 
     def unfinished(self) -> list[Record]:
-        """The jobs whose task runs, or whose pictures are to be fetched."""
+        """The jobs whose task runs, or whose pictures are to be fetched; also held ones whose task a callback named."""
+        return self._those("state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)")
+
+    def held(self) -> list[Record]:
+        """The jobs whose create's answer was lost, and of which no callback has told."""
+        return self._those("state = 'unknown' AND task_id IS NULL")
+
+    def _those(self, condition: str) -> list[Record]:
         with self._telling():
-            rows = self._reading.execute(f"{_SELECT} WHERE state IN ('running', 'ready')").fetchall()
+            rows = self._reading.execute(f"{self._select} WHERE {condition}").fetchall()
         return [self._record(row) for row in rows]
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
@@ -168,7 +180,7 @@ class JournalReader:
     def records(self) -> Iterator[Record]:
         """All jobs, those that ended first, in the order of their ending."""
         with self._telling():
-            for row in self._reading.execute(f"{_SELECT} ORDER BY ended_at IS NULL, ended_at, position"):
+            for row in self._reading.execute(f"{self._select} ORDER BY ended_at IS NULL, ended_at, position"):
                 yield self._record(row)
 
     def notes(self) -> dict[str, str]:
@@ -217,7 +229,7 @@ class JournalReader:
     def _check(self, connection: sqlite3.Connection) -> None:
         """Make sure that the file is a journal, whole, and of a version that is known here."""
         (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        version = _version(connection)
         if application != APPLICATION_ID:
             raise JournalError(f"{self.path} is no journal of imagen_async. Choose another file.")
         if version > SCHEMA_VERSION:
@@ -244,6 +256,7 @@ class JournalReader:
         with self._telling():
             values["request"] = self._decode_request(values["request"])
             values["urls"] = _decode_urls(values["urls"] or "[]")
+            values["lost_creates"] = _decode_numbers(values["lost_creates"] or "[]")
             values["files"] = tuple(map(self._found, _decode_files(values["files"] or "[]")))
             values["error"] = _decode_error(values["error"]) if values["error"] else None
         return Record(**values)
@@ -284,13 +297,14 @@ class Journal(JournalReader):
         self._check(writing)
         writing.execute("PRAGMA journal_mode = WAL")
         writing.execute("PRAGMA synchronous = FULL")
+        _upgrade(writing)
         # Reading has a connection of its own, so that it never waits for a commit in the other thread.
         reading = _open(self.path, "rw")
         yield reading
         reading.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID")
         with _transaction(writing):
             writing.execute("DELETE FROM sends WHERE sent_at < ?", (time.time() - KEPT,))
-        rows = reading.execute(f"{_SELECT} WHERE state = 'submitting'").fetchall()
+        rows = reading.execute(f"{_select(SCHEMA_VERSION)} WHERE state = 'submitting'").fetchall()
         self.write([cut_off(self._record(row)) for row in rows])
         self.note({"process": str(os.getpid())})
 
@@ -410,6 +424,26 @@ class Journal(JournalReader):
         real = os.path.realpath(path)
         inside = real.startswith(os.path.join(self._real_folder, ""))
         return os.path.relpath(real, self._real_folder) if inside else real
+
+
+def _select(version: int) -> str:
+    columns = (name if _SINCE.get(name, 1) <= version else f"NULL AS {name}" for name in _COLUMNS)
+    return f"SELECT {', '.join(columns)} FROM jobs"
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Give a journal of an older version the columns that it lacks, all of them or none."""
+    version = _version(connection)
+    if version < SCHEMA_VERSION:
+        with _transaction(connection):
+            for name in (name for name, since in _SINCE.items() if since > version):
+                connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {_COLUMNS[name]}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _text(value: object) -> str | None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from functools import cached_property
 from pathlib import PurePath
 
 import anyio
 import msgspec
 
 from ._admission import Admission
-from ._core.job import Job, Submitting
+from ._core.callbacks import Address, Seal
+from ._core.job import Job, Submitting, Unknown
 from ._core.latency import MEMORY
 from ._core.poll_schedule import Kind
 from ._core.record import Record, bill_of, is_denied, record_of
-from ._core.resuming import changes, earlier_result, resumed, sent_again
+from ._core.resuming import changes, earlier_result, held, resumed, sent_again
 from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
 from ._group_commit import GroupCommit
@@ -35,6 +38,10 @@ class TakenUp(msgspec.Struct, frozen=True):
     like: Job
 
 
+_SECRET = "callback_secret"
+"""The note with the secret of a journal's callback tokens."""
+
+
 class Memory:
     """The memory of one batch.
 
@@ -42,6 +49,7 @@ class Memory:
         journal: Its path, or one that the caller has opened, and closes.
         admission: Makes the batch's jobs.
         again: The states of earlier runs from which a request is sent once more.
+        hears: True where callbacks are asked for.
         executor: Where the journal is written; None: a thread of its own.
     """
 
@@ -51,14 +59,17 @@ class Memory:
         admission: Admission,
         *,
         again: frozenset[str] = frozenset({"queued"}),
+        hears: bool = False,
         executor: Executor | None = None,
     ) -> None:
         self._given = journal
         self._admission = admission
         self._again = again
+        self._hears = hears
         self._executor = executor
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
+        self._held: dict[bytes, tuple[str, str]] = {}
         self._open_bills = 0.0
 
     async def open(self) -> None:
@@ -77,20 +88,71 @@ class Memory:
             if self._journal is not self._given:
                 self._journal.close()
 
-    def take_up(self, owner: int, new_id: Callable[[], int]) -> list[Job]:
-        """The jobs of earlier runs whose tasks exist: to be asked about, or to be fetched."""
+    @cached_property
+    def seal(self) -> Seal:
+        """Makes the tokens of its jobs' callbacks: always the same, so that a later process knows them."""
+        secret = self._journal.notes().get(_SECRET)
+        if secret is None:
+            secret = secrets.token_hex(32)
+            self._journal.note({_SECRET: secret})
+        return Seal(bytes.fromhex(secret))
+
+    def take_up(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
+        """The jobs of earlier runs whose tasks exist, or of which a callback may tell yet.
+
+        Args:
+            owner: Whose they are to be.
+            new_id: Makes their ids.
+            wait: Seconds from a create for which a callback is waited for; 0: none will come.
+        """
         folder = self._admission.save_to
         if folder is not None and self._journal.guards(folder):
             sweep(folder)
         jobs = []
         for record in self._journal.unfinished():
-            if self._admission.serves(record.account) and record.state not in self._again:
+            if self._admission.serves(record.account) and record.state not in self._again - {"unknown"}:
                 jobs.append(self._resumed(record, owner, new_id()))
                 self._taken_up[record.key] = jobs[-1].id
                 self._open_bills += bill_of(record).open
                 if is_denied(record):
                     self._denied.add(jobs[-1].id)
+        return jobs + self._take_up_held(owner, new_id, wait)
+
+    def _take_up_held(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
+        """Know the held requests; those of which a callback may soon tell are waited for."""
+        jobs = []
+        for record in self._journal.held() if self._hears and "unknown" not in self._again else ():
+            if self._admission.serves(record.account):
+                self._hold(record.key, record.account)
+                blank = self._admission.job_of(record, owner, new_id())
+                seconds = wait(blank)
+                if seconds and record.sent_at is not None and record.sent_at + seconds > time.time():
+                    jobs.append(held(record, blank, now(), self._epoch, seconds))
+                    self._taken_up[record.key] = blank.id
         return jobs
+
+    def account_of(self, name: bytes) -> str | None:
+        """Whose task a held request's would be, by what stands for it in tokens; None for what is not held."""
+        return self._held[name][1] if name in self._held else None
+
+    async def called_back(self, address: Address, task_id: str, owner: int, number: int) -> Job | None:
+        """The job of a held request that nobody waits for any more, now that a callback tells its task; None: not held.
+
+        Raises:
+            JournalError: That it is held could not be written.
+        """
+        key, _ = self._held.get(address.name, ("", ""))
+        if self._commit.has(key):
+            await self._commit.durable(key)
+        record = self._journal.find(key) if address.name in self._held else None
+        if record is None or address.create not in record.lost_creates:
+            return None
+        del self._held[address.name]
+        return self._resumed(msgspec.structs.replace(record, task_id=task_id), owner, number)
+
+    def _hold(self, key: str, account: str) -> None:
+        if self._hears:
+            self._held[self.seal.name(key)] = (key, account)
 
     def is_given_up(self, job_id: int) -> bool:
         """True for a job taken up whose task the provider denied, where the caller wants new tasks of what failed."""
@@ -161,9 +223,14 @@ class Memory:
         record = record_of(job, now(), self._epoch)
         if record is not None:
             self._commit.note(record)
+        if isinstance(job.state, Unknown):
+            self._hold(job.key, job.account)
 
     def _resumed(self, record: Record, owner: int, number: int) -> Job:
-        return resumed(record, self._admission.job_of(record, owner, number), now(), self._epoch)
+        blank = self._admission.job_of(record, owner, number)
+        if record.state == "unknown":
+            return held(record, blank, now(), self._epoch, 0.0)
+        return resumed(record, blank, now(), self._epoch)
 
     def _numbered(self, job: Job, *, has_key: bool) -> Job:
         """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""

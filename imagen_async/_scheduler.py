@@ -12,7 +12,22 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from ._core.job import Done, Event, Final, Job, Links, NotSaved, Ready, Running, Saved, Submitting, Withheld
+from ._callbacks import Call, CallbackRegistry
+from ._core.job import (
+    Done,
+    Event,
+    Final,
+    Held,
+    Job,
+    Links,
+    NotSaved,
+    Ready,
+    Running,
+    Saved,
+    Submitting,
+    Unknown,
+    Withheld,
+)
 from ._core.outcomes import result_of
 from ._core.plan import Plan
 from ._core.values import ImageFile, Result
@@ -73,11 +88,22 @@ Save = Callable[[Result, str], Awaitable[tuple[ImageFile, ...]]]
 
 
 class Scheduler:
-    """The shell around one plan."""
+    """The shell around one plan.
+
+    Attributes:
+        callbacks: Knows whose callback is whose; None: none are asked for.
+    """
 
     def __init__(
-        self, group: PlainGroup, plan: Plan, dialects: Mapping[str, Dialect], send: Transport, save: Save
+        self,
+        group: PlainGroup,
+        plan: Plan,
+        dialects: Mapping[str, Dialect],
+        send: Transport,
+        save: Save,
+        callbacks: CallbackRegistry | None = None,
     ) -> None:
+        self.callbacks = callbacks
         self._group = group
         self._plan = plan
         self._dialects = dialects
@@ -117,6 +143,8 @@ class Scheduler:
     def exit(self, owner_id: int) -> None:
         """Forget an owner; what its jobs still hear is logged."""
         self._owners.pop(owner_id, None)
+        if self.callbacks is not None:
+            self.callbacks.disconnect(owner_id)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something beside the loop, until it ends or the client is left."""
@@ -126,6 +154,8 @@ class Scheduler:
         """Take in a job, whose owner hears when it ends; one whose owner has left is not taken in."""
         if job.owner not in self._owners:
             return
+        if self.callbacks is not None and isinstance(job.state, Running | Held):
+            self.callbacks.expect(job)
         self._plan.add(job, self._now())
         self._deliver()
         self._notice()
@@ -157,6 +187,41 @@ class Scheduler:
         finally:
             # However it ended: nobody may wait for what will not come.
             self._close_owners()
+
+    async def hear(self, call: Call, task_id: str | None) -> None:
+        """Act on a callback: its task is asked about at once. What it tells is safe once this returns.
+
+        Raises:
+            JournalError: What it tells could not be noted; whoever called is to call again.
+        """
+        job = None if call.job_id is None or call.ending else self._plan.find(call.job_id)
+        if job is None or call.job_id is None:
+            await self._hear_late(call, task_id)
+            return
+        changed = self._plan.hear(call.job_id, call.address.create, task_id, self._now())
+        owner = self._owners.get(job.owner)
+        waiting = None
+        if changed is None:
+            _log_doubled(job, call, task_id)
+        elif owner is not None:
+            owner.moved(changed)
+            waiting = owner.remember(changed)
+        self._notice()
+        if waiting is not None:
+            await waiting
+
+    async def _hear_late(self, call: Call, task_id: str | None) -> None:
+        """A callback for a job that nobody waits for: for a held one it is news."""
+        assert self.callbacks is not None
+        line = self.callbacks.line_of(call)
+        if call.ending not in (None, Unknown):
+            assert call.job_id is not None
+            self._plan.heard_late(call.account or "", call.job_id)
+        elif task_id is not None and line is not None:
+            await line.called_back(call.address, task_id)
+        elif task_id is not None and call.ending is Unknown:
+            message = "%s: task %s was made by a create whose answer was lost; it is paid for: collect it"
+            logger.warning(message, call.account, clean(task_id))
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
@@ -232,6 +297,8 @@ class Scheduler:
         finished = self._plan.finished
         while finished:
             job = finished.popleft()
+            if self.callbacks is not None:
+                self.callbacks.end(job)
             owner = self._owners.get(job.owner)
             if owner is not None:
                 owner.finished(job)
@@ -300,7 +367,7 @@ class Scheduler:
         match job.state:
             case Submitting():
                 return await self._create(job)
-            case Running(task_id=task_id):
+            case Running(task_id=task_id) | Held(told=str(task_id)):
                 return await self._ask(job, task_id)
             case Ready():
                 return await self._fetch(job, job.state)
@@ -309,7 +376,8 @@ class Scheduler:
     async def _create(self, job: Job) -> Created:
         """Send a create, once."""
         dialect = self._dialects[job.account]
-        request = dialect.build_create(job.request, job.model)
+        callback_url = None if self.callbacks is None else self.callbacks.url_of(job)
+        request = dialect.build_create(job.request, job.model, callback_url)
         self._plan.begin_create(job)
         try:
             return dialect.read_created(await self._send(job.account, request))
@@ -367,7 +435,14 @@ class Scheduler:
 def _after_bug(job: Job, error: ImagenError) -> Event:
     if isinstance(job.state, Submitting):
         return Lost(error)
-    return Unreadable(error) if isinstance(job.state, Running) else NotSaved(error)
+    return Unreadable(error) if isinstance(job.state, Running | Held) else NotSaved(error)
+
+
+def _log_doubled(job: Job, call: Call, task_id: str | None) -> None:
+    """Tell of a task that a lost create has made after all, where the job has another one by now."""
+    if call.address.create in job.lost_creates and None is not task_id != job.task_id is not None:
+        message = "%s: %r was sent again, and task %s of its lost create exists too; it is paid for: collect it"
+        logger.warning(message, job.account, job.key, clean(task_id))
 
 
 def now() -> float:

@@ -300,7 +300,7 @@ def test_stragglers_give_way() -> None:
 class InTurn(PollSchedule):
     """Learns as ever, but when late whoever was asked about longest ago goes first."""
 
-    def waiting(self, kind: Kind, asked: float, age: float) -> float:
+    def waiting(self, kind: Kind, asked: float, age: float, announced: float = 0.0) -> float:
         """The time since the last question."""
         return age - asked
 

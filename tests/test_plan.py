@@ -70,7 +70,7 @@ MODELS = {model.name: model for model in PROVIDERS["kie"].models}
 class EverySecond(PollSchedule):
     """Knows nothing and learns nothing: a question a second up to the age of 4, then one every 2 seconds."""
 
-    def next_age(self, kind: Kind, asked: float) -> float:
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
         """A fixed interval for each stretch of a task's age."""
         return asked + (1.0 if asked < 4 else 2.0)
 

@@ -82,7 +82,7 @@ PRICES = {"a": 0.5, "b": 0.3, "c": 1.0}
 class EverySecond(PollSchedule):
     """Asks once a second, and learns nothing."""
 
-    def next_age(self, kind: Kind, asked: float) -> float:
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
         """A second later."""
         return asked + 1.0
 

@@ -75,6 +75,7 @@ def _add_batch(commands: Any) -> None:
     _budget_option(parser)
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="new tasks for a failed generation (0)")
     parser.add_argument("--ordered", action="store_true", help="print results in the order of the file")
+    _callback_options(parser)
     group = parser.add_argument_group("going on", "what the folder's journal does not repeat by itself")
     group.add_argument("--retry-failed", action="store_true", help="make new tasks, paid for, of those that failed")
     group.add_argument(
@@ -112,6 +113,7 @@ def _add_collect(commands: Any) -> None:
     nothing = dict.fromkeys(("model", *PARAMETERS))
     parser.set_defaults(**nothing, extra={}, ordered=False, retries=0, on_exit="detach")
     parser.set_defaults(retry_failed=False, resubmit_unknown=False, max_credits=None)
+    parser.set_defaults(callback_url=None, callback_host=None, callback_port=None)
 
 
 def _add_status(commands: Any) -> None:
@@ -168,6 +170,16 @@ def _limit_options(group: Any, scoped: Callable[[Callable[[str], Any]], Callable
     _said_of_accounts(group, "--rate", _rate, "N/SECONDS", "creates in any window, such as 20/10", scoped)
     _said_of_accounts(group, "--status-rate", _rate, "N/SECONDS", "status calls in any window", scoped)
     _said_of_accounts(group, "--running", _positive, "N", "tasks that may run at once", scoped)
+
+
+def _callback_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "callbacks",
+        "have the end of each task announced to this command; signed with IMAGEN_WEBHOOK_KEY, where it is set",
+    )
+    group.add_argument("--callback-url", metavar="URL", help="public address of your proxy or tunnel to the port")
+    group.add_argument("--callback-port", type=_port, metavar="PORT", help="where they are taken (8788)")
+    group.add_argument("--callback-host", metavar="ADDRESS", help="of this machine, to listen on (127.0.0.1)")
 
 
 def _budget_option(parser: argparse.ArgumentParser) -> None:

@@ -25,12 +25,13 @@ from .._memory import latencies_of
 from ..errors import ConfigurationError
 from ._arguments import open_pool_of, pool_of, request_of, words_of
 from ._balances import balances_of
-from ._batch_run import BatchRun, say
+from ._batch_run import BatchRun
 from ._estimate import Estimator
 from ._loop import run_in_loop
 from ._manifest import refuse_foreign_lists
-from ._progress import counted
+from ._progress import counted, say
 from ._prompt_files import BadLine, PromptFile, PromptLine
+from ._receiving import callback_of
 from ._status import Status
 
 JOURNAL = "run.db"
@@ -46,6 +47,7 @@ _ONCE = ("--retry-failed", "--resubmit-unknown")
 def batch(options: argparse.Namespace) -> int:
     """Make a picture for every line of a file, or go on with what an earlier run of the folder left."""
     pool = open_pool_of(options)
+    callback_of(options)
     router = _router(pool, options)
     requests = checked_file(options, router)
     if requests is None:

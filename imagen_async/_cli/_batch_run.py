@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -23,8 +22,9 @@ from .._plain_group import PlainGroup
 from ..errors import BudgetReached, DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
 from ._arguments import request_of, words_of
 from ._manifest import FAILURES, Manifest, result_record
-from ._progress import account_text, amount, display, duration
+from ._progress import account_text, amount, display, duration, say
 from ._prompt_files import PromptFile, PromptLine
+from ._receiving import callback_of, receiving
 
 INTERRUPTED = 130
 
@@ -59,7 +59,9 @@ class BatchRun:
         """Run the batch; returns the exit code."""
         options = self._options
         with self._manifest or contextlib.nullcontext():
-            async with Client(*pool.values(), policy=options.policy, freshness=options.freshness) as client:
+            callback = callback_of(options)
+            client = Client(*pool.values(), policy=options.policy, freshness=options.freshness, callback=callback)
+            async with client, receiving(client, options):
                 batch = client.batch(
                     self._requests or (),
                     journal=self._journal,
@@ -236,8 +238,3 @@ def _line(result: Result) -> int:
 def places(result: Result) -> list[str]:
     """Where its pictures are: their paths, or their URLs while they are not saved."""
     return [str(file) for file in result.files] or list(result.urls)
-
-
-def say(message: str) -> None:
-    """Tell the person at the terminal; stdout is for data."""
-    print(message, file=sys.stderr, flush=True)

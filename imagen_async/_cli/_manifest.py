@@ -66,6 +66,7 @@ class Manifest:
         """Add the lines of one result: one a picture, or one for its failure."""
         self._is_stale |= result.key in self._listed_failures
         if result.error is not None:
+            self._listed_failures.add(result.key)
             _write_line(self._failures, result_record(result))
         for line in _picture_lines(result, self.folder, {}):
             _write_line(self._metadata, line)

@@ -110,3 +110,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal; stdout is for data."""
+    print(message, file=sys.stderr, flush=True)

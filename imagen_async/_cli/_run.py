@@ -26,10 +26,11 @@ from ..sandbox import Latency, Sandbox
 from ._arguments import build_parser, keys_in_environment, limits_of, open_pool_of, pool_of, request_of
 from ._balances import balances_of
 from ._batch import batch, collect_into, plan, status
-from ._batch_run import places, say
+from ._batch_run import places
 from ._loop import run_in_loop
 from ._manifest import error_record, result_record
-from ._progress import amount
+from ._progress import amount, say
+from ._receiving import KEY_VARIABLE
 
 _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError, JournalError)
 
@@ -177,6 +178,7 @@ def _sandbox(options: argparse.Namespace) -> int:
         faults=options.faults,
         balance=options.credits,
         limits=limits_of(options, PROVIDERS["sandbox"].limits),
+        signing_key=os.environ.get(KEY_VARIABLE) or None,
         seed=options.seed,
     )
 

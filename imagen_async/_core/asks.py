@@ -8,7 +8,8 @@ import math
 import msgspec
 
 from .agenda import Agenda
-from .job import Job, Running
+from .announcements import Announcements
+from .job import Held, Job, Running
 from .poll_schedule import Kind, PollSchedule
 from .wire import Broken, Pending, Succeeded, TaskStatus
 
@@ -20,13 +21,21 @@ _AT_ONCE = 8
 
 
 class _Watched(msgspec.Struct, gc=False):
-    """A running task: `since` when its age counts, when it was last `asked`, and up to when it was `seen` to run."""
+    """A running task: `since` when its age counts, when it was last `asked`, and up to when it was `seen` to run.
+
+    `learns` where its age is known; `announces` where a callback would come to this process; `called` at the loop time
+    of that, or None, and `is_due` until it is asked about for that; `is_asked` while a question is on its way.
+    """
 
     kind: Kind
     since: float
     asked: float
     seen: float
     learns: bool
+    announces: bool
+    called: float | None = None
+    is_due: bool = False
+    is_asked: bool = False
 
 
 class Asks:
@@ -36,37 +45,60 @@ class Asks:
     the waiting that each is expected to have caused by now: so the price of a call rises with the load, from
     `freshness` to whatever the limit makes of it, and falls again. Nobody starves: waiting grows with time, faster
     and faster, for everyone who is not asked.
+
+    A task that a callback says has ended goes first of all, once. The more callbacks can be relied upon, the longer the
+    others wait for theirs.
+
+    Attributes:
+        announcements: How far callbacks can be relied upon.
     """
 
     def __init__(self, schedule: PollSchedule) -> None:
+        self.announcements = Announcements()
         self._schedule = schedule
         self._watched: dict[int, _Watched] = {}
         self._agenda = Agenda()
+        self._called: dict[int, None] = {}
         self._late: dict[int, None] = {}
         self._turn: list[int] = []
+        self._silent = 1.0
 
     def __len__(self) -> int:
-        return len(self._agenda) + len(self._late)
+        return len(self._agenda) + len(self._late) + len(self._called)
 
     def expect(self, job: Job, now: float, *, at_once: bool = False) -> None:
-        """Set the next question about a running job: by the schedule, or now."""
-        state = job.state
-        assert isinstance(state, Running)
+        """Set the next question about a running job, or one whose task a callback names: by the schedule, or now."""
         watched = self._watched.get(job.id)
         if watched is None:
-            kind = (job.model.name, job.request.images)
-            # The age of a task that was named by its id is not known, and what waits for new links has ended long ago.
-            learns = not state.collected and state.finished is None
-            watched = self._watched[job.id] = _Watched(kind, state.since, state.since, state.since, learns)
-            at_once |= state.finished is not None
-        asked = watched.asked - watched.since
-        self._agenda.set(job.id, now if at_once else watched.since + self._schedule.next_age(watched.kind, asked))
+            watched = self._watched[job.id] = _watched(job, is_ours=not at_once)
+            at_once |= not watched.learns
+        watched.is_asked = False
+        if watched.is_due:
+            self._called[job.id] = None
+        else:
+            self._agenda.set(job.id, now if at_once else self._next_at(watched))
+
+    def call(self, job_id: int, now: float) -> bool:
+        """Hear a callback: ask about that job at once, and about it alone once; True where that is news."""
+        watched = self._watched.get(job_id)
+        if watched is None:
+            return self.announcements.came_late(job_id)
+        if watched.called is not None:
+            return False
+        watched.called = now
+        watched.is_due = True
+        if not watched.is_asked:
+            self._called[job_id] = None
+            self._agenda.discard(job_id)
+            self._late.pop(job_id, None)
+        return True
 
     def forget(self, job_id: int) -> None:
         """Ask no more about a job."""
         if self._watched.pop(job_id, None) is not None:
             self._agenda.discard(job_id)
             self._late.pop(job_id, None)
+            self._called.pop(job_id, None)
 
     def answered(self, job_id: int, event: TaskStatus, now: float) -> None:
         """Learn from an answer, or from there being none."""
@@ -82,7 +114,11 @@ class Asks:
             watched.seen = now
         else:
             latency = event.latency if isinstance(event, Succeeded) else None
+            if latency is None and watched.called is not None:
+                latency = watched.called - watched.since
             self._schedule.ended(watched.kind, after, age, latency)
+            if watched.announces:
+                self._learn(job_id, announced=watched.called is not None)
 
     def heard_at(self, job: Job) -> float:
         """Loop time at which a running job was last known to be unfinished."""
@@ -90,10 +126,19 @@ class Asks:
 
     def next_at(self) -> float:
         """When the next question is due; infinity for never."""
-        return -math.inf if self._late else self._agenda.next_at()
+        return -math.inf if self._late or self._called else self._agenda.next_at()
 
     def pop(self, now: float) -> int:
         """Take the job that is to be asked about first, of those that are due."""
+        job_id = self._pop(now)
+        self._watched[job_id].is_asked, self._watched[job_id].is_due = True, False
+        return job_id
+
+    def _pop(self, now: float) -> int:
+        if self._called:
+            called = next(iter(self._called))
+            del self._called[called]
+            return called
         if not self._late and self._agenda.next_at() > now - _LATE:
             job_id = self._agenda.pop_due(now)
             assert job_id is not None
@@ -117,4 +162,38 @@ class Asks:
     def _waiting(self, job_id: int, now: float) -> float:
         watched = self._watched[job_id]
         since = watched.since
-        return self._schedule.waiting(watched.kind, watched.asked - since, now - since)
+        return self._schedule.waiting(watched.kind, watched.asked - since, now - since, self._announced(watched))
+
+    def _next_at(self, watched: _Watched) -> float:
+        asked = watched.asked - watched.since
+        return watched.since + self._schedule.next_age(watched.kind, asked, self._announced(watched))
+
+    def _announced(self, watched: _Watched) -> float:
+        """How likely a callback is to come yet, once the task ends."""
+        return self.announcements.share if watched.announces and watched.called is None else 0.0
+
+    def _learn(self, job_id: int, *, announced: bool) -> None:
+        """Learn how an end became known; where that changes much, set every question anew."""
+        self.announcements.ended(job_id, announced)
+        silent = 1 - self.announcements.share
+        if 0.5 < silent / self._silent < 2:
+            return
+        self._silent = silent
+        self._late.clear()
+        self._turn.clear()
+        for each, watched in self._watched.items():
+            if not watched.is_asked and not watched.is_due:
+                self._agenda.set(each, self._next_at(watched))
+
+
+def _watched(job: Job, *, is_ours: bool) -> _Watched:
+    """What there is to know of a task when it is met; `is_ours` where this process has seen its create accepted."""
+    kind = (job.model.name, job.request.images)
+    if isinstance(job.state, Held):
+        since = job.state.since
+        return _Watched(kind, since, since, since, learns=False, announces=False)
+    assert isinstance(job.state, Running)
+    since = job.state.since
+    # The age of a task that was named by its id is not known, and what waits for new links has ended long ago.
+    learns = not job.state.collected and job.state.finished is None
+    return _Watched(kind, since, since, since, learns, announces=learns and is_ours)

@@ -1,10 +1,13 @@
 """One job: its states as types, and the events that move it. What moves where is decided in `transitions`.
 
     Queued ──taken──> Submitting ──accepted──> Running ──succeeded──> Ready ──saved──> Done
-      ^                 │  │  │                  │  ^                   │ │
-      └── not sent, ────┘  │  └─ lost ─> Unknown │  └── its links died ─┘ └─ not saved ─> Failed
-          429, 455,        └─ refused ─> Failed  └─ broken, denied, expired ─> Failed
-          the account stopped
+      ^                 │  │  │                 ^ │  ^                   │ │
+      └── not sent, ────┘  │  └─ lost ─> Held ──┘ │  └── its links died ─┘ └─ not saved ─> Failed
+          429, 455,        │              │       └─ broken, denied, expired ─> Failed
+          the account      │              └─ no callback ─> Unknown
+          stopped          └─ refused ─> Failed
+
+Only where callbacks are asked for is a lost create Held: one may name its task yet. Else it is Unknown at once.
 
 A create is sent again only from Queued, and only these lead back there: not sent, 429, 455, an account that takes
 nothing or does not serve the model, a failed generation where the caller asked for `retries`, and once a lost answer
@@ -38,9 +41,35 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class Submitting(msgspec.Struct, frozen=True):
-    """Its create is on the way: from here on a task may exist. `held` is that of Queued."""
+    """Its create is on the way: from here on a task may exist.
+
+    Attributes:
+        held: As in Queued.
+        told: The task that it made, by a callback that was quicker than its own answer; None: none has come.
+    """
 
     held: ImagenError | None = None
+    told: str | None = None
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Its create's answer was lost, and a callback may still tell of its task.
+
+    Attributes:
+        error: What it ends with if none does.
+        since: Loop time at which the answer was lost: a task's age counts from there.
+        until: Loop time until which a callback is waited for.
+        told: The task that a callback names, to be asked about: nothing is taken for true before; None: none has come.
+        create: Which create that was, by its number.
+        denied_at: Loop time since which the provider denies that task, or None while it does not.
+    """
+
+    error: UnknownOutcome
+    since: float
+    until: float
+    told: str | None = None
+    create: int = 0
+    denied_at: float | None = None
 
 
 class Links(enum.Enum):
@@ -119,7 +148,7 @@ class Left(msgspec.Struct, frozen=True):
     was: Queued | Running | Ready
 
 
-State = Queued | Submitting | Running | Ready | Done | Failed | Unknown | Unsent | Left
+State = Queued | Submitting | Held | Running | Ready | Done | Failed | Unknown | Unsent | Left
 Final = Done | Failed | Unknown | Unsent | Left
 
 
@@ -165,6 +194,7 @@ class Job(msgspec.Struct, frozen=True):
         attempts: Creates that were sent.
         retried: New tasks that were asked for after a failed generation.
         lost: Creates whose answer was lost: each may have made a task.
+        lost_creates: Which these were, by their number among `attempts`, as far as it is known.
         spent: Credits billed for tasks of it that came before the present one; where nobody tells, their price.
         state: Where it stands.
     """
@@ -185,6 +215,7 @@ class Job(msgspec.Struct, frozen=True):
     attempts: int = 0
     retried: int = 0
     lost: int = 0
+    lost_creates: tuple[int, ...] = ()
     spent: float = 0.0
     state: State = Queued()
 
@@ -196,7 +227,7 @@ class Job(msgspec.Struct, frozen=True):
                 return self.state.task_id
             case Left(was=Running() | Ready() as was):
                 return was.task_id
-            case Failed(error=error):
+            case Failed(error=error) | Unknown(error=error):
                 return error.task_id
         return None
 

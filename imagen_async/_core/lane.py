@@ -11,7 +11,7 @@ import msgspec
 from ..errors import AuthenticationError, ImagenError, ModelUnavailable, TransportError
 from .asks import Asks
 from .job import Withheld
-from .poll_schedule import PollSchedule
+from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 from .rate_limit import Rate, Window
 from .wire import (
@@ -43,6 +43,12 @@ LONGEST_PAUSE_AFTER_LOST = 900.0
 
 VOLLEY = 0.5
 """Seconds within which status calls that fail to connect count as one try: they meet the same trouble."""
+
+SLOWEST = 0.99
+"""The share of tasks after whose age, twice over, a callback for a lost create is not expected any more."""
+
+CALLBACK_WAIT_AT_LEAST = 30.0
+"""Seconds that one is waited for at least: providers repeat what was not taken, "briefly"."""
 
 MOST_AT_A_LOOK = 100
 """Jobs that wait for an account at most, however wide its window: more are taken in as these go."""
@@ -135,6 +141,12 @@ class Lane:
     def load(self, now: float) -> float:
         """The part of what it may send that it has sent."""
         return max(self.submit.taken(now) / self.submit.limit, self.running / self.limits.running)
+
+    def callback_wait(self, kind: Kind) -> float:
+        """Seconds from a create for which a callback may come; 0 where tasks end and none ever does."""
+        if self.asks.announcements.are_silent:
+            return 0.0
+        return max(CALLBACK_WAIT_AT_LEAST, 2 * self.schedule.quantile(kind, SLOWEST))
 
     def health(self, now: float) -> Health:
         """How it fares."""

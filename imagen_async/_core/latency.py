@@ -82,24 +82,40 @@ class Curve:
         """The share of tasks that take longer than `age` seconds."""
         return self._at(age)[0]
 
-    def waiting(self, asked: float, age: float) -> float:
-        """Seconds for which, at `age`, a task that was unfinished at `asked` is expected to have been finished."""
-        share, area = self._at(asked)
-        return max(0.0, (age - asked) - (area - self._at(age)[1]) / share)
+    def waiting(self, asked: float, age: float, announced: float = 0.0) -> float:
+        """Seconds for which, at `age`, a task that was unfinished at `asked` is expected to have been finished.
 
-    def next_age(self, asked: float, waiting: float, longest: float) -> float:
+        Args:
+            asked: Seconds.
+            age: Seconds.
+            announced: The share of tasks whose end is announced at once; this one's has not been (Bayes).
+        """
+        share, area = self._at(asked)
+        alive, beyond = self._at(age)
+        waiting = max(0.0, (age - asked) - (area - beyond) / share)
+        return (1 - announced) * waiting / (1 - announced * (1 - alive / share))
+
+    def next_age(self, asked: float, waiting: float, longest: float, announced: float = 0.0) -> float:
         """The age at which that expectation reaches `waiting`, at most `longest` seconds after `asked`."""
         share, area = self._at(asked)
         first, last = _bin(asked), _bin(asked + longest)
+        silent, hidden = 1 - announced, waiting * announced
+
+        def reached(at: float, alive: float, beyond: float) -> float:
+            """What comes to `waiting` when that expectation does: without its division, straight where `alive` is."""
+            return silent * ((at - asked) - (area - beyond) / share) + hidden * (1 - alive / share)
+
         k = first + bisect_left(
-            range(first + 1, last + 1), waiting, key=lambda k: (EDGES[k] - asked) - (area - self._beyond[k]) / share
+            range(first + 1, last + 1),
+            waiting,
+            key=lambda k: reached(EDGES[k], self._survival[k], self._beyond[k]),
         )
         # It is reached in bin k, whose start, or `asked` itself, is where to go on from: a quadratic equation.
         start, alive, beyond = (asked, share, area) if k == first else (EDGES[k], self._survival[k], self._beyond[k])
-        missing = waiting - (start - asked) + (area - beyond) / share
-        ended = 1 - alive / share
+        missing = waiting - reached(start, alive, beyond)
         slope = (self._survival[k] - self._survival[k + 1]) / (EDGES[k + 1] - EDGES[k]) / share
-        divisor = ended + math.sqrt(max(0.0, ended**2 + 2 * slope * missing))
+        rising = silent * (1 - alive / share) + hidden * slope
+        divisor = rising + math.sqrt(max(0.0, rising**2 + 2 * silent * slope * missing))
         return asked + longest if divisor <= 0 else min(asked + longest, start + 2 * missing / divisor)
 
     def mean(self, after: float, by: float) -> float:

@@ -15,6 +15,7 @@ from .budget import Budget
 from .job import (
     Event,
     Final,
+    Held,
     Job,
     NotSaved,
     Queued,
@@ -42,12 +43,17 @@ class Plan:
     `take` hands out the jobs that may talk now, `settle` says what came of it, `finished` collects the jobs that
     ended. Time is an argument everywhere, in seconds of one clock.
 
+    Args:
+        lanes: The accounts.
+        saving_at_once: Jobs whose pictures may be fetched at once.
+        hears: True where callbacks are asked for: then a job whose create was lost waits for one.
+
     Attributes:
         lanes: The accounts, by name.
         finished: Jobs in a final state, for the shell to deliver and take out.
     """
 
-    def __init__(self, lanes: Iterable[Lane], saving_at_once: int) -> None:
+    def __init__(self, lanes: Iterable[Lane], saving_at_once: int, *, hears: bool = False) -> None:
         self.lanes = {lane.name: lane for lane in lanes}
         self.finished: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
@@ -60,6 +66,7 @@ class Plan:
         self._to_save: deque[int] = deque()
         self._saving = 0
         self._saving_at_once = saving_at_once
+        self._hears = hears
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -151,12 +158,68 @@ class Plan:
         self._begun.discard(job.id)
         if job.id not in self._jobs:
             return None
-        moved = transitions.advance(self._jobs[job.id], event, now)
+        before = self._jobs[job.id]
+        moved = self._held_back(transitions.advance(before, event, now), now)
         self._pay(job, event, moved)
         if job.id in self._leaving and not isinstance(moved.state, Final):
             moved = moved.to(transitions.left(moved))
         self._place(moved, now, arrives=False)
+        if isinstance(before.state, Submitting) and before.state.told is not None:
+            self._call(moved, now)
         return moved
+
+    def find(self, job_id: int) -> Job | None:
+        """A live job."""
+        return self._jobs.get(job_id)
+
+    def hear(self, job_id: int, create: int, task_id: str | None, now: float) -> Job | None:
+        """Take in a callback about a live job: its task is asked about at once, once.
+
+        Args:
+            job_id: Whose.
+            create: Which create the callback is about, by its number.
+            task_id: The task that it names, if any.
+            now: Loop time.
+
+        Returns:
+            The job as it is now, where something new is known of it that a journal is to keep; else None.
+        """
+        job = self._jobs.get(job_id)
+        if job is None:
+            return None
+        moved = job if task_id is None else transitions.told(job, create, task_id, now)
+        if moved is job:
+            if create == job.attempts and task_id in (None, job.task_id):
+                self._call(job, now)
+            return None
+        if isinstance(job.state, Submitting):
+            self._store(moved)
+            return moved
+        if isinstance(job.state, Queued):
+            self._waiting.remove(job_id)
+        self._place(moved, now, arrives=True)
+        return moved
+
+    def heard_late(self, account: str, job_id: int) -> None:
+        """Learn of a callback about a job that has ended."""
+        if account in self.lanes:
+            self.lanes[account].asks.announcements.came_late(job_id)
+
+    def _call(self, job: Job, now: float) -> None:
+        if isinstance(job.state, Running | Ready):
+            self.lanes[job.account].asks.call(job.id, now)
+
+    def _held_back(self, job: Job, now: float) -> Job:
+        """Let a job wait for a callback whose create was lost, where one may come."""
+        wait = self.callback_wait(job)
+        if not isinstance(job.state, Unknown) or not wait:
+            return job
+        until = min(now + wait, math.inf if job.expires_at is None else job.expires_at)
+        return job.to(Held(job.state.error, since=now, until=until))
+
+    def callback_wait(self, job: Job) -> float:
+        """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
+        return self.lanes[job.account].callback_wait((job.model.name, job.request.images)) if self._hears else 0.0
 
     def withhold(self, owner: int) -> None:
         """Send no more creates for an owner; what is on the way, runs or is saved goes on."""
@@ -181,8 +244,11 @@ class Plan:
             if job.id not in self._begun:
                 self._finish(transitions.advance(job, Withheld(), math.inf))
                 continue
-            job = msgspec.structs.replace(job, lost=job.lost + 1)
-            self._drop(job, Unknown(unknown_outcome(job, ProtocolError("the program left before the answer came"))))
+            told = job.state.told if isinstance(job.state, Submitting) else None
+            job = transitions.lost(job)
+            unknown = unknown_outcome(job, ProtocolError("the program left before the answer came"))
+            unknown.about(task_id=told)
+            self._drop(job, Unknown(unknown))
 
     def _jobs_of(self, owner: int) -> list[Job]:
         return [job for job in self._jobs.values() if job.owner == owner]
@@ -211,7 +277,7 @@ class Plan:
         """Let the budget know what an answer means for it."""
         budget = self._budgets.get(job.owner)
         match event:
-            case _ if budget is None:
+            case _ if budget is None or isinstance(moved.state, Held):
                 pass
             case Rejected() | NotSent() | Withheld():
                 budget.release(job.id)
@@ -251,20 +317,24 @@ class Plan:
         """Put a job where its state belongs; one that arrives from outside is queued last, or asked about at once."""
         lane = self.lanes[job.account]
         self._store(job)
-        if not isinstance(job.state, Running):
-            lane.asks.forget(job.id)
+        match job.state:
+            case Running() | Held(told=str()):
+                lane.asks.expect(job, now, at_once=arrives)
+            case _:
+                lane.asks.forget(job.id)
         match job.state:
             case Queued():
                 self._enqueue(job, at_front=not arrives)
-            case Running():
-                lane.asks.expect(job, now, at_once=arrives)
+            case Running() | Held():
+                pass
             case Ready():
                 self._to_save.append(job.id)
             case _:
                 self._finish(job)
                 return
-        if job.expires_at is not None and job.id in self._jobs and not isinstance(job.state, Ready):
-            self._expiries.set(job.id, job.expires_at)
+        due = job.state.until if isinstance(job.state, Held) else job.expires_at
+        if due is not None and job.id in self._jobs and not isinstance(job.state, Ready):
+            self._expiries.set(job.id, due)
 
     def _enqueue(self, job: Job, *, at_front: bool) -> None:
         refusals = self._refusals(job.way)
@@ -307,7 +377,7 @@ class Plan:
         """End a job that is not talking, or that nobody waits for any more."""
         if isinstance(job.state, Queued):
             self._waiting.remove(job.id)
-        elif isinstance(job.state, Running):
+        elif isinstance(job.state, Running | Held):
             self.lanes[job.account].asks.forget(job.id)
         elif isinstance(job.state, Ready) and job.id in self._to_save:
             self._to_save.remove(job.id)

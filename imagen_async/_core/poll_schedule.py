@@ -19,6 +19,9 @@ _DAY = 86400.0
 LONGEST_INTERVAL = 30.0
 """Seconds between two questions at most: kie.ai's advice for tasks of more than 2 minutes is every 15 to 30 s."""
 
+LONGEST_SILENCE = 300.0
+"""Seconds between two questions at most, however surely a callback will come."""
+
 
 def checked_freshness(freshness: float) -> float:
     """The freshness itself, if it can be meant; raises ConfigurationError that says what can."""
@@ -38,6 +41,10 @@ class PollSchedule:
     3. Each call costs `freshness` in waiting, so the mean delay is `freshness` times the mean number of calls, whatever
        the latencies are. The best schedule for the price of a call solves Barlow, Hunter and Proschan's "Optimum
        checking procedures" (J. SIAM 11, 1963); `python -m benchmarks schedule` compares.
+    4. Where callbacks announce a share p of the ends, only the others wait unseen. That no callback has come tells in
+       turn that the task still runs, or that it is one of those: by Bayes, its expected waiting is (1 − p) times that
+       of rule 1, divided by 1 − p · P(T ≤ a | T > b). So hardly anything is asked while callbacks come, and as soon as
+       one is overdue, the division makes it a certainty that it will not.
 
     Attributes:
         prior: What the provider's record says of latencies.
@@ -49,13 +56,20 @@ class PollSchedule:
         self.prior = prior
         self._tables: dict[Kind, LifeTable] = {}
 
-    def next_age(self, kind: Kind, asked: float) -> float:
-        """The age in seconds at which a task, last asked about at the age `asked`, is to be asked about again."""
-        return self._curve(kind).next_age(asked, self.freshness, LONGEST_INTERVAL)
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
+        """The age in seconds at which a task, last asked about at the age `asked`, is to be asked about again.
 
-    def waiting(self, kind: Kind, asked: float, age: float) -> float:
+        Args:
+            kind: Its own.
+            asked: Seconds.
+            announced: The share of tasks whose end a callback announces; below 1.
+        """
+        longest = min(LONGEST_INTERVAL / (1 - announced), LONGEST_SILENCE)
+        return self._curve(kind).next_age(asked, self.freshness, longest, announced)
+
+    def waiting(self, kind: Kind, asked: float, age: float, announced: float = 0.0) -> float:
         """Seconds for which a task, last asked about at `asked`, is expected to wait unseen at `age`."""
-        return self._curve(kind).waiting(asked, age)
+        return self._curve(kind).waiting(asked, age, announced)
 
     def lasted(self, kind: Kind, after: float, age: float) -> None:
         """Learn that a task, known to be unfinished at the age `after`, was so at `age`."""

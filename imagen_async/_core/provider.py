@@ -119,6 +119,7 @@ class Provider(msgspec.Struct, frozen=True):
         latency: How long its tasks take, as far as anybody knows beforehand.
         prices: Credits for a picture, of every model or by our name of it, in place of what the models say; None:
             as they say.
+        signs_callbacks: True where a callback can be signed, as kie.ai does it.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Provider(msgspec.Struct, frozen=True):
     limits: Limits
     latency: LatencyPrior
     prices: Mapping[str, float] | float | None = None
+    signs_callbacks: bool = False
 
     @property
     def key_variable(self) -> str:

@@ -19,8 +19,9 @@ from ..errors import (
     TransportError,
     UnknownOutcome,
 )
-from .job import Done, Failed, Job, Left, Queued, Ready, Running, State, Submitting, Unknown, Unsent
+from .job import Done, Failed, Held, Job, Left, Queued, Ready, Running, State, Submitting, Unknown, Unsent
 from .outcomes import billed, lost_create
+from .transitions import lost
 from .values import ImageFile, ImageRequest
 from .wire import Broken, Succeeded
 
@@ -48,7 +49,7 @@ class Record(msgspec.Struct, frozen=True):
             task exists. `ready`: its pictures are to be fetched. `done`, `failed`. `unknown`: held.
         account: Who has it, or had it last.
         request: As it was sent, defaults filled in.
-        task_id: The provider's task.
+        task_id: The provider's task; of an unknown one that which a callback has named, not confirmed yet.
         urls: Where the pictures are, or were.
         files: The pictures on disk.
         error: Why it failed, or what went wrong last.
@@ -58,6 +59,7 @@ class Record(msgspec.Struct, frozen=True):
         attempts: Creates that were sent.
         retried: New tasks that were asked for after a failed generation.
         lost: Creates whose answer was lost: each may have made a task, and cost `price`.
+        lost_creates: Which these were, by their number among `attempts`, as far as it is known.
         sent_at: When the last create was about to be sent.
         accepted_at: When its answer came.
         ended_at: When it was done, failed or was held.
@@ -78,6 +80,7 @@ class Record(msgspec.Struct, frozen=True):
     attempts: int = 0
     retried: int = 0
     lost: int = 0
+    lost_creates: tuple[int, ...] = ()
     sent_at: float | None = None
     accepted_at: float | None = None
     ended_at: float | None = None
@@ -144,8 +147,14 @@ def record_of(job: Job, now: float, epoch: float) -> Record | None:
             return _record_of_failed(job, Failed(failure), epoch + now)
         case Queued(error=error):
             return _record(job, "queued", error)
-        case Submitting():
+        case Submitting(told=None):
             return _record(job, "submitting", sent_at=epoch + now)
+        case Submitting(told=task_id):
+            # Its own answer is yet to come. Whoever called back was answered, and will not call again after a crash.
+            unknown = lost_create("its answer had not come", job.model.price(job.request), job.lost + 1)
+            return _record(lost(job), "unknown", unknown, task_id=task_id, ended_at=epoch + now)
+        case Held(error=unknown, told=task_id):
+            return _record(job, "unknown", unknown, task_id=task_id, ended_at=epoch + now)
         case Running(finished=None):
             return _record(job, "running", task_id=state.task_id, accepted_at=epoch + state.since)
         case Ready(task_id=task_id, outcome=outcome):
@@ -155,7 +164,7 @@ def record_of(job: Job, now: float, epoch: float) -> Record | None:
         case Failed():
             return _record_of_failed(job, state, epoch + now)
         case Unknown(error=unknown):
-            return _record(job, "unknown", unknown, ended_at=epoch + now)
+            return _record(job, "unknown", unknown, task_id=unknown.task_id, ended_at=epoch + now)
         case Unsent(error=error):
             is_new = job.expires_at is not None or not job.attempts
             return _record(job, "queued", error) if is_new else None
@@ -206,6 +215,7 @@ def _record(
         attempts=job.attempts,
         retried=job.retried,
         lost=job.lost,
+        lost_creates=job.lost_creates,
         sent_at=sent_at,
         accepted_at=accepted_at,
         ended_at=ended_at,
@@ -231,7 +241,12 @@ def is_denied(record: Record) -> bool:
 
 def cut_off(record: Record) -> Record:
     """What a create that was on the way when its process died has become: unknown."""
-    lost = record.lost + 1
-    unknown = lost_create("the process ended before its answer came", record.price, lost)
-    error = ErrorRecord(UnknownOutcome.__name__, unknown.message)
-    return msgspec.structs.replace(record, state="unknown", lost=lost, error=error, ended_at=record.sent_at)
+    unknown = lost_create("the process ended before its answer came", record.price, record.lost + 1)
+    return msgspec.structs.replace(
+        record,
+        state="unknown",
+        lost=record.lost + 1,
+        lost_creates=(*record.lost_creates, record.attempts),
+        error=ErrorRecord(UnknownOutcome.__name__, unknown.message),
+        ended_at=record.sent_at,
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from .job import Done, Job, Queued, Ready, Running
+from ..errors import UnknownOutcome
+from .job import Done, Held, Job, Queued, Ready, Running
 from .provider import Model
 from .record import Record, bill_of, error_of
+from .transitions import PATIENCE
 from .values import PARAMETERS, ImageRequest, Result
 from .wire import Succeeded
 
@@ -41,16 +43,7 @@ def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
         epoch: The Unix time at which the loop's clock stood at 0.
     """
     assert record.task_id is not None
-    job = msgspec.structs.replace(
-        blank,
-        key=record.key,
-        index=record.position,
-        request=record.request,
-        expires_at=now + blank.deadline,
-        attempts=record.attempts,
-        retried=record.retried,
-        lost=record.lost,
-    )
+    job = _gone_on(record, blank, now)
     if record.state == "running":
         since = now if record.accepted_at is None else min(now, record.accepted_at - epoch)
         job = msgspec.structs.replace(job, spent=record.credits or 0.0)
@@ -59,6 +52,40 @@ def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
     if blank.save_to is None:
         return job.to(Done(record.task_id, outcome, record.files))
     return job.to(Ready(record.task_id, outcome))
+
+
+def held(record: Record, blank: Job, now: float, epoch: float, wait: float) -> Job:
+    """The job of an unknown record of which a callback may tell yet, or has told.
+
+    Args:
+        record: Its own.
+        blank: The job as this run would make it new.
+        now: Loop time.
+        epoch: The Unix time at which the loop's clock stood at 0.
+        wait: Seconds since its create for which a callback is waited for.
+    """
+    error = error_of(record)
+    assert isinstance(error, UnknownOutcome)
+    since = now if record.sent_at is None else min(now, record.sent_at - epoch)
+    until, create = since + wait, 0
+    if record.task_id is not None:
+        until, create = max(until, now + 2 * PATIENCE), max(record.lost_creates, default=0)
+    return _gone_on(record, blank, now).to(Held(error, since, until, record.task_id, create))
+
+
+def _gone_on(record: Record, blank: Job, now: float) -> Job:
+    """The blank job with what the record says, and its time from now."""
+    return msgspec.structs.replace(
+        blank,
+        key=record.key,
+        index=record.position,
+        request=record.request,
+        expires_at=now + blank.deadline,
+        attempts=record.attempts,
+        retried=record.retried,
+        lost=record.lost,
+        lost_creates=record.lost_creates,
+    )
 
 
 def sent_again(record: Record, blank: Job) -> Job:
@@ -75,6 +102,7 @@ def sent_again(record: Record, blank: Job) -> Job:
         attempts=record.attempts,
         retried=record.retried if record.state == "queued" else 0,
         lost=record.lost,
+        lost_creates=record.lost_creates,
         spent=bill.total - bill.at_risk,
         resubmits=0 if record.state == "unknown" else blank.resubmits,
         state=Queued(held=None if record.state == "queued" else error_of(record)),

@@ -11,6 +11,7 @@ from .job import (
     Done,
     Event,
     Failed,
+    Held,
     Job,
     Left,
     Links,
@@ -65,6 +66,8 @@ def advance(job: Job, event: Event, now: float) -> Job:
             return waiting.to(left(waiting) if error is None else unsent(waiting, error.about(provider=job.account)))
         case Running(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
             return _after_status(job, job.state, event, now)
+        case Held(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
+            return _after_callback(job, job.state, event, now)
         case Ready(), Saved(files=files):
             return job.to(job.state.done(files))
         case Ready(), NotSaved(error=error, files=files):
@@ -72,12 +75,31 @@ def advance(job: Job, event: Event, now: float) -> Job:
     raise AssertionError(f"{type(event).__name__} cannot happen to a job that is {type(job.state).__name__}")
 
 
+def told(job: Job, create: int, task_id: str, now: float) -> Job:
+    """Say what a callback makes of a job: it names the task that one of its creates made; as it was where that is old.
+
+    Its word is good enough to keep a create from being sent again, and to ask the provider about the task; no more.
+    """
+    match job.state:
+        case Submitting(told=None) if create == job.attempts:
+            return job.to(replace(job.state, told=task_id))
+        case Held(told=None, until=until) if create in job.lost_creates:
+            until = max(until, now + 2 * PATIENCE)
+            return job.to(replace(job.state, told=task_id, create=create, until=until))
+        case Queued(held=UnknownOutcome() as unknown) if create in job.lost_creates:
+            return job.to(Held(unknown, since=now, until=now + 2 * PATIENCE, told=task_id, create=create))
+    return job
+
+
 def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Job:
     match event:
         case Accepted(task_id=task_id):
             return job.to(Running(task_id, since=now))
         case Lost(error=error):
-            return _lost(job, error)
+            return _lost(job, state, error, now)
+        case Rejected(error=error) | NotSent(error=error) if state.told is not None:
+            # A callback says that it made a task: whatever this answer is, it is no leave to send another create.
+            return _lost(job, state, error, now)
         case NotSent(error=error) | Rejected(error=error, remedy=Remedy.HOLD | Remedy.PAUSE):
             queued = job.to(Queued(error.about(provider=job.account), state.held))
             return expire(queued) if _is_due(job, now) else queued
@@ -90,15 +112,37 @@ def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Jo
             return _failed(job, error, None, may_retry=remedy is Remedy.NEW_TASK)
 
 
-def _lost(job: Job, error: ImagenError) -> Job:
+def lost(job: Job) -> Job:
+    """Count the create that went out last among those that were lost."""
+    return replace(job, lost=job.lost + 1, lost_creates=(*job.lost_creates, job.attempts))
+
+
+def _lost(job: Job, state: Submitting, error: ImagenError, now: float) -> Job:
     """Hold it, or send it again once where the caller asked for that."""
-    job = replace(job, lost=job.lost + 1)
+    job = lost(job)
     unknown = unknown_outcome(job, error)
+    if state.told is not None:
+        return job.to(Held(unknown, since=now, until=now + 2 * PATIENCE, told=state.told, create=job.attempts))
     if job.resubmits > 0:
         # Never to another account: there nobody could tell the two tasks for one.
-        state = Queued(unknown, held=unknown)
-        return replace(job, resubmits=job.resubmits - 1, route=None, state=state)
+        return replace(job, resubmits=job.resubmits - 1, route=None, state=Queued(unknown, held=unknown))
     return job.to(Unknown(unknown))
+
+
+def _after_callback(job: Job, state: Held, event: TaskStatus, now: float) -> Job:
+    """What the provider says of a task that a callback has named: only this makes it the job's own."""
+    assert state.told is not None
+    match event:
+        case Denied():
+            since = now if state.denied_at is None else state.denied_at
+            is_final = now - since >= PATIENCE
+            return job.to(replace(state, told=None if is_final else state.told, denied_at=None if is_final else since))
+        case Unreadable():
+            return job
+    left = tuple(create for create in job.lost_creates if create != state.create)
+    job = replace(job, lost=job.lost - 1, lost_creates=left)
+    running = Running(state.told, since=state.since)
+    return _after_status(job.to(running), running, event, now)
 
 
 def _after_status(job: Job, state: Running, event: TaskStatus, now: float) -> Job:
@@ -172,7 +216,7 @@ def _is_due(job: Job, now: float) -> bool:
 
 
 def expire(job: Job) -> Job:
-    """Give a queued or running job up: its time is over."""
+    """Give a queued, held or running job up: its time is over."""
     if isinstance(job.state, Running) and job.state.finished is not None:
         return job.to(Failed(links_not_told(job), job.state.finished))
     ending = _held(job)
@@ -181,8 +225,11 @@ def expire(job: Job) -> Job:
 
 def left(job: Job) -> State:
     """How a job ends that nobody waits for; one that waits for a retry has failed already."""
+    ending = _held(job)
+    if ending is not None:
+        return ending
     assert isinstance(job.state, Queued | Running | Ready)
-    return _held(job) or Left(job.state)
+    return Left(job.state)
 
 
 def unsent(job: Job, error: ImagenError) -> State:
@@ -202,6 +249,9 @@ def unwanted(job: Job, refusals: Mapping[str, ImagenError]) -> State:
 def _held(job: Job) -> Unknown | Failed | None:
     """How a job ends of which no new create was accepted, after one that was lost, or whose task failed."""
     match job.state:
+        case Held(error=unknown, told=task_id):
+            unknown.about(task_id=task_id)
+            return Unknown(unknown)
         case Queued(held=UnknownOutcome() as unknown) | Submitting(held=UnknownOutcome() as unknown):
             return Unknown(unknown)
         case Queued(held=ImagenError() as failure) | Submitting(held=ImagenError() as failure):

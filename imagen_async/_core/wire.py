@@ -163,8 +163,8 @@ class Dialect(Protocol):
     def takes_raw_models(self) -> bool:
         """True where any model of the API may be named, with unchecked input."""
 
-    def build_create(self, request: ImageRequest, model: Model) -> HttpRequest:
-        """Write the create for a request that was checked against `model`."""
+    def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
+        """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
 
     def read_created(self, response: HttpResponse) -> Created:
         """Say what became of a create."""

@@ -43,6 +43,7 @@ KIE = Provider(
     # Published: 20 creates per 10 s and account, 10 status calls per s and key, "100 and more" tasks running.
     limits=Limits(submit=Rate(20, per=10), status=Rate(10, per=1), running=100),
     latency=LATENCY,
+    signs_callbacks=True,
 )
 
 GUESSED_LIMITS = Limits(submit=Rate(20, per=10, guess=True), status=Rate(10, per=1, guess=True), running=100)

@@ -6,12 +6,13 @@ a latency, faults to order, and a ledger of what it would have billed.
 
 from __future__ import annotations
 
-from ._faults import CREATE_FAULTS, FILE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults
+from ._faults import CALLBACK_FAULTS, CREATE_FAULTS, FILE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults
 from ._ledger import Create, Ledger
 from ._server import Sandbox
 from ._service import Latency, Lives
 
 __all__ = [
+    "CALLBACK_FAULTS",
     "CREATE_FAULTS",
     "FILE_FAULTS",
     "POLL_FAULTS",

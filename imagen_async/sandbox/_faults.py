@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
-Road = Literal["create", "poll", "task", "file"]
+Road = Literal["create", "poll", "task", "file", "callback"]
 
 CREATE_FAULTS = (
     "429",  # over the limit, in the body; nothing made
@@ -48,6 +48,15 @@ TASK_FAULTS = (
 )
 FILE_FAULTS = ("http_503", "http_404", "reset", "truncated", "html")
 
+CALLBACK_FAULTS = (
+    "lost",  # never sent
+    "twice",
+    "late",  # a second after the task's end
+    "early",  # the task ends at once, and is announced before the create is answered
+)
+FORGERIES = ("unsigned", "wrong_signature", "stale", "no_task_id", "another_task")
+"""Callbacks that nobody should believe; only to order, never by chance."""
+
 ACCOUNT_FAULTS = ("401", "402", "no_credit_500", "433", "403_edge", "model_gone")
 """Refusals that stop an account, or a model there; only to order, never by chance."""
 
@@ -56,7 +65,9 @@ _BY_CHANCE: dict[Road, Sequence[str]] = {
     "poll": POLL_FAULTS,
     "task": TASK_FAULTS,
     "file": FILE_FAULTS,
+    "callback": CALLBACK_FAULTS,
 }
+_TO_ORDER: dict[Road, Sequence[str]] = {"create": ACCOUNT_FAULTS, "callback": FORGERIES}
 
 
 class Faults:
@@ -94,7 +105,7 @@ class Faults:
         return self._random.choice(_BY_CHANCE[road]) if self._random.random() < self.rate else None
 
     def _check(self, road: Road, *kinds: str | None) -> None:
-        allowed = (*_BY_CHANCE[road], *(ACCOUNT_FAULTS if road == "create" else ()))
+        allowed = (*_BY_CHANCE[road], *_TO_ORDER.get(road, ()))
         for kind in kinds:
             if kind is not None and kind not in allowed:
                 raise ValueError(f"there is no fault {kind!r} on the road {road!r}; there are {', '.join(allowed)}")

@@ -39,6 +39,8 @@ class Ledger:
         poll_times: When each status call arrived.
         polls: Status calls by task id.
         pictures: Picture files sent whole, by task id.
+        callbacks: Callbacks sent, repeats included, by task id.
+        callback_answers: What they were answered, by HTTP status; 0 for none.
         refused: Refusals by reason: `submit`, `running`, `status` for the limits, else the code.
         key_leaks: Requests for a file that carried an Authorization header: there must be none.
     """
@@ -49,6 +51,8 @@ class Ledger:
         self.poll_times = array("d")
         self.polls: Counter[str] = Counter()
         self.pictures: Counter[str] = Counter()
+        self.callbacks: Counter[str] = Counter()
+        self.callback_answers: Counter[int] = Counter()
         self.refused: Counter[str] = Counter()
         self.key_leaks = 0
 
@@ -75,6 +79,7 @@ class Ledger:
             "credits": self.credits,
             "polls": len(self.poll_times),
             "pictures": sum(self.pictures.values()),
+            "callbacks": {str(status): count for status, count in sorted(self.callback_answers.items())},
             "refused": dict(self.refused),
             "faults": dict(Counter(create.fault for create in self.creates if create.fault)),
             "prompts_with_several_tasks": doubled,

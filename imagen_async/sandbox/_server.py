@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+import aiohttp
 import anyio
 import anyio.to_thread
 from aiohttp import web
 
 from .._accounts import SANDBOX_KEY
 from .._core.provider import Limits
+from .._plain_group import PlainGroup
 from ..providers import PROVIDERS
+from ._announcer import Announcer
 from ._envelopes import Reply
 from ._faults import Faults, Road
 from ._ledger import Ledger
@@ -37,6 +41,8 @@ class Sandbox:
         lives: How long links and pictures can be had; None: as long as it runs.
         balance: Credits on the account; None: more than anybody needs.
         key: The key that it takes.
+        signing_key: What it signs callbacks with, as kie.ai and itself; None: nothing.
+        callback_retry: Seconds to the first of three repeats of a callback that is not answered 2xx.
         port: Where to listen on 127.0.0.1; 0: wherever there is room.
         seed: Makes its latencies and task ids repeatable.
 
@@ -55,6 +61,8 @@ class Sandbox:
         lives: Lives | None = None,
         balance: float | None = None,
         key: str = SANDBOX_KEY,
+        signing_key: str | None = None,
+        callback_retry: float = 1.0,
         port: int = 0,
         seed: int = 0,
     ) -> None:
@@ -63,6 +71,7 @@ class Sandbox:
         self.key = key
         self.limits = limits or PROVIDERS["sandbox"].limits
         self._port = port
+        self._callback_retry = callback_retry
         self._stack = AsyncExitStack()
         self._services = {
             name: Service(
@@ -74,6 +83,7 @@ class Sandbox:
                 ledger=self.ledger,
                 lives=lives or Lives(),
                 balance=float("inf") if balance is None else balance,
+                signing_key=signing_key,
                 seed=seed,
             )
             for name, provider in PROVIDERS.items()
@@ -93,8 +103,13 @@ class Sandbox:
             runner = web.AppRunner(
                 self._application(), access_log=None, handle_signals=False, shutdown_timeout=0.1, keepalive_timeout=90
             )
+            session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            stack.push_async_callback(_whole, session.close)
+            self._announcer = Announcer(session, self.ledger, self._callback_retry)
+            self._announcing = await stack.enter_async_context(PlainGroup())
+            stack.callback(self._announcing.cancel)
             await runner.setup()
-            stack.push_async_callback(runner.cleanup)
+            stack.push_async_callback(_whole, runner.cleanup)
             site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024)
             await site.start()
             self._port = runner.addresses[0][1]
@@ -106,8 +121,7 @@ class Sandbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._stack.aclose()
+        await self._stack.aclose()
 
     def order(self, road: Road, *kinds: str | None) -> None:
         """Let the next requests on a road go wrong in these ways, in turn; None lets one go well."""
@@ -122,18 +136,33 @@ class Sandbox:
         for name, prefix in [("sandbox", ""), *((name, f"/{name}") for name in self._services)]:
             jobs = self._services[name]
             if name != "apiin":
-                application.router.add_post(f"{prefix}/api/v1/jobs/createTask", _creator(jobs))
+                application.router.add_post(f"{prefix}/api/v1/jobs/createTask", self._creator(jobs))
                 application.router.add_get(f"{prefix}/api/v1/jobs/recordInfo", _teller(jobs))
                 application.router.add_get(f"{prefix}/api/v1/chat/credit", _banker(jobs))
             if name in ("sandbox", "kie"):
                 application.router.add_post(f"{prefix}/api/v1/common/download-url", _renewer(jobs))
             if name in ("sandbox", "apiin"):
                 tasks = self._services["apiin"]
-                application.router.add_post(f"{prefix}/api/v1/images/generations", _creator(tasks))
+                application.router.add_post(f"{prefix}/api/v1/images/generations", self._creator(tasks))
                 application.router.add_get(f"{prefix}/api/v1/tasks/{{task_id}}", _teller(tasks))
         application.router.add_get("/files/{provider}/{task_id}/{number}.png", self._file)
         application.router.add_get("/sandbox/ledger", self._tell_ledger)
         return application
+
+    def _creator(self, service: Service):  # type: ignore[no-untyped-def]
+        async def create(request: web.Request) -> web.StreamResponse:
+            body = await request.read()
+            now = asyncio.get_running_loop().time()
+            reply = service.create(request.headers.get("Authorization"), body, now, time.time())
+            while service.announcements:
+                announcement = service.announcements.popleft()
+                if announcement.fault == "early":
+                    await self._announcer.announce(announcement)
+                else:
+                    self._announcing.start_soon(self._announcer.announce, announcement)
+            return await _deliver(request, reply)
+
+        return create
 
     async def _tell_ledger(self, request: web.Request) -> web.Response:
         return web.json_response(self.ledger.summary())
@@ -162,13 +191,10 @@ class Sandbox:
         return response
 
 
-def _creator(service: Service):  # type: ignore[no-untyped-def]
-    async def create(request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        now = asyncio.get_running_loop().time()
-        return await _deliver(request, service.create(request.headers.get("Authorization"), body, now, time.time()))
-
-    return create
+async def _whole(work: Callable[[], Awaitable[None]]) -> None:
+    """Do it to its end, whatever is cancelled around it."""
+    with anyio.CancelScope(shield=True):
+        await work()
 
 
 def _teller(service: Service):  # type: ignore[no-untyped-def]

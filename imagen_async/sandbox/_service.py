@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import json
 import math
 import random
 import uuid
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from .._core.callbacks import signature_of
 from .._core.parameters import Choice, Flag, Parameter, Text, Whole
 from .._core.provider import Limits, Model, Provider
 from .._core.rate_limit import Rate
@@ -44,6 +47,8 @@ class Task(msgspec.Struct, frozen=True):
     wall: float
     fault: str | None
     credits: float
+    callback_url: str | None = None
+    callback_fault: str | None = None
 
     @property
     def images(self) -> int:
@@ -65,6 +70,24 @@ class Lives(msgspec.Struct, frozen=True):
 
 RENEWED_LINK_LIFE = 1200.0
 """Seconds; kie.ai's own figure for a link that was asked for anew."""
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """A callback that is to be sent.
+
+    Attributes:
+        task_id: The task that it announces.
+        url: Where to.
+        ends: When the task ends, by the server's clock.
+        fault: What is to go wrong, or None.
+        message: Makes its headers and body, of the server's time and the Unix time.
+    """
+
+    task_id: str
+    url: str
+    ends: float
+    fault: str | None
+    message: Callable[[float, float], tuple[dict[str, str], bytes]]
 
 
 class StrictWindow:
@@ -99,10 +122,13 @@ class Service:
         balance: float = math.inf,
         lives: Lives = Lives(),  # noqa: B008 - frozen
         files: str = "",
+        signing_key: str | None = None,
         seed: int = 0,
     ) -> None:
         self.provider = provider
         self.files = files
+        self.announcements: deque[Announcement] = deque()
+        self._signing_key = signing_key if provider.signs_callbacks else None
         self._prices = _prices(provider)
         self._key = key
         self._limits = limits
@@ -125,9 +151,9 @@ class Service:
         """Take a create."""
         self._ledger.create_times.append(now)
         fault = self._faults.draw("create")
-        model_name, wire_input = self._read(body)
+        model_name, wire_input, callback_url = self._read(body)
         refused = self._refuse(authorization, model_name, wire_input, fault, now)
-        task = None if refused is not None else self._make(model_name, wire_input, now, wall)
+        task = None if refused is not None else self._make(model_name, wire_input, callback_url, now, wall)
         prompt = str(wire_input.get("prompt", ""))
         credits = 0.0 if task is None else task.credits
         task_id = None if task is None else task.id
@@ -176,18 +202,18 @@ class Service:
             return self._refused("401", 401, "invalid token")
         return success(self._name, 1_000_000.0 if math.isinf(self._balance) else self._balance)
 
-    def _read(self, body: bytes) -> tuple[str, dict[str, Any]]:
-        """The model's name and the input, whichever way the dialect writes them."""
+    def _read(self, body: bytes) -> tuple[str, dict[str, Any], str | None]:
+        """The model's name, the input and where to call back, whichever way the dialect writes them."""
         try:
             document = json.loads(body)
         except ValueError:
-            return "", {}
+            return "", {}, None
         if not isinstance(document, dict):
-            return "", {}
-        if self._name == "apiin":
-            return str(document.pop("model", "")), document
-        wire_input = document.get("input")
-        return str(document.get("model", "")), wire_input if isinstance(wire_input, dict) else {}
+            return "", {}, None
+        url = document.pop("callback_url" if self._name == "apiin" else "callBackUrl", None)
+        model_name = str(document.pop("model", ""))
+        wire_input = document if self._name == "apiin" else document.get("input")
+        return model_name, wire_input if isinstance(wire_input, dict) else {}, None if url is None else str(url)
 
     def _refuse(
         self, authorization: str | None, model_name: str, wire_input: dict[str, Any], fault: str | None, now: float
@@ -224,22 +250,52 @@ class Service:
         images = int(wire_input.get("num_images", 1))
         return self._prices[model.name] * images if model is not None else 0.0
 
-    def _make(self, model_name: str, wire_input: dict[str, Any], now: float, wall: float) -> Task:
+    def _make(
+        self, model_name: str, wire_input: dict[str, Any], callback_url: str | None, now: float, wall: float
+    ) -> Task:
         credits = self._price(model_name, wire_input)
         self._balance -= credits
+        callback_fault = self._faults.draw("callback") if callback_url is not None else None
         task = Task(
             id=self._new_id(model_name),
             model=model_name,
             input=wire_input,
             created=now,
-            latency=self._latency.draw(self._chance),
+            latency=self._latency.draw(self._chance) * (callback_fault != "early"),
             wall=wall,
             fault=self._faults.draw("task"),
             credits=credits,
+            callback_url=callback_url,
+            callback_fault=callback_fault,
         )
         self._tasks[task.id] = task
         heapq.heappush(self._ends, now + task.latency)
+        if callback_url is not None:
+            message = functools.partial(self._callback, task)
+            ends = now + task.latency
+            self.announcements.append(Announcement(task.id, callback_url, ends, callback_fault, message))
         return task
+
+    def _callback(self, task: Task, now: float, wall: float) -> tuple[dict[str, str], bytes]:
+        """The headers and body that announce a task's end."""
+        fault = task.callback_fault
+        data = self._data(task, now)
+        if fault == "no_task_id":
+            data = {name: value for name, value in data.items() if name not in ("taskId", "task_id")}
+        if fault == "another_task":
+            data |= {name: f"{task.id[::-1]}" for name in ("taskId", "task_id") if name in data}
+        code, text = 200, "success"
+        if task.fault in _FAILURES and self._name in ("kie", "sandbox"):
+            code, text = 501, _FAILURES[task.fault][1]
+            del data["resultJson"]  # absent on failure
+        headers = {"Content-Type": "application/json"}
+        if self._signing_key is not None and fault != "unsigned":
+            timestamp = str(int(wall) - 3600 * (fault == "stale"))
+            key = self._signing_key if fault != "wrong_signature" else f"not {self._signing_key}"
+            named = str(data.get("taskId", data.get("task_id", "")))
+            headers["X-Webhook-Timestamp"] = timestamp
+            headers["X-Webhook-Signature"] = signature_of(named, timestamp, key)
+        return headers, msgspec.json.encode({"code": code, "msg": text, "data": data})
 
     def _new_id(self, model_name: str) -> str:
         number = uuid.UUID(int=self._chance.getrandbits(128)).hex
@@ -278,10 +334,14 @@ class Service:
         return None if fault is None else _damaged(self._standing(task, now), fault)
 
     def _standing(self, task: Task, now: float) -> Reply:
+        return success(self._name, self._data(task, now), status_call=self._name != "apiin")
+
+    def _data(self, task: Task, now: float) -> dict[str, Any]:
+        """What there is to say of a task."""
         age = now - task.created
         done = age >= task.latency
         if self._name == "apiin":
-            return success(self._name, self._task_data(task, done))
+            return self._task_data(task, done)
         word = ("success" if done else "generating") if age > task.latency * 0.4 else "waiting"
         outcome: dict[str, Any] = {"creditsConsumed": task.credits}
         if done and task.fault in _FAILURES:
@@ -294,8 +354,7 @@ class Service:
         elif done:
             outcome["resultJson"] = self._result_json(task)
         times = (task.wall, task.wall + task.latency if done else None)
-        data = record(task.id, task.model, task.input, word, times, **outcome)
-        return success(self._name, data, status_call=True)
+        return record(task.id, task.model, task.input, word, times, **outcome)
 
     def _task_data(self, task: Task, done: bool) -> dict[str, Any]:
         if done and task.fault in _FAILURES:

@@ -64,9 +64,10 @@ class JobsDialect(msgspec.Struct, frozen=True):
     renewal_path: str | None = None
     takes_raw_models: bool = True
 
-    def build_create(self, request: ImageRequest, model: Model) -> HttpRequest:
-        """Write the create for a request that was checked against `model`."""
-        body = _encode({"model": model.wire_name, "input": model.input_of(request)})
+    def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
+        """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
+        call_back = {} if callback_url is None else {"callBackUrl": callback_url}
+        body = _encode({"model": model.wire_name, **call_back, "input": model.input_of(request)})
         return HttpRequest("POST", "/api/v1/jobs/createTask", body)
 
     def read_created(self, response: HttpResponse) -> Created:

@@ -37,13 +37,12 @@ class TasksDialect(msgspec.Struct, frozen=True):
     no_credit: frozenset[int] = frozenset({402})
     takes_raw_models: bool = False
 
-    def build_create(self, request: ImageRequest, model: Model) -> HttpRequest:
-        """Write the create for a request that was checked against `model`."""
-        return HttpRequest(
-            "POST",
-            "/api/v1/images/generations",
-            _encode({"model": model.wire_name, **model.input_of(request)}),
-        )
+    def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
+        """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
+        # One page of the provider has this field, the others are silent.
+        call_back = {} if callback_url is None else {"callback_url": callback_url}
+        body = _encode({"model": model.wire_name, **call_back, **model.input_of(request)})
+        return HttpRequest("POST", "/api/v1/images/generations", body)
 
     def read_created(self, response: HttpResponse) -> Created:
         """Say what became of a create. A success without a task id is lost: the task may exist."""

@@ -1,0 +1,23 @@
+"""What can be the address of an API, or of a program of the user's own. Reads text, asks no network."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_address(url: str) -> bool:
+    """True for an HTTP address to which a path can be added: without a login, a query or a fragment."""
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+    return is_http and not (parts.query or parts.fragment or parts.username)
+
+
+def is_unencrypted(url: str) -> bool:
+    """True where what is sent to an address can be read on the way: by http:// to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK

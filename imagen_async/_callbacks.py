@@ -1,0 +1,179 @@
+"""Where callbacks come in: which create each token belongs to, and who is to hear of it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ._addresses import is_address, is_unencrypted
+from ._core.callbacks import Address, Seal, is_signed
+from ._core.job import Final, Job
+from ._core.provider import Provider
+from .errors import ConfigurationError
+
+_REMEMBERED = 1000
+"""Jobs that have ended of which a callback is still told apart from one that nobody knows."""
+
+
+class Callback(msgspec.Struct, frozen=True):
+    """Where providers are to announce the end of each task, and how their word is checked. Its key is in no repr.
+
+    Attributes:
+        public_url: The address under which they reach the `Receiver`, such as https://example.com/imagen; each create
+            adds a token of its own to it. http:// is for this machine only.
+        signing_key: kie.ai's webhook key, as its settings show it; or the keys of several accounts, by their names. A
+            callback for an account with a key must be signed with it. One key is that of every account whose provider
+            signs, or of the only account. None: the token alone is asked for.
+    """
+
+    public_url: str
+    signing_key: str | Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        url = self.public_url
+        if not isinstance(url, str) or not is_address(url):
+            message = f"public_url={url!r} is no address such as https://example.com/imagen, to which a path is added"
+            raise ConfigurationError(f"{message}.")
+        if is_unencrypted(url):
+            raise ConfigurationError(f"public_url={url!r}: use https:// (http:// is for this machine only).")
+        keys = self.signing_key if isinstance(self.signing_key, Mapping) else {"": self.signing_key}
+        for key in keys.values():
+            if key is not None and (not isinstance(key, str) or not key.strip()):
+                raise ConfigurationError(
+                    "signing_key: a key is a text that is not empty, as kie.ai's settings show it."
+                )
+
+    def __repr__(self) -> str:
+        key = "None" if self.signing_key is None else "'***'"
+        return f"Callback({self.public_url!r}, signing_key={key})"
+
+    def keys(self, providers: Mapping[str, Provider]) -> dict[str, str]:
+        """The accounts' keys, by their names; raises ConfigurationError for one that belongs to none of them."""
+        if self.signing_key is None:
+            return {}
+        if isinstance(self.signing_key, Mapping):
+            unknown = [name for name in self.signing_key if name not in providers]
+            if unknown:
+                message = f"signing_key: there is no account {unknown[0]!r}, only {', '.join(providers)}"
+                raise ConfigurationError(f"{message}.")
+            return {name: key.strip() for name, key in self.signing_key.items()}
+        signing = [name for name, provider in providers.items() if provider.signs_callbacks or len(providers) == 1]
+        if not signing:
+            message = f"signing_key: none of {', '.join(providers)} is known to sign callbacks; say whose key it is"
+            raise ConfigurationError(f'{message}, as in {{"{next(iter(providers))}": "…"}}.')
+        return dict.fromkeys(signing, self.signing_key.strip())
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A callback whose token is good.
+
+    Attributes:
+        owner: Whose jobs the token's are; 0 for those that no journal remembers.
+        address: Which create of which job it is about.
+        job_id: That job, where this process has sent it or taken it up; else None.
+        account: Whose task it is, where that is known.
+        ending: How the job ended; None while it lives, or where that is long ago.
+    """
+
+    owner: int
+    address: Address
+    job_id: int | None
+    account: str | None
+    ending: type[Final] | None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A journal's requests, as callbacks see them.
+
+    Attributes:
+        seal: Makes the tokens of its jobs.
+        account_of: Whose task a held request's would be, by what stands for it in tokens; None for what is not held.
+        called_back: Hears of the task of a held request that no job waits for any more; raises JournalError.
+    """
+
+    seal: Seal
+    account_of: Callable[[bytes], str | None]
+    called_back: Callable[[Address, str], Awaitable[None]]
+
+
+class CallbackRegistry:
+    """Which job each token belongs to.
+
+    Jobs of a journal have tokens of the journal's own secret, so that a later process knows them; the others have the
+    client's. A token tells by itself whether it is good, so no more is kept than the jobs that live, and a few more.
+    """
+
+    def __init__(self, callback: Callback, providers: Mapping[str, Provider]) -> None:
+        self._url = callback.public_url.rstrip("/")
+        self._keys = callback.keys(providers)
+        self._own = Seal(secrets.token_bytes(32))
+        self._lines: dict[int, Line] = {}
+        self._live: dict[tuple[int, bytes], Call] = {}
+        self._ended: dict[tuple[int, bytes], Call] = {}
+
+    def connect(self, owner: int, line: Line) -> None:
+        """Let an owner's jobs have tokens of its journal's secret."""
+        self._lines[owner] = line
+
+    def disconnect(self, owner: int) -> None:
+        """Forget an owner: its tokens are good no more, so that whoever calls back tries again, with luck later."""
+        if self._lines.pop(owner, None) is not None:
+            for calls in (self._live, self._ended):
+                for place in [place for place in calls if place[0] == owner]:
+                    del calls[place]
+
+    def line_of(self, call: Call) -> Line | None:
+        """The journal that a token belongs to, or None."""
+        return self._lines.get(call.owner)
+
+    def url_of(self, job: Job) -> str:
+        """Where the end of a job's present create is to be announced; the job is known from here on."""
+        call = self.expect(job)
+        return f"{self._url}/{self._seal(call.owner).token(call.address)}"
+
+    def expect(self, job: Job) -> Call:
+        """Know a job whose task may be announced."""
+        owner = job.owner if job.owner in self._lines else 0
+        name = self._seal(owner).name(job.key if owner else str(job.id))
+        call = Call(owner, Address(name, job.attempts), job.id, job.account, None)
+        self._live[owner, name] = call
+        return call
+
+    def end(self, job: Job) -> None:
+        """Know that a job has ended."""
+        owner = job.owner if job.owner in self._lines else 0
+        place = (owner, self._seal(owner).name(job.key if owner else str(job.id)))
+        call = self._live.pop(place, None)
+        if call is not None:
+            self._ended[place] = msgspec.structs.replace(call, account=job.account, ending=type(job.state))
+            if len(self._ended) > _REMEMBERED:
+                del self._ended[next(iter(self._ended))]
+
+    def find(self, token: str) -> Call | None:
+        """What a token is about; None for one that is not ours."""
+        for owner in (0, *self._lines):
+            address = self._seal(owner).opened(token)
+            if address is not None:
+                place = (owner, address.name)
+                call = self._live.get(place) or self._ended.get(place)
+                if call is not None:
+                    return msgspec.structs.replace(call, address=address)
+                account = self._lines[owner].account_of(address.name) if owner else None
+                return Call(owner, address, None, account, None)
+        return None
+
+    def is_genuine(self, call: Call, headers: Mapping[str, str], document: Mapping[str, Any]) -> bool:
+        """Say whether a callback is signed where it must be; one about a job that nobody knows has no effect anyway."""
+        key = self.key_of(call.account or "")
+        return key is None or is_signed(headers, document, key, now=time.time())
+
+    def key_of(self, account: str) -> str | None:
+        """What an account's callbacks must be signed with; None: they need not be."""
+        return self._keys.get(account)
+
+    def _seal(self, owner: int) -> Seal:
+        return self._lines[owner].seal if owner else self._own

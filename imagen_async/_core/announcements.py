@@ -1,0 +1,54 @@
+"""How far callbacks can be relied upon: of an account's tasks, the share whose end one announces. Pure."""
+
+from __future__ import annotations
+
+_MOST = 1000.0
+"""Callbacks in a row after which another one adds no trust."""
+
+_REMEMBERED = 1000
+"""Tasks that ended unannounced for which a callback that is merely late is still recognised."""
+
+_SILENT = 10
+"""Tasks that ended unannounced, before any callback came, after which none is expected."""
+
+
+class Announcements:
+    """What is known of one account's callbacks.
+
+    Trust is the number of ends that were announced, in effect one after the other: each adds one, and each end that a
+    status call had to find halves it. So it is slow to come and quick to go; until the first callback there is none.
+    """
+
+    def __init__(self) -> None:
+        self._trust = 0.0
+        self._missed: dict[int, None] = {}
+        self._misses = 0
+
+    @property
+    def share(self) -> float:
+        """The share of ends that a callback announces, as far as it can be relied upon; below 1."""
+        return self._trust / (1 + self._trust)
+
+    @property
+    def are_silent(self) -> bool:
+        """True where tasks have ended and no callback ever came."""
+        return not self._trust and self._misses >= _SILENT
+
+    def ended(self, job_id: int, announced: bool) -> None:
+        """Learn that a task has ended, and whether a callback had said so by then."""
+        if announced:
+            self._trust = min(self._trust + 1, _MOST)
+            return
+        self._trust /= 2
+        self._misses += 1
+        self._missed[job_id] = None
+        if len(self._missed) > _REMEMBERED:
+            del self._missed[next(iter(self._missed))]
+
+    def came_late(self, job_id: int) -> bool:
+        """Learn of a callback for a job that is not watched any more; True where it is the first for one that ended."""
+        if job_id not in self._missed:
+            return False
+        del self._missed[job_id]
+        self._trust = min(2 * self._trust + 1, _MOST)
+        return True

@@ -1,0 +1,117 @@
+"""Callbacks: the token that tells which create one is about, the task that it names, and how it is signed. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..errors import ProtocolError
+from .wire import decode_json
+
+TOLERANCE = 300.0
+"""Seconds by which a signature's time may differ from ours: five minutes, for clocks and for the way."""
+
+MAX_CALLBACK = 256 << 10
+"""Bytes of a callback's body; it is a status answer, and the recorded ones are below 5 KB."""
+
+_NAME = 8
+_CREATE = 4
+_MARK = 15
+_LENGTH = (_NAME + _CREATE + _MARK) * 4 // 3
+"""Characters of a token: what it is made of comes to a multiple of three bytes, so nothing is padded."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Which create a token belongs to.
+
+    Attributes:
+        name: Stands for the job.
+        create: The create's number among its `attempts`.
+    """
+
+    name: bytes
+    create: int
+
+
+class Seal:
+    """Makes the tokens of one secret, and opens them: nobody else can make one that opens."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def name(self, text: str) -> bytes:
+        """What stands for a job in its tokens; it does not tell the text."""
+        return hashlib.blake2b(text.encode(), key=self._secret, digest_size=_NAME, person=b"name").digest()
+
+    def token(self, address: Address) -> str:
+        """The token of a create: 36 characters that are safe in a URL."""
+        content = address.name + address.create.to_bytes(_CREATE, "big")
+        return base64.urlsafe_b64encode(content + self._mark(content)).decode()
+
+    def opened(self, token: str) -> Address | None:
+        """Whose token it is; None for one that was not made here. Takes as long for a good one as for a bad one."""
+        try:
+            whole = base64.urlsafe_b64decode(token.encode()) if len(token) == _LENGTH else b""
+        except (ValueError, binascii.Error):
+            whole = b""
+        content, mark = whole[: _NAME + _CREATE], whole[_NAME + _CREATE :]
+        if not hmac.compare_digest(mark, self._mark(content)):
+            return None
+        return Address(content[:_NAME], int.from_bytes(content[_NAME:], "big"))
+
+    def _mark(self, content: bytes) -> bytes:
+        return hmac.digest(self._secret, content, "sha256")[:_MARK]
+
+
+def read_callback(body: bytes) -> dict[str, Any]:
+    """Decode a callback's body; raises ProtocolError for what is no JSON object."""
+    document = decode_json(body)
+    if not isinstance(document, dict):
+        raise ProtocolError("The callback is no JSON object.")
+    return document
+
+
+def task_named_by(document: Mapping[str, Any]) -> str | None:
+    """The task that a callback is about; None where it names none, or names several that differ."""
+    data = document.get("data")
+    inner = data if isinstance(data, dict) else {}
+    places = (inner.get("taskId"), inner.get("task_id"), document.get("taskId"))
+    named = {place for place in places if place not in (None, "")} if all(map(_is_id, places)) else set()
+    return str(named.pop()) if len(named) == 1 else None
+
+
+def _is_id(value: object) -> bool:
+    """Ids are opaque, and a number would be as good as a string; nothing at all is no contradiction."""
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
+
+
+def is_signed(
+    headers: Mapping[str, str], document: Mapping[str, Any], key: str, *, now: float, tolerance: float = TOLERANCE
+) -> bool:
+    """Say whether kie.ai has signed a callback: its task id and its time, and nothing else of it.
+
+    Args:
+        headers: Of the callback, in any case.
+        document: Its body, decoded.
+        key: The account's webhook key.
+        now: Unix time.
+        tolerance: Seconds by which the signature's time may differ.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    timestamp, signature = lower.get("x-webhook-timestamp", ""), lower.get("x-webhook-signature", "")
+    task_id = task_named_by(document)
+    is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16
+    if task_id is None or not is_time or not abs(now - int(timestamp)) <= tolerance:
+        return False
+    return hmac.compare_digest(signature_of(task_id, timestamp, key).encode(), signature.strip().encode())
+
+
+def signature_of(task_id: str, timestamp: str, key: str) -> str:
+    """kie.ai's signature of a task id and a time in Unix seconds: base64 of HMAC-SHA256 over both, with a dot."""
+    return base64.b64encode(hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), "sha256")).decode()

@@ -1,0 +1,67 @@
+"""Calls back, as the providers do: once a task has ended, again where nobody took it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+import anyio
+import backoff
+
+from ._ledger import Ledger
+from ._service import Announcement
+
+_TRIES = 4
+"""kie.ai and LiangXin call again a few times, "briefly", where the answer is not 2xx."""
+
+_PATIENCE = 15.0
+"""Seconds that an answer may take: kie.ai's own figure."""
+
+_LATE = 1.0
+"""Seconds by which a late callback is late."""
+
+
+class Announcer:
+    """Delivers callbacks.
+
+    Args:
+        session: Carries them.
+        ledger: Counts them.
+        retry: Seconds to the first repeat of one that was not taken; each further one waits twice as long.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, ledger: Ledger, retry: float) -> None:
+        self._session = session
+        self._ledger = ledger
+        self._post_until_taken = backoff.on_predicate(
+            backoff.expo,
+            lambda status: not 200 <= status < 300,
+            max_tries=_TRIES,
+            factor=retry,
+            jitter=None,
+            logger=None,
+        )(self._post)
+
+    async def announce(self, announcement: Announcement) -> None:
+        """Wait for the end of a task, then call back as it is ordered: not at all, twice, late."""
+        fault = announcement.fault
+        if fault == "lost":
+            return
+        due = announcement.ends + (_LATE if fault == "late" else 0.0)
+        await anyio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+        for _ in range(2 if fault == "twice" else 1):
+            await self._post_until_taken(announcement)
+
+    async def _post(self, announcement: Announcement) -> int:
+        """Call once; returns the HTTP status, 0 where there was no answer."""
+        headers, body = announcement.message(asyncio.get_running_loop().time(), time.time())
+        try:
+            timeout = aiohttp.ClientTimeout(_PATIENCE)
+            async with self._session.post(announcement.url, data=body, headers=headers, timeout=timeout) as response:
+                status = response.status
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            status = 0
+        self._ledger.callbacks[announcement.task_id] += 1
+        self._ledger.callback_answers[status] += 1
+        return status
