@@ -136,8 +136,8 @@ class Client:
             name: PollSchedule(account.provider.latency, freshness) for name, account in self._accounts.items()
         }
         self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
-        providers = {name: account.provider for name, account in self._accounts.items()}
-        self._callbacks = None if callback is None else CallbackRegistry(callback, providers)
+        self._callback = callback
+        self._callbacks: CallbackRegistry | None = self._new_registry()
         self._stack: AsyncExitStack | None = None
         self._pool: SessionPool | None = None
         self._scheduler: Scheduler | None = None
@@ -161,6 +161,8 @@ class Client:
         if self._scheduler is not None:
             raise ConfigurationError("This client is open already; one `async with` at a time.")
         async with AsyncExitStack() as stack:
+            # Its jobs are counted from 1 again: an earlier opening's tokens must not be taken for theirs.
+            self._callbacks = self._new_registry()
             endpoints = {}
             for name, account in self._accounts.items():
                 key = None if self._callbacks is None else self._callbacks.key_of(name)
@@ -384,6 +386,11 @@ class Client:
         dialect = self._accounts[name].provider.dialect
         question = dialect.build_credits()
         return None if question is None else dialect.read_credits(await self._pool.send(name, question))
+
+    def _new_registry(self) -> CallbackRegistry | None:
+        if self._callback is None:
+            return None
+        return CallbackRegistry(self._callback, {name: each.provider for name, each in self._accounts.items()})
 
     def _new_lane(self, name: str) -> Lane:
         """An account's turns. What an earlier opening of this client has sent still counts at the server."""

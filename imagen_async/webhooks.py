@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ._callbacks import Call, Callback, CallbackRegistry
+from ._callbacks import Call, Callback
 from ._client import Client
 from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_named_by
 from .errors import ConfigurationError, JournalError, ProtocolError
@@ -87,7 +87,6 @@ class Receiver:
         if client._callbacks is None:
             raise ConfigurationError("This client asks for no callbacks: Client(…, callback=Callback(public_url=…)).")
         self._client = client
-        self._registry: CallbackRegistry = client._callbacks
 
     async def handle(self, request: web.Request) -> web.Response:
         """Take one callback: an aiohttp handler, for POST requests to any path that ends with the token."""
@@ -128,8 +127,10 @@ class Receiver:
         """Take a callback; returns the HTTP status."""
         if method != "POST":
             return 405
-        call = self._registry.find(path.rstrip("/").rpartition("/")[2])
-        if call is None:
+        registry = self._client._callbacks
+        assert registry is not None
+        call = registry.find(path.rstrip("/").rpartition("/")[2])
+        if call is None or not self._client.is_open:
             return 404 if self._client.is_open else 503
         try:
             with anyio.fail_after(LONGEST_READ):
@@ -141,7 +142,7 @@ class Receiver:
             return 400
         if content is None:
             return 413
-        if not self._registry.is_genuine(call, headers, document):
+        if not registry.is_genuine(call, headers, document):
             return 401
         return await self._hear(call, task_named_by(document))
 
@@ -154,9 +155,10 @@ class Receiver:
         try:
             if loop is asyncio.get_running_loop():
                 await hearing
-            else:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hearing, loop))
-        except JournalError:
+            else:  # the web server runs in another thread
+                with anyio.fail_after(LONGEST_READ):
+                    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hearing, loop))
+        except (JournalError, TimeoutError):
             return 503
         return 200
 

@@ -45,10 +45,8 @@ class Announcements:
         if len(self._missed) > _REMEMBERED:
             del self._missed[next(iter(self._missed))]
 
-    def came_late(self, job_id: int) -> bool:
-        """Learn of a callback for a job that is not watched any more; True where it is the first for one that ended."""
-        if job_id not in self._missed:
-            return False
-        del self._missed[job_id]
-        self._trust = min(2 * self._trust + 1, _MOST)
-        return True
+    def came_late(self, job_id: int) -> None:
+        """Learn of a callback for a task whose end a status call has found; a second one counts for nothing."""
+        if job_id in self._missed:
+            del self._missed[job_id]
+            self._trust = min(2 * self._trust + 1, _MOST)

@@ -78,20 +78,18 @@ class Asks:
         else:
             self._agenda.set(job.id, now if at_once else self._next_at(watched))
 
-    def call(self, job_id: int, now: float) -> bool:
-        """Hear a callback: ask about that job at once, and about it alone once; True where that is news."""
+    def call(self, job_id: int, now: float) -> None:
+        """Hear a callback: ask about that job at once, before all others; a second one about it is no news."""
         watched = self._watched.get(job_id)
         if watched is None:
-            return self.announcements.came_late(job_id)
-        if watched.called is not None:
-            return False
-        watched.called = now
-        watched.is_due = True
-        if not watched.is_asked:
-            self._called[job_id] = None
-            self._agenda.discard(job_id)
-            self._late.pop(job_id, None)
-        return True
+            self.announcements.came_late(job_id)
+        elif watched.called is None:
+            watched.called = now
+            watched.is_due = True
+            if not watched.is_asked:
+                self._called[job_id] = None
+                self._agenda.discard(job_id)
+                self._late.pop(job_id, None)
 
     def forget(self, job_id: int) -> None:
         """Ask no more about a job."""
