@@ -11,7 +11,7 @@ import msgspec
 
 from ._addresses import is_address, is_unencrypted
 from ._core.callbacks import Address, Seal, is_signed
-from ._core.job import Final, Job
+from ._core.job import Job, Unknown
 from ._core.provider import Provider
 from .errors import ConfigurationError
 
@@ -68,6 +68,20 @@ class Callback(msgspec.Struct, frozen=True):
         return dict.fromkeys(signing, self.signing_key.strip())
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """How a job ended, as far as a callback may still have to do with it.
+
+    Attributes:
+        is_unknown: True where its create's answer was lost, and no task of it is known.
+        task_id: Its task, or None.
+        lost_creates: As in Job.
+    """
+
+    is_unknown: bool
+    task_id: str | None
+    lost_creates: tuple[int, ...]
+
+
 class Call(msgspec.Struct, frozen=True):
     """A callback whose token is good.
 
@@ -76,14 +90,14 @@ class Call(msgspec.Struct, frozen=True):
         address: Which create of which job it is about.
         job_id: That job, where this process has sent it or taken it up; else None.
         account: Whose task it is, where that is known.
-        ending: How the job ended; None while it lives, or where that is long ago.
+        ending: How that job ended; None while it lives.
     """
 
     owner: int
     address: Address
     job_id: int | None
     account: str | None
-    ending: type[Final] | None
+    ending: Ending | None
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -149,7 +163,8 @@ class CallbackRegistry:
         place = (owner, self._seal(owner).name(job.key if owner else str(job.id)))
         call = self._live.pop(place, None)
         if call is not None:
-            self._ended[place] = msgspec.structs.replace(call, account=job.account, ending=type(job.state))
+            ending = Ending(isinstance(job.state, Unknown), job.task_id, job.lost_creates)
+            self._ended[place] = msgspec.structs.replace(call, account=job.account, ending=ending)
             if len(self._ended) > _REMEMBERED:
                 del self._ended[next(iter(self._ended))]
 

@@ -25,7 +25,6 @@ from ._core.job import (
     Running,
     Saved,
     Submitting,
-    Unknown,
     Withheld,
 )
 from ._core.outcomes import result_of
@@ -194,16 +193,16 @@ class Scheduler:
         Raises:
             JournalError: What it tells could not be noted; whoever called is to call again.
         """
-        job = None if call.job_id is None or call.ending else self._plan.find(call.job_id)
-        if job is None or call.job_id is None:
+        if call.job_id is None or call.ending is not None:
             await self._hear_late(call, task_id)
             return
+        job = self._plan.find(call.job_id)
         changed = self._plan.hear(call.job_id, call.address.create, task_id, self._now())
-        owner = self._owners.get(job.owner)
+        if job is not None and changed is None and job.task_id is not None:
+            _log_stray(call, task_id, job.task_id, job.lost_creates)
+        owner = None if changed is None else self._owners.get(changed.owner)
         waiting = None
-        if changed is None:
-            _log_doubled(job, call, task_id)
-        elif owner is not None:
+        if changed is not None and owner is not None:
             owner.moved(changed)
             waiting = owner.remember(changed)
         self._notice()
@@ -214,14 +213,13 @@ class Scheduler:
         """A callback for a job that nobody waits for: for a held one it is news."""
         assert self.callbacks is not None
         line = self.callbacks.line_of(call)
-        if call.ending not in (None, Unknown):
-            assert call.job_id is not None
-            self._plan.heard_late(call.account or "", call.job_id)
-        elif task_id is not None and line is not None:
-            await line.called_back(call.address, task_id)
-        elif task_id is not None and call.ending is Unknown:
-            message = "%s: task %s was made by a create whose answer was lost; it is paid for: collect it"
-            logger.warning(message, call.account, clean(task_id))
+        if call.job_id is not None and call.account is not None:
+            self._plan.heard_late(call.account, call.job_id)
+        if line is not None and (call.ending is None or call.ending.is_unknown):
+            if task_id is not None:
+                await line.called_back(call.address, task_id)
+        elif call.ending is not None:
+            _log_stray(call, task_id, call.ending.task_id, call.ending.lost_creates)
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
@@ -438,11 +436,11 @@ def _after_bug(job: Job, error: ImagenError) -> Event:
     return Unreadable(error) if isinstance(job.state, Running | Held) else NotSaved(error)
 
 
-def _log_doubled(job: Job, call: Call, task_id: str | None) -> None:
-    """Tell of a task that a lost create has made after all, where the job has another one by now."""
-    if call.address.create in job.lost_creates and None is not task_id != job.task_id is not None:
-        message = "%s: %r was sent again, and task %s of its lost create exists too; it is paid for: collect it"
-        logger.warning(message, job.account, job.key, clean(task_id))
+def _log_stray(call: Call, task_id: str | None, own: str | None, lost_creates: tuple[int, ...]) -> None:
+    """Tell of a task that a lost create has made after all, where its job has another one, or has ended without."""
+    if call.address.create in lost_creates and task_id not in (None, own):
+        message = "%s: task %s was made by a create whose answer was lost; it is paid for: collect it"
+        logger.warning(message, call.account, clean(str(task_id)))
 
 
 def now() -> float:

@@ -1,12 +1,18 @@
-"""Small servers that misbehave in ways the sandbox does not: for the transport's own tests."""
+"""Small servers on loopback: some misbehave in ways the sandbox does not, some take the sandbox's callbacks."""
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from aiohttp import web
+
+from imagen_async import Callback, Client
+from imagen_async.sandbox import Sandbox
+from imagen_async.webhooks import Receiver
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -25,3 +31,33 @@ async def served(handler: Handler, *, tls: ssl.SSLContext | None = None) -> Asyn
         yield f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def free_socket() -> Iterator[tuple[socket.socket, int]]:
+    """A socket on loopback that nobody else has, and its port: for an address that must be known beforehand."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        yield found, found.getsockname()[1]
+
+
+@asynccontextmanager
+async def serving(application: web.Application, found: socket.socket) -> AsyncIterator[None]:
+    """Serve an application at a socket while the block runs."""
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, found).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def called_back(sandbox: Sandbox, *, key: str | None = None, **settings: Any) -> AsyncIterator[Client]:
+    """An open client of a sandbox that calls it back."""
+    with free_socket() as (found, port):
+        callback = Callback(f"http://127.0.0.1:{port}/imagen", signing_key=key)
+        client = Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, callback=callback, **settings)
+        async with serving(Receiver(client).application(), found), client:
+            yield client

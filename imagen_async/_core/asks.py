@@ -16,6 +16,9 @@ from .wire import Broken, Pending, Succeeded, TaskStatus
 _LATE = 0.2
 """Seconds after its time from which a question counts as late: the limit, not the clock, has kept it."""
 
+_AGAIN = 1.0
+"""Seconds after which a task that is said to have ended is asked about again, where that question was not answered."""
+
 _AT_ONCE = 8
 """One in so many of the late ones is picked at a time: an exact order at every question would cost all of them."""
 
@@ -24,7 +27,8 @@ class _Watched(msgspec.Struct, gc=False):
     """A running task: `since` when its age counts, when it was last `asked`, and up to when it was `seen` to run.
 
     `learns` where its age is known; `announces` where a callback would come to this process; `called` at the loop time
-    of that, or None, and `is_due` until it is asked about for that; `is_asked` while a question is on its way.
+    of that, or None, and `is_due` until it is asked about for that; `is_asked` while a question is on its way;
+    `is_untold` where the last one was not answered.
     """
 
     kind: Kind
@@ -36,6 +40,7 @@ class _Watched(msgspec.Struct, gc=False):
     called: float | None = None
     is_due: bool = False
     is_asked: bool = False
+    is_untold: bool = False
 
 
 class Asks:
@@ -75,6 +80,8 @@ class Asks:
         watched.is_asked = False
         if watched.is_due:
             self._called[job.id] = None
+        elif watched.called is not None and watched.is_untold:
+            self._agenda.set(job.id, now + _AGAIN)
         else:
             self._agenda.set(job.id, now if at_once else self._next_at(watched))
 
@@ -104,6 +111,7 @@ class Asks:
         if watched is None:
             return
         watched.asked = now
+        watched.is_untold = not isinstance(event, Pending | Succeeded | Broken)
         if not watched.learns or not isinstance(event, Pending | Succeeded | Broken):
             return
         after, age = watched.seen - watched.since, now - watched.since
@@ -189,7 +197,7 @@ def _watched(job: Job, *, is_ours: bool) -> _Watched:
     kind = (job.model.name, job.request.images)
     if isinstance(job.state, Held):
         since = job.state.since
-        return _Watched(kind, since, since, since, learns=False, announces=False)
+        return _Watched(kind, since, since, since, learns=False, announces=False, called=since)
     assert isinstance(job.state, Running)
     since = job.state.since
     # The age of a task that was named by its id is not known, and what waits for new links has ended long ago.

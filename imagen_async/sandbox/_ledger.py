@@ -19,6 +19,7 @@ class Create(msgspec.Struct, frozen=True):
         credits: What that would have cost; 0 when refused or when no price is known.
         fault: What was made to go wrong, or None.
         input: All that was asked for, as it stood on the wire.
+        callback_url: Where its end is to be announced, or None.
     """
 
     provider: str
@@ -28,6 +29,7 @@ class Create(msgspec.Struct, frozen=True):
     credits: float
     fault: str | None
     input: dict[str, object]
+    callback_url: str | None = None
 
 
 class Ledger:

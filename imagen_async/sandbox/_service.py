@@ -157,7 +157,9 @@ class Service:
         prompt = str(wire_input.get("prompt", ""))
         credits = 0.0 if task is None else task.credits
         task_id = None if task is None else task.id
-        self._ledger.creates.append(Create(self._name, prompt, model_name, task_id, credits, fault, wire_input))
+        self._ledger.creates.append(
+            Create(self._name, prompt, model_name, task_id, credits, fault, wire_input, callback_url)
+        )
         return refused if refused is not None else self._created(task_id, fault)
 
     def status(self, authorization: str | None, task_id: str, now: float) -> Reply:

@@ -1,0 +1,298 @@
+"""Callbacks from end to end, over real sockets: however they come, each picture is paid once and seen soon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from servers import called_back, free_socket, serving
+
+from imagen_async import Callback, Client, Limits, Rate, Result, UnknownOutcome
+from imagen_async._journal import JournalReader
+from imagen_async.sandbox import Latency, Sandbox
+from imagen_async.webhooks import Receiver
+
+KEY = "a-webhook-key"
+SELDOM = 60.0
+"""A freshness with which the first question comes after half a minute: what is seen before was announced."""
+
+
+def quick_sandbox(**settings: Any) -> Sandbox:
+    """A sandbox whose tasks take a quarter of a second, and that repeats a callback soon."""
+    latency = Latency(median=0.25, sigma=0.1)
+    limits = Limits(submit=Rate(200, per=1), status=Rate(500, per=1))
+    return Sandbox(latency=latency, limits=limits, callback_retry=0.05, **settings)
+
+
+async def results_of(client: Client, prompts: list[str], **settings: Any) -> list[Result]:
+    """All that comes out of a batch."""
+    async with client.batch(prompts, **settings) as results:
+        return [result async for result in results]
+
+
+def assert_made_once(sandbox: Sandbox, results: list[Result], prompts: list[str]) -> None:
+    """Each prompt has its picture, and was billed once."""
+    assert [result.error for result in results] == [None] * len(prompts)
+    assert sandbox.ledger.tasks_by_prompt() == Counter(prompts)
+    assert sorted(str(result.task_id) for result in results) == sorted(
+        str(create.task_id) for create in sandbox.ledger.tasks
+    )
+
+
+@pytest.mark.parametrize("fault", [None, "twice", "early"])
+@pytest.mark.parametrize("key", [None, KEY], ids=["unsigned", "signed"])
+async def test_an_announced_picture_takes_one_status_call(fault: str | None, key: str | None) -> None:
+    """A callback, also one that comes twice or before the create's answer, shows the picture for one status call."""
+    prompts = [f"prompt {number}" for number in range(20)]
+    async with quick_sandbox(signing_key=key) as sandbox:
+        sandbox.keep("callback", fault)
+        async with called_back(sandbox, key=key, freshness=SELDOM) as client:
+            assert_made_once(sandbox, await results_of(client, prompts), prompts)
+        assert set(sandbox.ledger.polls.values()) == {1}
+        assert set(sandbox.ledger.callback_answers) == {200}
+
+
+async def test_a_callback_that_never_comes_is_not_missed() -> None:
+    """Where nothing is announced, polling finds every picture, as soon as it does by itself."""
+    prompts = [f"prompt {number}" for number in range(20)]
+    async with quick_sandbox() as sandbox:
+        sandbox.keep("callback", "lost")
+        async with called_back(sandbox) as client:
+            assert_made_once(sandbox, await results_of(client, prompts), prompts)
+        assert not sandbox.ledger.callbacks
+
+
+@pytest.mark.parametrize("forgery", ["unsigned", "wrong_signature", "stale", "no_task_id"])
+async def test_what_is_not_signed_has_no_effect(forgery: str) -> None:
+    """A callback whose signature is missing, wrong or old is refused, and polling finds the picture."""
+    async with quick_sandbox(signing_key=KEY) as sandbox:
+        sandbox.keep("callback", forgery)
+        async with called_back(sandbox, key=KEY) as client:
+            assert_made_once(sandbox, await results_of(client, ["a red fox"]), ["a red fox"])
+            shares = [lane.asks.announcements.share for lane in client._open().plan.lanes.values()]
+    assert shares == [0.0]
+    assert 200 not in sandbox.ledger.callback_answers
+
+
+async def test_another_tasks_name_moves_nothing() -> None:
+    """A callback that names another task than the job's own triggers no question about either."""
+    async with quick_sandbox() as sandbox:
+        sandbox.keep("callback", "another_task")
+        async with called_back(sandbox) as client:
+            (result,) = await results_of(client, ["a red fox"])
+        assert result.task_id == sandbox.ledger.tasks[0].task_id
+        assert set(sandbox.ledger.polls) == {result.task_id}
+        assert set(sandbox.ledger.callback_answers) == {200}
+
+
+async def test_one_that_was_not_taken_comes_again() -> None:
+    """A callback that was answered 500 is repeated, and then shows the picture."""
+    answers: list[int] = []
+    async with quick_sandbox() as sandbox:
+        with free_socket() as (found, port):
+            callback = Callback(f"http://127.0.0.1:{port}")
+            client = Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, freshness=SELDOM, callback=callback)
+            receiver = Receiver(client)
+
+            async def stumble(request: web.Request) -> web.Response:
+                answers.append(500 if not answers else 200)
+                return web.Response(status=500) if len(answers) == 1 else await receiver.handle(request)
+
+            application = web.Application()
+            application.router.add_post("/{token}", stumble)
+            async with serving(application, found), client:
+                assert_made_once(sandbox, await results_of(client, ["a red fox"]), ["a red fox"])
+        assert answers == [500, 200]
+
+
+@pytest.mark.parametrize("callback_fault", [None, "early", "twice"])
+@pytest.mark.parametrize("create_fault", ["reset_after", "no_task_id", "http_504_made", "truncated"])
+async def test_an_unknown_create_is_cleared_up(tmp_path: Path, create_fault: str, callback_fault: str | None) -> None:
+    """A create whose answer was lost gets its task id from the callback, and its picture is collected."""
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", None, create_fault)
+        sandbox.keep("callback", callback_fault)
+        async with called_back(sandbox) as client:
+            results = await results_of(client, ["first", "second"], journal=tmp_path / "run.db")
+            assert_made_once(sandbox, results, ["first", "second"])
+    with JournalReader(tmp_path / "run.db") as reader:
+        assert [(record.state, record.lost, record.lost_creates) for record in reader.records()] == [
+            ("done", 0, ())
+        ] * 2
+
+
+async def test_a_lost_create_that_made_nothing_is_unknown_in_the_end() -> None:
+    """Where no callback comes until the deadline, a lost create is unknown, and is not sent again."""
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", "reset_before")
+        async with called_back(sandbox) as client:
+            (result,) = await results_of(client, ["a red fox"], deadline=0.5)
+        assert isinstance(result.error, UnknownOutcome)
+        assert len(sandbox.ledger.creates) == 1
+
+
+async def test_a_task_that_failed_clears_up_its_create_too(tmp_path: Path) -> None:
+    """Where the lost create's task has failed, its request has failed, and nothing is at risk any more."""
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", "reset_after")
+        sandbox.order("task", "fail_word")
+        async with called_back(sandbox) as client:
+            (result,) = await results_of(client, ["a red fox"], journal=tmp_path / "run.db")
+        assert result.error is not None
+        assert (type(result.error).__name__, result.credits) == ("GenerationFailed", 0.0)
+
+
+async def test_generate_and_submit_are_told_too() -> None:
+    """A single picture whose create's answer was lost is there after all."""
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", "reset_after", "reset_after")
+        async with called_back(sandbox) as client:
+            result = await client.generate("a red fox")
+            job = await client.submit("a heron")
+            assert (await job).task_id == job.task_id == sandbox.ledger.tasks[1].task_id
+        assert result.urls
+        assert len(sandbox.ledger.tasks) == 2
+
+
+async def test_a_resubmission_that_waits_is_called_off(tmp_path: Path) -> None:
+    """A callback for a lost create that is to be sent again, and was not yet, is cheaper than a second task."""
+    prompts = ["first", "second"]
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", None, "reset_after")
+        limits = Limits(submit=Rate(2, per=1))
+        async with called_back(sandbox, limits=limits) as client:
+            results = await results_of(client, prompts, journal=tmp_path / "run.db", on_unknown="resubmit")
+            assert_made_once(sandbox, results, prompts)
+
+
+async def test_a_task_made_twice_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a lost create was sent again, the callback of the first one names the task that is paid for besides."""
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", "reset_after")
+        sandbox.order("callback", "late", None)
+        async with called_back(sandbox) as client:
+            (result,) = await results_of(client, ["a red fox"], on_unknown="resubmit")
+            while sum(sandbox.ledger.callbacks.values()) < 2:
+                await asyncio.sleep(0.02)
+        doubled, kept = sandbox.ledger.tasks
+        assert result.task_id == kept.task_id
+        assert [str(doubled.task_id) in record.getMessage() for record in caplog.records] == [True]
+
+
+async def lose_one(sandbox: Sandbox, journal: Path, callback: Callback) -> None:
+    """A process that is left while its create's answer is lost and no callback has come."""
+    sandbox.order("create", "reset_after")
+    client = Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, callback=callback)
+    async with client, client.batch(["a red fox"], journal=journal) as results:
+        while not sandbox.ledger.creates:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+    (left,) = results.leftover
+    assert isinstance(left.error, UnknownOutcome)
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["soon after", "long after"])
+async def test_a_later_process_is_told(tmp_path: Path, is_old: bool) -> None:
+    """The callback of a lost create comes to the next process with the journal, and its picture is collected there."""
+    path = tmp_path / "run.db"
+    async with Sandbox(latency=Latency(median=0.6, sigma=0.01), callback_retry=0.05) as sandbox:
+        with free_socket() as (found, port):
+            callback = Callback(f"http://127.0.0.1:{port}/imagen")
+            await lose_one(sandbox, path, callback)
+            if is_old:
+                with sqlite3.connect(path) as connection:
+                    connection.execute("UPDATE jobs SET sent_at = sent_at - 10000")
+                connection.close()
+            client = Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, callback=callback)
+            async with serving(Receiver(client).application(), found), client:
+                sandbox.order("create", None)
+                async with client.batch(["a red fox", "a heron"], journal=path) as batch:
+                    results = [result async for result in batch]
+                    progress = batch.progress
+        assert Counter(result.ok for result in results) == ({True: 2, False: 1} if is_old else {True: 2})
+        assert sandbox.ledger.tasks_by_prompt() == {"a red fox": 1, "a heron": 1}
+        assert (progress.done, progress.failed, progress.unknown, progress.earlier) == (2, 0, 0, 0)
+    with JournalReader(path) as reader:
+        assert [(record.state, record.lost) for record in reader.records()] == [("done", 0)] * 2
+
+
+async def test_what_a_callback_told_outlives_the_process(tmp_path: Path) -> None:
+    """A callback that was answered is not sent again: what it told is in the journal, and any later run collects it."""
+    path = tmp_path / "run.db"
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", "reset_after")
+        sandbox.keep("poll", "http_502")
+        async with called_back(sandbox) as client:
+            async with client.batch(["a red fox"], journal=path):
+                while not sandbox.ledger.callback_answers[200]:
+                    await asyncio.sleep(0.01)
+        with JournalReader(path) as reader:
+            (record,) = reader.records()
+        assert (record.state, record.task_id) == ("unknown", sandbox.ledger.tasks[0].task_id)
+        sandbox.keep("poll", None)
+        async with Client("sandbox", api_key=sandbox.key, base_url=sandbox.url) as client:
+            (result,) = await results_of(client, ["a red fox"], journal=path, on_unknown="resubmit")
+        assert_made_once(sandbox, [result], ["a red fox"])
+
+
+async def test_no_key_or_token_is_logged(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Whatever happens, no log line has a key, or a token that would let anybody call back."""
+    caplog.set_level(logging.DEBUG)
+    async with quick_sandbox(signing_key=KEY) as sandbox:
+        sandbox.order("create", "reset_after", None, "no_task_id")
+        sandbox.order("callback", "wrong_signature", "twice", "stale")
+        async with called_back(sandbox, key=KEY) as client:
+            await results_of(client, ["a", "b", "c", "d"], journal=tmp_path / "run.db", deadline=1.0)
+            told = repr(client) + repr(client._callback) + repr(client._callbacks)
+        secrets = [KEY, sandbox.key] + [
+            str(create.callback_url).rpartition("/")[2] for create in sandbox.ledger.creates
+        ]
+    assert len(set(secrets)) == 6
+    assert not [secret for secret in secrets if secret in caplog.text + told]
+
+
+async def test_tokens_of_an_earlier_opening_are_not_good(imagen_sandbox: Sandbox) -> None:
+    """A client that is opened again counts its jobs anew; what was made before is not taken for theirs."""
+    with free_socket() as (found, port):
+        callback = Callback(f"http://127.0.0.1:{port}/imagen")
+        client = Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url, callback=callback)
+        async with serving(Receiver(client).application(), found), ClientSession() as session:
+            async with client:
+                await client.generate("a red fox")
+            url = str(imagen_sandbox.ledger.tasks[0].callback_url)
+            body = {"data": {"taskId": imagen_sandbox.ledger.tasks[0].task_id}}
+            statuses = [(await session.post(url, json=body)).status]
+            async with client:
+                statuses.append((await session.post(url, json=body)).status)
+    assert statuses == [503, 404]
+
+
+async def test_the_clients_own_sandbox_calls_back(tmp_path: Path) -> None:
+    """`Client("sandbox", callback=…)` is called back by the sandbox that it starts, signed with the same key."""
+    with free_socket() as (found, port):
+        callback = Callback(f"http://127.0.0.1:{port}/imagen", signing_key=KEY)
+        client = Client("sandbox", callback=callback, freshness=SELDOM)
+        async with serving(Receiver(client).application(), found), client:
+            began = time.monotonic()
+            await client.generate("a red fox")
+    assert time.monotonic() - began < 20
+
+
+async def test_a_task_that_nobody_can_hold_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a journal, a callback for a request that has ended as unknown leaves its task's id in the log."""
+    async with quick_sandbox() as sandbox:
+        sandbox.order("create", "reset_after")
+        sandbox.order("callback", "late")
+        async with called_back(sandbox) as client:
+            (result,) = await results_of(client, ["a red fox"], deadline=0.3)
+            while not sandbox.ledger.callbacks:
+                await asyncio.sleep(0.02)
+    assert isinstance(result.error, UnknownOutcome)
+    assert [str(sandbox.ledger.tasks[0].task_id) in record.getMessage() for record in caplog.records] == [True]
