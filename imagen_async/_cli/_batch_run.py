@@ -53,6 +53,7 @@ class BatchRun:
         self._is_budget_reached = False
         self._done = self._failed = self._unknown = self._earlier_failed = 0
         self._left: list[Result] = []
+        self._held: dict[str, Result] = {}
         self._disk_error: OSError | None = None
 
     async def work(self, pool: Mapping[str, Account]) -> int:
@@ -132,10 +133,12 @@ class BatchRun:
         return record is not None and record.task_id == result.task_id and record.error is None
 
     def _note(self, result: Result, *, listed: bool = True) -> None:
-        self._done += result.ok
-        self._failed += not result.ok
-        self._unknown += isinstance(result.error, UnknownOutcome)
-        self._earlier_failed += result.earlier and not result.ok
+        if self._journal is not None:
+            # Keys differ with a journal: what a callback has made of a held request comes in the place of its result.
+            self._count(self._held.pop(result.key, None), -1)
+            if isinstance(result.error, UnknownOutcome):
+                self._held[result.key] = result
+        self._count(result, 1)
         if self._manifest is None or result.earlier or not listed:
             return
         try:
@@ -143,6 +146,13 @@ class BatchRun:
         except OSError as error:
             self._disk_error = error
             say(f"Not listed, for the disk fails: {json.dumps(result_record(result), ensure_ascii=False)}")
+
+    def _count(self, result: Result | None, sign: int) -> None:
+        if result is not None:
+            self._done += sign * result.ok
+            self._failed += sign * (not result.ok)
+            self._unknown += sign * isinstance(result.error, UnknownOutcome)
+            self._earlier_failed += sign * (result.earlier and not result.ok)
 
     def _print(self, result: Result) -> None:
         if result.earlier:
