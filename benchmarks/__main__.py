@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 
-from benchmarks import imports, journal, limit, memory, peers, schedule, throughput
+from benchmarks import callbacks, imports, journal, limit, memory, peers, schedule, throughput
 
 BENCHMARKS = {
     "schedule": schedule,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "journal": journal,
     "memory": memory,
     "limit": limit,
+    "callbacks": callbacks,
     "peers": peers,
     "import": imports,
 }

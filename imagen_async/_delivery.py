@@ -30,7 +30,8 @@ class Progress(msgspec.Struct, frozen=True):
         total: Requests in the input, or None where it has no length.
         pulled: Requests taken from the input so far.
         queued: Of these, waiting to be sent.
-        submitting: Creates on the way, and those whose answer was lost and of which a callback may still tell.
+        submitting: Creates on the way.
+        held: Creates whose answer was lost, and of which a callback may still tell.
         running: Tasks at the provider.
         saving: Finished tasks whose pictures are being fetched or wait for it.
         done: Finished with their pictures.
@@ -49,6 +50,7 @@ class Progress(msgspec.Struct, frozen=True):
     pulled: int
     queued: int
     submitting: int
+    held: int
     running: int
     saving: int
     done: int

@@ -15,8 +15,9 @@ from typing import Any
 import anyio
 from virtual_network import Network, batch_over
 
-from imagen_async import ImageFile, ImageRequest, Result
+from imagen_async import Callback, ImageFile, ImageRequest, Result
 from imagen_async._admission import Admission, Terms
+from imagen_async._callbacks import CallbackRegistry
 from imagen_async._client import SAVING_AT_ONCE
 from imagen_async._core.lane import Lane
 from imagen_async._core.plan import Plan
@@ -28,7 +29,11 @@ from imagen_async._journal import Journal, JournalReader
 from imagen_async._memory import Memory
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler import Scheduler
+from imagen_async.sandbox._service import Announcement
 from imagen_async.testing import VirtualTimeLoop
+
+CALLED = "https://example.com/imagen"
+"""Where the provider is told to call back; nothing is sent there."""
 
 
 @contextmanager
@@ -116,12 +121,16 @@ class World:
         network: The provider.
         folder: Of the pictures.
         journal: The journal's path.
+        calls_back: True where the provider announces the end of each task, until it is answered.
+        calls: Its callbacks that were not answered yet.
         watch: Called before each request leaves, each rename and each write of a job that is done, with what it is
             (`POST`, `GET`, `save`, `done`) and about what: the prompt, the task's id, the URL, the file's path.
     """
 
-    def __init__(self, folder: Path, network: Network) -> None:
+    def __init__(self, folder: Path, network: Network, *, calls_back: bool = False) -> None:
         self.network = network
+        self.calls_back = calls_back
+        self.calls: list[Announcement] = []
         self.watch: Callable[[str, str], None] = lambda what, about: None
         self.folder = folder / "out"
         self.journal = folder / "run.db"
@@ -167,7 +176,8 @@ class World:
         life.scope = anyio.CancelScope()
         try:
             with closing(MortalJournal(self.journal, life, self.watch)) as journal, life.scope:
-                memory = Memory(journal, admission, again=frozenset({"queued", *again}), executor=Inline())
+                terms_again = frozenset({"queued", *again})
+                memory = Memory(journal, admission, again=terms_again, hears=self.calls_back, executor=Inline())
                 await self._work(requests, life, admission, memory, results)
         finally:
             self._clock = asyncio.get_running_loop().time()
@@ -203,9 +213,13 @@ class World:
             return tuple([await self._save(life, result, url) for url in result.urls])
 
         lane = Lane(provider.name, network.limits, PollSchedule(provider.latency), 64, _pause)
+        registry = CallbackRegistry(Callback(CALLED), {provider.name: provider}) if self.calls_back else None
+        plan = Plan([lane], SAVING_AT_ONCE, hears=self.calls_back)
         async with PlainGroup() as group:
-            scheduler = Scheduler(group, Plan([lane], SAVING_AT_ONCE), {provider.name: provider.dialect}, send, save)
+            scheduler = Scheduler(group, plan, {provider.name: provider.dialect}, send, save, registry)
             scheduler.start(scheduler.run)
+            if registry is not None:
+                self._call_back(life, registry, scheduler, group)
             try:
                 async with batch_over(
                     scheduler, network, requests, admission=admission, window=100, memory=memory
@@ -214,6 +228,29 @@ class World:
                         results.append(result)
             finally:
                 await scheduler.close()
+
+    def _call_back(self, life: Life, registry: CallbackRegistry, scheduler: Scheduler, group: PlainGroup) -> None:
+        """Have every callback delivered to this process that no other one has answered."""
+
+        async def deliver(announcement: Announcement) -> None:
+            await anyio.sleep(max(0.0, announcement.ends - asyncio.get_running_loop().time()))
+            while (call := registry.find(announcement.url.rpartition("/")[2])) is None:
+                await anyio.sleep(1.0)
+            if not life.step("before a callback is heard"):
+                await anyio.sleep_forever()
+            await scheduler.hear(call, announcement.task_id)
+            if not life.step("before a callback is answered"):
+                await anyio.sleep_forever()
+            self.calls.remove(announcement)
+            life.step("after a callback was answered")
+
+        def begin(announcement: Announcement) -> None:
+            self.calls.append(announcement)
+            group.start_soon(deliver, announcement)
+
+        self.network.call_back = begin
+        for announcement in self.calls:
+            group.start_soon(deliver, announcement)
 
     async def _save(self, life: Life, result: Result, url: str) -> ImageFile:
         """Write a picture under another name and rename it; it is told from others by its task."""

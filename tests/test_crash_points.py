@@ -34,13 +34,16 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-def world_of(folder: Path) -> World:
+def world_of(folder: Path, *, calls_back: bool = False) -> World:
     """A world in which one create is refused with 429, one answer is lost and one generation fails."""
     folder.mkdir(parents=True)
     faults = Faults()
     faults.order("create", None, "429", None, "reset_after")
     faults.order("task", None, "fail_word")
-    return World(folder, Network(KIE, faults=faults, latency=Latency(median=4, minimum=2)))
+    if calls_back:
+        faults.order("callback", "early", None, "early", None)
+    network = Network(KIE, faults=faults, latency=Latency(median=4, minimum=2))
+    return World(folder, network, calls_back=calls_back)
 
 
 def check_money(world: World, **bounds: int) -> None:
@@ -249,3 +252,43 @@ def test_random_faults_and_crashes(orders: dict[str, list[str | None]], deaths: 
         for result in results:
             assert result.ok == (records[result.request.prompt].state == "done")
         check_settled(world, deadline=1e7)
+
+
+def check_cleared_up(folder: Path, step: int) -> int:
+    """Let a process die at a step, and the next be called back: what was made is collected; returns the steps."""
+    world = world_of(folder, calls_back=True)
+    life = Life(dies_at=step)
+    world.live(PROMPTS, life, retries=1)
+    at_death = world.records()
+    try:
+        world.live(PROMPTS, retries=1)
+        records = world.records()
+        check_money(world)
+        made = world.network.ledger.tasks_by_prompt()
+        held = {prompt for prompt, record in records.items() if record.state == "unknown"}
+        assert sorted(records) == PROMPTS
+        assert all(made[prompt] <= records[prompt].retried for prompt in held), "each task was announced"
+        # A create of which no byte may have arrived is held, whoever else is called back.
+        assert held <= {prompt for prompt, record in at_death.items() if record.state == "submitting"}
+        # The one whose generation fails stays failed where the crash came before its second task.
+        without = {prompt for prompt, record in records.items() if not record.files and prompt not in held}
+        assert without <= {prompt for prompt, record in at_death.items() if record.state == "failed"}
+        assert len(world.network.ledger.tasks) <= len(PROMPTS) + 1, "one generation failed and was asked for again"
+        assert world.calls == []
+        world.live(PROMPTS, retries=1)
+        again = world.records()
+        assert {prompt: record.task_id for prompt, record in again.items()} == {
+            prompt: record.task_id for prompt, record in records.items()
+        }
+        check_money(world)
+    except AssertionError as error:
+        error.add_note(f"died at step {step}: {life.steps[-1:]}")
+        raise
+    return len(life.steps)
+
+
+def test_a_crash_at_any_step_loses_no_callback(place: Path) -> None:
+    """Where the provider calls back, whatever a dead process had paid for is collected by the next one."""
+    steps = check_cleared_up(place / "whole", 10_000)
+    for step in range(steps):
+        check_cleared_up(place / str(step), step)

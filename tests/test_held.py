@@ -25,6 +25,7 @@ from imagen_async._core.job import (
     Submitting,
     Unknown,
     Unsent,
+    Withheld,
 )
 from imagen_async._core.lane import CALLBACK_WAIT_AT_LEAST, Lane
 from imagen_async._core.latency import LatencyPrior
@@ -64,7 +65,7 @@ class Hearing(World):
         return self.plan.lanes["wide"]
 
     def look(self) -> list[Job]:
-        """Hand out what may talk: no create of a job that is stopped by a callback, and nothing that no one believes."""
+        """Hand out what may talk; none of it is a create that a callback has stopped."""
         taken = super().look()
         for job in taken:
             if isinstance(job.state, Submitting):
@@ -110,7 +111,9 @@ class Hearing(World):
     def answer(self, job_id: int, event: Event) -> Job | None:
         """Settle a job that talks, and note what is known from then on."""
         was, live = self.talking[job_id][0], self.plan.find(job_id)
-        if isinstance(was.state, Submitting) and isinstance(event, Created):
+        if isinstance(was.state, Submitting) and isinstance(event, Withheld):
+            self.costs[job_id][was.attempts] *= live is None
+        elif isinstance(was.state, Submitting) and isinstance(event, Created):
             told = live.state.told if live is not None and isinstance(live.state, Submitting) else None
             if isinstance(event, Accepted):
                 self.believed[job_id].add(event.task_id)
@@ -241,6 +244,7 @@ ADD = st.builds(
     deadline=st.sampled_from([900.0, 900.0, 20.0, 4.0]),
     save_to=st.sampled_from(["out", None]),
 )
+LOSE = st.tuples(st.just("lose"), st.integers(0, 9), st.booleans())
 TAKE_UP = st.builds(
     lambda told, **place: ("take up", told, place),
     told=st.booleans(),
@@ -249,7 +253,9 @@ TAKE_UP = st.builds(
 )
 GO = st.just(("wake",)) | st.tuples(st.just("wait"), st.sampled_from([0.125, 1.0, 2.5, 31.0]))
 LEAVE = st.tuples(st.sampled_from(["leave", "abandon", "withhold"]), st.integers(2, 3))
-STEP: st.SearchStrategy[tuple[Any, ...]] = st.one_of(*[ADD] * 3, *[ANSWER] * 9, *[CALL] * 6, *[GO] * 4, LEAVE, TAKE_UP)
+STEP: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
+    *[ADD] * 3, *[ANSWER] * 9, *[CALL] * 6, *[GO] * 4, *[LOSE] * 2, LEAVE, TAKE_UP
+)
 SCRIPTS = st.lists(STEP, min_size=20, max_size=60)
 LONG = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
@@ -265,12 +271,26 @@ def call(world: Hearing, number: int, which: str, task: str | None) -> None:
     world.hear(job, create, {"its own": "", "another": f"stranger-{create}", None: None}[task])
 
 
+def lose(world: Hearing, number: int, *, is_early: bool) -> None:
+    """Lose a create's answer, and have its callback come just before, or just after, when it may wait to go again."""
+    creating = sorted(job.id for job, _ in world.talking.values() if isinstance(job.state, Submitting))
+    if creating:
+        job = world.added[creating[number % len(creating)]]
+        if is_early:
+            world.hear(job)
+        world.answer(job.id, LOST)
+        if not is_early:
+            world.hear(job)
+
+
 def play(world: Hearing, step: tuple[Any, ...]) -> None:
     """Do one step of a script, and look."""
     match step:
         case ("add", jobs, place):
             for _ in range(jobs if place["owner"] not in world.left else 0):
                 world.add("wide", **place)
+        case ("lose", number, is_early):
+            lose(world, number, is_early=is_early)
         case ("take up", told, place):
             if place["owner"] not in world.left:
                 world.take_up(told=told, **place)

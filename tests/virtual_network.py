@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ from imagen_async._scheduler import Scheduler
 from imagen_async._session_pool import MAX_ANSWER
 from imagen_async.errors import ProtocolError, TransportError
 from imagen_async.sandbox import Faults, Latency, Ledger
-from imagen_async.sandbox._service import Service
+from imagen_async.sandbox._service import Announcement, Service
 
 KEY = "a-key-for-tests"
 
@@ -41,6 +41,7 @@ class Network:
         is_down: True while no connection can be made.
         takes_no_creates: True while no connection can be made for a create.
         believed: The limits that its account is set to; None: its own.
+        call_back: Hears of each callback that is to be sent, when its task is made.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Network:
         self.faults = faults or Faults()
         self.round_trip = round_trip
         self.is_down = self.takes_no_creates = False
+        self.call_back: Callable[[Announcement], None] | None = None
         self._chance = random.Random(1)
         self._service = Service(
             provider,
@@ -84,6 +86,8 @@ class Network:
         authorization = f"Bearer {KEY}"
         if request.method == "POST":
             reply = self._service.create(authorization, request.body or b"", now, now)
+            while self._service.announcements and self.call_back is not None:
+                self.call_back(self._service.announcements.popleft())
         else:
             task_id = request.path.rpartition("=")[2].rpartition("/")[2]
             reply = self._service.status(authorization, task_id, now)

@@ -216,6 +216,7 @@ async def _confirmed(record: Record, account: Account, options: argparse.Namespa
     say(f"{options.task_id} is taken for the task of {record.key!r}: {shown(repr(record.request.prompt))}")
     async with Client(account, freshness=options.freshness) as client:
         result = await client.collect(options.task_id, deadline=options.deadline)
+    is_cleared_up = record.state == "unknown"
     return msgspec.structs.replace(
         record,
         state="ready",
@@ -223,7 +224,8 @@ async def _confirmed(record: Record, account: Account, options: argparse.Namespa
         urls=result.urls,
         credits=result.credits,
         latency=result.latency,
-        lost=max(0, record.lost - (record.state == "unknown")),
+        lost=max(0, record.lost - is_cleared_up),
+        lost_creates=record.lost_creates[: -1 if is_cleared_up else None],
         error=None,
     )
 

@@ -86,6 +86,8 @@ def account_text(account: AccountProgress) -> str:
 def figures(snapshot: Snapshot) -> str:
     """The figures beside the bar."""
     counts = [f"{snapshot.done:,} done", f"{snapshot.failed:,} failed", f"{snapshot.running:,} running"]
+    if snapshot.held:
+        counts.append(f"{snapshot.held:,} waiting for a callback")
     parts = [*counts, f"{snapshot.rate:.1f}/s"]
     if snapshot.eta is not None:
         parts.append(f"ETA {duration(snapshot.eta)}")

@@ -1,0 +1,143 @@
+"""Callbacks: what they save and how soon they show a picture, and how many a receiver takes.
+
+Run as a program it is the provider's side of the flood: it calls each URL that it reads, and prints how long that took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from imagen_async import Account, Callback, Client, Limits, Rate
+from imagen_async._core.callbacks import read_callback
+from imagen_async.sandbox import Latency, Sandbox
+from imagen_async.testing import running_sandbox
+from imagen_async.webhooks import Receiver
+
+TITLE = "500 jobs of about 1 s over loopback with callbacks, without, and with some lost; then a flood of callbacks"
+
+CALLERS = 32
+"""Connections of the flood."""
+
+
+def run(*, quick: bool) -> list[dict[str, object]]:
+    """Rows for each way of delivering, then for a flood at our receiver and at a bare handler, in turn."""
+    jobs, flood = (50, 500) if quick else (500, 3000)
+    rows = [asyncio.run(_delivered(way, jobs)) for way in ("off", "all arrive", "half are lost", "all are lost")]
+    return rows + asyncio.run(_flooded(flood))
+
+
+def _row(what: str, **figures: float) -> dict[str, object]:
+    columns = ("status calls per task", "mean delay, ms", "p99, ms", "per s", "answer, ms", "slowest in 100, ms")
+    return {"callbacks": what, **{column: figures.get(column, "") for column in columns}}
+
+
+async def _delivered(way: str, count: int) -> dict[str, object]:
+    """Run a batch whose callbacks are delivered so."""
+    limits = Limits(submit=Rate(50, per=1), status=Rate(200, per=1), running=200)
+    with running_sandbox(Sandbox(latency=Latency(median=1.0), limits=limits)) as sandbox:
+        sandbox.order("callback", *{"half are lost": [None, "lost"] * count}.get(way, []))
+        sandbox.keep("callback", "lost" if way == "all are lost" else None)
+        delays = []
+        async with _called_back(sandbox, is_on=way != "off") as client:
+            async with client.batch(f"prompt {number}" for number in range(count)) as results:
+                async for result in results:
+                    assert result.ok, result
+                    delays.append(time.time() * 1000 - json.loads(result.raw)["data"]["completeTime"])
+        calls = len(sandbox.ledger.poll_times) / count
+    figures = {"mean delay, ms": statistics.mean(delays), "p99, ms": statistics.quantiles(delays, n=100)[98]}
+    return _row(way, **{"status calls per task": calls, **figures})
+
+
+@asynccontextmanager
+async def _called_back(sandbox: Sandbox, *, is_on: bool = True) -> AsyncIterator[Client]:
+    """An open client of a sandbox, its receiver beside a bare handler on the same server."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        callback = Callback(f"http://127.0.0.1:{found.getsockname()[1]}/imagen") if is_on else None
+        account = Account("sandbox", api_key=sandbox.key, base_url=sandbox.url, limits=sandbox.limits)
+        async with Client(account, callback=callback) as client:
+            application = web.Application()
+            application.router.add_post("/bare/{token}", _bare)
+            if is_on:
+                application.router.add_post("/imagen/{token}", Receiver(client).handle)
+            runner = web.AppRunner(application, access_log=None)
+            await runner.setup()
+            try:
+                await web.SockSite(runner, found, backlog=2048).start()
+                yield client
+            finally:
+                await runner.cleanup()
+
+
+async def _bare(request: web.Request) -> web.Response:
+    """The least that a handler can do: read the body, decode it, answer."""
+    read_callback(await request.read())
+    return web.Response()
+
+
+async def _flooded(count: int) -> list[dict[str, object]]:
+    """Have `count` running tasks announced as fast as another process can, three times each and in turn."""
+    limits = Limits(submit=Rate(10**6, per=1), status=Rate(10**6, per=1), running=10**6)
+    taken: dict[str, list[dict[str, float]]] = {"bare": [], "imagen": []}
+    with running_sandbox(Sandbox(latency=Latency(median=3600, sigma=0.0), limits=limits)) as sandbox:
+        async with _called_back(sandbox) as client, client.batch(f"prompt {n}" for n in range(count)) as results:
+            while results.progress.running < count:
+                await asyncio.sleep(0.1)
+            for _ in range(3):
+                for name, figures in taken.items():
+                    figures.append(await _flood(sandbox, name))
+    rows = []
+    for name, label in (("bare", "a flood, at a bare handler"), ("imagen", "a flood, at the receiver")):
+        medians = {key: statistics.median(each[key] for each in taken[name]) for key in taken[name][0]}
+        rows.append(_row(label, **medians))
+    return rows
+
+
+async def _flood(sandbox: Sandbox, name: str) -> dict[str, float]:
+    calls = [
+        (str(create.callback_url).replace("/imagen/", f"/{name}/"), {"code": 200, "data": {"taskId": create.task_id}})
+        for create in sandbox.ledger.tasks
+    ]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.callbacks", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    answer, _ = await process.communicate(json.dumps(calls).encode())
+    figures: dict[str, float] = json.loads(answer)
+    return figures
+
+
+async def _call(calls: list[Any]) -> dict[str, float]:
+    """Call every URL, `CALLERS` at a time."""
+    times: list[float] = []
+    left = iter(calls)
+
+    async def caller(session: aiohttp.ClientSession) -> None:
+        for url, body in left:
+            began = time.perf_counter()
+            async with session.post(url, json=body) as response:
+                assert response.status == 200, response.status
+                await response.read()
+            times.append((time.perf_counter() - began) * 1000)
+
+    async with aiohttp.ClientSession() as session:
+        began = time.perf_counter()
+        await asyncio.gather(*(caller(session) for _ in range(CALLERS)))
+        seconds = time.perf_counter() - began
+    slowest = statistics.quantiles(times, n=100)[98]
+    return {"per s": len(times) / seconds, "answer, ms": statistics.median(times), "slowest in 100, ms": slowest}
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(_call(json.load(sys.stdin)))))
