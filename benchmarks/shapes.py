@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -80,18 +82,31 @@ def best_ages(law: Law, price: float) -> list[float]:
     """The ages at which to ask when the law is known and a call costs `price` seconds of delay.
 
     The optimum of Barlow, Hunter and Proschan (1963), by dynamic programming on a grid of ages, each 0.8 % beyond the
-    last: from the far end, the cost of going on from each age is the least over all next questions.
+    last: from the far end, the cost of going on from each age is the least over all next questions. Whatever the law, a
+    next question that is better than a later one for some age is so for all ages before: waiting from a to b, as a
+    function of both, has -f(a) as its mixed derivative. So each candidate has its turn, one after the other.
     """
     grid = [0.0, 0.05 * law_scale(law)]
     while law.survival(grid[-1]) > 1e-6:
         grid.append(grid[-1] * 1.008)
     alive = [law.survival(age) for age in grid]
     areas = [(b - a) * (p + q) / 2 for (a, b), (p, q) in zip(*map(itertools.pairwise, (grid, alive)), strict=True)]
-    area = [0.0, *itertools.accumulate(areas)]
+    area: list[float] = [0.0, *itertools.accumulate(areas)]
     cost = [0.0] * len(grid)
     following = [len(grid) - 1] * len(grid)
+
+    def total(i: int, j: int) -> float:
+        """The cost of asking at age j next, from age i on; without what does not depend on j."""
+        return grid[j] * alive[i] - area[j] + cost[j]
+
+    turns = deque([(len(grid) - 1, len(grid))])
     for i in range(len(grid) - 2, -1, -1):
-        cost[i], following[i] = _best_next(i, price, grid, alive, area, cost)
+        if i + 1 < len(grid) - 1:
+            _add_candidate(turns, i + 1, total)
+        while len(turns) > 1 and turns[1][1] >= i:
+            turns.popleft()
+        following[i] = turns[0][0]
+        cost[i] = total(i, following[i]) + (price - grid[i]) * alive[i] + area[i]
     ages, at = [], 0
     while at < len(grid) - 1:
         at = following[at]
@@ -99,18 +114,16 @@ def best_ages(law: Law, price: float) -> list[float]:
     return ages
 
 
-def _best_next(
-    i: int, price: float, grid: Sequence[float], alive: Sequence[float], area: Sequence[float], cost: Sequence[float]
-) -> tuple[float, int]:
-    best, following = math.inf, i + 1
-    for j in range(i + 1, len(grid)):
-        waiting = (grid[j] - grid[i]) * alive[i] - (area[j] - area[i])
-        if waiting > best:
+def _add_candidate(turns: deque[tuple[int, int]], j: int, total: Callable[[int, int], float]) -> None:
+    """Give the age j its turn among the next questions: each with the oldest age for which it is the best so far."""
+    while turns:
+        last, begins = turns[-1]
+        better = bisect_right(range(j), 0.0, key=lambda i: total(i, j) - total(i, last)) - 1
+        if better < begins:
             break
-        total = price * alive[i] + waiting + cost[j]
-        if total < best:
-            best, following = total, j
-    return best, following
+        turns.pop()
+    if better >= 0:
+        turns.append((j, better))
 
 
 def law_scale(law: Law) -> float:
