@@ -56,13 +56,13 @@ def verify_signature(headers: Mapping[str, str], body: bytes, key: str, toleranc
     Raises:
         ConfigurationError: The key is empty: anybody could sign with that.
     """
-    if not key:
+    if not key.strip():
         raise ConfigurationError("The webhook key is empty; take it from kie.ai's settings.")
     try:
         document = read_callback(body)
     except ProtocolError:
         return False
-    return is_signed(headers, document, key, now=time.time(), tolerance=tolerance)
+    return is_signed(headers, document, key.strip(), now=time.time(), tolerance=tolerance)
 
 
 class Receiver:

@@ -222,7 +222,7 @@ def test_the_waiting_is_what_bayes_says(curve: Curve, asked: float, more: float,
     ended = 1 - curve.survival(age) / curve.survival(asked)
     expected = (1 - share) * waited(curve, asked, age) / (1 - share * ended)
     assert curve.waiting(asked, age, share) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    assert 0 <= curve.waiting(asked, age, share) <= curve.waiting(asked, age)
+    assert 0 <= curve.waiting(asked, age, share) <= curve.waiting(asked, age) * (1 + 1e-9)
 
 
 PLAIN = Curve([FIVE.survival(edge) for edge in EDGES])
@@ -290,6 +290,12 @@ def test_the_schedule_passes_the_share_on(prior: LatencyPrior, asked: float, sha
     assert age <= asked + longest <= asked + LONGEST_SILENCE
 
 
+@pytest.mark.parametrize(("share", "longest"), [(0.0, 30), (0.5, 60), (0.8, 150), (0.9, 300), (SURE, 300)])
+def test_the_longest_silence_grows_with_the_share(share: float, longest: float) -> None:
+    """Where a call is hardly worth it, a task is asked about after half a minute, or after more, by the share."""
+    assert PollSchedule(FIVE, 1000.0).next_age(KIND, 0.0, share) == pytest.approx(longest)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95, SURE])
 @pytest.mark.parametrize("median", [1.0, 5.0, 47.0])
 def test_a_task_that_never_ends_is_asked_about_all_the_same(median: float, share: float) -> None:
@@ -301,3 +307,21 @@ def test_a_task_that_never_ends_is_asked_about_all_the_same(median: float, share
     assert min(gaps) > 0
     assert max(gaps) <= LONGEST_SILENCE + 1e-6
     assert len(ages) < 3000
+
+
+def test_several_late_callbacks_give_back_what_was_lost() -> None:
+    """Callbacks that all come just after their ends were found are worth as much as if they had been in time."""
+    late, timely = played(("announced", 6)), played(("announced", 6 + 5))
+    for number in range(5):
+        late.ended(-1 - number, announced=False)
+    for number in range(5):
+        late.came_late(-1 - number)
+    assert late.share == pytest.approx(timely.share)
+
+
+def test_a_callback_that_came_is_never_forgotten() -> None:
+    """However many misses follow, an account that has called back once is not taken for one that never does."""
+    announcements = played(("announced", 1))
+    for number in range(2000):
+        announcements.ended(number, announced=False)
+    assert not announcements.are_silent

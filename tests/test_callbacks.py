@@ -217,6 +217,7 @@ def test_an_id_may_be_a_number(number: int) -> None:
     """Ids are opaque: a number is as good as its digits."""
     assert task_named_by({"data": {"taskId": number}}) == str(number)
     assert is_good({"taskId": number, "data": {"taskId": number}}, task_id=str(number))
+    assert is_good({"taskId": str(number), "data": {"taskId": number}}, task_id=str(number))
 
 
 def test_an_id_may_have_any_letters() -> None:
@@ -234,7 +235,8 @@ def test_known_signatures_are_good(key: str, task_id: str, at: int, signature: s
     assert signature_of(task_id, str(at), key) == signature
     assert is_signed(lines, document, key, now=float(at))
     assert verify_signature(lines, as_bytes(document), key, tolerance=1e11)
-    for other in (key + "x", key.upper(), " "):
+    assert verify_signature(lines, as_bytes(document), f" {key}\n", tolerance=1e11), "as it was copied"
+    for other in (key + "x", key.upper(), "x"):
         assert not is_signed(lines, document, other, now=float(at))
         assert not verify_signature(lines, as_bytes(document), other, tolerance=1e11)
 
@@ -326,7 +328,7 @@ def test_an_odd_signature_is_none(signature: str) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(timestamp=ANY_TEXT, signature=st.text())
+@given(timestamp=ANY_TEXT, signature=st.text() | st.text("a\udc80\udcff", min_size=1))
 def test_no_header_is_an_error(timestamp: str, signature: str) -> None:
     """Whatever the headers are, they are no signature, and never an error."""
     assert not is_signed(headers(signature, timestamp), DOCUMENT, KEY, now=NOW)

@@ -469,3 +469,15 @@ def test_a_crowd_is_handed_out_once_each() -> None:
         world.check()
     assert sorted(seen) == list(range(100))
     assert not world.asks
+
+
+def test_a_reset_postpones_nothing_that_was_to_go_at_once() -> None:
+    """What waits for no callback of its own, such as a task named by its id, is not moved when trust changes."""
+    asks = Asks(PollSchedule(FIVE))
+    asks.expect(task(99, since=100.0, collected=True), 100.0, at_once=True)
+    asks.expect(task(1, since=96.0), 96.0)
+    asks.call(1, 100.0)
+    assert asks.pop(100.0) == 1
+    asks.answered(1, SUCCESS, 100.1)
+    asks.forget(1)
+    assert asks.next_at() == 100.0

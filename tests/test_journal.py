@@ -114,6 +114,7 @@ records = st.builds(
     attempts=st.integers(1, 9),
     retried=st.integers(0, 9),
     lost=st.integers(0, 9),
+    lost_creates=st.lists(st.integers(1, 2**31), max_size=3).map(tuple),
     sent_at=figures,
     accepted_at=figures,
     ended_at=figures,
@@ -139,9 +140,10 @@ def test_what_is_written_is_read(rows: list[Record], name: str) -> None:
         here.rename(there)
         with JournalReader(there / "j.db") as reader:
             found = {row.key: row for row in reader.records()}
-            assert {row.key for row in reader.unfinished()} == {
-                row.key for row in rows if row.state in ("running", "ready")
-            }
+            unknown = {row.key: row.task_id for row in rows if row.state == "unknown"}
+            at_work = {row.key for row in rows if row.state in ("running", "ready")}
+            assert {row.key for row in reader.unfinished()} == at_work | {key for key in unknown if unknown[key]}
+            assert {row.key for row in reader.held()} == {key for key in unknown if not unknown[key]}
         for row in rows:
             moved = tuple(replace(each, path=each.path.replace(str(here), str(there), 1)) for each in row.files)
             assert found[row.key] == replace(row, files=moved)
@@ -182,6 +184,20 @@ def test_a_job_keeps_its_place_and_a_later_change_its_times(tmp_path: Path) -> N
         journal.write([record(1, position=50, attempts=2)])
         again = journal.find("k1")
     assert again == record(1, attempts=2)
+
+
+def test_held_jobs_are_told_apart_by_their_task(tmp_path: Path) -> None:
+    """A held job whose task a callback named is unfinished, one without is held, and nothing else is either."""
+    states = ["queued", "done", "failed", "unknown", "running", "ready", "unknown"]
+    tasks = [None, "t1", None, None, "t4", "t5", "t6"]
+    with Journal(tmp_path / "j.db") as journal:
+        journal.write(record(number) for number in range(7))
+        journal.write(record(n, state=state, task_id=tasks[n]) for n, state in enumerate(states))
+        assert sorted(each.key for each in journal.unfinished()) == ["k4", "k5", "k6"]
+        assert [each.key for each in journal.held()] == ["k3"]
+        journal.write([record(3, state="unknown", task_id="t3", lost=1, lost_creates=(1,))])
+        assert sorted(each.key for each in journal.unfinished()) == ["k3", "k4", "k5", "k6"]
+        assert journal.held() == []
 
 
 def with_latency(number: int, latency: float | None, **fields: Any) -> tuple[Record, Record]:
@@ -269,7 +285,7 @@ def test_a_new_journal_has_no_bills(tmp_path: Path) -> None:
 
 
 def test_any_sqlite_program_reads_it(tmp_path: Path) -> None:
-    """The file is one table of jobs with plain words and JSON, marked as ours, of version 1, in WAL mode."""
+    """The file is one table of jobs with plain words and JSON, marked as ours, of this version, in WAL mode."""
     path = tmp_path / "j.db"
     with Journal(path) as journal:
         journal.write([record(1)])
@@ -297,7 +313,122 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
         assert reader.find("k1") == record(1)
 
 
+# An older journal
+
+
+VERSION_1 = (
+    "CREATE TABLE jobs (key TEXT PRIMARY KEY NOT NULL, position INTEGER NOT NULL, state TEXT NOT NULL, "
+    "account TEXT NOT NULL, request TEXT NOT NULL, task_id TEXT, urls TEXT, files TEXT, error TEXT, credits REAL, "
+    "price REAL, latency REAL, attempts INTEGER NOT NULL, retried INTEGER NOT NULL, lost INTEGER NOT NULL, "
+    "sent_at REAL, accepted_at REAL, ended_at REAL)",
+    "CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT)",
+    "CREATE TABLE sends (account TEXT NOT NULL, key TEXT NOT NULL, sent_at REAL NOT NULL)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    "PRAGMA user_version = 1",
+)
+OLD = [
+    record(1, state="done", task_id="t1", urls=("https://x.example/1.png",), credits=8.0, latency=2.0, accepted_at=1.0),
+    record(2, state="unknown", lost=1, error=ErrorRecord("UnknownOutcome", "lost"), ended_at=9.0),
+    record(3, state="running", task_id="t3", attempts=2, retried=1),
+]
+
+
+def of_version_1(path: Path, *rows: Record) -> None:
+    """A journal as version 1 of its schema had it."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in VERSION_1:
+            connection.execute(statement)
+        for row in rows:
+            values = {name: getattr(row, name) for name in Record.__struct_fields__ if name != "lost_creates"}
+            for name in ("request", "urls", "files", "error"):
+                values[name] = msgspec.json.encode(values[name]).decode() if values[name] else None
+            places = ", ".join("?" * len(values))
+            connection.execute(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", list(values.values()))
+
+
+def version_of(path: Path) -> tuple[int, list[str]]:
+    """A file's schema version, and the columns of its jobs."""
+    with closing(sqlite3.connect(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        return version, [name for _, name, *_ in connection.execute("PRAGMA table_info(jobs)")]
+
+
+def test_a_journal_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:
+    """A reader has every record of it, with no lost create by number, and leaves the file alone."""
+    path = tmp_path / "j.db"
+    of_version_1(path, *OLD)
+    content = path.read_bytes()
+    with JournalReader(path) as reader:
+        assert sorted(reader.records(), key=lambda row: row.key) == OLD
+        assert all(row.lost_creates == () for row in reader.records())
+        assert [row.key for row in reader.held()] == ["k2"]
+        assert [row.key for row in reader.unfinished()] == ["k3"]
+        assert reader.find_task("t3") == reader.find("k3") == OLD[2]
+    assert path.read_bytes() == content
+
+
+def test_a_journal_of_version_1_is_upgraded_once(tmp_path: Path) -> None:
+    """A writer gives it the new column, keeps all records, and fills the column from then on; again is nothing."""
+    path = tmp_path / "j.db"
+    of_version_1(path, *OLD, record(4, attempts=3))
+    with Journal(path) as journal:
+        assert [journal.find(row.key) for row in OLD] == OLD
+        cut = journal.find("k4")
+        assert cut is not None
+        assert (cut.state, cut.lost, cut.lost_creates) == ("unknown", 1, (3,))
+        again = replace(OLD[1], attempts=2, lost=2, lost_creates=(1, 2))
+        journal.write([again])
+        assert journal.find("k2") == again
+        with JournalReader(path) as reader:
+            assert reader.find("k2") == again
+    version, columns = version_of(path)
+    assert (version, columns.count("lost_creates"), len(columns)) == (SCHEMA_VERSION, 1, 19)
+    with Journal(path) as journal:
+        assert journal.find("k2") == again
+    assert version_of(path) == (version, columns)
+
+
+def test_a_reader_of_version_1_goes_on_while_it_is_upgraded(tmp_path: Path) -> None:
+    """A reader that was open before a writer came still sees every record, with the column or without it."""
+    path = tmp_path / "j.db"
+    of_version_1(path, *OLD)
+    with JournalReader(path) as reader:
+        with Journal(path) as journal:
+            journal.write([record(7)])
+            assert reader.find("k1") == OLD[0]
+            assert reader.find("k7") == record(7)
+    with JournalReader(path) as reader:
+        assert reader.find("k1") == OLD[0]
+
+
+def test_an_upgrade_that_fails_leaves_version_1(tmp_path: Path) -> None:
+    """What is no table of jobs is not half upgraded: its version stays, and the error says so."""
+    path = tmp_path / "j.db"
+    of_version_1(path, *OLD)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("ALTER TABLE jobs RENAME TO others")
+    with pytest.raises(JournalError):
+        Journal(path)
+    assert version_of(path) == (1, [])
+
+
+def test_a_new_journal_has_the_columns_of_an_upgraded_one(tmp_path: Path) -> None:
+    """Whichever way a journal came to its version, it holds the same."""
+    Journal(tmp_path / "new.db").close()
+    of_version_1(tmp_path / "old.db")
+    Journal(tmp_path / "old.db").close()
+    (version, new), (old_version, old) = version_of(tmp_path / "new.db"), version_of(tmp_path / "old.db")
+    assert (version, sorted(new)) == (old_version, sorted(old)) == (2, sorted(Record.__struct_fields__))
+
+
 # What is not a journal, or not whole
+
+
+def next_version(path: Path) -> None:
+    """A journal of the version after this one."""
+    Journal(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
 
 
 def newer(path: Path) -> None:
@@ -344,6 +475,7 @@ def truncated(path: Path) -> None:
     ("make", "words"),
     [
         (newer, ["newer version", "99", "upgrade"]),
+        (next_version, ["newer version", "its schema is 3", "knows 2", "upgrade"]),
         (another_program, ["no journal of imagen_async", "Choose another file"]),
         (text, ["not a database", "Nothing was sent"]),
         (damaged, ["damaged", "Nothing was sent", "copy"]),
@@ -1153,7 +1285,7 @@ async def test_a_request_whose_task_runs_is_met_as_taken_up(tmp_path: Path) -> N
     memory = memory_of(tmp_path / "j.db")
     await memory.open()
     try:
-        (job,) = memory.take_up(5, iter(range(100, 200)).__next__)
+        (job,) = memory.take_up(5, iter(range(100, 200)).__next__, lambda job: 0.0)
         assert (job.id, job.owner, job.task_id, job.account) == (100, 5, "t0", "kie")
         assert [offer.account for offer in job.way.offers] == ["kie"]
         assert (job.retries, job.resubmits) == (0, 0), "no leave to be sent again before the input has it"
@@ -1181,7 +1313,7 @@ async def test_what_another_account_left_is_not_taken_up(tmp_path: Path) -> None
     memory = memory_of(tmp_path / "j.db")
     await memory.open()
     try:
-        assert memory.take_up(5, iter(range(100, 200)).__next__) == []
+        assert memory.take_up(5, iter(range(100, 200)).__next__, lambda job: 0.0) == []
         met = memory.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
         assert isinstance(met, Result)
         assert isinstance(met.error, ConfigurationError)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transitions import EVENTS, FILE, HELD, NOW, STATES, SUCCESS, TABLE, gone, make_job, name_of
+from test_transitions import EVENTS, FILE, HELD, NOW, STATES, SUCCESS, TABLE, gone, held_back, make_job, name_of
 
 from imagen_async import errors
 from imagen_async._core import transitions
@@ -16,6 +16,7 @@ from imagen_async._core.job import (
     Done,
     Failed,
     Final,
+    Held,
     Job,
     Left,
     Links,
@@ -31,7 +32,7 @@ from imagen_async._core.job import (
 from imagen_async._core.outcomes import result_of
 from imagen_async._core.provider import Model
 from imagen_async._core.record import Bill, ErrorRecord, Record, bill_of, cut_off, error_of, record_of
-from imagen_async._core.resuming import changes, earlier_result, model_of, resumed, sent_again, shown
+from imagen_async._core.resuming import changes, earlier_result, held, model_of, resumed, sent_again, shown
 from imagen_async._core.routing import Offer, Route
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import Accepted, Broken, Succeeded
@@ -54,7 +55,7 @@ EPOCH = 1_700_000_000.0
 AT = EPOCH + NOW
 BROKEN = Broken(GenerationFailed("too dark", code="501"), 2.0, b"{}")
 PAID = Broken(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}")
-COUNTS = {"attempts": 3, "retried": 1, "lost": 1}
+COUNTS: dict[str, Any] = {"attempts": 3, "retried": 1, "lost": 1, "lost_creates": (2,)}
 
 
 def record_of_state(state: State, **place: Any) -> Record | None:
@@ -94,12 +95,15 @@ ROWS: dict[str, Row] = {
     "to be sent again after a loss": (Queued(held=HELD), "unknown", None, (), {"ended_at": AT}),
     "submitting": (Submitting(), "submitting", None, (), {"sent_at": AT}),
     "submitting, held": (Submitting(HELD), "submitting", None, (), {"sent_at": AT}),
+    "held": (Held(HELD, NOW - 10, NOW + 30), "unknown", None, (), {"ended_at": AT}),
+    "held, told": (Held(HELD, NOW - 10, NOW + 60, "t1", 2), "unknown", "t1", (), {"ended_at": AT}),
     "running": (Running("t1", since=NOW - 10), "running", "t1", (), {"accepted_at": AT - 10}),
     "ready": (Ready("t1", SUCCESS), "ready", "t1", SUCCESS.urls, {}),
     "ready, asked again": (Ready("t1", SUCCESS, Links.ASKED_AGAIN), "ready", "t1", SUCCESS.urls, {}),
     "ready, renewed": (Ready("t1", SUCCESS, Links.RENEWED), "ready", "t1", SUCCESS.urls, {}),
     "done": (Done("t1", SUCCESS, (FILE,)), "done", "t1", SUCCESS.urls, {"ended_at": AT}),
     "unknown": (Unknown(HELD), "unknown", None, (), {"ended_at": AT}),
+    "unknown, told": (Unknown(UnknownOutcome("lost", task_id="t1")), "unknown", "t1", (), {"ended_at": AT}),
     "unsent": (Unsent(InsufficientCredits("empty")), "queued", None, (), {}),
     "left queued": (Left(Queued(RateLimited("429"))), "queued", None, (), {}),
     "left running": (Left(Running("t1", since=NOW - 10)), "running", "t1", (), {"accepted_at": AT - 10}),
@@ -117,7 +121,7 @@ def test_every_state_has_its_record(
     assert record is not None
     assert (record.state, record.task_id, record.urls) == (name, task_id, urls)
     assert {each: getattr(record, each) for each in TIMES if getattr(record, each) is not None} == times
-    assert (record.attempts, record.retried, record.lost) == (3, 1, 1)
+    assert (record.attempts, record.retried, record.lost, record.lost_creates) == (3, 1, 1, (2,))
     assert (record.key, record.position, record.account, record.price) == ("fox", 4, "kie", 8)
 
 
@@ -316,7 +320,7 @@ def test_a_picture_that_is_not_on_disk_is_fetched_by_a_later_run(state: str) -> 
     saved = resumed(record, blank(save_to="out"), NOW, EPOCH)
     assert saved.state == Ready("t1", outcome, Links.FIRST)
     assert resumed(record, blank(), NOW, EPOCH).state == Done("t1", outcome)
-    assert (saved.attempts, saved.retried, saved.lost) == (3, 1, 1)
+    assert (saved.attempts, saved.retried, saved.lost, saved.lost_creates) == (3, 1, 1, (2,))
 
 
 def test_what_goes_on_is_the_record_s_request_under_its_own_key_and_place() -> None:
@@ -335,7 +339,7 @@ def test_a_record_that_may_be_sent_again_begins_anew(state: str) -> None:
     job = sent_again(record, blank(retries=1, resubmits=1))
     assert isinstance(job.state, Queued)
     assert (job.key, job.index, job.expires_at) == ("fox", 4, None)
-    assert (job.attempts, job.lost) == (3, 1)
+    assert (job.attempts, job.lost, job.lost_creates) == (3, 1, (2,))
     assert job.retried == (1 if state == "queued" else 0)
     assert job.resubmits == (0 if state == "unknown" else 1)
     assert isinstance(job.state.held, UnknownOutcome) == (state == "unknown")
@@ -386,13 +390,105 @@ def test_a_held_job_that_is_sent_again_by_a_later_run_stays_held(event: str) -> 
 )
 def test_a_create_on_the_way_when_its_process_died_is_unknown(lost: int, price: float | None, said: str) -> None:
     """It may have made a task: it is held since it was sent, counted as lost, and says what it may have cost."""
-    record = cut_off(record_in("submitting", sent_at=AT, lost=lost, price=price, attempts=2, retried=1))
+    lost_creates = (1,) * lost
+    counts = {"lost": lost, "lost_creates": lost_creates, "attempts": 2, "retried": 1}
+    record = cut_off(record_in("submitting", sent_at=AT, price=price, **counts))
+    assert record.lost_creates == (*lost_creates, 2)
     assert (record.state, record.lost, record.ended_at, record.sent_at) == ("unknown", lost + 1, AT, AT)
     assert (record.attempts, record.retried, record.task_id) == (2, 1, None)
     error = error_of(record)
     assert isinstance(error, UnknownOutcome)
     assert said in error.message
     assert error.credits == record.at_risk == (None if price is None else price * (lost + 1))
+
+
+# ------------------------------------------------------------------------------------------ held for a callback
+
+
+@pytest.mark.parametrize("before", [None, HELD])
+def test_what_a_callback_told_early_outlives_a_crash(before: UnknownOutcome | None) -> None:
+    """A create on its way of which a callback has told is remembered as lost, with its task: nobody calls again."""
+    counts: dict[str, Any] = COUNTS if before else {"attempts": 3}
+    record = record_of_state(Submitting(before, told="t9"), **counts)
+    lost_creates = (2, 3) if before else (3,)
+    assert record is not None
+    assert (record.state, record.task_id, record.attempts) == ("unknown", "t9", 3)
+    assert (record.lost, record.lost_creates) == (len(lost_creates), lost_creates)
+    error = error_of(record)
+    assert isinstance(error, UnknownOutcome)
+    assert (error.task_id, error.credits, bill_of(record).total) == ("t9", 8 * record.lost, 8 * record.lost)
+    assert f"{8 * record.lost} credits" in error.message
+
+
+@pytest.mark.parametrize("event", ["Accepted", "Lost", "NotSent", "Rejected HOLD", "Rejected FAIL"])
+def test_the_answer_to_a_create_that_was_told_of_counts_it_once(event: str) -> None:
+    """Whatever came after the callback, the create is among the lost ones once, or not at all where it was accepted."""
+    job = make_job(Submitting(told="t1"), attempts=1)
+    after = record_of(transitions.advance(job, EVENTS[event](), NOW), NOW, EPOCH)
+    assert after is not None
+    is_accepted = event == "Accepted"
+    assert (after.state, after.task_id) == ("running" if is_accepted else "unknown", "t1")
+    assert (after.lost, after.lost_creates) == ((0, ()) if is_accepted else (1, (1,)))
+
+
+SAME = ("key", "position", "state", "account", "request", "task_id", "price", "attempts", "retried")
+
+
+@pytest.mark.parametrize("task_id", [None, "t1"])
+@pytest.mark.parametrize("lost_creates", [(1,), (1, 3), ()])
+@pytest.mark.parametrize("ago", [0.0, 5.0, 500.0])
+def test_a_held_job_of_an_earlier_run_waits_on(task_id: str | None, lost_creates: tuple[int, ...], ago: float) -> None:
+    """It waits for its callback from its create on, one that was told of a minute at least, and its record stays."""
+    counts = {"attempts": 3, "retried": 1, "lost": 2, "lost_creates": lost_creates}
+    error = ErrorRecord("UnknownOutcome", "lost", 502)
+    record = record_in("unknown", task_id=task_id, price=8.0, error=error, sent_at=AT - ago, ended_at=AT, **counts)
+    job = held(record, blank(deadline=300.0, retries=1), NOW, EPOCH, 40.0)
+    assert isinstance(job.state, Held)
+    until = NOW - ago + 40.0
+    assert job.state.until == (until if task_id is None else max(until, NOW + 60.0))
+    assert (job.state.since, job.state.told, job.state.denied_at) == (NOW - ago, task_id, None)
+    assert job.state.create == (max(lost_creates, default=0) if task_id else 0)
+    assert (job.id, job.owner, job.retries, job.resubmits, job.expires_at) == (77, 7, 1, 0, NOW + 300.0)
+    assert (job.lost, job.lost_creates, job.task_id) == (2, lost_creates, None)
+    again = record_of(job, NOW, EPOCH)
+    assert again is not None
+    for name in (*SAME, "lost", "lost_creates", "error"):
+        assert getattr(again, name) == getattr(record, name), name
+    ended = record_of(transitions.expire(job), NOW, EPOCH)
+    assert ended is not None
+    for name in (*SAME, "lost", "lost_creates", "error"):
+        assert getattr(ended, name) == getattr(record, name), name
+
+
+@pytest.mark.parametrize("sent_at", [None, AT + 5.0])
+def test_a_held_job_without_a_known_past_waits_from_now(sent_at: float | None) -> None:
+    """A create whose time is not known, or lies in the future of a clock that was set back, counts from now."""
+    record = record_in("unknown", error=ErrorRecord("UnknownOutcome", "lost"), lost=1, attempts=1, sent_at=sent_at)
+    job = held(record, blank(), NOW, EPOCH, 40.0)
+    assert isinstance(job.state, Held)
+    assert (job.state.since, job.state.until) == (NOW, NOW + 40.0)
+
+
+@pytest.mark.parametrize(("event", "left"), [("Pending", (1,)), ("Succeeded", (1,)), ("Broken", (1,))])
+def test_a_crash_after_an_early_callback_loses_nothing(event: str, left: tuple[int, ...]) -> None:
+    """What the next process makes of the record asks about the task that was told, which then is the job's own."""
+    record = record_of_state(Submitting(HELD, told="t9"), attempts=2, lost=1, lost_creates=(1,))
+    assert record is not None
+    job = held(msgspec.structs.replace(record, sent_at=AT - 5.0), blank(), NOW, EPOCH, 0.0)
+    moved = transitions.advance(job, EVENTS[event](), NOW)
+    assert (moved.task_id, moved.lost, moved.lost_creates, moved.attempts) == ("t9", 1, left, 2)
+
+
+@pytest.mark.parametrize("state", ["running", "ready", "queued", "failed", "unknown"])
+def test_lost_creates_go_on_with_the_job(state: str) -> None:
+    """A job that goes on, or is sent again, knows which of its creates were lost, so that a callback finds it."""
+    error = ErrorRecord("UnknownOutcome", "lost") if state == "unknown" else None
+    record = record_in(state, task_id="t1" if state in ("running", "ready") else None, error=error, **COUNTS)
+    goes_on = state in ("running", "ready")
+    job = resumed(record, blank(), NOW, EPOCH) if goes_on else sent_again(record, blank())
+    assert (job.lost, job.lost_creates) == (1, (2,))
+    told = transitions.told(job, 2, "t9", NOW)
+    assert isinstance(told.state, Held) == (state == "unknown"), "its task is told: it is not paid again"
 
 
 # ----------------------------------------------------------------------------------------------------- bills
@@ -535,9 +631,12 @@ class Request:
     besides reaches the disk in order, and a crash loses some of the last.
     """
 
-    def __init__(self, *, retries: int, resubmits: int, save_to: str | None, leave: frozenset[str]) -> None:
+    def __init__(
+        self, *, retries: int, resubmits: int, save_to: str | None, leave: frozenset[str], hears: bool = False
+    ) -> None:
         self._terms = {"retries": retries, "resubmits": resubmits, "save_to": save_to}
         self._leave = leave
+        self._hears = hears
         self.disk: Record | None = None
         self.unwritten: list[Record] = []
         self.job: Job | None = None
@@ -584,26 +683,47 @@ class Request:
         job = self.job
         if job is None or (name_of(job.state), name) not in TABLE:
             return
-        if name in ("Accepted", "Lost"):
+        is_told = isinstance(job.state, Submitting) and job.state.told is not None
+        if is_told and name.startswith("Withheld"):
+            return  # it has left, or nobody could have called
+        if name in ("Accepted", "Lost") or is_told:
             self._spend()
         if name.startswith("Withheld"):
             self.sent -= 1
         if name == "Broken":
             self.is_over.add(job.task_id)
-        if name == "Lost":
+        if name == "Lost" or (is_told and name != "Accepted"):
             self.untaken += 1
+        if isinstance(job.state, Held) and name in ("Pending", "Succeeded", "Broken"):
+            self.untaken -= 1
+            assert job.state.told is not None
+            self.told[job.state.told] = 0.0 if name == "Broken" else 8.0
+            self.is_over |= {job.state.told} if name == "Broken" else set()
         if isinstance(job.state, Running) and job.state.finished is None and name in ("Succeeded", "Broken"):
             self.told[job.task_id] = 8.0 if name == "Succeeded" else 0.0
         self.job = transitions.advance(job, self._event(name), self.now)
+        if self._hears:
+            self.job = held_back(self.job)
         self.has_leave |= self.job.retried > job.retried or self.job.resubmits < job.resubmits
         self.note()
+
+    def tell(self, which: str) -> None:
+        """A callback comes, about the last create or the first: it takes the leave to send another one away."""
+        job = self.job
+        if not self._hears or job is None:
+            return
+        create = {"last": job.attempts, "first": 1}[which]
+        self.job = transitions.told(job, create, f"t{create}", self.now)
+        if self.job is not job:
+            self.has_leave &= not isinstance(job.state, Queued)
+            self.note()
 
     def end(self, how: str) -> None:
         """The caller leaves, or the deadline comes."""
         job = self.job
-        if job is not None and isinstance(job.state, Queued | Running | Ready) and how == "leave":
+        if job is not None and isinstance(job.state, Queued | Held | Running | Ready) and how == "leave":
             self.job = job.to(transitions.left(job))
-        elif job is not None and isinstance(job.state, Queued | Running) and job.expires_at is not None:
+        elif job is not None and isinstance(job.state, Queued | Held | Running) and job.expires_at is not None:
             self.job = transitions.expire(job)
         self.note()
 
@@ -634,6 +754,8 @@ class Request:
         record = self.disk
         if record.state in ("running", "ready"):
             return resumed(record, fresh, self.now, self.epoch)
+        if self._hears and record.state == "unknown" and (record.task_id or "unknown" not in self._leave):
+            return held(record, fresh, self.now, self.epoch, 1e6)
         if record.state == "queued" or record.state in self._leave:
             self.has_leave |= record.state != "queued"
             return sent_again(record, fresh)
@@ -654,6 +776,7 @@ STEPS = st.one_of(
     *[st.tuples(st.just("happen"), st.sampled_from(["Accepted", "Accepted", "Succeeded", "Broken", "NotSaved gone"]))]
     * 4,
     *[st.tuples(st.just("happen"), st.sampled_from(sorted(EVENTS)))] * 4,
+    *[st.tuples(st.just("tell"), st.sampled_from(["last", "last", "first"]))] * 3,
     st.tuples(st.just("write"), st.integers(1, 3)),
     st.tuples(st.just("crash"), st.integers(0, 3)),
     st.tuples(st.just("end"), st.sampled_from(["leave", "expire"])),
@@ -661,7 +784,12 @@ STEPS = st.one_of(
 )
 LIVES = st.lists(STEPS, min_size=10, max_size=60)
 TERMS = st.fixed_dictionaries(
-    {"retries": st.integers(0, 2), "resubmits": st.integers(0, 1), "save_to": st.sampled_from([None, "out", "out"])}
+    {
+        "retries": st.integers(0, 2),
+        "resubmits": st.integers(0, 1),
+        "save_to": st.sampled_from([None, "out", "out"]),
+        "hears": st.booleans(),
+    }
 )
 LEAVES = st.frozensets(st.sampled_from(["failed", "unknown"]))
 MANY = settings(deadline=None, max_examples=300)
@@ -675,6 +803,8 @@ def lived(request: Request, steps: list[tuple[str, Any]]) -> None:
                 request.wake()
             case "happen":
                 request.happen(detail)
+            case "tell":
+                request.tell(detail)
             case "write":
                 request.write(detail)
             case "crash":

@@ -14,6 +14,7 @@ from imagen_async._core.job import (
     Done,
     Event,
     Failed,
+    Held,
     Job,
     Left,
     Links,
@@ -73,6 +74,8 @@ def make_job(
     retries: int = 0,
     resubmits: int = 0,
     lost: int = 0,
+    lost_creates: tuple[int, ...] = (),
+    attempts: int = 0,
     save_to: str | None = None,
     expires_at: float | None = NOW + 900,
 ) -> Job:
@@ -90,6 +93,8 @@ def make_job(
         retries=retries,
         resubmits=resubmits,
         lost=lost,
+        lost_creates=lost_creates,
+        attempts=attempts,
         save_to=save_to,
         expires_at=expires_at,
         state=state,
@@ -103,6 +108,10 @@ STATES: dict[str, Callable[[], State]] = {
     "Queued held": lambda: Queued(held=HELD),
     "Submitting": Submitting,
     "Submitting held": lambda: Submitting(HELD),
+    "Submitting told": lambda: Submitting(told="t1"),
+    "Submitting held told": lambda: Submitting(HELD, told="t1"),
+    "Held": lambda: Held(HELD, since=NOW - 10, until=NOW + 30),
+    "Held told": lambda: Held(HELD, since=NOW - 10, until=NOW + 60, told="t1"),
     "Running": lambda: Running("t1", since=NOW - 10),
     "Running finished": lambda: Running("t1", since=NOW - 10, finished=SUCCESS),
     "Ready": lambda: Ready("t1", SUCCESS),
@@ -167,6 +176,11 @@ TABLE: dict[tuple[str, str], str] = {
     ("Submitting held", "Rejected PAUSE"): "Queued held",
     ("Submitting held", "Withheld"): "Unknown",
     ("Submitting held", "Withheld unnoted"): "Unknown",
+    ("Held told", "Pending"): "Running",
+    ("Held told", "Succeeded"): "Done",
+    ("Held told", "Broken"): "Failed",
+    ("Held told", "Denied"): "Held told",
+    ("Held told", "Unreadable"): "Held told",
     ("Running", "Pending"): "Running",
     ("Running", "Succeeded"): "Done",
     ("Running", "Broken"): "Failed",
@@ -189,15 +203,26 @@ TABLE: dict[tuple[str, str], str] = {
 }
 """What every event makes of a job in every state, without retries and with nothing to save; else it cannot happen."""
 
+TOLD = ("Submitting told", "Submitting held told")
+"""A callback has named the task of the create on its way: whatever is answered, no other create goes."""
+
+TABLE |= {
+    (f"{state} told", event): after if event == "Accepted" or event.startswith("Withheld") else "Held told"
+    for (state, event), after in TABLE.items()
+    if f"{state} told" in TOLD
+}
+
 WITH_RETRIES = {
     **TABLE,
     ("Submitting", "Rejected NEW_TASK"): "Queued",
     ("Running", "Broken"): "Queued",
+    ("Held told", "Broken"): "Queued",
 }
 WITH_RESUBMITS = {**TABLE, ("Submitting", "Lost"): "Queued held", ("Submitting held", "Lost"): "Queued held"}
 WITH_FOLDER = {
     **TABLE,
     ("Running", "Succeeded"): "Ready",
+    ("Held told", "Succeeded"): "Ready",
     ("Running finished", "Succeeded"): "Ready ASKED_AGAIN",
 }
 
@@ -214,8 +239,12 @@ def name_of(state: State) -> str:
     """What the table calls a state; that a create is held shows only where its next sending is due or on the way."""
     name = type(state).__name__
     match state:
+        case Submitting(told=str()):
+            return f"{name} held told" if state.held is not None else f"{name} told"
         case Queued(held=UnknownOutcome()) | Submitting(held=UnknownOutcome()):
             return f"{name} held"
+        case Held(told=str()):
+            return f"{name} told"
         case Running(finished=Succeeded()):
             return f"{name} finished"
         case Ready(links=Links.ASKED_AGAIN | Links.RENEWED as links):
@@ -225,7 +254,9 @@ def name_of(state: State) -> str:
 
 def outcome(state: str, event: str, *, retries: int = 0, resubmits: int = 0, save_to: str | None = None) -> str | None:
     """The name of the state that an event leads to, or None where it cannot happen."""
-    job = make_job(STATES[state](), retries=retries, resubmits=resubmits, save_to=save_to)
+    is_lost = "held" in state.lower()
+    lost = {"attempts": 1, "lost": 1, "lost_creates": (1,)} if is_lost else {}
+    job = make_job(STATES[state](), retries=retries, resubmits=resubmits, save_to=save_to, **lost)
     try:
         return name_of(transitions.advance(job, EVENTS[event](), NOW).state)
     except AssertionError:
@@ -262,7 +293,10 @@ def test_nothing_else_leads_back_to_queued() -> None:
     creates = {*FREE_TO_REPEAT, *FREE_FOR_ANOTHER, "Rejected NEW_TASK", "Lost"}
     submitting = {(state, event) for state in ("Submitting", "Submitting held") for event in creates}
     # A refusal of the second create says nothing of the first one, which was lost.
-    assert back == submitting - {("Submitting held", "Rejected NEW_TASK")} | {("Running", "Broken")}
+    assert back == submitting - {("Submitting held", "Rejected NEW_TASK")} | {
+        ("Running", "Broken"),
+        ("Held told", "Broken"),
+    }
 
 
 @pytest.mark.parametrize("event", [*FREE_TO_REPEAT, *FREE_FOR_ANOTHER])
@@ -281,23 +315,50 @@ def test_a_create_that_made_nothing_leads_back_to_queued_with_its_reason(state: 
 
 
 EVENT_LISTS = st.lists(st.sampled_from(sorted(EVENTS)), max_size=40)
+CALLBACKS = ("told", "told of the first", "told of another")
+
+
+def called_back(job: Job, name: str) -> Job:
+    """What a callback makes of a job: about its last create, its first, or one that never was."""
+    create = {"told": job.attempts, "told of the first": 1, "told of another": job.attempts + 1}[name]
+    return transitions.told(job, create, f"t{create}", NOW)
+
+
+def held_back(job: Job) -> Job:
+    """What a plan makes of a lost create where callbacks are asked for."""
+    if not isinstance(job.state, Unknown) or not job.lost:
+        return job
+    return job.to(Held(job.state.error, since=NOW, until=NOW + 30))
 
 
 @settings(deadline=None)
-@given(events=EVENT_LISTS, retries=st.integers(0, 3), resubmits=st.integers(0, 1), save_to=st.sampled_from([None, "o"]))
+@given(
+    events=st.lists(st.sampled_from([*EVENTS, *CALLBACKS * 2, *["Lost"] * 4]), max_size=40),
+    retries=st.integers(0, 3),
+    resubmits=st.integers(0, 1),
+    save_to=st.sampled_from([None, "o"]),
+)
 def test_a_job_is_sent_again_only_with_leave(events: list[str], retries: int, resubmits: int, save_to: str) -> None:
-    """Through any events, creates are at most one, and one for each that made nothing, each retry and resubmit."""
+    """Through any events, creates are at most one, and one for each that made nothing, each retry and resubmit.
+
+    A callback takes leave away, and never gives it.
+    """
     job = make_job(retries=retries, resubmits=resubmits, save_to=save_to, expires_at=None)
     creates = free = 0
     for name in events:
-        if isinstance(job.state, Queued):
+        if name in CALLBACKS:
+            told = called_back(job, name)
+            assert told == job or name_of(told.state).endswith("told")
+            job = told
+        elif isinstance(job.state, Queued):
             job = transitions.start(job, NOW)
             creates += 1
         if (name_of(job.state), name) in TABLE:
             creates -= name.startswith("Withheld")
-            free += name in FREE_TO_REPEAT + FREE_FOR_ANOTHER
-            job = transitions.advance(job, EVENTS[name](), NOW)
+            free += name in FREE_TO_REPEAT + FREE_FOR_ANOTHER and name_of(job.state) not in TOLD
+            job = held_back(transitions.advance(job, EVENTS[name](), NOW))
             assert job.attempts == creates
+        assert job.lost == len(set(job.lost_creates))
     assert 0 <= creates <= 1 + free + job.retried + (resubmits - job.resubmits)
     assert 0 <= job.retried <= retries
     assert 0 <= job.resubmits <= resubmits
@@ -651,7 +712,7 @@ def test_an_unknown_jobs_result_has_its_error_and_no_task() -> None:
     assert (result.task_id, result.error.provider) == (None, "kie")
 
 
-UNFINISHED = ("Queued", "Submitting", "Running", "Ready")
+UNFINISHED = ("Queued", "Submitting", "Held", "Running", "Ready")
 LEAVING: list[tuple[Queued | Running | Ready, str | None, str]] = [
     (Queued(), None, "nothing was billed"),
     (Queued(RateLimited("429")), None, "nothing was billed"),
@@ -838,3 +899,97 @@ def test_a_failed_download_of_a_picture_that_is_there_asks_for_no_links(links: L
     assert isinstance(job.state, Failed)
     assert job.state.outcome == SUCCESS
     assert "gone" not in job.state.error.message
+
+
+# --------------------------------------------------------------------------------------------- told by a callback
+
+HELD_ONCE = {"attempts": 1, "lost": 1, "lost_creates": (1,)}
+
+
+@pytest.mark.parametrize("state", [name for name in STATES if name not in ("Submitting", "Submitting held", "Held")])
+def test_only_a_job_that_waits_for_a_task_is_told_of_one(state: str) -> None:
+    """A job that runs, has ended, was told already, or was never lost is as it was after a callback."""
+    job = make_job(STATES[state](), attempts=3)
+    assert transitions.told(job, 3, "t9", NOW) is job
+
+
+@pytest.mark.parametrize("state", ["Submitting", "Submitting held"])
+@pytest.mark.parametrize("create", [1, 2, 3])
+def test_a_create_on_its_way_is_told_of_by_its_own_number(state: str, create: int) -> None:
+    """Only the callback of the create that is on its way is kept, also where an earlier one was lost."""
+    job = make_job(STATES[state](), attempts=2, lost=1, lost_creates=(1,))
+    told = transitions.told(job, create, "t9", NOW)
+    assert isinstance(job.state, Submitting)
+    assert told.state == (Submitting(job.state.held, told="t9") if create == 2 else job.state)
+    assert told.to(job.state) == job
+
+
+@pytest.mark.parametrize("state", ["Held", "Queued held"])
+@pytest.mark.parametrize("create", [0, 1, 2, 3])
+def test_a_lost_create_is_told_of_by_its_number(state: str, create: int) -> None:
+    """A held job, or one that waits to go again, takes a callback for a create that was lost, and has a minute then."""
+    job = make_job(STATES[state](), attempts=3, lost=2, lost_creates=(1, 3))
+    told = transitions.told(job, create, "t9", NOW)
+    if create not in (1, 3):
+        assert told is job
+        return
+    since = job.state.since if isinstance(job.state, Held) else NOW
+    assert told.state == Held(HELD, since, NOW + 60, "t9", create)
+    assert (told.lost, told.lost_creates, told.task_id) == (2, (1, 3), None), "not believed before the provider says so"
+
+
+def test_a_retry_that_waits_is_not_told_of_a_lost_create() -> None:
+    """What waits for a new task after one that failed goes on with that: the lost create is no part of it."""
+    job = make_job(Queued(held=GenerationFailed("too dark")), attempts=2, lost=1, lost_creates=(1,))
+    assert transitions.told(job, 1, "t9", NOW) is job
+
+
+@pytest.mark.parametrize("event", ["Pending", "Succeeded", "Broken"])
+def test_the_provider_s_word_takes_the_create_from_those_that_were_lost(event: str) -> None:
+    """Of several lost creates the one whose task is known is lost no more; the others stay."""
+    job = make_job(Held(HELD, NOW - 10, NOW + 60, "t9", 2), attempts=3, lost=3, lost_creates=(1, 2, 3))
+    moved = transitions.advance(job, EVENTS[event](), NOW)
+    assert (moved.lost, moved.lost_creates, moved.task_id, moved.attempts) == (2, (1, 3), "t9", 3)
+    if isinstance(moved.state, Running):
+        assert moved.state.since == NOW - 10
+
+
+def test_a_denied_name_is_dropped_after_thirty_seconds() -> None:
+    """The patience is that of a running task; what was lost stays lost, and another name may come."""
+    job = denied(make_job(STATES["Held told"](), **HELD_ONCE), NOW)
+    job = transitions.advance(denied(job, NOW + 20), EVENTS["Unreadable"](), NOW + 29)
+    assert isinstance(job.state, Held)
+    assert (job.state.told, job.state.denied_at) == ("t1", NOW)
+    job = denied(job, NOW + 30)
+    assert isinstance(job.state, Held)
+    assert (job.state.told, job.state.denied_at, job.lost, job.lost_creates) == (None, None, 1, (1,))
+    again = transitions.told(job, 1, "t2", NOW + 31)
+    assert isinstance(again.state, Held)
+    assert again.state.told == "t2"
+
+
+@pytest.mark.parametrize("told", [None, "t1"])
+@pytest.mark.parametrize("way", ["expired", "left", "unsent"])
+def test_a_held_job_ends_as_unknown_with_what_was_told(told: str | None, way: str) -> None:
+    """However it ends, its result is unknown, with the task that a callback has named, to be collected."""
+    error = UnknownOutcome("lost", credits=8)
+    job = make_job(Held(error, NOW - 10, NOW + 30, told), **HELD_ONCE)
+    if way == "expired":
+        ended = transitions.expire(job)
+    else:
+        ended = job.to(
+            transitions.left(job) if way == "left" else transitions.unsent(job, InsufficientCredits("empty"))
+        )
+    assert isinstance(ended.state, Unknown)
+    result = outcomes.result_of(ended)
+    assert isinstance(result.error, UnknownOutcome)
+    assert (result.task_id, result.error.task_id, result.error.credits) == (told, told, 8)
+
+
+def test_a_lost_task_that_still_runs_after_the_deadline_is_given_up_with_its_id() -> None:
+    """A job that was held up to its deadline and then turns out to run is late, like any that runs."""
+    job = make_job(STATES["Held told"](), expires_at=NOW, **HELD_ONCE)
+    late = transitions.advance(job, EVENTS["Pending"](), NOW)
+    assert isinstance(late.state, Failed)
+    assert isinstance(late.state.error, DeadlineExceeded)
+    assert (late.task_id, late.lost) == ("t1", 0)

@@ -21,8 +21,9 @@ class Announcements:
 
     def __init__(self) -> None:
         self._trust = 0.0
-        self._missed: dict[int, None] = {}
+        self._missed: dict[int, float] = {}
         self._misses = 0
+        self._any_came = False
 
     @property
     def share(self) -> float:
@@ -32,21 +33,25 @@ class Announcements:
     @property
     def are_silent(self) -> bool:
         """True where tasks have ended and no callback ever came."""
-        return not self._trust and self._misses >= _SILENT
+        return not self._any_came and self._misses >= _SILENT
 
     def ended(self, job_id: int, announced: bool) -> None:
         """Learn that a task has ended, and whether a callback had said so by then."""
         if announced:
-            self._trust = min(self._trust + 1, _MOST)
+            self._add(1.0)
             return
         self._trust /= 2
         self._misses += 1
-        self._missed[job_id] = None
+        self._missed[job_id] = self._trust
         if len(self._missed) > _REMEMBERED:
             del self._missed[next(iter(self._missed))]
 
     def came_late(self, job_id: int) -> None:
         """Learn of a callback for a task whose end a status call has found; a second one counts for nothing."""
         if job_id in self._missed:
-            del self._missed[job_id]
-            self._trust = min(2 * self._trust + 1, _MOST)
+            # What its miss has cost is given back.
+            self._add(self._missed.pop(job_id) + 1)
+
+    def _add(self, trust: float) -> None:
+        self._any_came = True
+        self._trust = min(self._trust + trust, _MOST)

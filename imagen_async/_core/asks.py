@@ -185,10 +185,9 @@ class Asks:
         if 0.5 < silent / self._silent < 2:
             return
         self._silent = silent
-        self._late.clear()
-        self._turn.clear()
         for each, watched in self._watched.items():
-            if not watched.is_asked and not watched.is_due:
+            if watched.announces and watched.called is None and not watched.is_asked:
+                self._late.pop(each, None)
                 self._agenda.set(each, self._next_at(watched))
 
 

@@ -82,8 +82,8 @@ def task_named_by(document: Mapping[str, Any]) -> str | None:
     data = document.get("data")
     inner = data if isinstance(data, dict) else {}
     places = (inner.get("taskId"), inner.get("task_id"), document.get("taskId"))
-    named = {place for place in places if place not in (None, "")} if all(map(_is_id, places)) else set()
-    return str(named.pop()) if len(named) == 1 else None
+    named = {str(place) for place in places if place not in (None, "")} if all(map(_is_id, places)) else set()
+    return named.pop() if len(named) == 1 else None
 
 
 def _is_id(value: object) -> bool:
@@ -109,7 +109,9 @@ def is_signed(
     is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16
     if task_id is None or not is_time or not abs(now - int(timestamp)) <= tolerance:
         return False
-    return hmac.compare_digest(signature_of(task_id, timestamp, key).encode(), signature.strip().encode())
+    # Whatever bytes a header had, aiohttp makes a text of them.
+    given = signature.strip().encode(errors="surrogateescape")
+    return hmac.compare_digest(signature_of(task_id, timestamp, key).encode(), given)
 
 
 def signature_of(task_id: str, timestamp: str, key: str) -> str:
