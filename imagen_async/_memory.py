@@ -148,7 +148,9 @@ class Memory:
         if record is None or address.create not in record.lost_creates:
             return None
         del self._held[address.name]
-        return self._resumed(msgspec.structs.replace(record, task_id=task_id), owner, number)
+        others = (create for create in record.lost_creates if create != address.create)
+        told = msgspec.structs.replace(record, task_id=task_id, lost_creates=(*others, address.create))
+        return self._resumed(told, owner, number)
 
     def _hold(self, key: str, account: str) -> None:
         if self._hears:

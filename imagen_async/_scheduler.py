@@ -198,7 +198,8 @@ class Scheduler:
             return
         job = self._plan.find(call.job_id)
         changed = self._plan.hear(call.job_id, call.address.create, task_id, self._now())
-        if job is not None and changed is None and job.task_id is not None:
+        if job is not None and (job.task_id is not None or isinstance(job.state, Submitting)):
+            # Another create of it goes on its way, or has a task.
             _log_stray(call, task_id, job.task_id, job.lost_creates)
         owner = None if changed is None else self._owners.get(changed.owner)
         waiting = None

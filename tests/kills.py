@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from servers import free_socket
 
 from imagen_async import Limits, Rate
 from imagen_async.sandbox import CREATE_FAULTS, Faults, Latency, Sandbox
@@ -30,6 +31,9 @@ from imagen_async.testing import running_sandbox
 COMMAND = str(Path(sys.executable).with_name("imagen-async"))
 PATIENCE = 300.0
 """Seconds after which a run that should have ended is a failure."""
+
+CALLED_FOR = 8
+"""Seconds for which a callback is waited for: the sandbox repeats one for seven."""
 
 LOST = frozenset(CREATE_FAULTS) - {"429", "http_429", "455", "500"}
 """Faults of a create after which nobody can tell whether there is a task."""
@@ -45,6 +49,7 @@ class Trial(msgspec.Struct, frozen=True):
         kills: How often the command is killed.
         faults: Share of the server's answers that go wrong.
         rate: The limit of creates, of the client and of the server.
+        callbacks: True where the server calls the command back.
         seed: Of the instants of the kills and of the server's chances.
     """
 
@@ -52,6 +57,7 @@ class Trial(msgspec.Struct, frozen=True):
     kills: int = 5
     faults: float = 0.0
     rate: Rate = Rate(20, per=1)
+    callbacks: bool = False
     seed: int = 0
 
 
@@ -126,6 +132,11 @@ class _Runs:
         prompts.write_text("".join(f"fox number {number}\n" for number in range(trial.prompts)))
         rate = f"{trial.rate.count}/{trial.rate.per:g}"
         options = ["-p", "sandbox", "--base-url", sandbox.url, "--rate", rate, "-o", str(folder / "out"), "--quiet"]
+        if trial.callbacks:
+            with free_socket() as (_, port):
+                options += ["--callback-url", f"http://127.0.0.1:{port}", "--callback-port", str(port)]
+            # How long a create that was never sent is waited for, by the last run.
+            options += ["--deadline", str(CALLED_FOR)]
         self._command = [COMMAND, "batch", str(prompts), *options]
 
     def kill_all(self) -> list[Kill]:
@@ -226,7 +237,11 @@ class _Check:
             problems.append("the key went to the files' server")
         cut = frozenset[str]().union(*(kill.on_the_way for kill in self._kills))
         unknown = {row["prompt"] for row in self._rows if row["state"] == "unknown"}
-        if not cut <= unknown:
+        if self._trial.callbacks:
+            told = {task.prompt for task in ledger.tasks if task.task_id in ledger.announced}
+            if unknown & told:
+                problems.append(f"called back, and still held: {sorted(unknown & told)}")
+        elif not cut <= unknown:
             problems.append(f"creates were on the way at a kill, and are not held: {sorted(cut - unknown)}")
         if not unknown <= cut | self._lost:
             problems.append(f"held, and neither killed nor lost: {sorted(unknown - cut - self._lost)}")
@@ -310,10 +325,12 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--faults", type=float, default=0.0)
     parser.add_argument("--rate", default="10/0.5", help="creates in a window: N/SECONDS, such as 20/1")
+    parser.add_argument("--callbacks", action="store_true", help="have the server call back")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     given = parser.parse_args()
     count, _, per = given.rate.partition("/")
-    trial = Trial(given.prompts, given.kills, given.faults, Rate(int(count), per=float(per)), given.seed)
+    rate = Rate(int(count), per=float(per))
+    trial = Trial(given.prompts, given.kills, given.faults, rate, given.callbacks, given.seed)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         outcome = attempt(trial, Path(folder))
     print(outcome.text())  # noqa: T201

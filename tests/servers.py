@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from imagen_async import Callback, Client
+from imagen_async import Account, Callback, Client, Limits
 from imagen_async.sandbox import Sandbox
 from imagen_async.webhooks import Receiver
 
@@ -54,10 +54,20 @@ async def serving(application: web.Application, found: socket.socket) -> AsyncIt
 
 
 @asynccontextmanager
-async def called_back(sandbox: Sandbox, *, key: str | None = None, **settings: Any) -> AsyncIterator[Client]:
-    """An open client of a sandbox that calls it back."""
+async def called_back(
+    sandbox: Sandbox,
+    *providers: str,
+    key: str | None = None,
+    limits: Limits | None = None,
+    **settings: Any,
+) -> AsyncIterator[Client]:
+    """An open client of a sandbox that calls it back, as the sandbox itself or as these providers."""
+    accounts = [
+        Account(name, api_key=sandbox.key, base_url=sandbox.url_of(name), limits=limits)
+        for name in providers or ["sandbox"]
+    ]
     with free_socket() as (found, port):
         callback = Callback(f"http://127.0.0.1:{port}/imagen", signing_key=key)
-        client = Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, callback=callback, **settings)
+        client = Client(*accounts, callback=callback, **settings)
         async with serving(Receiver(client).application(), found), client:
             yield client

@@ -59,6 +59,31 @@ async def test_an_announced_picture_takes_one_status_call(fault: str | None, key
         assert set(sandbox.ledger.callback_answers) == {200}
 
 
+@pytest.mark.parametrize("task_fault", [None, "fail_word"])
+@pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
+async def test_each_provider_is_understood(provider: str, task_fault: str | None) -> None:
+    """Whatever a provider's callback looks like, of a picture or of a failure, its task is asked about at once."""
+    async with quick_sandbox(signing_key=KEY) as sandbox:
+        sandbox.order("task", task_fault)
+        key = KEY if provider == "kie" else None
+        async with called_back(sandbox, provider, key=key, freshness=SELDOM) as client:
+            (result,) = await results_of(client, ["a red fox"], model="imagen4-ultra")
+        assert result.ok == (task_fault is None)
+        assert sandbox.ledger.callback_answers == {200: 1}
+        assert sandbox.ledger.polls == {sandbox.ledger.tasks[0].task_id: 1}
+
+
+async def test_a_pool_is_called_back_by_all() -> None:
+    """One key is that of the accounts whose provider signs; the others are known by their tokens alone."""
+    prompts = [f"prompt {number}" for number in range(12)]
+    async with quick_sandbox(signing_key=KEY) as sandbox:
+        async with called_back(sandbox, "kie", "apiin", key=KEY, freshness=SELDOM) as client:
+            results = await results_of(client, prompts)
+            assert_made_once(sandbox, results, prompts)
+    assert {result.provider for result in results} == {"kie", "apiin"}
+    assert sandbox.ledger.callback_answers == {200: len(prompts)}
+
+
 async def test_a_callback_that_never_comes_is_not_missed() -> None:
     """Where nothing is announced, polling finds every picture, as soon as it does by itself."""
     prompts = [f"prompt {number}" for number in range(20)]

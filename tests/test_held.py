@@ -103,7 +103,7 @@ class Hearing(World):
         """True where a callback about that create is news of a job."""
         match job.state:
             case Submitting(told=None):
-                return create == job.attempts
+                return create in (job.attempts, *job.lost_creates)
             case Held(told=None) | Queued(held=UnknownOutcome()):
                 return create in job.lost_creates
         return False
@@ -114,10 +114,10 @@ class Hearing(World):
         if isinstance(was.state, Submitting) and isinstance(event, Withheld):
             self.costs[job_id][was.attempts] *= live is None
         elif isinstance(was.state, Submitting) and isinstance(event, Created):
-            told = live.state.told if live is not None and isinstance(live.state, Submitting) else None
+            is_told = live is not None and isinstance(live.state, Submitting) and live.state.create == live.attempts
             if isinstance(event, Accepted):
                 self.believed[job_id].add(event.task_id)
-            elif isinstance(event, Lost) or told is not None:
+            elif isinstance(event, Lost) or is_told:
                 self.lost[job_id].add(was.attempts)
             else:
                 self.costs[job_id][was.attempts] = 0.0
@@ -758,17 +758,34 @@ def resubmitted(world: Hearing) -> Job:
 
 
 def test_a_callback_for_the_first_create_does_not_disturb_the_second() -> None:
-    """While the second create is on its way, one about the first changes nothing of it."""
+    """While the second create is on its way, one about the first changes nothing of it, where that is accepted."""
     world = Hearing()
     job = resubmitted(world)
-    assert world.hear(job, 1) is None
-    assert live(world, job) == job
+    told = world.hear(job, 1)
+    assert told is not None
+    assert told.state == Submitting(job.state.held, "t1-1", 1) if isinstance(job.state, Submitting) else False
     moved = world.answer(job.id, Accepted("t1-2"))
     assert moved is not None
     assert moved.state == Running("t1-2", since=0.0)
     assert (moved.lost, moved.lost_creates) == (1, (1,))
     assert world.hear(job, 1) is None
     assert asked(world) == []
+
+
+@pytest.mark.parametrize("answer", ["limited", "not sent", "refused", "lost"])
+def test_a_callback_for_the_first_create_is_kept_while_the_second_is_on_its_way(answer: str) -> None:
+    """Where the second create comes to nothing, or is lost, the first one's task is asked about: no third is sent."""
+    world = Hearing()
+    job = resubmitted(world)
+    world.hear(job, 1)
+    held = world.answer(job.id, CREATED[answer](""))
+    assert held is not None
+    assert isinstance(held.state, Held)
+    assert (held.state.told, held.lost_creates) == ("t1-1", (2, 1) if answer == "lost" else (1,))
+    assert asked(world) == [job.id]
+    done = world.answer(job.id, SUCCESS)
+    assert done is not None
+    assert (done.task_id, done.attempts, done.lost) == ("t1-1", 2, int(answer == "lost"))
 
 
 @pytest.mark.parametrize(("create", "left"), [(1, (2,)), (2, (1,))])

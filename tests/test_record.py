@@ -409,7 +409,7 @@ def test_a_create_on_the_way_when_its_process_died_is_unknown(lost: int, price: 
 def test_what_a_callback_told_early_outlives_a_crash(before: UnknownOutcome | None) -> None:
     """A create on its way of which a callback has told is remembered as lost, with its task: nobody calls again."""
     counts: dict[str, Any] = COUNTS if before else {"attempts": 3}
-    record = record_of_state(Submitting(before, told="t9"), **counts)
+    record = record_of_state(Submitting(before, told="t9", create=3), **counts)
     lost_creates = (2, 3) if before else (3,)
     assert record is not None
     assert (record.state, record.task_id, record.attempts) == ("unknown", "t9", 3)
@@ -423,7 +423,7 @@ def test_what_a_callback_told_early_outlives_a_crash(before: UnknownOutcome | No
 @pytest.mark.parametrize("event", ["Accepted", "Lost", "NotSent", "Rejected HOLD", "Rejected FAIL"])
 def test_the_answer_to_a_create_that_was_told_of_counts_it_once(event: str) -> None:
     """Whatever came after the callback, the create is among the lost ones once, or not at all where it was accepted."""
-    job = make_job(Submitting(told="t1"), attempts=1)
+    job = make_job(Submitting(told="t1", create=1), attempts=1)
     after = record_of(transitions.advance(job, EVENTS[event](), NOW), NOW, EPOCH)
     assert after is not None
     is_accepted = event == "Accepted"
@@ -472,7 +472,7 @@ def test_a_held_job_without_a_known_past_waits_from_now(sent_at: float | None) -
 @pytest.mark.parametrize(("event", "left"), [("Pending", (1,)), ("Succeeded", (1,)), ("Broken", (1,))])
 def test_a_crash_after_an_early_callback_loses_nothing(event: str, left: tuple[int, ...]) -> None:
     """What the next process makes of the record asks about the task that was told, which then is the job's own."""
-    record = record_of_state(Submitting(HELD, told="t9"), attempts=2, lost=1, lost_creates=(1,))
+    record = record_of_state(Submitting(HELD, told="t9", create=2), attempts=2, lost=1, lost_creates=(1,))
     assert record is not None
     job = held(msgspec.structs.replace(record, sent_at=AT - 5.0), blank(), NOW, EPOCH, 0.0)
     moved = transitions.advance(job, EVENTS[event](), NOW)

@@ -45,11 +45,13 @@ class Submitting(msgspec.Struct, frozen=True):
 
     Attributes:
         held: As in Queued.
-        told: The task that it made, by a callback that was quicker than its own answer; None: none has come.
+        told: The task of this create, or of one before it, by a callback that came meanwhile; None: none has come.
+        create: Which create that was, by its number.
     """
 
     held: ImagenError | None = None
     told: str | None = None
+    create: int = 0
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -194,7 +196,8 @@ class Job(msgspec.Struct, frozen=True):
         attempts: Creates that were sent.
         retried: New tasks that were asked for after a failed generation.
         lost: Creates whose answer was lost: each may have made a task.
-        lost_creates: Which these were, by their number among `attempts`, as far as it is known.
+        lost_creates: Which these were, by their number among `attempts`, as far as it is known; the last of them is
+            that of which a callback has told.
         spent: Credits billed for tasks of it that came before the present one; where nobody tells, their price.
         state: Where it stands.
     """

@@ -28,7 +28,7 @@ from .job import (
     Withheld,
 )
 from .lane import Lane
-from .outcomes import unknown_outcome, used_up
+from .outcomes import used_up
 from .routing import Offer, Route
 from .waiting import Waiting
 from .wire import Broken, Denied, Lost, NotSent, Pending, Rejected, Succeeded, Unreadable
@@ -164,7 +164,7 @@ class Plan:
         if job.id in self._leaving and not isinstance(moved.state, Final):
             moved = moved.to(transitions.left(moved))
         self._place(moved, now, arrives=False)
-        if isinstance(before.state, Submitting) and before.state.told is not None:
+        if isinstance(before.state, Submitting) and before.state.create == before.attempts:
             self._call(moved, now)
         return moved
 
@@ -244,11 +244,7 @@ class Plan:
             if job.id not in self._begun:
                 self._finish(transitions.advance(job, Withheld(), math.inf))
                 continue
-            told = job.state.told if isinstance(job.state, Submitting) else None
-            job = transitions.lost(job)
-            unknown = unknown_outcome(job, ProtocolError("the program left before the answer came"))
-            unknown.about(task_id=told)
-            self._drop(job, Unknown(unknown))
+            self._finish(transitions.cut_off(job, ProtocolError("the program left before the answer came")))
 
     def _jobs_of(self, owner: int) -> list[Job]:
         return [job for job in self._jobs.values() if job.owner == owner]

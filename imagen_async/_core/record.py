@@ -21,9 +21,9 @@ from ..errors import (
 )
 from .job import Done, Failed, Held, Job, Left, Queued, Ready, Running, State, Submitting, Unknown, Unsent
 from .outcomes import billed, lost_create
-from .transitions import lost
+from .transitions import advance
 from .values import ImageFile, ImageRequest
-from .wire import Broken, Succeeded
+from .wire import Broken, Lost, Succeeded
 
 RecordState = Literal["queued", "submitting", "running", "ready", "done", "failed", "unknown"]
 
@@ -59,7 +59,8 @@ class Record(msgspec.Struct, frozen=True):
         attempts: Creates that were sent.
         retried: New tasks that were asked for after a failed generation.
         lost: Creates whose answer was lost: each may have made a task, and cost `price`.
-        lost_creates: Which these were, by their number among `attempts`, as far as it is known.
+        lost_creates: Which these were, by their number among `attempts`, as far as it is known; the last of them is
+            that of which a callback has told.
         sent_at: When the last create was about to be sent.
         accepted_at: When its answer came.
         ended_at: When it was done, failed or was held.
@@ -149,10 +150,10 @@ def record_of(job: Job, now: float, epoch: float) -> Record | None:
             return _record(job, "queued", error)
         case Submitting(told=None):
             return _record(job, "submitting", sent_at=epoch + now)
-        case Submitting(told=task_id):
+        case Submitting(told=str()):
             # Its own answer is yet to come. Whoever called back was answered, and will not call again after a crash.
-            unknown = lost_create("its answer had not come", job.model.price(job.request), job.lost + 1)
-            return _record(lost(job), "unknown", unknown, task_id=task_id, ended_at=epoch + now)
+            error = TransportError("it had not come yet")
+            return record_of(advance(job, Lost(error), now), now, epoch)
         case Held(error=unknown, told=task_id):
             return _record(job, "unknown", unknown, task_id=task_id, ended_at=epoch + now)
         case Running(finished=None):

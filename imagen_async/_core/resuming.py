@@ -62,14 +62,14 @@ def held(record: Record, blank: Job, now: float, epoch: float, wait: float) -> J
         blank: The job as this run would make it new.
         now: Loop time.
         epoch: The Unix time at which the loop's clock stood at 0.
-        wait: Seconds since its create for which a callback is waited for.
+        wait: Seconds since its create for which a callback is waited for, within its deadline.
     """
-    error = error_of(record)
+    error = error_of(msgspec.structs.replace(record, task_id=None))
     assert isinstance(error, UnknownOutcome)
     since = now if record.sent_at is None else min(now, record.sent_at - epoch)
-    until, create = since + wait, 0
+    until, create = min(since + wait, now + blank.deadline), 0
     if record.task_id is not None:
-        until, create = max(until, now + 2 * PATIENCE), max(record.lost_creates, default=0)
+        until, create = max(until, now + 2 * PATIENCE), (0, *record.lost_creates)[-1]
     return _gone_on(record, blank, now).to(Held(error, since, until, record.task_id, create))
 
 
@@ -92,9 +92,12 @@ def sent_again(record: Record, blank: Job) -> Job:
     """The job that starts anew where a record says that it may: queued, or failed or held, and asked for again."""
     # Whatever was lost may be at its own account; there the two tasks would stand side by side.
     own = blank.way.only(record.account) if record.lost else None
+    route = own or blank.way
     bill = bill_of(record)
     return msgspec.structs.replace(
         blank,
+        account=route.offers[0].account,
+        model=route.offers[0].model,
         route=own or blank.route,
         # Another account may have another default.
         request=msgspec.structs.replace(blank.request, aspect_ratio=record.request.aspect_ratio),

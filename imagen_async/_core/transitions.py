@@ -80,15 +80,22 @@ def told(job: Job, create: int, task_id: str, now: float) -> Job:
 
     Its word is good enough to keep a create from being sent again, and to ask the provider about the task; no more.
     """
+    if isinstance(job.state, Submitting) and job.state.told is None and create in (job.attempts, *job.lost_creates):
+        return job.to(replace(job.state, told=task_id, create=create))
+    if create not in job.lost_creates:
+        return job
     match job.state:
-        case Submitting(told=None) if create == job.attempts:
-            return job.to(replace(job.state, told=task_id))
-        case Held(told=None, until=until) if create in job.lost_creates:
-            until = max(until, now + 2 * PATIENCE)
-            return job.to(replace(job.state, told=task_id, create=create, until=until))
-        case Queued(held=UnknownOutcome() as unknown) if create in job.lost_creates:
-            return job.to(Held(unknown, since=now, until=now + 2 * PATIENCE, told=task_id, create=create))
+        case Held(told=None, error=unknown, since=since, until=until):
+            return _told(job, unknown, task_id, create, since, max(until, now + 2 * PATIENCE))
+        case Queued(held=UnknownOutcome() as unknown):
+            return _told(job, unknown, task_id, create, now, now + 2 * PATIENCE)
     return job
+
+
+def _told(job: Job, unknown: UnknownOutcome, task_id: str, create: int, since: float, until: float) -> Job:
+    others = (each for each in job.lost_creates if each != create)
+    held = Held(unknown, since=since, until=until, told=task_id, create=create)
+    return replace(job, lost_creates=(*others, create), state=held)
 
 
 def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Job:
@@ -98,8 +105,11 @@ def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Jo
         case Lost(error=error):
             return _lost(job, state, error, now)
         case Rejected(error=error) | NotSent(error=error) if state.told is not None:
-            # A callback says that it made a task: whatever this answer is, it is no leave to send another create.
-            return _lost(job, state, error, now)
+            # A callback says that there is a task: whatever this answer is, it is no leave to send another create.
+            if state.create == job.attempts:
+                return _lost(job, state, error, now)
+            unknown = state.held if isinstance(state.held, UnknownOutcome) else unknown_outcome(job, error)
+            return _told(job, unknown, state.told, state.create, now, now + 2 * PATIENCE)
         case NotSent(error=error) | Rejected(error=error, remedy=Remedy.HOLD | Remedy.PAUSE):
             queued = job.to(Queued(error.about(provider=job.account), state.held))
             return expire(queued) if _is_due(job, now) else queued
@@ -112,17 +122,19 @@ def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Jo
             return _failed(job, error, None, may_retry=remedy is Remedy.NEW_TASK)
 
 
-def lost(job: Job) -> Job:
-    """Count the create that went out last among those that were lost."""
-    return replace(job, lost=job.lost + 1, lost_creates=(*job.lost_creates, job.attempts))
+def cut_off(job: Job, error: ImagenError) -> Job:
+    """End a job whose create is on its way, and whose answer nobody waits for."""
+    assert isinstance(job.state, Submitting)
+    ended = _lost(replace(job, resubmits=0), job.state, error, now=0.0)
+    return ended.to(_held(ended) or ended.state)
 
 
 def _lost(job: Job, state: Submitting, error: ImagenError, now: float) -> Job:
     """Hold it, or send it again once where the caller asked for that."""
-    job = lost(job)
+    job = replace(job, lost=job.lost + 1, lost_creates=(*job.lost_creates, job.attempts))
     unknown = unknown_outcome(job, error)
     if state.told is not None:
-        return job.to(Held(unknown, since=now, until=now + 2 * PATIENCE, told=state.told, create=job.attempts))
+        return _told(job, unknown, state.told, state.create, now, now + 2 * PATIENCE)
     if job.resubmits > 0:
         # Never to another account: there nobody could tell the two tasks for one.
         return replace(job, resubmits=job.resubmits - 1, route=None, state=Queued(unknown, held=unknown))
@@ -135,8 +147,9 @@ def _after_callback(job: Job, state: Held, event: TaskStatus, now: float) -> Job
     match event:
         case Denied():
             since = now if state.denied_at is None else state.denied_at
-            is_final = now - since >= PATIENCE
-            return job.to(replace(state, told=None if is_final else state.told, denied_at=None if is_final else since))
+            if now - since < PATIENCE:
+                return job.to(replace(state, denied_at=since))
+            return job.to(replace(state, told=None, create=0, denied_at=None))
         case Unreadable():
             return job
     left = tuple(create for create in job.lost_creates if create != state.create)

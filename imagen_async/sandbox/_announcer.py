@@ -64,4 +64,6 @@ class Announcer:
             status = 0
         self._ledger.callbacks[announcement.task_id] += 1
         self._ledger.callback_answers[status] += 1
+        if 200 <= status < 300:
+            self._ledger.announced.add(announcement.task_id)
         return status

@@ -42,6 +42,7 @@ class Ledger:
         polls: Status calls by task id.
         pictures: Picture files sent whole, by task id.
         callbacks: Callbacks sent, repeats included, by task id.
+        announced: The tasks whose callback was taken: answered 2xx.
         callback_answers: What they were answered, by HTTP status; 0 for none.
         refused: Refusals by reason: `submit`, `running`, `status` for the limits, else the code.
         key_leaks: Requests for a file that carried an Authorization header: there must be none.
@@ -55,6 +56,7 @@ class Ledger:
         self.pictures: Counter[str] = Counter()
         self.callbacks: Counter[str] = Counter()
         self.callback_answers: Counter[int] = Counter()
+        self.announced: set[str] = set()
         self.refused: Counter[str] = Counter()
         self.key_leaks = 0
 
