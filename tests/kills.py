@@ -32,8 +32,8 @@ COMMAND = str(Path(sys.executable).with_name("imagen-async"))
 PATIENCE = 300.0
 """Seconds after which a run that should have ended is a failure."""
 
-CALLED_FOR = 8
-"""Seconds for which a callback is waited for: the sandbox repeats one for seven."""
+CALLED_FOR = 4
+"""Seconds for which a callback is waited for: longer than the sandbox repeats one."""
 
 LOST = frozenset(CREATE_FAULTS) - {"429", "http_429", "455", "500"}
 """Faults of a create after which nobody can tell whether there is a task."""
@@ -105,7 +105,8 @@ def attempt(trial: Trial, folder: Path) -> Outcome:
     faults = Noted(trial.faults, trial.seed)
     limits = Limits(submit=trial.rate, status=Rate(200, per=1), running=200)
     latency = Latency(median=0.3, minimum=0.05)
-    with running_sandbox(Sandbox(latency=latency, limits=limits, faults=faults, seed=trial.seed)) as sandbox:
+    served = Sandbox(latency=latency, limits=limits, faults=faults, callback_retry=0.5, seed=trial.seed)
+    with running_sandbox(served) as sandbox:
         runs = _Runs(trial, sandbox, folder)
         kills = runs.kill_all()
         code = runs.to_the_end()

@@ -508,6 +508,7 @@ def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -
     That is told of each account where there are several, and of one that is in trouble.
     """
     counts = {"pulled": 40, "queued": 10, "submitting": 1, "running": 9, "saving": 0, "unknown": 0, "earlier": 0}
+    counts["held"] = 0
     figures = {"total": 1632, "done": 1200, "failed": 3, "credits": 9624.0, "elapsed": 60.0, "rate": 20.0, "eta": 21.45}
     expected = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 credits"
     assert watched_for_35_seconds(Progress(**figures, **counts, accounts=(fare("kie"),)), capsys) == [expected] * 3
@@ -519,6 +520,8 @@ def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -
     ]
     assert watched_for_35_seconds(Progress(**figures, **counts, accounts=two), capsys) == [expected, *below] * 3
     assert watched_for_35_seconds(Progress(**figures, **counts, accounts=two[1:]), capsys) == [expected, below[1]] * 3
+    (line, *_) = watched_for_35_seconds(Progress(**figures, **{**counts, "held": 2}, accounts=()), capsys)
+    assert "9 running, 2 waiting for a callback, 20.0/s" in line
 
 
 def fare(name: str, *, state: HealthState = "ready", error: ImagenError | None = None) -> AccountProgress:
