@@ -83,7 +83,8 @@ class Batch:
         self._exit = InOrder() if ordered else AsTheyFinish()
         self._tally = Tally()
         self._pulled = self._live = self._gone = 0
-        self._fed = self._stopped = self._is_draining = self._is_orphaned = False
+        self._fed = self._stopped = self._is_draining = self._is_leaving = self._is_orphaned = False
+        self._reopened: set[int] = set()
         self._ending: BaseException | None = None
         self.leftover: tuple[Result, ...] = ()
 
@@ -273,9 +274,11 @@ class Batch:
         job = await self._memory.called_back(address, task_id, self._id, self._scheduler.new_id())
         if job is None:
             return
-        self._tally.reopen(job.key)
-        self._exit.expect(job.id)
-        self._begin(job)
+        if not self._is_leaving:
+            self._tally.reopen(job.key)
+            self._exit.expect(job.id)
+            self._reopened.add(job.id)
+            self._begin(job)
         self._memory.note(job)
         waiting = self._memory.remember(job)
         if waiting is not None:
@@ -290,6 +293,7 @@ class Batch:
                 await self._changed.wait()
 
     async def _leave(self) -> None:
+        self._is_leaving = True
         self._stop_feeding()
         try:
             await self._scheduler.leave(self._id)
@@ -348,7 +352,8 @@ class Batch:
             self._put(met, number)
         elif self._memory is not None:
             # Taken up from an earlier run; that this input has it too is the leave to send it again.
-            self._exit.expect(met.job_id)
+            if met.job_id not in self._reopened:
+                self._exit.expect(met.job_id)
             given_up = self._memory.is_given_up(met.job_id)
             self._scheduler.plan.allow(met.job_id, met.like, given_up=given_up)
 

@@ -119,16 +119,17 @@ class Memory:
         return jobs + self._take_up_held(owner, new_id, wait)
 
     def _take_up_held(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
-        """Know the held requests; those of which a callback may soon tell are waited for."""
+        """Know the held requests; of which a callback may soon tell, and that are not sent again, are waited for."""
         jobs = []
-        for record in self._journal.held() if self._hears and "unknown" not in self._again else ():
-            if self._admission.serves(record.account):
-                self._hold(record.key, record.account)
-                blank = self._admission.job_of(record, owner, new_id())
-                seconds = wait(blank)
-                if seconds and record.sent_at is not None and record.sent_at + seconds > time.time():
-                    jobs.append(held(record, blank, now(), self._epoch, seconds))
-                    self._taken_up[record.key] = blank.id
+        for record in self._journal.held() if self._hears else ():
+            if not self._admission.serves(record.account):
+                continue
+            self._hold(record.key, record.account)
+            blank = self._admission.job_of(record, owner, new_id())
+            seconds = 0.0 if "unknown" in self._again else wait(blank)
+            if record.sent_at is not None and record.sent_at + seconds > time.time():
+                jobs.append(held(record, blank, now(), self._epoch, seconds))
+                self._taken_up[record.key] = blank.id
         return jobs
 
     def account_of(self, name: bytes) -> str | None:
@@ -145,9 +146,10 @@ class Memory:
         if self._commit.has(key):
             await self._commit.durable(key)
         record = self._journal.find(key) if address.name in self._held else None
-        if record is None or address.create not in record.lost_creates:
+        if record is None or record.state != "unknown" or address.create not in record.lost_creates:
             return None
         del self._held[address.name]
+        self._taken_up[key] = number
         others = (create for create in record.lost_creates if create != address.create)
         told = msgspec.structs.replace(record, task_id=task_id, lost_creates=(*others, address.create))
         return self._resumed(told, owner, number)

@@ -387,7 +387,7 @@ class Scheduler:
 
     async def _ask(self, job: Job, task_id: str) -> TaskStatus:
         dialect = self._dialects[job.account]
-        left = max((job.expires_at or math.inf) - self._now(), 0.1)
+        left = max((job.due or math.inf) - self._now(), 0.1)
         try:
             response = await self._send(job.account, dialect.build_status(task_id), within=left)
             status = dialect.read_status(response)

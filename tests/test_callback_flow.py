@@ -7,16 +7,19 @@ import logging
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
-from servers import called_back, free_socket, serving
+from anyio import create_task_group
+from servers import called_back, free_socket, served, serving
 
-from imagen_async import Callback, Client, Limits, Rate, Result, UnknownOutcome
+from imagen_async import Batch, Callback, Client, Limits, Rate, Result, UnknownOutcome
 from imagen_async._journal import JournalReader
-from imagen_async.sandbox import Latency, Sandbox
+from imagen_async.sandbox import Create, Latency, Sandbox
 from imagen_async.webhooks import Receiver
 
 KEY = "a-webhook-key"
@@ -321,3 +324,61 @@ async def test_a_task_that_nobody_can_hold_is_told(caplog: pytest.LogCaptureFixt
                 await asyncio.sleep(0.02)
     assert isinstance(result.error, UnknownOutcome)
     assert [str(sandbox.ledger.tasks[0].task_id) in record.getMessage() for record in caplog.records] == [True]
+
+
+async def test_a_callback_comes_before_its_request_is_met_again(tmp_path: Path) -> None:
+    """Where a held request is to be sent once more, a callback that comes first is cheaper: its task is collected."""
+    path = tmp_path / "run.db"
+    async with Sandbox(latency=Latency(median=0.4, sigma=0.01), callback_retry=0.05) as sandbox:
+        with free_socket() as (found, port):
+            callback = Callback(f"http://127.0.0.1:{port}/imagen")
+            await lose_one(sandbox, path, callback)
+
+            async def prompts() -> AsyncIterator[str]:
+                while not sandbox.ledger.announced:
+                    await asyncio.sleep(0.01)
+                yield "a red fox"
+
+            client = Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, callback=callback)
+            async with serving(Receiver(client).application(), found), client:
+                async with client.batch(prompts(), journal=path, on_unknown="resubmit", ordered=True) as batch:
+                    results = [result async for result in batch]
+        assert_made_once(sandbox, results, ["a red fox"])
+
+
+async def test_a_callback_that_comes_while_its_batch_is_left_is_noted(tmp_path: Path) -> None:
+    """A batch that waits for its last create's answer to leave begins nothing more; what it is told is for the next."""
+    path = tmp_path / "run.db"
+    asked = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async with quick_sandbox() as sandbox, served(hang) as silent:
+        sandbox.keep("callback", "lost")
+        with free_socket() as (found, port):
+            callback = Callback(f"http://127.0.0.1:{port}/imagen")
+            await lose_one(sandbox, path, callback)
+            with closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("UPDATE jobs SET sent_at = sent_at - 10000")
+            (task,) = sandbox.ledger.tasks
+            client = Client("sandbox", api_key=sandbox.key, base_url=silent, callback=callback)
+            async with serving(Receiver(client).application(), found), client, ClientSession() as session:
+                async with create_task_group() as group, client.batch(["a heron"], journal=path) as batch:
+                    await asked.wait()
+                    group.start_soon(call_when_left, batch, session, task)
+    with JournalReader(path) as reader:
+        assert {record.request.prompt: record.task_id for record in reader.records()} == {
+            "a red fox": task.task_id,
+            "a heron": None,
+        }
+
+
+async def call_when_left(batch: Batch, session: ClientSession, task: Create) -> None:
+    """Announce a task once its batch is being left."""
+    while not batch._is_leaving:
+        await asyncio.sleep(0.01)
+    async with session.post(str(task.callback_url), json={"data": {"taskId": task.task_id}}) as response:
+        assert response.status == 200

@@ -235,6 +235,11 @@ class Job(msgspec.Struct, frozen=True):
         return None
 
     @property
+    def due(self) -> float | None:
+        """Loop time at which it is given up, or None until it first goes out."""
+        return self.state.until if isinstance(self.state, Held) else self.expires_at
+
+    @property
     def way(self) -> Route:
         """Where it may be sent."""
         return self.route or Route((Offer(self.account, self.model),))

@@ -211,8 +211,8 @@ class Plan:
 
     def _held_back(self, job: Job, now: float) -> Job:
         """Let a job wait for a callback whose create was lost, where one may come."""
-        wait = self.callback_wait(job)
-        if not isinstance(job.state, Unknown) or not wait:
+        wait = self.callback_wait(job) if isinstance(job.state, Unknown) else 0.0
+        if not wait or not isinstance(job.state, Unknown):
             return job
         until = min(now + wait, math.inf if job.expires_at is None else job.expires_at)
         return job.to(Held(job.state.error, since=now, until=until))
@@ -328,9 +328,8 @@ class Plan:
             case _:
                 self._finish(job)
                 return
-        due = job.state.until if isinstance(job.state, Held) else job.expires_at
-        if due is not None and job.id in self._jobs and not isinstance(job.state, Ready):
-            self._expiries.set(job.id, due)
+        if job.due is not None and job.id in self._jobs and not isinstance(job.state, Ready):
+            self._expiries.set(job.id, job.due)
 
     def _enqueue(self, job: Job, *, at_front: bool) -> None:
         refusals = self._refusals(job.way)
