@@ -14,7 +14,8 @@ def is_address(url: str) -> bool:
         is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
-    return is_http and not (parts.query or parts.fragment or parts.username)
+    is_one_word = url.isprintable() and " " not in url
+    return is_http and is_one_word and not (parts.query or parts.fragment or parts.username)
 
 
 def is_unencrypted(url: str) -> bool:

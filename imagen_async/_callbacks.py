@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +15,8 @@ from ._core.callbacks import Address, Seal, is_signed
 from ._core.job import Job, Unknown
 from ._core.provider import Provider
 from .errors import ConfigurationError
+
+logger = logging.getLogger("imagen_async")
 
 _REMEMBERED = 1000
 """Jobs that have ended of which a callback is still told apart from one that nobody knows."""
@@ -119,15 +122,19 @@ class CallbackRegistry:
 
     Jobs of a journal have tokens of the journal's own secret, so that a later process knows them; the others have the
     client's. A token tells by itself whether it is good, so no more is kept than the jobs that live, and a few more.
+
+    Attributes:
+        public_url: What the tokens are added to.
     """
 
     def __init__(self, callback: Callback, providers: Mapping[str, Provider]) -> None:
-        self._url = callback.public_url.rstrip("/")
+        self.public_url = callback.public_url.rstrip("/")
         self._keys = callback.keys(providers)
         self._own = Seal(secrets.token_bytes(32))
         self._lines: dict[int, Line] = {}
         self._live: dict[tuple[int, bytes], Call] = {}
         self._ended: dict[tuple[int, bytes], Call] = {}
+        self._refused: set[str] = set()
 
     def connect(self, owner: int, line: Line) -> None:
         """Let an owner's jobs have tokens of its journal's secret."""
@@ -147,7 +154,7 @@ class CallbackRegistry:
     def url_of(self, job: Job) -> str:
         """Where the end of a job's present create is to be announced; the job is known from here on."""
         call = self.expect(job)
-        return f"{self._url}/{self._seal(call.owner).token(call.address)}"
+        return f"{self.public_url}/{self._seal(call.owner).token(call.address)}"
 
     def expect(self, job: Job) -> Call:
         """Know a job whose task may be announced."""
@@ -183,8 +190,16 @@ class CallbackRegistry:
 
     def is_genuine(self, call: Call, headers: Mapping[str, str], document: Mapping[str, Any]) -> bool:
         """Say whether a callback is signed where it must be; one about a job that nobody knows has no effect anyway."""
-        key = self.key_of(call.account or "")
-        return key is None or is_signed(headers, document, key, now=time.time())
+        account = call.account or ""
+        key = self.key_of(account)
+        is_good = key is None or is_signed(headers, document, key, now=time.time())
+        if not is_good and account not in self._refused:
+            self._refused.add(account)
+            message = (
+                "%s: a callback came that is not signed with its signing key, or too late: check the key, the clock"
+            )
+            logger.warning(message, account)
+        return is_good
 
     def key_of(self, account: str) -> str | None:
         """What an account's callbacks must be signed with; None: they need not be."""

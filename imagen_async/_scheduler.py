@@ -120,6 +120,7 @@ class Scheduler:
         self._rings_at = math.inf
         self._looked_at = -math.inf
         self._odd_states: set[tuple[str, str]] = set()
+        self._silent: set[str] = set()
         self._last_id = 0
         self._is_closed = False
 
@@ -342,6 +343,8 @@ class Scheduler:
         elif isinstance(event, Accepted):
             name = clean(event.task_id)
             logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
+        if self.callbacks is not None:
+            self._warn_of_silence(job.account, self.callbacks)
         self._deliver()
         self._settled.set()
         self._notice()
@@ -424,6 +427,12 @@ class Scheduler:
                 raise gone
             urls.append(dialect.read_renewal(await self._send(account, request)))
         return msgspec.structs.replace(outcome, urls=tuple(urls))
+
+    def _warn_of_silence(self, account: str, callbacks: CallbackRegistry) -> None:
+        if account not in self._silent and self._plan.lanes[account].asks.announcements.are_silent:
+            self._silent.add(account)
+            message = "%s: tasks end and no callback comes: can it reach %s from where it is? Polling goes on."
+            logger.warning(message, account, callbacks.public_url)
 
     def _warn_of_state(self, account: str, word: str) -> None:
         if (account, word) not in self._odd_states:

@@ -87,19 +87,20 @@ async def test_a_pool_is_called_back_by_all() -> None:
     assert sandbox.ledger.callback_answers == {200: len(prompts)}
 
 
-async def test_a_callback_that_never_comes_is_not_missed() -> None:
-    """Where nothing is announced, polling finds every picture, as soon as it does by itself."""
+async def test_a_callback_that_never_comes_is_not_missed(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing is announced, polling finds every picture, and the log says once what to check."""
     prompts = [f"prompt {number}" for number in range(20)]
     async with quick_sandbox() as sandbox:
         sandbox.keep("callback", "lost")
         async with called_back(sandbox) as client:
             assert_made_once(sandbox, await results_of(client, prompts), prompts)
         assert not sandbox.ledger.callbacks
+    assert [("can it reach http://127.0.0.1" in record.getMessage()) for record in caplog.records] == [True]
 
 
 @pytest.mark.parametrize("forgery", ["unsigned", "wrong_signature", "stale", "no_task_id"])
-async def test_what_is_not_signed_has_no_effect(forgery: str) -> None:
-    """A callback whose signature is missing, wrong or old is refused, and polling finds the picture."""
+async def test_what_is_not_signed_has_no_effect(forgery: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A callback whose signature is missing, wrong or old is refused, and the log says so once; polling goes on."""
     async with quick_sandbox(signing_key=KEY) as sandbox:
         sandbox.keep("callback", forgery)
         async with called_back(sandbox, key=KEY) as client:
@@ -107,6 +108,7 @@ async def test_what_is_not_signed_has_no_effect(forgery: str) -> None:
             shares = [lane.asks.announcements.share for lane in client._open().plan.lanes.values()]
     assert shares == [0.0]
     assert 200 not in sandbox.ledger.callback_answers
+    assert [("not signed with its signing key" in record.getMessage()) for record in caplog.records] == [True]
 
 
 async def test_another_tasks_name_moves_nothing() -> None:

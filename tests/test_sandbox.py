@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
+from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from PIL import Image
+from servers import served
 from virtual_network import busiest_window
 
 from imagen_async import Client, Limits, Rate
+from imagen_async._core.callbacks import signature_of
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
 from imagen_async.sandbox._painter import SIZES, _gradient, paint
 from imagen_async.testing import running_sandbox
@@ -145,3 +150,32 @@ async def test_client_sandbox_uses_the_accounts_limits() -> None:
     async with Client("sandbox", limits=Limits(Rate(100, per=0.1), Rate(100, per=0.1), running=100)) as client:
         async with client.batch(f"p{n}" for n in range(150)) as results:
             assert all([result.ok async for result in results])
+
+
+@pytest.mark.parametrize("task_fault", [None, "fail_word"])
+@pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
+async def test_calls_back_as_each_provider_does(provider: str, task_fault: str | None) -> None:
+    """Once the task has ended, in the shape of its status answers; kie.ai signs, with 501 and no result for a failure."""
+    calls: list[tuple[dict[str, str], dict[str, Any]]] = []
+    called = asyncio.Event()
+
+    async def listen(request: web.Request) -> web.Response:
+        calls.append((dict(request.headers), await request.json()))
+        called.set()
+        return web.Response(status=204)
+
+    async with Sandbox(latency=Latency(median=0.05), signing_key="k") as sandbox, served(listen) as url:
+        sandbox.order("task", task_fault)
+        create, body = create_of(provider, sandbox)
+        body["callback_url" if provider == "apiin" else "callBackUrl"] = f"{url}/hook/token"
+        await post(create, body, sandbox.key)
+        await called.wait()
+    ((lines, document),) = calls
+    task_id, data = str(sandbox.ledger.tasks[0].task_id), document["data"]
+    assert task_id in (data.get("taskId"), data.get("task_id"))
+    assert (data.get("state") or data["status"]) in (("fail", "failed") if task_fault else ("success", "completed"))
+    assert document["code"] == (501 if provider == "kie" and task_fault else 200)
+    assert ("resultJson" in data) == (provider != "apiin" and not (provider == "kie" and task_fault))
+    assert ("X-Webhook-Signature" in lines) == (provider == "kie")
+    if provider == "kie":
+        assert lines["X-Webhook-Signature"] == signature_of(task_id, lines["X-Webhook-Timestamp"], "k")

@@ -136,6 +136,7 @@ async def test_no_callbacks_without_a_callback() -> None:
     [
         ({"public_url": "example.com/imagen"}, "is no address"),
         ({"public_url": "https://example.com/imagen?token=1"}, "is no address"),
+        ({"public_url": "https://example .com/"}, "is no address"),
         ({"public_url": "http://example.com/imagen"}, "use https://"),
         ({"public_url": "https://example.com", "signing_key": " "}, "not empty"),
         ({"public_url": "https://example.com", "signing_key": {"kie": "k"}}, "no account 'kie'"),
