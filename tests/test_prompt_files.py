@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_transitions import naming
 
 from imagen_async import ImageRequest
 from imagen_async._admission import with_defaults
@@ -347,20 +348,24 @@ def test_a_number_is_a_key_as_text(load: Load) -> None:
     assert [request.key for request in good(load("q.jsonl", '{"prompt": "x", "key": 12}'))] == ["12"]
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\x1e"])
+SEPARATORS = ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c", "\x1e"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_newlines_end_a_line(load: Load, kind: str, separator: str) -> None:
+def test_only_newlines_end_a_line(load: Load, kind: str) -> None:
     """Unicode's other line separators are part of a prompt, and do not shift the numbers of the lines after it."""
-    prompt = f"a fox{separator}at night"
-    header, line = {
-        "txt": ("", prompt),
-        "jsonl": ("", json.dumps(prompt, ensure_ascii=False) if separator > "\x1f" else json.dumps(prompt)),
-        "csv": ("prompt\n", prompt),
-        "tsv": ("prompt\n", prompt),
-    }[kind]
-    first, second = good(load(f"p.{kind}", f"{header}{line}\n{line.replace('fox', 'dog')}\n"))
-    assert (first.prompt, second.prompt) == (prompt, prompt.replace("fox", "dog"))
-    assert second.line == first.line + 1 == 2 + bool(header)
+    for separator in SEPARATORS:
+        with naming(separator):
+            prompt = f"a fox{separator}at night"
+            header, line = {
+                "txt": ("", prompt),
+                "jsonl": ("", json.dumps(prompt, ensure_ascii=False) if separator > "\x1f" else json.dumps(prompt)),
+                "csv": ("prompt\n", prompt),
+                "tsv": ("prompt\n", prompt),
+            }[kind]
+            first, second = good(load(f"p.{kind}", f"{header}{line}\n{line.replace('fox', 'dog')}\n"))
+            assert (first.prompt, second.prompt) == (prompt, prompt.replace("fox", "dog"))
+            assert second.line == first.line + 1 == 2 + bool(header)
 
 
 def test_quotation_marks_in_tsv_are_part_of_the_prompt(load: Load) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transitions import EVENTS, FILE, HELD, NOW, STATES, SUCCESS, TABLE, gone, held_back, make_job, name_of
+from test_transitions import EVENTS, FILE, HELD, NOW, STATES, SUCCESS, TABLE, gone, held_back, make_job, name_of, naming
 
 from imagen_async import errors
 from imagen_async._core import transitions
@@ -219,19 +220,20 @@ def test_a_failed_job_that_was_to_be_paid_again_and_was_not_sent_stays_as_it_was
 # ---------------------------------------------------------------------------------------------- round trips
 
 
-@pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "UnknownOutcome"])
 @pytest.mark.parametrize("task_id", [None, "t1"])
-@pytest.mark.parametrize("code", [None, 422, "SENSITIVE"])
-def test_an_error_comes_back_as_it_was(name: str, task_id: str | None, code: int | str | None) -> None:
+def test_an_error_comes_back_as_it_was(task_id: str | None) -> None:
     """The error of a record has the class, the message, the code, the provider and the task that it had."""
-    error = getattr(errors, name)("what happened", provider="kie", task_id=task_id, code=code)
-    record = record_of_state(Failed(error, BROKEN), attempts=1)
-    assert record is not None
-    back = error_of(msgspec.json.decode(msgspec.json.encode(record), type=Record))
-    assert type(back) is type(error)
-    assert back is not None
-    assert str(back) == str(error)
-    assert (back.message, back.code, back.provider, back.task_id) == ("what happened", code, "kie", task_id)
+    names = [name for name in errors.__all__ if name != "UnknownOutcome"]
+    for name, code in itertools.product(names, (None, 422, "SENSITIVE")):
+        with naming(name, code):
+            error = getattr(errors, name)("what happened", provider="kie", task_id=task_id, code=code)
+            record = record_of_state(Failed(error, BROKEN), attempts=1)
+            assert record is not None
+            back = error_of(msgspec.json.decode(msgspec.json.encode(record), type=Record))
+            assert type(back) is type(error)
+            assert back is not None
+            assert str(back) == str(error)
+            assert (back.message, back.code, back.provider, back.task_id) == ("what happened", code, "kie", task_id)
 
 
 @pytest.mark.parametrize("lost", [1, 2])
@@ -435,29 +437,31 @@ SAME = ("key", "position", "state", "account", "request", "task_id", "price", "a
 
 
 @pytest.mark.parametrize("task_id", [None, "t1"])
-@pytest.mark.parametrize("lost_creates", [(1,), (1, 3), ()])
-@pytest.mark.parametrize("ago", [0.0, 5.0, 500.0])
-def test_a_held_job_of_an_earlier_run_waits_on(task_id: str | None, lost_creates: tuple[int, ...], ago: float) -> None:
+def test_a_held_job_of_an_earlier_run_waits_on(task_id: str | None) -> None:
     """It waits for its callback from its create on, one that was told of a minute at least, and its record stays."""
-    counts = {"attempts": 3, "retried": 1, "lost": 2, "lost_creates": lost_creates}
-    error = ErrorRecord("UnknownOutcome", "lost", 502)
-    record = record_in("unknown", task_id=task_id, price=8.0, error=error, sent_at=AT - ago, ended_at=AT, **counts)
-    job = held(record, blank(deadline=300.0, retries=1), NOW, EPOCH, 40.0)
-    assert isinstance(job.state, Held)
-    until = NOW - ago + 40.0
-    assert job.state.until == (until if task_id is None else max(until, NOW + 60.0))
-    assert (job.state.since, job.state.told, job.state.denied_at) == (NOW - ago, task_id, None)
-    assert job.state.create == (max(lost_creates, default=0) if task_id else 0)
-    assert (job.id, job.owner, job.retries, job.resubmits, job.expires_at) == (77, 7, 1, 0, NOW + 300.0)
-    assert (job.lost, job.lost_creates, job.task_id) == (2, lost_creates, None)
-    again = record_of(job, NOW, EPOCH)
-    assert again is not None
-    for name in (*SAME, "lost", "lost_creates", "error"):
-        assert getattr(again, name) == getattr(record, name), name
-    ended = record_of(transitions.expire(job), NOW, EPOCH)
-    assert ended is not None
-    for name in (*SAME, "lost", "lost_creates", "error"):
-        assert getattr(ended, name) == getattr(record, name), name
+    for lost_creates, ago in itertools.product(((1,), (1, 3), ()), (0.0, 5.0, 500.0)):
+        with naming(lost_creates, ago):
+            counts = {"attempts": 3, "retried": 1, "lost": 2, "lost_creates": lost_creates}
+            error = ErrorRecord("UnknownOutcome", "lost", 502)
+            record = record_in(
+                "unknown", task_id=task_id, price=8.0, error=error, sent_at=AT - ago, ended_at=AT, **counts
+            )
+            job = held(record, blank(deadline=300.0, retries=1), NOW, EPOCH, 40.0)
+            assert isinstance(job.state, Held)
+            until = NOW - ago + 40.0
+            assert job.state.until == (until if task_id is None else max(until, NOW + 60.0))
+            assert (job.state.since, job.state.told, job.state.denied_at) == (NOW - ago, task_id, None)
+            assert job.state.create == (max(lost_creates, default=0) if task_id else 0)
+            assert (job.id, job.owner, job.retries, job.resubmits, job.expires_at) == (77, 7, 1, 0, NOW + 300.0)
+            assert (job.lost, job.lost_creates, job.task_id) == (2, lost_creates, None)
+            again = record_of(job, NOW, EPOCH)
+            assert again is not None
+            for name in (*SAME, "lost", "lost_creates", "error"):
+                assert getattr(again, name) == getattr(record, name), name
+            ended = record_of(transitions.expire(job), NOW, EPOCH)
+            assert ended is not None
+            for name in (*SAME, "lost", "lost_creates", "error"):
+                assert getattr(ended, name) == getattr(record, name), name
 
 
 @pytest.mark.parametrize("sent_at", [None, AT + 5.0])
@@ -520,54 +524,47 @@ BILLS: list[tuple[str, float | None, float | None, int, bool, float, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("state", "credits", "price", "lost", "has_task", "still_open", "total"), BILLS)
-def test_a_bill_is_what_was_billed_or_may_have_been(
-    state: str,
-    credits: float | None,
-    price: float | None,
-    lost: int,
-    has_task: bool,
-    still_open: float,
-    total: float,
-) -> None:
+def test_a_bill_is_what_was_billed_or_may_have_been() -> None:
     """What the provider told counts; where it tells nothing, and for each lost create, the price does."""
-    bill = Bill(state, credits, price, lost, has_task)
-    assert (bill.open, bill.total) == (still_open, total)
-    record = record_in(state, credits=credits, price=price, lost=lost, task_id="t1" if has_task else None)
-    assert bill_of(record) == bill
+    for state, credits, price, lost, has_task, still_open, total in BILLS:
+        with naming(state, credits, price, lost, has_task, still_open, total):
+            bill = Bill(state, credits, price, lost, has_task)
+            assert (bill.open, bill.total) == (still_open, total)
+            record = record_in(state, credits=credits, price=price, lost=lost, task_id="t1" if has_task else None)
+            assert bill_of(record) == bill
 
 
-@pytest.mark.parametrize(
-    ("state", "credits", "lost", "has_task", "is_known"),
-    [
-        ("queued", None, 0, False, True),
-        ("queued", None, 1, False, False),
-        ("running", None, 0, True, False),
-        ("done", 5.0, 0, True, True),
-        ("done", None, 0, True, False),
-        ("failed", None, 0, False, True),
-        ("unknown", 5.0, 1, False, False),
-    ],
-)
-def test_a_bill_says_whether_anybody_knows_it(
-    state: str, credits: float | None, lost: int, has_task: bool, is_known: bool
-) -> None:
+KNOWN_BILLS = [
+    ("queued", None, 0, False, True),
+    ("queued", None, 1, False, False),
+    ("running", None, 0, True, False),
+    ("done", 5.0, 0, True, True),
+    ("done", None, 0, True, False),
+    ("failed", None, 0, False, True),
+    ("unknown", 5.0, 1, False, False),
+]
+
+
+def test_a_bill_says_whether_anybody_knows_it() -> None:
     """With a price it is always known; without one, only where no task was made of which nothing was told."""
-    assert Bill(state, credits, None, lost, has_task).is_known == is_known
-    assert Bill(state, credits, 8.0, lost, has_task).is_known
+    for state, credits, lost, has_task, is_known in KNOWN_BILLS:
+        with naming(state, credits, lost, has_task, is_known):
+            assert Bill(state, credits, None, lost, has_task).is_known == is_known
+            assert Bill(state, credits, 8.0, lost, has_task).is_known
 
 
 AT_WORK = ("running", "ready", "ready, asked again", "ready, renewed", "done", "left running", "left ready")
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if not name.startswith("submitting")])
-def test_the_record_of_every_state_has_its_bill(name: str) -> None:
+def test_the_record_of_every_state_has_its_bill() -> None:
     """A task that exists counts its price or what was told, an earlier loss a price more, and what failed its word."""
-    record = record_of_state(ROWS[name][0], **COUNTS, spent=2.0)
-    assert record is not None
-    bill = bill_of(record)
-    assert bill.total == 2 + 8 + 8 * (name in AT_WORK)
-    assert bill.open == (8 if record.state == "running" else 0)
+    for name in (name for name in ROWS if not name.startswith("submitting")):
+        with naming(name):
+            record = record_of_state(ROWS[name][0], **COUNTS, spent=2.0)
+            assert record is not None
+            bill = bill_of(record)
+            assert bill.total == 2 + 8 + 8 * (name in AT_WORK)
+            assert bill.open == (8 if record.state == "running" else 0)
 
 
 # ------------------------------------------------------------------------------------------ models and changes
@@ -600,11 +597,12 @@ CHANGED = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), CHANGED)
-def test_every_change_of_a_request_is_named(change: dict[str, Any], said: str) -> None:
+def test_every_change_of_a_request_is_named() -> None:
     """Each parameter that another request has under the same key is named, with both values."""
-    record = record_in("done")
-    assert changes(record, msgspec.structs.replace(record.request, **change)) == [said]
+    for change, said in CHANGED:
+        with naming(change, said):
+            record = record_in("done")
+            assert changes(record, msgspec.structs.replace(record.request, **change)) == [said]
 
 
 def test_what_does_not_reach_the_provider_is_no_change() -> None:
