@@ -12,33 +12,65 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
+from benchmarks.shapes import Lognormal, draws, steady
+from benchmarks.simulation import Simulation
 from imagen_async import Account, Callback, Client, Limits, Rate
 from imagen_async._core.callbacks import read_callback
+from imagen_async._core.poll_schedule import PollSchedule
+from imagen_async.providers import PROVIDERS, SANDBOX
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 from imagen_async.webhooks import Receiver
 
-TITLE = "500 jobs of about 1 s over loopback with callbacks, without, and with some lost; then a flood of callbacks"
+TITLE = "status calls and delays with callbacks and without: over loopback, in virtual time; then a flood of callbacks"
+
+WAYS: dict[str, Callable[[int, int], bool] | None] = {
+    "off": None,
+    "all arrive": lambda number, count: True,
+    "half are lost": lambda number, count: number % 2 == 0,
+    "lost from the middle on": lambda number, count: number < count / 2,
+    "all are lost": lambda number, count: False,
+}
+"""Which callbacks of a run arrive."""
 
 CALLERS = 32
 """Connections of the flood."""
+
+SHORT = Lognormal(1.0, 0.35, minimum=0.05)
+LONG = Lognormal(30.0, 0.6)
+"""How long tasks take: as the sandbox's do, and as kie.ai's may."""
 
 
 def run(*, quick: bool) -> list[dict[str, object]]:
     """Rows for each way of delivering, then for a flood at our receiver and at a bare handler, in turn."""
     jobs, flood = (50, 500) if quick else (500, 3000)
-    rows = [asyncio.run(_delivered(way, jobs)) for way in ("off", "all arrive", "half are lost", "all are lost")]
+    rows = [asyncio.run(_delivered(way, jobs)) for way in WAYS]
+    for law, limits in ((SHORT, SANDBOX.limits), (LONG, PROVIDERS["kie"].limits)):
+        rows += [simulated(way, law, limits, 2 * jobs) for way in WAYS]
     return rows + asyncio.run(_flooded(flood))
 
 
-def _row(what: str, **figures: float) -> dict[str, object]:
+def simulated(way: str, law: Lognormal, limits: Limits, count: int) -> dict[str, Any]:
+    """The plan alone, in virtual time, with round trips of 10 ms; it begins with the record of the provider."""
+    latencies = draws(steady(law), count)
+    provider = SANDBOX if law is SHORT else PROVIDERS["kie"]
+    arrives = WAYS[way]
+    announced = [number for number in range(count) if arrives is not None and arrives(number, count)]
+    outcome = Simulation(PollSchedule(provider.latency), latencies, limits, 0.01, frozenset(announced)).run()
+    delays = [delay * 1000 for delay in outcome.delays]
+    figures = {"mean delay, ms": statistics.mean(delays), "p99, ms": statistics.quantiles(delays, n=100)[98]}
+    calls = statistics.mean(outcome.calls)
+    return _row(f"{way}, tasks of about {law.median:g} s, virtual", **{"status calls per task": calls, **figures})
+
+
+def _row(what: str, **figures: float) -> dict[str, Any]:
     columns = ("status calls per task", "mean delay, ms", "p99, ms", "per s", "answer, ms", "slowest in 100, ms")
     return {"callbacks": what, **{column: figures.get(column, "") for column in columns}}
 
@@ -47,10 +79,11 @@ async def _delivered(way: str, count: int) -> dict[str, object]:
     """Run a batch whose callbacks are delivered so."""
     limits = Limits(submit=Rate(50, per=1), status=Rate(200, per=1), running=200)
     with running_sandbox(Sandbox(latency=Latency(median=1.0), limits=limits)) as sandbox:
-        sandbox.order("callback", *{"half are lost": [None, "lost"] * count}.get(way, []))
-        sandbox.keep("callback", "lost" if way == "all are lost" else None)
+        arrives = WAYS[way]
+        if arrives is not None:
+            sandbox.order("callback", *[None if arrives(number, count) else "lost" for number in range(count)])
         delays = []
-        async with _called_back(sandbox, is_on=way != "off") as client:
+        async with _called_back(sandbox, is_on=arrives is not None) as client:
             async with client.batch(f"prompt {number}" for number in range(count)) as results:
                 async for result in results:
                     assert result.ok, result

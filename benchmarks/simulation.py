@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
@@ -67,14 +67,24 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Simulation:
-    """One account whose task number i takes `latencies[i]` seconds, behind a round trip of a fixed length."""
+    """One account whose task number i takes `latencies[i]` seconds, behind a round trip of a fixed length.
+
+    The end of each task that `announced` names is announced by a callback, one way later.
+    """
 
     def __init__(
-        self, schedule: PollSchedule, latencies: Sequence[float], limits: Limits, round_trip: float = 0.0
+        self,
+        schedule: PollSchedule,
+        latencies: Sequence[float],
+        limits: Limits,
+        round_trip: float = 0.0,
+        announced: Container[int] = (),
     ) -> None:
         self._latencies = latencies
         self._limits = limits
         self._round_trip = round_trip
+        self._announced = announced
+        self._callbacks: list[tuple[float, int]] = []
         self._lane = Lane("account", limits, schedule, 10**9, lambda setbacks, longest: 1.0)
         self._plan = Plan([self._lane], 1)
         self._answers: list[tuple[float, int, Job, Event]] = []
@@ -93,9 +103,13 @@ class Simulation:
                 added += 1
             for job in self._plan.take(now):
                 self._talk(job, now)
-            now = min(self._plan.wake_at(now), self._answers[0][0] if self._answers else float("inf"))
+            events = (heap[0][0] for heap in (self._answers, self._callbacks) if heap)
+            now = min(self._plan.wake_at(now), *events, float("inf"))
             if now == float("inf"):
                 return self._outcome()
+            while self._callbacks and self._callbacks[0][0] <= now:
+                _, number = heapq.heappop(self._callbacks)
+                self._plan.hear(number, 1, str(number), now)
             while self._answers and self._answers[0][0] <= now:
                 _, _, job, event = heapq.heappop(self._answers)
                 self._plan.settle(job, event, now)
@@ -107,6 +121,8 @@ class Simulation:
         event: Event
         if isinstance(job.state, Submitting):
             self._ended_at[job.id] = there + self._latencies[job.id]
+            if job.id in self._announced:
+                heapq.heappush(self._callbacks, (self._ended_at[job.id] + self._round_trip / 2, job.id))
             event = Accepted(str(job.id))
         else:
             self._calls[job.id] += 1

@@ -155,7 +155,7 @@ async def test_client_sandbox_uses_the_accounts_limits() -> None:
 @pytest.mark.parametrize("task_fault", [None, "fail_word"])
 @pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
 async def test_calls_back_as_each_provider_does(provider: str, task_fault: str | None) -> None:
-    """Once the task has ended, in the shape of its status answers; kie.ai signs, and a failure is 501, without a result."""
+    """Once the task has ended, in the shape of its status answers; kie.ai signs, and says 501 of a failure."""
     calls: list[tuple[dict[str, str], dict[str, Any]]] = []
     called = asyncio.Event()
 

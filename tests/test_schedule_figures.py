@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import schedule
-from benchmarks.shapes import SHAPES
+from benchmarks import callbacks, schedule
+from benchmarks.callbacks import LONG, SHORT
+from benchmarks.shapes import SHAPES, Lognormal
+from imagen_async import Limits
+from imagen_async.providers import PROVIDERS, SANDBOX
 
 COUNT = 1600
+KIE = PROVIDERS["kie"]
 
 
 def ratio_of(rows: list[dict[str, Any]], name: str) -> float:
@@ -63,3 +67,17 @@ def test_a_batch_takes_hardly_longer_than_the_limits_make_it(shape: str) -> None
 def test_the_figures_are_the_same_on_every_run() -> None:
     """Two runs of the benchmark agree to the last digit."""
     assert schedule.warm("two humps", 260) == schedule.warm("two humps", 260)
+
+
+@pytest.mark.parametrize(("law", "limits", "calls"), [(SHORT, SANDBOX.limits, 1.2), (LONG, KIE.limits, 2.5)])
+def test_callbacks_save_calls_and_their_loss_costs_nothing(law: Lognormal, limits: Limits, calls: float) -> None:
+    """With callbacks 500 tasks are seen within 50 ms on average, for few calls; with all of them lost, as by polling.
+
+    Where they cease in the middle, or half of them never come, pictures are seen no later than by polling alone.
+    """
+    rows = {way: callbacks.simulated(way, law, limits, 500) for way in callbacks.WAYS}
+    delays = {way: row["mean delay, ms"] for way, row in rows.items()}
+    assert rows["all arrive"]["status calls per task"] <= calls
+    assert delays["all arrive"] <= 50
+    assert {**rows["all are lost"], "callbacks": ""} == {**rows["off"], "callbacks": ""}
+    assert max(delays["half are lost"], delays["lost from the middle on"]) <= delays["off"]
