@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ RECORDED = Path(__file__).parent / "data" / "recorded"
 def anyio_backend() -> str:
     """Async tests run on asyncio, in real time: they talk to real servers."""
     return "asyncio"
+
+
+@contextmanager
+def naming(*combination: object) -> Iterator[None]:
+    """Whatever fails inside of a loop over many combinations says which one it was."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"with {', '.join(map(repr, combination))}")
+        raise
 
 
 def recorded(name: str) -> dict[str, Any]:

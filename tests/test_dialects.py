@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import recorded
+from conftest import naming, recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transitions import naming
 
 from imagen_async._core.wire import (
     Accepted,

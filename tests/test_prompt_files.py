@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transitions import naming
 
 from imagen_async import ImageRequest
 from imagen_async._admission import with_defaults

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transitions import naming
 
 import imagen_async.providers
 from imagen_async._core.latency import LatencyPrior

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transitions import EVENTS, FILE, HELD, NOW, STATES, SUCCESS, TABLE, gone, held_back, make_job, name_of, naming
+from test_transitions import EVENTS, FILE, HELD, NOW, STATES, SUCCESS, TABLE, gone, held_back, make_job, name_of
 
 from imagen_async import errors
 from imagen_async._core import transitions

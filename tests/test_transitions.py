@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,16 +65,6 @@ KIE = PROVIDERS["kie"]
 NOW = 1000.0
 FILE = ImageFile("out/000000-a-red-fox.png", "0" * 64, 68, "image/png", "https://files.example/1.png")
 SUCCESS = Succeeded(("https://files.example/1.png",), latency=13.5, credits=None, raw=b'{"state":"success"}')
-
-
-@contextmanager
-def naming(*combination: object) -> Iterator[None]:
-    """Whatever fails inside of a loop over many combinations says which one it was."""
-    try:
-        yield
-    except BaseException as error:
-        error.add_note(f"with {', '.join(map(repr, combination))}")
-        raise
 
 
 def make_job(
