@@ -14,8 +14,7 @@ def is_address(url: str) -> bool:
         is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
-    is_one_word = url.isprintable() and " " not in url
-    return is_http and is_one_word and not (parts.query or parts.fragment or parts.username)
+    return is_http and url.isprintable() and "@" not in parts.netloc and not set(url) & set(" ?#\\")
 
 
 def is_unencrypted(url: str) -> bool:

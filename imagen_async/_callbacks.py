@@ -14,6 +14,7 @@ from ._addresses import is_address, is_unencrypted
 from ._core.callbacks import Address, Seal, is_signed
 from ._core.job import Job, Unknown
 from ._core.provider import Provider
+from ._core.wire import clean
 from .errors import ConfigurationError
 
 logger = logging.getLogger("imagen_async")
@@ -43,9 +44,9 @@ class Callback(msgspec.Struct, frozen=True):
             raise ConfigurationError(f"{message}.")
         if is_unencrypted(url):
             raise ConfigurationError(f"public_url={url!r}: use https:// (http:// is for this machine only).")
-        keys = self.signing_key if isinstance(self.signing_key, Mapping) else {"": self.signing_key}
-        for key in keys.values():
-            if key is not None and (not isinstance(key, str) or not key.strip()):
+        keys = self.signing_key.values() if isinstance(self.signing_key, Mapping) else [self.signing_key]
+        for key in keys if self.signing_key is not None else ():
+            if not isinstance(key, str) or not key.strip():
                 raise ConfigurationError(
                     "signing_key: a key is a text that is not empty, as kie.ai's settings show it."
                 )
@@ -69,6 +70,12 @@ class Callback(msgspec.Struct, frozen=True):
             message = f"signing_key: none of {', '.join(providers)} is known to sign callbacks; say whose key it is"
             raise ConfigurationError(f'{message}, as in {{"{next(iter(providers))}": "…"}}.')
         return dict.fromkeys(signing, self.signing_key.strip())
+
+
+def log_stray(account: str | None, task_id: str) -> None:
+    """Tell of a task that a lost create has made after all, and that nobody waits for."""
+    message = "%s: task %s was made by a create whose answer was lost; it is paid for: collect it"
+    logger.warning(message, account, clean(task_id))
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -134,6 +141,7 @@ class CallbackRegistry:
         self._lines: dict[int, Line] = {}
         self._live: dict[tuple[int, bytes], Call] = {}
         self._ended: dict[tuple[int, bytes], Call] = {}
+        self._lost: dict[tuple[int, bytes], Call] = {}
         self._refused: set[str] = set()
 
     def connect(self, owner: int, line: Line) -> None:
@@ -143,7 +151,7 @@ class CallbackRegistry:
     def disconnect(self, owner: int) -> None:
         """Forget an owner: its tokens are good no more, so that whoever calls back tries again, with luck later."""
         if self._lines.pop(owner, None) is not None:
-            for calls in (self._live, self._ended):
+            for calls in (self._live, self._ended, self._lost):
                 for place in [place for place in calls if place[0] == owner]:
                     del calls[place]
 
@@ -171,7 +179,8 @@ class CallbackRegistry:
         call = self._live.pop(place, None)
         if call is not None:
             ending = Ending(isinstance(job.state, Unknown), job.task_id, job.lost_creates)
-            self._ended[place] = msgspec.structs.replace(call, account=job.account, ending=ending)
+            ended = self._lost if job.lost_creates else self._ended
+            ended[place] = msgspec.structs.replace(call, account=job.account, ending=ending)
             if len(self._ended) > _REMEMBERED:
                 del self._ended[next(iter(self._ended))]
 
@@ -181,7 +190,7 @@ class CallbackRegistry:
             address = self._seal(owner).opened(token)
             if address is not None:
                 place = (owner, address.name)
-                call = self._live.get(place) or self._ended.get(place)
+                call = self._live.get(place) or self._lost.get(place) or self._ended.get(place)
                 if call is not None:
                     return msgspec.structs.replace(call, address=address)
                 account = self._lines[owner].account_of(address.name) if owner else None

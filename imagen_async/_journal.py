@@ -150,9 +150,9 @@ class JournalReader:
         """The jobs whose task runs, or whose pictures are to be fetched; also held ones whose task a callback named."""
         return self._those("state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)")
 
-    def held(self) -> list[Record]:
-        """The jobs whose create's answer was lost, and of which no callback has told."""
-        return self._those("state = 'unknown' AND task_id IS NULL")
+    def with_lost_creates(self) -> list[Record]:
+        """The jobs of which a create's answer was lost: held ones, and those that came to an end all the same."""
+        return self._those("lost > 0")
 
     def _those(self, condition: str) -> list[Record]:
         with self._telling():

@@ -15,8 +15,9 @@ import anyio
 import msgspec
 
 from ._admission import Admission
+from ._callbacks import log_stray
 from ._core.callbacks import Address, Seal
-from ._core.job import Job, Submitting, Unknown
+from ._core.job import Job, Submitting
 from ._core.latency import MEMORY
 from ._core.poll_schedule import Kind
 from ._core.record import Record, bill_of, is_denied, record_of
@@ -26,7 +27,7 @@ from ._folders import sweep
 from ._group_commit import GroupCommit
 from ._journal import Journal, JournalReader
 from ._scheduler import now
-from .errors import ConfigurationError, InvalidRequest
+from .errors import ConfigurationError, InvalidRequest, JournalError
 
 logger = logging.getLogger("imagen_async")
 
@@ -69,7 +70,8 @@ class Memory:
         self._executor = executor
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
-        self._held: dict[bytes, tuple[str, str]] = {}
+        self._with_lost: dict[bytes, tuple[str, str]] = {}
+        self._called_back: set[Address] = set()
         self._open_bills = 0.0
 
     async def open(self) -> None:
@@ -89,9 +91,14 @@ class Memory:
                 self._journal.close()
 
     @cached_property
+    def _notes_before(self) -> dict[str, str]:
+        """The journal's notes of earlier runs."""
+        return self._journal.notes()
+
+    @cached_property
     def seal(self) -> Seal:
         """Makes the tokens of its jobs' callbacks: always the same, so that a later process knows them."""
-        secret = self._journal.notes().get(_SECRET)
+        secret = self._notes_before.get(_SECRET)
         if secret is None:
             secret = secrets.token_hex(32)
             self._journal.note({_SECRET: secret})
@@ -121,42 +128,59 @@ class Memory:
     def _take_up_held(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
         """Know the held requests; of which a callback may soon tell, and that are not sent again, are waited for."""
         jobs = []
-        for record in self._journal.held() if self._hears else ():
-            if not self._admission.serves(record.account):
-                continue
-            self._hold(record.key, record.account)
-            blank = self._admission.job_of(record, owner, new_id())
-            seconds = 0.0 if "unknown" in self._again else wait(blank)
-            if record.sent_at is not None and record.sent_at + seconds > time.time():
-                jobs.append(held(record, blank, now(), self._epoch, seconds))
-                self._taken_up[record.key] = blank.id
+        # Before the secret there was nothing to call back to.
+        is_waited_for = _SECRET in self._notes_before and "unknown" not in self._again
+        for record in self._journal.with_lost_creates() if self._hears else ():
+            self._know(record.key, record.account)
+            is_held = record.state == "unknown" and record.task_id is None and record.sent_at is not None
+            if is_held and is_waited_for and self._admission.serves(record.account):
+                blank = self._admission.job_of(record, owner, new_id())
+                seconds = wait(blank)
+                if (record.sent_at or 0.0) + seconds > time.time():
+                    jobs.append(held(record, blank, now(), self._epoch, seconds))
+                    self._taken_up[record.key] = blank.id
         return jobs
 
     def account_of(self, name: bytes) -> str | None:
-        """Whose task a held request's would be, by what stands for it in tokens; None for what is not held."""
-        return self._held[name][1] if name in self._held else None
+        """Whose tasks a request's lost creates have made, by what stands for it in tokens; None where none was lost."""
+        return self._with_lost[name][1] if name in self._with_lost else None
 
     async def called_back(self, address: Address, task_id: str, owner: int, number: int) -> Job | None:
-        """The job of a held request that nobody waits for any more, now that a callback tells its task; None: not held.
+        """The job of a held request that nobody waits for any more, now that a callback tells its task.
+
+        None where nobody can ask about that task: it is in the log, and, of a held request of another account, noted.
 
         Raises:
-            JournalError: That it is held could not be written.
+            JournalError: That it is held, or what the callback tells, could not be written.
         """
-        key, _ = self._held.get(address.name, ("", ""))
-        if self._commit.has(key):
-            await self._commit.durable(key)
-        record = self._journal.find(key) if address.name in self._held else None
-        if record is None or record.state != "unknown" or address.create not in record.lost_creates:
+        if address.name not in self._with_lost:
             return None
-        del self._held[address.name]
-        self._taken_up[key] = number
+        key, account = self._with_lost[address.name]
+        is_news = address not in self._called_back
+        self._called_back.add(address)
+        try:
+            await self._commit.durable(key)
+        except JournalError:
+            self._called_back.discard(address)
+            raise
+        record = self._journal.find(key) if is_news else None
+        if record is None or address.create not in record.lost_creates or record.task_id == task_id:
+            return None
+        if record.state != "unknown" or record.task_id is not None or self._journal.find_task(task_id) is not None:
+            log_stray(account, task_id)
+            return None
         others = (create for create in record.lost_creates if create != address.create)
         told = msgspec.structs.replace(record, task_id=task_id, lost_creates=(*others, address.create))
+        if not self._admission.serves(account):
+            self._commit.note(told)
+            await self._commit.durable(key)
+            return None
+        self._taken_up[key] = number
         return self._resumed(told, owner, number)
 
-    def _hold(self, key: str, account: str) -> None:
+    def _know(self, key: str, account: str) -> None:
         if self._hears:
-            self._held[self.seal.name(key)] = (key, account)
+            self._with_lost[self.seal.name(key)] = (key, account)
 
     def is_given_up(self, job_id: int) -> bool:
         """True for a job taken up whose task the provider denied, where the caller wants new tasks of what failed."""
@@ -227,8 +251,8 @@ class Memory:
         record = record_of(job, now(), self._epoch)
         if record is not None:
             self._commit.note(record)
-        if isinstance(job.state, Unknown):
-            self._hold(job.key, job.account)
+        if job.lost_creates:
+            self._know(job.key, job.account)
 
     def _resumed(self, record: Record, owner: int, number: int) -> Job:
         blank = self._admission.job_of(record, owner, number)

@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from ._callbacks import Call, CallbackRegistry
+from ._callbacks import Call, CallbackRegistry, log_stray
 from ._core.job import (
     Done,
     Event,
@@ -154,7 +154,7 @@ class Scheduler:
         """Take in a job, whose owner hears when it ends; one whose owner has left is not taken in."""
         if job.owner not in self._owners:
             return
-        if self.callbacks is not None and isinstance(job.state, Running | Held):
+        if self.callbacks is not None and (job.lost_creates or isinstance(job.state, Running | Held)):
             self.callbacks.expect(job)
         self._plan.add(job, self._now())
         self._deliver()
@@ -194,19 +194,21 @@ class Scheduler:
         Raises:
             JournalError: What it tells could not be noted; whoever called is to call again.
         """
-        if call.job_id is None or call.ending is not None:
+        job = None if call.job_id is None else self._plan.find(call.job_id)
+        if job is None:
             await self._hear_late(call, task_id)
             return
-        job = self._plan.find(call.job_id)
-        changed = self._plan.hear(call.job_id, call.address.create, task_id, self._now())
-        if job is not None and (job.task_id is not None or isinstance(job.state, Submitting)):
-            # Another create of it goes on its way, or has a task.
-            _log_stray(call, task_id, job.task_id, job.lost_creates)
-        owner = None if changed is None else self._owners.get(changed.owner)
+        changed = self._plan.hear(job.id, call.address.create, task_id, self._now())
+        named = job.task_id or _told(job)
+        if changed is None or isinstance(job.state, Submitting):
+            _log_stray(call, task_id, named, job.lost_creates)
+        owner = self._owners.get(job.owner)
         waiting = None
         if changed is not None and owner is not None:
             owner.moved(changed)
-            waiting = owner.remember(changed)
+        if owner is not None and (changed is not None or (task_id is not None and _told(job) == task_id)):
+            # Also where it is no news: the first time may not be safe yet.
+            waiting = owner.remember(changed or job)
         self._notice()
         if waiting is not None:
             await waiting
@@ -446,11 +448,21 @@ def _after_bug(job: Job, error: ImagenError) -> Event:
     return Unreadable(error) if isinstance(job.state, Running | Held) else NotSaved(error)
 
 
+def _told(job: Job) -> str | None:
+    """The task that a callback has named, and that is to be confirmed."""
+    return job.state.told if isinstance(job.state, Submitting | Held) else None
+
+
 def _log_stray(call: Call, task_id: str | None, own: str | None, lost_creates: tuple[int, ...]) -> None:
     """Tell of a task that a lost create has made after all, where its job has another one, or has ended without."""
-    if call.address.create in lost_creates and task_id not in (None, own):
-        message = "%s: task %s was made by a create whose answer was lost; it is paid for: collect it"
-        logger.warning(message, call.account, clean(str(task_id)))
+    if call.address.create not in lost_creates or (task_id is not None and task_id == own):
+        return
+    if task_id is None:
+        logger.warning(
+            "%s: a create whose answer was lost has made a task; its callback does not say which", call.account
+        )
+    else:
+        log_stray(call.account, task_id)
 
 
 def now() -> float:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ._callbacks import Call, Callback
+from ._callbacks import Callback
 from ._client import Client
-from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_named_by
+from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_hinted_at, task_named_by
 from .errors import ConfigurationError, JournalError, ProtocolError
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ class Receiver:
         """Take one callback: an aiohttp handler, for POST requests to any path that ends with the token."""
         from aiohttp import web  # only here: who uses the client alone loads no server
 
-        status = await self._take(request.method, request.path, request.headers, request.content.iter_any())
+        try:
+            status = await self._take(request.method, request.path, request.headers, request.content.iter_any())
+        except (web.RequestPayloadError, ConnectionError):
+            status = 400
         return web.Response(status=status, text=_WORDS[status])
 
     def application(self) -> web.Application:
@@ -127,10 +130,8 @@ class Receiver:
         """Take a callback; returns the HTTP status."""
         if method != "POST":
             return 405
-        registry = self._client._callbacks
-        assert registry is not None
-        call = registry.find(path.rstrip("/").rpartition("/")[2])
-        if call is None or not self._client.is_open:
+        token = path.rstrip("/").rpartition("/")[2]
+        if not self._knows(token):
             return 404 if self._client.is_open else 503
         try:
             with anyio.fail_after(LONGEST_READ):
@@ -140,37 +141,54 @@ class Receiver:
             return 408
         except ProtocolError:
             return 400
-        if content is None:
-            return 413
+        return 413 if content is None else await self._hear_in_its_loop(token, headers, document)
+
+    def _knows(self, token: str) -> bool:
+        registry = self._client._callbacks
+        return self._client.is_open and registry is not None and registry.find(token) is not None
+
+    async def _hear_in_its_loop(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
+        """Let the client know, in the loop in which it is open."""
+        loop = self._client._loop
+        if loop is None or loop.is_closed():
+            return 503
+        hearing = self._hear(token, headers, document)
+        if loop is asyncio.get_running_loop():
+            return await hearing
+        try:  # the web server runs in another thread
+            with anyio.fail_after(LONGEST_READ):
+                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hearing, loop))
+        except TimeoutError:
+            return 503
+        except RuntimeError:  # the loop was closed meanwhile
+            hearing.close()
+            return 503
+
+    async def _hear(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
+        """Act on a callback whose body has come: by then its job, its batch or its client may have come to an end."""
+        registry, scheduler = self._client._callbacks, self._client._scheduler
+        call = None if registry is None or scheduler is None else registry.find(token)
+        if call is None or registry is None or scheduler is None:
+            return 404 if self._client.is_open else 503
         if not registry.is_genuine(call, headers, document):
             return 401
-        return await self._hear(call, task_named_by(document))
-
-    async def _hear(self, call: Call, task_id: str | None) -> int:
-        """Let the client know, in the loop in which it is open."""
-        scheduler, loop = self._client._scheduler, self._client._loop
-        if scheduler is None or loop is None:
-            return 503
-        hearing = scheduler.hear(call, task_id)
+        # What is signed is the task id at its documented places alone.
+        named_by = task_hinted_at if registry.key_of(call.account or "") is None else task_named_by
         try:
-            if loop is asyncio.get_running_loop():
-                await hearing
-            else:  # the web server runs in another thread
-                with anyio.fail_after(LONGEST_READ):
-                    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hearing, loop))
-        except (JournalError, TimeoutError):
+            await scheduler.hear(call, named_by(document))
+        except JournalError:
             return 503
         return 200
 
 
 async def _read(body: AsyncIterator[bytes]) -> bytes | None:
     """The whole body, or None where it is too long."""
-    content = b""
+    content = bytearray()
     async for chunk in body:
         content += chunk
         if len(content) > MAX_CALLBACK:
             return None
-    return content
+    return bytes(content)
 
 
 async def _body(receive: Callable[[], Awaitable[_Message]]) -> AsyncIterator[bytes]:

@@ -143,7 +143,7 @@ def test_what_is_written_is_read(rows: list[Record], name: str) -> None:
             unknown = {row.key: row.task_id for row in rows if row.state == "unknown"}
             at_work = {row.key for row in rows if row.state in ("running", "ready")}
             assert {row.key for row in reader.unfinished()} == at_work | {key for key in unknown if unknown[key]}
-            assert {row.key for row in reader.held()} == {key for key in unknown if not unknown[key]}
+            assert {row.key for row in reader.with_lost_creates()} == {row.key for row in rows if row.lost}
         for row in rows:
             moved = tuple(replace(each, path=each.path.replace(str(here), str(there), 1)) for each in row.files)
             assert found[row.key] == replace(row, files=moved)
@@ -187,17 +187,18 @@ def test_a_job_keeps_its_place_and_a_later_change_its_times(tmp_path: Path) -> N
 
 
 def test_held_jobs_are_told_apart_by_their_task(tmp_path: Path) -> None:
-    """A held job whose task a callback named is unfinished, one without is held, and nothing else is either."""
+    """A held job whose task a callback named is unfinished; those with a lost create are found, however they ended."""
     states = ["queued", "done", "failed", "unknown", "running", "ready", "unknown"]
     tasks = [None, "t1", None, None, "t4", "t5", "t6"]
     with Journal(tmp_path / "j.db") as journal:
         journal.write(record(number) for number in range(7))
         journal.write(record(n, state=state, task_id=tasks[n]) for n, state in enumerate(states))
         assert sorted(each.key for each in journal.unfinished()) == ["k4", "k5", "k6"]
-        assert [each.key for each in journal.held()] == ["k3"]
+        assert journal.with_lost_creates() == []
         journal.write([record(3, state="unknown", task_id="t3", lost=1, lost_creates=(1,))])
         assert sorted(each.key for each in journal.unfinished()) == ["k3", "k4", "k5", "k6"]
-        assert journal.held() == []
+        journal.write([record(1, state="done", task_id="t1", lost=1, lost_creates=(2,))])
+        assert sorted(each.key for each in journal.with_lost_creates()) == ["k1", "k3"]
 
 
 def with_latency(number: int, latency: float | None, **fields: Any) -> tuple[Record, Record]:
@@ -361,7 +362,7 @@ def test_a_journal_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:
     with JournalReader(path) as reader:
         assert sorted(reader.records(), key=lambda row: row.key) == OLD
         assert all(row.lost_creates == () for row in reader.records())
-        assert [row.key for row in reader.held()] == ["k2"]
+        assert [row.key for row in reader.with_lost_creates()] == [row.key for row in OLD if row.lost]
         assert [row.key for row in reader.unfinished()] == ["k3"]
         assert reader.find_task("t3") == reader.find("k3") == OLD[2]
     assert path.read_bytes() == content

@@ -461,8 +461,11 @@ def test_a_held_job_of_an_earlier_run_waits_on(task_id: str | None) -> None:
                 assert getattr(again, name) == getattr(record, name), name
             ended = record_of(transitions.expire(job), NOW, EPOCH)
             assert ended is not None
-            for name in (*SAME, "lost", "lost_creates", "error"):
+            for name in (*SAME, "lost", "lost_creates"):
                 assert getattr(ended, name) == getattr(record, name), name
+            assert ended.error is not None
+            assert ended.error.message.endswith("collect it. lost" if task_id else "lost")
+            assert record_of(transitions.expire(held(ended, blank(), NOW, EPOCH, 40.0)), NOW, EPOCH) == ended
 
 
 @pytest.mark.parametrize("sent_at", [None, AT + 5.0])
@@ -493,7 +496,7 @@ def test_lost_creates_go_on_with_the_job(state: str) -> None:
     job = resumed(record, blank(), NOW, EPOCH) if goes_on else sent_again(record, blank())
     assert (job.lost, job.lost_creates) == (1, (2,))
     told = transitions.told(job, 2, "t9", NOW)
-    assert isinstance(told.state, Held) == (state == "unknown"), "its task is told: it is not paid again"
+    assert isinstance(told.state, Held) != goes_on, "its task is told: it is not paid again"
 
 
 # ----------------------------------------------------------------------------------------------------- bills

@@ -208,10 +208,11 @@ TOLD = ("Submitting told", "Submitting held told")
 """A callback has named the task of the create on its way: whatever is answered, no other create goes."""
 
 TABLE |= {
-    (f"{state} told", event): after if event == "Accepted" or event.startswith("Withheld") else "Held told"
+    (f"{state} told", event): "Held told" if state != "Submitting" or not event.startswith("Withheld") else after
     for (state, event), after in TABLE.items()
-    if f"{state} told" in TOLD
+    if f"{state} told" in TOLD and event != "Accepted"
 }
+TABLE |= {(state, "Accepted"): "Running" for state in TOLD}
 
 WITH_RETRIES = {
     **TABLE,
@@ -952,10 +953,15 @@ def test_a_lost_create_is_told_of_by_its_number(state: str) -> None:
             assert told.lost_creates == ((1, 3) if create == 3 else (3, 1)), "the one that was told of is the last"
 
 
-def test_a_retry_that_waits_is_not_told_of_a_lost_create() -> None:
-    """What waits for a new task after one that failed goes on with that: the lost create is no part of it."""
+def test_a_retry_that_waits_is_told_of_a_lost_create() -> None:
+    """What waits for a new task after one that failed does without it: the lost create's task is there already."""
     job = make_job(Queued(held=GenerationFailed("too dark")), attempts=2, lost=1, lost_creates=(1,))
-    assert transitions.told(job, 1, "t9", NOW) is job
+    told = transitions.told(job, 1, "t9", NOW)
+    assert isinstance(told.state, Held)
+    assert (told.state.told, told.state.error.credits) == ("t9", 8)
+    ended = transitions.expire(told).state
+    assert isinstance(ended, Unknown)
+    assert ended.error.message.startswith("A callback names its task")
 
 
 @pytest.mark.parametrize("event", ["Pending", "Succeeded", "Broken"])

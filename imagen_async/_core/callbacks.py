@@ -86,6 +86,15 @@ def task_named_by(document: Mapping[str, Any]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
+def task_hinted_at(document: Mapping[str, Any]) -> str | None:
+    """The same, read more generously, as answers to creates are: for providers that do not say what they send."""
+    data = document.get("data")
+    inner = data if isinstance(data, dict) else {}
+    places = (inner.get("recordId"), inner.get("id"), document.get("task_id"), document.get("id"))
+    hints = (str(place) for place in places if place not in (None, "") and _is_id(place))
+    return task_named_by(document) or next(hints, None)
+
+
 def _is_id(value: object) -> bool:
     """Ids are opaque, and a number would be as good as a string; nothing at all is no contradiction."""
     return value is None or (isinstance(value, str | int) and not isinstance(value, bool))

@@ -60,7 +60,7 @@ class Held(msgspec.Struct, frozen=True):
     Attributes:
         error: What it ends with if none does.
         since: Loop time at which the answer was lost: a task's age counts from there.
-        until: Loop time until which a callback is waited for.
+        until: Loop time until which a callback is waited for; one that has come is acted on until the deadline.
         told: The task that a callback names, to be asked about: nothing is taken for true before; None: none has come.
         create: Which create that was, by its number.
         denied_at: Loop time since which the provider denies that task, or None while it does not.
@@ -237,7 +237,13 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def due(self) -> float | None:
         """Loop time at which it is given up, or None until it first goes out."""
-        return self.state.until if isinstance(self.state, Held) else self.expires_at
+        match self.state:
+            case Held(told=None, until=until):
+                return until
+            case Held(until=until):
+                # Its task is to be asked about for as long as any other.
+                return max(until, self.expires_at or 0.0)
+        return self.expires_at
 
     @property
     def way(self) -> Route:

@@ -127,8 +127,13 @@ class Plan:
         return min(self._expiries.next_at(), self._waiting.wake_at(now), *asks)
 
     def may_send(self, job: Job) -> bool:
-        """Say whether a create that was handed out may still go: not when its caller left meanwhile."""
-        return job.id in self._jobs and job.id not in self._leaving and job.owner not in self._withheld
+        """Say whether a create that was handed out may still go: not when its caller left meanwhile, nor when told.
+
+        Told, that is, by a callback, of the task of an earlier create of the job that was lost.
+        """
+        live = self._jobs.get(job.id)
+        is_told = live is not None and isinstance(live.state, Submitting) and live.state.told is not None
+        return live is not None and not is_told and job.id not in self._leaving and job.owner not in self._withheld
 
     def begin_create(self, job: Job) -> None:
         """Note that a create leaves now: from here on, its answer lost, nobody can tell whether it made a task."""
@@ -187,7 +192,8 @@ class Plan:
         job = self._jobs.get(job_id)
         if job is None:
             return None
-        moved = job if task_id is None else transitions.told(job, create, task_id, now)
+        is_anothers = task_id is not None and self._has_task(task_id, but=job)
+        moved = job if task_id is None or is_anothers else transitions.told(job, create, task_id, now)
         if moved is job:
             if create == job.attempts and task_id in (None, job.task_id):
                 self._call(job, now)
@@ -199,6 +205,10 @@ class Plan:
             self._waiting.remove(job_id)
         self._place(moved, now, arrives=True)
         return moved
+
+    def _has_task(self, task_id: str, but: Job) -> bool:
+        """True where another job of the account has that task."""
+        return any(job.task_id == task_id and job.account == but.account and job.id != but.id for job in self.jobs)
 
     def heard_late(self, account: str, job_id: int) -> None:
         """Learn of a callback about a job that has ended."""
@@ -242,7 +252,8 @@ class Plan:
         self._budgets.pop(owner, None)
         for job in self._jobs_of(owner):
             if job.id not in self._begun:
-                self._finish(transitions.advance(job, Withheld(), math.inf))
+                ended = transitions.advance(job, Withheld(), 0.0)
+                self._finish(ended if isinstance(ended.state, Final) else ended.to(transitions.left(ended)))
                 continue
             self._finish(transitions.cut_off(job, ProtocolError("the program left before the answer came")))
 
@@ -273,8 +284,8 @@ class Plan:
         """Let the budget know what an answer means for it."""
         budget = self._budgets.get(job.owner)
         match event:
-            case _ if budget is None or isinstance(moved.state, Held):
-                pass
+            case _ if budget is None or (isinstance(moved.state, Held) and moved.lost > job.lost):
+                pass  # a create that was lost stays reserved while it may be told of
             case Rejected() | NotSent() | Withheld():
                 budget.release(job.id)
             case Succeeded(credits=credits) | Broken(credits=credits):

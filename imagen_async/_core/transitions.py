@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..errors import DownloadFailed, GenerationFailed, ImagenError, ModelUnavailable, UnknownOutcome
+from ..errors import (
+    DownloadFailed,
+    GenerationFailed,
+    ImagenError,
+    ModelUnavailable,
+    TransportError,
+    UnknownOutcome,
+)
 from .job import (
     Done,
     Event,
@@ -45,6 +52,8 @@ from .wire import (
 
 replace = msgspec.structs.replace
 
+_NAMED = "A callback names its task, of which the provider has told nothing yet: collect it"
+
 PATIENCE = 30.0
 """Seconds for which "no such task" and "not allowed" are taken for transient (seen just after creation)."""
 
@@ -61,8 +70,10 @@ def advance(job: Job, event: Event, now: float) -> Job:
     match job.state, event:
         case Submitting(), Accepted() | Rejected() | NotSent() | Lost():
             return _after_create(job, job.state, event, now)
-        case Submitting(), Withheld(error=error):
+        case Submitting(told=told_task, create=create), Withheld(error=error):
             waiting = replace(job, attempts=job.attempts - 1, state=Queued(held=job.state.held))
+            if told_task is not None and create in job.lost_creates:
+                return told(waiting, create, told_task, now)
             return waiting.to(left(waiting) if error is None else unsent(waiting, error.about(provider=job.account)))
         case Running(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
             return _after_status(job, job.state, event, now)
@@ -87,8 +98,8 @@ def told(job: Job, create: int, task_id: str, now: float) -> Job:
     match job.state:
         case Held(told=None, error=unknown, since=since, until=until):
             return _told(job, unknown, task_id, create, since, max(until, now + 2 * PATIENCE))
-        case Queued(held=UnknownOutcome() as unknown):
-            return _told(job, unknown, task_id, create, now, now + 2 * PATIENCE)
+        case Queued():
+            return _told(job, _unknown(job), task_id, create, now, now + 2 * PATIENCE)
     return job
 
 
@@ -96,6 +107,13 @@ def _told(job: Job, unknown: UnknownOutcome, task_id: str, create: int, since: f
     others = (each for each in job.lost_creates if each != create)
     held = Held(unknown, since=since, until=until, told=task_id, create=create)
     return replace(job, lost_creates=(*others, create), state=held)
+
+
+def _unknown(job: Job) -> UnknownOutcome:
+    """What a job that waits or is sent again comes to, if it comes to nothing else than its lost create."""
+    assert isinstance(job.state, Queued | Submitting)
+    held = job.state.held
+    return held if isinstance(held, UnknownOutcome) else unknown_outcome(job, TransportError("that of an earlier one"))
 
 
 def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Job:
@@ -108,8 +126,7 @@ def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Jo
             # A callback says that there is a task: whatever this answer is, it is no leave to send another create.
             if state.create == job.attempts:
                 return _lost(job, state, error, now)
-            unknown = state.held if isinstance(state.held, UnknownOutcome) else unknown_outcome(job, error)
-            return _told(job, unknown, state.told, state.create, now, now + 2 * PATIENCE)
+            return _told(job, _unknown(job), state.told, state.create, now, now + 2 * PATIENCE)
         case NotSent(error=error) | Rejected(error=error, remedy=Remedy.HOLD | Remedy.PAUSE):
             queued = job.to(Queued(error.about(provider=job.account), state.held))
             return expire(queued) if _is_due(job, now) else queued
@@ -262,8 +279,11 @@ def unwanted(job: Job, refusals: Mapping[str, ImagenError]) -> State:
 def _held(job: Job) -> Unknown | Failed | None:
     """How a job ends of which no new create was accepted, after one that was lost, or whose task failed."""
     match job.state:
+        case Held(error=unknown, told=None):
+            return Unknown(unknown)
         case Held(error=unknown, told=task_id):
             unknown.about(task_id=task_id)
+            unknown.message = f"{_NAMED}. {unknown.message.removeprefix(f'{_NAMED}. ')}"
             return Unknown(unknown)
         case Queued(held=UnknownOutcome() as unknown) | Submitting(held=UnknownOutcome() as unknown):
             return Unknown(unknown)
