@@ -200,7 +200,8 @@ class Scheduler:
             return
         changed = self._plan.hear(job.id, call.address.create, task_id, self._now())
         named = job.task_id or _told(job)
-        if changed is None or isinstance(job.state, Submitting):
+        if changed is None or self._plan.has_begun(job.id):
+            # Where another create has left meanwhile, its task is the job's, should it be accepted.
             _log_stray(call, task_id, named, job.lost_creates)
         owner = self._owners.get(job.owner)
         waiting = None

@@ -17,7 +17,7 @@ from aiohttp import ClientSession, web
 from anyio import create_task_group
 from servers import called_back, free_socket, served, serving
 
-from imagen_async import Batch, Callback, Client, Limits, Rate, Result, UnknownOutcome
+from imagen_async import Account, Batch, Callback, Client, Limits, Rate, Result, UnknownOutcome
 from imagen_async._journal import JournalReader
 from imagen_async.sandbox import Create, Latency, Sandbox
 from imagen_async.webhooks import Receiver
@@ -384,3 +384,100 @@ async def call_when_left(batch: Batch, session: ClientSession, task: Create) -> 
         await asyncio.sleep(0.01)
     async with session.post(str(task.callback_url), json={"data": {"taskId": task.task_id}}) as response:
         assert response.status == 200
+
+
+async def call_back(session: ClientSession, task: Create) -> int:
+    """Announce a task as a provider would; returns what is answered."""
+    async with session.post(str(task.callback_url), json={"data": {"taskId": task.task_id}}) as response:
+        return response.status
+
+
+async def test_a_request_that_waits_to_be_sent_again_is_told(tmp_path: Path) -> None:
+    """A held request that was met again, and waits for the limit, does without its second create."""
+    path = tmp_path / "run.db"
+    async with quick_sandbox() as sandbox:
+        sandbox.keep("callback", "lost")
+        with free_socket() as (found, port):
+            callback = Callback(f"http://127.0.0.1:{port}/imagen")
+            await lose_one(sandbox, path, callback)
+            limits = Limits(submit=Rate(1, per=1))
+            client = Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, limits=limits, callback=callback)
+            async with serving(Receiver(client).application(), found), client, ClientSession() as session:
+                prompts = ["a heron", "a red fox"]
+                async with client.batch(prompts, journal=path, on_unknown="resubmit") as batch:
+                    while batch.progress.pulled < 2:
+                        await asyncio.sleep(0.01)
+                    assert await call_back(session, sandbox.ledger.tasks[0]) == 200
+                    results = [result async for result in batch]
+                    assert (batch.progress.done, batch.progress.failed) == (2, 0)
+        assert_made_once(sandbox, results, prompts)
+
+
+async def test_a_callback_whose_body_takes_its_time(tmp_path: Path) -> None:
+    """What is told is acted on as things are when it has arrived whole: here after its request came out as unknown."""
+    async with quick_sandbox() as sandbox:
+        sandbox.keep("callback", "lost")
+        sandbox.order("create", "reset_after")
+        async with called_back(sandbox) as client, ClientSession() as session, create_task_group() as group:
+            async with client.batch(["a red fox"], journal=tmp_path / "run.db", deadline=0.5) as batch:
+                while not sandbox.ledger.tasks:
+                    await asyncio.sleep(0.01)
+                unknown = asyncio.Event()
+
+                async def body() -> AsyncIterator[bytes]:
+                    yield b'{"data":{"taskId":'
+                    await unknown.wait()
+                    yield f'"{sandbox.ledger.tasks[0].task_id}"}}}}'.encode()
+
+                async def post() -> None:
+                    async with session.post(str(sandbox.ledger.tasks[0].callback_url), data=body()) as response:
+                        assert response.status == 200
+
+                group.start_soon(post)
+                results = [await anext(batch)]
+                unknown.set()
+                while batch.progress.done < 1:
+                    await asyncio.sleep(0.01)
+            assert [type(result.error) for result in results] == [UnknownOutcome]
+            assert [(result.ok, result.task_id) for result in batch.leftover] == [
+                (True, sandbox.ledger.tasks[0].task_id)
+            ]
+
+
+async def test_a_callback_for_an_account_that_is_not_there_is_noted(tmp_path: Path) -> None:
+    """Where nobody can ask about the task, the journal keeps its name for the run that can."""
+    path = tmp_path / "run.db"
+    async with quick_sandbox() as sandbox:
+        sandbox.keep("callback", "lost")
+        sandbox.order("create", "reset_after")
+        async with called_back(sandbox, "kie") as client, client.batch(["a red fox"], journal=path):
+            while not sandbox.ledger.creates:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+        with free_socket() as (found, port):
+            account = Account("apiin", api_key=sandbox.key, base_url=sandbox.url_of("apiin"))
+            client = Client(account, callback=Callback(f"http://127.0.0.1:{port}"))
+            token = str(sandbox.ledger.tasks[0].callback_url).rpartition("/")[2]
+            url, body = f"http://127.0.0.1:{port}/{token}", {"data": {"taskId": sandbox.ledger.tasks[0].task_id}}
+            async with serving(Receiver(client).application(), found), client, ClientSession() as session:
+                async with client.batch(["a red fox"], journal=path), session.post(url, json=body) as response:
+                    assert response.status == 200
+        async with called_back(sandbox, "kie") as client:
+            assert_made_once(sandbox, await results_of(client, ["a red fox"], journal=path), ["a red fox"])
+
+
+async def test_a_task_that_is_anothers_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    """A callback that names the task of another request clears nothing up."""
+    async with quick_sandbox() as sandbox:
+        sandbox.keep("callback", "lost")
+        sandbox.order("create", None, "reset_after")
+        async with called_back(sandbox, freshness=SELDOM) as client, ClientSession() as session:
+            async with client.batch(["own", "lost"], deadline=1.0) as batch:
+                while batch.progress.held < 1:
+                    await asyncio.sleep(0.01)
+                own, lost = sandbox.ledger.tasks
+                body = {"data": {"taskId": own.task_id}}
+                async with session.post(str(lost.callback_url), json=body) as response:
+                    assert response.status == 200
+                results = {result.request.prompt: result async for result in batch}
+        assert isinstance(results["lost"].error, UnknownOutcome)

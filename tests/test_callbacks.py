@@ -14,6 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from imagen_async import Callback, ImageRequest, UnknownOutcome
+from imagen_async._callbacks import CallbackRegistry, Ending
 from imagen_async._core.callbacks import (
     TOLERANCE,
     Address,
@@ -21,10 +23,16 @@ from imagen_async._core.callbacks import (
     is_signed,
     read_callback,
     signature_of,
+    task_hinted_at,
     task_named_by,
 )
+from imagen_async._core.job import Done, Job, Unknown
+from imagen_async._core.wire import Succeeded
 from imagen_async.errors import ConfigurationError, ProtocolError
+from imagen_async.providers import PROVIDERS
 from imagen_async.webhooks import verify_signature
+
+KIE = PROVIDERS["kie"]
 
 URL_SAFE = string.ascii_letters + string.digits + "-_"
 SURROGATES = st.characters(categories=["Cs"])
@@ -452,3 +460,55 @@ def test_an_empty_key_is_refused(body: bytes) -> None:
     for each in (lines, {}):
         with pytest.raises(ConfigurationError, match="key is empty"):
             verify_signature(each, body, "")
+
+
+# Whose it is
+
+
+def ended(number: int, *lost_creates: int) -> Job:
+    """A job that has ended, unknown where creates of it were lost."""
+    done = Done("t", Succeeded(("u",), None, None, b""))
+    return Job(
+        id=number,
+        owner=1,
+        index=number,
+        key="k",
+        request=ImageRequest("a"),
+        account="kie",
+        model=KIE.models[0],
+        deadline=900.0,
+        attempts=1,
+        lost_creates=lost_creates,
+        state=Unknown(UnknownOutcome("lost")) if lost_creates else done,
+    )
+
+
+def test_a_job_with_a_lost_create_is_never_forgotten() -> None:
+    """However many jobs end after it, a callback for a lost create is told from one about nothing."""
+    registry = CallbackRegistry(Callback("https://example.com"), {"kie": KIE})
+    tokens = []
+    for number in range(1, 2200):
+        job = ended(number, *([1] if number == 1 else []))
+        tokens.append(registry.url_of(job).rpartition("/")[2])
+        registry.end(job)
+    calls = [registry.find(token) for token in (tokens[0], tokens[1], tokens[-1])]
+    assert all(call is not None and call.address.create == 1 for call in calls)
+    assert [call is not None and call.ending is not None for call in calls] == [True, False, True]
+    assert calls[0] is not None
+    assert calls[0].ending == Ending(is_unknown=True, task_id=None, lost_creates=(1,))
+
+
+@pytest.mark.parametrize(
+    ("document", "task_id"),
+    [
+        ({"task_id": "a"}, "a"),
+        ({"id": "a"}, "a"),
+        ({"data": {"id": "a"}}, "a"),
+        ({"data": {"recordId": "a", "taskId": "b"}}, "b"),
+        ({"data": {"recordId": 7}}, "7"),
+        ({"data": [], "id": [1]}, None),
+    ],
+)
+def test_unsigned_callbacks_are_read_generously(document: dict[str, object], task_id: str | None) -> None:
+    """Where no signature fixes the place of the task id, it is looked for wherever answers have it."""
+    assert task_hinted_at(document) == task_id

@@ -1013,3 +1013,17 @@ def test_a_held_job_waits_on_when_its_account_stops() -> None:
     assert world.hear(job) is not None
     assert asked(world) == [job.id]
     assert isinstance(live(world, job).state, Held)
+
+
+def test_a_resubmission_whose_intent_is_being_noted_is_called_off() -> None:
+    """A callback for the first create that comes before the second has left keeps it from leaving."""
+    world = Hearing()
+    job = resubmitted(world)
+    again, _ = world.talking[job.id]
+    assert world.plan.may_send(again)
+    world.plan.hear(job.id, 1, "t1-1", world.now)
+    assert not world.plan.may_send(again)
+    held = world.plan.settle(again, Withheld(), world.now)
+    assert held is not None
+    assert isinstance(held.state, Held)
+    assert (held.state.told, held.attempts, held.lost_creates) == ("t1-1", 1, (1,))

@@ -139,6 +139,10 @@ class Plan:
         """Note that a create leaves now: from here on, its answer lost, nobody can tell whether it made a task."""
         self._begun.add(job.id)
 
+    def has_begun(self, job_id: int) -> bool:
+        """True from when a job's create has left until its answer is settled."""
+        return job_id in self._begun
+
     def allow(self, job_id: int, like: Job, *, given_up: bool = False) -> None:
         """Let a live job that was taken up without leave to be sent again have it.
 
