@@ -7,8 +7,6 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
-
 from .._client import Client
 from ..errors import ConfigurationError
 from ..webhooks import Callback, Receiver
@@ -35,6 +33,8 @@ async def receiving(client: Client, options: argparse.Namespace) -> AsyncIterato
     if options.callback_url is None:
         yield
         return
+    from aiohttp import web  # only here: who takes no callbacks loads no server
+
     host = options.callback_host or "127.0.0.1"
     port = DEFAULT_PORT if options.callback_port is None else options.callback_port
     application = Receiver(client).application()

@@ -22,7 +22,6 @@ from .._core.values import Result
 from .._folders import prepare_folder
 from ..errors import AuthenticationError, ConfigurationError, ImagenError, InvalidRequest, JournalError
 from ..providers import PROVIDERS
-from ..sandbox import Latency, Sandbox
 from ._arguments import build_parser, keys_in_environment, limits_of, open_pool_of, pool_of, request_of
 from ._balances import balances_of
 from ._batch import batch, collect_into, plan, status
@@ -172,6 +171,8 @@ def _price(credits: float | None) -> str:
 
 
 def _sandbox(options: argparse.Namespace) -> int:
+    from ..sandbox import Latency, Sandbox  # only here: no other command needs a server
+
     sandbox = Sandbox(
         port=options.port,
         latency=Latency(median=options.latency),
