@@ -121,8 +121,11 @@ async def _bare(request: web.Request) -> web.Response:
 
 
 async def _flooded(count: int) -> list[dict[str, object]]:
-    """Have `count` running tasks announced as fast as another process can, three times each and in turn."""
-    limits = Limits(submit=Rate(10**6, per=1), status=Rate(10**6, per=1), running=10**6)
+    """Have `count` running tasks announced as fast as another process can, three times each and in turn.
+
+    The questions that follow keep to kie.ai's own 10 a second: taking callbacks is what is measured.
+    """
+    limits = Limits(submit=Rate(10**6, per=1), status=Rate(10, per=1), running=10**6)
     taken: dict[str, list[dict[str, float]]] = {"bare": [], "imagen": []}
     with running_sandbox(Sandbox(latency=Latency(median=3600, sigma=0.0), limits=limits)) as sandbox:
         async with _called_back(sandbox) as client, client.batch(f"prompt {n}" for n in range(count)) as results:

@@ -196,8 +196,9 @@ class Plan:
         job = self._jobs.get(job_id)
         if job is None:
             return None
-        is_anothers = task_id is not None and self._has_task(task_id, but=job)
-        moved = job if task_id is None or is_anothers else transitions.told(job, create, task_id, now)
+        moved = job if task_id is None else transitions.told(job, create, task_id, now)
+        if task_id is not None and moved is not job and self._has_task(task_id, but=job):
+            return None
         if moved is job:
             if create == job.attempts and task_id in (None, job.task_id):
                 self._call(job, now)
