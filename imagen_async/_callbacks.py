@@ -115,8 +115,8 @@ class Line(msgspec.Struct, frozen=True):
 
     Attributes:
         seal: Makes the tokens of its jobs.
-        account_of: Whose task a held request's would be, by what stands for it in tokens; None for what is not held.
-        called_back: Hears of the task of a held request that no job waits for any more; raises JournalError.
+        account_of: Whose tasks a request's lost creates have made, by what stands for it in tokens; None: none lost.
+        called_back: Hears of the task of such a create where no job waits for it; raises JournalError.
     """
 
     seal: Seal
@@ -166,16 +166,13 @@ class CallbackRegistry:
 
     def expect(self, job: Job) -> Call:
         """Know a job whose task may be announced."""
-        owner = job.owner if job.owner in self._lines else 0
-        name = self._seal(owner).name(job.key if owner else str(job.id))
-        call = Call(owner, Address(name, job.attempts), job.id, job.account, None)
-        self._live[owner, name] = call
-        return call
+        owner, name = place = self._place(job)
+        self._live[place] = Call(owner, Address(name, job.attempts), job.id, job.account, None)
+        return self._live[place]
 
     def end(self, job: Job) -> None:
         """Know that a job has ended."""
-        owner = job.owner if job.owner in self._lines else 0
-        place = (owner, self._seal(owner).name(job.key if owner else str(job.id)))
+        place = self._place(job)
         call = self._live.pop(place, None)
         if call is not None:
             ending = Ending(isinstance(job.state, Unknown), job.task_id, job.lost_creates)
@@ -213,6 +210,11 @@ class CallbackRegistry:
     def key_of(self, account: str) -> str | None:
         """What an account's callbacks must be signed with; None: they need not be."""
         return self._keys.get(account)
+
+    def _place(self, job: Job) -> tuple[int, bytes]:
+        """Whose tokens a job has, and what stands for it in them."""
+        owner = job.owner if job.owner in self._lines else 0
+        return owner, self._seal(owner).name(job.key if owner else str(job.id))
 
     def _seal(self, owner: int) -> Seal:
         return self._lines[owner].seal if owner else self._own
