@@ -44,8 +44,8 @@ class Callback(msgspec.Struct, frozen=True):
             raise ConfigurationError(f"{message}.")
         if is_unencrypted(url):
             raise ConfigurationError(f"public_url={url!r}: use https:// (http:// is for this machine only).")
-        keys = self.signing_key.values() if isinstance(self.signing_key, Mapping) else [self.signing_key]
-        for key in keys if self.signing_key is not None else ():
+        keys = [] if self.signing_key is None else [self.signing_key]
+        for key in self.signing_key.values() if isinstance(self.signing_key, Mapping) else keys:
             if not isinstance(key, str) or not key.strip():
                 raise ConfigurationError(
                     "signing_key: a key is a text that is not empty, as kie.ai's settings show it."
@@ -130,13 +130,17 @@ class CallbackRegistry:
     Jobs of a journal have tokens of the journal's own secret, so that a later process knows them; the others have the
     client's. A token tells by itself whether it is good, so no more is kept than the jobs that live, and a few more.
 
-    Attributes:
+    Args:
         public_url: What the tokens are added to.
+        signing_keys: The accounts' keys, by their names; who has none need not sign.
+
+    Attributes:
+        public_url: As given, without a slash at its end.
     """
 
-    def __init__(self, callback: Callback, providers: Mapping[str, Provider]) -> None:
-        self.public_url = callback.public_url.rstrip("/")
-        self._keys = callback.keys(providers)
+    def __init__(self, public_url: str, signing_keys: Mapping[str, str]) -> None:
+        self.public_url = public_url.rstrip("/")
+        self._keys = signing_keys
         self._own = Seal(secrets.token_bytes(32))
         self._lines: dict[int, Line] = {}
         self._live: dict[tuple[int, bytes], Call] = {}

@@ -25,7 +25,7 @@ from ._core.lane import Lane
 from ._core.outcomes import result_of
 from ._core.plan import Plan
 from ._core.poll_schedule import FRESHNESS, PollSchedule
-from ._core.provider import Limits, Model
+from ._core.provider import Limits, Model, Provider
 from ._core.routing import Policy
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._downloads import save_all
@@ -137,7 +137,7 @@ class Client:
         }
         self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
         self._callback = callback
-        self._callbacks: CallbackRegistry | None = self._new_registry()
+        self._signing_keys = {} if callback is None else callback.keys(self._providers())
         self._stack: AsyncExitStack | None = None
         self._pool: SessionPool | None = None
         self._scheduler: Scheduler | None = None
@@ -161,19 +161,20 @@ class Client:
         if self._scheduler is not None:
             raise ConfigurationError("This client is open already; one `async with` at a time.")
         async with AsyncExitStack() as stack:
-            # Its jobs are counted from 1 again: an earlier opening's tokens must not be taken for theirs.
-            self._callbacks = self._new_registry()
-            endpoints = {}
-            for name, account in self._accounts.items():
-                key = None if self._callbacks is None else self._callbacks.key_of(name)
-                endpoints[name] = await stack.enter_async_context(_opened(account, key))
+            endpoints = {
+                name: await stack.enter_async_context(_opened(account, self._signing_keys.get(name)))
+                for name, account in self._accounts.items()
+            }
             pool = await stack.enter_async_context(SessionPool(endpoints, self._settings))
             group = await stack.enter_async_context(PlainGroup())
             self._lanes = {name: self._new_lane(name) for name in self._accounts}
-            plan = Plan(self._lanes.values(), SAVING_AT_ONCE, hears=self._callbacks is not None)
+            # A new one each time: jobs are counted from 1 again, and earlier tokens must not be taken for theirs.
+            callback = self._callback
+            callbacks = None if callback is None else CallbackRegistry(callback.public_url, self._signing_keys)
+            plan = Plan(self._lanes.values(), SAVING_AT_ONCE, hears=callback is not None)
             dialects = {name: account.provider.dialect for name, account in self._accounts.items()}
             self._pool, self._loop = pool, asyncio.get_running_loop()
-            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save, self._callbacks)
+            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save, callbacks)
             stack.push_async_callback(self._scheduler.close)
             self._scheduler.start(self._scheduler.run)
             self._stack = stack.pop_all()
@@ -364,7 +365,7 @@ class Client:
         is_gone = all(account.endpoint is None for account in self._accounts.values())
         wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit, "running": is_gone, "ready": is_gone}
         again = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
-        return Memory(journal, admission, again=again, hears=self._callbacks is not None)
+        return Memory(journal, admission, again=again, hears=self._callback is not None)
 
     def _open(self) -> Scheduler:
         if self._scheduler is None:
@@ -387,10 +388,8 @@ class Client:
         question = dialect.build_credits()
         return None if question is None else dialect.read_credits(await self._pool.send(name, question))
 
-    def _new_registry(self) -> CallbackRegistry | None:
-        if self._callback is None:
-            return None
-        return CallbackRegistry(self._callback, {name: each.provider for name, each in self._accounts.items()})
+    def _providers(self) -> dict[str, Provider]:
+        return {name: account.provider for name, account in self._accounts.items()}
 
     def _new_lane(self, name: str) -> Lane:
         """An account's turns. What an earlier opening of this client has sent still counts at the server."""

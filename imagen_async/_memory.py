@@ -22,6 +22,7 @@ from ._core.latency import MEMORY
 from ._core.poll_schedule import Kind
 from ._core.record import Record, bill_of, is_denied, record_of
 from ._core.resuming import changes, earlier_result, held, resumed, sent_again
+from ._core.transitions import with_last
 from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
 from ._group_commit import GroupCommit
@@ -31,16 +32,15 @@ from .errors import ConfigurationError, InvalidRequest, JournalError
 
 logger = logging.getLogger("imagen_async")
 
+_SECRET = "callback_secret"
+"""The note with the secret of a journal's callback tokens."""
+
 
 class TakenUp(msgspec.Struct, frozen=True):
     """A request that an earlier run has sent, and that goes on: its job's id, and the job as it would be made new."""
 
     job_id: int
     like: Job
-
-
-_SECRET = "callback_secret"
-"""The note with the secret of a journal's callback tokens."""
 
 
 class Memory:
@@ -132,7 +132,7 @@ class Memory:
         is_waited_for = _SECRET in self._notes_before and "unknown" not in self._again
         for record in self._journal.with_lost_creates() if self._hears else ():
             self._know(record.key, record.account)
-            is_held = record.state == "unknown" and record.task_id is None and record.sent_at is not None
+            is_held = record.state == "unknown" and record.task_id is None
             if is_held and is_waited_for and self._admission.serves(record.account):
                 blank = self._admission.job_of(record, owner, new_id())
                 seconds = wait(blank)
@@ -169,18 +169,14 @@ class Memory:
         if record.state != "unknown" or record.task_id is not None or self._journal.find_task(task_id) is not None:
             log_stray(account, task_id)
             return None
-        others = (create for create in record.lost_creates if create != address.create)
-        told = msgspec.structs.replace(record, task_id=task_id, lost_creates=(*others, address.create))
+        lost_creates = with_last(record.lost_creates, address.create)
+        told = msgspec.structs.replace(record, task_id=task_id, lost_creates=lost_creates)
         if not self._admission.serves(account):
             self._commit.note(told)
             await self._commit.durable(key)
             return None
         self._taken_up[key] = number
         return self._resumed(told, owner, number)
-
-    def _know(self, key: str, account: str) -> None:
-        if self._hears:
-            self._with_lost[self.seal.name(key)] = (key, account)
 
     def is_given_up(self, job_id: int) -> bool:
         """True for a job taken up whose task the provider denied, where the caller wants new tasks of what failed."""
@@ -253,6 +249,11 @@ class Memory:
             self._commit.note(record)
         if job.lost_creates:
             self._know(job.key, job.account)
+
+    def _know(self, key: str, account: str) -> None:
+        """Know a request with a lost create by what stands for it in tokens."""
+        if self._hears:
+            self._with_lost[self.seal.name(key)] = (key, account)
 
     def _resumed(self, record: Record, owner: int, number: int) -> Job:
         blank = self._admission.job_of(record, owner, number)

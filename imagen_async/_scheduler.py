@@ -203,15 +203,15 @@ class Scheduler:
         if changed is None or self._plan.has_begun(job.id):
             # Where another create has left meanwhile, its task is the job's, should it be accepted.
             _log_stray(call, task_id, named, job.lost_creates)
-        owner = self._owners.get(job.owner)
-        waiting = None
-        if changed is not None and owner is not None:
-            owner.moved(changed)
-        if owner is not None and (changed is not None or (task_id is not None and _told(job) == task_id)):
-            # Also where it is no news: the first time may not be safe yet.
-            waiting = owner.remember(changed or job)
         self._notice()
-        if waiting is not None:
+        owner = self._owners.get(job.owner)
+        if owner is None:
+            return
+        if changed is not None:
+            owner.moved(changed)
+        # Also where it is no news: what was told the first time may not be safe yet.
+        is_told = changed is not None or (task_id is not None and _told(job) == task_id)
+        if is_told and (waiting := owner.remember(changed or job)) is not None:
             await waiting
 
     async def _hear_late(self, call: Call, task_id: str | None) -> None:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ._callbacks import Callback
+from ._callbacks import Call, Callback, CallbackRegistry
 from ._client import Client
 from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_hinted_at, task_named_by
 from .errors import ConfigurationError, JournalError, ProtocolError
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from ._scheduler import Scheduler
 
 __all__ = ["Callback", "Receiver", "verify_signature"]
 
@@ -84,7 +86,7 @@ class Receiver:
     """
 
     def __init__(self, client: Client) -> None:
-        if client._callbacks is None:
+        if client._callback is None:
             raise ConfigurationError("This client asks for no callbacks: Client(…, callback=Callback(public_url=…)).")
         self._client = client
 
@@ -131,8 +133,9 @@ class Receiver:
         if method != "POST":
             return 405
         token = path.rstrip("/").rpartition("/")[2]
-        if not self._knows(token):
-            return 404 if self._client.is_open else 503
+        found = self._find(token)
+        if isinstance(found, int):
+            return found
         try:
             with anyio.fail_after(LONGEST_READ):
                 content = await _read(body)
@@ -143,9 +146,13 @@ class Receiver:
             return 400
         return 413 if content is None else await self._hear_in_its_loop(token, headers, document)
 
-    def _knows(self, token: str) -> bool:
-        registry = self._client._callbacks
-        return self._client.is_open and registry is not None and registry.find(token) is not None
+    def _find(self, token: str) -> tuple[Scheduler, CallbackRegistry, Call] | int:
+        """What a token is about, and who is to hear of it; the HTTP status where nobody is."""
+        scheduler = self._client._scheduler
+        if scheduler is None or scheduler.callbacks is None:
+            return 503
+        call = scheduler.callbacks.find(token)
+        return 404 if call is None else (scheduler, scheduler.callbacks, call)
 
     async def _hear_in_its_loop(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
         """Let the client know, in the loop in which it is open."""
@@ -166,10 +173,10 @@ class Receiver:
 
     async def _hear(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
         """Act on a callback whose body has come: by then its job, its batch or its client may have come to an end."""
-        registry, scheduler = self._client._callbacks, self._client._scheduler
-        call = None if registry is None or scheduler is None else registry.find(token)
-        if call is None or registry is None or scheduler is None:
-            return 404 if self._client.is_open else 503
+        found = self._find(token)
+        if isinstance(found, int):
+            return found
+        scheduler, registry, call = found
         if not registry.is_genuine(call, headers, document):
             return 401
         # What is signed is the task id at its documented places alone.

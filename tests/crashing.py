@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from virtual_network import Network, batch_over
 
-from imagen_async import Callback, ImageFile, ImageRequest, Result
+from imagen_async import ImageFile, ImageRequest, Result
 from imagen_async._admission import Admission, Terms
 from imagen_async._callbacks import CallbackRegistry
 from imagen_async._client import SAVING_AT_ONCE
@@ -213,7 +213,7 @@ class World:
             return tuple([await self._save(life, result, url) for url in result.urls])
 
         lane = Lane(provider.name, network.limits, PollSchedule(provider.latency), 64, _pause)
-        registry = CallbackRegistry(Callback(CALLED), {provider.name: provider}) if self.calls_back else None
+        registry = CallbackRegistry(CALLED, {}) if self.calls_back else None
         plan = Plan([lane], SAVING_AT_ONCE, hears=self.calls_back)
         async with PlainGroup() as group:
             scheduler = Scheduler(group, plan, {provider.name: provider.dialect}, send, save, registry)

@@ -280,7 +280,7 @@ async def test_no_key_or_token_is_logged(caplog: pytest.LogCaptureFixture, tmp_p
         sandbox.order("callback", "wrong_signature", "twice", "stale")
         async with called_back(sandbox, key=KEY) as client:
             await results_of(client, ["a", "b", "c", "d"], journal=tmp_path / "run.db", deadline=1.0)
-            told = repr(client) + repr(client._callback) + repr(client._callbacks)
+            told = repr(client) + repr(client._callback) + repr(client._open().callbacks)
         secrets = [KEY, sandbox.key] + [
             str(create.callback_url).rpartition("/")[2] for create in sandbox.ledger.creates
         ]

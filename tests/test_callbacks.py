@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imagen_async import Callback, ImageRequest, UnknownOutcome
+from imagen_async import ImageRequest, UnknownOutcome
 from imagen_async._callbacks import CallbackRegistry, Ending
 from imagen_async._core.callbacks import (
     TOLERANCE,
@@ -485,7 +485,7 @@ def ended(number: int, *lost_creates: int) -> Job:
 
 def test_a_job_with_a_lost_create_is_never_forgotten() -> None:
     """However many jobs end after it, a callback for a lost create is told from one about nothing."""
-    registry = CallbackRegistry(Callback("https://example.com"), {"kie": KIE})
+    registry = CallbackRegistry("https://example.com", {})
     tokens = []
     for number in range(1, 2200):
         job = ended(number, *([1] if number == 1 else []))

@@ -163,6 +163,13 @@ class World:
         self.trips: dict[tuple[str, str], list[Trip]] = defaultdict(list)
         self.left: set[int] = set()
 
+    def check_creates(self) -> None:
+        """Each job had one create, and one for each that made nothing, each retry and each resubmit."""
+        for job in self.ended:
+            again = job.retried + self.added[job.id].resubmits - job.resubmits
+            assert job.retried <= job.retries
+            assert job.attempts == self.creates[job.id] <= 1 + self.leave_to_repeat[job.id] + again
+
     def add(self, account: str = "wide", model: str = "imagen4", **place: Any) -> Job:
         """Take in a job."""
         number = len(self.added) + 1
@@ -367,10 +374,7 @@ def test_no_job_is_paid_for_twice(script: list[tuple[Any, ...]]) -> None:
     """
     world = played(script)
     world.drain()
-    for job in world.ended:
-        again = job.retried + world.added[job.id].resubmits - job.resubmits
-        assert job.retried <= job.retries
-        assert job.attempts == world.creates[job.id] <= 1 + world.leave_to_repeat[job.id] + again
+    world.check_creates()
 
 
 @LONG

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import test_plan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,15 +23,12 @@ from imagen_async._core.job import (
     Final,
     Job,
     Left,
-    NotSaved,
     Queued,
     Ready,
     Running,
-    Saved,
     Submitting,
     Unknown,
     Unsent,
-    Withheld,
 )
 from imagen_async._core.lane import FIRST_CONTACT_TRIES, LOST_IN_A_ROW, Lane
 from imagen_async._core.latency import LatencyPrior
@@ -44,27 +42,19 @@ from imagen_async._core.resuming import resumed
 from imagen_async._core.routing import Policy, Route, Router
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import (
-    Accepted,
     Broken,
-    Denied,
-    Lost,
     NotSent,
-    Pending,
     Rejected,
     Remedy,
     Succeeded,
-    Unreadable,
 )
 from imagen_async.errors import (
     AccountError,
     AuthenticationError,
     BudgetReached,
-    DownloadFailed,
     GenerationFailed,
     ImagenError,
     InsufficientCredits,
-    InvalidRequest,
-    JournalError,
     ModelUnavailable,
     RateLimited,
     TransportError,
@@ -124,48 +114,19 @@ MAY_MOVE = {"not sent", "model gone", "no credit", "wrong key", "limited", "limi
 """Answers to a create after which it is known that nothing was made, and that others may have the item."""
 
 
+ANSWERS = {**test_plan.CREATED, **test_plan.ASKED, **test_plan.FETCHED}
+
+
 def event(name: str, credits: float | None = None, task_id: str = "t") -> Event:
-    """An answer by its name."""
+    """An answer by its name: those of one account, with what was billed."""
     match name:
-        case "accepted":
-            return Accepted(task_id)
-        case "lost":
-            return Lost(TransportError("reset"))
-        case "not sent":
-            return NotSent(TransportError("no route"))
-        case "refused":
-            return rejected(InvalidRequest("bad", code=422), Remedy.FAIL)
-        case "silent":
-            return rejected(GenerationFailed("silent", code=408), Remedy.NEW_TASK)
-        case "model gone":
-            return rejected(ModelUnavailable("gone", code=404), Remedy.CLOSE_MODEL)
-        case "no credit":
-            return rejected(InsufficientCredits("empty", code=402), Remedy.STOP)
-        case "wrong key":
-            return rejected(AuthenticationError("no", code=401), Remedy.STOP)
-        case "limited":
-            return rejected(RateLimited("slow down", code=429), Remedy.HOLD)
-        case "limited long":
-            return rejected(RateLimited("slow down", code=429), Remedy.HOLD, 8.0)
-        case "maintenance":
-            return rejected(TransportError("maintenance", code=455), Remedy.PAUSE)
-        case "withheld":
-            return Withheld(JournalError("the disk is full"))
         case "succeeded":
             return Succeeded(("https://files.example/1.png",), 1.0, credits, b"{}")
         case "broken":
             return Broken(GenerationFailed("too dark", code="500"), credits, b"{}")
-        case "pending":
-            return Pending("waiting")
-        case "denied":
-            return Denied(InvalidRequest("recordInfo is null", code=422))
-        case "unreadable":
-            return Unreadable(TransportError("502"))
-        case "saved":
-            return Saved(())
-        case "not saved":
-            return NotSaved(DownloadFailed("502"))
-    raise AssertionError(name)
+        case "limited long":
+            return rejected(RateLimited("slow down", code=429), Remedy.HOLD, 8.0)
+    return ANSWERS[name](task_id)
 
 
 class Create(msgspec.Struct):

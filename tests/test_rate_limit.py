@@ -366,24 +366,16 @@ def test_several_refusals_let_the_limit_fall_to_what_the_window_took(order: list
 
 def test_what_earlier_requests_of_the_window_took_counts() -> None:
     """Requests that were taken a little before the volley, in the same window, belong to what the window took."""
-    window = Window(Rate(20, per=10))
-    for at, refusals in ((0.0, 0), (5.0, 2)):
-        for _ in range(4):
-            window.spend(at)
-        for number in range(4):
-            if number < refusals:
-                window.refused(at)
-            window.answered(at)
-    assert window.limit == 6
-    late = Window(Rate(20, per=10))
-    for at, refusals in ((0.0, 0), (12.0, 2)):
-        for _ in range(4):
-            late.spend(at)
-        for number in range(4):
-            if number < refusals:
-                late.refused(at)
-            late.answered(at)
-    assert late.limit == 2
+    for second, limit in ((5.0, 6), (12.0, 2)):
+        window = Window(Rate(20, per=10))
+        for at, refusals in ((0.0, 0), (second, 2)):
+            for _ in range(4):
+                window.spend(at)
+            for number in range(4):
+                if number < refusals:
+                    window.refused(at)
+                window.answered(at)
+        assert window.limit == limit, second
 
 
 def test_a_hold_and_the_places_that_are_taken_are_told() -> None:

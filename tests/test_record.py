@@ -98,7 +98,7 @@ ROWS: dict[str, Row] = {
     "submitting": (Submitting(), "submitting", None, (), {"sent_at": AT}),
     "submitting, held": (Submitting(HELD), "submitting", None, (), {"sent_at": AT}),
     "held": (Held(HELD, NOW - 10, NOW + 30), "unknown", None, (), {"ended_at": AT}),
-    "held, told": (Held(HELD, NOW - 10, NOW + 60, "t1", 2), "unknown", "t1", (), {"ended_at": AT}),
+    "held, told": (Held(HELD, NOW - 10, NOW + 60, "t1"), "unknown", "t1", (), {"ended_at": AT}),
     "running": (Running("t1", since=NOW - 10), "running", "t1", (), {"accepted_at": AT - 10}),
     "ready": (Ready("t1", SUCCESS), "ready", "t1", SUCCESS.urls, {}),
     "ready, asked again": (Ready("t1", SUCCESS, Links.ASKED_AGAIN), "ready", "t1", SUCCESS.urls, {}),
@@ -452,7 +452,6 @@ def test_a_held_job_of_an_earlier_run_waits_on(task_id: str | None) -> None:
             until = NOW - ago + 40.0
             assert job.state.until == (until if task_id is None else max(until, NOW + 60.0))
             assert (job.state.since, job.state.told, job.state.denied_at) == (NOW - ago, task_id, None)
-            assert job.state.create == (max(lost_creates, default=0) if task_id else 0)
             assert (job.id, job.owner, job.retries, job.resubmits, job.expires_at) == (77, 7, 1, 0, NOW + 300.0)
             assert (job.lost, job.lost_creates, job.task_id) == (2, lost_creates, None)
             again = record_of(job, NOW, EPOCH)

@@ -948,7 +948,7 @@ def test_a_lost_create_is_told_of_by_its_number(state: str) -> None:
                 assert told is job
                 continue
             since = job.state.since if isinstance(job.state, Held) else NOW
-            assert told.state == Held(HELD, since, NOW + 60, "t9", create)
+            assert told.state == Held(HELD, since, NOW + 60, "t9")
             assert (told.lost, told.task_id) == (2, None), "not believed before the provider says so"
             assert told.lost_creates == ((1, 3) if create == 3 else (3, 1)), "the one that was told of is the last"
 
@@ -967,7 +967,7 @@ def test_a_retry_that_waits_is_told_of_a_lost_create() -> None:
 @pytest.mark.parametrize("event", ["Pending", "Succeeded", "Broken"])
 def test_the_provider_s_word_takes_the_create_from_those_that_were_lost(event: str) -> None:
     """Of several lost creates the one whose task is known is lost no more; the others stay."""
-    job = make_job(Held(HELD, NOW - 10, NOW + 60, "t9", 2), attempts=3, lost=3, lost_creates=(1, 2, 3))
+    job = make_job(Held(HELD, NOW - 10, NOW + 60, "t9"), attempts=3, lost=3, lost_creates=(1, 3, 2))
     moved = transitions.advance(job, EVENTS[event](), NOW)
     assert (moved.lost, moved.lost_creates, moved.task_id, moved.attempts) == (2, (1, 3), "t9", 3)
     if isinstance(moved.state, Running):

@@ -17,14 +17,17 @@ import pytest
 import uvicorn
 from aiohttp import ClientSession, web
 from fastapi import FastAPI
-from servers import free_socket, serving
+from servers import called_back, free_socket, serving
 from test_readme import blocks
+from virtual_network import jobs_for
 
 from imagen_async import Callback, Client, ConfigurationError
 from imagen_async._core.callbacks import MAX_CALLBACK, signature_of
+from imagen_async._journal import Journal
+from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
-from imagen_async.testing import running_sandbox
-from imagen_async.webhooks import Receiver
+from imagen_async.testing import VirtualTimeLoop, running_sandbox
+from imagen_async.webhooks import LONGEST_READ, Receiver
 
 KEY = "a-webhook-key"
 
@@ -160,12 +163,8 @@ def test_whose_key_it_is() -> None:
     os.environ.update(keys)
     try:
         callback = Callback("https://example.com", signing_key="secret")
-        found = Client(*pool, callback=callback)._callbacks
-        assert found is not None
-        assert (found.key_of("kie"), found.key_of("apiin")) == ("secret", None)
-        alone = Client("apikley", callback=callback)._callbacks
-        assert alone is not None
-        assert alone.key_of("apikley") == "secret"
+        assert Client(*pool, callback=callback)._signing_keys == {"kie": "secret"}
+        assert Client("apikley", callback=callback)._signing_keys == {"apikley": "secret"}
         with pytest.raises(ConfigurationError, match="say whose key it is"):
             Client("apikley", "apiin", callback=callback)
     finally:
@@ -253,3 +252,54 @@ async def test_the_programs_run_as_printed(name: str, tmp_path: Path) -> None:
     assert len(answer["urls"]) == 1
     assert sandbox.ledger.callback_answers == {200: 1}
     assert list(sandbox.ledger.polls.values()) == [1]
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})], ids=["virtual-time"])
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    """Whoever has a token and sends half a body is answered 408 after ten seconds."""
+    client = Client("sandbox", api_key="k" * 9, base_url="http://127.0.0.1:9", callback=Callback("https://example.com"))
+    receiver = Receiver(client)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if not sent:
+            sent.append("half")
+            return {"type": "http.request", "body": b'{"data":', "more_body": True}
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with client:
+        began = asyncio.get_running_loop().time()
+        registry = client._open().callbacks
+        assert registry is not None
+        url = registry.url_of(jobs_for(client._open(), PROVIDERS["sandbox"], 1, 1, attempts=1)[0])
+        await receiver({"type": "http", "method": "POST", "path": url, "headers": []}, receive, send)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(LONGEST_READ, abs=0.1)
+    assert sent[1]["status"] == 408
+
+
+async def test_what_cannot_be_noted_is_not_taken(tmp_path: Path) -> None:
+    """While the journal cannot be written, a lost create's callback is answered 503, each time; then it is taken."""
+    async with Sandbox(latency=Latency(median=0.1)) as sandbox:
+        sandbox.order("create", "reset_after")
+        sandbox.order("callback", "lost")
+        with Journal(tmp_path / "run.db") as journal:
+            async with called_back(sandbox) as client, ClientSession() as session:
+                async with client.batch(["a red fox"], journal=journal) as batch:
+                    while [record.state for record in journal.records()] != ["unknown"]:
+                        await asyncio.sleep(0.01)
+                    lock, away = tmp_path / "run.db-lock", tmp_path / "away"
+                    lock.rename(away)
+                    (task,) = sandbox.ledger.tasks
+                    statuses: list[int] = []
+                    for number in range(3):
+                        if number == 2:
+                            away.rename(lock)
+                        body = {"data": {"taskId": task.task_id}}
+                        async with session.post(str(task.callback_url), json=body) as response:
+                            statuses.append(response.status)
+                    results = [result async for result in batch]
+        assert statuses == [503, 503, 200]
+        assert [result.task_id for result in results] == [task.task_id]

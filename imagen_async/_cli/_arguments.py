@@ -113,7 +113,7 @@ def _add_collect(commands: Any) -> None:
     nothing = dict.fromkeys(("model", *PARAMETERS))
     parser.set_defaults(**nothing, extra={}, ordered=False, retries=0, on_exit="detach")
     parser.set_defaults(retry_failed=False, resubmit_unknown=False, max_credits=None)
-    parser.set_defaults(callback_url=None, callback_host=None, callback_port=None)
+    parser.set_defaults(callback=None)
 
 
 def _add_status(commands: Any) -> None:

@@ -47,7 +47,7 @@ _ONCE = ("--retry-failed", "--resubmit-unknown")
 def batch(options: argparse.Namespace) -> int:
     """Make a picture for every line of a file, or go on with what an earlier run of the folder left."""
     pool = open_pool_of(options)
-    callback_of(options)
+    options.callback = callback_of(options)
     router = _router(pool, options)
     requests = checked_file(options, router)
     if requests is None:

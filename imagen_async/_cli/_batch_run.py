@@ -24,7 +24,7 @@ from ._arguments import request_of, words_of
 from ._manifest import FAILURES, Manifest, result_record
 from ._progress import account_text, amount, display, duration, say
 from ._prompt_files import PromptFile, PromptLine
-from ._receiving import callback_of, receiving
+from ._receiving import receiving
 
 INTERRUPTED = 130
 
@@ -36,7 +36,7 @@ class BatchRun:
         requests: What is to be made; nothing, to finish what the journal has.
         journal: The folder's, open for writing, or None where nothing is saved.
         router: Finds who can take a request.
-        options: Of the command line; `command_line` is the line itself.
+        options: Of the command line; `command_line` is the line itself, `callback` where tasks are announced, or None.
     """
 
     def __init__(
@@ -60,8 +60,9 @@ class BatchRun:
         """Run the batch; returns the exit code."""
         options = self._options
         with self._manifest or contextlib.nullcontext():
-            callback = callback_of(options)
-            client = Client(*pool.values(), policy=options.policy, freshness=options.freshness, callback=callback)
+            client = Client(
+                *pool.values(), policy=options.policy, freshness=options.freshness, callback=options.callback
+            )
             async with client, receiving(client, options):
                 batch = client.batch(
                     self._requests or (),

@@ -30,7 +30,7 @@ def callback_of(options: argparse.Namespace) -> Callback | None:
 @asynccontextmanager
 async def receiving(client: Client, options: argparse.Namespace) -> AsyncIterator[None]:
     """Serve the client's callbacks while the block runs, where the options ask for it."""
-    if options.callback_url is None:
+    if options.callback is None:
         yield
         return
     from aiohttp import web  # only here: who takes no callbacks loads no server

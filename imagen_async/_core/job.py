@@ -62,7 +62,6 @@ class Held(msgspec.Struct, frozen=True):
         since: Loop time at which the answer was lost: a task's age counts from there.
         until: Loop time until which a callback is waited for; one that has come is acted on until the deadline.
         told: The task that a callback names, to be asked about: nothing is taken for true before; None: none has come.
-        create: Which create that was, by its number.
         denied_at: Loop time since which the provider denies that task, or None while it does not.
     """
 
@@ -70,7 +69,6 @@ class Held(msgspec.Struct, frozen=True):
     since: float
     until: float
     told: str | None = None
-    create: int = 0
     denied_at: float | None = None
 
 

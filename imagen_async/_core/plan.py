@@ -127,13 +127,14 @@ class Plan:
         return min(self._expiries.next_at(), self._waiting.wake_at(now), *asks)
 
     def may_send(self, job: Job) -> bool:
-        """Say whether a create that was handed out may still go: not when its caller left meanwhile, nor when told.
+        """Say whether a create that was handed out may still go.
 
-        Told, that is, by a callback, of the task of an earlier create of the job that was lost.
+        Not when its caller left meanwhile, nor when a callback has told the task of an earlier, lost one of the job.
         """
-        live = self._jobs.get(job.id)
-        is_told = live is not None and isinstance(live.state, Submitting) and live.state.told is not None
-        return live is not None and not is_told and job.id not in self._leaving and job.owner not in self._withheld
+        match self._jobs.get(job.id):
+            case Job(state=Submitting(told=None)):
+                return job.id not in self._leaving and job.owner not in self._withheld
+        return False
 
     def begin_create(self, job: Job) -> None:
         """Note that a create leaves now: from here on, its answer lost, nobody can tell whether it made a task."""
@@ -226,8 +227,7 @@ class Plan:
 
     def _held_back(self, job: Job, now: float) -> Job:
         """Let a job wait for a callback whose create was lost, where one may come."""
-        wait = self.callback_wait(job) if isinstance(job.state, Unknown) else 0.0
-        if not wait or not isinstance(job.state, Unknown):
+        if not isinstance(job.state, Unknown) or not (wait := self.callback_wait(job)):
             return job
         until = min(now + wait, math.inf if job.expires_at is None else job.expires_at)
         return job.to(Held(job.state.error, since=now, until=until))

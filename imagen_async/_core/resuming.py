@@ -67,10 +67,10 @@ def held(record: Record, blank: Job, now: float, epoch: float, wait: float) -> J
     error = error_of(msgspec.structs.replace(record, task_id=None))
     assert isinstance(error, UnknownOutcome)
     since = now if record.sent_at is None else min(now, record.sent_at - epoch)
-    until, create = min(since + wait, now + blank.deadline), 0
+    until = min(since + wait, now + blank.deadline)
     if record.task_id is not None:
-        until, create = max(until, now + 2 * PATIENCE), (0, *record.lost_creates)[-1]
-    return _gone_on(record, blank, now).to(Held(error, since, until, record.task_id, create))
+        until = max(until, now + 2 * PATIENCE)
+    return _gone_on(record, blank, now).to(Held(error, since, until, record.task_id))
 
 
 def _gone_on(record: Record, blank: Job, now: float) -> Job:

@@ -104,9 +104,13 @@ def told(job: Job, create: int, task_id: str, now: float) -> Job:
 
 
 def _told(job: Job, unknown: UnknownOutcome, task_id: str, create: int, since: float, until: float) -> Job:
-    others = (each for each in job.lost_creates if each != create)
-    held = Held(unknown, since=since, until=until, told=task_id, create=create)
-    return replace(job, lost_creates=(*others, create), state=held)
+    held = Held(unknown, since=since, until=until, told=task_id)
+    return replace(job, lost_creates=with_last(job.lost_creates, create), state=held)
+
+
+def with_last(creates: tuple[int, ...], told: int) -> tuple[int, ...]:
+    """Lost creates in an order that tells of which of them a callback has told."""
+    return (*(create for create in creates if create != told), told)
 
 
 def _unknown(job: Job) -> UnknownOutcome:
@@ -166,11 +170,10 @@ def _after_callback(job: Job, state: Held, event: TaskStatus, now: float) -> Job
             since = now if state.denied_at is None else state.denied_at
             if now - since < PATIENCE:
                 return job.to(replace(state, denied_at=since))
-            return job.to(replace(state, told=None, create=0, denied_at=None))
+            return job.to(replace(state, told=None, denied_at=None))
         case Unreadable():
             return job
-    left = tuple(create for create in job.lost_creates if create != state.create)
-    job = replace(job, lost=job.lost - 1, lost_creates=left)
+    job = replace(job, lost=job.lost - 1, lost_creates=job.lost_creates[:-1])
     running = Running(state.told, since=state.since)
     return _after_status(job.to(running), running, event, now)
 

@@ -47,7 +47,6 @@ class Task(msgspec.Struct, frozen=True):
     wall: float
     fault: str | None
     credits: float
-    callback_url: str | None = None
     callback_fault: str | None = None
 
     @property
@@ -267,7 +266,6 @@ class Service:
             wall=wall,
             fault=self._faults.draw("task"),
             credits=credits,
-            callback_url=callback_url,
             callback_fault=callback_fault,
         )
         self._tasks[task.id] = task
@@ -285,7 +283,7 @@ class Service:
         if fault == "no_task_id":
             data = {name: value for name, value in data.items() if name not in ("taskId", "task_id")}
         if fault == "another_task":
-            data |= {name: f"{task.id[::-1]}" for name in ("taskId", "task_id") if name in data}
+            data |= {name: task.id[::-1] for name in ("taskId", "task_id") if name in data}
         code, text = 200, "success"
         if task.fault in _FAILURES and self._name in ("kie", "sandbox"):
             code, text = 501, _FAILURES[task.fault][1]
