@@ -147,6 +147,7 @@ class Batch:
         jobs = [job for job in self._scheduler.plan.jobs if job.owner == self._id]
         states = [type(job.state) for job in jobs]
         tally, time = self._tally, now()
+        reserved = sum(job.model.price(job.request) or 0.0 for job in jobs if not isinstance(job.state, Queued))
         return Progress(
             total=self._total,
             pulled=self._pulled,
@@ -160,15 +161,31 @@ class Batch:
             unknown=tally.unknown,
             earlier=tally.earlier,
             credits=tally.credits,
+            reserved=reserved,
+            projected=self._projected(states.count(Queued), reserved),
             elapsed=time - tally.began_at,
             rate=tally.rate(time),
             eta=self._time_left(jobs),
+            latency=tally.latency(0.5),
+            latency_p95=tally.latency(0.95),
+            calls_per_task=tally.calls_per_task,
+            recent=tuple(tally.recent),
             accounts=tuple(self._fare(lane.health(time)) for lane in self._scheduler.plan.lanes.values()),
         )
 
     def _fare(self, health: Health) -> AccountProgress:
         done, credits = self._tally.done_by[health.name], self._tally.credits_by.get(health.name, 0.0)
         return AccountProgress(**msgspec.structs.asdict(health), done=done, credits=credits)
+
+    def _projected(self, queued: int, reserved: float) -> float | None:
+        """Credits by the end, or None where the input has no length or prices are unknown."""
+        total, price = self._pulled if self._fed else self._total, self._tally.mean_price
+        if total is None:
+            return None
+        unsent = queued + (0 if self._stopped else total - self._pulled)
+        if price is None and (unsent or self._live):
+            return None
+        return self._tally.credits + reserved + unsent * (price or 0.0)
 
     def _time_left(self, jobs: list[Job]) -> float | None:
         """Seconds until the last result, or None where the input has no length."""
@@ -199,10 +216,15 @@ class Batch:
         if self._memory is not None:
             self._memory.note(job)
 
+    def asked(self, job: Job) -> None:
+        """Hear that a status call goes out for a job. Called by the scheduler."""
+        self._tally.ask(job.id)
+
     def finished(self, job: Job) -> None:
         """Hear that a job ended. Called by the scheduler."""
         if self._memory is not None:
             self._memory.note(job)
+        self._tally.end(job)
         self._live -= 1
         match job.state:
             case Unsent(error=error):
@@ -349,6 +371,8 @@ class Batch:
             self._begin(met)
         elif isinstance(met, Result):
             self._exit.expect(number)
+            if not met.earlier:
+                self._scheduler.observer.refused(met, number, now())
             self._put(met, number)
         elif self._memory is not None:
             # Taken up from an earlier run; that this input has it too is the leave to send it again.
@@ -359,6 +383,7 @@ class Batch:
 
     def _begin(self, job: Job) -> None:
         self._live += 1
+        self._tally.begin(job.model.price(job.request))
         self._scheduler.add(job)
 
 

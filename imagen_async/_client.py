@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import os
-from collections.abc import AsyncIterator, Generator
+import sys
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import PurePath
 from types import TracebackType
@@ -31,11 +33,13 @@ from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._downloads import save_all
 from ._folders import prepare_folder
 from ._intake import Requests, check_input
+from ._observer import Observer
 from ._plain_group import PlainGroup
 from ._scheduler import Scheduler, now
 from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
 from ._single import Single
 from .errors import ConfigurationError, ImagenError, InvalidRequest
+from .events import Listener
 
 if TYPE_CHECKING:
     from ._journal import Journal
@@ -96,6 +100,9 @@ class Client:
         callback: Where providers are to announce the end of each task, to an `imagen_async.webhooks.Receiver`: pictures
             are seen at once then, for one status call, and a create whose answer was lost waits for its callback before
             its outcome is unknown. None: not at all. The status is asked for either way.
+        on_event: Hears what happens to jobs, accounts and exchanges, as `imagen_async.events` has it: a plain function,
+            quick, called in the client's loop. The log (`imagen_async`) and OpenTelemetry, where the program has
+            set it up by then, hear the same without it.
         trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
         ssl: An `ssl.SSLContext` with your own CA, or True for the system's. There is no way to switch TLS off.
 
@@ -115,6 +122,7 @@ class Client:
         timeout: float = 60.0,
         freshness: float = FRESHNESS,
         callback: Callback | None = None,
+        on_event: Listener | None = None,
         trust_env: bool = False,
         ssl: SSLSetting = True,
     ) -> None:
@@ -136,6 +144,9 @@ class Client:
             name: PollSchedule(account.provider.latency, freshness) for name, account in self._accounts.items()
         }
         self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
+        if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
+            raise ConfigurationError(f"on_event={on_event!r}: it must be a plain function of one argument, not async.")
+        self._on_event = on_event
         self._callback = callback
         self._signing_keys = {} if callback is None else callback.keys(self._providers())
         self._stack: AsyncExitStack | None = None
@@ -165,7 +176,8 @@ class Client:
                 name: await stack.enter_async_context(_opened(account, self._signing_keys.get(name)))
                 for name, account in self._accounts.items()
             }
-            pool = await stack.enter_async_context(SessionPool(endpoints, self._settings))
+            observer = Observer(_listeners(self._on_event))
+            pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
             group = await stack.enter_async_context(PlainGroup())
             self._lanes = {name: self._new_lane(name) for name in self._accounts}
             # A new one each time: jobs are counted from 1 again, and earlier tokens must not be taken for theirs.
@@ -174,7 +186,7 @@ class Client:
             plan = Plan(self._lanes.values(), SAVING_AT_ONCE, hears=callback is not None)
             dialects = {name: account.provider.dialect for name, account in self._accounts.items()}
             self._pool, self._loop = pool, asyncio.get_running_loop()
-            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save, callbacks)
+            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save, callbacks, observer)
             stack.push_async_callback(self._scheduler.close)
             self._scheduler.start(self._scheduler.run)
             self._stack = stack.pop_all()
@@ -446,6 +458,18 @@ async def _opened(account: OpenAccount, signing_key: str | None) -> AsyncIterato
 
     async with Sandbox(limits=account.limits, signing_key=signing_key) as sandbox:
         yield Endpoint(sandbox.url, SANDBOX_KEY)
+
+
+def _listeners(on_event: Listener | None) -> Iterator[Listener]:
+    """Who hears of events beside the log: OpenTelemetry where the program has set it up, and the user's own."""
+    # Who has set a provider for it has imported it: nobody else pays for its import, or for events that go nowhere.
+    if "opentelemetry" in sys.modules:
+        from ._tracing import Tracing, is_set_up
+
+        if is_set_up():
+            yield Tracing()
+    if on_event is not None:
+        yield on_event
 
 
 def _with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, Account]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 
 import msgspec
 
+from ._core.job import Job
 from ._core.lane import Health
 from ._core.values import Result
 from .errors import UnknownOutcome
@@ -39,10 +41,17 @@ class Progress(msgspec.Struct, frozen=True):
         unknown: Creates whose answer was lost.
         earlier: Of the done and failed, those that an earlier run of the journal had brought to their end.
         credits: Billed in this run, as the results tell; those that tell nothing count 0.
+        reserved: Credits that the tasks at the providers are expected to cost, and creates that may have made one.
+        projected: Credits in this run by its end, with what is not sent at the mean price of what was; None where the
+            input has no length or a price is unknown.
         elapsed: Seconds since the batch began.
         rate: Requests finished per second of late, earlier ones not counted.
         eta: Seconds to the end, by the limits, by how long tasks have taken so far (before any has ended, by what the
             provider's record says), and by `rate` once that is steady; None where the input has no length.
+        latency: Seconds that the providers took for a task, the median of the last 512; None before any.
+        latency_p95: Of these, what 95 in a hundred stay below.
+        calls_per_task: Status calls that a finished task took, on average; None before any.
+        recent: The last results, at most 48, the newest last.
         accounts: How each account fares.
     """
 
@@ -58,9 +67,15 @@ class Progress(msgspec.Struct, frozen=True):
     unknown: int
     earlier: int
     credits: float
+    reserved: float
+    projected: float | None
     elapsed: float
     rate: float
     eta: float | None
+    latency: float | None
+    latency_p95: float | None
+    calls_per_task: float | None
+    recent: tuple[Result, ...]
     accounts: tuple[AccountProgress, ...]
 
 
@@ -73,15 +88,24 @@ class Tally:
         self.credits = 0.0
         self.done_by: Counter[str] = Counter()
         self.credits_by: dict[str, float] = {}
+        self.recent: deque[Result] = deque(maxlen=48)
         self._unknown: dict[str, bool] = {}
         self._times: deque[float] = deque(maxlen=512)
+        self._latencies: deque[float] = deque(maxlen=512)
+        self._calls: Counter[int] = Counter()
+        self._finished_calls = self._finished_tasks = 0
+        self._prices = 0.0
+        self._priced = 0
 
     def count(self, result: Result, now: float) -> None:
         """Add one result."""
+        self.recent.append(result)
         if result.earlier:
             self.earlier += 1
         else:
             self._times.append(now)
+            if result.latency is not None:
+                self._latencies.append(result.latency)
             self.credits += result.credits or 0.0
             self.done_by[result.provider] += result.ok
             self.credits_by[result.provider] = self.credits_by.get(result.provider, 0.0) + (result.credits or 0.0)
@@ -90,6 +114,38 @@ class Tally:
         if isinstance(result.error, UnknownOutcome):
             self.unknown += 1
             self._unknown[result.key] = result.earlier
+
+    def begin(self, price: float | None) -> None:
+        """Count a job that is to be sent, or is taken up, with its price."""
+        self._priced += 1
+        self._prices += math.nan if price is None else price
+
+    def ask(self, job_id: int) -> None:
+        """Count a status call."""
+        self._calls[job_id] += 1
+
+    def end(self, job: Job) -> None:
+        """Count a job that ended, whatever came of it."""
+        calls = self._calls.pop(job.id, 0)
+        if job.task_id is not None:
+            self._finished_tasks += 1
+            self._finished_calls += calls
+
+    @property
+    def mean_price(self) -> float | None:
+        """Credits that a request costs, by those that were sent; None where one of them has an unknown price."""
+        mean = self._prices / self._priced if self._priced else math.nan
+        return None if math.isnan(mean) else mean
+
+    @property
+    def calls_per_task(self) -> float | None:
+        """Status calls that a finished task took, on average."""
+        return self._finished_calls / self._finished_tasks if self._finished_tasks else None
+
+    def latency(self, part: float) -> float | None:
+        """Seconds below which that part of the last latencies is."""
+        ordered = sorted(self._latencies)
+        return ordered[math.ceil(part * len(ordered)) - 1] if ordered else None
 
     def reopen(self, key: str) -> None:
         """Take back an unknown result, by its request's key in a journal: another one will come in its place."""

@@ -44,6 +44,7 @@ from ._core.wire import (
     Unreadable,
     clean,
 )
+from ._observer import Observer
 from ._plain_group import PlainGroup
 from .errors import ConfigurationError, DownloadFailed, ImagenError, JournalError, ProtocolError, TransportError
 
@@ -79,6 +80,9 @@ class Owner(Protocol):
     def moved(self, job: Job) -> None:
         """The job is in another state and goes on; with `Running` it has a task id."""
 
+    def asked(self, job: Job) -> None:
+        """A status call goes out for the job."""
+
     def finished(self, job: Job) -> None:
         """The job ended."""
 
@@ -91,6 +95,7 @@ class Scheduler:
 
     Attributes:
         callbacks: Knows whose callback is whose; None: none are asked for.
+        observer: Tells what happens to whoever listens.
     """
 
     def __init__(
@@ -101,8 +106,10 @@ class Scheduler:
         send: Transport,
         save: Save,
         callbacks: CallbackRegistry | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.callbacks = callbacks
+        self.observer = observer or Observer()
         self._group = group
         self._plan = plan
         self._dialects = dialects
@@ -156,7 +163,9 @@ class Scheduler:
             return
         if self.callbacks is not None and (job.lost_creates or isinstance(job.state, Running | Held)):
             self.callbacks.expect(job)
-        self._plan.add(job, self._now())
+        time = self._now()
+        self.observer.job(job, time)
+        self._plan.add(job, time)
         self._deliver()
         self._notice()
 
@@ -208,6 +217,8 @@ class Scheduler:
         if owner is None:
             return
         if changed is not None:
+            if type(changed.state) is not type(job.state):
+                self.observer.job(changed, self._now())
             owner.moved(changed)
         # Also where it is no news: what was told the first time may not be safe yet.
         is_told = changed is not None or (task_id is not None and _told(job) == task_id)
@@ -302,6 +313,7 @@ class Scheduler:
             job = finished.popleft()
             if self.callbacks is not None:
                 self.callbacks.end(job)
+            self.observer.job(job, self._now())
             owner = self._owners.get(job.owner)
             if owner is not None:
                 owner.finished(job)
@@ -310,6 +322,8 @@ class Scheduler:
 
     def _begin(self, job: Job) -> None:
         """Let a job talk: in a task that has done with another's, or in a new one, which costs four times as much."""
+        if isinstance(job.state, Submitting):
+            self.observer.job(job, self._now())
         # A task that the program has cancelled rests no more.
         while self._resting and self._resting[-1].done():
             self._resting.pop()
@@ -342,12 +356,16 @@ class Scheduler:
         owner = self._owners.get(job.owner)
         if settled is not None and owner is not None:
             if type(settled.state) is not type(job.state) and not isinstance(settled.state, Final):
+                self.observer.job(settled, self._now())
                 owner.moved(settled)
         elif isinstance(event, Accepted):
             name = clean(event.task_id)
             logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
         if self.callbacks is not None:
             self._warn_of_silence(job.account, self.callbacks)
+        if self.observer.is_listening:
+            time = self._now()
+            self.observer.account(self._plan.lanes[job.account].health(time), time)
         self._deliver()
         self._settled.set()
         self._notice()
@@ -393,6 +411,9 @@ class Scheduler:
 
     async def _ask(self, job: Job, task_id: str) -> TaskStatus:
         dialect = self._dialects[job.account]
+        owner = self._owners.get(job.owner)
+        if owner is not None:
+            owner.asked(job)
         left = max((job.due or math.inf) - self._now(), 0.1)
         try:
             response = await self._send(job.account, dialect.build_status(task_id), within=left)

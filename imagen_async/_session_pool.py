@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ import msgspec
 from yarl import URL
 
 from ._core.wire import HttpRequest, HttpResponse, clean
+from ._observer import Observer
 from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
 
 USER_AGENT = "imagen_async/0.1"
@@ -72,7 +74,10 @@ class SessionSettings(msgspec.Struct, frozen=True):
 class SessionPool:
     """The open sessions of one client. Enter it in the loop that uses it."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], settings: SessionSettings) -> None:
+    def __init__(
+        self, endpoints: Mapping[str, Endpoint], settings: SessionSettings, observer: Observer | None = None
+    ) -> None:
+        self._observer = observer or Observer()
         self._endpoints = endpoints
         self._settings = settings
         self._timeout = _timeout(settings, settings.timeout)
@@ -88,7 +93,7 @@ class SessionPool:
                 session = _open_session(self._settings, headers)
                 self._sessions[name] = await stack.enter_async_context(session)
                 self._proxies[name] = _proxy(endpoint.base_url, self._settings)
-            self._files = await stack.enter_async_context(FileSession(self._settings))
+            self._files = await stack.enter_async_context(FileSession(self._settings, self._observer))
             self._stack = stack.pop_all()
         return self
 
@@ -117,6 +122,22 @@ class SessionPool:
             TransportError: No answer came; `sent` is False when no byte left.
             ProtocolError: The answer is longer than `MAX_ANSWER` or breaks off.
         """
+        if not self._observer.hears_exchanges:
+            return await self._send(account, request, within)
+        now = asyncio.get_running_loop().time
+        began_at = now()
+        outcome: HttpResponse | ImagenError | None = None
+        try:
+            outcome = await self._send(account, request, within)
+            return outcome
+        except ImagenError as error:
+            outcome = error
+            raise
+        finally:
+            if outcome is not None:
+                self._observer.exchange(account, request, outcome, began_at, now())
+
+    async def _send(self, account: str, request: HttpRequest, within: float | None) -> HttpResponse:
         endpoint = self._endpoints[account]
         total = self._settings.timeout if within is None else min(within, self._settings.timeout)
         try:
@@ -140,8 +161,9 @@ class SessionPool:
 class FileSession:
     """The session that fetches pictures, from any host, without any key, cookie or login."""
 
-    def __init__(self, settings: SessionSettings) -> None:
+    def __init__(self, settings: SessionSettings, observer: Observer | None = None) -> None:
         self._settings = settings
+        self._observer = observer or Observer()
         self._session: aiohttp.ClientSession | None = None
         self._turns = anyio.Semaphore(settings.connections)
 
@@ -162,19 +184,29 @@ class FileSession:
         timeout = aiohttp.ClientTimeout(
             total=None, connect=self._settings.connect_timeout, sock_read=self._settings.timeout
         )
-        try:
-            # No more at once than there are connections: the wait for one is no trouble of the network.
-            async with (
-                self._turns,
-                self._session.get(url, timeout=timeout, proxy=_proxy(url, self._settings)) as response,
-            ):
-                yield response
-            return
-        except aiohttp.InvalidURL:
-            failure: ImagenError = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            failure = _transport_error(error, url)
-        raise failure
+        outcome: HttpResponse | None = None
+        failure: ImagenError | None = None
+        # No more at once than there are connections: the wait for one is no trouble of the network.
+        async with self._turns:
+            began_at = asyncio.get_running_loop().time()
+            try:
+                async with self._session.get(url, timeout=timeout, proxy=_proxy(url, self._settings)) as response:
+                    outcome = HttpResponse(response.status, b"")
+                    yield response
+                return
+            except aiohttp.InvalidURL:
+                failure = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
+            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                failure = _transport_error(error, url)
+            finally:
+                self._tell(url, failure or outcome, began_at)
+            raise failure
+
+    def _tell(self, url: str, outcome: HttpResponse | ImagenError | None, began_at: float) -> None:
+        if outcome is not None and self._observer.hears_exchanges:
+            # What follows the question mark is often a signature that opens the file.
+            request = HttpRequest("GET", url.partition("?")[0], call="file")
+            self._observer.exchange("", request, outcome, began_at, asyncio.get_running_loop().time())
 
 
 def _open_session(settings: SessionSettings, headers: Mapping[str, str]) -> aiohttp.ClientSession:

@@ -70,6 +70,9 @@ class Single:
         if job.task_id is not None:
             self._moved.set()
 
+    def asked(self, job: Job) -> None:
+        """Nothing: nobody counts its calls. Called by the scheduler."""
+
     def finished(self, job: Job) -> None:
         """Hear that the job ended. Called by the scheduler."""
         self.job = job

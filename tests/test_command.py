@@ -5,13 +5,11 @@ The real command runs as a process where its streams, its exit or signals are th
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import io
 import json
 import os
-import pty
 import random
 import re
 import signal
@@ -23,21 +21,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import anyio
 import pytest
 from PIL import Image
 
-from imagen_async import AccountProgress, ImageFile, ImagenError, ImageRequest, Limits, Rate, RateLimited, Result
-from imagen_async._batch import Progress
+from imagen_async import ImageFile, ImageRequest, Limits, Rate, Result
 from imagen_async._cli import main
 from imagen_async._cli._manifest import Manifest
-from imagen_async._cli._progress import amount, display, duration
-from imagen_async._core.lane import HealthState
+from imagen_async._cli._wording import amount, duration
 from imagen_async._downloads import TRIES
 from imagen_async._journal import Journal
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Faults, Latency, Sandbox
-from imagen_async.testing import VirtualTimeLoop, running_sandbox
+from imagen_async.testing import running_sandbox
 
 COMMAND = str(Path(sys.executable).with_name("imagen-async"))
 COMMANDS = ("generate", "batch", "plan", "status", "collect", "credits", "providers", "sandbox")
@@ -468,81 +463,6 @@ def test_stdin_in_another_format(call: Call, imagen_sandbox: Sandbox, monkeypatc
     outcome = call("batch", "-", "--format", "csv", *at(imagen_sandbox))
     assert outcome.code == 2
     assert outcome.err.startswith("stdin:3: seed='x'")
-
-
-@pytest.mark.parametrize("quiet", [False, True])
-def test_the_bar_is_on_a_terminal_and_on_stderr_only(imagen_sandbox: Sandbox, quiet: bool) -> None:
-    """On a terminal stderr shows a bar, with `--quiet` the summary alone; stdout is the same paths both times."""
-    terminal, end = pty.openpty()
-    process = start(
-        "batch",
-        prompt_file("a fox", "a dog"),
-        *at(imagen_sandbox),
-        "-o",
-        "out",
-        *(["--quiet"] if quiet else []),
-        env={"TERM": "xterm", "COLUMNS": "120"},
-        stderr=end,
-    )
-    os.close(end)
-    shown = bytearray()
-    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
-        while piece := os.read(terminal, 4096):
-            shown += piece
-    os.close(terminal)
-    outcome = finish(process)
-    assert outcome.code == 0
-    assert sorted(outcome.lines) == ["out/000000-a-fox.png", "out/000001-a-dog.png"]
-    *bar, summary = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", shown.decode()).rstrip().splitlines()
-    assert summary.startswith("2 done, 0 failed; 16 credits in ")
-    if quiet:
-        assert bar == []
-        assert b"\x1b" not in shown
-    else:
-        assert all(word in "".join(bar) for word in ("pictures", "0 failed", "/s", "credits", "2/2"))
-
-
-def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where stderr is no terminal, a plain line every ten seconds tells counts, rate, ETA and credits, and how it goes.
-
-    That is told of each account where there are several, and of one that is in trouble.
-    """
-    counts = {"pulled": 40, "queued": 10, "submitting": 1, "running": 9, "saving": 0, "unknown": 0, "earlier": 0}
-    counts["held"] = 0
-    figures = {"total": 1632, "done": 1200, "failed": 3, "credits": 9624.0, "elapsed": 60.0, "rate": 20.0, "eta": 21.45}
-    expected = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 credits"
-    assert watched_for_35_seconds(Progress(**figures, **counts, accounts=(fare("kie"),)), capsys) == [expected] * 3
-    assert display(quiet=True) is None
-    two = (fare("kie"), fare("mine", state="paused", error=RateLimited("slow down")))
-    below = [
-        "  kie: ready, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits",
-        "  mine: paused, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits; slow down",
-    ]
-    assert watched_for_35_seconds(Progress(**figures, **counts, accounts=two), capsys) == [expected, *below] * 3
-    assert watched_for_35_seconds(Progress(**figures, **counts, accounts=two[1:]), capsys) == [expected, below[1]] * 3
-    (line, *_) = watched_for_35_seconds(Progress(**figures, **{**counts, "held": 2}, accounts=()), capsys)
-    assert "9 running, 2 waiting for a callback, 20.0/s" in line
-
-
-def fare(name: str, *, state: HealthState = "ready", error: ImagenError | None = None) -> AccountProgress:
-    """How an account fares."""
-    return AccountProgress(name, state, Rate(20, per=10), 2.0, 9, error, 1200, 9624.0)
-
-
-def watched_for_35_seconds(snapshot: Progress, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What comes on stderr, where that is no terminal, while a batch stands like that."""
-
-    async def watch() -> None:
-        show = display(quiet=False)
-        assert show is not None
-        with anyio.move_on_after(35):
-            await show(lambda: snapshot)
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(watch())
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    return streams.err.splitlines()
 
 
 @pytest.mark.parametrize(

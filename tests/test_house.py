@@ -28,6 +28,10 @@ ORDER = (
     "errors",
     "_core",
     "providers",
+    "events",
+    "_log",
+    "_observer",
+    "_tracing",
     "_session_pool",
     "_plain_group",
     "_addresses",
@@ -122,7 +126,7 @@ def needed_by(path: Path) -> set[str]:
 
 def test_the_core_alone_imports_without_the_extras() -> None:
     """What a program imports needs aiohttp, msgspec, anyio and backoff, and loads no server and no extra."""
-    extras = ("rich", "PIL", "pytest", "imagen_async.sandbox", "sqlite3")
+    extras = ("rich", "PIL", "jinja2", "pyarrow", "opentelemetry", "pytest", "imagen_async.sandbox", "sqlite3")
     code = f"import imagen_async, sys; print([name for name in {extras} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"

@@ -120,6 +120,9 @@ class Listener:
             self.accepted_jobs.append(job)
             self._heard.set()
 
+    def asked(self, job: Job) -> None:
+        """Nothing: the networks count their calls."""
+
     def finished(self, job: Job) -> None:
         """Note that a job ended."""
         self.results.append(result_of(job))

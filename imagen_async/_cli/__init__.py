@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-_NEEDED = ("rich", "PIL")
+_NEEDED = ("rich", "PIL", "jinja2")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

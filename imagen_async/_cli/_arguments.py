@@ -210,6 +210,9 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
         help=f"of waiting that a status call is worth: smaller sees pictures sooner and asks more ({FRESHNESS:g})",
     )
     group.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    group.add_argument(
+        "-v", "--verbose", action="count", default=0, help="log on stderr what happens to each job; -vv: every exchange"
+    )
     _json_option(group, "a JSON object a result on stdout")
 
 

@@ -29,10 +29,10 @@ from ._batch_run import BatchRun
 from ._estimate import Estimator
 from ._loop import run_in_loop
 from ._manifest import refuse_foreign_lists
-from ._progress import counted, say
 from ._prompt_files import BadLine, PromptFile, PromptLine
 from ._receiving import callback_of
 from ._status import Status
+from ._wording import counted, say
 
 JOURNAL = "run.db"
 """The journal's name in the folder of its pictures."""

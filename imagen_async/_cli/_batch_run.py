@@ -22,9 +22,10 @@ from .._plain_group import PlainGroup
 from ..errors import BudgetReached, DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
 from ._arguments import request_of, words_of
 from ._manifest import FAILURES, Manifest, result_record
-from ._progress import account_text, amount, display, duration, say
+from ._progress import account_text, display
 from ._prompt_files import PromptFile, PromptLine
 from ._receiving import receiving
+from ._wording import amount, duration, say
 
 INTERRUPTED = 130
 
@@ -103,8 +104,12 @@ class BatchRun:
         names = ("model", "extra", *PARAMETERS)
         return cast(Parameters, {name: getattr(self._options, name) for name in names})
 
+    def _title(self) -> str:
+        to = "" if self._options.out is None else f" → {self._options.out}"
+        return f"imagen-async: {getattr(self._requests, 'name', self._options.command)}{to}"
+
     async def _read(self, batch: Batch) -> None:
-        show = display(quiet=self._options.quiet)
+        show = display(self._title(), quiet=self._options.quiet)
         async with batch as results, PlainGroup() as beside:
             self._batch = batch
             if show is not None:

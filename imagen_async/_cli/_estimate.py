@@ -18,7 +18,7 @@ from .._core.routing import Router
 from .._core.values import ImageRequest
 from ..errors import ImagenError
 from ._balances import Balance
-from ._progress import amount, counted, duration
+from ._wording import amount, counted, duration
 
 
 class Share(msgspec.Struct):

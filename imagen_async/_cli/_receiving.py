@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from .._client import Client
 from ..errors import ConfigurationError
 from ..webhooks import Callback, Receiver
-from ._progress import say
+from ._wording import say
 
 KEY_VARIABLE = "IMAGEN_WEBHOOK_KEY"
 """Has the key with which kie.ai signs callbacks."""

@@ -28,8 +28,9 @@ from ._batch import batch, collect_into, plan, status
 from ._batch_run import places
 from ._loop import run_in_loop
 from ._manifest import error_record, result_record
-from ._progress import amount, say
 from ._receiving import KEY_VARIABLE
+from ._verbose import log_on_stderr
+from ._wording import amount, say
 
 _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError, JournalError)
 
@@ -43,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
     options = build_parser().parse_args(arguments)
     options.command_line = shlex.join(["imagen-async", *arguments])
     try:
-        return _COMMANDS[options.command](options)
+        with log_on_stderr(getattr(options, "verbose", 0)):
+            return _COMMANDS[options.command](options)
     except ImagenError as error:
         return _told(error)
     except KeyboardInterrupt:

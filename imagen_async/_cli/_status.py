@@ -15,7 +15,7 @@ import msgspec
 from .._core.record import Record, cut_off
 from .._core.resuming import shown
 from .._journal import JournalReader
-from ._progress import amount, counted
+from ._wording import amount, counted
 
 _SHOWN = 10
 """Held requests that are shown to people; `--json` has them all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .values import ImageRequest
 
 
+Call = Literal["create", "status", "renewal", "credits", "file"]
+"""What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
+
+
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """One call to a provider's API.
 
@@ -22,11 +26,13 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
         method: GET or POST.
         path: Path and query below the account's base URL, percent-encoded, starting with `/`.
         body: JSON bytes, or None for none.
+        call: What it is for.
     """
 
     method: str
     path: str
     body: bytes | None = None
+    call: Call = "status"
 
 
 class HttpResponse(msgspec.Struct, frozen=True, gc=False):

@@ -68,7 +68,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
         call_back = {} if callback_url is None else {"callBackUrl": callback_url}
         body = _encode({"model": model.wire_name, **call_back, "input": model.input_of(request)})
-        return HttpRequest("POST", "/api/v1/jobs/createTask", body)
+        return HttpRequest("POST", "/api/v1/jobs/createTask", body, "create")
 
     def read_created(self, response: HttpResponse) -> Created:
         """Say what became of a create. A success without a task id is lost: the task may exist."""
@@ -102,7 +102,9 @@ class JobsDialect(msgspec.Struct, frozen=True):
 
     def build_renewal(self, url: str) -> HttpRequest | None:
         """Write the question for a new link to a picture whose link died, or None where the API has none; free."""
-        return None if self.renewal_path is None else HttpRequest("POST", self.renewal_path, _encode({"url": url}))
+        if self.renewal_path is None:
+            return None
+        return HttpRequest("POST", self.renewal_path, _encode({"url": url}), "renewal")
 
     def read_renewal(self, response: HttpResponse) -> str:
         """Read the new link; raises DownloadFailed, `gone` where the provider does not have the picture any more."""
@@ -110,7 +112,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
 
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""
-        return None if self.credits_path is None else HttpRequest("GET", self.credits_path)
+        return None if self.credits_path is None else HttpRequest("GET", self.credits_path, call="credits")
 
     def read_credits(self, response: HttpResponse) -> float:
         """Read the balance; raises ImagenError when the answer holds none."""

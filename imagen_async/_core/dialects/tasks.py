@@ -42,7 +42,7 @@ class TasksDialect(msgspec.Struct, frozen=True):
         # One page of the provider has this field, the others are silent.
         call_back = {} if callback_url is None else {"callback_url": callback_url}
         body = _encode({"model": model.wire_name, **call_back, **model.input_of(request)})
-        return HttpRequest("POST", "/api/v1/images/generations", body)
+        return HttpRequest("POST", "/api/v1/images/generations", body, "create")
 
     def read_created(self, response: HttpResponse) -> Created:
         """Say what became of a create. A success without a task id is lost: the task may exist."""

@@ -1,0 +1,30 @@
+"""How the command words numbers, and where its words go: stderr, for stdout is for data."""
+
+from __future__ import annotations
+
+import sys
+
+
+def amount(credits: float) -> str:
+    """Credits for people: `6,528`, `72.62`."""
+    return f"{credits:,.2f}".removesuffix(".00")
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: `1 request`, `1,632 requests`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `45 s`, `12 min 5 s`, `3 h 20 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal; stdout is for data."""
+    print(message, file=sys.stderr, flush=True)

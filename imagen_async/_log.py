@@ -1,0 +1,68 @@
+"""What the log says: a line at INFO for each state that a person cares about, the rest and every exchange at DEBUG."""
+
+from __future__ import annotations
+
+import logging
+
+from ._core.resuming import shown
+from ._core.wire import clean
+from .errors import ImagenError
+from .events import AccountEvent, Event, ExchangeEvent, JobEvent
+
+logger = logging.getLogger("imagen_async")
+
+
+def log_event(event: Event) -> None:
+    """Log an event, where its level is asked for."""
+    level = _level(event)
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", _text(event))
+
+
+def _level(event: Event) -> int:
+    match event:
+        case ExchangeEvent() | JobEvent(state="submitting" | "ready" | "unsent") | JobEvent(state="queued", error=None):
+            return logging.DEBUG
+    return logging.INFO
+
+
+def _text(event: Event) -> str:
+    match event:
+        case JobEvent():
+            return f"{clean(event.account)}: {shown(clean(event.key))!r} {_what_of_job(event)}"
+        case AccountEvent():
+            limit = f"{event.limit.count} creates per {event.limit.per:g} s"
+            return f"{clean(event.account)} is {event.state}, {limit}{_why(event.error)}"
+        case ExchangeEvent():
+            answer = "no answer" if event.status is None else f"HTTP {event.status}"
+            bodies = f"{event.sent} -> {event.received}" if event.sent or event.received else ""
+            what = f"{event.method} {event.path}: {answer} in {event.seconds:.3f} s{_why(event.error)}"
+            return f"{event.account or 'files'}: {event.call}: {what} {bodies}".rstrip()
+
+
+def _what_of_job(event: JobEvent) -> str:
+    match event.state:
+        case "running":
+            return f"runs as task {clean(str(event.task_id))} of {event.model}: {shown(clean(event.request.prompt))!r}"
+        case "done":
+            return f"is done{_figures(event)}"
+        case "queued":
+            return f"waits for its turn{_why(event.error)}"
+        case "held":
+            return f"waits for its callback{_why(event.error)}"
+        case "left":
+            return f"was left{_why(event.error)}"
+    return f"is {event.state}{_why(event.error)}"
+
+
+def _figures(event: JobEvent) -> str:
+    result = event.result
+    if result is None:
+        return ""
+    after = "" if result.latency is None else f" after {result.latency:.1f} s"
+    cost = "" if result.credits is None else f", {result.credits:g} credits"
+    return f"{after}{cost}: {', '.join(map(str, result.files or result.urls))}"
+
+
+def _why(error: ImagenError | None) -> str:
+    return "" if error is None else f": {clean(str(error))}"

@@ -1,0 +1,156 @@
+"""Tells events to whoever listens: the log, the traces, the user's `on_event`. What a listener raises ends here."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+
+from ._core.job import Failed, Final, Held, Job, Left, Queued, Unknown, Unsent
+from ._core.lane import Health, HealthState
+from ._core.outcomes import result_of
+from ._core.values import Result
+from ._core.wire import HttpRequest, HttpResponse, clean
+from ._log import log_event
+from .errors import ImagenError
+from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
+
+logger = logging.getLogger("imagen_async")
+
+_LOOKED_AT = 4096
+"""Bytes of a body of which an exchange's event shows the beginning: as much as `clean` leaves."""
+
+# A callback's token, behind the slash that JSON may escape: who has it could announce the task's end.
+_TOKEN = re.compile(r"(?<=/)[\w-]{36}(?![\w-])", re.ASCII)
+
+
+class Observer:
+    """Tells events; costs next to nothing while nobody listens.
+
+    Args:
+        listeners: Who hears each event, after the log.
+    """
+
+    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
+        self._broken: set[int] = set()
+        self._accounts: dict[str, HealthState] = {}
+
+    @property
+    def is_listening(self) -> bool:
+        """True where somebody hears of jobs and accounts."""
+        return bool(self._listeners) or logger.isEnabledFor(logging.INFO)
+
+    @property
+    def hears_exchanges(self) -> bool:
+        """True where somebody hears of exchanges."""
+        return bool(self._listeners) or logger.isEnabledFor(logging.DEBUG)
+
+    def job(self, job: Job, now: float) -> None:
+        """Tell of a job that has come to another state."""
+        if self.is_listening:
+            self._tell(_job_event(job, now))
+
+    def refused(self, result: Result, number: int, now: float) -> None:
+        """Tell of a request of which no job was made."""
+        if self.is_listening:
+            self._tell(_refusal(result, number, now))
+
+    def account(self, health: Health, now: float) -> None:
+        """Tell of an account that fares otherwise than when it was last told of."""
+        before = self._accounts.get(health.name, "ready")
+        self._accounts[health.name] = health.state
+        if health.state != before:
+            self._tell(AccountEvent(now, health.name, health.state, health.limit, health.error))
+
+    def exchange(
+        self, account: str, request: HttpRequest, outcome: HttpResponse | ImagenError, began_at: float, now: float
+    ) -> None:
+        """Tell of an exchange that has ended; the key is masked in the answer already."""
+        answer = outcome if isinstance(outcome, HttpResponse) else None
+        self._tell(
+            ExchangeEvent(
+                at=now,
+                account=account,
+                call=request.call,
+                method=request.method,
+                path=request.path,
+                seconds=now - began_at,
+                status=None if answer is None else answer.status,
+                sent=_shown(request.body),
+                received="" if answer is None else _shown(answer.body),
+                error=None if isinstance(outcome, HttpResponse) else outcome,
+            )
+        )
+
+    def _tell(self, event: Event) -> None:
+        log_event(event)
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                # Once each: a listener that fails always would fill the log with the same words.
+                if id(listener) not in self._broken:
+                    self._broken.add(id(listener))
+                    logger.exception("a listener failed on an event; it is told the next ones, and this is said once")
+
+
+def _job_event(job: Job, now: float) -> JobEvent:
+    state, result = job.state, None
+    if isinstance(state, Final) and not _was_never_sent(state):
+        result = result_of(job)
+    return JobEvent(
+        at=now,
+        job=job.id,
+        state=_name(job),
+        account=job.account,
+        model=job.model.name,
+        key=job.key,
+        index=job.index,
+        request=job.request,
+        attempts=job.attempts,
+        task_id=job.task_id,
+        error=_error_of(job) if result is None else result.error,
+        result=result,
+    )
+
+
+def _was_never_sent(state: Final) -> bool:
+    return isinstance(state, Unsent) or (isinstance(state, Left) and isinstance(state.was, Queued))
+
+
+def _name(job: Job) -> JobState:
+    name: JobState = type(job.state).__name__.lower()  # type: ignore[assignment]
+    return name
+
+
+def _error_of(job: Job) -> ImagenError | None:
+    match job.state:
+        case Queued(error=error) | Held(error=error) | Failed(error=error) | Unknown(error=error) | Unsent(error=error):
+            return error
+    return None
+
+
+def _refusal(result: Result, number: int, now: float) -> JobEvent:
+    return JobEvent(
+        at=now,
+        job=number,
+        state="failed",
+        account=result.provider,
+        model=result.model,
+        key=result.key,
+        index=result.index,
+        request=result.request,
+        attempts=0,
+        error=result.error,
+        result=result,
+    )
+
+
+def _shown(body: bytes | None) -> str:
+    """The beginning of a body on one line, with callback tokens masked."""
+    if not body:
+        return ""
+    text = _TOKEN.sub("***", body[:_LOOKED_AT].decode(errors="replace"))
+    # A token that the cut has left half of is not masked.
+    return clean(text if len(body) <= _LOOKED_AT else text[: -len("/" + 36 * "x")])

@@ -1,0 +1,41 @@
+"""A real headless Chromium for the tests that look at a page, and where the pictures of it go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def chromium() -> str:
+    """Where this machine has a Chromium; without one the test is skipped, and says so."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on this machine: none of {', '.join(NAMES)} is in PATH")
+    return found
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, without a network of its own to use."""
+    path = chromium()
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def screenshot_of(name: str, folder: Path) -> Path:
+    """Where a screenshot goes: the test's own folder, or the one that SCREENSHOTS names, to be looked at later."""
+    kept = Path(os.environ.get("SCREENSHOTS", folder))
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept / f"{name}.png"

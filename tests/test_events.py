@@ -1,0 +1,292 @@
+"""What a client tells: events of jobs, accounts and exchanges, the log of them, spans and metrics; never a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import called_back
+from test_client import client_of
+
+from imagen_async import (
+    Client,
+    ConfigurationError,
+    GenerationFailed,
+    ImageRequest,
+    InsufficientCredits,
+    InvalidRequest,
+    Limits,
+    Rate,
+)
+from imagen_async._core.callbacks import Address, Seal
+from imagen_async._core.wire import HttpRequest, HttpResponse
+from imagen_async._observer import Observer
+from imagen_async.events import ENDS, AccountEvent, Event, ExchangeEvent, JobEvent
+from imagen_async.sandbox import Latency, Sandbox
+from imagen_async.testing import running_sandbox
+
+
+def states_of(events: list[Event], key: str) -> list[str]:
+    """What a request's job went through."""
+    return [event.state for event in events if isinstance(event, JobEvent) and event.key == key]
+
+
+async def test_a_saved_picture_tells_each_state_and_exchange(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """From the queue to the file, each state comes once and in order, with the task, the result and the exchanges."""
+    events: list[Event] = []
+    async with client_of(imagen_sandbox, on_event=events.append) as client:
+        async with client.batch([ImageRequest("a fox", key="mine")], save_to=tmp_path) as results:
+            (result,) = [result async for result in results]
+    jobs = [event for event in events if isinstance(event, JobEvent)]
+    assert [event.state for event in jobs] == ["queued", "submitting", "running", "ready", "done"]
+    assert {(event.account, event.model, event.key, event.index) for event in jobs} == {
+        ("sandbox", "imagen4", "mine", 0)
+    }
+    assert [event.attempts for event in jobs] == [0, 1, 1, 1, 1]
+    assert [event.task_id for event in jobs] == [None, None, *[result.task_id] * 3]
+    assert [event.result for event in jobs[:-1]] == [None] * 4
+    last = jobs[-1].result
+    assert last is not None
+    assert (last.files, last.credits, last.urls) == (result.files, 8, result.urls)
+    assert [event.at for event in events] == sorted(event.at for event in events)
+    exchanges = [event for event in events if isinstance(event, ExchangeEvent)]
+    calls = Counter(event.call for event in exchanges)
+    assert (calls["create"], calls["file"]) == (1, 1)
+    assert calls["status"] == imagen_sandbox.ledger.polls[str(result.task_id)]
+    assert {(event.status, event.seconds > 0) for event in exchanges} == {(200, True)}
+    assert '"prompt":"a fox"' in exchanges[0].sent
+    assert str(result.task_id) in exchanges[0].received
+
+
+async def test_what_goes_wrong_is_told(imagen_sandbox: Sandbox) -> None:
+    """A request refused by our check, a failed task, a 429 and a lost answer each tell their error; no end twice."""
+    events: list[Event] = []
+    imagen_sandbox.order("create", "429", None, "reset_after")
+    imagen_sandbox.order("task", "fail_word")
+    requests = [ImageRequest("x", key=key) for key in ("broken", "lost")]
+    requests.insert(0, ImageRequest("x", key="bad", aspect_ratio="7:7"))
+    limits = Limits(Rate(20, per=0.2), Rate(100, per=1), 1)
+    async with client_of(imagen_sandbox, on_event=events.append, limits=limits) as client:
+        async with client.batch(requests) as results:
+            errors = {result.key: result.error async for result in results}
+    assert states_of(events, "bad") == ["failed"]
+    assert states_of(events, "broken") == ["queued", "submitting", "queued", "submitting", "running", "failed"]
+    assert states_of(events, "lost") == ["queued", "submitting", "unknown"]
+    ends = {event.key: event for event in events if isinstance(event, JobEvent) and event.state in ENDS}
+    assert {key: type(event.error) for key, event in ends.items()} == {key: type(errors[key]) for key in errors}
+    assert isinstance(ends["bad"].error, InvalidRequest)
+    assert isinstance(ends["broken"].error, GenerationFailed)
+    accounts = [event for event in events if isinstance(event, AccountEvent)]
+    assert [event.state for event in accounts][:1] == ["limited"]
+    lost = [event for event in events if isinstance(event, ExchangeEvent) and event.error is not None]
+    assert [(event.call, event.status) for event in lost] == [("create", None)]
+
+
+async def test_a_stopped_account_and_what_it_leaves_are_told(imagen_sandbox: Sandbox) -> None:
+    """An account without credit stops, and what could not be sent is `unsent`, with no result that never was."""
+    events: list[Event] = []
+    imagen_sandbox.keep("create", "402")
+    async with client_of(imagen_sandbox, on_event=events.append) as client:
+        with pytest.raises(InsufficientCredits):
+            async with client.batch([ImageRequest("x", key="first"), ImageRequest("y", key="second")]) as results:
+                async for _ in results:
+                    pass
+    (stopped,) = [event for event in events if isinstance(event, AccountEvent)]
+    assert (stopped.account, stopped.state, type(stopped.error)) == ("sandbox", "stopped", InsufficientCredits)
+    ends = [event for event in events if isinstance(event, JobEvent) and event.state in ENDS]
+    assert {(event.state, event.result) for event in ends} == {("unsent", None)}
+
+
+async def test_leaving_is_told() -> None:
+    """A batch that is left tells of the tasks that go on without it, by their ids."""
+    events: list[Event] = []
+    with running_sandbox(Sandbox(latency=Latency(60, sigma=0))) as sandbox:
+        async with client_of(sandbox, on_event=events.append) as client:
+            async with client.batch([ImageRequest("x", key="mine")]):
+                while "running" not in states_of(events, "mine"):
+                    await asyncio.sleep(0)
+    last = events[-1]
+    assert isinstance(last, JobEvent)
+    assert (last.state, last.task_id) == ("left", sandbox.ledger.creates[0].task_id)
+
+
+async def test_a_listener_that_fails_costs_nothing(imagen_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A listener that raises at every event changes no outcome, and the log says so once."""
+
+    def fail(event: Event) -> None:
+        raise ValueError("no such table")
+
+    async with client_of(imagen_sandbox, on_event=fail) as client:
+        async with client.batch(["x", "y"]) as results:
+            assert [result.ok async for result in results] == [True, True]
+    assert len(imagen_sandbox.ledger.creates) == 2
+    (record,) = caplog.records
+    assert "a listener failed" in record.message
+    assert record.exc_info is not None
+
+
+def test_a_listener_must_be_a_plain_function() -> None:
+    """What cannot be called, or would have to be awaited, is refused when the client is made."""
+
+    async def listen(event: Event) -> None:
+        """Nobody would await this."""
+
+    for wrong in (listen, "print"):
+        with pytest.raises(ConfigurationError, match="plain function"):
+            Client("sandbox", on_event=wrong)  # type: ignore[arg-type]
+
+
+async def test_no_event_and_no_line_has_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the key nor a callback's token is in any event or log line, also where the provider repeats both."""
+    events: list[Event] = []
+    key = "sk-a-very-secret-key"
+    with running_sandbox(Sandbox(key=key)) as sandbox, caplog.at_level(logging.DEBUG, "imagen_async"):
+        async with called_back(sandbox, "kie", "apikley", on_event=events.append) as client:
+            for name in ("kie", "apikley"):
+                sandbox.order("create", None, "500")
+                for _ in range(2):
+                    async with client.batch(["x"], model="imagen4") as results:
+                        assert [result.provider async for result in results], name
+        tokens = [str(create.callback_url).rpartition("/")[2] for create in sandbox.ledger.creates]
+    told = "\n".join([*map(repr, events), *(record.getMessage() for record in caplog.records)])
+    assert all(len(token) == 36 for token in tokens)
+    assert not [secret for secret in (key, *tokens) if secret in told]
+    assert "/imagen/***" in told
+
+
+def test_tokens_are_masked_however_a_body_shows_them() -> None:
+    """A token is masked behind a slash, escaped or not, and where the look at a long body ends in the midst of it."""
+    told: list[Event] = []
+    token = Seal(b"secret").token(Address(b"12345678", 1))
+    for body in (
+        f'{{"url":"https://host/hook/{token}"}}',
+        f'{{"param":"{{\\"url\\":\\"https:\\/\\/host\\/hook\\/{token}\\"}}"}}',
+        "é" * 200 + " " * (4096 - 420) + f"/{token}" + "x" * 99,
+    ):
+        request = HttpRequest("POST", "/create", body.encode(), "create")
+        Observer([told.append]).exchange("kie", request, HttpResponse(200, body.encode()), 0.0, 1.0)
+    assert len(told) == 3
+    for event in told:
+        assert isinstance(event, ExchangeEvent)
+        assert token[:6] not in event.sent + event.received
+        assert len(event.sent) <= 500
+
+
+async def test_the_log_has_a_line_for_what_a_person_cares_about(
+    imagen_sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At INFO: taken, done, failed, an account's trouble, with no line torn by what a prompt holds; DEBUG has more."""
+    imagen_sandbox.order("task", None, "fail_word")
+    requests = [ImageRequest("two\nlines\x1b[2J", key="a"), ImageRequest("y", key="b")]
+    lines: dict[int, list[str]] = {}
+    for level in (logging.INFO, logging.DEBUG):
+        caplog.clear()
+        with caplog.at_level(level, "imagen_async"):
+            async with client_of(imagen_sandbox) as client:
+                async with client.batch(requests, save_to=tmp_path) as results:
+                    assert len([result async for result in results]) == 2
+        lines[level] = [record.getMessage() for record in caplog.records]
+        assert {record.name for record in caplog.records} == {"imagen_async"}
+        assert all(line.isprintable() for line in lines[level])
+    info = lines[logging.INFO]
+    assert len(info) == 4
+    assert sum(" runs as task " in line and "imagen4" in line for line in info) == 2
+    assert sum("'a' is done after" in line and "8 credits: " in line and ".png" in line for line in info) == 1
+    assert sum("'b' is failed: " in line and "SENSITIVE_WORD_ERROR" in line for line in info) == 1
+    debug = lines[logging.DEBUG]
+    assert sum(": create: POST /api/v1/jobs/createTask: HTTP 200 in " in line for line in debug) == 2
+    assert sum("files: file: GET http://127.0.0.1" in line for line in debug) == 2
+    assert sum("waits for its turn" in line for line in debug) == 2
+
+
+def test_nobody_listens_for_nothing() -> None:
+    """Without a listener, and with the log at WARNING, no event is made: not even the job is looked at."""
+    observer = Observer()
+    nothing: Any = None
+    assert not observer.is_listening
+    assert not observer.hears_exchanges
+    observer.job(nothing, 0.0)
+    observer.refused(nothing, 1, 0.0)
+
+
+TRACED = """
+import asyncio, json, sys
+from imagen_async import Client, ImagenError
+from imagen_async.sandbox import Sandbox
+
+async def work():
+    async with Sandbox() as sandbox:
+        sandbox.order("task", None, "fail_word")
+        settings = {"api_key": sandbox.key, "base_url": sandbox.url}
+        async with Client("sandbox", **settings) as client:
+            await client.credits()
+        assert "imagen_async._tracing" not in sys.modules, "nothing is set up, so nothing is loaded"
+        sandbox.order("create", None, "429")
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+        metrics.set_meter_provider(MeterProvider([reader]))
+        async with Client("sandbox", **settings) as client:
+            with trace.get_tracer("mine").start_as_current_span("a web request"):
+                async with client.batch(["a secret prompt"], save_to=sys.argv[1]) as results:
+                    assert [result.ok async for result in results] == [True]
+            try:
+                await client.generate("a secret prompt")
+            except ImagenError:
+                pass
+    data = reader.get_metrics_data().to_json()
+    print(json.dumps({"spans": [json.loads(span.to_json()) for span in exporter.get_finished_spans()],
+                      "metrics": json.loads(data)}))
+
+asyncio.run(work())
+"""
+
+
+def test_spans_and_metrics_come_where_opentelemetry_is_set_up(tmp_path: Path) -> None:
+    """A job is a span below the caller's, with submit, wait and download in it; errors, credits and calls are told."""
+    told = subprocess.run(
+        [sys.executable, "-W", "error", "-c", TRACED, tmp_path], capture_output=True, text=True, check=True
+    )
+    document = json.loads(told.stdout)
+    spans = document["spans"]
+    outer = next(span for span in spans if span["name"] == "a web request")
+    saved, failed = sorted(
+        (span for span in spans if span["name"] == "imagen_async.job"), key=lambda span: span["start_time"]
+    )
+    assert saved["parent_id"] == outer["context"]["span_id"]
+    assert failed["parent_id"] is None
+    steps = {whole["context"]["span_id"]: [] for whole in (saved, failed)}
+    for span in sorted(spans, key=lambda span: span["start_time"]):
+        if span["parent_id"] in steps:
+            steps[span["parent_id"]].append(span["name"])
+    assert list(steps.values()) == [["submit", "wait", "download"], ["submit", "submit", "wait"]]
+    assert (saved["status"]["status_code"], saved["attributes"]["imagen_async.credits"]) == ("UNSET", 8)
+    assert saved["attributes"]["gen_ai.request.model"] == "imagen4"
+    assert (failed["status"]["status_code"], failed["attributes"]["error.type"]) == ("ERROR", "GenerationFailed")
+    assert "a secret prompt" not in told.stdout
+    points: Counter[str] = Counter()
+    for scope in document["metrics"]["resource_metrics"][0]["scope_metrics"]:
+        for metric in scope["metrics"]:
+            for point in metric["data"]["data_points"]:
+                labels = [point["attributes"].get(name) for name in ("state", "call")]
+                name = ".".join([metric["name"], *(label for label in labels if label)])
+                points[name] += point["value"] if "value" in point else point["count"]
+    assert points["imagen_async.jobs.done"] == points["imagen_async.jobs.failed"] == 1
+    assert points["imagen_async.jobs.live"] == 0
+    assert points["imagen_async.credits"] == 8
+    assert (points["imagen_async.exchanges.create"], points["imagen_async.exchanges.file"]) == (3, 1)
+    assert (points["imagen_async.job.duration.done"], points["imagen_async.task.latency"]) == (1, 1)

@@ -1,0 +1,339 @@
+"""The progress of a batch: the panel in a real terminal, its figures, its cost, and the plain lines elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import io
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from collections.abc import Iterator
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pyte
+import pytest
+from browsing import browser, screenshot_of
+from rich.console import Console
+from test_command import at, clean_environment, finish, prompt_file, start
+from virtual_network import Network, batch_over, scheduler_over
+
+from imagen_async import (
+    AccountProgress,
+    GenerationFailed,
+    ImagenError,
+    ImageRequest,
+    Limits,
+    Progress,
+    Rate,
+    RateLimited,
+    Result,
+)
+from imagen_async._cli._panel import REFRESH, LivePanel, draw
+from imagen_async._cli._progress import display
+from imagen_async._core.lane import HealthState
+from imagen_async.providers.apikley import APIKLEY
+from imagen_async.providers.kie import KIE
+from imagen_async.sandbox import Latency, Sandbox
+from imagen_async.testing import VirtualTimeLoop, running_sandbox
+
+__all__ = ["clean_environment"]
+
+
+def fare(name: str, *, state: HealthState = "ready", error: ImagenError | None = None) -> AccountProgress:
+    """How an account fares."""
+    return AccountProgress(name, state, Rate(20, per=10), 2.0, 9, error, 1200, 9624.0)
+
+
+def standing(**changes: Any) -> Progress:
+    """How a batch stands in the midst."""
+    counts = {"pulled": 40, "queued": 10, "submitting": 1, "held": 0, "running": 9, "saving": 0, "unknown": 0}
+    figures = {"total": 1632, "done": 1200, "failed": 3, "earlier": 0, "credits": 9624.0, "elapsed": 60.0, "rate": 20.0}
+    rest = {"reserved": 72.0, "projected": 13056.0, "eta": 21.45, "latency": 12.13, "latency_p95": 19.8}
+    last = {"calls_per_task": 1.12, "recent": (), "accounts": (fare("kie"),)}
+    return Progress(**{**counts, **figures, **rest, **last, **changes})
+
+
+def drawn(progress: Progress, width: int) -> list[str]:
+    """The panel's lines, as plain text."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(draw(progress, "imagen-async: prompts.txt → out", width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def a_result(prompt: str, error: ImagenError | None = None) -> Result:
+    """What came of a prompt."""
+    return Result("k", 0, ImageRequest(prompt), "kie", "imagen4", error=error, latency=None if error else 12.3)
+
+
+def test_the_panel_has_every_figure_at_any_width() -> None:
+    """Counts, rate and limit, latency, calls, credits, ETA, health and prompts are whole, in 60 columns as in 200."""
+    words = (
+        *("10 queued", "1 submitting", "9 running", "1,200 done", "2 failed", "3 held", "2 saving"),
+        *("5 of an earlier run", "1,203 of 1,632", "74%", "1 min 0 s so far", "ETA 21 s", "20.0 finished/s"),
+        *("latency 12.1 s, p95 19.8 s", "1.1 status calls a task", "credits: 9,624 spent", "72 reserved"),
+        *("13,056 projected", "kie ready", "2.0/s of 20 per 10 s", "9,624 credits", "mine stopped", "no credit left"),
+        *("12.3 s  a red fox", "GenerationFailed: too dark", "imagen-async: prompts.txt → out"),
+    )
+    recent = (a_result("a bat", GenerationFailed("too dark")), a_result("a red fox"))
+    accounts = (fare("kie"), fare("mine", state="stopped", error=ImagenError("no credit left")))
+    progress = standing(unknown=1, held=2, saving=2, earlier=5, accounts=accounts, recent=recent)
+    for width in (60, 80, 140, 200):
+        lines = drawn(progress, width)
+        assert {len(line) for line in lines} == {width}
+        for word in words:
+            assert any(word in line for line in lines), (word, width)
+    order = "".join(lines)
+    assert order.index("a red fox") < order.index("a bat"), "the newest comes first"
+
+
+def test_the_panel_says_what_it_does_not_know() -> None:
+    """Without a length there is no ETA and no projection, without results no latency; an empty input is all done."""
+    text = "".join(drawn(standing(total=None, eta=None, projected=None, latency=None, latency_p95=None), 80))
+    assert "ETA unknown" in text
+    assert "unknown projected" in text
+    assert "latency" not in text
+    assert "1,203 finished, 40 taken from the input" in text
+    assert "0 of 0  100%" in "".join(drawn(standing(total=0, done=0, failed=0), 80))
+
+
+def test_long_and_odd_prompts_keep_the_panel_whole() -> None:
+    """Wide, long and many-lined prompts and errors are cut to one line each, and no control character gets through."""
+    for prompt in ("猫" * 300, "two\nlines\x1b[2J", "", "word " * 200, "[bold]x[/bold]", "👩‍👩‍👧‍👦" * 50):
+        for error in (None, GenerationFailed("because\n" * 40 + "[red]")):
+            console = Console(file=io.StringIO(), width=80)
+            console.print(draw(standing(recent=(a_result(prompt, error),)), "x" * 200, 80))
+            assert isinstance(console.file, io.StringIO)
+            lines = console.file.getvalue().splitlines()
+            assert len(lines) == len(drawn(standing(recent=(a_result("x"),)), 80)), prompt
+            assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines))
+            assert error is not None or "[bold]x[/bold]" not in prompt or any(prompt in line for line in lines)
+
+
+class Terminal:
+    """A terminal of so many columns and 40 lines, in which a program runs; `lines` is all that it has ever shown."""
+
+    def __init__(self, columns: int) -> None:
+        self.screen = pyte.HistoryScreen(columns, 40, history=10_000)
+        self._stream = pyte.ByteStream(self.screen)
+        self._ours, self.end = pty.openpty()
+        ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.raw = bytearray()
+
+    def read(self, until: bytes = rb"\Z.") -> None:
+        """Show what comes, until it has a match of this, or to the end."""
+        with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+            while not re.search(until, self.raw) and (piece := os.read(self._ours, 65536)):
+                self.raw += piece
+                self._stream.feed(piece)
+
+    def close(self) -> None:
+        """Close it once the program has ended."""
+        os.close(self._ours)
+
+    @property
+    def lines(self) -> list[str]:
+        """What has scrolled off, and what is on the screen."""
+        above = ["".join(line[x].data for x in range(self.screen.columns)) for line in self.screen.history.top]
+        return "\n".join(line.rstrip() for line in (*above, *self.screen.display)).rstrip().split("\n")
+
+    def page(self) -> str:
+        """The screen as a page with its colours, for a picture."""
+        rows = []
+        for y in range(self.screen.lines):
+            cells = (self.screen.buffer[y][x] for x in range(self.screen.columns))
+            rows.append("".join(map(_cell, cells)))
+        style = "background:#111;color:#ddd;font:14px/1.2 'DejaVu Sans Mono',monospace;margin:0;padding:8px"
+        return f'<pre style="{style}">{"<br>".join(rows)}</pre>'
+
+
+def _cell(cell: Any) -> str:
+    colour = {"default": "inherit", "brown": "#dd0"}.get(cell.fg, cell.fg)
+    colour = f"#{colour}" if re.fullmatch("[0-9a-f]{6}", colour) else colour
+    weight = "bold" if cell.bold else "normal"
+    return f'<span style="color:{colour};font-weight:{weight}">{html.escape(cell.data)}</span>'
+
+
+@contextlib.contextmanager
+def terminal(columns: int) -> Iterator[Terminal]:
+    """A terminal that is closed at the end."""
+    opened = Terminal(columns)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+ALLOWED = re.compile(
+    r"|".join(
+        (
+            r"out/\d{6}-a-fox-\d+\.png",
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO sandbox: '[\w-]+' (runs as task \w{32} of imagen4: "
+            r"'a fox \d+'|is done after \d+\.\d s, 8 credits: out/\d{6}-a-fox-\d+\.png)",
+            r"[╭│╰].*[╮│╯]",
+            r"80 done, 0 failed; 640 credits in \d+ s",
+        )
+    )
+)
+
+
+LIMITS = Limits(Rate(40, per=0.5), Rate(500, per=1), 80)
+LATENCY = Latency(0.4, minimum=0.1)
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_the_panel_in_a_terminal_tears_no_line(columns: int, tmp_path: Path) -> None:
+    """At full speed, with the log and the paths on the same terminal, every line is whole and the panel is there once.
+
+    A picture of it in the midst is taken where there is a Chromium.
+    """
+    prompts = prompt_file(*(f"a fox {number}" for number in range(80)))
+    with terminal(columns) as shown, running_sandbox(Sandbox(latency=LATENCY, limits=LIMITS)) as sandbox:
+        words = ["batch", prompts, *at(sandbox), "--rate", "40/0.5", "-o", "out", "-v"]
+        env = {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
+        process = start(*words, env=env, stdout=shown.end, stderr=shown.end)
+        os.close(shown.end)
+        shown.read(until=rb"[2-6]\d of 80")
+        midst = shown.page()
+        shown.read()
+        assert finish(process).code == 0
+    lines = unwrapped(shown.lines, columns)
+    assert [line for line in lines if not ALLOWED.fullmatch(line)] == []
+    assert sum(line.startswith("out/") for line in lines) == 80
+    assert sum(" runs as task " in line for line in lines) == sum(" is done after " in line for line in lines) == 80
+    assert sum(line.startswith("╭") for line in lines) == 1
+    assert any("80 of 80  100%" in line for line in lines)
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": columns * 9 + 16, "height": 700})
+        page.set_content(midst)
+        page.screenshot(path=screenshot_of(f"panel-{columns}", tmp_path))
+
+
+def unwrapped(lines: list[str], columns: int) -> list[str]:
+    """Put together again the log lines that the terminal has broken at its edge."""
+    whole: list[str] = []
+    for line in lines:
+        if whole and re.match(r"\d{4}-", whole[-1]) and not ALLOWED.fullmatch(whole[-1]):
+            # A space at the edge is one, and not the end of the line.
+            whole[-1] = whole[-1].ljust(-(-len(whole[-1]) // columns) * columns) + line
+        else:
+            whole.append(line)
+    return whole
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_panel_is_on_a_terminal_and_on_stderr_only(imagen_sandbox: Sandbox, quiet: bool) -> None:
+    """On a terminal stderr shows the panel, with `--quiet` the summary alone; stdout is the same paths both times."""
+    words = ["batch", prompt_file("a fox", "a dog"), *at(imagen_sandbox), "-o", "out", *(["--quiet"] if quiet else [])]
+    with terminal(120) as shown:
+        process = start(*words, env={"TERM": "xterm", "COLUMNS": "120"}, stderr=shown.end)
+        os.close(shown.end)
+        shown.read()
+        outcome = finish(process)
+    assert outcome.code == 0
+    assert sorted(outcome.lines) == ["out/000000-a-fox.png", "out/000001-a-dog.png"]
+    *panel, summary = shown.lines
+    assert summary.startswith("2 done, 0 failed; 16 credits in ")
+    if quiet:
+        assert panel == []
+        assert b"\x1b" not in shown.raw
+    else:
+        assert "prompts.txt → out" in panel[0]
+        assert all(word in "".join(panel) for word in ("2 of 2  100%", "0 failed", "credits: 16 spent", "a dog"))
+
+
+def test_lines_without_an_end_come_out_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """What was printed and not ended is kept until it is, or until the panel goes; nothing is lost to an error."""
+    with pytest.raises(KeyError), LivePanel(standing, "x") as panel:
+        sys.stderr.write("half")
+        assert panel.look() >= REFRESH
+        assert "half" not in capfd.readouterr().err
+        sys.stderr.write(" of it\nand more")
+        panel.look()
+        assert "half of it\n" in capfd.readouterr().err
+        raise KeyError
+    assert "and more\n" in capfd.readouterr().err
+
+
+def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where stderr is no terminal, a plain line every ten seconds tells counts, rate, ETA and credits, and how it goes.
+
+    That is told of each account where there are several, and of one that is in trouble.
+    """
+    expected = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 of 13,056 credits"
+    assert watched_for_35_seconds(standing(accounts=(fare("kie"),)), capsys) == [expected] * 3
+    assert display("", quiet=True) is None
+    two = (fare("kie"), fare("mine", state="paused", error=RateLimited("slow down")))
+    below = [
+        "  kie: ready, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits",
+        "  mine: paused, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits; slow down",
+    ]
+    assert watched_for_35_seconds(standing(accounts=two), capsys) == [expected, *below] * 3
+    assert watched_for_35_seconds(standing(accounts=two[1:]), capsys) == [expected, below[1]] * 3
+    (line, *_) = watched_for_35_seconds(standing(held=2, accounts=()), capsys)
+    assert "9 running, 2 waiting for a callback, 20.0/s" in line
+
+
+def watched_for_35_seconds(snapshot: Progress, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What comes on stderr, where that is no terminal, while a batch stands like that."""
+
+    async def watch() -> None:
+        show = display("", quiet=False)
+        assert show is not None
+        with anyio.move_on_after(35):
+            await show(lambda: snapshot)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(watch())
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    return streams.err.splitlines()
+
+
+class TestFigures:
+    """What a batch says of itself, on virtual time."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, object]]:
+        """These tests run on virtual time."""
+        return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+    async def test_money_and_calls_add_up(self) -> None:
+        """In the midst what is spent, reserved and yet to be sent makes the projection; at the end all of it is spent.
+
+        The calls, the latencies and the last results are those that the provider saw and made.
+        """
+        network = Network(KIE, latency=Latency(5, sigma=0.3, minimum=1))
+        prompts = [f"a fox {number}" for number in range(100)]
+        async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=200) as batch:
+            start = batch.progress
+            assert (start.projected, start.latency, start.calls_per_task, start.recent) == (None, None, None, ())
+            results = [await anext(batch) for _ in range(30)]
+            midst = batch.progress
+            live = midst.submitting + midst.running
+            assert live > 0
+            assert midst.reserved == 8 * live
+            assert midst.projected == midst.credits + midst.reserved + 8 * (100 - midst.done - live) == 800
+            results += [result async for result in batch]
+            end = batch.progress
+        assert (end.credits, end.reserved, end.projected) == (800, 0, 800)
+        assert end.calls_per_task == sum(network.ledger.polls.values()) / 100
+        latencies = sorted(result.latency for result in results if result.latency is not None)
+        assert (end.latency, end.latency_p95) == (latencies[49], latencies[94])
+        assert end.recent == tuple(results[-48:])
+
+    async def test_what_nobody_knows_is_not_projected(self) -> None:
+        """Where the input has no length or the price is unknown, nothing is projected."""
+        for provider, prompts in ((KIE, (prompt for prompt in ["x", "y"])), (APIKLEY, ["x", "y"])):
+            network = Network(provider)
+            async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=9) as batch:
+                await anyio.sleep(1)
+                assert batch.progress.projected is None
