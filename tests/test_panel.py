@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import html
 import io
+import itertools
 import os
 import pty
 import re
@@ -332,7 +333,7 @@ class TestFigures:
 
     async def test_what_nobody_knows_is_not_projected(self) -> None:
         """Where the input has no length or the price is unknown, nothing is projected."""
-        for provider, prompts in ((KIE, (prompt for prompt in ["x", "y"])), (APIKLEY, ["x", "y"])):
+        for provider, prompts in ((KIE, map(str, itertools.count())), (APIKLEY, ["x", "y"])):
             network = Network(provider)
             async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=9) as batch:
                 await anyio.sleep(1)

@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_status(commands)
     _add_collect(commands)
+    _add_gallery(commands)
     credits = _add(commands, "credits", "ask for the balance of the named accounts, or of all whose key is set")
     _account_options(credits)
     _json_option(credits, "a JSON object on stdout")
@@ -75,6 +76,7 @@ def _add_batch(commands: Any) -> None:
     _budget_option(parser)
     parser.add_argument("--retries", type=int, default=0, metavar="N", help="new tasks for a failed generation (0)")
     parser.add_argument("--ordered", action="store_true", help="print results in the order of the file")
+    parser.add_argument("--gallery", action="store_true", help="at the end write index.html, which shows the pictures")
     _callback_options(parser)
     group = parser.add_argument_group("going on", "what the folder's journal does not repeat by itself")
     group.add_argument("--retry-failed", action="store_true", help="make new tasks, paid for, of those that failed")
@@ -120,6 +122,11 @@ def _add_status(commands: Any) -> None:
     parser = _add(commands, "status", "tell how the batch of a folder stands, and what to run next; sends nothing")
     parser.add_argument("dir", metavar="DIR")
     _json_option(parser, "a JSON object on stdout")
+
+
+def _add_gallery(commands: Any) -> None:
+    parser = _add(commands, "gallery", "write one page, index.html, that shows every picture of a batch's folder")
+    parser.add_argument("dir", metavar="DIR")
 
 
 def _add_sandbox(commands: Any) -> None:

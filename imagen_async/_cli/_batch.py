@@ -1,4 +1,4 @@
-"""The commands about a batch and its folder: `batch`, `plan`, `status`, and `collect --dir`."""
+"""The commands about a batch and its folder: `batch`, `plan`, `status`, `gallery`, and `collect --dir`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from .._core.routing import Router
 from .._folders import prepare_folder
 from .._journal import Journal, JournalReader
 from .._memory import latencies_of
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ImagenError
 from ._arguments import open_pool_of, pool_of, request_of, words_of
 from ._balances import balances_of
 from ._batch_run import BatchRun
 from ._estimate import Estimator
+from ._gallery import refuse_foreign_page, write_gallery
 from ._loop import run_in_loop
 from ._manifest import refuse_foreign_lists
 from ._prompt_files import BadLine, PromptFile, PromptLine
@@ -53,16 +54,24 @@ def batch(options: argparse.Namespace) -> int:
     if requests is None:
         return 2
     if options.out is None:
+        if options.gallery:
+            raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
         return _run_batch(requests, None, pool, options)
     path = str(Path(prepare_folder(options.out), JOURNAL))
     refuse_foreign_lists(options.out, path)
+    if options.gallery:
+        refuse_foreign_page(options.out)
     with Journal(path, PromptLine) as journal:
         bad, known = _compared(requests, journal, options, router)
         if bad:
             _say_bad_lines(requests, bad, _CHANGES_SHOWN)
             return 2
         journal.note(_notes(journal.counts().total() + len(requests) - len(known), options))
-        return _run_batch(requests, journal, pool, options)
+        try:
+            return _run_batch(requests, journal, pool, options)
+        finally:
+            if options.gallery:
+                _say_gallery(options.out, journal)
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -164,6 +173,24 @@ def _say_bad_lines(requests: PromptFile, bad: Sequence[BadLine], at_most: int | 
         say(f"{requests.name}:{line.line}: {line.problem}" if line.line else f"{requests.name}: {line.problem}")
     of_all = f" of {counted(len(requests), 'request')}" if len(requests) else ""
     say(f"{counted(len(bad), 'problem')}{of_all}; nothing was sent.")
+
+
+def gallery(options: argparse.Namespace) -> int:
+    """Write the page that shows the pictures of a folder, and print where it is."""
+    with JournalReader(_journal_of(options.dir), PromptLine) as journal:
+        path, summary = write_gallery(options.dir, journal)
+    print(path)
+    say(summary)
+    return 0
+
+
+def _say_gallery(folder: str, journal: Journal) -> None:
+    """Write the page at the end of a batch, however that ended: its pictures are there, and its error comes out."""
+    try:
+        path, _ = write_gallery(folder, journal)
+        say(f"The pictures are shown by {path}")
+    except ImagenError as error:
+        say(f"The gallery was not written: {error.message}")
 
 
 def collect_into(options: argparse.Namespace) -> int:

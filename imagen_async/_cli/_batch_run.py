@@ -21,10 +21,11 @@ from .._journal import Journal
 from .._plain_group import PlainGroup
 from ..errors import BudgetReached, DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
 from ._arguments import request_of, words_of
-from ._manifest import FAILURES, Manifest, result_record
+from ._manifest import FAILURES, Manifest
 from ._progress import account_text, display
 from ._prompt_files import PromptFile, PromptLine
 from ._receiving import receiving
+from ._records import result_record
 from ._wording import amount, duration, say
 
 INTERRUPTED = 130

@@ -7,20 +7,18 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from PIL import Image
-
 from .._core.resuming import earlier_result
-from .._core.values import ImageRequest, Result
+from .._core.values import Result
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
-from ..errors import ConfigurationError, ImagenError, JournalError, UnknownOutcome
-from ._prompt_files import PromptLine
+from ..errors import ConfigurationError, JournalError
+from ._records import picture_records, result_record, sizes_in
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
@@ -68,7 +66,7 @@ class Manifest:
         if result.error is not None:
             self._listed_failures.add(result.key)
             _write_line(self._failures, result_record(result))
-        for line in _picture_lines(result, self.folder, {}):
+        for line in picture_records(result, self.folder, {}):
             _write_line(self._metadata, line)
 
     def _open(self) -> None:
@@ -79,9 +77,9 @@ class Manifest:
             self._stack = stack.pop_all()
 
     def _rebuild(self) -> None:
-        sizes = _sizes(self.folder / METADATA)
+        sizes = sizes_in(self.folder / METADATA)
         results = map(earlier_result, self._journal.records())
-        self._replace(METADATA, (line for result in results for line in _picture_lines(result, self.folder, sizes)))
+        self._replace(METADATA, (line for result in results for line in picture_records(result, self.folder, sizes)))
         self._replace(FAILURES, self._failures_now())
 
     def _failures_now(self) -> Iterator[dict[str, Any]]:
@@ -110,18 +108,6 @@ def refuse_foreign_lists(folder: str, journal: str) -> None:
             raise ConfigurationError(f"{message}. Nothing was sent. Choose another -o, or move {name} away.")
 
 
-def _sizes(path: Path) -> dict[str, tuple[Any, Any]]:
-    """Width and height of the pictures that an older list names, so that these need not be opened again."""
-    sizes: dict[str, tuple[Any, Any]] = {}
-    if path.exists():
-        with open(path, "rb") as file:
-            for line in file:
-                with contextlib.suppress(ValueError, LookupError, TypeError):
-                    values = json.loads(line)
-                    sizes[values["sha256"]] = values["width"], values["height"]
-    return sizes
-
-
 def _encoded(record: dict[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
@@ -130,77 +116,3 @@ def _write_line(file: io.FileIO, record: dict[str, Any]) -> None:
     line = _encoded(record)
     if file.write(line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _picture_lines(result: Result, folder: Path, sizes: Mapping[str, tuple[Any, Any]]) -> Iterator[dict[str, Any]]:
-    """`file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share."""
-    for file in result.files:
-        width, height = sizes.get(file.sha256) or _size(file.path)
-        ours = {
-            "file_name": os.path.relpath(file.path, folder),
-            **_request_record(result.request),
-            "key": result.key,
-            "index": result.index,
-            "provider": result.provider,
-            "task_id": result.task_id,
-            "credits": None if result.credits is None else result.credits / len(result.urls),
-            "latency": result.latency,
-            "sha256": file.sha256,
-            "width": width,
-            "height": height,
-        }
-        yield {**_columns(result.request, ours), **ours}
-
-
-def _size(path: str) -> tuple[int | None, int | None]:
-    """Width and height in pixels; None for a picture that is one by its first bytes only."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None, None
-
-
-def _request_record(request: ImageRequest) -> dict[str, Any]:
-    """A request as JSON; `extra` only where there is any, so that its column has one type."""
-    record = {
-        "prompt": request.prompt,
-        "model": request.model,
-        "aspect_ratio": request.aspect_ratio,
-        "negative_prompt": request.negative_prompt,
-        "num_images": request.num_images,
-        "seed": request.seed,
-    }
-    return {**record, "extra": request.extra} if request.extra else record
-
-
-def _columns(request: ImageRequest, ours: dict[str, Any]) -> dict[str, Any]:
-    """The prompt file's other columns; one whose name is ours is kept as `input_…`."""
-    columns = request.columns if isinstance(request, PromptLine) else {}
-    return {f"input_{name}" if name in ours else name: value for name, value in columns.items()}
-
-
-def result_record(result: Result) -> dict[str, Any]:
-    """A result as JSON: what `--json` prints and `failures.jsonl` holds."""
-    record = {
-        "ok": result.ok,
-        "key": result.key,
-        "index": result.index,
-        **_request_record(result.request),
-        "provider": result.provider,
-        "task_id": result.task_id,
-        "credits": result.credits,
-        "latency": result.latency,
-        "urls": list(result.urls),
-        "files": [file.path for file in result.files],
-        "error": None if result.error is None else error_record(result.error),
-    }
-    if isinstance(result.request, PromptLine):
-        record["line"] = result.request.line
-    return {**_columns(result.request, record), **record}
-
-
-def error_record(error: ImagenError) -> dict[str, Any]:
-    """An error as JSON. `credits_at_risk`: what a lost create may have cost, null where nobody knows."""
-    record = {"type": type(error).__name__, "message": error.message, "code": error.code}
-    return {**record, "credits_at_risk": error.credits} if isinstance(error, UnknownOutcome) else record

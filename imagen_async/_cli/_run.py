@@ -24,11 +24,11 @@ from ..errors import AuthenticationError, ConfigurationError, ImagenError, Inval
 from ..providers import PROVIDERS
 from ._arguments import build_parser, keys_in_environment, limits_of, open_pool_of, pool_of, request_of
 from ._balances import balances_of
-from ._batch import batch, collect_into, plan, status
+from ._batch import batch, collect_into, gallery, plan, status
 from ._batch_run import places
 from ._loop import run_in_loop
-from ._manifest import error_record, result_record
 from ._receiving import KEY_VARIABLE
+from ._records import error_record, result_record
 from ._verbose import log_on_stderr
 from ._wording import amount, say
 
@@ -207,6 +207,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": plan,
     "status": status,
     "collect": _collect,
+    "gallery": gallery,
     "credits": _credits,
     "providers": _providers,
     "sandbox": _sandbox,

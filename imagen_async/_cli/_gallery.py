@@ -1,0 +1,140 @@
+"""The gallery of a folder: one page beside the pictures that shows them all, with nothing from anywhere else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from .._core.record import ErrorRecord, Record
+from .._core.resuming import earlier_result
+from .._folders import PART_SUFFIX
+from .._journal import JournalReader
+from ..errors import ConfigurationError
+from ._manifest import METADATA
+from ._prompt_files import PromptLine
+from ._records import Sizes, picture_records, sizes_in
+from ._wording import amount, counted
+
+PAGE = "index.html"
+"""The page's name in its folder, where a web server would look for it too."""
+
+GENERATOR = "imagen-async gallery"
+"""What a page of ours says of itself: only such a one is written over."""
+
+_WAITING = {
+    "queued": "It waits to be sent.",
+    "submitting": "Its create is on the way, or was when its process ended.",
+    "running": "Its task runs at the provider.",
+    "ready": "It is made, and its picture is not on disk yet.",
+    "done": "It is done, and its pictures were not saved.",
+}
+"""What a card without a picture says where nothing went wrong."""
+
+
+def refuse_foreign_page(folder: str) -> None:
+    """Raise ConfigurationError where the page's place is taken by something else."""
+    path = Path(folder, PAGE)
+    if path.exists() and f'content="{GENERATOR}"'.encode() not in path.read_bytes()[:4096]:
+        raise ConfigurationError(f"{path} is no gallery of this command, and is not written over. Move it away.")
+
+
+def write_gallery(folder: str, journal: JournalReader) -> tuple[Path, str]:
+    """Write the page of a folder anew.
+
+    Returns:
+        Where it is, and a few words on what is in it.
+
+    Raises:
+        ConfigurationError: Its place is taken, or it cannot be written.
+    """
+    path = Path(folder, PAGE)
+    try:
+        refuse_foreign_page(folder)
+        page, summary = _page(journal, Path(folder))
+        part = path.with_name(f".{PAGE}{PART_SUFFIX}")
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path, summary
+
+
+def _page(journal: JournalReader, folder: Path) -> tuple[str, str]:
+    cards = list(cards_of(journal, folder))
+    summary = _summary(cards)
+    environment = Environment(loader=PackageLoader(__package__, "gallery"), autoescape=True)
+    assert environment.loader is not None
+    style, script = (environment.loader.get_source(environment, name)[0] for name in ("style.css", "script.js"))
+    page = environment.get_template("page.html").render(
+        title=folder.resolve().name,
+        generator=GENERATOR,
+        summary=summary,
+        cards=cards,
+        # Ours, and free of what would end their elements; the hashes let nothing else run.
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+    return page, summary
+
+
+def _hash(text: str) -> Markup:
+    return Markup("'sha256-{}'").format(base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+
+
+def _summary(cards: list[dict[str, Any]]) -> str:
+    counts = Counter(card["state"] for card in cards if card["file"] is None)
+    pictures = sum(card["file"] is not None for card in cards)
+    parts = [counted(pictures, "picture"), *(f"{count:,} {state}" for state, count in sorted(counts.items()))]
+    return f"{', '.join(parts)}; {amount(sum(card['credits'] or 0.0 for card in cards))} credits"
+
+
+def cards_of(journal: JournalReader, folder: Path) -> Iterator[dict[str, Any]]:
+    """A card for each picture, and for each request that has none; in the order of the input."""
+    sizes = sizes_in(folder / METADATA)
+    for record in sorted(journal.records(), key=lambda record: record.position):
+        yield from _cards(record, folder, sizes)
+
+
+def _cards(record: Record, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
+    result = earlier_result(record)
+    request = record.request
+    common = {
+        "prompt": request.prompt,
+        "model": request.model,
+        "provider": record.account,
+        "seed": request.seed,
+        "aspect_ratio": request.aspect_ratio,
+        "negative_prompt": request.negative_prompt,
+        "key": record.key,
+        "index": record.position,
+        "task_id": record.task_id,
+        "latency": record.latency,
+        "ended_at": record.ended_at,
+        "state": record.state,
+        "reason": None if record.error is None else _reason(record.error),
+        "columns": request.columns if isinstance(request, PromptLine) else {},
+    }
+    for file, picture in zip(result.files, picture_records(result, folder, sizes), strict=True):
+        name = Path(picture["file_name"]).as_posix()
+        figures = {name: picture[name] for name in ("width", "height", "credits")}
+        yield {**common, **figures, "file": f"./{quote(name)}", "name": name, "bytes": file.size}
+    if not result.files:
+        reason = common["reason"] or _WAITING.get(record.state)
+        link = next((url for url in record.urls if url.startswith(("https://", "http://"))), None)
+        yield {**common, "credits": record.credits, "file": None, "reason": reason, "url": link}
+
+
+def _reason(error: ErrorRecord) -> str:
+    code = "" if error.code is None else f" ({error.code})"
+    return f"{error.type}{code}: {error.message}"
