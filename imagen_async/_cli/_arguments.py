@@ -17,6 +17,7 @@ from .._core.routing import Policy
 from .._core.values import PARAMETERS, ImageRequest
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS
+from ._export import Form, ShardSize, shard_size
 
 EPILOG = """exit codes: 0 all done, 1 some failed, 2 wrong usage or configuration, 130 interrupted
 Data goes to stdout, progress and messages to stderr. Try it without a key: -p sandbox"""
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_collect(commands)
     _add_gallery(commands)
+    _add_export(commands)
     credits = _add(commands, "credits", "ask for the balance of the named accounts, or of all whose key is set")
     _account_options(credits)
     _json_option(credits, "a JSON object on stdout")
@@ -127,6 +129,20 @@ def _add_status(commands: Any) -> None:
 def _add_gallery(commands: Any) -> None:
     parser = _add(commands, "gallery", "write one page, index.html, that shows every picture of a batch's folder")
     parser.add_argument("dir", metavar="DIR")
+
+
+def _add_export(commands: Any) -> None:
+    parser = _add(commands, "export", "write the pictures of a batch's folder in a form that training tools load")
+    parser.add_argument("dir", metavar="DIR")
+    parser.add_argument("--to", required=True, choices=get_args(Form), help="shards of this form")
+    parser.add_argument("-o", "--out", metavar="DIR", help="where the shards go (beside the folder: DIR-FORM)")
+    parser.add_argument(
+        "--shard-size",
+        type=_shard_size,
+        default=ShardSize(bytes=500_000_000),
+        metavar="SIZE",
+        help="of a shard at most: a number of pictures, such as 1000, or of bytes, such as 500MB (the default)",
+    )
 
 
 def _add_sandbox(commands: Any) -> None:
@@ -269,6 +285,10 @@ def _rate(text: str) -> Rate:
 
 def _positive(text: str) -> int:
     return int(text) if text.isdecimal() and int(text) > 0 else _refuse(text, "a whole number above 0")
+
+
+def _shard_size(text: str) -> ShardSize:
+    return shard_size(text) or _refuse(text, "a number of pictures, such as 1000, or of bytes, such as 500MB")
 
 
 def _freshness(text: str) -> float:

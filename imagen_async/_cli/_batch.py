@@ -1,4 +1,4 @@
-"""The commands about a batch and its folder: `batch`, `plan`, `status`, `gallery`, and `collect --dir`."""
+"""The commands about a batch and its folder: `batch`, `plan`, `status`, `gallery`, `export`, and `collect --dir`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ._arguments import open_pool_of, pool_of, request_of, words_of
 from ._balances import balances_of
 from ._batch_run import BatchRun
 from ._estimate import Estimator
+from ._export import export
 from ._gallery import refuse_foreign_page, write_gallery
 from ._loop import run_in_loop
 from ._manifest import refuse_foreign_lists
@@ -182,6 +183,19 @@ def gallery(options: argparse.Namespace) -> int:
     print(path)
     say(summary)
     return 0
+
+
+def exported(options: argparse.Namespace) -> int:
+    """Write the pictures of a folder as shards, and print where these are."""
+    folder = Path(options.dir)
+    out = options.out or str(folder.resolve().with_name(f"{folder.resolve().name}-{options.to}"))
+    with JournalReader(_journal_of(options.dir), PromptLine) as journal:
+        made = export(options.dir, journal, options.to, out, options.shard_size)
+    print("\n".join(map(str, made.shards)))
+    for path in made.spoilt:
+        say(f"Left out: {path} is missing, or is not as it was saved")
+    say(f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}")
+    return 1 if made.spoilt else 0
 
 
 def _say_gallery(folder: str, journal: Journal) -> None:

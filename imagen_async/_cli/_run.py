@@ -24,7 +24,7 @@ from ..errors import AuthenticationError, ConfigurationError, ImagenError, Inval
 from ..providers import PROVIDERS
 from ._arguments import build_parser, keys_in_environment, limits_of, open_pool_of, pool_of, request_of
 from ._balances import balances_of
-from ._batch import batch, collect_into, gallery, plan, status
+from ._batch import batch, collect_into, exported, gallery, plan, status
 from ._batch_run import places
 from ._loop import run_in_loop
 from ._receiving import KEY_VARIABLE
@@ -208,6 +208,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": status,
     "collect": _collect,
     "gallery": gallery,
+    "export": exported,
     "credits": _credits,
     "providers": _providers,
     "sandbox": _sandbox,
