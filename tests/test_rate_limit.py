@@ -511,6 +511,8 @@ def played(
 
 GUESS = Rate(20, per=10, guess=True)
 CLIENTS = [ThroughAWindow, ThroughALane]
+LEARNT = (2000.0, 2137.0, 2500.0)
+"""By then a limit has been found, and tries to go beyond it are as far apart as they ever will be."""
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -530,7 +532,7 @@ def test_a_limit_that_nobody_tells_is_found_and_kept_to(client: type[ThroughAWin
 @pytest.mark.parametrize(("before", "after"), [(20, 8), (30, 5), (25, 22), (12, 3), (3, 2), (20, 1)])
 def test_a_limit_that_falls_is_followed(client: type[ThroughAWindow], before: int, after: int) -> None:
     """From 10 windows after a limit fell on, as much goes as the server takes now, and little more."""
-    for at in (3000.0, 3137.0, 3500.0):
+    for at in LEARNT:
         server = StrictServer(lambda now, at=at: before if now < at else after)  # type: ignore[misc]
         played(client(GUESS), server, until=at + 1100, seed=int(at))
         assert server.rate(at - 500, at) >= 0.85 * before
@@ -543,7 +545,7 @@ def test_a_limit_that_falls_is_followed(client: type[ThroughAWindow], before: in
 @pytest.mark.parametrize(("before", "after"), [(8, 20), (5, 30), (22, 25), (2, 3), (1, 12)])
 def test_a_limit_that_rises_is_followed(client: type[ThroughAWindow], before: int, after: int) -> None:
     """After the longest rest at most, and then a step a window, as much goes as the server takes now."""
-    for at in (3000.0, 3137.0, 3500.0):
+    for at in LEARNT:
         server = StrictServer(lambda now, at=at: before if now < at else after)  # type: ignore[misc]
         # A window with its round trips is a little longer than 10 s.
         found = at + 11 * (LONGEST_REST + after - before + 2)
