@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sized
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from ._admission import Admission
@@ -22,6 +24,7 @@ from ._core.outcomes import result_of
 from ._core.values import ImageRequest, Result
 from ._delivery import AccountProgress, AsTheyFinish, InOrder, Progress, Tally
 from ._intake import END, Requests, check_keys, puller
+from ._notebook import REFRESH, LiveView, batch_html, batch_text, is_live
 from ._scheduler import Scheduler, now
 from .errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, JournalError
 
@@ -86,7 +89,24 @@ class Batch:
         self._fed = self._stopped = self._is_draining = self._is_leaving = self._is_orphaned = False
         self._reopened: set[int] = set()
         self._ending: BaseException | None = None
+        self._ended_at: float | None = None
+        self._views: list[LiveView] = []
         self.leftover: tuple[Result, ...] = ()
+
+    def __repr__(self) -> str:
+        return "<Batch: not begun>" if self._feeding is None else batch_text(self.progress)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the progress, and once the block was left the last pictures."""
+        return "" if self._feeding is None else batch_html(self.progress, is_over=self._ended_at is not None)
+
+    def _ipython_display_(self) -> None:
+        """For notebooks: the same, kept up to date for as long as the batch runs."""
+        if not is_live():
+            raise NotImplementedError  # so that IPython shows it as it shows anything
+        view = LiveView(self._repr_html_(), repr(self))
+        if self._ended_at is None:
+            self._views.append(view)
 
     async def __aenter__(self) -> Self:
         if self._feeding is not None:
@@ -103,6 +123,8 @@ class Batch:
             self._scheduler.exit(self._id)
             raise
         self._scheduler.start(self._feed)
+        if is_live():
+            self._scheduler.start(self._keep_showing)
         return self
 
     async def __aexit__(
@@ -115,6 +137,8 @@ class Batch:
                 await self._drain()
         finally:
             await self._leave()
+            if self._views:
+                await self._show_last()
 
     def __aiter__(self) -> Self:
         return self
@@ -146,7 +170,7 @@ class Batch:
         """How far it is now. Costs a look at every live job."""
         jobs = [job for job in self._scheduler.plan.jobs if job.owner == self._id]
         states = [type(job.state) for job in jobs]
-        tally, time = self._tally, now()
+        tally, time = self._tally, now() if self._ended_at is None else self._ended_at
         reserved = sum(job.model.price(job.request) or 0.0 for job in jobs if not isinstance(job.state, Queued))
         return Progress(
             total=self._total,
@@ -165,7 +189,7 @@ class Batch:
             projected=self._projected(states.count(Queued), reserved),
             elapsed=time - tally.began_at,
             rate=tally.rate(time),
-            eta=self._time_left(jobs),
+            eta=self._time_left(jobs, time),
             latency=tally.latency(0.5),
             latency_p95=tally.latency(0.95),
             calls_per_task=tally.calls_per_task,
@@ -187,12 +211,12 @@ class Batch:
             return None
         return self._tally.credits + reserved + unsent * (price or 0.0)
 
-    def _time_left(self, jobs: list[Job]) -> float | None:
+    def _time_left(self, jobs: list[Job], time: float) -> float | None:
         """Seconds until the last result, or None where the input has no length."""
         total = self._pulled if self._fed else self._total
         if total is None:
             return None
-        lanes, time = self._scheduler.plan.lanes, now()
+        lanes = self._scheduler.plan.lanes
         unsent = total - self._pulled + sum(isinstance(job.state, Queued) for job in jobs)
         pace = self._tally.pace(time, 2 * max(lane.limits.submit.per for lane in lanes.values()))
         route = self._admission.default_route()
@@ -320,11 +344,27 @@ class Batch:
         try:
             await self._scheduler.leave(self._id)
         finally:
+            self._ended_at = now()
             self._exit.release()
             self.leftover = tuple(self._exit.ready)
             self._exit.ready.clear()
             if self._memory is not None:
                 await self._memory.close()
+
+    async def _keep_showing(self) -> None:
+        """Bring the views on a notebook's page up to date, now and then."""
+        while True:
+            await anyio.sleep(REFRESH)
+            if self._is_leaving:
+                return
+            for view in self._views:
+                view.update(self._repr_html_(), repr(self))
+
+    async def _show_last(self) -> None:
+        """Leave the last pictures on a notebook's page; making them small takes a while."""
+        html = await anyio.to_thread.run_sync(partial(batch_html, self.progress, is_over=True))
+        for view in self._views:
+            view.update(html, repr(self))
 
     async def _feed(self) -> None:
         """Pull the input, one request at a time, when the account and the reader have room for it."""

@@ -33,6 +33,7 @@ from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._downloads import save_all
 from ._folders import prepare_folder
 from ._intake import Requests, check_input
+from ._notebook import thumbnail
 from ._observer import Observer
 from ._plain_group import PlainGroup
 from ._scheduler import Scheduler, now
@@ -438,7 +439,7 @@ class Client:
         return self._savable(result_of(job))
 
     def _savable(self, result: Result) -> Result:
-        return msgspec.structs.replace(result, _saver=self._save)
+        return msgspec.structs.replace(result, _saver=self._save, _thumbnail=thumbnail)
 
     async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
         """Save with the open session; with one of its own after the client was closed, or in another loop."""

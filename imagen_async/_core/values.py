@@ -97,6 +97,9 @@ class ImageFile(msgspec.Struct, frozen=True, gc=False):
         return self.path
 
 
+Thumbnail = Callable[[ImageFile], str | None]
+"""Gives a small form of a picture as an address that a page can show, or None where the file is not there."""
+
 Saver = Callable[["Result", str], Awaitable[tuple[ImageFile, ...]]]
 
 
@@ -134,6 +137,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
     raw: bytes = b""
     earlier: bool = False
     _saver: Saver | None = None
+    _thumbnail: Thumbnail | None = None
 
     @property
     def ok(self) -> bool:
@@ -157,6 +161,12 @@ class Result(msgspec.Struct, frozen=True, eq=False):
         if self._saver is None:
             raise ConfigurationError("This result did not come from a client, so nothing can fetch its pictures.")
         return await self._saver(self, str(folder))
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the pictures, the prompt, the figures."""
+        from .markup import figure  # only here: it needs results, and only notebooks need it
+
+        return figure(self, self._thumbnail or (lambda file: None))
 
     def __repr__(self) -> str:
         outcome = f"urls={list(self.urls)!r}" if self.ok else f"error={self.error!r}"

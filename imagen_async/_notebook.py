@@ -1,0 +1,132 @@
+"""What a notebook shows: thumbnails of files, a batch's progress while it runs, a contact sheet once it is over."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import sys
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ._core.markup import contact_sheet
+from ._core.values import ImageFile
+from ._delivery import AccountProgress, Progress
+
+logger = logging.getLogger("imagen_async")
+
+REFRESH = 0.5
+"""Seconds between two looks at a batch that runs."""
+
+_SIDE = 512
+"""Pixels of a thumbnail's longer side: twice what it takes on the page, for dense screens."""
+
+_MOST_BYTES = 1 << 20
+"""Of a file that is shown as it is, where Pillow is not installed: a notebook keeps every byte of it."""
+
+
+def thumbnail(file: ImageFile) -> str | None:
+    """A picture on disk as a data URI, so that a notebook shows it wherever it is opened; None where that fails."""
+    try:
+        data = Path(file.path).read_bytes()
+    except OSError:
+        return None
+    try:
+        from PIL import Image  # only here: it comes with the `cli` extra, and nothing else of a client needs it
+    except ImportError:
+        return _data_uri(data, file.media_type) if len(data) <= _MOST_BYTES else None
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.thumbnail((_SIDE, _SIDE))
+            small = io.BytesIO()
+            picture.convert("RGB").save(small, "JPEG", quality=85)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return _data_uri(small.getvalue(), "image/jpeg")
+
+
+def _data_uri(data: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def batch_html(progress: Progress, *, is_over: bool) -> str:
+    """A batch: how far it is, and once it is over its last pictures."""
+    finished = progress.done + progress.failed
+    total = finished if progress.total is None else progress.total
+    bar = f'<progress value="{finished}" max="{max(total, 1)}" style="width:20em"></progress>'
+    lines = [f"{bar} {finished:,} of {total:,}" if progress.total is not None or is_over else f"{finished:,} finished"]
+    lines += [" · ".join(_counts(progress)), " · ".join(_figures(progress, is_over=is_over))]
+    if not is_over:
+        lines += map(_account, progress.accounts)
+    html = "".join(f"<div>{line}</div>" for line in lines)
+    if is_over:
+        html += contact_sheet(progress.recent, thumbnail, finished - len(progress.recent))
+    return f"<div>{html}</div>"
+
+
+def batch_text(progress: Progress) -> str:
+    """The same in a line, for where HTML is not shown."""
+    of_all = "" if progress.total is None else f" of {progress.total:,}"
+    return f"<Batch: {progress.done + progress.failed:,}{of_all} finished, {progress.credits:g} credits>"
+
+
+def _counts(progress: Progress) -> list[str]:
+    counts = {
+        "queued": progress.queued,
+        "submitting": progress.submitting,
+        "running": progress.running,
+        "done": progress.done,
+        "failed": progress.failed,
+        "held": progress.held + progress.unknown,
+    }
+    return [f"<b>{count:,}</b> {name}" for name, count in counts.items() if count or name in ("done", "failed")]
+
+
+def _figures(progress: Progress, *, is_over: bool) -> list[str]:
+    figures = [f"{progress.elapsed:.0f} s"]
+    if progress.eta is not None and not is_over:
+        figures.append(f"ETA {progress.eta:.0f} s")
+    if progress.latency is not None and progress.latency_p95 is not None:
+        figures.append(f"latency {progress.latency:.1f} s, p95 {progress.latency_p95:.1f} s")
+    figures.append(f"{progress.credits:g} credits")
+    if progress.projected is not None and not is_over:
+        figures.append(f"{progress.projected:g} projected")
+    return figures
+
+
+def _account(account: AccountProgress) -> str:
+    rate = f"{account.rate:.1f}/s of {account.limit.count} per {account.limit.per:g} s"
+    why = "" if account.error is None else f": {escape(account.error.message)}"
+    return f"{escape(account.name)}: {account.state}, {rate}, {account.running:,} running{why}"
+
+
+class LiveView:
+    """A batch on a notebook's page, which can be written anew."""
+
+    def __init__(self, html: str, text: str) -> None:
+        from IPython.display import DisplayHandle  # only here: whoever shows a batch in a notebook has IPython
+
+        self._handle: Any = DisplayHandle()  # type: ignore[no-untyped-call]
+        self._handle.display(_bundle(html, text), raw=True)  # type: ignore[no-untyped-call]
+
+    def update(self, html: str, text: str) -> None:
+        """Show how it stands now; a page that takes nothing more is left alone."""
+        if self._handle is None:
+            return
+        try:
+            self._handle.update(_bundle(html, text), raw=True)
+        except Exception:
+            logger.debug("a notebook's view of a batch could not be updated", exc_info=True)
+            self._handle = None
+
+
+def _bundle(html: str, text: str) -> dict[str, str]:
+    return {"text/html": html, "text/plain": text}
+
+
+def is_live() -> bool:
+    """True where what was displayed can be written anew: in a notebook, and not in IPython's own terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
