@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 
-from benchmarks import callbacks, imports, journal, limit, memory, peers, schedule, throughput
+from benchmarks import callbacks, imports, journal, limit, memory, peers, schedule, throughput, watching
 
 BENCHMARKS = {
     "schedule": schedule,
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "memory": memory,
     "limit": limit,
     "callbacks": callbacks,
+    "watching": watching,
     "peers": peers,
     "import": imports,
 }

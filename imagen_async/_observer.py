@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from ._core.job import Failed, Final, Held, Job, Left, Queued, Unknown, Unsent
-from ._core.lane import Health, HealthState
+from ._core.lane import HealthState, Lane
 from ._core.outcomes import result_of
 from ._core.values import Result
 from ._core.wire import HttpRequest, HttpResponse, clean
@@ -56,12 +56,12 @@ class Observer:
         if self.is_listening:
             self._tell(_refusal(result, number, now))
 
-    def account(self, health: Health, now: float) -> None:
+    def account(self, lane: Lane, now: float) -> None:
         """Tell of an account that fares otherwise than when it was last told of."""
-        before = self._accounts.get(health.name, "ready")
-        self._accounts[health.name] = health.state
-        if health.state != before:
-            self._tell(AccountEvent(now, health.name, health.state, health.limit, health.error))
+        if self.is_listening and lane.state(now) != self._accounts.get(lane.name, "ready"):
+            health = lane.health(now)
+            self._accounts[lane.name] = health.state
+            self._tell(AccountEvent(now, lane.name, health.state, health.limit, health.error))
 
     def exchange(
         self, account: str, request: HttpRequest, outcome: HttpResponse | ImagenError, began_at: float, now: float

@@ -363,9 +363,7 @@ class Scheduler:
             logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
         if self.callbacks is not None:
             self._warn_of_silence(job.account, self.callbacks)
-        if self.observer.is_listening:
-            time = self._now()
-            self.observer.account(self._plan.lanes[job.account].health(time), time)
+        self.observer.account(self._plan.lanes[job.account], self._now())
         self._deliver()
         self._settled.set()
         self._notice()

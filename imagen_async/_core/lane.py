@@ -148,14 +148,19 @@ class Lane:
             return 0.0
         return max(CALLBACK_WAIT_AT_LEAST, 2 * self.schedule.quantile(kind, SLOWEST))
 
+    def state(self, now: float) -> HealthState:
+        """How it fares, in a word."""
+        if self.stopped is not None:
+            return "stopped"
+        if self.is_paused:
+            return "paused"
+        is_limited = self.submit.is_held(now) or self.submit.limit < self.submit.rate.count
+        return "limited" if is_limited else "ready"
+
     def health(self, now: float) -> Health:
         """How it fares."""
-        rate, error = self.submit.rate, self.stopped or self._trouble or self._limited_by
-        is_limited = self.submit.is_held(now) or self.submit.limit < rate.count
-        state: HealthState = "limited" if is_limited else "ready"
-        if self.stopped is not None or self.is_paused:
-            state = "paused" if self.stopped is None else "stopped"
-        sent = self.submit.taken(now) / rate.per
+        state, error = self.state(now), self.stopped or self._trouble or self._limited_by
+        sent = self.submit.taken(now) / self.submit.rate.per
         return Health(self.name, state, self.allowed.submit, sent, self.running, None if state == "ready" else error)
 
     def submit_at(self, now: float) -> float:

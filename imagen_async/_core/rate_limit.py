@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 
@@ -96,7 +97,7 @@ class Window:
 
     def taken(self, now: float) -> int:
         """Places that are not free now."""
-        return self._in_flight + sum(at > now for at in self._free_at)
+        return self._in_flight + len(self._free_at) - bisect_right(self._free_at, now)
 
     def is_held(self, now: float) -> bool:
         """True while a refusal holds everything."""
