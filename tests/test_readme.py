@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import imagen_async
+from imagen_async import ImageRequest
 from imagen_async._cli._arguments import build_parser
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Sandbox
@@ -58,8 +61,22 @@ def test_the_pool_runs_as_printed(tmp_path: Path, imagen_sandbox: Sandbox) -> No
 
 @pytest.mark.parametrize("program", blocks("python"))
 def test_every_program_is_python(program: str) -> None:
-    """No program of the README has a syntax error."""
-    compile(program, "README.md", "exec")
+    """No program of the README has a syntax error; a notebook's may await at its top."""
+    compile(program, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+async def test_the_listener_hears_as_printed(imagen_sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    """The program with a listener, led to the sandbox, prints what is done and what has failed, once each."""
+    program = next(block for block in blocks("python") if "def listen" in block)
+    at = f'"sandbox", api_key={imagen_sandbox.key!r}, base_url={imagen_sandbox.url!r}'
+    names: dict[str, Any] = {}
+    exec(program.replace('"sandbox"', at), names)
+    imagen_sandbox.order("task", None, "fail_word")
+    async with names["client"] as client, client.batch([ImageRequest("x", key="a"), "y"]) as results:
+        ended = [result async for result in results]
+    done, failed = sorted(capsys.readouterr().out.splitlines(), key=lambda line: "SENSITIVE" in line)
+    assert re.fullmatch(r"\w+ 8\.0 \d\.\d+", done)
+    assert failed.startswith(next(result.key for result in ended if not result.ok))
 
 
 def test_the_quick_start_makes_pictures(tmp_path: Path) -> None:
