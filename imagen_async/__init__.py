@@ -7,7 +7,7 @@ from ._client import Client, Job
 from ._core.provider import Limits
 from ._core.rate_limit import Rate
 from ._core.values import ImageFile, ImageRequest, Result, raw_model
-from ._delivery import AccountProgress, Progress
+from ._progress import AccountProgress, Progress
 from .errors import (
     AccountError,
     AuthenticationError,

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import msgspec
 
 from ._admission import Admission
 from ._callbacks import Line
 from ._core.budget import Budget
 from ._core.callbacks import Address
-from ._core.forecast import time_left
-from ._core.job import Held, Job, Left, Queued, Ready, Running, Submitting, Unsent
-from ._core.lane import Health
+from ._core.job import Job, Left, Queued, Unsent
 from ._core.outcomes import result_of
 from ._core.values import ImageRequest, Result
-from ._delivery import AccountProgress, AsTheyFinish, InOrder, Progress, Tally
+from ._delivery import AsTheyFinish, InOrder
 from ._intake import END, Requests, check_keys, puller
 from ._notebook import REFRESH, LiveView, batch_html, batch_text, is_live
+from ._progress import Progress, Tally
 from ._scheduler import Scheduler, now
 from .errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, JournalError
 
@@ -168,61 +166,16 @@ class Batch:
     @property
     def progress(self) -> Progress:
         """How far it is now. Costs a look at every live job."""
-        jobs = [job for job in self._scheduler.plan.jobs if job.owner == self._id]
-        states = [type(job.state) for job in jobs]
-        tally, time = self._tally, now() if self._ended_at is None else self._ended_at
-        reserved = sum(job.model.price(job.request) or 0.0 for job in jobs if not isinstance(job.state, Queued))
-        return Progress(
+        total = self._pulled if self._fed else self._total
+        return self._tally.progress(
+            self._scheduler.plan,
+            self._id,
+            now() if self._ended_at is None else self._ended_at,
             total=self._total,
             pulled=self._pulled,
-            queued=states.count(Queued),
-            submitting=states.count(Submitting),
-            held=states.count(Held),
-            running=states.count(Running),
-            saving=states.count(Ready),
-            done=tally.done,
-            failed=tally.failed,
-            unknown=tally.unknown,
-            earlier=tally.earlier,
-            credits=tally.credits,
-            reserved=reserved,
-            projected=self._projected(states.count(Queued), reserved),
-            elapsed=time - tally.began_at,
-            rate=tally.rate(time),
-            eta=self._time_left(jobs, time),
-            latency=tally.latency(0.5),
-            latency_p95=tally.latency(0.95),
-            calls_per_task=tally.calls_per_task,
-            recent=tuple(tally.recent),
-            accounts=tuple(self._fare(lane.health(time)) for lane in self._scheduler.plan.lanes.values()),
+            unpulled=0 if self._stopped else None if total is None else total - self._pulled,
+            route=self._admission.default_route(),
         )
-
-    def _fare(self, health: Health) -> AccountProgress:
-        done, credits = self._tally.done_by[health.name], self._tally.credits_by.get(health.name, 0.0)
-        return AccountProgress(**msgspec.structs.asdict(health), done=done, credits=credits)
-
-    def _projected(self, queued: int, reserved: float) -> float | None:
-        """Credits by the end, or None where the input has no length or prices are unknown."""
-        total, price = self._pulled if self._fed else self._total, self._tally.mean_price
-        if total is None:
-            return None
-        unsent = queued + (0 if self._stopped else total - self._pulled)
-        if price is None and (unsent or self._live):
-            return None
-        return self._tally.credits + reserved + unsent * (price or 0.0)
-
-    def _time_left(self, jobs: list[Job], time: float) -> float | None:
-        """Seconds until the last result, or None where the input has no length."""
-        total = self._pulled if self._fed else self._total
-        if total is None:
-            return None
-        lanes = self._scheduler.plan.lanes
-        unsent = total - self._pulled + sum(isinstance(job.state, Queued) for job in jobs)
-        pace = self._tally.pace(time, 2 * max(lane.limits.submit.per for lane in lanes.values()))
-        route = self._admission.default_route()
-        able = self._scheduler.plan.preferred(route) if route is not None else set(lanes)
-        used = [lane for name, lane in lanes.items() if name in able or any(job.account == name for job in jobs)]
-        return time_left(unsent, jobs, used, time, pace)
 
     def closing(self) -> None:
         """Hear that the client is being left, or that its loop has ended. Called by the scheduler."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ._core.markup import contact_sheet
 from ._core.values import ImageFile
-from ._delivery import AccountProgress, Progress
+from ._progress import AccountProgress, Progress
 
 logger = logging.getLogger("imagen_async")
 

@@ -47,6 +47,7 @@ ORDER = (
     "_memory",
     "_intake",
     "_delivery",
+    "_progress",
     "_notebook",
     "_batch",
     "_client",

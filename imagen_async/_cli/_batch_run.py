@@ -16,9 +16,9 @@ from .._batch import Batch
 from .._client import Client
 from .._core.routing import Router
 from .._core.values import PARAMETERS, Result
-from .._delivery import AccountProgress
 from .._journal import Journal
 from .._plain_group import PlainGroup
+from .._progress import AccountProgress
 from ..errors import BudgetReached, DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
 from ._arguments import request_of, words_of
 from ._manifest import FAILURES, Manifest

@@ -21,7 +21,7 @@ from rich.text import Text
 from .._core.resuming import shown
 from .._core.values import Result
 from .._core.wire import clean
-from .._delivery import AccountProgress, Progress
+from .._progress import AccountProgress, Progress
 from ._wording import amount, duration
 
 REFRESH = 0.25

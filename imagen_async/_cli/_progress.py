@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from .._core.resuming import shown
-from .._delivery import AccountProgress, Progress
+from .._progress import AccountProgress, Progress
 from ._wording import amount, duration
 
 PLAIN_EVERY = 10.0
