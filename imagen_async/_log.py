@@ -40,19 +40,26 @@ def _text(event: Event) -> str:
             return f"{event.account or 'files'}: {event.call}: {what} {bodies}".rstrip()
 
 
+_WORDS = {
+    "queued": "waits for its turn",
+    "submitting": "is being submitted",
+    "held": "waits for its callback",
+    "ready": "is ready to be fetched",
+    "failed": "failed",
+    "unknown": "has an unknown outcome",
+    "unsent": "was not sent",
+    "left": "was left",
+}
+
+
 def _what_of_job(event: JobEvent) -> str:
-    match event.state:
-        case "running":
-            return f"runs as task {clean(str(event.task_id))} of {event.model}: {shown(clean(event.request.prompt))!r}"
-        case "done":
-            return f"is done{_figures(event)}"
-        case "queued":
-            return f"waits for its turn{_why(event.error)}"
-        case "held":
-            return f"waits for its callback{_why(event.error)}"
-        case "left":
-            return f"was left{_why(event.error)}"
-    return f"is {event.state}{_why(event.error)}"
+    if event.state == "done":
+        return f"is done{_figures(event)}"
+    if event.state == "running":
+        # A task that was named by its id comes without a request.
+        made = f" of {event.model}: {shown(clean(event.request.prompt))!r}" if event.model else ""
+        return f"runs as task {clean(str(event.task_id))}{made}"
+    return f"{_WORDS[event.state]}{_why(event.error)}"
 
 
 def _figures(event: JobEvent) -> str:

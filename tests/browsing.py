@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -26,6 +29,8 @@ def chromium() -> str:
 def browser() -> Iterator[Browser]:
     """A headless Chromium, without a network of its own to use."""
     path = chromium()
+    from playwright.sync_api import sync_playwright  # only here: every worker would wait for it
+
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path)
         try:

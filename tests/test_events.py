@@ -199,7 +199,7 @@ async def test_the_log_has_a_line_for_what_a_person_cares_about(
     assert len(info) == 4
     assert sum(" runs as task " in line and "imagen4" in line for line in info) == 2
     assert sum("'a' is done after" in line and "8 credits: " in line and ".png" in line for line in info) == 1
-    assert sum("'b' is failed: " in line and "SENSITIVE_WORD_ERROR" in line for line in info) == 1
+    assert sum("'b' failed: " in line and "SENSITIVE_WORD_ERROR" in line for line in info) == 1
     debug = lines[logging.DEBUG]
     assert sum(": create: POST /api/v1/jobs/createTask: HTTP 200 in " in line for line in debug) == 2
     assert sum("files: file: GET http://127.0.0.1" in line for line in debug) == 2

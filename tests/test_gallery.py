@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from browsing import browser, screenshot_of
 from PIL import Image
-from playwright.sync_api import Browser, Page
 from test_command import Call, at, call, clean_environment, prompt_file
 
 from imagen_async import ImageFile, ImageRequest, Limits, Rate
@@ -21,6 +20,9 @@ from imagen_async._core.record import ErrorRecord, Record
 from imagen_async._journal import Journal, JournalReader
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 __all__ = ["call", "clean_environment"]
 

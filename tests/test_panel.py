@@ -22,6 +22,7 @@ import anyio
 import pyte
 import pytest
 from browsing import browser, screenshot_of
+from conftest import naming
 from rich.console import Console
 from test_command import at, clean_environment, finish, prompt_file, start
 from virtual_network import Network, batch_over, scheduler_over
@@ -176,11 +177,11 @@ def terminal(columns: int) -> Iterator[Terminal]:
 ALLOWED = re.compile(
     r"|".join(
         (
-            r"out/\d{6}-a-fox-\d+\.png",
+            r"out-\d+/\d{6}-a-fox-\d+\.png",
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO sandbox: '[\w-]+' (runs as task \w{32} of imagen4: "
-            r"'a fox \d+'|is done after \d+\.\d s, 8 credits: out/\d{6}-a-fox-\d+\.png)",
+            r"'a fox \d+'|is done after \d+\.\d s, 8 credits: out-\d+/\d{6}-a-fox-\d+\.png)",
             r"[╭│╰].*[╮│╯]",
-            r"80 done, 0 failed; 640 credits in \d+ s",
+            r"60 done, 0 failed; 480 credits in \d+ s",
         )
     )
 )
@@ -190,32 +191,42 @@ LIMITS = Limits(Rate(40, per=0.5), Rate(500, per=1), 80)
 LATENCY = Latency(0.4, minimum=0.1)
 
 
-@pytest.mark.parametrize("columns", [80, 140])
-def test_the_panel_in_a_terminal_tears_no_line(columns: int, tmp_path: Path) -> None:
+def test_the_panel_in_a_terminal_tears_no_line(tmp_path: Path) -> None:
     """At full speed, with the log and the paths on the same terminal, every line is whole and the panel is there once.
 
     A picture of it in the midst is taken where there is a Chromium.
     """
-    prompts = prompt_file(*(f"a fox {number}" for number in range(80)))
-    with terminal(columns) as shown, running_sandbox(Sandbox(latency=LATENCY, limits=LIMITS)) as sandbox:
-        words = ["batch", prompts, *at(sandbox), "--rate", "40/0.5", "-o", "out", "-v"]
+    prompts = prompt_file(*(f"a fox {number}" for number in range(60)))
+    pages = {}
+    with running_sandbox(Sandbox(latency=LATENCY, limits=LIMITS)) as sandbox:
+        for columns in (80, 140):
+            with naming(columns):
+                lines, pages[columns] = _shown(columns, prompts, sandbox)
+                assert [line for line in lines if not ALLOWED.fullmatch(line)] == []
+                assert sum(line.startswith("out-") for line in lines) == 60
+                assert sum(" runs as task " in line for line in lines) == 60
+                assert sum(" is done after " in line for line in lines) == 60
+                assert sum(line.startswith("╭") for line in lines) == 1
+                assert any("60 of 60  100%" in line for line in lines)
+    with browser() as chromium:
+        for columns, midst in pages.items():
+            page = chromium.new_page(viewport={"width": columns * 9 + 16, "height": 700})
+            page.set_content(midst)
+            page.screenshot(path=screenshot_of(f"panel-{columns}", tmp_path))
+
+
+def _shown(columns: int, prompts: str, sandbox: Sandbox) -> tuple[list[str], str]:
+    """What a batch has shown in a terminal, line by line, and the screen in the midst of it as a page."""
+    words = ["batch", prompts, *at(sandbox), "--rate", "40/0.5", "-o", f"out-{columns}", "-v"]
+    with terminal(columns) as shown:
         env = {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
         process = start(*words, env=env, stdout=shown.end, stderr=shown.end)
         os.close(shown.end)
-        shown.read(until=rb"[2-6]\d of 80")
+        shown.read(until=rb"[2-5]\d of 60")
         midst = shown.page()
         shown.read()
         assert finish(process).code == 0
-    lines = unwrapped(shown.lines, columns)
-    assert [line for line in lines if not ALLOWED.fullmatch(line)] == []
-    assert sum(line.startswith("out/") for line in lines) == 80
-    assert sum(" runs as task " in line for line in lines) == sum(" is done after " in line for line in lines) == 80
-    assert sum(line.startswith("╭") for line in lines) == 1
-    assert any("80 of 80  100%" in line for line in lines)
-    with browser() as chromium:
-        page = chromium.new_page(viewport={"width": columns * 9 + 16, "height": 700})
-        page.set_content(midst)
-        page.screenshot(path=screenshot_of(f"panel-{columns}", tmp_path))
+    return unwrapped(shown.lines, columns), midst
 
 
 def unwrapped(lines: list[str], columns: int) -> list[str]:
