@@ -68,7 +68,7 @@ def _figures(event: JobEvent) -> str:
         return ""
     after = "" if result.latency is None else f" after {result.latency:.1f} s"
     cost = "" if result.credits is None else f", {result.credits:g} credits"
-    return f"{after}{cost}: {', '.join(map(str, result.files or result.urls))}"
+    return f"{after}{cost}: {clean(', '.join(map(str, result.files or result.urls)))}"
 
 
 def _why(error: ImagenError | None) -> str:

@@ -758,15 +758,22 @@ def test_the_key_is_nowhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
     watched = Watched()
     with running_sandbox(Sandbox(latency=STEADY, key=secret, faults=watched)) as sandbox:
         sandbox.order("create", "reset_after")
-        process = start(*batch(sandbox))
+        process = start(*batch(sandbox, "-vv"))
         watched.wait("create", 4)
         at_work = contents("out")
         process.send_signal(signal.SIGINT)
-        outcomes = [finish(process), call(*batch(sandbox)), call("status", "out"), call("status", "out", "--json")]
-        outcomes.append(call(*batch(sandbox, "--resubmit-unknown", "--json")))
+        outcomes = [
+            finish(process),
+            call(*batch(sandbox, "-v")),
+            call("status", "out"),
+            call("status", "out", "--json"),
+        ]
+        outcomes.append(call(*batch(sandbox, "--resubmit-unknown", "--json", "-vv", "--gallery")))
         assert outcomes[-1].code == 0
+        assert " DEBUG sandbox: create: POST /api/v1/jobs/createTask: HTTP 200 in " in outcomes[-1].err
+        assert call("export", "out", "--to", "parquet").code == 0
     assert secret not in "".join(outcome.out + outcome.err for outcome in outcomes)
-    assert secret.encode() not in at_work + contents("out")
+    assert secret.encode() not in at_work + contents("out") + contents("out-parquet")
 
 
 def test_a_wrong_key_leaves_running_tasks_running(
