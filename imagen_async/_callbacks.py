@@ -15,9 +15,8 @@ from ._core.callbacks import Address, Seal, is_signed
 from ._core.job import Job, Unknown
 from ._core.provider import Provider
 from ._core.wire import clean
+from ._log import log
 from .errors import ConfigurationError
-
-logger = logging.getLogger("imagen_async")
 
 _REMEMBERED = 1000
 """Jobs that have ended of which a callback is still told apart from one that nobody knows."""
@@ -75,7 +74,7 @@ class Callback(msgspec.Struct, frozen=True):
 def log_stray(account: str | None, task_id: str) -> None:
     """Tell of a task that a lost create has made after all, and that nobody waits for."""
     message = "%s: task %s was made by a create whose answer was lost; it is paid for: collect it"
-    logger.warning(message, account, clean(task_id))
+    log(logging.WARNING, message, account, clean(task_id))
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -198,6 +197,10 @@ class CallbackRegistry:
                 return Call(owner, address, None, account, None)
         return None
 
+    def is_token(self, text: str) -> bool:
+        """True for a token that was made here, or for a journal that is open here."""
+        return any(self._seal(owner).opened(text) is not None for owner in (0, *self._lines))
+
     def is_genuine(self, call: Call, headers: Mapping[str, str], document: Mapping[str, Any]) -> bool:
         """Say whether a callback is signed where it must be; one about a job that nobody knows has no effect anyway."""
         account = call.account or ""
@@ -208,7 +211,7 @@ class CallbackRegistry:
             message = (
                 "%s: a callback came that is not signed with its signing key, or too late: check the key, the clock"
             )
-            logger.warning(message, account)
+            log(logging.WARNING, message, account)
         return is_good
 
     def key_of(self, account: str) -> str | None:

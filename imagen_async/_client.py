@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -33,6 +34,7 @@ from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._downloads import save_all
 from ._folders import prepare_folder
 from ._intake import Requests, check_input
+from ._log import log
 from ._notebook import thumbnail
 from ._observer import Observer
 from ._plain_group import PlainGroup
@@ -177,13 +179,14 @@ class Client:
                 name: await stack.enter_async_context(_opened(account, self._signing_keys.get(name)))
                 for name, account in self._accounts.items()
             }
-            observer = Observer(_listeners(self._on_event))
-            pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
-            group = await stack.enter_async_context(PlainGroup())
-            self._lanes = {name: self._new_lane(name) for name in self._accounts}
             # A new one each time: jobs are counted from 1 again, and earlier tokens must not be taken for theirs.
             callback = self._callback
             callbacks = None if callback is None else CallbackRegistry(callback.public_url, self._signing_keys)
+            is_token = None if callbacks is None else callbacks.is_token
+            observer = Observer(_listeners(self._on_event), self._savable, is_token)
+            pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
+            group = await stack.enter_async_context(PlainGroup())
+            self._lanes = {name: self._new_lane(name) for name in self._accounts}
             plan = Plan(self._lanes.values(), SAVING_AT_ONCE, hears=callback is not None)
             dialects = {name: account.provider.dialect for name, account in self._accounts.items()}
             self._pool, self._loop = pool, asyncio.get_running_loop()
@@ -465,10 +468,13 @@ def _listeners(on_event: Listener | None) -> Iterator[Listener]:
     """Who hears of events beside the log: OpenTelemetry where the program has set it up, and the user's own."""
     # Who has set a provider for it has imported it: nobody else pays for its import, or for events that go nowhere.
     if "opentelemetry" in sys.modules:
-        from ._tracing import Tracing, is_set_up
+        try:
+            from ._tracing import Tracing, is_set_up
 
-        if is_set_up():
-            yield Tracing()
+            if is_set_up():
+                yield Tracing()
+        except Exception:
+            log(logging.DEBUG, "OpenTelemetry cannot be used, and is left out", exc_info=True)
     if on_event is not None:
         yield on_event
 

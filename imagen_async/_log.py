@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 
 from ._core.resuming import shown
 from ._core.wire import clean
@@ -11,12 +13,25 @@ from .events import AccountEvent, Event, ExchangeEvent, JobEvent
 
 logger = logging.getLogger("imagen_async")
 
+_QUERY = re.compile(r"""(https?:[^\s"?]*\?)[^\s"\\]+""")
+
+
+def log(level: int, message: str, *values: object, exc_info: bool = False) -> None:
+    """Log; a handler or a filter that fails is no reason to lose the answer that is being told of."""
+    with contextlib.suppress(Exception):
+        logger.log(level, message, *values, exc_info=exc_info, stacklevel=2)
+
 
 def log_event(event: Event) -> None:
     """Log an event, where its level is asked for."""
     level = _level(event)
     if logger.isEnabledFor(level):
-        logger.log(level, "%s", _text(event))
+        log(level, "%s", without_queries(_text(event)))
+
+
+def without_queries(text: str) -> str:
+    """A text whose addresses have lost what stands behind the question mark: it often is what opens a file."""
+    return _QUERY.sub(r"\1***", text)
 
 
 def _level(event: Event) -> int:

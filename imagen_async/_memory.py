@@ -27,10 +27,9 @@ from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
 from ._group_commit import GroupCommit
 from ._journal import Journal, JournalReader
+from ._log import log
 from ._scheduler import now
 from .errors import ConfigurationError, InvalidRequest, JournalError
-
-logger = logging.getLogger("imagen_async")
 
 _SECRET = "callback_secret"
 """The note with the secret of a journal's callback tokens."""
@@ -200,8 +199,11 @@ class Memory:
         bills = self._journal.bills()
         unknown = sum(count for bill, count in bills if not bill.is_known)
         if unknown:
-            logger.warning(
-                "%s: nobody knows what %d earlier tasks have cost: no budget counts them", self._journal.path, unknown
+            log(
+                logging.WARNING,
+                "%s: nobody knows what %d earlier tasks have cost: no budget counts them",
+                self._journal.path,
+                unknown,
             )
         return sum(bill.total * count for bill, count in bills) - self._open_bills
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from ._core.markup import contact_sheet
 from ._core.values import ImageFile
+from ._log import log
 from ._progress import AccountProgress, Progress
-
-logger = logging.getLogger("imagen_async")
 
 REFRESH = 0.5
 """Seconds between two looks at a batch that runs."""
@@ -117,7 +116,7 @@ class LiveView:
         try:
             self._handle.update(_bundle(html, text), raw=True)
         except Exception:
-            logger.debug("a notebook's view of a batch could not be updated", exc_info=True)
+            log(logging.DEBUG, "a notebook's view of a batch could not be updated", exc_info=True)
             self._handle = None
 
 

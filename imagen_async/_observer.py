@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ._core.job import Failed, Final, Held, Job, Left, Queued, Unknown, Unsent
 from ._core.lane import HealthState, Lane
 from ._core.outcomes import result_of
 from ._core.values import Result
 from ._core.wire import HttpRequest, HttpResponse, clean
-from ._log import log_event
+from ._log import log, log_event, without_queries
 from .errors import ImagenError
 from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
 
 logger = logging.getLogger("imagen_async")
 
-_LOOKED_AT = 4096
-"""Bytes of a body of which an exchange's event shows the beginning: as much as `clean` leaves."""
+_LOOKED_AT = 8192
+"""Bytes of a body that are looked at; a status answer has fewer."""
 
-# A callback's token, behind the slash that JSON may escape: who has it could announce the task's end.
-_TOKEN = re.compile(r"(?<=/)[\w-]{36}(?![\w-])", re.ASCII)
+_SHOWN = 1024
+"""Characters of a longer one, of which `clean` leaves fewer still."""
+
+# A callback's token, where a body can have it; who has one could announce the task's end. A UUID looks like one, so
+# only what stands behind a slash is masked by its looks alone.
+_TOKEN = re.compile(r"(?:(?<![\w-])|(?<=%2[Ff])|(?<=u002[Ff]))[\w-]{36}(?![\w-])", re.ASCII)
 
 
 class Observer:
@@ -29,27 +34,36 @@ class Observer:
 
     Args:
         listeners: Who hears each event, after the log.
+        finish: Makes a result what users get.
+        is_token: Knows a callback's token; None: there are none.
     """
 
-    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
-        self._listeners = tuple(listeners)
+    def __init__(
+        self,
+        listeners: Iterable[Listener] = (),
+        finish: Callable[[Result], Result] = lambda result: result,
+        is_token: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._listeners = (log_event, *listeners)
+        self._finish = finish
+        self._is_token = is_token
         self._broken: set[int] = set()
         self._accounts: dict[str, HealthState] = {}
 
     @property
     def is_listening(self) -> bool:
         """True where somebody hears of jobs and accounts."""
-        return bool(self._listeners) or logger.isEnabledFor(logging.INFO)
+        return len(self._listeners) > 1 or logger.isEnabledFor(logging.INFO)
 
     @property
     def hears_exchanges(self) -> bool:
         """True where somebody hears of exchanges."""
-        return bool(self._listeners) or logger.isEnabledFor(logging.DEBUG)
+        return len(self._listeners) > 1 or logger.isEnabledFor(logging.DEBUG)
 
     def job(self, job: Job, now: float) -> None:
         """Tell of a job that has come to another state."""
         if self.is_listening:
-            self._tell(_job_event(job, now))
+            self._tell(self._job_event(job, now))
 
     def refused(self, result: Result, number: int, now: float) -> None:
         """Tell of a request of which no job was made."""
@@ -77,42 +91,62 @@ class Observer:
                 path=request.path,
                 seconds=now - began_at,
                 status=None if answer is None else answer.status,
-                sent=_shown(request.body),
-                received="" if answer is None else _shown(answer.body),
+                sent=self._shown(request.body),
+                received="" if answer is None else self._shown(answer.body),
                 error=None if isinstance(outcome, HttpResponse) else outcome,
             )
         )
 
     def _tell(self, event: Event) -> None:
-        log_event(event)
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:
+            except (KeyboardInterrupt, SystemExit) as error:
+                # Meant for the program: not for the exchange that is told of, whose answer is still to be kept.
+                asyncio.get_running_loop().call_soon(_raise, error)
+            except BaseException:
                 # Once each: a listener that fails always would fill the log with the same words.
                 if id(listener) not in self._broken:
                     self._broken.add(id(listener))
-                    logger.exception("a listener failed on an event; it is told the next ones, and this is said once")
+                    log(
+                        logging.ERROR, "a listener failed on an event; it hears the next ones; said once", exc_info=True
+                    )
+
+    def _job_event(self, job: Job, now: float) -> JobEvent:
+        state, result = job.state, None
+        if isinstance(state, Final) and not _was_never_sent(state):
+            result = self._finish(result_of(job))
+        return JobEvent(
+            at=now,
+            job=job.id,
+            state=_name(job),
+            account=job.account,
+            model=job.model.name,
+            key=job.key,
+            index=job.index,
+            request=job.request,
+            attempts=job.attempts,
+            task_id=job.task_id,
+            error=_error_of(job) if result is None else result.error,
+            result=result,
+        )
+
+    def _shown(self, body: bytes | None) -> str:
+        """The beginning of a body on one line, with callback tokens and the queries of addresses masked."""
+        if not body:
+            return ""
+        text = _TOKEN.sub(self._masked, body[:_LOOKED_AT].decode(errors="replace"))
+        # What the cut has left half of is not masked.
+        return clean(without_queries(text if len(body) <= _LOOKED_AT else text[:_SHOWN]))
+
+    def _masked(self, found: re.Match[str]) -> str:
+        is_token = self._is_token is not None and self._is_token(found[0])
+        is_behind_slash = found.string[: found.start()].endswith(("/", "%2F", "%2f", "u002f", "u002F"))
+        return "***" if is_token or is_behind_slash else found[0]
 
 
-def _job_event(job: Job, now: float) -> JobEvent:
-    state, result = job.state, None
-    if isinstance(state, Final) and not _was_never_sent(state):
-        result = result_of(job)
-    return JobEvent(
-        at=now,
-        job=job.id,
-        state=_name(job),
-        account=job.account,
-        model=job.model.name,
-        key=job.key,
-        index=job.index,
-        request=job.request,
-        attempts=job.attempts,
-        task_id=job.task_id,
-        error=_error_of(job) if result is None else result.error,
-        result=result,
-    )
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _was_never_sent(state: Final) -> bool:
@@ -145,12 +179,3 @@ def _refusal(result: Result, number: int, now: float) -> JobEvent:
         error=result.error,
         result=result,
     )
-
-
-def _shown(body: bytes | None) -> str:
-    """The beginning of a body on one line, with callback tokens masked."""
-    if not body:
-        return ""
-    text = _TOKEN.sub("***", body[:_LOOKED_AT].decode(errors="replace"))
-    # A token that the cut has left half of is not masked.
-    return clean(text if len(body) <= _LOOKED_AT else text[: -len("/" + 36 * "x")])

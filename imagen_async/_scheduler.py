@@ -44,11 +44,10 @@ from ._core.wire import (
     Unreadable,
     clean,
 )
+from ._log import log
 from ._observer import Observer
 from ._plain_group import PlainGroup
 from .errors import ConfigurationError, DownloadFailed, ImagenError, JournalError, ProtocolError, TransportError
-
-logger = logging.getLogger("imagen_async")
 
 GRACE = 1.5
 """Seconds that leaving waits for the answers of creates that are on the way: their task ids are worth it."""
@@ -129,7 +128,7 @@ class Scheduler:
         self._odd_states: set[tuple[str, str]] = set()
         self._silent: set[str] = set()
         self._last_id = 0
-        self._is_closed = False
+        self._is_closed = self._is_delivering = False
 
     @property
     def plan(self) -> Plan:
@@ -217,9 +216,9 @@ class Scheduler:
         if owner is None:
             return
         if changed is not None:
+            owner.moved(changed)
             if type(changed.state) is not type(job.state):
                 self.observer.job(changed, self._now())
-            owner.moved(changed)
         # Also where it is no news: what was told the first time may not be safe yet.
         is_told = changed is not None or (task_id is not None and _told(job) == task_id)
         if is_told and (waiting := owner.remember(changed or job)) is not None:
@@ -309,16 +308,24 @@ class Scheduler:
 
     def _deliver(self) -> None:
         finished = self._plan.finished
-        while finished:
-            job = finished.popleft()
-            if self.callbacks is not None:
-                self.callbacks.end(job)
-            self.observer.job(job, self._now())
-            owner = self._owners.get(job.owner)
-            if owner is not None:
-                owner.finished(job)
+        # Once at a time: who hears of an end may end others, and these come next, not in between.
+        while finished and not self._is_delivering:
+            self._is_delivering = True
+            try:
+                self._end(finished.popleft())
+            finally:
+                self._is_delivering = False
         if self._at_the_door and (any(map(self._plan.wants_more, self._at_the_door)) or not self._plan.is_open):
             self._room.set()
+
+    def _end(self, job: Job) -> None:
+        if self.callbacks is not None:
+            self.callbacks.end(job)
+        owner = self._owners.get(job.owner)
+        if owner is not None:
+            owner.finished(job)
+        # Told last: whatever a listener does, the result is where it belongs.
+        self.observer.job(job, self._now())
 
     def _begin(self, job: Job) -> None:
         """Let a job talk: in a task that has done with another's, or in a new one, which costs four times as much."""
@@ -350,17 +357,17 @@ class Scheduler:
         try:
             event = await self._withheld(job) or await self._talk(job)
         except Exception as error:  # a bug of ours; no job may be lost and no create repeated for it
-            logger.exception("unexpected error while job %s talked", job.key)
+            log(logging.ERROR, "unexpected error while job %s talked", job.key, exc_info=True)
             event = _after_bug(job, ProtocolError(f"Unexpected {type(error).__name__}: {error}"))
         settled = self._plan.settle(job, event, self._now())
         owner = self._owners.get(job.owner)
         if settled is not None and owner is not None:
             if type(settled.state) is not type(job.state) and not isinstance(settled.state, Final):
-                self.observer.job(settled, self._now())
                 owner.moved(settled)
+                self.observer.job(settled, self._now())
         elif isinstance(event, Accepted):
             name = clean(event.task_id)
-            logger.warning("%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
+            log(logging.WARNING, "%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
         if self.callbacks is not None:
             self._warn_of_silence(job.account, self.callbacks)
         self.observer.account(self._plan.lanes[job.account], self._now())
@@ -454,12 +461,12 @@ class Scheduler:
         if account not in self._silent and self._plan.lanes[account].asks.announcements.are_silent:
             self._silent.add(account)
             message = "%s: tasks end and no callback comes: can it reach %s from where it is? Polling goes on."
-            logger.warning(message, account, callbacks.public_url)
+            log(logging.WARNING, message, account, callbacks.public_url)
 
     def _warn_of_state(self, account: str, word: str) -> None:
         if (account, word) not in self._odd_states:
             self._odd_states.add((account, word))
-            logger.warning("%s: unknown task state %r is taken for: not finished", account, word)
+            log(logging.WARNING, "%s: unknown task state %r is taken for: not finished", account, word)
 
 
 def _after_bug(job: Job, error: ImagenError) -> Event:
@@ -478,8 +485,10 @@ def _log_stray(call: Call, task_id: str | None, own: str | None, lost_creates: t
     if call.address.create not in lost_creates or (task_id is not None and task_id == own):
         return
     if task_id is None:
-        logger.warning(
-            "%s: a create whose answer was lost has made a task; its callback does not say which", call.account
+        log(
+            logging.WARNING,
+            "%s: a create whose answer was lost has made a task; its callback does not say which",
+            call.account,
         )
     else:
         log_stray(call.account, task_id)

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from ._core.job import Job
 from ._core.values import Result
 from ._core.wire import clean
+from ._log import log
 from ._scheduler import Scheduler
 from .errors import UnknownOutcome
-
-logger = logging.getLogger("imagen_async")
 
 
 class Single:
@@ -88,7 +87,7 @@ class Single:
             return
         self._is_told = True
         if isinstance(result.error, UnknownOutcome):
-            logger.warning("nobody waited for the end of %r: %s", result.key, result.error)
+            log(logging.WARNING, "nobody waited for the end of %r: %s", result.key, result.error)
         elif result.task_id is not None:
             what = "it is paid for: collect it" if result.error is None else result.error.message
-            logger.warning("%s: nobody waited for task %s: %s", result.provider, clean(result.task_id), what)
+            log(logging.WARNING, "%s: nobody waited for task %s: %s", result.provider, clean(result.task_id), what)

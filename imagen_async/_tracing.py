@@ -104,8 +104,11 @@ class Tracing:
 def _fail(span: Span, event: JobEvent) -> None:
     """Mark a span whose end is an error; leaving is none, and a new turn in the queue after a 429 neither."""
     if event.error is not None and event.state in ENDS - {"left"}:
-        span.set_status(StatusCode.ERROR, event.error.message)
+        # Without its message: that may quote the prompt.
+        span.set_status(StatusCode.ERROR)
         span.set_attribute("error.type", type(event.error).__name__)
+        if event.error.code is not None:
+            span.set_attribute("imagen_async.code", str(event.error.code))
 
 
 def _attributes(event: JobEvent) -> dict[str, str | int]:

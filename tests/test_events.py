@@ -11,22 +11,27 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from conftest import naming
 from servers import called_back
 from test_client import client_of
 
 from imagen_async import (
     Client,
     ConfigurationError,
+    DownloadFailed,
     GenerationFailed,
     ImageRequest,
     InsufficientCredits,
     InvalidRequest,
     Limits,
     Rate,
+    Result,
 )
 from imagen_async._core.callbacks import Address, Seal
 from imagen_async._core.wire import HttpRequest, HttpResponse
+from imagen_async._journal import JournalReader
 from imagen_async._observer import Observer
 from imagen_async.events import ENDS, AccountEvent, Event, ExchangeEvent, JobEvent
 from imagen_async.sandbox import Latency, Sandbox
@@ -118,18 +123,94 @@ async def test_leaving_is_told() -> None:
 
 
 async def test_a_listener_that_fails_costs_nothing(imagen_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-    """A listener that raises at every event changes no outcome, and the log says so once."""
+    """Whatever a listener raises, at every event, no outcome changes, and the log says so once."""
+    for error in (
+        ValueError("no such table"),
+        asyncio.CancelledError(),
+        pytest.fail.Exception("wrong"),
+        StopIteration(),
+    ):
 
-    def fail(event: Event) -> None:
-        raise ValueError("no such table")
+        def fail(event: Event, error: BaseException = error) -> None:
+            raise error
 
-    async with client_of(imagen_sandbox, on_event=fail) as client:
-        async with client.batch(["x", "y"]) as results:
-            assert [result.ok async for result in results] == [True, True]
-    assert len(imagen_sandbox.ledger.creates) == 2
-    (record,) = caplog.records
-    assert "a listener failed" in record.message
-    assert record.exc_info is not None
+        with naming(error):
+            caplog.clear()
+            before = len(imagen_sandbox.ledger.creates)
+            async with client_of(imagen_sandbox, on_event=fail) as client:
+                async with client.batch(["x", "y"]) as results:
+                    assert [result.ok async for result in results] == [True, True]
+            assert len(imagen_sandbox.ledger.creates) == before + 2
+            (record,) = caplog.records
+            assert "a listener failed" in record.message
+            assert record.exc_info is not None
+
+
+async def test_a_log_that_fails_costs_nothing(imagen_sandbox: Sandbox) -> None:
+    """A filter or a handler that raises at every line changes no outcome."""
+
+    class Broken(logging.Handler):
+        """A handler whose disk is full, and that says so in the wrong way."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """Fail."""
+            raise OSError("no space left")
+
+    logger, handler = logging.getLogger("imagen_async"), Broken()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        imagen_sandbox.order("create", None, "429", "reset_after")
+        async with client_of(imagen_sandbox, limits=Limits(Rate(20, per=0.2), Rate(100, per=1), 50)) as client:
+            async with client.batch(["x", "y", "z"]) as results:
+                assert sorted([result.ok async for result in results]) == [False, True, True]
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert len(imagen_sandbox.ledger.tasks) == 3
+
+
+def test_a_listener_may_end_the_program(tmp_path: Path) -> None:
+    """SystemExit of a listener ends the program in good order: the task that it was told of is in the journal."""
+
+    def leave(event: Event) -> None:
+        if isinstance(event, JobEvent) and event.state == "running":
+            raise SystemExit(3)
+
+    async def work(sandbox: Sandbox) -> None:
+        async with client_of(sandbox, on_event=leave) as client:
+            async with client.batch(["x"], journal=tmp_path / "j.db") as results:
+                async for _ in results:
+                    pass
+
+    with running_sandbox(Sandbox(latency=Latency(60, sigma=0))) as sandbox:
+        with pytest.raises(SystemExit) as end:
+            asyncio.run(work(sandbox))
+    assert end.value.code == 3
+    with JournalReader(tmp_path / "j.db") as journal:
+        (record,) = journal.records()
+    assert (record.state, record.task_id) == ("running", sandbox.ledger.creates[0].task_id)
+
+
+async def test_a_listener_may_stop_a_batch_at_any_event() -> None:
+    """However often a listener stops a batch with hundreds of jobs in it, each comes to one end, and nothing hangs."""
+    ends: Counter[str] = Counter()
+    limits = Limits(Rate(300, per=60), Rate(1000, per=1), 300)
+    with running_sandbox(Sandbox(latency=Latency(0.2, sigma=0), limits=limits)) as sandbox:
+
+        def stop(event: Event) -> None:
+            if isinstance(event, JobEvent) and event.state in ENDS:
+                ends[event.state] += 1
+                batch.stop()
+
+        async with client_of(sandbox, on_event=stop, limits=limits) as client:
+            with anyio.fail_after(30):
+                batch = client.batch([f"x {number}" for number in range(700)])
+                async with batch as results:
+                    done = len([result async for result in results])
+    assert ends["done"] == done == len(sandbox.ledger.tasks) > 0
+    assert set(ends) <= {"done", "left"}
+    assert ends.total() == batch.progress.pulled
 
 
 def test_a_listener_must_be_a_plain_function() -> None:
@@ -162,21 +243,46 @@ async def test_no_event_and_no_line_has_a_secret(caplog: pytest.LogCaptureFixtur
 
 
 def test_tokens_are_masked_however_a_body_shows_them() -> None:
-    """A token is masked behind a slash, escaped or not, and where the look at a long body ends in the midst of it."""
+    """A token is masked in whatever dress, and where the look at a long body ends in its midst; a UUID stays."""
     told: list[Event] = []
-    token = Seal(b"secret").token(Address(b"12345678", 1))
-    for body in (
+    seal = Seal(b"secret")
+    token = seal.token(Address(b"12345678", 1))
+    observer = Observer([told.append], is_token=lambda text: seal.opened(text) is not None)
+    bodies = [
         f'{{"url":"https://host/hook/{token}"}}',
         f'{{"param":"{{\\"url\\":\\"https:\\/\\/host\\/hook\\/{token}\\"}}"}}',
-        "é" * 200 + " " * (4096 - 420) + f"/{token}" + "x" * 99,
-    ):
+        *(f"{before}{token}&x" for before in ("%2F", "\\u002f", '"token":"', "token=")),
+        "é" * 200 + " " * (8192 - 420) + f"/{token}" + "x" * 99,
+    ]
+    for body in bodies:
         request = HttpRequest("POST", "/create", body.encode(), "create")
-        Observer([told.append]).exchange("kie", request, HttpResponse(200, body.encode()), 0.0, 1.0)
-    assert len(told) == 3
+        observer.exchange("kie", request, HttpResponse(200, body.encode()), 0.0, 1.0)
+    assert len(told) == len(bodies)
     for event in told:
         assert isinstance(event, ExchangeEvent)
         assert token[:6] not in event.sent + event.received
         assert len(event.sent) <= 500
+    task = '{"taskId":"123e4567-e89b-42d3-a456-426614174000"}'
+    observer.exchange("kie", HttpRequest("GET", "/x"), HttpResponse(200, task.encode()), 0.0, 1.0)
+    assert isinstance(told[-1], ExchangeEvent)
+    assert told[-1].received == task
+
+
+def test_what_opens_a_file_is_masked(caplog: pytest.LogCaptureFixture) -> None:
+    """The query of an address, which often is a signature, is in no exchange and in no line of the log."""
+    told: list[Event] = []
+    url = "https://files.example/a.png?sig=SECRET&e=1"
+    body = f'{{"resultJson":"{{\\"resultUrls\\":[\\"{url}\\"]}}","x":"{url}"}}'.encode()
+    observer = Observer([told.append])
+    with caplog.at_level(logging.DEBUG, "imagen_async"):
+        observer.exchange("kie", HttpRequest("GET", "/x", body), HttpResponse(200, body), 0.0, 1.0)
+        result = Result(
+            "k", 0, ImageRequest("x"), "kie", "imagen4", urls=(url,), error=DownloadFailed(f"Its URL: {url}.")
+        )
+        observer.refused(result, 1, 0.0)
+    assert isinstance(told[0], ExchangeEvent)
+    assert told[0].received.count("https://files.example/a.png?***") == 2
+    assert "SECRET" not in told[0].sent + told[0].received + caplog.text
 
 
 async def test_the_log_has_a_line_for_what_a_person_cares_about(
