@@ -10,14 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from conftest import naming
 from hypothesis import given
 from hypothesis import strategies as st
 from test_command import Call, at, call, clean_environment, lines_of
 
-from imagen_async import ImageFile
+from imagen_async import ImageFile, ImageRequest
 from imagen_async._cli import main
-from imagen_async._cli._export import Sample, ShardSize, columns_of, shard_size, shards_of
+from imagen_async._cli._export import (
+    MARK,
+    Sample,
+    ShardSize,
+    _write_parquet,
+    columns_of,
+    samples_of,
+    shard_size,
+    shards_of,
+)
+from imagen_async._core.record import Record
+from imagen_async._journal import Journal
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 
@@ -119,8 +132,7 @@ def test_the_same_pictures_make_the_same_shards(call: Call, out: Path) -> None:
     again = call("export", "out", "--to", "webdataset", "--shard-size", "1", "-o", "there")
     assert [Path(line).read_bytes() for line in again.lines] == before
     whole = call("export", "out", "--to", "webdataset", "-o", "there")
-    assert [path.name for path in Path("there").iterdir()] == [Path(line).name for line in whole.lines]
-    assert not list(Path().glob(".*.part"))
+    assert {path.name for path in Path("there").iterdir()} == {MARK, *(Path(line).name for line in whole.lines)}
     with tarfile.open(whole.lines[0]) as tar:
         assert [(member.mtime, member.uid, member.uname) for member in tar] == [(0, 0, "")] * 12
 
@@ -139,23 +151,47 @@ def test_spoilt_pictures_are_named_and_left_out(call: Call, out: Path) -> None:
         assert "2 pictures in 1 shard" in outcome.err
 
 
+def test_an_earlier_export_outlives_its_pictures(call: Call, out: Path) -> None:
+    """Where pictures have gone, an export that still has them is not replaced, and one of nothing is not made."""
+    (shard,) = map(Path, call("export", "out", "--to", "webdataset").lines)
+    before = shard.read_bytes()
+    gone, *others = out.glob("*.png")
+    gone.unlink()
+    outcome = call("export", "out", "--to", "webdataset")
+    assert (outcome.code, "the earlier export stays" in outcome.err, str(gone) in outcome.err) == (2, True, True)
+    for picture in others:
+        picture.unlink()
+    assert call("export", "out", "--to", "webdataset").code == 2
+    assert "nothing is left to export" in call("export", "out", "--to", "webdataset", "-o", "new").err
+    assert not Path("new").exists()
+    assert shard.read_bytes() == before
+    assert {path.name for path in shard.parent.iterdir()} == {MARK, shard.name}
+
+
 def test_nothing_else_is_replaced(call: Call, out: Path, imagen_sandbox: Sandbox) -> None:
     """A folder with other files, one inside of the pictures' own, and one without a batch are errors; all stays."""
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("mine")
     Path("file").write_text("mine")
+    Path("data").mkdir()
+    Path("data/train-00000-of-00001.parquet").write_text("mine: so Hugging Face names them too")
+    Path("link").symlink_to("data")
     Path("empty").mkdir()
     for words, why in (
         (("out", "-o", "mine"), "mine holds notes.txt"),
         (("out", "-o", "file"), "file holds file"),
+        (("out", "-o", "data"), "data holds train-00000"),
+        (("out", "-o", "link"), "data holds train-00000"),
         (("out", "-o", "out/sub"), "lies in out"),
-        (("out", "-o", "."), " holds empty"),
+        (("out", "-o", "."), " holds data"),
         (("empty",), "holds no batch"),
         (("out", "--shard-size", "5 MB"), "such as 500MB"),
     ):
         outcome = call("export", *words, "--to", "webdataset")
         assert (outcome.code, why in outcome.err) == (2, True), outcome.err
     assert Path("mine/notes.txt").read_text() == "mine"
+    assert Path("data/train-00000-of-00001.parquet").read_text().startswith("mine")
+    assert not Path("data/.part").exists()
     imagen_sandbox.order("task", "fail_word")
     Path("one.txt").write_text("a fox")
     assert call("batch", "one.txt", *at(imagen_sandbox), "-o", "failed", "-q").code == 1
@@ -165,7 +201,7 @@ def test_nothing_else_is_replaced(call: Call, out: Path, imagen_sandbox: Sandbox
 def sample(number: int, size: int, **columns: Any) -> Sample:
     """A picture of so many bytes."""
     file = ImageFile(f"{number}.png", "", size, "image/png", "")
-    return Sample(file, {"file_name": f"{number}.png", "prompt": "x", **columns})
+    return Sample(str(number), file, {"file_name": f"{number}.png", "prompt": "x", **columns})
 
 
 @given(
@@ -196,13 +232,43 @@ def kinds() -> Iterator[tuple[list[Any], str]]:
     yield [1, "x"], "string"
     yield [None, None], "string"
     yield [2**80], "string"
+    yield [2**60, 2.5], "string"
     yield [["x"], {"y": 1}], "string"
+    yield [float("nan"), 1], "float64"
 
 
-def test_each_column_has_a_type_that_holds_its_values() -> None:
-    """Numbers stay numbers where all are; what is mixed, nested or too large becomes text."""
+def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
+    """Numbers stay numbers where all are; what is mixed, nested or too large becomes text; Parquet takes each."""
+    from pyarrow import parquet
+
+    (tmp_path / "0.png").write_bytes(b"")
     for values, kind in kinds():
-        assert columns_of([sample(number, 1, mine=value) for number, value in enumerate(values)])["mine"] == kind
+        with naming(values):
+            samples = [sample(number, 1, mine=value) for number, value in enumerate(values)]
+            column = columns_of(samples)[-1]
+            assert (column.name, column.kind) == ("mine", kind)
+            empty = ImageFile(str(tmp_path / "0.png"), hashlib.sha256(b"").hexdigest(), 0, "image/png", "")
+            rows = [Sample(each.name, empty, each.record) for each in samples]
+            assert _write_parquet(tmp_path / "x.parquet", rows, columns_of(rows)) == []
+            assert len(parquet.read_table(tmp_path / "x.parquet")) == len(values)
+
+
+def test_no_column_hides_another() -> None:
+    """The picture's column keeps its name, and a column of the prompt file that has it gets one that nobody has."""
+    columns = columns_of([sample(1, 1, image="a", input_image="b", input_input_image="c")])
+    assert len({column.name for column in columns} | {"image"}) == len(columns) + 1
+    assert {column.field for column in columns} >= {"image", "input_image", "input_input_image"}
+
+
+def test_two_pictures_of_one_stem_have_two_names(tmp_path: Path) -> None:
+    """A PNG and a JPEG of the same prompt and place in the file are two samples."""
+    files = [ImageFile(str(tmp_path / f"000001-x.{kind}"), kind * 8, 1, "image/png", "") for kind in ("png", "jpg")]
+    with Journal(tmp_path / "j.db") as journal:
+        for number, file in enumerate(files):
+            record = Record(str(number), 1, "submitting", "kie", ImageRequest("x"), attempts=1)
+            journal.write([record])
+            journal.write([msgspec.structs.replace(record, state="done", files=(file,), urls=("https://x.example/",))])
+        assert [each.name for each in samples_of(journal, tmp_path)] == ["000001-x", "000001-x-pngpngpn"]
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

@@ -187,8 +187,8 @@ def gallery(options: argparse.Namespace) -> int:
 
 def exported(options: argparse.Namespace) -> int:
     """Write the pictures of a folder as shards, and print where these are."""
-    folder = Path(options.dir)
-    out = options.out or str(folder.resolve().with_name(f"{folder.resolve().name}-{options.to}"))
+    folder = Path(options.dir).resolve()
+    out = options.out or f"{folder}-{options.to}"
     with JournalReader(_journal_of(options.dir), PromptLine) as journal:
         made = export(options.dir, journal, options.to, out, options.shard_size)
     print("\n".join(map(str, made.shards)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -23,13 +25,20 @@ from .._journal import JournalReader
 from ..errors import ConfigurationError
 from ._manifest import METADATA
 from ._records import picture_records, sizes_in
+from ._wording import counted
 
 Form = Literal["webdataset", "parquet"]
 
 ROW_GROUP = 32 << 20
 """Bytes of pictures in a row group at most, and so in memory: what a reader fetches to see one row."""
 
-_OURS = re.compile(r"shard-\d{6}\.tar|train-\d{5}-of-\d{5}\.parquet")
+MARK = ".imagen-async-export"
+"""The file that says of a folder that it is an export of this command, and may be replaced by the next one."""
+
+_SHARD = re.compile(r"shard-\d{6}\.tar|train-\d{5}-of-\d{5}\.parquet")
+
+_EXACT = 2**53
+"""Up to here every whole number has a float of its own."""
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -56,15 +65,17 @@ def shard_size(text: str) -> ShardSize | None:
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One picture and what is known of it."""
+    """One picture and what is known of it.
 
+    Attributes:
+        name: Its name in an export: unique, and without a dot, where WebDataset takes the rest for an ending.
+        file: Where it lies.
+        record: Its line of `metadata.jsonl`.
+    """
+
+    name: str
     file: ImageFile
     record: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Its name in an export: unique, and without a dot, where WebDataset takes the rest for an ending."""
-        return Path(self.record["file_name"]).stem.replace(".", "-")
 
     def read(self) -> bytes | None:
         """Its bytes; None where they are not those that were saved."""
@@ -86,47 +97,81 @@ class Export(msgspec.Struct, frozen=True):
 def export(folder: str, journal: JournalReader, form: Form, out: str, size: ShardSize) -> Export:
     """Write the pictures of a folder into another one, as shards; an earlier export there is replaced at the end.
 
+    An earlier export is not replaced while pictures are missing: it may be the last to have them.
+
     Raises:
         ConfigurationError: The other folder holds something else, cannot be written, or a library is missing.
     """
     write = _write_tar if form == "webdataset" else _parquet_writer()
-    target = Path(out)
-    if target.resolve().is_relative_to(Path(folder).resolve()):
+    target = Path(out).resolve()
+    if target.is_relative_to(Path(folder).resolve()):
         raise ConfigurationError(f"{out} lies in {folder}, which is an ImageFolder and stays one. Choose another -o.")
     refuse_foreign_files(target)
-    samples = sorted(samples_of(journal, Path(folder)), key=lambda sample: (sample.record["index"], sample.name))
+    samples = samples_of(journal, Path(folder))
     if not samples:
         raise ConfigurationError(f"{folder} has no picture to export.")
-    part = target.with_name(f".{target.name}{PART_SUFFIX}")
+    part, is_new = target / PART_SUFFIX, not target.exists()
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        shards, spoilt = _write_shards(part, list(shards_of(samples, size)), form, write, columns_of(samples))
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(part, target)
+        part.mkdir(parents=True, exist_ok=True)
+        shards, spoilt = _write_shards(part, list(shards_of(samples, size)), form, write)
+        if spoilt and (len(spoilt) == len(samples) or (target / MARK).exists()):
+            kept = "the earlier export stays" if (target / MARK).exists() else "nothing is left to export"
+            raise ConfigurationError(
+                f"{_these(spoilt)} missing, or not as saved; {kept}. Choose another -o, or mend it."
+            )
+        _replace(target, part, shards)
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):
+                target.rmdir()  # where nothing came of it
     return Export([target / name for name in shards], len(samples) - len(spoilt), spoilt)
+
+
+def _these(spoilt: Sequence[str]) -> str:
+    more = f" and {counted(len(spoilt) - 1, 'other')}" if len(spoilt) > 1 else ""
+    return f"{spoilt[0]}{more} {'are' if more else 'is'}"
 
 
 def refuse_foreign_files(target: Path) -> None:
     """Raise ConfigurationError for a folder that holds anything but an earlier export."""
-    if target.exists():
-        names = sorted(os.listdir(target)) if target.is_dir() else [target.name]
-        foreign = next((name for name in names if not _OURS.fullmatch(name)), None)
-        if foreign is not None:
-            message = f"{target} holds {foreign}, which is no export of this command, and is not replaced"
-            raise ConfigurationError(f"{message}. Choose another -o.")
+    if not target.exists():
+        return
+    names = set(os.listdir(target)) if target.is_dir() else {target.name}
+    ours = {name for name in names if _SHARD.fullmatch(name)} if MARK in names else set()
+    foreign = min(names - ours - {MARK, PART_SUFFIX}, default=None)
+    if foreign is not None:
+        message = f"{target} holds {foreign}, which is no export of this command, and is not replaced"
+        raise ConfigurationError(f"{message}. Choose another -o.")
 
 
-def samples_of(journal: JournalReader, folder: Path) -> Iterator[Sample]:
-    """Every picture that the journal of a folder has on disk."""
+def _replace(target: Path, part: Path, shards: Sequence[str]) -> None:
+    """Put the new shards in the place of the old ones; whoever dies in the midst leaves a folder that is ours still."""
+    refuse_foreign_files(target)
+    (target / MARK).write_text("Made by imagen-async export, which may replace what is here.\n")
+    for name in shards:
+        os.replace(part / name, target / name)
+    for name in set(os.listdir(target)) - {MARK, PART_SUFFIX, *shards}:
+        (target / name).unlink()
+
+
+def samples_of(journal: JournalReader, folder: Path) -> list[Sample]:
+    """Every picture that the journal of a folder has on disk, in the order of the prompt file."""
     sizes = sizes_in(folder / METADATA)
-    for record in journal.records():
-        result = earlier_result(record)
-        for file, picture in zip(result.files, picture_records(result, folder, sizes), strict=True):
-            yield Sample(file, picture)
+    found = [
+        (picture["index"], file, picture)
+        for result in map(earlier_result, journal.records())
+        for file, picture in zip(result.files, picture_records(result, folder, sizes), strict=True)
+    ]
+    samples: dict[str, Sample] = {}
+    for _, file, picture in sorted(found, key=lambda each: (each[0], each[2]["file_name"])):
+        stem = Path(picture["file_name"]).stem.replace(".", "-")
+        # Pictures of two kinds, or of two folders, may have one.
+        name = stem if stem not in samples else f"{stem}-{file.sha256[:8]}"
+        samples[name] = Sample(name, file, picture)
+    return list(samples.values())
 
 
 def shards_of(samples: Iterable[Sample], size: ShardSize) -> Iterator[list[Sample]]:
@@ -144,17 +189,16 @@ def shards_of(samples: Iterable[Sample], size: ShardSize) -> Iterator[list[Sampl
         yield shard
 
 
-Columns = dict[str, str]
-"""The type of each column of a table, by its name: `string`, `int64`, `float64` or `bool`."""
-
-Writer = Callable[[Path, Sequence[Sample], Columns], list[str]]
+Writer = Callable[[Path, Sequence[Sample], Sequence["Column"]], list[str]]
 """Writes a shard; returns the paths of what is not as it was saved."""
 
 
 def _write_shards(
-    folder: Path, shards: Sequence[Sequence[Sample]], form: Form, write: Writer, columns: Columns
+    folder: Path, shards: Sequence[Sequence[Sample]], form: Form, write: Writer
 ) -> tuple[list[str], list[str]]:
-    names, spoilt = [], []
+    names: list[str] = []
+    spoilt: list[str] = []
+    columns = columns_of(itertools.chain(*shards))
     for number, shard in enumerate(shards):
         tar, parquet = f"shard-{number:06d}.tar", f"train-{number:05d}-of-{len(shards):05d}.parquet"
         names.append(tar if form == "webdataset" else parquet)
@@ -162,7 +206,7 @@ def _write_shards(
     return names, spoilt
 
 
-def _write_tar(path: Path, shard: Sequence[Sample], columns: Columns) -> list[str]:
+def _write_tar(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -> list[str]:
     """A WebDataset shard: a picture, its prompt as `.txt`, and all that is known of it as `.json`."""
     spoilt = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -182,7 +226,15 @@ def _write_tar(path: Path, shard: Sequence[Sample], columns: Columns) -> list[st
     return spoilt
 
 
-_FIXED: Columns = {
+class Column(msgspec.Struct, frozen=True):
+    """A column of a table: its name there, the field of the records that it holds, and its type."""
+
+    name: str
+    field: str
+    kind: Literal["string", "int64", "float64", "bool"]
+
+
+_FIXED: dict[str, Literal["string", "int64", "float64"]] = {
     "prompt": "string",
     "model": "string",
     "aspect_ratio": "string",
@@ -201,28 +253,34 @@ _FIXED: Columns = {
 }
 
 
-def columns_of(samples: Iterable[Sample]) -> Columns:
+def columns_of(samples: Iterable[Sample]) -> list[Column]:
     """The columns beside the picture: ours, then the prompt file's, each with a type that holds all its values."""
-    kinds: dict[str, set[str]] = {}
+    values: dict[str, list[Any]] = {}
     for sample in samples:
-        for name, value in sample.record.items():
-            if name not in _FIXED and name != "file_name":
-                kinds.setdefault(name, set()).add(_kind(value))
-    return _FIXED | {name: _type_of(kinds[name] - {"null"}) for name in kinds}
+        for field, value in sample.record.items():
+            if field not in _FIXED and field != "file_name":
+                values.setdefault(field, []).append(value)
+    columns = [Column(field, field, kind) for field, kind in _FIXED.items()]
+    taken = {"image", *_FIXED, *values} - ({"image"} & values.keys())
+    for field in values:
+        name = field
+        while name == "image" or (name != field and name in taken):
+            name = f"input_{name}"
+        columns.append(Column(name, field, _type_of(values[field])))
+    return columns
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
+def _type_of(values: Sequence[Any]) -> Literal["string", "int64", "float64", "bool"]:
+    known = [value for value in values if value is not None]
+    kinds = {type(value) for value in known}
+    if kinds == {bool}:
         return "bool"
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
+    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in known):
         return "int64"
-    return {float: "float64", type(None): "null"}.get(type(value), "string")
-
-
-def _type_of(kinds: set[str]) -> str:
-    if len(kinds) == 1:
-        return next(iter(kinds))
-    return "float64" if kinds == {"int64", "float64"} else "string"
+    is_exact = all(abs(value) <= _EXACT for value in known if type(value) is int)
+    if kinds in ({float}, {int, float}) and is_exact:
+        return "float64"
+    return "string"
 
 
 def _value(value: Any, kind: str) -> Any:
@@ -239,13 +297,13 @@ def _parquet_writer() -> Writer:
     return _write_parquet
 
 
-def _write_parquet(path: Path, shard: Sequence[Sample], columns: Columns) -> list[str]:
+def _write_parquet(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -> list[str]:
     """A Parquet file whose `image` column is an Image of Hugging Face's datasets: bytes and a path."""
     from pyarrow import parquet  # only here: it takes its time, and only this needs it
 
     spoilt: list[str] = []
     schema = _schema(columns)
-    with parquet.ParquetWriter(path, schema, use_dictionary=list(columns)) as writer:
+    with parquet.ParquetWriter(path, schema, use_dictionary=[column.name for column in columns]) as writer:
         rows: list[dict[str, Any]] = []
         weight = 0
         for sample in shard:
@@ -263,21 +321,16 @@ def _write_parquet(path: Path, shard: Sequence[Sample], columns: Columns) -> lis
     return spoilt
 
 
-def _row(sample: Sample, data: bytes, columns: Columns) -> dict[str, Any]:
-    values = {_column(name): _value(sample.record.get(name), kind) for name, kind in columns.items()}
+def _row(sample: Sample, data: bytes, columns: Iterable[Column]) -> dict[str, Any]:
+    values = {column.name: _value(sample.record.get(column.field), column.kind) for column in columns}
     return {"image": {"bytes": data, "path": Path(sample.record["file_name"]).name}, **values}
 
 
-def _column(name: str) -> str:
-    """A column's name in the table: `image` is the picture's."""
-    return "input_image" if name == "image" else name
-
-
-def _schema(columns: Columns) -> Any:
+def _schema(columns: Iterable[Column]) -> Any:
     import pyarrow
 
     image = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
-    types = {_column(name): kind for name, kind in columns.items()}
+    types = {column.name: column.kind for column in columns}
     fields = {"image": image, **{name: pyarrow.type_for_alias(kind) for name, kind in types.items()}}
     features = {"image": {"_type": "Image"}}
     features |= {name: {"dtype": kind, "_type": "Value"} for name, kind in types.items()}
