@@ -118,6 +118,7 @@ class Batch:
         try:
             await self._recall()
         except BaseException:
+            self._ended_at = now()
             self._scheduler.exit(self._id)
             raise
         self._scheduler.start(self._feed)
@@ -166,16 +167,23 @@ class Batch:
     @property
     def progress(self) -> Progress:
         """How far it is now. Costs a look at every live job."""
-        total = self._pulled if self._fed else self._total
         return self._tally.progress(
             self._scheduler.plan,
             self._id,
-            now() if self._ended_at is None else self._ended_at,
+            self._scheduler.now() if self._ended_at is None else self._ended_at,
             total=self._total,
             pulled=self._pulled,
-            unpulled=0 if self._stopped else None if total is None else total - self._pulled,
+            unpulled=self._unpulled(),
             route=self._admission.default_route(),
         )
+
+    def _unpulled(self) -> int | None:
+        """Requests of the input that are to be sent yet, as far as that is known."""
+        if self._fed or self._stopped:
+            return 0
+        if self._total is None:
+            return None
+        return max(0, self._total - self._pulled - (0 if self._memory is None else max(0, self._memory.unmet)))
 
     def closing(self) -> None:
         """Hear that the client is being left, or that its loop has ended. Called by the scheduler."""
@@ -227,13 +235,14 @@ class Batch:
         self._exit.skip(job.id)
         self._space.set()
 
-    def _put(self, result: Result, ticket: int) -> None:
+    def _put(self, made: Result, ticket: int) -> None:
+        result = self._finish(made)
         self._tally.count(result, now())
         if isinstance(result.error, DownloadFailed) and result.error.local:
             # The next picture could not be written either, so those that wait to be sent are not paid for.
             self._end_with(result.error)
             self._scheduler.withhold(self._id)
-        self._exit.put(self._finish(result), ticket)
+        self._exit.put(result, ticket)
         self._changed.set()
 
     def _end_with(self, error: BaseException) -> None:

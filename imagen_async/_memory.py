@@ -51,7 +51,12 @@ class Memory:
         again: The states of earlier runs from which a request is sent once more.
         hears: True where callbacks are asked for.
         executor: Where the journal is written; None: a thread of its own.
+
+    Attributes:
+        unmet: Requests of earlier runs that are not sent again, and that the input has not come to yet.
     """
+
+    unmet = 0
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Memory:
         given = self._given
         self._journal = given if isinstance(given, Journal) else await _opened(given)
         self._journal.begin_run()
+        self.unmet = sum(count for state, count in self._journal.counts().items() if state not in self._again)
         self._commit = GroupCommit(self._journal, self._executor)
 
     async def close(self) -> None:
@@ -220,6 +226,7 @@ class Memory:
         if record is None:
             return job
         self._check_unchanged(record, item)
+        self.unmet -= record.state not in self._again
         if record.key in self._taken_up:
             return TakenUp(self._taken_up[record.key], like=job)
         is_elsewhere = record.state == "unknown" and job.way.only(record.account) is None

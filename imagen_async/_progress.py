@@ -8,7 +8,7 @@ from collections import Counter, deque
 import msgspec
 
 from ._core.forecast import time_left
-from ._core.job import Held, Job, Queued, Ready, Running, Submitting
+from ._core.job import Held, Job, Left, Queued, Ready, Running, Submitting
 from ._core.lane import Health
 from ._core.plan import Plan
 from ._core.routing import Route
@@ -44,9 +44,10 @@ class Progress(msgspec.Struct, frozen=True):
         unknown: Creates whose answer was lost.
         earlier: Of the done and failed, those that an earlier run of the journal had brought to their end.
         credits: Billed in this run, as the results tell; those that tell nothing count 0.
-        reserved: Credits that the tasks at the providers are expected to cost, and creates that may have made one.
-        projected: Credits in this run by its end, with what is not sent at the mean price of what was; None where the
-            input has no length or a price is unknown.
+        reserved: Credits that the tasks at the providers are expected to cost, and what creates may have cost whose
+            answer was lost in this run.
+        projected: Credits in this run by its end: these, and what is not sent at the mean price of what was; None where
+            the input has no length or a price is unknown.
         elapsed: Seconds since the batch began.
         rate: Requests finished per second of late, earlier ones not counted.
         eta: Seconds to the end, by the limits, by how long tasks have taken so far (before any has ended, by what the
@@ -92,7 +93,8 @@ class Tally:
         self.done_by: Counter[str] = Counter()
         self.credits_by: dict[str, float] = {}
         self.recent: deque[Result] = deque(maxlen=48)
-        self._unknown: dict[str, bool] = {}
+        self._unknown: dict[str, Result] = {}
+        self._at_risk = 0.0
         self._times: deque[float] = deque(maxlen=512)
         self._latencies: deque[float] = deque(maxlen=512)
         self._calls: Counter[int] = Counter()
@@ -116,7 +118,8 @@ class Tally:
         self.failed += not result.ok
         if isinstance(result.error, UnknownOutcome):
             self.unknown += 1
-            self._unknown[result.key] = result.earlier
+            self._unknown[result.key] = result
+            self._at_risk += _at_risk(result)
 
     def begin(self, price: float | None) -> None:
         """Count a job that is to be sent, or is taken up, with its price."""
@@ -130,8 +133,8 @@ class Tally:
     def end(self, job: Job) -> None:
         """Count a job that ended, whatever came of it."""
         calls = self._calls.pop(job.id, 0)
-        if job.task_id is not None:
-            self._finished_tasks += 1
+        if job.task_id is not None and not isinstance(job.state, Left):
+            self._finished_tasks += 1 + job.retried
             self._finished_calls += calls
 
     @property
@@ -155,7 +158,9 @@ class Tally:
         if key in self._unknown:
             self.failed -= 1
             self.unknown -= 1
-            self.earlier -= self._unknown.pop(key)
+            result = self._unknown.pop(key)
+            self.earlier -= result.earlier
+            self._at_risk -= _at_risk(result)
 
     def pace(self, now: float, steady: float) -> float | None:
         """Results a second since the first of the last 512; None until they have come for `steady` seconds."""
@@ -192,7 +197,8 @@ class Tally:
         """
         jobs = [job for job in plan.jobs if job.owner == owner]
         states = Counter(type(job.state) for job in jobs)
-        reserved = sum(job.model.price(job.request) or 0.0 for job in jobs if not isinstance(job.state, Queued))
+        at_work = (job for job in jobs if not isinstance(job.state, Queued))
+        reserved = self._at_risk + sum(job.model.price(job.request) or 0.0 for job in at_work)
         unsent = None if unpulled is None else unpulled + states[Queued]
         return Progress(
             total=total,
@@ -237,3 +243,8 @@ class Tally:
         able = plan.preferred(route) if route is not None else set(lanes)
         used = [lane for name, lane in lanes.items() if name in able or any(job.account == name for job in jobs)]
         return time_left(unsent, jobs, used, now, pace)
+
+
+def _at_risk(result: Result) -> float:
+    """Credits that a create may have cost whose answer was lost in this run."""
+    return result.error.credits or 0.0 if isinstance(result.error, UnknownOutcome) and not result.earlier else 0.0

@@ -135,6 +135,10 @@ class Scheduler:
         """What is decided here; for looking at."""
         return self._plan
 
+    def now(self) -> float:
+        """Seconds of its loop's clock; also where that loop does not run at the moment."""
+        return self._now()
+
     def new_id(self) -> int:
         """A number that no job or owner of this client has."""
         self._last_id += 1

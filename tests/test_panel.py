@@ -24,6 +24,7 @@ import pytest
 from browsing import browser, screenshot_of
 from conftest import naming
 from rich.console import Console
+from test_client import client_of
 from test_command import at, clean_environment, finish, prompt_file, start
 from virtual_network import Network, batch_over, scheduler_over
 
@@ -32,6 +33,7 @@ from imagen_async import (
     GenerationFailed,
     ImagenError,
     ImageRequest,
+    JournalError,
     Limits,
     Progress,
     Rate,
@@ -349,3 +351,33 @@ class TestFigures:
             async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=9) as batch:
                 await anyio.sleep(1)
                 assert batch.progress.projected is None
+
+
+async def test_what_earlier_runs_have_paid_for_is_not_projected(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Lines that the journal has done are no money to come, wherever they stand; a lost create may be, and is named."""
+    old, new = [f"old {number}" for number in range(20)], [f"new {number}" for number in range(20)]
+    limits = Limits(Rate(100, per=1), Rate(200, per=1), 5)
+    async with client_of(imagen_sandbox, limits=limits) as client:
+        async with client.batch(old, journal=tmp_path / "j.db") as results:
+            assert len([result async for result in results]) == 20
+        imagen_sandbox.order("create", None, None, "reset_after")
+        seen = set()
+        async with client.batch([*new, *old], journal=tmp_path / "j.db", save_to=tmp_path) as results:
+            async for result in results:
+                seen.add(results.progress.projected)
+                assert result.error is None or results.progress.reserved >= 8
+            end = results.progress
+        made = next(result for result in end.recent if result.ok)
+        assert len(await made.save(tmp_path / "again")) == 1
+    assert seen == {160}
+    assert (end.credits, end.reserved, end.unknown, end.earlier) == (152, 8, 1, 20)
+
+
+async def test_a_batch_that_could_not_begin_still_reads(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """What is wrong with a journal comes out, and the batch can be looked at afterwards, loop or no loop."""
+    (tmp_path / "j.db").write_text("no journal " * 200)
+    async with client_of(imagen_sandbox) as client:
+        batch = client.batch(["x"], journal=tmp_path / "j.db")
+        with pytest.raises(JournalError):
+            await batch.__aenter__()
+    assert await asyncio.to_thread(repr, batch) == "<Batch: 0 of 1 finished, 0 credits>"
