@@ -23,6 +23,8 @@ def part_prefix() -> str:
 def prepare_folder(folder: str | PurePath) -> str:
     """Make sure that a folder exists and can be written to, before anything is paid for; raises ConfigurationError."""
     path = str(folder)
+    if not path.isascii() and any("\ud800" <= character <= "\udfff" for character in path):
+        raise ConfigurationError(f"{path!r} cannot be used: its name is not UTF-8. Choose another folder.")
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path, prefix=part_prefix(), suffix=PART_SUFFIX):

@@ -250,6 +250,8 @@ class JournalReader:
             raise JournalError(_damaged(self.path, str(error))) from error
         except OSError as error:
             raise JournalError(f"{self.path} cannot be used: {error.strerror or error}. Nothing was sent.") from error
+        except UnicodeError as error:
+            raise JournalError(f"{self.path!r} cannot be used: its name is not UTF-8. Nothing was sent.") from error
 
     def _record(self, row: Sequence[Any]) -> Record:
         values = dict(zip(_COLUMNS, row, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -28,6 +29,9 @@ __all__ = ["call", "clean_environment"]
 
 FAST = Sandbox(limits=Limits(Rate(1000, per=1), Rate(2000, per=1), 500), latency=Latency(0.1, minimum=0.05))
 PICTURES = 500
+
+LARGE = 2**53 + 1
+"""A seed that a page's own numbers cannot hold."""
 
 NASTY = (
     "</script><script>window.broken = 1</script>",
@@ -230,7 +234,7 @@ def nasty(call: Call, sandbox: Sandbox) -> Path:
     """A folder whose name, prompts, keys, columns and reasons all try to break out; with its gallery."""
     folder = "<b onclick=x>&amp;"
     rows = [
-        {"prompt": text, "key": f"{number} {text}", "negative_prompt": text, text: text}
+        {"prompt": text, "key": f"{number} {text}", "negative_prompt": text, text: text, "seed": LARGE, "id": -LARGE}
         for number, text in enumerate(NASTY)
     ]
     Path("prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -259,6 +263,8 @@ def test_no_prompt_breaks_out_of_its_place(call: Call) -> None:
         assert [text.strip() for text in texts(shown, ".words")] == [*(text.strip() for text in NASTY), "x"]
         for number in range(len(NASTY) + 1):
             shown.locator(".card").nth(number).click()
+            details = dict(zip(texts(shown, "dt"), texts(shown, "dd"), strict=True))
+            assert number == len(NASTY) or (details["seed"], details["id"]) == (str(LARGE), str(-LARGE))
             assert shown.locator("#viewer a[href^='javascript']").count() == 0
             shown.keyboard.press("Escape")
         assert shown.evaluate("window.broken") is None
@@ -352,3 +358,7 @@ def test_only_our_own_page_is_written_over(call: Call, imagen_sandbox: Sandbox) 
     assert call("batch", file, *at(imagen_sandbox), "-o", "out").code == 0
     assert "written over" in call("gallery", "out").err
     assert "holds no batch" in call("gallery", "nowhere").err
+    odd = os.fsdecode(b"caf\xe9")
+    assert "is not UTF-8" in call("batch", file, *at(imagen_sandbox), "-o", odd, "--gallery").err
+    Path("out").rename(odd)
+    assert "is not UTF-8" in call("gallery", odd).err

@@ -362,7 +362,7 @@ async def test_what_earlier_runs_have_paid_for_is_not_projected(imagen_sandbox: 
             assert len([result async for result in results]) == 20
         imagen_sandbox.order("create", None, None, "reset_after")
         seen = set()
-        async with client.batch([*new, *old], journal=tmp_path / "j.db", save_to=tmp_path) as results:
+        async with client.batch([*new, *old], journal=tmp_path / "j.db") as results:
             async for result in results:
                 seen.add(results.progress.projected)
                 assert result.error is None or results.progress.reserved >= 8
@@ -381,3 +381,25 @@ async def test_a_batch_that_could_not_begin_still_reads(imagen_sandbox: Sandbox,
         with pytest.raises(JournalError):
             await batch.__aenter__()
     assert await asyncio.to_thread(repr, batch) == "<Batch: 0 of 1 finished, 0 credits>"
+
+
+def test_many_lines_wait_no_longer_than_a_look(capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines are kept for the next look up to a size, in their order; a long wait loses none and costs no more each."""
+    with LivePanel(standing, "x"):
+        for number in range(5000):
+            sys.stderr.write(f"line number {number}\n")
+        early = capfd.readouterr().err
+        assert 3000 < early.count("line number") < 5000
+    lines = [line for line in (early + capfd.readouterr().err).splitlines() if line.startswith("line number")]
+    assert lines == [f"line number {number}" for number in range(5000)]
+
+
+def test_any_terminal_is_wide_enough() -> None:
+    """From ten columns on no line of the panel is longer than the terminal, and a title cannot steer it."""
+    for width in range(10, 40):
+        lines = drawn(standing(total=1_632_000, recent=(a_result("a red fox"),)), width)
+        assert {len(line) for line in lines} == {width}, width
+    console = Console(file=io.StringIO(), width=80)
+    console.print(draw(standing(), "a\x1b]0;title\x07b\x9b2J", 80))
+    assert isinstance(console.file, io.StringIO)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", console.file.getvalue())

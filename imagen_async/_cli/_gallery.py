@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from .._core.record import ErrorRecord, Record
 from .._core.resuming import earlier_result
+from .._core.values import ImageRequest
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError
@@ -61,7 +62,7 @@ def write_gallery(folder: str, journal: JournalReader) -> tuple[Path, str]:
         refuse_foreign_page(folder)
         page, summary = _page(journal, Path(folder))
         part = path.with_name(f".{PAGE}{PART_SUFFIX}")
-        part.write_text(page, encoding="utf-8")
+        part.write_text(page, encoding="utf-8", errors="replace")
         os.replace(part, path)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -113,7 +114,7 @@ def _cards(record: Record, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any
         "prompt": request.prompt,
         "model": request.model,
         "provider": record.account,
-        "seed": request.seed,
+        "seed": _exact(request.seed),
         "aspect_ratio": request.aspect_ratio,
         "negative_prompt": request.negative_prompt,
         "key": record.key,
@@ -123,12 +124,12 @@ def _cards(record: Record, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any
         "ended_at": record.ended_at,
         "state": record.state,
         "reason": None if record.error is None else _reason(record.error),
-        "columns": request.columns if isinstance(request, PromptLine) else {},
+        "columns": {name: _exact(value) for name, value in _columns(request).items()},
     }
     for file, picture in zip(result.files, picture_records(result, folder, sizes), strict=True):
         name = Path(picture["file_name"]).as_posix()
         figures = {name: picture[name] for name in ("width", "height", "credits")}
-        yield {**common, **figures, "file": f"./{quote(name)}", "name": name, "bytes": file.size}
+        yield {**common, **figures, "file": f"./{quote(os.fsencode(name))}", "name": name, "bytes": file.size}
     if not result.files:
         reason = common["reason"] or _WAITING.get(record.state)
         link = next((url for url in record.urls if url.startswith(("https://", "http://"))), None)
@@ -138,3 +139,12 @@ def _cards(record: Record, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any
 def _reason(error: ErrorRecord) -> str:
     code = "" if error.code is None else f" ({error.code})"
     return f"{error.type}{code}: {error.message}"
+
+
+def _columns(request: ImageRequest) -> dict[str, Any]:
+    return request.columns if isinstance(request, PromptLine) else {}
+
+
+def _exact(value: Any) -> Any:
+    """A number as the page can show it: its script has no whole numbers beyond these."""
+    return str(value) if isinstance(value, int) and abs(value) > 2**53 - 1 else value

@@ -30,6 +30,12 @@ REFRESH = 0.25
 SHARE = 0.01
 """Of a processor that the panel may take: what a look has cost decides how long the next one waits."""
 
+LONGEST = 2.0
+"""Seconds between two looks at most, however many jobs there are to look at."""
+
+AT_MOST = 1 << 16
+"""Characters of lines that wait for a look."""
+
 RECENT = 4
 """Prompts shown of those that finished last."""
 
@@ -54,7 +60,7 @@ class LivePanel:
         self._console = Console(file=sys.stderr)
         # Drawn when we look: not in a thread of its own, and not at each line, which would cost all of the time.
         self._live = Live(self, console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-        self._lines = _Lines()
+        self._lines = _Lines(self._flush)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -80,20 +86,25 @@ class LivePanel:
         """Draw how the batch stands; returns the seconds after which the next look is worth what it costs."""
         began_at = time.thread_time()
         self._drawn = draw(self._snapshot(), self._title, self._console.width)
+        if not self._flush():
+            self._live.refresh()
+        return min(LONGEST, max(REFRESH, (time.thread_time() - began_at) / SHARE))
+
+    def _flush(self) -> bool:
+        """Print the lines that wait, and the panel below them; False where there are none."""
         lines = self._lines.take()
         if lines:
-            # Printing draws the panel below it.
             self._console.print(_Raw(lines), end="", crop=False)
-        else:
-            self._live.refresh()
-        return max(REFRESH, (time.thread_time() - began_at) / SHARE)
+        return bool(lines)
 
 
 class _Lines(io.TextIOBase):
-    """Where lines wait until they can be shown."""
+    """Where lines wait until they can be shown; `flush_all` shows them when they are too many."""
 
-    def __init__(self) -> None:
-        self._text = ""
+    def __init__(self, flush_all: Callable[[], object]) -> None:
+        self._pieces: list[str] = []
+        self._size = 0
+        self._flush_all = flush_all
 
     def writable(self) -> bool:
         """True: that is what it is for."""
@@ -101,18 +112,22 @@ class _Lines(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Keep what is printed."""
-        self._text += text
+        self._pieces.append(text)
+        self._size += len(text)
+        if self._size > AT_MOST:
+            self._flush_all()
         return len(text)
 
     def take(self) -> str:
         """The whole lines so far."""
-        whole, newline, self._text = self._text.rpartition("\n")
+        whole, newline, rest = "".join(self._pieces).rpartition("\n")
+        self._pieces, self._size = [rest], 0
         return whole + newline
 
     def finish(self) -> None:
         """End a line that was not ended: nothing comes after it."""
-        if self._text and not self._text.endswith("\n"):
-            self._text += "\n"
+        text = "".join(self._pieces)
+        self._pieces = [text if not text or text.endswith("\n") else f"{text}\n"]
 
 
 class _Raw:
@@ -127,7 +142,7 @@ class _Raw:
 
 def draw(progress: Progress, title: str, width: int) -> RenderableType:
     """What the panel shows, in a terminal of so many columns."""
-    inner = max(20, width - 4)
+    inner = max(8, width - 4)
     lines = [
         *_flow(_counts(progress), inner),
         *_flow(_times(progress), inner),
@@ -135,9 +150,8 @@ def draw(progress: Progress, title: str, width: int) -> RenderableType:
         *(line for account in progress.accounts for line in _account(account, inner)),
         *(_result(result, inner) for result in reversed(progress.recent[-RECENT:])),
     ]
-    return Panel(
-        Group(_bar(progress, inner), *lines), box=ROUNDED, title=_cut(Text(title), inner - 4), title_align="left"
-    )
+    heading = _cut(Text(clean(title)), inner - 4)
+    return Panel(Group(_bar(progress, inner), *lines), box=ROUNDED, title=heading, title_align="left")
 
 
 def _flow(items: Iterable[Text], width: int, indent: str = "") -> Iterator[Text]:
@@ -163,6 +177,8 @@ def _bar(progress: Progress, width: int) -> RenderableType:
         return Text(f"{finished:,} finished, {progress.pulled:,} taken from the input")
     part = finished / progress.total if progress.total else 1.0
     text = f" {finished:,} of {progress.total:,}  {part:4.0%}"
+    if width - len(text) < 4:
+        return _cut(Text(text.strip()), width)
     return _Row(ProgressBar(progress.total or 1, finished if progress.total else 1, width=width - len(text)), text)
 
 
@@ -216,7 +232,7 @@ def _credits(progress: Progress) -> Iterator[Text]:
 def _account(account: AccountProgress, width: int) -> Iterator[Text]:
     colour = _COLOURS[account.state]
     items = [
-        Text.assemble(("● ", colour), (account.name, "bold"), " ", (account.state, colour)),
+        Text.assemble(("● ", colour), (clean(account.name), "bold"), " ", (account.state, colour)),
         Text(f"{account.rate:.1f}/s of {account.limit.count} per {account.limit.per:g} s"),
         Text(f"{account.running:,} running"),
         Text(f"{account.done:,} done"),
