@@ -8,6 +8,7 @@ import random
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 
@@ -78,6 +79,7 @@ def draws(shape: Callable[[float], Law], count: int, seed: int = 1) -> list[floa
     return [shape(number / count).draw(chance) for number in range(count)]
 
 
+@lru_cache(256)
 def best_ages(law: Law, price: float) -> list[float]:
     """The ages at which to ask when the law is known and a call costs `price` seconds of delay.
 
@@ -90,6 +92,7 @@ def best_ages(law: Law, price: float) -> list[float]:
     while law.survival(grid[-1]) > 1e-6:
         grid.append(grid[-1] * 1.008)
     alive = [law.survival(age) for age in grid]
+    gone = [-share for share in alive]
     areas = [(b - a) * (p + q) / 2 for (a, b), (p, q) in zip(*map(itertools.pairwise, (grid, alive)), strict=True)]
     area: list[float] = [0.0, *itertools.accumulate(areas)]
     cost = [0.0] * len(grid)
@@ -99,10 +102,15 @@ def best_ages(law: Law, price: float) -> list[float]:
         """The cost of asking at age j next, from age i on; without what does not depend on j."""
         return grid[j] * alive[i] - area[j] + cost[j]
 
+    def best_until(j: int, later: int) -> int:
+        """The oldest age up to which j is a better next question than a later one; what tells is the share alive."""
+        share = (area[j] - area[later] - cost[j] + cost[later]) / (grid[j] - grid[later])
+        return bisect_right(gone, -share, 0, j) - 1
+
     turns = deque([(len(grid) - 1, len(grid))])
     for i in range(len(grid) - 2, -1, -1):
         if i + 1 < len(grid) - 1:
-            _add_candidate(turns, i + 1, total)
+            _add_candidate(turns, i + 1, best_until)
         while len(turns) > 1 and turns[1][1] >= i:
             turns.popleft()
         following[i] = turns[0][0]
@@ -114,11 +122,11 @@ def best_ages(law: Law, price: float) -> list[float]:
     return ages
 
 
-def _add_candidate(turns: deque[tuple[int, int]], j: int, total: Callable[[int, int], float]) -> None:
+def _add_candidate(turns: deque[tuple[int, int]], j: int, best_until: Callable[[int, int], int]) -> None:
     """Give the age j its turn among the next questions: each with the oldest age for which it is the best so far."""
     while turns:
         last, begins = turns[-1]
-        better = bisect_right(range(j), 0.0, key=lambda i: total(i, j) - total(i, last)) - 1
+        better = best_until(j, last)
         if better < begins:
             break
         turns.pop()

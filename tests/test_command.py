@@ -259,7 +259,7 @@ def test_generate_saves_and_prints_the_path(call: Call, imagen_sandbox: Sandbox)
     assert outcome.code == 0
     assert outcome.lines == ["new/out/000000-a-red-fox.png"]
     with Image.open(outcome.lines[0]) as picture:
-        assert (picture.format, picture.size) == ("PNG", (512, 288))
+        assert (picture.format, picture.size) == ("PNG", (384, 216))
     assert os.listdir("new/out") == ["000000-a-red-fox.png"]
     assert imagen_sandbox.ledger.key_leaks == 0
 

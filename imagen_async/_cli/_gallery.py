@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
-
 from .._core.record import ErrorRecord, Record
 from .._core.resuming import earlier_result
 from .._core.values import ImageRequest
@@ -70,6 +67,9 @@ def write_gallery(folder: str, journal: JournalReader) -> tuple[Path, str]:
 
 
 def _page(journal: JournalReader, folder: Path) -> tuple[str, str]:
+    from jinja2 import Environment, PackageLoader  # only here: every other command would wait for it
+    from markupsafe import Markup
+
     cards = list(cards_of(journal, folder))
     summary = _summary(cards)
     environment = Environment(loader=PackageLoader(__package__, "gallery"), autoescape=True)
@@ -83,14 +83,14 @@ def _page(journal: JournalReader, folder: Path) -> tuple[str, str]:
         # Ours, and free of what would end their elements; the hashes let nothing else run.
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=Markup(_hash(style)),
+        script_hash=Markup(_hash(script)),
     )
     return page, summary
 
 
-def _hash(text: str) -> Markup:
-    return Markup("'sha256-{}'").format(base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _summary(cards: list[dict[str, Any]]) -> str:
