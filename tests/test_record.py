@@ -793,7 +793,7 @@ TERMS = st.fixed_dictionaries(
     }
 )
 LEAVES = st.frozensets(st.sampled_from(["failed", "unknown"]))
-MANY = settings(deadline=None, max_examples=300)
+MANY = settings(deadline=None, max_examples=200)
 
 
 def lived(request: Request, steps: list[tuple[str, Any]]) -> None:
