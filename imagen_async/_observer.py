@@ -18,15 +18,12 @@ from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, List
 
 logger = logging.getLogger("imagen_async")
 
-_LOOKED_AT = 8192
-"""Bytes of a body that are looked at; a status answer has fewer."""
+_SHOWN = 600
+"""Bytes of a body that an exchange's event shows at most."""
 
-_SHOWN = 1024
-"""Characters of a longer one, of which `clean` leaves fewer still."""
-
-# A callback's token, where a body can have it; who has one could announce the task's end. A UUID looks like one, so
-# only what stands behind a slash is masked by its looks alone.
-_TOKEN = re.compile(r"(?:(?<![\w-])|(?<=%2[Ff])|(?<=u002[Ff]))[\w-]{36}(?![\w-])", re.ASCII)
+# What may be a callback's token; who has one could announce the task's end.
+_LONG_WORD = re.compile(r"[\w-]{36,}", re.ASCII)
+_ESCAPED_SLASHES = ("2F", "2f", "u002F", "u002f")
 
 
 class Observer:
@@ -135,14 +132,18 @@ class Observer:
         """The beginning of a body on one line, with callback tokens and the queries of addresses masked."""
         if not body:
             return ""
-        text = _TOKEN.sub(self._masked, body[:_LOOKED_AT].decode(errors="replace"))
-        # What the cut has left half of is not masked.
-        return clean(without_queries(text if len(body) <= _LOOKED_AT else text[:_SHOWN]))
+        text = body[:_SHOWN].decode(errors="replace")
+        if len(body) > _SHOWN:
+            text = text[: -len("u002F" + 36 * "x")]  # it may end in the first half of a token
+        return clean(without_queries(_LONG_WORD.sub(self._masked, text)))
 
     def _masked(self, found: re.Match[str]) -> str:
-        is_token = self._is_token is not None and self._is_token(found[0])
-        is_behind_slash = found.string[: found.start()].endswith(("/", "%2F", "%2f", "u002f", "u002F"))
-        return "***" if is_token or is_behind_slash else found[0]
+        """A token looks like a UUID does, so only behind a slash is it masked by its looks alone."""
+        word, token = found[0], found[0][-36:]
+        before = word.removesuffix(token)
+        is_behind_slash = before in _ESCAPED_SLASHES or (not before and found.string[: found.start()].endswith("/"))
+        is_token = self._is_token is not None and self._is_token(token)
+        return f"{before}***" if is_behind_slash or is_token else word
 
 
 def _raise(error: BaseException) -> None:
