@@ -52,7 +52,7 @@ def _data_uri(data: bytes, media_type: str) -> str:
 def batch_html(progress: Progress, *, is_over: bool) -> str:
     """A batch: how far it is, and once it is over its last pictures."""
     finished = progress.done + progress.failed
-    total = finished if progress.total is None else progress.total
+    total = max(finished, progress.total or 0)
     bar = f'<progress value="{finished}" max="{max(total, 1)}" style="width:20em"></progress>'
     lines = [f"{bar} {finished:,} of {total:,}" if progress.total is not None or is_over else f"{finished:,} finished"]
     lines += [" · ".join(_counts(progress)), " · ".join(_figures(progress, is_over=is_over))]

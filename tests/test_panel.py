@@ -107,6 +107,7 @@ def test_the_panel_says_what_it_does_not_know() -> None:
     assert "latency" not in text
     assert "1,203 finished, 40 taken from the input" in text
     assert "0 of 0  100%" in "".join(drawn(standing(total=0, done=0, failed=0), 80))
+    assert "1,203 of 1,203  100%" in "".join(drawn(standing(total=100), 80)), "with what an earlier run has left"
 
 
 def test_long_and_odd_prompts_keep_the_panel_whole() -> None:

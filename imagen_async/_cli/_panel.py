@@ -175,11 +175,12 @@ def _bar(progress: Progress, width: int) -> RenderableType:
     finished = progress.done + progress.failed
     if progress.total is None:
         return Text(f"{finished:,} finished, {progress.pulled:,} taken from the input")
-    part = finished / progress.total if progress.total else 1.0
-    text = f" {finished:,} of {progress.total:,}  {part:4.0%}"
+    # Tasks that an earlier run left are finished too, also where this input does not have them.
+    total = max(progress.total, finished)
+    text = f" {finished:,} of {total:,}  {finished / total if total else 1.0:4.0%}"
     if width - len(text) < 4:
         return _cut(Text(text.strip()), width)
-    return _Row(ProgressBar(progress.total or 1, finished if progress.total else 1, width=width - len(text)), text)
+    return _Row(ProgressBar(total or 1, finished if total else 1, width=width - len(text)), text)
 
 
 class _Row:
