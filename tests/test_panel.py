@@ -225,7 +225,7 @@ def _shown(columns: int, prompts: str, sandbox: Sandbox) -> tuple[list[str], str
         env = {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
         process = start(*words, env=env, stdout=shown.end, stderr=shown.end)
         os.close(shown.end)
-        shown.read(until=rb"[2-5]\d of 60")
+        shown.read(until="[2-5]\\d of 60(?s:.*?)╯".encode())
         midst = shown.page()
         shown.read()
         assert finish(process).code == 0

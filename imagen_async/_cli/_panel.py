@@ -180,7 +180,15 @@ def _bar(progress: Progress, width: int) -> RenderableType:
     text = f" {finished:,} of {total:,}  {finished / total if total else 1.0:4.0%}"
     if width - len(text) < 4:
         return _cut(Text(text.strip()), width)
-    return _Row(ProgressBar(total or 1, finished if total else 1, width=width - len(text)), text)
+    # rich's own colour for what is under way is a red, as if something were wrong.
+    bar = ProgressBar(
+        total or 1,
+        finished if total else 1,
+        width=width - len(text),
+        complete_style="cyan",
+        finished_style="green",
+    )
+    return _Row(bar, text)
 
 
 class _Row:
