@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable
+from typing import ParamSpec
 
 from ._core.job import Failed, Final, Held, Job, Left, Queued, Unknown, Unsent
 from ._core.lane import HealthState, Lane
@@ -17,6 +18,8 @@ from .errors import ImagenError
 from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
 
 logger = logging.getLogger("imagen_async")
+
+P = ParamSpec("P")
 
 _SHOWN = 600
 """Bytes of a body that an exchange's event shows at most."""
@@ -60,54 +63,67 @@ class Observer:
     def job(self, job: Job, now: float) -> None:
         """Tell of a job that has come to another state."""
         if self.is_listening:
-            self._tell(self._job_event(job, now))
+            self._tell(self._job_event, job, now)
 
     def refused(self, result: Result, number: int, now: float) -> None:
         """Tell of a request of which no job was made."""
         if self.is_listening:
-            self._tell(_refusal(result, number, now))
+            self._tell(_refusal, result, number, now)
 
     def account(self, lane: Lane, now: float) -> None:
         """Tell of an account that fares otherwise than when it was last told of."""
         if self.is_listening and lane.state(now) != self._accounts.get(lane.name, "ready"):
-            health = lane.health(now)
-            self._accounts[lane.name] = health.state
-            self._tell(AccountEvent(now, lane.name, health.state, health.limit, health.error))
+            self._tell(self._account_event, lane, now)
 
     def exchange(
         self, account: str, request: HttpRequest, outcome: HttpResponse | ImagenError, began_at: float, now: float
     ) -> None:
         """Tell of an exchange that has ended; the key is masked in the answer already."""
-        answer = outcome if isinstance(outcome, HttpResponse) else None
-        self._tell(
-            ExchangeEvent(
-                at=now,
-                account=account,
-                call=request.call,
-                method=request.method,
-                path=request.path,
-                seconds=now - began_at,
-                status=None if answer is None else answer.status,
-                sent=self._shown(request.body),
-                received="" if answer is None else self._shown(answer.body),
-                error=None if isinstance(outcome, HttpResponse) else outcome,
-            )
-        )
+        self._tell(self._exchange_event, account, request, outcome, began_at, now)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, make: Callable[P, Event], *details: P.args, **named: P.kwargs) -> None:
+        """Make an event and have everybody hear it; whatever goes wrong with that goes no further."""
+        try:
+            event = make(*details, **named)
+        except Exception:
+            log(logging.ERROR, "an event could not be told", exc_info=True)
+            return
         for listener in self._listeners:
-            try:
-                listener(event)
-            except (KeyboardInterrupt, SystemExit) as error:
-                # Meant for the program: not for the exchange that is told of, whose answer is still to be kept.
-                asyncio.get_running_loop().call_soon(_raise, error)
-            except BaseException:
-                # Once each: a listener that fails always would fill the log with the same words.
-                if id(listener) not in self._broken:
-                    self._broken.add(id(listener))
-                    log(
-                        logging.ERROR, "a listener failed on an event; it hears the next ones; said once", exc_info=True
-                    )
+            self._hand(event, listener)
+
+    def _hand(self, event: Event, listener: Listener) -> None:
+        try:
+            listener(event)
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Meant for the program: not for the exchange that is told of, whose answer is still to be kept.
+            asyncio.get_running_loop().call_soon(_raise, error)
+        except BaseException:
+            # Once each: a listener that fails always would fill the log with the same words.
+            if id(listener) not in self._broken:
+                self._broken.add(id(listener))
+                log(logging.ERROR, "a listener failed on an event; it hears the next ones; said once", exc_info=True)
+
+    def _account_event(self, lane: Lane, now: float) -> AccountEvent:
+        health = lane.health(now)
+        self._accounts[lane.name] = health.state
+        return AccountEvent(now, lane.name, health.state, health.limit, health.error)
+
+    def _exchange_event(
+        self, account: str, request: HttpRequest, outcome: HttpResponse | ImagenError, began_at: float, now: float
+    ) -> ExchangeEvent:
+        answer = outcome if isinstance(outcome, HttpResponse) else None
+        return ExchangeEvent(
+            at=now,
+            account=account,
+            call=request.call,
+            method=request.method,
+            path=request.path,
+            seconds=now - began_at,
+            status=None if answer is None else answer.status,
+            sent=self._shown(request.body),
+            received="" if answer is None else self._shown(answer.body),
+            error=None if isinstance(outcome, HttpResponse) else outcome,
+        )
 
     def _job_event(self, job: Job, now: float) -> JobEvent:
         state, result = job.state, None
