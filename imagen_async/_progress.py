@@ -148,10 +148,10 @@ class Tally:
         """Status calls that a finished task took, on average."""
         return self._finished_calls / self._finished_tasks if self._finished_tasks else None
 
-    def latency(self, part: float) -> float | None:
-        """Seconds below which that part of the last latencies is."""
+    def latencies(self, *parts: float) -> list[float | None]:
+        """Seconds below which each of these parts of the last latencies is."""
         ordered = sorted(self._latencies)
-        return ordered[math.ceil(part * len(ordered)) - 1] if ordered else None
+        return [ordered[math.ceil(part * len(ordered)) - 1] if ordered else None for part in parts]
 
     def reopen(self, key: str) -> None:
         """Take back an unknown result, by its request's key in a journal: another one will come in its place."""
@@ -200,6 +200,7 @@ class Tally:
         at_work = (job for job in jobs if not isinstance(job.state, Queued))
         reserved = self._at_risk + sum(job.model.price(job.request) or 0.0 for job in at_work)
         unsent = None if unpulled is None else unpulled + states[Queued]
+        median, p95 = self.latencies(0.5, 0.95)
         return Progress(
             total=total,
             pulled=pulled,
@@ -218,8 +219,8 @@ class Tally:
             elapsed=now - self.began_at,
             rate=self.rate(now),
             eta=None if unsent is None else self._time_left(plan, jobs, unsent, route, now),
-            latency=self.latency(0.5),
-            latency_p95=self.latency(0.95),
+            latency=median,
+            latency_p95=p95,
             calls_per_task=self.calls_per_task,
             recent=tuple(self.recent),
             accounts=tuple(self._fare(lane.health(now)) for lane in plan.lanes.values()),
@@ -232,9 +233,9 @@ class Tally:
     def _projected(self, unsent: int, reserved: float, *, has_live: bool) -> float | None:
         """Credits by the end, or None where prices are unknown."""
         price = self.mean_price
-        if price is None:
-            return None if unsent or has_live else self.credits
-        return self.credits + reserved + unsent * price
+        if price is None and (unsent or has_live):
+            return None
+        return self.credits + reserved + unsent * (price or 0.0)
 
     def _time_left(self, plan: Plan, jobs: list[Job], unsent: int, route: Route | None, now: float) -> float:
         """Seconds until the last result."""

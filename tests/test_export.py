@@ -260,15 +260,17 @@ def test_no_column_hides_another() -> None:
     assert {column.field for column in columns} >= {"image", "input_image", "input_input_image"}
 
 
-def test_two_pictures_of_one_stem_have_two_names(tmp_path: Path) -> None:
-    """A PNG and a JPEG of the same prompt and place in the file are two samples."""
-    files = [ImageFile(str(tmp_path / f"000001-x.{kind}"), kind * 8, 1, "image/png", "") for kind in ("png", "jpg")]
+def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
+    """A PNG and a JPEG of the same prompt and place in the file are two samples, and the same one elsewhere a third."""
+    names = (("png", "000001-x.png"), ("jpg", "000001-x.jpg"), ("png", "sub/000001-x.png"))
+    files = [ImageFile(str(tmp_path / name), kind * 8, 1, "image/png", "") for kind, name in names]
     with Journal(tmp_path / "j.db") as journal:
         for number, file in enumerate(files):
             record = Record(str(number), 1, "submitting", "kie", ImageRequest("x"), attempts=1)
             journal.write([record])
             journal.write([msgspec.structs.replace(record, state="done", files=(file,), urls=("https://x.example/",))])
-        assert [each.name for each in samples_of(journal, tmp_path)] == ["000001-x", "000001-x-pngpngpn"]
+        names_given = [each.name for each in samples_of(journal, tmp_path)]
+    assert names_given == ["000001-x", "000001-x-pngpngpn", "000001-x-pngpngpn-pngpngpn"]
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

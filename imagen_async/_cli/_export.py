@@ -167,9 +167,9 @@ def samples_of(journal: JournalReader, folder: Path) -> list[Sample]:
     ]
     samples: dict[str, Sample] = {}
     for _, file, picture in sorted(found, key=lambda each: (each[0], each[2]["file_name"])):
-        stem = Path(picture["file_name"]).stem.replace(".", "-")
-        # Pictures of two kinds, or of two folders, may have one.
-        name = stem if stem not in samples else f"{stem}-{file.sha256[:8]}"
+        name = Path(picture["file_name"]).stem.replace(".", "-")
+        while name in samples:  # pictures of two kinds, or of several folders
+            name += f"-{file.sha256[:8]}"
         samples[name] = Sample(name, file, picture)
     return list(samples.values())
 

@@ -13,13 +13,11 @@ from urllib.parse import quote
 
 from .._core.record import ErrorRecord, Record
 from .._core.resuming import earlier_result
-from .._core.values import ImageRequest
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError
 from ._manifest import METADATA
-from ._prompt_files import PromptLine
-from ._records import Sizes, picture_records, sizes_in
+from ._records import Sizes, other_columns, picture_records, sizes_in
 from ._wording import amount, counted
 
 PAGE = "index.html"
@@ -124,11 +122,11 @@ def _cards(record: Record, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any
         "ended_at": record.ended_at,
         "state": record.state,
         "reason": None if record.error is None else _reason(record.error),
-        "columns": {name: _exact(value) for name, value in _columns(request).items()},
+        "columns": {name: _exact(value) for name, value in other_columns(request).items()},
     }
     for file, picture in zip(result.files, picture_records(result, folder, sizes), strict=True):
         name = Path(picture["file_name"]).as_posix()
-        figures = {name: picture[name] for name in ("width", "height", "credits")}
+        figures = {field: picture[field] for field in ("width", "height", "credits")}
         yield {**common, **figures, "file": f"./{quote(os.fsencode(name))}", "name": name, "bytes": file.size}
     if not result.files:
         reason = common["reason"] or _WAITING.get(record.state)
@@ -139,10 +137,6 @@ def _cards(record: Record, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any
 def _reason(error: ErrorRecord) -> str:
     code = "" if error.code is None else f" ({error.code})"
     return f"{error.type}{code}: {error.message}"
-
-
-def _columns(request: ImageRequest) -> dict[str, Any]:
-    return request.columns if isinstance(request, PromptLine) else {}
 
 
 def _exact(value: Any) -> Any:

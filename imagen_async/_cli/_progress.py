@@ -58,7 +58,7 @@ def account_text(account: AccountProgress) -> str:
 
 
 def figures(snapshot: Progress) -> str:
-    """The figures beside the bar."""
+    """How far the batch is, in a line."""
     counts = [f"{snapshot.done:,} done", f"{snapshot.failed:,} failed", f"{snapshot.running:,} running"]
     if snapshot.held:
         counts.append(f"{snapshot.held:,} waiting for a callback")

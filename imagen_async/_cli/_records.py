@@ -75,8 +75,13 @@ def _request_record(request: ImageRequest) -> dict[str, Any]:
 
 def _columns(request: ImageRequest, ours: dict[str, Any]) -> dict[str, Any]:
     """The prompt file's other columns; one whose name is ours is kept as `input_…`."""
-    columns = request.columns if isinstance(request, PromptLine) else {}
+    columns = other_columns(request)
     return {f"input_{name}" if name in ours else name: value for name, value in columns.items()}
+
+
+def other_columns(request: ImageRequest) -> dict[str, Any]:
+    """What the prompt file says of a request beside its fields."""
+    return request.columns if isinstance(request, PromptLine) else {}
 
 
 def result_record(result: Result) -> dict[str, Any]:
