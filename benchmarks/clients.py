@@ -18,7 +18,7 @@ import aiohttp
 from benchmarks.server import PREFIX
 from benchmarks.worker import Work, main, peak_memory, prompts
 from imagen_async import Account, Client, Limits, Rate
-from imagen_async._core.record import Record
+from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import Journal
 
 ENDLESS = Limits(Rate(10**9, per=1), Rate(10**9, per=1), running=10**9)
@@ -52,10 +52,10 @@ class TimedJournal(Journal):
     cpu = 0.0
     groups = 0
 
-    def write(self, records: Iterable[Record]) -> None:
+    def write(self, entries: Iterable[JournalEntry]) -> None:
         """Write, and take the time of the thread that does."""
         began = time.thread_time()
-        super().write(records)
+        super().write(entries)
         self.cpu += time.thread_time() - began
         self.groups += 1
 
@@ -89,9 +89,9 @@ async def bare(url: str, count: int, running: int) -> dict[str, float]:
             while state != "success":
                 await asyncio.sleep(0.25)
                 async with session.get(f"{url}{PREFIX}/recordInfo?taskId={task_id}") as response:
-                    record = (await response.json())["data"]
-                    state = record["state"]
-            done += bool(json.loads(record["resultJson"])["resultUrls"])
+                    entry = (await response.json())["data"]
+                    state = entry["state"]
+            done += bool(json.loads(entry["resultJson"])["resultUrls"])
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=64)) as session:
         began, began_at = time.process_time(), time.monotonic()

@@ -9,14 +9,14 @@ from benchmarks.clients import ENDLESS, in_process
 from benchmarks.server import record_answer, server_process
 from benchmarks.worker import prompts
 from imagen_async import ImageRequest
-from imagen_async._admission import Admission, Terms
 from imagen_async._core.job import Job
-from imagen_async._core.lane import Lane
-from imagen_async._core.outcomes import result_of
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.routing import Router
+from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, HttpResponse
+from imagen_async._core.wording import result_of
+from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async.providers import PROVIDERS
 
 TITLE = "a job of its own at each stage, as Python counts it; real ones, as the system does; a lazy input of a million"
@@ -43,14 +43,14 @@ def run(*, quick: bool) -> list[dict[str, object]]:
 
 def _stages(count: int) -> Iterator[tuple[str, float]]:
     """Bytes of a job that is queued, that runs, and of the result that a reader keeps, its prompt included."""
-    lane = Lane("kie", ENDLESS, PollSchedule(KIE.latency), 10**9, lambda setbacks, longest: 1.0)
-    plan = Plan([lane], 1)
-    terms = Terms(deadline=900, retries=0, resubmits=0, save_to=None)
-    admission = Admission(Router({"kie": KIE}), ImageRequest("-"), terms)
+    upstream = Upstream("kie", ENDLESS, PollSchedule(KIE.latency), 10**9, lambda setbacks, longest: 1.0)
+    plan = Plan([upstream], 1)
+    terms = JobOptions(deadline=900, retries=0, resubmits=0, save_to=None)
+    factory = JobFactory(Router({"kie": KIE}), ImageRequest("-"), terms)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number, prompt in enumerate(prompts(count)):
-        plan.add(admission.job(prompt, number, 0, number), 0.0)
+        plan.add(factory.job(prompt, number, 0, number), 0.0)
     yield "queued", (tracemalloc.get_traced_memory()[0] - before) / count
     for job in _sent(plan):
         plan.settle(job, Accepted(f"{job.id:032x}"), 0.0)

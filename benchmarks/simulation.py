@@ -10,11 +10,11 @@ import msgspec
 
 from imagen_async import ImageRequest
 from imagen_async._core.job import Event, Job, Submitting
-from imagen_async._core.lane import Lane
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import Kind, PollSchedule
 from imagen_async._core.provider import Limits
+from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, Pending, Succeeded
 from imagen_async.providers import PROVIDERS
 
@@ -85,8 +85,8 @@ class Simulation:
         self._round_trip = round_trip
         self._announced = announced
         self._callbacks: list[tuple[float, int]] = []
-        self._lane = Lane("account", limits, schedule, 10**9, lambda setbacks, longest: 1.0)
-        self._plan = Plan([self._lane], 1)
+        self._upstream = Upstream("account", limits, schedule, 10**9, lambda setbacks, longest: 1.0)
+        self._plan = Plan([self._upstream], 1)
         self._answers: list[tuple[float, int, Job, Event]] = []
         self._turn = itertools.count()
         self._ended_at: dict[int, float] = {}

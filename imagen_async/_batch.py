@@ -12,17 +12,17 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._admission import Admission
-from ._callbacks import Line
+from ._callbacks import JournalCallbacks
 from ._core.budget import Budget
 from ._core.callbacks import Address
-from ._core.job import Job, Left, Queued, Unsent
-from ._core.outcomes import result_of
+from ._core.job import Job, Left, NotAdmitted, Queued
 from ._core.values import ImageRequest, Result
-from ._delivery import AsTheyFinish, InOrder
-from ._intake import END, Requests, check_keys, puller
+from ._core.wording import result_of
+from ._inputs import END, Requests, check_keys, puller
+from ._job_factory import JobFactory
 from ._notebook import REFRESH, LiveView, batch_html, batch_text, is_live
 from ._progress import Progress, Tally
+from ._reorder_buffer import AsTheyFinish, InOrder
 from ._scheduler import Scheduler, now
 from .errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, JournalError
 
@@ -59,7 +59,7 @@ class Batch:
         self,
         scheduler: Scheduler,
         requests: Requests,
-        admission: Admission,
+        factory: JobFactory,
         finish: Callable[[Result], Result],
         *,
         window: int,
@@ -70,7 +70,7 @@ class Batch:
     ) -> None:
         self._scheduler = scheduler
         self._requests = requests
-        self._admission = admission
+        self._factory = factory
         self._finish = finish
         self._window = window
         self._memory = memory
@@ -174,7 +174,7 @@ class Batch:
             total=self._total,
             pulled=self._pulled,
             unpulled=self._unpulled(),
-            route=self._admission.default_route(),
+            route=self._factory.default_route(),
         )
 
     def _unpulled(self) -> int | None:
@@ -212,7 +212,7 @@ class Batch:
         self._tally.end(job)
         self._live -= 1
         match job.state:
-            case Unsent(error=error):
+            case NotAdmitted(error=error):
                 self._pass_over(job, error)
             case Left(was=Queued()):
                 self._skip(job)
@@ -261,12 +261,14 @@ class Batch:
             return
         await self._memory.open()
         try:
-            for name, lane in self._scheduler.plan.lanes.items():
-                lane.remember(self._memory.spent(name, lane.limits.submit.per))
-                lane.schedule.recall(self._memory.latencies(name))
+            for name, upstream in self._scheduler.plan.upstreams.items():
+                upstream.remember(self._memory.spent(name, upstream.limits.submit.per))
+                upstream.schedule.recall(self._memory.latencies(name))
             plan, callbacks = self._scheduler.plan, self._scheduler.callbacks
             if callbacks is not None:
-                callbacks.connect(self._id, Line(self._memory.seal, self._memory.account_of, self._called_back))
+                callbacks.connect(
+                    self._id, JournalCallbacks(self._memory.seal, self._memory.account_of, self._called_back)
+                )
             taken_up = self._memory.take_up(self._id, self._scheduler.new_id, plan.callback_wait)
             if self._budget is not None:
                 self._budget.add_spent(self._memory.spent_before())
@@ -361,13 +363,13 @@ class Batch:
         met: Job | Result | TakenUp
         try:
             if self._memory is None:
-                met = self._admission.job(item, index, self._id, number)
+                met = self._factory.job(item, index, self._id, number)
             else:
                 met = self._memory.meet(item, index, self._id, number)
         except JournalError:
             raise
         except ImagenError as error:
-            met = _refused(item, index, self._admission.accounts, error)
+            met = _refused(item, index, self._factory.accounts, error)
         if isinstance(met, Job):
             self._exit.expect(number)
             self._begin(met)

@@ -77,7 +77,7 @@ def log_stray(account: str | None, task_id: str) -> None:
     log(logging.WARNING, message, account, clean(task_id))
 
 
-class Ending(msgspec.Struct, frozen=True):
+class EndedJob(msgspec.Struct, frozen=True):
     """How a job ended, as far as a callback may still have to do with it.
 
     Attributes:
@@ -91,7 +91,7 @@ class Ending(msgspec.Struct, frozen=True):
     lost_creates: tuple[int, ...]
 
 
-class Call(msgspec.Struct, frozen=True):
+class CallbackClaim(msgspec.Struct, frozen=True):
     """A callback whose token is good.
 
     Attributes:
@@ -106,10 +106,10 @@ class Call(msgspec.Struct, frozen=True):
     address: Address
     job_id: int | None
     account: str | None
-    ending: Ending | None
+    ending: EndedJob | None
 
 
-class Line(msgspec.Struct, frozen=True):
+class JournalCallbacks(msgspec.Struct, frozen=True):
     """A journal's requests, as callbacks see them.
 
     Attributes:
@@ -141,69 +141,69 @@ class CallbackRegistry:
         self.public_url = public_url.rstrip("/")
         self._keys = signing_keys
         self._own = Seal(secrets.token_bytes(32))
-        self._lines: dict[int, Line] = {}
-        self._live: dict[tuple[int, bytes], Call] = {}
-        self._ended: dict[tuple[int, bytes], Call] = {}
-        self._lost: dict[tuple[int, bytes], Call] = {}
+        self._journals: dict[int, JournalCallbacks] = {}
+        self._live: dict[tuple[int, bytes], CallbackClaim] = {}
+        self._ended: dict[tuple[int, bytes], CallbackClaim] = {}
+        self._lost: dict[tuple[int, bytes], CallbackClaim] = {}
         self._refused: set[str] = set()
 
-    def connect(self, owner: int, line: Line) -> None:
+    def connect(self, owner: int, journal: JournalCallbacks) -> None:
         """Let an owner's jobs have tokens of its journal's secret."""
-        self._lines[owner] = line
+        self._journals[owner] = journal
 
     def disconnect(self, owner: int) -> None:
         """Forget an owner: its tokens are good no more, so that whoever calls back tries again, with luck later."""
-        if self._lines.pop(owner, None) is not None:
-            for calls in (self._live, self._ended, self._lost):
-                for place in [place for place in calls if place[0] == owner]:
-                    del calls[place]
+        if self._journals.pop(owner, None) is not None:
+            for claims in (self._live, self._ended, self._lost):
+                for place in [place for place in claims if place[0] == owner]:
+                    del claims[place]
 
-    def line_of(self, call: Call) -> Line | None:
+    def journal_of(self, claim: CallbackClaim) -> JournalCallbacks | None:
         """The journal that a token belongs to, or None."""
-        return self._lines.get(call.owner)
+        return self._journals.get(claim.owner)
 
     def url_of(self, job: Job) -> str:
         """Where the end of a job's present create is to be announced; the job is known from here on."""
-        call = self.expect(job)
-        return f"{self.public_url}/{self._seal(call.owner).token(call.address)}"
+        claim = self.expect(job)
+        return f"{self.public_url}/{self._seal(claim.owner).token(claim.address)}"
 
-    def expect(self, job: Job) -> Call:
+    def expect(self, job: Job) -> CallbackClaim:
         """Know a job whose task may be announced."""
         owner, name = place = self._place(job)
-        self._live[place] = Call(owner, Address(name, job.attempts), job.id, job.account, None)
+        self._live[place] = CallbackClaim(owner, Address(name, job.attempts), job.id, job.account, None)
         return self._live[place]
 
     def end(self, job: Job) -> None:
         """Know that a job has ended."""
         place = self._place(job)
-        call = self._live.pop(place, None)
-        if call is not None:
-            ending = Ending(isinstance(job.state, Unknown), job.task_id, job.lost_creates)
+        claim = self._live.pop(place, None)
+        if claim is not None:
+            ending = EndedJob(isinstance(job.state, Unknown), job.task_id, job.lost_creates)
             ended = self._lost if job.lost_creates else self._ended
-            ended[place] = msgspec.structs.replace(call, account=job.account, ending=ending)
+            ended[place] = msgspec.structs.replace(claim, account=job.account, ending=ending)
             if len(self._ended) > _REMEMBERED:
                 del self._ended[next(iter(self._ended))]
 
-    def find(self, token: str) -> Call | None:
+    def find(self, token: str) -> CallbackClaim | None:
         """What a token is about; None for one that is not ours."""
-        for owner in (0, *self._lines):
+        for owner in (0, *self._journals):
             address = self._seal(owner).opened(token)
             if address is not None:
                 place = (owner, address.name)
-                call = self._live.get(place) or self._lost.get(place) or self._ended.get(place)
-                if call is not None:
-                    return msgspec.structs.replace(call, address=address)
-                account = self._lines[owner].account_of(address.name) if owner else None
-                return Call(owner, address, None, account, None)
+                claim = self._live.get(place) or self._lost.get(place) or self._ended.get(place)
+                if claim is not None:
+                    return msgspec.structs.replace(claim, address=address)
+                account = self._journals[owner].account_of(address.name) if owner else None
+                return CallbackClaim(owner, address, None, account, None)
         return None
 
     def is_token(self, text: str) -> bool:
         """True for a token that was made here, or for a journal that is open here."""
-        return any(self._seal(owner).opened(text) is not None for owner in (0, *self._lines))
+        return any(self._seal(owner).opened(text) is not None for owner in (0, *self._journals))
 
-    def is_genuine(self, call: Call, headers: Mapping[str, str], document: Mapping[str, Any]) -> bool:
+    def is_genuine(self, claim: CallbackClaim, headers: Mapping[str, str], document: Mapping[str, Any]) -> bool:
         """Say whether a callback is signed where it must be; one about a job that nobody knows has no effect anyway."""
-        account = call.account or ""
+        account = claim.account or ""
         key = self.key_of(account)
         is_good = key is None or is_signed(headers, document, key, now=time.time())
         if not is_good and account not in self._refused:
@@ -220,8 +220,8 @@ class CallbackRegistry:
 
     def _place(self, job: Job) -> tuple[int, bytes]:
         """Whose tokens a job has, and what stands for it in them."""
-        owner = job.owner if job.owner in self._lines else 0
+        owner = job.owner if job.owner in self._journals else 0
         return owner, self._seal(owner).name(job.key if owner else str(job.id))
 
     def _seal(self, owner: int) -> Seal:
-        return self._lines[owner].seal if owner else self._own
+        return self._journals[owner].seal if owner else self._own

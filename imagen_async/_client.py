@@ -19,21 +19,21 @@ import backoff
 import msgspec
 
 from ._accounts import SANDBOX_KEY, Account, OpenAccount, named, open_pool, router_of
-from ._admission import Admission, Parameters, Terms, overridden
 from ._batch import AHEAD, Batch, OnExit
 from ._callbacks import Callback, CallbackRegistry
 from ._core import job as jobs
 from ._core.budget import Budget
-from ._core.lane import Lane
-from ._core.outcomes import result_of
 from ._core.plan import Plan
 from ._core.poll_schedule import FRESHNESS, PollSchedule
 from ._core.provider import Limits, Model, Provider
 from ._core.routing import Policy
+from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
+from ._core.wording import result_of
 from ._downloads import save_all
 from ._folders import prepare_folder
-from ._intake import Requests, check_input
+from ._inputs import Requests, check_input
+from ._job_factory import JobFactory, JobOptions, Parameters, overridden
 from ._log import log
 from ._notebook import thumbnail
 from ._observer import Observer
@@ -156,7 +156,7 @@ class Client:
         self._pool: SessionPool | None = None
         self._scheduler: Scheduler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lanes: dict[str, Lane] = {}
+        self._upstreams: dict[str, Upstream] = {}
 
     def __repr__(self) -> str:
         return f"Client({', '.join(map(repr, self._accounts))})"
@@ -186,8 +186,8 @@ class Client:
             observer = Observer(_listeners(self._on_event), self._savable, is_token)
             pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
             group = await stack.enter_async_context(PlainGroup())
-            self._lanes = {name: self._new_lane(name) for name in self._accounts}
-            plan = Plan(self._lanes.values(), SAVING_AT_ONCE, hears=callback is not None)
+            self._upstreams = {name: self._new_upstream(name) for name in self._accounts}
+            plan = Plan(self._upstreams.values(), SAVING_AT_ONCE, expects_callbacks=callback is not None)
             dialects = {name: account.provider.dialect for name, account in self._accounts.items()}
             self._pool, self._loop = pool, asyncio.get_running_loop()
             self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save, callbacks, observer)
@@ -358,22 +358,24 @@ class Client:
         router.route(defaults)
         folder = None if save_to is None else prepare_folder(save_to)
         resubmit = on_unknown == "resubmit"
-        terms = Terms(deadline=_checked_deadline(deadline), retries=retries, resubmits=int(resubmit), save_to=folder)
-        admission = Admission(router, defaults, terms)
+        terms = JobOptions(
+            deadline=_checked_deadline(deadline), retries=retries, resubmits=int(resubmit), save_to=folder
+        )
+        factory = JobFactory(router, defaults, terms)
         return Batch(
             self._open(),
             requests,
-            admission,
+            factory,
             self._savable,
             window=sum(account.limits.running for account in self._accounts.values()) + AHEAD,
             ordered=ordered,
             budget=budget,
-            memory=None if journal is None else self._memory(journal, admission, retry_failed, resubmit),
+            memory=None if journal is None else self._memory(journal, factory, retry_failed, resubmit),
             on_exit=on_exit,
         )
 
     def _memory(
-        self, journal: str | PurePath | Journal, admission: Admission, retry_failed: bool, resubmit: bool
+        self, journal: str | PurePath | Journal, factory: JobFactory, retry_failed: bool, resubmit: bool
     ) -> Memory:
         from ._memory import Memory  # only here: it loads sqlite3, which only a batch with a journal needs
 
@@ -381,7 +383,7 @@ class Client:
         is_gone = all(account.endpoint is None for account in self._accounts.values())
         wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit, "running": is_gone, "ready": is_gone}
         again = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
-        return Memory(journal, admission, again=again, hears=self._callback is not None)
+        return Memory(journal, factory, again=again, expects_callbacks=self._callback is not None)
 
     def _open(self) -> Scheduler:
         if self._scheduler is None:
@@ -407,13 +409,13 @@ class Client:
     def _providers(self) -> dict[str, Provider]:
         return {name: account.provider for name, account in self._accounts.items()}
 
-    def _new_lane(self, name: str) -> Lane:
+    def _new_upstream(self, name: str) -> Upstream:
         """An account's turns. What an earlier opening of this client has sent still counts at the server."""
         limits, schedule = self._accounts[name].limits, self._schedules[name]
-        lane = Lane(name, limits, schedule, self._settings.connections, _pause)
-        if name in self._lanes:
-            lane.take_over(self._lanes[name], now())
-        return lane
+        upstream = Upstream(name, limits, schedule, self._settings.connections, _pause)
+        if name in self._upstreams:
+            upstream.take_over(self._upstreams[name], now())
+        return upstream
 
     def _job(self, request: ImageRequest, deadline: float) -> jobs.Job:
         """Make the job of a single request, which is its own owner."""

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import anyio
 
-from ._core.record import Record
+from ._core.journal_entry import JournalEntry
 from ._journal import Journal
 from .errors import JournalError
 
@@ -23,7 +23,7 @@ class _Group:
     """The changes of one transaction, the last of each job, and the event of their being durable, or of its failure."""
 
     def __init__(self) -> None:
-        self.records: dict[str, Record] = {}
+        self.entries: dict[str, JournalEntry] = {}
         self.ended = asyncio.Event()
         self.error: JournalError | None = None
 
@@ -47,19 +47,19 @@ class GroupCommit:
         self._writing: _Group | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, record: Record) -> None:
+    def note(self, entry: JournalEntry) -> None:
         """Have a change written soon, in order; one of the same job that still waits is superseded."""
-        self._gathering.records[record.key] = record
-        self._call(at_once=len(self._gathering.records) == ENOUGH)
+        self._gathering.entries[entry.key] = entry
+        self._call(at_once=len(self._gathering.entries) == ENOUGH)
 
     def has(self, key: str) -> bool:
         """True while something that was noted of a job is not on disk yet."""
-        return key in self._gathering.records or (self._writing is not None and key in self._writing.records)
+        return key in self._gathering.entries or (self._writing is not None and key in self._writing.entries)
 
     async def durable(self, key: str) -> None:
         """Wait until what was noted of a job is on disk; raises JournalError when it cannot be written."""
-        group = self._gathering if key in self._gathering.records else self._writing
-        if group is None or key not in group.records:
+        group = self._gathering if key in self._gathering.entries else self._writing
+        if group is None or key not in group.entries:
             return
         if group is self._gathering:
             self._call()
@@ -75,30 +75,30 @@ class GroupCommit:
         except asyncio.CancelledError:
             # Cancelled once more while leaving: what is known by now is written here and at once, after the group that
             # is under way, which knows less.
-            records = self._unwritten()
+            entries = self._unwritten()
             self._executor.shutdown(wait=True)
-            self._journal.write(records)
+            self._journal.write(entries)
             raise
         finally:
             self._executor.shutdown(wait=False)
-        if self._gathering.records and self.error is not None:
+        if self._gathering.entries and self.error is not None:
             raise self.error
 
     async def _write_all(self) -> None:
         while self._writing is not None:
             await self._writing.ended.wait()
-        if self._gathering.records:
+        if self._gathering.entries:
             group = self._gathering
             self._begin()
             await group.ended.wait()
 
-    def _unwritten(self) -> list[Record]:
+    def _unwritten(self) -> list[JournalEntry]:
         if self._timer is not None:
             self._timer.cancel()
-        records = {} if self._writing is None else self._writing.records
-        records = {**records, **self._gathering.records}
+        entries = {} if self._writing is None else self._writing.entries
+        entries = {**entries, **self._gathering.entries}
         self._gathering = _Group()
-        return list(records.values())
+        return list(entries.values())
 
     def _call(self, *, at_once: bool = False) -> None:
         """Have what gathers written soon, or at the loop's next turn; after the group before it."""
@@ -113,16 +113,16 @@ class GroupCommit:
             self._timer.cancel()
         self._timer = None
         self._writing, self._gathering = self._gathering, _Group()
-        records = list(self._writing.records.values())
-        asyncio.get_running_loop().run_in_executor(self._executor, self._journal.write, records).add_done_callback(
+        entries = list(self._writing.entries.values())
+        asyncio.get_running_loop().run_in_executor(self._executor, self._journal.write, entries).add_done_callback(
             self._ended
         )
 
     def _ended(self, written: asyncio.Future[None]) -> None:
         group, self._writing = self._writing, None
         assert group is not None
-        if self._gathering.records:
-            self._call(at_once=len(self._gathering.records) >= ENOUGH)
+        if self._gathering.entries:
+            self._call(at_once=len(self._gathering.entries) >= ENOUGH)
         error = written.exception()
         if error is not None:
             self._keep(group, error)
@@ -134,4 +134,4 @@ class GroupCommit:
         """Keep what could not be written, under what came since."""
         self.error = error if isinstance(error, JournalError) else JournalError(f"The journal broke: {error}")
         group.error = self.error
-        self._gathering.records = {**group.records, **self._gathering.records}
+        self._gathering.entries = {**group.entries, **self._gathering.entries}

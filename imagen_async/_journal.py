@@ -1,6 +1,6 @@
 """The file that remembers a batch: SQLite, one writer, each group of changes one durable transaction.
 
-Knows rows and transactions; what a row means is `_core.record`'s, when it is written `_group_commit`'s.
+Knows rows and transactions; what a row means is `_core.journal_entry`'s, when it is written `_group_commit`'s.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from ._core.journal_entry import Bill, EntryError, JournalEntry, cut_off
 from ._core.latency import EDGES
-from ._core.record import Bill, ErrorRecord, Record, cut_off
 from ._core.values import ImageFile, ImageRequest
 from ._folders import sync_folder
 from .errors import JournalError
@@ -87,7 +87,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_numbers = msgspec.json.Decoder(tuple[int, ...]).decode
 _decode_urls = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_files = msgspec.json.Decoder(tuple[ImageFile, ...]).decode
-_decode_error = msgspec.json.Decoder(ErrorRecord).decode
+_decode_error = msgspec.json.Decoder(EntryError).decode
 
 
 class JournalReader:
@@ -129,35 +129,35 @@ class JournalReader:
         """Close the file; once more is nothing."""
         self._stack.close()
 
-    def find(self, key: str) -> Record | None:
+    def find(self, key: str) -> JournalEntry | None:
         """The job of that key, or None."""
         with self._telling():
             row = self._reading.execute(f"{self._select} WHERE key = ?", (key,)).fetchone()
-        return None if row is None else self._record(row)
+        return None if row is None else self._entry(row)
 
-    def find_task(self, task_id: str) -> Record | None:
+    def find_task(self, task_id: str) -> JournalEntry | None:
         """The job with that task, or None. Looks through all of them."""
         with self._telling():
             row = self._reading.execute(f"{self._select} WHERE task_id = ?", (task_id,)).fetchone()
-        return None if row is None else self._record(row)
+        return None if row is None else self._entry(row)
 
     def counts(self) -> Counter[str]:
         """How many jobs it has, by state."""
         with self._telling():
             return Counter(dict(self._reading.execute("SELECT state, count(*) FROM jobs GROUP BY state")))
 
-    def unfinished(self) -> list[Record]:
+    def unfinished(self) -> list[JournalEntry]:
         """The jobs whose task runs, or whose pictures are to be fetched; also held ones whose task a callback named."""
         return self._those("state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)")
 
-    def with_lost_creates(self) -> list[Record]:
+    def with_lost_creates(self) -> list[JournalEntry]:
         """The jobs of which a create's answer was lost: held ones, and those that came to an end all the same."""
         return self._those("lost > 0")
 
-    def _those(self, condition: str) -> list[Record]:
+    def _those(self, condition: str) -> list[JournalEntry]:
         with self._telling():
             rows = self._reading.execute(f"{self._select} WHERE {condition}").fetchall()
-        return [self._record(row) for row in rows]
+        return [self._entry(row) for row in rows]
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
         """The latest requests of an account whose latency is known, and one that can be, oldest first."""
@@ -177,11 +177,11 @@ class JournalReader:
             rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()
         return [(Bill(state, credits, price, lost, bool(task)), n) for state, credits, price, lost, task, n in rows]
 
-    def records(self) -> Iterator[Record]:
+    def entries(self) -> Iterator[JournalEntry]:
         """All jobs, those that ended first, in the order of their ending."""
         with self._telling():
             for row in self._reading.execute(f"{self._select} ORDER BY ended_at IS NULL, ended_at, position"):
-                yield self._record(row)
+                yield self._entry(row)
 
     def notes(self) -> dict[str, str]:
         """What was noted of the batch as a whole."""
@@ -253,7 +253,7 @@ class JournalReader:
         except UnicodeError as error:
             raise JournalError(f"{self.path!r} cannot be used: its name is not UTF-8. Nothing was sent.") from error
 
-    def _record(self, row: Sequence[Any]) -> Record:
+    def _entry(self, row: Sequence[Any]) -> JournalEntry:
         values = dict(zip(_COLUMNS, row, strict=True))
         with self._telling():
             values["request"] = self._decode_request(values["request"])
@@ -261,7 +261,7 @@ class JournalReader:
             values["lost_creates"] = _decode_numbers(values["lost_creates"] or "[]")
             values["files"] = tuple(map(self._found, _decode_files(values["files"] or "[]")))
             values["error"] = _decode_error(values["error"]) if values["error"] else None
-        return Record(**values)
+        return JournalEntry(**values)
 
     def _found(self, file: ImageFile) -> ImageFile:
         """A file as it is named here: the journal's folder may have moved since."""
@@ -307,7 +307,7 @@ class Journal(JournalReader):
         with _transaction(writing):
             writing.execute("DELETE FROM sends WHERE sent_at < ?", (time.time() - KEPT,))
         rows = reading.execute(f"{_select(SCHEMA_VERSION)} WHERE state = 'submitting'").fetchall()
-        self.write([cut_off(self._record(row)) for row in rows])
+        self.write([cut_off(self._entry(row)) for row in rows])
         self.note({"process": str(os.getpid())})
 
     def close(self) -> None:
@@ -315,7 +315,7 @@ class Journal(JournalReader):
         with self._turn:
             super().close()
 
-    def write(self, records: Iterable[Record]) -> None:
+    def write(self, entries: Iterable[JournalEntry]) -> None:
         """Write changes, all of them durably or none. May be called from any thread.
 
         Raises:
@@ -324,14 +324,14 @@ class Journal(JournalReader):
         put: list[tuple[Any, ...]] = []
         moved: list[tuple[Any, ...]] = []
         sends: list[tuple[str, str, float]] = []
-        for record in records:
+        for entry in entries:
             # One that was never sent may have no row yet.
-            if record.state == "submitting" or not record.attempts:
-                put.append(self._row(record, _COLUMNS))
+            if entry.state == "submitting" or not entry.attempts:
+                put.append(self._row(entry, _COLUMNS))
             else:
-                moved.append((*self._row(record, _MOVED), record.key))
-            if record.state == "submitting" and record.sent_at is not None:
-                sends.append((record.account, record.key, record.sent_at))
+                moved.append((*self._row(entry, _MOVED), entry.key))
+            if entry.state == "submitting" and entry.sent_at is not None:
+                sends.append((entry.account, entry.key, entry.sent_at))
         with self._turn, self._telling(), _transaction(self._writing):
             self._check_lock()
             self._writing.executemany(_PUT, put)
@@ -415,11 +415,11 @@ class Journal(JournalReader):
         os.replace(part, self._real_path)
         sync_folder(self._real_folder)
 
-    def _row(self, record: Record, columns: Iterable[str]) -> tuple[Any, ...]:
-        if record.files:
-            files = tuple(msgspec.structs.replace(file, path=self._relative(file.path)) for file in record.files)
-            record = msgspec.structs.replace(record, files=files)
-        return tuple(_text(getattr(record, name)) if name in _PARTS else getattr(record, name) for name in columns)
+    def _row(self, entry: JournalEntry, columns: Iterable[str]) -> tuple[Any, ...]:
+        if entry.files:
+            files = tuple(msgspec.structs.replace(file, path=self._relative(file.path)) for file in entry.files)
+            entry = msgspec.structs.replace(entry, files=files)
+        return tuple(_text(getattr(entry, name)) if name in _PARTS else getattr(entry, name) for name in columns)
 
     def _relative(self, path: str) -> str:
         """A file below the journal's folder is named from there, so that the folder can move; any other as a whole."""

@@ -14,18 +14,18 @@ from pathlib import PurePath
 import anyio
 import msgspec
 
-from ._admission import Admission
 from ._callbacks import log_stray
 from ._core.callbacks import Address, Seal
 from ._core.job import Job, Submitting
+from ._core.journal_entry import JournalEntry, bill_of, entry_of, is_denied
 from ._core.latency import MEMORY
 from ._core.poll_schedule import Kind
-from ._core.record import Record, bill_of, is_denied, record_of
 from ._core.resuming import changes, earlier_result, held, resumed, sent_again
 from ._core.transitions import with_last
 from ._core.values import ImageRequest, Result, numbered
 from ._folders import sweep
 from ._group_commit import GroupCommit
+from ._job_factory import JobFactory
 from ._journal import Journal, JournalReader
 from ._log import log
 from ._scheduler import now
@@ -47,7 +47,7 @@ class Memory:
 
     Args:
         journal: Its path, or one that the caller has opened, and closes.
-        admission: Makes the batch's jobs.
+        factory: Makes the batch's jobs.
         again: The states of earlier runs from which a request is sent once more.
         hears: True where callbacks are asked for.
         executor: Where the journal is written; None: a thread of its own.
@@ -61,16 +61,16 @@ class Memory:
     def __init__(
         self,
         journal: str | PurePath | Journal,
-        admission: Admission,
+        factory: JobFactory,
         *,
         again: frozenset[str] = frozenset({"queued"}),
-        hears: bool = False,
+        expects_callbacks: bool = False,
         executor: Executor | None = None,
     ) -> None:
         self._given = journal
-        self._admission = admission
+        self._factory = factory
         self._again = again
-        self._hears = hears
+        self._expects_callbacks = expects_callbacks
         self._executor = executor
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
@@ -117,16 +117,16 @@ class Memory:
             new_id: Makes their ids.
             wait: Seconds from a create for which a callback is waited for; 0: none will come.
         """
-        folder = self._admission.save_to
+        folder = self._factory.save_to
         if folder is not None and self._journal.guards(folder):
             sweep(folder)
         jobs = []
-        for record in self._journal.unfinished():
-            if self._admission.serves(record.account) and record.state not in self._again - {"unknown"}:
-                jobs.append(self._resumed(record, owner, new_id()))
-                self._taken_up[record.key] = jobs[-1].id
-                self._open_bills += bill_of(record).open
-                if is_denied(record):
+        for entry in self._journal.unfinished():
+            if self._factory.serves(entry.account) and entry.state not in self._again - {"unknown"}:
+                jobs.append(self._resumed(entry, owner, new_id()))
+                self._taken_up[entry.key] = jobs[-1].id
+                self._open_bills += bill_of(entry).open
+                if is_denied(entry):
                     self._denied.add(jobs[-1].id)
         return jobs + self._take_up_held(owner, new_id, wait)
 
@@ -135,15 +135,15 @@ class Memory:
         jobs = []
         # Before the secret there was nothing to call back to.
         is_waited_for = _SECRET in self._notes_before and "unknown" not in self._again
-        for record in self._journal.with_lost_creates() if self._hears else ():
-            self._know(record.key, record.account)
-            is_held = record.state == "unknown" and record.task_id is None
-            if is_held and is_waited_for and self._admission.serves(record.account):
-                blank = self._admission.job_of(record, owner, new_id())
+        for entry in self._journal.with_lost_creates() if self._expects_callbacks else ():
+            self._know(entry.key, entry.account)
+            is_held = entry.state == "unknown" and entry.task_id is None
+            if is_held and is_waited_for and self._factory.serves(entry.account):
+                blank = self._factory.job_of(entry, owner, new_id())
                 seconds = wait(blank)
-                if (record.sent_at or 0.0) + seconds > time.time():
-                    jobs.append(held(record, blank, now(), self._epoch, seconds))
-                    self._taken_up[record.key] = blank.id
+                if (entry.sent_at or 0.0) + seconds > time.time():
+                    jobs.append(held(entry, blank, now(), self._epoch, seconds))
+                    self._taken_up[entry.key] = blank.id
         return jobs
 
     def account_of(self, name: bytes) -> str | None:
@@ -168,15 +168,15 @@ class Memory:
         except JournalError:
             self._called_back.discard(address)
             raise
-        record = self._journal.find(key) if is_news else None
-        if record is None or address.create not in record.lost_creates or record.task_id == task_id:
+        entry = self._journal.find(key) if is_news else None
+        if entry is None or address.create not in entry.lost_creates or entry.task_id == task_id:
             return None
-        if record.state != "unknown" or record.task_id is not None or self._journal.find_task(task_id) is not None:
+        if entry.state != "unknown" or entry.task_id is not None or self._journal.find_task(task_id) is not None:
             log_stray(account, task_id)
             return None
-        lost_creates = with_last(record.lost_creates, address.create)
-        told = msgspec.structs.replace(record, task_id=task_id, lost_creates=lost_creates)
-        if not self._admission.serves(account):
+        lost_creates = with_last(entry.lost_creates, address.create)
+        told = msgspec.structs.replace(entry, task_id=task_id, lost_creates=lost_creates)
+        if not self._factory.serves(account):
             self._commit.note(told)
             await self._commit.durable(key)
             return None
@@ -219,20 +219,20 @@ class Memory:
         Raises:
             InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
         """
-        job = self._admission.job(item, index, owner, number)
+        job = self._factory.job(item, index, owner, number)
         _check_writable(job.request)
         job = self._numbered(job, has_key=isinstance(item, ImageRequest) and item.key is not None)
-        record = None if self._journal.is_new else self._journal.find(job.key)
-        if record is None:
+        entry = None if self._journal.is_new else self._journal.find(job.key)
+        if entry is None:
             return job
-        self._check_unchanged(record, item)
-        self.unmet -= record.state not in self._again
-        if record.key in self._taken_up:
-            return TakenUp(self._taken_up[record.key], like=job)
-        is_elsewhere = record.state == "unknown" and job.way.only(record.account) is None
-        if record.state in self._again and not is_elsewhere:
-            return sent_again(record, job)
-        return self._earlier(record, job)
+        self._check_unchanged(entry, item)
+        self.unmet -= entry.state not in self._again
+        if entry.key in self._taken_up:
+            return TakenUp(self._taken_up[entry.key], like=job)
+        is_elsewhere = entry.state == "unknown" and job.way.only(entry.account) is None
+        if entry.state in self._again and not is_elsewhere:
+            return sent_again(entry, job)
+        return self._earlier(entry, job)
 
     @property
     def _epoch(self) -> float:
@@ -253,22 +253,22 @@ class Memory:
 
     def note(self, job: Job) -> None:
         """Have the journal say, soon and in order, how a job is now."""
-        record = record_of(job, now(), self._epoch)
-        if record is not None:
-            self._commit.note(record)
+        entry = entry_of(job, now(), self._epoch)
+        if entry is not None:
+            self._commit.note(entry)
         if job.lost_creates:
             self._know(job.key, job.account)
 
     def _know(self, key: str, account: str) -> None:
         """Know a request with a lost create by what stands for it in tokens."""
-        if self._hears:
+        if self._expects_callbacks:
             self._with_lost[self.seal.name(key)] = (key, account)
 
-    def _resumed(self, record: Record, owner: int, number: int) -> Job:
-        blank = self._admission.job_of(record, owner, number)
-        if record.state == "unknown":
-            return held(record, blank, now(), self._epoch, 0.0)
-        return resumed(record, blank, now(), self._epoch)
+    def _resumed(self, entry: JournalEntry, owner: int, number: int) -> Job:
+        blank = self._factory.job_of(entry, owner, number)
+        if entry.state == "unknown":
+            return held(entry, blank, now(), self._epoch, 0.0)
+        return resumed(entry, blank, now(), self._epoch)
 
     def _numbered(self, job: Job, *, has_key: bool) -> Job:
         """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""
@@ -282,22 +282,22 @@ class Memory:
             raise InvalidRequest(f"The key {key!r}, made for this request, was given to another one; keys must differ.")
         return msgspec.structs.replace(job, key=key)
 
-    def _check_unchanged(self, record: Record, item: str | ImageRequest) -> None:
-        found = changes(record, self._admission.as_before(record, item))
+    def _check_unchanged(self, entry: JournalEntry, item: str | ImageRequest) -> None:
+        found = changes(entry, self._factory.as_before(entry, item))
         if found:
-            what = f"The key {record.key!r} stood for another request in this journal: {'; '.join(found)}"
+            what = f"The key {entry.key!r} stood for another request in this journal: {'; '.join(found)}"
             raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")
 
-    def _earlier(self, record: Record, job: Job) -> Result | Job:
-        is_served = self._admission.serves(record.account)
-        if record.state == "done" and job.save_to is not None and record.urls and not record.files and is_served:
-            return self._resumed(record, job.owner, job.id)
-        result = earlier_result(record)
-        is_unsaved = record.state == "done" and job.save_to is not None and record.urls and not record.files
-        if record.state not in ("running", "ready") and not is_unsaved:
+    def _earlier(self, entry: JournalEntry, job: Job) -> Result | Job:
+        is_served = self._factory.serves(entry.account)
+        if entry.state == "done" and job.save_to is not None and entry.urls and not entry.files and is_served:
+            return self._resumed(entry, job.owner, job.id)
+        result = earlier_result(entry)
+        is_unsaved = entry.state == "done" and job.save_to is not None and entry.urls and not entry.files
+        if entry.state not in ("running", "ready") and not is_unsaved:
             return result
-        message = f"Its task belongs to {record.account}, which this client does not have: resume with that account"
-        error = ConfigurationError(f"{message}.", provider=record.account, task_id=record.task_id)
+        message = f"Its task belongs to {entry.account}, which this client does not have: resume with that account"
+        error = ConfigurationError(f"{message}.", provider=entry.account, task_id=entry.task_id)
         return msgspec.structs.replace(result, error=error)
 
 

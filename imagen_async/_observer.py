@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import ParamSpec
 
-from ._core.job import Failed, Final, Held, Job, Left, Queued, Unknown, Unsent
-from ._core.lane import HealthState, Lane
-from ._core.outcomes import result_of
+from ._core.job import Failed, Final, Held, Job, Left, NotAdmitted, Queued, Unknown
+from ._core.upstream import HealthState, Upstream
 from ._core.values import Result
 from ._core.wire import HttpRequest, HttpResponse, clean
+from ._core.wording import result_of
 from ._log import log, log_event, without_queries
 from .errors import ImagenError
 from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
@@ -70,10 +70,10 @@ class Observer:
         if self.is_listening:
             self._tell(_refusal, result, number, now)
 
-    def account(self, lane: Lane, now: float) -> None:
+    def account(self, upstream: Upstream, now: float) -> None:
         """Tell of an account that fares otherwise than when it was last told of."""
-        if self.is_listening and lane.state(now) != self._accounts.get(lane.name, "ready"):
-            self._tell(self._account_event, lane, now)
+        if self.is_listening and upstream.state(now) != self._accounts.get(upstream.name, "ready"):
+            self._tell(self._account_event, upstream, now)
 
     def exchange(
         self, account: str, request: HttpRequest, outcome: HttpResponse | ImagenError, began_at: float, now: float
@@ -103,10 +103,10 @@ class Observer:
                 self._broken.add(id(listener))
                 log(logging.ERROR, "a listener failed on an event; it hears the next ones; said once", exc_info=True)
 
-    def _account_event(self, lane: Lane, now: float) -> AccountEvent:
-        health = lane.health(now)
-        self._accounts[lane.name] = health.state
-        return AccountEvent(now, lane.name, health.state, health.limit, health.error)
+    def _account_event(self, upstream: Upstream, now: float) -> AccountEvent:
+        health = upstream.health(now)
+        self._accounts[upstream.name] = health.state
+        return AccountEvent(now, upstream.name, health.state, health.limit, health.error)
 
     def _exchange_event(
         self, account: str, request: HttpRequest, outcome: HttpResponse | ImagenError, began_at: float, now: float
@@ -115,7 +115,7 @@ class Observer:
         return ExchangeEvent(
             at=now,
             account=account,
-            call=request.call,
+            call=request.operation,
             method=request.method,
             path=request.path,
             seconds=now - began_at,
@@ -167,17 +167,23 @@ def _raise(error: BaseException) -> None:
 
 
 def _was_never_sent(state: Final) -> bool:
-    return isinstance(state, Unsent) or (isinstance(state, Left) and isinstance(state.was, Queued))
+    return isinstance(state, NotAdmitted) or (isinstance(state, Left) and isinstance(state.was, Queued))
 
 
 def _name(job: Job) -> JobState:
-    name: JobState = type(job.state).__name__.lower()  # type: ignore[assignment]
+    name: JobState = "unsent" if isinstance(job.state, NotAdmitted) else type(job.state).__name__.lower()  # type: ignore[assignment]
     return name
 
 
 def _error_of(job: Job) -> ImagenError | None:
     match job.state:
-        case Queued(error=error) | Held(error=error) | Failed(error=error) | Unknown(error=error) | Unsent(error=error):
+        case (
+            Queued(error=error)
+            | Held(error=error)
+            | Failed(error=error)
+            | Unknown(error=error)
+            | NotAdmitted(error=error)
+        ):
             return error
     return None
 

@@ -9,9 +9,9 @@ import msgspec
 
 from ._core.forecast import time_left
 from ._core.job import Held, Job, Left, Queued, Ready, Running, Submitting
-from ._core.lane import Health
 from ._core.plan import Plan
 from ._core.routing import Route
+from ._core.upstream import Health
 from ._core.values import Result
 from .errors import UnknownOutcome
 
@@ -223,7 +223,7 @@ class Tally:
             latency_p95=p95,
             calls_per_task=self.calls_per_task,
             recent=tuple(self.recent),
-            accounts=tuple(self._fare(lane.health(now)) for lane in plan.lanes.values()),
+            accounts=tuple(self._fare(upstream.health(now)) for upstream in plan.upstreams.values()),
         )
 
     def _fare(self, health: Health) -> AccountProgress:
@@ -239,10 +239,12 @@ class Tally:
 
     def _time_left(self, plan: Plan, jobs: list[Job], unsent: int, route: Route | None, now: float) -> float:
         """Seconds until the last result."""
-        lanes = plan.lanes
-        pace = self.pace(now, 2 * max(lane.limits.submit.per for lane in lanes.values()))
-        able = plan.preferred(route) if route is not None else set(lanes)
-        used = [lane for name, lane in lanes.items() if name in able or any(job.account == name for job in jobs)]
+        upstreams = plan.upstreams
+        pace = self.pace(now, 2 * max(upstream.limits.submit.per for upstream in upstreams.values()))
+        able = plan.preferred(route) if route is not None else set(upstreams)
+        used = [
+            upstream for name, upstream in upstreams.items() if name in able or any(job.account == name for job in jobs)
+        ]
         return time_left(unsent, jobs, used, now, pace)
 
 

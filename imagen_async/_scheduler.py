@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from ._callbacks import Call, CallbackRegistry, log_stray
+from ._callbacks import CallbackClaim, CallbackRegistry, log_stray
 from ._core.job import (
     Done,
     Event,
@@ -24,26 +24,26 @@ from ._core.job import (
     Ready,
     Running,
     Saved,
+    SendAborted,
     Submitting,
-    Withheld,
 )
-from ._core.outcomes import result_of
 from ._core.plan import Plan
 from ._core.values import ImageFile, Result
 from ._core.wire import (
     Accepted,
+    ConnectFailed,
     Created,
     Dialect,
     HttpRequest,
     HttpResponse,
     Lost,
-    NotSent,
+    NoAnswer,
     Pending,
     Succeeded,
     TaskStatus,
-    Unreadable,
     clean,
 )
+from ._core.wording import result_of
 from ._log import log
 from ._observer import Observer
 from ._plain_group import PlainGroup
@@ -200,21 +200,21 @@ class Scheduler:
             # However it ended: nobody may wait for what will not come.
             self._close_owners()
 
-    async def hear(self, call: Call, task_id: str | None) -> None:
+    async def hear(self, claim: CallbackClaim, task_id: str | None) -> None:
         """Act on a callback: its task is asked about at once. What it tells is safe once this returns.
 
         Raises:
             JournalError: What it tells could not be noted; whoever called is to call again.
         """
-        job = None if call.job_id is None else self._plan.find(call.job_id)
+        job = None if claim.job_id is None else self._plan.find(claim.job_id)
         if job is None:
-            await self._hear_late(call, task_id)
+            await self._hear_late(claim, task_id)
             return
-        changed = self._plan.hear(job.id, call.address.create, task_id, self._now())
+        changed = self._plan.hear(job.id, claim.address.create, task_id, self._now())
         named = job.task_id or _told(job)
         if changed is None or self._plan.has_begun(job.id):
             # Where another create has left meanwhile, its task is the job's, should it be accepted.
-            _log_stray(call, task_id, named, job.lost_creates)
+            _log_stray(claim, task_id, named, job.lost_creates)
         self._notice()
         owner = self._owners.get(job.owner)
         if owner is None:
@@ -228,17 +228,17 @@ class Scheduler:
         if is_told and (waiting := owner.remember(changed or job)) is not None:
             await waiting
 
-    async def _hear_late(self, call: Call, task_id: str | None) -> None:
+    async def _hear_late(self, claim: CallbackClaim, task_id: str | None) -> None:
         """A callback for a job that nobody waits for: for a held one it is news."""
         assert self.callbacks is not None
-        line = self.callbacks.line_of(call)
-        if call.job_id is not None and call.account is not None:
-            self._plan.heard_late(call.account, call.job_id)
-        if line is not None and (call.ending is None or call.ending.is_unknown):
+        journal = self.callbacks.journal_of(claim)
+        if claim.job_id is not None and claim.account is not None:
+            self._plan.heard_late(claim.account, claim.job_id)
+        if journal is not None and (claim.ending is None or claim.ending.is_unknown):
             if task_id is not None:
-                await line.called_back(call.address, task_id)
-        elif call.ending is not None:
-            _log_stray(call, task_id, call.ending.task_id, call.ending.lost_creates)
+                await journal.called_back(claim.address, task_id)
+        elif claim.ending is not None:
+            _log_stray(claim, task_id, claim.ending.task_id, claim.ending.lost_creates)
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
@@ -374,12 +374,12 @@ class Scheduler:
             log(logging.WARNING, "%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
         if self.callbacks is not None:
             self._warn_of_silence(job.account, self.callbacks)
-        self.observer.account(self._plan.lanes[job.account], self._now())
+        self.observer.account(self._plan.upstreams[job.account], self._now())
         self._deliver()
         self._settled.set()
         self._notice()
 
-    async def _withheld(self, job: Job) -> Withheld | None:
+    async def _withheld(self, job: Job) -> SendAborted | None:
         """Have the owner remember the job before it talks; returns why its create may not go, or None.
 
         A task that exists is asked about and fetched also when that cannot be remembered: it is paid for.
@@ -392,8 +392,8 @@ class Scheduler:
                 await waiting
         except JournalError as error:
             if unsent:
-                return Withheld(error)
-        return Withheld() if unsent and not self._plan.may_send(job) else None
+                return SendAborted(error)
+        return SendAborted() if unsent and not self._plan.may_send(job) else None
 
     async def _talk(self, job: Job) -> Event:
         match job.state:
@@ -414,7 +414,7 @@ class Scheduler:
         try:
             return dialect.read_created(await self._send(job.account, request))
         except TransportError as error:
-            return Lost(error) if error.sent else NotSent(error)
+            return Lost(error) if error.sent else ConnectFailed(error)
         except ImagenError as error:
             return Lost(error)
 
@@ -428,7 +428,7 @@ class Scheduler:
             response = await self._send(job.account, dialect.build_status(task_id), within=left)
             status = dialect.read_status(response)
         except ImagenError as error:
-            return Unreadable(error)
+            return NoAnswer(error)
         if isinstance(status, Pending) and not status.known:
             self._warn_of_state(job.account, status.state)
         return status
@@ -462,7 +462,7 @@ class Scheduler:
         return msgspec.structs.replace(outcome, urls=tuple(urls))
 
     def _warn_of_silence(self, account: str, callbacks: CallbackRegistry) -> None:
-        if account not in self._silent and self._plan.lanes[account].asks.announcements.are_silent:
+        if account not in self._silent and self._plan.upstreams[account].poll_queue.reliability.are_silent:
             self._silent.add(account)
             message = "%s: tasks end and no callback comes: can it reach %s from where it is? Polling goes on."
             log(logging.WARNING, message, account, callbacks.public_url)
@@ -476,7 +476,7 @@ class Scheduler:
 def _after_bug(job: Job, error: ImagenError) -> Event:
     if isinstance(job.state, Submitting):
         return Lost(error)
-    return Unreadable(error) if isinstance(job.state, Running | Held) else NotSaved(error)
+    return NoAnswer(error) if isinstance(job.state, Running | Held) else NotSaved(error)
 
 
 def _told(job: Job) -> str | None:
@@ -484,18 +484,18 @@ def _told(job: Job) -> str | None:
     return job.state.told if isinstance(job.state, Submitting | Held) else None
 
 
-def _log_stray(call: Call, task_id: str | None, own: str | None, lost_creates: tuple[int, ...]) -> None:
+def _log_stray(claim: CallbackClaim, task_id: str | None, own: str | None, lost_creates: tuple[int, ...]) -> None:
     """Tell of a task that a lost create has made after all, where its job has another one, or has ended without."""
-    if call.address.create not in lost_creates or (task_id is not None and task_id == own):
+    if claim.address.create not in lost_creates or (task_id is not None and task_id == own):
         return
     if task_id is None:
         log(
             logging.WARNING,
             "%s: a create whose answer was lost has made a task; its callback does not say which",
-            call.account,
+            claim.account,
         )
     else:
-        log_stray(call.account, task_id)
+        log_stray(claim.account, task_id)
 
 
 def now() -> float:

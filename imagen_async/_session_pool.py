@@ -205,7 +205,7 @@ class FileSession:
     def _tell(self, url: str, outcome: HttpResponse | ImagenError | None, began_at: float) -> None:
         if outcome is not None and self._observer.hears_exchanges:
             # What follows the question mark is often a signature that opens the file.
-            request = HttpRequest("GET", url.partition("?")[0], call="file")
+            request = HttpRequest("GET", url.partition("?")[0], operation="file")
             self._observer.exchange("", request, outcome, began_at, asyncio.get_running_loop().time())
 
 

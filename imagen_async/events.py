@@ -20,10 +20,10 @@ from typing import Literal
 
 import msgspec
 
-from ._core.lane import HealthState
 from ._core.rate_limit import Rate
+from ._core.upstream import HealthState
 from ._core.values import ImageRequest, Result
-from ._core.wire import Call
+from ._core.wire import Operation
 from .errors import ImagenError
 
 __all__ = ["ENDS", "AccountEvent", "Event", "ExchangeEvent", "JobEvent", "Listener"]
@@ -106,7 +106,7 @@ class ExchangeEvent(msgspec.Struct, frozen=True):
 
     at: float
     account: str
-    call: Call
+    call: Operation
     method: str
     path: str
     seconds: float

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ._callbacks import Call, Callback, CallbackRegistry
+from ._callbacks import Callback, CallbackClaim, CallbackRegistry
 from ._client import Client
 from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_hinted_at, task_named_by
 from .errors import ConfigurationError, JournalError, ProtocolError
@@ -146,13 +146,13 @@ class Receiver:
             return 400
         return 413 if content is None else await self._hear_in_its_loop(token, headers, document)
 
-    def _find(self, token: str) -> tuple[Scheduler, CallbackRegistry, Call] | int:
+    def _find(self, token: str) -> tuple[Scheduler, CallbackRegistry, CallbackClaim] | int:
         """What a token is about, and who is to hear of it; the HTTP status where nobody is."""
         scheduler = self._client._scheduler
         if scheduler is None or scheduler.callbacks is None:
             return 503
-        call = scheduler.callbacks.find(token)
-        return 404 if call is None else (scheduler, scheduler.callbacks, call)
+        claim = scheduler.callbacks.find(token)
+        return 404 if claim is None else (scheduler, scheduler.callbacks, claim)
 
     async def _hear_in_its_loop(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
         """Let the client know, in the loop in which it is open."""
@@ -176,13 +176,13 @@ class Receiver:
         found = self._find(token)
         if isinstance(found, int):
             return found
-        scheduler, registry, call = found
-        if not registry.is_genuine(call, headers, document):
+        scheduler, registry, claim = found
+        if not registry.is_genuine(claim, headers, document):
             return 401
         # What is signed is the task id at its documented places alone.
-        named_by = task_hinted_at if registry.key_of(call.account or "") is None else task_named_by
+        named_by = task_hinted_at if registry.key_of(claim.account or "") is None else task_named_by
         try:
-            await scheduler.hear(call, named_by(document))
+            await scheduler.hear(claim, named_by(document))
         except JournalError:
             return 503
         return 200

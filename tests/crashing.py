@@ -16,20 +16,20 @@ import anyio
 from virtual_network import Network, batch_over
 
 from imagen_async import ImageFile, ImageRequest, Result
-from imagen_async._admission import Admission, Terms
 from imagen_async._callbacks import CallbackRegistry
 from imagen_async._client import SAVING_AT_ONCE
-from imagen_async._core.lane import Lane
+from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
-from imagen_async._core.record import Record
 from imagen_async._core.routing import Router
+from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import HttpRequest, HttpResponse
+from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._memory import Memory
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler import Scheduler
-from imagen_async.sandbox._service import Announcement
+from imagen_async.sandbox._service import Webhook
 from imagen_async.testing import VirtualTimeLoop
 
 CALLED = "https://example.com/imagen"
@@ -97,11 +97,11 @@ class MortalJournal(Journal):
         self._watch = watch
         super().__init__(path)
 
-    def write(self, records: Iterable[Record]) -> None:
+    def write(self, entries: Iterable[JournalEntry]) -> None:
         """Write, if the process lives."""
-        rows = list(records)
-        for record in rows:
-            for file in record.files:
+        rows = list(entries)
+        for entry in rows:
+            for file in entry.files:
                 self._watch("done", file.path)
         if self._life.step(f"before writing {_named(rows)}"):
             super().write(rows)
@@ -127,10 +127,10 @@ class World:
             (`POST`, `GET`, `save`, `done`) and about what: the prompt, the task's id, the URL, the file's path.
     """
 
-    def __init__(self, folder: Path, network: Network, *, calls_back: bool = False) -> None:
+    def __init__(self, folder: Path, network: Network, *, expects_callbacks: bool = False) -> None:
         self.network = network
-        self.calls_back = calls_back
-        self.calls: list[Announcement] = []
+        self.expects_callbacks = expects_callbacks
+        self.calls: list[Webhook] = []
         self.watch: Callable[[str, str], None] = lambda what, about: None
         self.folder = folder / "out"
         self.journal = folder / "run.db"
@@ -144,14 +144,14 @@ class World:
         with asyncio.Runner(loop_factory=self._new_loop) as runner:
             return runner.run(self._run(requests, life, **terms))
 
-    def records(self) -> dict[str, Record]:
+    def entries(self) -> dict[str, JournalEntry]:
         """What the journal says, by prompt."""
         with JournalReader(self.journal) as reader:
-            return {record.request.prompt: record for record in reader.records()}
+            return {entry.request.prompt: entry for entry in reader.entries()}
 
-    def snapshot(self) -> tuple[dict[str, Record], int, list[str]]:
+    def snapshot(self) -> tuple[dict[str, JournalEntry], int, list[str]]:
         """All that another run could change."""
-        return self.records(), len(self.network.ledger.creates), sorted(path.name for path in self.folder.iterdir())
+        return self.entries(), len(self.network.ledger.creates), sorted(path.name for path in self.folder.iterdir())
 
     def _new_loop(self) -> VirtualTimeLoop:
         """A loop whose clock goes on where that of the last process stood, for the provider's does."""
@@ -169,16 +169,18 @@ class World:
         resubmits: int = 0,
         deadline: float = 900.0,
     ) -> list[Result]:
-        terms = Terms(deadline=deadline, retries=retries, resubmits=resubmits, save_to=str(self.folder))
+        terms = JobOptions(deadline=deadline, retries=retries, resubmits=resubmits, save_to=str(self.folder))
         provider = self.network.provider
-        admission = Admission(Router({provider.name: provider}), ImageRequest("-"), terms)
+        factory = JobFactory(Router({provider.name: provider}), ImageRequest("-"), terms)
         results: list[Result] = []
         life.scope = anyio.CancelScope()
         try:
             with closing(MortalJournal(self.journal, life, self.watch)) as journal, life.scope:
                 terms_again = frozenset({"queued", *again})
-                memory = Memory(journal, admission, again=terms_again, hears=self.calls_back, executor=Inline())
-                await self._work(requests, life, admission, memory, results)
+                memory = Memory(
+                    journal, factory, again=terms_again, expects_callbacks=self.expects_callbacks, executor=Inline()
+                )
+                await self._work(requests, life, factory, memory, results)
         finally:
             self._clock = asyncio.get_running_loop().time()
         return results
@@ -187,7 +189,7 @@ class World:
         self,
         requests: Sequence[str | ImageRequest],
         life: Life,
-        admission: Admission,
+        factory: JobFactory,
         memory: Memory,
         results: list[Result],
     ) -> None:
@@ -212,9 +214,9 @@ class World:
         async def save(result: Result, folder: str) -> tuple[ImageFile, ...]:
             return tuple([await self._save(life, result, url) for url in result.urls])
 
-        lane = Lane(provider.name, network.limits, PollSchedule(provider.latency), 64, _pause)
-        registry = CallbackRegistry(CALLED, {}) if self.calls_back else None
-        plan = Plan([lane], SAVING_AT_ONCE, hears=self.calls_back)
+        upstream = Upstream(provider.name, network.limits, PollSchedule(provider.latency), 64, _pause)
+        registry = CallbackRegistry(CALLED, {}) if self.expects_callbacks else None
+        plan = Plan([upstream], SAVING_AT_ONCE, expects_callbacks=self.expects_callbacks)
         async with PlainGroup() as group:
             scheduler = Scheduler(group, plan, {provider.name: provider.dialect}, send, save, registry)
             scheduler.start(scheduler.run)
@@ -222,7 +224,7 @@ class World:
                 self._call_back(life, registry, scheduler, group)
             try:
                 async with batch_over(
-                    scheduler, network, requests, admission=admission, window=100, memory=memory
+                    scheduler, network, requests, factory=factory, window=100, memory=memory
                 ) as batch:
                     async for result in batch:
                         results.append(result)
@@ -232,25 +234,25 @@ class World:
     def _call_back(self, life: Life, registry: CallbackRegistry, scheduler: Scheduler, group: PlainGroup) -> None:
         """Have every callback delivered to this process that no other one has answered."""
 
-        async def deliver(announcement: Announcement) -> None:
-            await anyio.sleep(max(0.0, announcement.ends - asyncio.get_running_loop().time()))
-            while (call := registry.find(announcement.url.rpartition("/")[2])) is None:
+        async def deliver(webhook: Webhook) -> None:
+            await anyio.sleep(max(0.0, webhook.ends - asyncio.get_running_loop().time()))
+            while (call := registry.find(webhook.url.rpartition("/")[2])) is None:
                 await anyio.sleep(1.0)
             if not life.step("before a callback is heard"):
                 await anyio.sleep_forever()
-            await scheduler.hear(call, announcement.task_id)
+            await scheduler.hear(call, webhook.task_id)
             if not life.step("before a callback is answered"):
                 await anyio.sleep_forever()
-            self.calls.remove(announcement)
+            self.calls.remove(webhook)
             life.step("after a callback was answered")
 
-        def begin(announcement: Announcement) -> None:
-            self.calls.append(announcement)
-            group.start_soon(deliver, announcement)
+        def begin(webhook: Webhook) -> None:
+            self.calls.append(webhook)
+            group.start_soon(deliver, webhook)
 
         self.network.call_back = begin
-        for announcement in self.calls:
-            group.start_soon(deliver, announcement)
+        for webhook in self.calls:
+            group.start_soon(deliver, webhook)
 
     async def _save(self, life: Life, result: Result, url: str) -> ImageFile:
         """Write a picture under another name and rename it; it is told from others by its task."""
@@ -279,5 +281,5 @@ def _subject(request: HttpRequest) -> str:
     return request.path.rpartition("=")[2]
 
 
-def _named(records: Iterable[Record]) -> str:
-    return ", ".join(f"{record.request.prompt} {record.state}" for record in records) or "nothing"
+def _named(entries: Iterable[JournalEntry]) -> str:
+    return ", ".join(f"{entry.request.prompt} {entry.state}" for entry in entries) or "nothing"

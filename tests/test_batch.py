@@ -33,7 +33,7 @@ from imagen_async import (
     Result,
     UnknownOutcome,
 )
-from imagen_async._delivery import AsTheyFinish, InOrder
+from imagen_async._reorder_buffer import AsTheyFinish, InOrder
 from imagen_async.sandbox import Faults, Latency, Sandbox
 from imagen_async.testing import running_sandbox
 
@@ -416,8 +416,8 @@ async def test_a_stopped_account_ends_every_batch(imagen_sandbox: Sandbox) -> No
     """A batch that begins after the account stopped, or runs beside it, ends with the account's error too."""
     imagen_sandbox.order("create", "402")
     async with client_of(imagen_sandbox) as client:
-        outcomes = await asyncio.gather(run(client, ["a"]), run(client, ["b"]), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [InsufficientCredits] * 2
+        wording = await asyncio.gather(run(client, ["a"]), run(client, ["b"]), return_exceptions=True)
+        assert [type(outcome) for outcome in wording] == [InsufficientCredits] * 2
         with pytest.raises(InsufficientCredits):
             await asyncio.wait_for(run(client, (f"p{n}" for n in range(3))), 5)
     assert len(imagen_sandbox.ledger.creates) == 1

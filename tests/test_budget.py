@@ -28,7 +28,7 @@ from test_pool_plan import (
 
 from imagen_async import Account, Client
 from imagen_async._core.budget import Budget
-from imagen_async._core.job import Done, Failed, Job, Queued, Ready, Running, Unknown, Unsent
+from imagen_async._core.job import Done, Failed, Job, NotAdmitted, Queued, Ready, Running, Unknown
 from imagen_async._core.provider import Model
 from imagen_async._core.routing import Offer, Policy
 from imagen_async._core.values import ImageRequest
@@ -207,7 +207,7 @@ class Spending:
     def check_ends(self) -> None:
         """None that could be sent was given up, and none that never can be was kept."""
         for job in self.pool.fresh:
-            if isinstance(job.state, Unsent) and isinstance(job.state.error, BudgetReached):
+            if isinstance(job.state, NotAdmitted) and isinstance(job.state.error, BudgetReached):
                 assert self.budgets[job.owner].is_idle
                 assert not self.fits(job)
         for owner, budget in self.budgets.items():
@@ -216,7 +216,7 @@ class Spending:
 
     def fits(self, job: Job) -> bool:
         budget = self.budgets[job.owner]
-        is_open = {name: lane.refusal(FAST) is None for name, lane in self.pool.plan.lanes.items()}
+        is_open = {name: upstream.refusal(FAST) is None for name, upstream in self.pool.plan.upstreams.items()}
         return any(budget.fits(job, offer) for offer in job.way.offers if is_open[offer.account])
 
 
@@ -249,7 +249,7 @@ def test_no_budget_is_ever_exceeded(
             assert budget.is_idle
             assert exact(budget.spent) == sum((create.cost or Fraction(0)) for create in spending.creates(owner))
     for job in spending.pool.ended.values():
-        if isinstance(job.state, Unsent) and isinstance(job.state.error, BudgetReached):
+        if isinstance(job.state, NotAdmitted) and isinstance(job.state.error, BudgetReached):
             assert job.owner in spending.budgets
 
 
@@ -272,7 +272,7 @@ def test_a_budget_is_used_until_nothing_fits(tenths: int, images: list[int], pol
         assert made == alike or exact(budget.spent) + Fraction(3, 10) * size > Fraction(tenths, 10)
     for job_id in set(jobs) - set(done):
         state = pool.ended[job_id].state
-        assert isinstance(state, Unsent)
+        assert isinstance(state, NotAdmitted)
         assert isinstance(state.error, BudgetReached)
         assert f"{tenths / 10:,g} credits" in state.error.message
 
@@ -283,7 +283,7 @@ def test_a_request_that_does_not_fit_ends_no_smaller_one() -> None:
     pool.plan.limit_spending(1, Budget(0.3))
     large, small, late = pool.add(images=4), pool.add(images=1), pool.add(images=1)
     pool.drain()
-    assert [type(pool.ended[job.id].state) for job in (large, small, late)] == [Unsent, Done, Unsent]
+    assert [type(pool.ended[job.id].state) for job in (large, small, late)] == [NotAdmitted, Done, NotAdmitted]
 
 
 def test_those_of_one_way_wait_for_what_another_way_may_still_cost() -> None:
@@ -292,11 +292,11 @@ def test_those_of_one_way_wait_for_what_another_way_may_still_cost() -> None:
     pool.plan.limit_spending(1, Budget(0.45))
     dear, cheap = pool.add("a"), pool.add("b")
     last = pool.add("a")
-    pool.lane("b").submit.remember([50.0, 50.0])
+    pool.upstream("b").submit.remember([50.0, 50.0])
     pool.look()
     assert not pool.fresh, "one of them fits, though it cannot be sent yet"
     pool.drain()
-    assert [type(pool.ended[job.id].state) for job in (dear, cheap, last)] == [Unsent, Done, Unsent]
+    assert [type(pool.ended[job.id].state) for job in (dear, cheap, last)] == [NotAdmitted, Done, NotAdmitted]
 
 
 @pytest.mark.parametrize("answer", ["not sent", "limited", "maintenance", "no credit", "model gone", "silent"])
@@ -354,7 +354,7 @@ def test_a_dearer_account_is_left_out_when_only_the_cheaper_fits() -> None:
     jobs = pool.add_many(6)
     pool.drain()
     assert {create.account for job_id in jobs for create in pool.creates[job_id]} == {"a"}
-    assert [type(pool.ended[job_id].state) for job_id in jobs] == [Done] * 5 + [Unsent]
+    assert [type(pool.ended[job_id].state) for job_id in jobs] == [Done] * 5 + [NotAdmitted]
     assert budget.spent == 0.5
 
 
@@ -417,7 +417,7 @@ def test_a_budget_of_nothing_sends_what_is_free() -> None:
     free, dear = pool.add(), pool.add("a")
     pool.drain()
     assert isinstance(pool.ended[free.id].state, Done)
-    assert isinstance(pool.ended[dear.id].state, Unsent)
+    assert isinstance(pool.ended[dear.id].state, NotAdmitted)
 
 
 # ------------------------------------------------------------------------------------------ what earlier runs left

@@ -95,7 +95,7 @@ async def test_a_callback_that_never_comes_is_not_missed(caplog: pytest.LogCaptu
         async with called_back(sandbox) as client:
             assert_made_once(sandbox, await results_of(client, prompts), prompts)
         assert not sandbox.ledger.callbacks
-    assert [("can it reach http://127.0.0.1" in record.getMessage()) for record in caplog.records] == [True]
+    assert [("can it reach http://127.0.0.1" in entry.getMessage()) for entry in caplog.records] == [True]
 
 
 @pytest.mark.parametrize("forgery", ["unsigned", "wrong_signature", "stale", "no_task_id"])
@@ -105,10 +105,10 @@ async def test_what_is_not_signed_has_no_effect(forgery: str, caplog: pytest.Log
         sandbox.keep("callback", forgery)
         async with called_back(sandbox, key=KEY) as client:
             assert_made_once(sandbox, await results_of(client, ["a red fox"]), ["a red fox"])
-            shares = [lane.asks.announcements.share for lane in client._open().plan.lanes.values()]
+            shares = [upstream.poll_queue.reliability.share for upstream in client._open().plan.upstreams.values()]
     assert shares == [0.0]
     assert 200 not in sandbox.ledger.callback_answers
-    assert [("not signed with its signing key" in record.getMessage()) for record in caplog.records] == [True]
+    assert [("not signed with its signing key" in entry.getMessage()) for entry in caplog.records] == [True]
 
 
 async def test_another_tasks_name_moves_nothing() -> None:
@@ -153,9 +153,7 @@ async def test_an_unknown_create_is_cleared_up(tmp_path: Path, create_fault: str
             results = await results_of(client, ["first", "second"], journal=tmp_path / "run.db")
             assert_made_once(sandbox, results, ["first", "second"])
     with JournalReader(tmp_path / "run.db") as reader:
-        assert [(record.state, record.lost, record.lost_creates) for record in reader.records()] == [
-            ("done", 0, ())
-        ] * 2
+        assert [(entry.state, entry.lost, entry.lost_creates) for entry in reader.entries()] == [("done", 0, ())] * 2
 
 
 async def test_a_lost_create_that_made_nothing_is_unknown_in_the_end() -> None:
@@ -213,7 +211,7 @@ async def test_a_task_made_twice_is_told(caplog: pytest.LogCaptureFixture) -> No
                 await asyncio.sleep(0.02)
         doubled, kept = sandbox.ledger.tasks
         assert result.task_id == kept.task_id
-        assert [str(doubled.task_id) in record.getMessage() for record in caplog.records] == [True]
+        assert [str(doubled.task_id) in entry.getMessage() for entry in caplog.records] == [True]
 
 
 async def lose_one(sandbox: Sandbox, journal: Path, callback: Callback) -> None:
@@ -250,7 +248,7 @@ async def test_a_later_process_is_told(tmp_path: Path, is_old: bool) -> None:
         assert sandbox.ledger.tasks_by_prompt() == {"a red fox": 1, "a heron": 1}
         assert (progress.done, progress.failed, progress.unknown, progress.earlier) == (2, 0, 0, 0)
     with JournalReader(path) as reader:
-        assert [(record.state, record.lost) for record in reader.records()] == [("done", 0)] * 2
+        assert [(entry.state, entry.lost) for entry in reader.entries()] == [("done", 0)] * 2
 
 
 async def test_what_a_callback_told_outlives_the_process(tmp_path: Path) -> None:
@@ -264,8 +262,8 @@ async def test_what_a_callback_told_outlives_the_process(tmp_path: Path) -> None
                 while not sandbox.ledger.callback_answers[200]:
                     await asyncio.sleep(0.01)
         with JournalReader(path) as reader:
-            (record,) = reader.records()
-        assert (record.state, record.task_id) == ("unknown", sandbox.ledger.tasks[0].task_id)
+            (entry,) = reader.entries()
+        assert (entry.state, entry.task_id) == ("unknown", sandbox.ledger.tasks[0].task_id)
         sandbox.keep("poll", None)
         async with Client("sandbox", api_key=sandbox.key, base_url=sandbox.url) as client:
             (result,) = await results_of(client, ["a red fox"], journal=path, on_unknown="resubmit")
@@ -325,7 +323,7 @@ async def test_a_task_that_nobody_can_hold_is_told(caplog: pytest.LogCaptureFixt
             while not sandbox.ledger.callbacks:
                 await asyncio.sleep(0.02)
     assert isinstance(result.error, UnknownOutcome)
-    assert [str(sandbox.ledger.tasks[0].task_id) in record.getMessage() for record in caplog.records] == [True]
+    assert [str(sandbox.ledger.tasks[0].task_id) in entry.getMessage() for entry in caplog.records] == [True]
 
 
 async def test_a_callback_comes_before_its_request_is_met_again(tmp_path: Path) -> None:
@@ -372,7 +370,7 @@ async def test_a_callback_that_comes_while_its_batch_is_left_is_noted(tmp_path: 
                     await asked.wait()
                     group.start_soon(call_when_left, batch, session, task)
     with JournalReader(path) as reader:
-        assert {record.request.prompt: record.task_id for record in reader.records()} == {
+        assert {entry.request.prompt: entry.task_id for entry in reader.entries()} == {
             "a red fox": task.task_id,
             "a heron": None,
         }

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imagen_async import ImageRequest, UnknownOutcome
-from imagen_async._callbacks import CallbackRegistry, Ending
+from imagen_async._callbacks import CallbackRegistry, EndedJob
 from imagen_async._core.callbacks import (
     TOLERANCE,
     Address,
@@ -495,7 +495,7 @@ def test_a_job_with_a_lost_create_is_never_forgotten() -> None:
     assert all(call is not None and call.address.create == 1 for call in calls)
     assert [call is not None and call.ending is not None for call in calls] == [True, False, True]
     assert calls[0] is not None
-    assert calls[0].ending == Ending(is_unknown=True, task_id=None, lost_creates=(1,))
+    assert calls[0].ending == EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from virtual_network import Network
 
 from imagen_async import Result
-from imagen_async._core.record import Record
+from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import JournalReader
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults, Latency
@@ -34,48 +34,48 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-def world_of(folder: Path, *, calls_back: bool = False) -> World:
+def world_of(folder: Path, *, expects_callbacks: bool = False) -> World:
     """A world in which one create is refused with 429, one answer is lost and one generation fails."""
     folder.mkdir(parents=True)
     faults = Faults()
     faults.order("create", None, "429", None, "reset_after")
     faults.order("task", None, "fail_word")
-    if calls_back:
+    if expects_callbacks:
         faults.order("callback", "early", None, "early", None)
     network = Network(KIE, faults=faults, latency=Latency(median=4, minimum=2))
-    return World(folder, network, calls_back=calls_back)
+    return World(folder, network, expects_callbacks=expects_callbacks)
 
 
 def check_money(world: World, **bounds: int) -> None:
     """No prompt has more tasks than it may, and none of them is forgotten."""
-    records = world.records()
+    entries = world.entries()
     for prompt, count in world.network.ledger.tasks_by_prompt().items():
-        record = records[prompt]
-        assert count <= 1 + record.retried + bounds.get("resubmits", 0) * record.lost, record
+        entry = entries[prompt]
+        assert count <= 1 + entry.retried + bounds.get("resubmits", 0) * entry.lost, entry
     for prompt, count in Counter(create.prompt for create in world.network.ledger.creates).items():
-        assert count <= records[prompt].attempts, records[prompt]
+        assert count <= entries[prompt].attempts, entries[prompt]
     for create in world.network.ledger.tasks:
-        record = records[create.prompt]
-        assert record.task_id == create.task_id or record.lost or record.retried, f"{create} is forgotten: {record}"
+        entry = entries[create.prompt]
+        assert entry.task_id == create.task_id or entry.lost or entry.retried, f"{create} is forgotten: {entry}"
 
 
-def check_ends(world: World, at_death: dict[str, Record], results: list[Result]) -> None:
+def check_ends(world: World, at_death: dict[str, JournalEntry], results: list[Result]) -> None:
     """Every prompt came to an end, each with one result, the pictures of all known tasks are there."""
-    after = world.records()
+    after = world.entries()
     assert sorted(after) == PROMPTS
     assert Counter(result.request.prompt for result in results) == Counter(PROMPTS)
     lost = {create.prompt for create in world.network.ledger.creates if create.fault in LOST}
-    flying = {prompt for prompt, record in at_death.items() if record.state == "submitting"}
-    held = {prompt for prompt, record in after.items() if record.state == "unknown"}
-    assert {record.state for record in after.values()} <= {"done", "failed", "unknown"}
+    flying = {prompt for prompt, entry in at_death.items() if entry.state == "submitting"}
+    held = {prompt for prompt, entry in after.items() if entry.state == "unknown"}
+    assert {entry.state for entry in after.values()} <= {"done", "failed", "unknown"}
     assert held <= lost | flying
-    for prompt, record in after.items():
-        assert (record.state == "done") == bool(record.files), record
-        assert all(Path(file).read_text() == f"the picture at {file.url}" for file in record.files), record
+    for prompt, entry in after.items():
+        assert (entry.state == "done") == bool(entry.files), entry
+        assert all(Path(file).read_text() == f"the picture at {file.url}" for file in entry.files), entry
         before = at_death.get(prompt)
-        if before is not None and before.task_id is not None and record.retried == before.retried:
-            assert record.task_id == before.task_id, "a task that was known is not forgotten"
-            assert record.state in ("done", "failed"), record
+        if before is not None and before.task_id is not None and entry.retried == before.retried:
+            assert entry.task_id == before.task_id, "a task that was known is not forgotten"
+            assert entry.state in ("done", "failed"), entry
 
 
 def check_settled(world: World, **terms: Any) -> None:
@@ -95,13 +95,13 @@ def check_survives(folder: Path, *deaths: int) -> None:
         life = Life(dies_at=step)
         world.live(PROMPTS, life, retries=1)
         names.append(life.steps[-1])
-    at_death = world.records()
+    at_death = world.entries()
     try:
         results = world.live(PROMPTS, retries=1)
         check_money(world)
         if len(deaths) == 1:
             check_ends(world, at_death, results)
-        assert sorted(world.records()) == PROMPTS
+        assert sorted(world.entries()) == PROMPTS
         check_settled(world, retries=1)
     except AssertionError as error:
         error.add_note(f"died at steps {deaths}: {names}")
@@ -125,7 +125,7 @@ def test_an_undisturbed_run_takes_every_kind_of_step(place: Path) -> None:
     check_settled(world, retries=1)
     assert len(world.network.ledger.tasks) == 5
     assert world.network.ledger.refused == {"429": 1}
-    assert sorted(record.state for record in world.records().values()) == ["done", "done", "done", "unknown"]
+    assert sorted(entry.state for entry in world.entries().values()) == ["done", "done", "done", "unknown"]
     # Several creates are on the way at once: that is what a crash is hard on.
     assert any(step.count("submitting") > 1 for step in life.steps)
     kinds = {" ".join(step.split()[:2]) for step in life.steps}
@@ -140,11 +140,11 @@ def test_everything_is_on_disk_before_what_follows_from_it(place: Path) -> None:
 
     def watch(what: str, about: str) -> None:
         with JournalReader(world.journal) as reader:
-            records = list(reader.records())
+            entries = list(reader.entries())
         known = {
-            "POST": lambda: any(r.request.prompt == about and r.state == "submitting" for r in records),
-            "GET": lambda: any(r.task_id == about and r.state == "running" for r in records),
-            "save": lambda: any(about in r.urls and r.state == "ready" for r in records),
+            "POST": lambda: any(r.request.prompt == about and r.state == "submitting" for r in entries),
+            "GET": lambda: any(r.task_id == about and r.state == "running" for r in entries),
+            "save": lambda: any(about in r.urls and r.state == "ready" for r in entries),
             "done": lambda: Path(about).exists(),
         }
         seen.append((what, known[what]()))
@@ -188,12 +188,12 @@ def test_a_create_cut_off_by_a_crash_is_sent_again_only_when_asked(place: Path) 
     (prompt,) = world.network.ledger.tasks_by_prompt()
     for _ in range(2):
         world.live(PROMPTS)
-        assert world.records()[prompt].state == "unknown"
+        assert world.entries()[prompt].state == "unknown"
     assert world.network.ledger.tasks_by_prompt()[prompt] == 1
-    assert world.records()[prompt].at_risk == 8
+    assert world.entries()[prompt].at_risk == 8
     world.live(PROMPTS, again=["unknown"], resubmits=1)
     assert world.network.ledger.tasks_by_prompt()[prompt] == 2
-    assert world.records()[prompt].state == "done"
+    assert world.entries()[prompt].state == "done"
     check_settled(world)
 
 
@@ -205,12 +205,12 @@ def test_leaving_at_any_step_leaves_no_create_in_doubt(place: Path) -> None:
         world.live(PROMPTS, life, retries=1)
         lost = {create.prompt for create in world.network.ledger.creates if create.fault in LOST}
         told = f"left at step {step}: {life.steps[step]}"
-        for prompt, record in world.records().items():
-            assert record.state != "submitting", f"{told}: {record} was never sent, or its answer was heard"
-            assert record.state != "unknown" or prompt in lost, f"{told}: {record}"
+        for prompt, entry in world.entries().items():
+            assert entry.state != "submitting", f"{told}: {entry} was never sent, or its answer was heard"
+            assert entry.state != "unknown" or prompt in lost, f"{told}: {entry}"
         world.live(PROMPTS, retries=1)
         check_money(world)
-        states = {record.state for record in world.records().values()}
+        states = {entry.state for entry in world.entries().values()}
         assert states <= {"done", "failed", "unknown"}, told
         check_settled(world, retries=1)
 
@@ -245,40 +245,40 @@ def test_random_faults_and_crashes(orders: dict[str, list[str | None]], deaths: 
             world.live(PROMPTS, Life(dies_at=step), **terms)
         results = world.live(PROMPTS, **terms)
         check_money(world, resubmits=resubmits)
-        records = world.records()
-        assert sorted(records) == PROMPTS
-        assert {record.state for record in records.values()} <= {"done", "failed", "unknown"}
+        entries = world.entries()
+        assert sorted(entries) == PROMPTS
+        assert {entry.state for entry in entries.values()} <= {"done", "failed", "unknown"}
         assert Counter(result.request.prompt for result in results) == Counter(PROMPTS)
         for result in results:
-            assert result.ok == (records[result.request.prompt].state == "done")
+            assert result.ok == (entries[result.request.prompt].state == "done")
         check_settled(world, deadline=1e7)
 
 
 def check_cleared_up(folder: Path, step: int) -> int:
     """Let a process die at a step, and the next be called back: what was made is collected; returns the steps."""
-    world = world_of(folder, calls_back=True)
+    world = world_of(folder, expects_callbacks=True)
     life = Life(dies_at=step)
     world.live(PROMPTS, life, retries=1)
-    at_death = world.records()
+    at_death = world.entries()
     try:
         world.live(PROMPTS, retries=1)
-        records = world.records()
+        entries = world.entries()
         check_money(world)
         made = world.network.ledger.tasks_by_prompt()
-        held = {prompt for prompt, record in records.items() if record.state == "unknown"}
-        assert sorted(records) == PROMPTS
-        assert all(made[prompt] <= records[prompt].retried for prompt in held), "each task was announced"
+        held = {prompt for prompt, entry in entries.items() if entry.state == "unknown"}
+        assert sorted(entries) == PROMPTS
+        assert all(made[prompt] <= entries[prompt].retried for prompt in held), "each task was announced"
         # A create of which no byte may have arrived is held, whoever else is called back.
-        assert held <= {prompt for prompt, record in at_death.items() if record.state == "submitting"}
+        assert held <= {prompt for prompt, entry in at_death.items() if entry.state == "submitting"}
         # The one whose generation fails stays failed where the crash came before its second task.
-        without = {prompt for prompt, record in records.items() if not record.files and prompt not in held}
-        assert without <= {prompt for prompt, record in at_death.items() if record.state == "failed"}
+        without = {prompt for prompt, entry in entries.items() if not entry.files and prompt not in held}
+        assert without <= {prompt for prompt, entry in at_death.items() if entry.state == "failed"}
         assert len(world.network.ledger.tasks) <= len(PROMPTS) + 1, "one generation failed and was asked for again"
         assert world.calls == []
         world.live(PROMPTS, retries=1)
-        again = world.records()
-        assert {prompt: record.task_id for prompt, record in again.items()} == {
-            prompt: record.task_id for prompt, record in records.items()
+        again = world.entries()
+        assert {prompt: entry.task_id for prompt, entry in again.items()} == {
+            prompt: entry.task_id for prompt, entry in entries.items()
         }
         check_money(world)
     except AssertionError as error:

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from imagen_async._core.wire import (
     Accepted,
-    Broken,
     Created,
-    Denied,
     Dialect,
     HttpResponse,
     Lost,
+    NoAnswer,
     Pending,
     Rejected,
     Remedy,
     Succeeded,
+    TaskFailed,
+    TaskRefused,
     TaskStatus,
-    Unreadable,
     decode_json,
 )
 from imagen_async.errors import (
@@ -224,7 +224,7 @@ ROWS: list[tuple[int, str, type[ImagenError], Remedy]] = [
     (401, "You do not have access permissions", AuthenticationError, Remedy.STOP),
     (402, "Insufficient Credits", InsufficientCredits, Remedy.STOP),
     (404, "not found", ModelUnavailable, Remedy.CLOSE_MODEL),
-    (429, "frequency too high", RateLimited, Remedy.HOLD),
+    (429, "frequency too high", RateLimited, Remedy.BACK_OFF),
     (433, "the sub-key has reached its limit", InsufficientCredits, Remedy.STOP),
     (455, "maintenance", TransportError, Remedy.PAUSE),
     (422, "The model name google/imagen9 is not supported", ModelUnavailable, Remedy.CLOSE_MODEL),
@@ -320,9 +320,7 @@ def test_a_redirect_stops_the_account_and_names_the_address(provider: str) -> No
             assert kind(event) == (ConfigurationError, Remedy.STOP)
             assert isinstance(event, Rejected)
             assert "https://www.kie.ai/api" in event.error.message
-            assert isinstance(
-                dialect(provider).read_status(HttpResponse(status, b"", location="https://x")), Unreadable
-            )
+            assert isinstance(dialect(provider).read_status(HttpResponse(status, b"", location="https://x")), NoAnswer)
 
 
 @pytest.mark.parametrize("provider", JOBS)
@@ -331,7 +329,7 @@ def test_the_code_in_the_body_comes_before_the_http_status(provider: str) -> Non
     for status in (200, 400, 401, 429, 500, 502):
         with naming(status):
             assert created({"code": 200, "data": {"taskId": "t1"}}, status, provider) == Accepted("t1")
-            assert kind(created({"code": 429, "msg": "slow"}, status, provider)) == (RateLimited, Remedy.HOLD)
+            assert kind(created({"code": 429, "msg": "slow"}, status, provider)) == (RateLimited, Remedy.BACK_OFF)
             assert kind(created({"code": 402, "msg": "empty"}, status, provider)) == (InsufficientCredits, Remedy.STOP)
 
 
@@ -348,7 +346,7 @@ def test_the_servers_own_delay_is_passed_on(provider: str) -> None:
 def test_a_saturated_group_is_a_limit_even_where_it_speaks_of_quota() -> None:
     """429 is always free to repeat, whatever its words are."""
     body = {"error": {"message": "insufficient quota in group, saturated", "type": "new_api_error", "code": None}}
-    assert kind(created(body, 429, "liangxin")) == (RateLimited, Remedy.HOLD)
+    assert kind(created(body, 429, "liangxin")) == (RateLimited, Remedy.BACK_OFF)
 
 
 PLACES_OF_WORDS = [
@@ -440,7 +438,7 @@ def test_a_success_without_urls_is_a_failure_not_a_crash(provider: str) -> None:
             data = {"state": "success", "status": "completed", "resultJson": result, "result": result}
             body = msgspec.json.encode({"code": 200, "data": data})
             event = status_of(body, provider=provider)
-            assert isinstance(event, Broken)
+            assert isinstance(event, TaskFailed)
             assert isinstance(event.error, GenerationFailed)
             assert event.error.code == "no_urls"
             assert event.raw == body
@@ -453,7 +451,7 @@ def test_a_failed_task_tells_code_and_reason(provider: str) -> None:
         with naming(code):
             body = record(state="fail", failCode=code, failMsg="the prompt is not allowed", creditsConsumed=0.0)
             event = status_of(body, provider=provider)
-            assert isinstance(event, Broken)
+            assert isinstance(event, TaskFailed)
             assert isinstance(event.error, GenerationFailed)
             assert (event.error.code, event.error.message, event.credits) == (code, "the prompt is not allowed", 0.0)
 
@@ -462,7 +460,7 @@ def test_a_failed_task_tells_code_and_reason(provider: str) -> None:
 def test_a_failed_task_without_a_reason_is_still_a_failure(empty: object) -> None:
     """Nulls and empty strings in place of a reason are met with a sentence."""
     event = status_of(record(state="fail", failCode=empty, failMsg=empty))
-    assert isinstance(event, Broken)
+    assert isinstance(event, TaskFailed)
     assert event.error.message
 
 
@@ -525,7 +523,7 @@ def test_no_such_task_is_a_denial(provider: str) -> None:
     for body, status in NO_SUCH_TASK:
         with naming(body, status):
             event = status_of(body, status, provider)
-            assert isinstance(event, Denied)
+            assert isinstance(event, TaskRefused)
             assert isinstance(event.error, InvalidRequest)
 
 
@@ -536,7 +534,7 @@ def test_a_refused_key_is_a_denial_of_a_task(provider: str) -> None:
         with naming(in_body):
             body = {"code": 401, "msg": "no"} if in_body else {"error": {"message": "no"}}
             event = status_of(body, 401, provider)
-            assert isinstance(event, Denied)
+            assert isinstance(event, TaskRefused)
             assert isinstance(event.error, AuthenticationError)
 
 
@@ -551,7 +549,7 @@ def test_no_429_and_no_5xx_fails_a_running_task(provider: str) -> None:
     ):
         with naming(body, status):
             event = status_of(body, status, provider)
-            assert isinstance(event, Unreadable)
+            assert isinstance(event, NoAnswer)
             assert event.limited == (status == 429)
 
 
@@ -561,7 +559,7 @@ def test_no_429_and_no_5xx_in_the_body_fails_a_running_task(provider: str) -> No
     for code in NEVER_FAIL:
         with naming(code):
             event = status_of({"code": code, "msg": "x"}, provider=provider, retry_after=3.0)
-            assert isinstance(event, Unreadable)
+            assert isinstance(event, NoAnswer)
             assert event.limited == (code == 429)
             assert event.retry_after == (3.0 if code == 429 else None)
 
@@ -571,13 +569,13 @@ def test_a_200_that_is_no_answer_is_unreadable(provider: str) -> None:
     """A page, half an answer or nothing under HTTP 200 tells nothing of the task: ask again."""
     for body in (HTML, b"", b"{", b"[]", b"null", b"\xff\xfe"):
         with naming(body):
-            assert isinstance(status_of(body, provider=provider), Unreadable)
+            assert isinstance(status_of(body, provider=provider), NoAnswer)
 
 
 def test_501_in_the_body_is_a_failed_generation() -> None:
     """kie.ai says 501 for a failed task; it is the task's end, with its message."""
     event = status_of({"code": 501, "msg": "generation failed", "data": None})
-    assert isinstance(event, Broken)
+    assert isinstance(event, TaskFailed)
     assert isinstance(event.error, GenerationFailed)
     assert event.error.message == "generation failed"
 
@@ -629,7 +627,7 @@ def test_api_in_ones_failure_under_every_usual_word(word: str) -> None:
     for detail, message, code in DETAILS:
         with naming(detail):
             event = status_of(task(status=word, **detail), provider="apiin")
-            assert isinstance(event, Broken)
+            assert isinstance(event, TaskFailed)
             assert isinstance(event.error, GenerationFailed)
             assert (event.error.message, event.error.code) == (message, code)
 
@@ -808,7 +806,7 @@ def read_both(provider: str, body: bytes, status: int) -> tuple[Created, TaskSta
     response = HttpResponse(status, body)
     event, state = dialect(provider).read_created(response), dialect(provider).read_status(response)
     assert isinstance(event, Accepted | Rejected | Lost)
-    assert isinstance(state, Pending | Succeeded | Broken | Denied | Unreadable)
+    assert isinstance(state, Pending | Succeeded | TaskFailed | TaskRefused | NoAnswer)
     if isinstance(state, Succeeded):
         assert state.urls
         assert all(url.startswith(("https://", "http://")) for url in state.urls)
@@ -821,7 +819,7 @@ def test_arbitrary_bytes_never_raise(body: bytes, status: int, provider: str) ->
     """Whatever bytes come under whatever status, something is made of them, and never a task."""
     event, state = read_both(provider, body, status)
     assert not isinstance(event, Accepted)
-    assert not isinstance(state, Succeeded | Broken)
+    assert not isinstance(state, Succeeded | TaskFailed)
 
 
 @settings(deadline=None)
@@ -881,7 +879,7 @@ def test_a_very_deep_answer_is_read_too(provider: str) -> None:
     for inner in (b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000):
         event, state = read_both(provider, b'{"code":200,"data":' + inner + b"}", 200)
         assert isinstance(event, Lost)
-        assert isinstance(state, Unreadable)
+        assert isinstance(state, NoAnswer)
 
 
 @pytest.mark.parametrize("provider", [*JOBS, "apiin"])
@@ -894,7 +892,7 @@ def test_an_answer_that_is_no_utf8_is_a_protocol_error_or_nothing(provider: str)
                 event = getattr(dialect(provider), reader)(response)
             except ImagenError:
                 continue
-            assert isinstance(event, Lost | Unreadable)
+            assert isinstance(event, Lost | NoAnswer)
 
 
 # ---------------------------------------------------------------------------------------- a server's words
@@ -953,5 +951,5 @@ def test_the_address_of_a_redirect_is_cleaned_too() -> None:
 def test_a_word_as_code_holds_no_control_characters_either(provider: str, data: dict[str, Any]) -> None:
     """A failCode is a server's word like its message, and is shown with it."""
     event = status_of({"code": 200, "data": data}, provider=provider)
-    assert isinstance(event, Broken)
+    assert isinstance(event, TaskFailed)
     assert not CONTROL.search(str(event.error))

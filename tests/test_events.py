@@ -149,14 +149,14 @@ async def test_a_listener_that_fails_costs_nothing(imagen_sandbox: Sandbox, capl
 async def test_a_log_that_fails_costs_nothing(imagen_sandbox: Sandbox) -> None:
     """A filter or a handler that raises at every line changes no outcome."""
 
-    class Broken(logging.Handler):
+    class TaskFailed(logging.Handler):
         """A handler whose disk is full, and that says so in the wrong way."""
 
         def emit(self, record: logging.LogRecord) -> None:
             """Fail."""
             raise OSError("no space left")
 
-    logger, handler = logging.getLogger("imagen_async"), Broken()
+    logger, handler = logging.getLogger("imagen_async"), TaskFailed()
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     try:
@@ -188,7 +188,7 @@ def test_a_listener_may_end_the_program(tmp_path: Path) -> None:
             asyncio.run(work(sandbox))
     assert end.value.code == 3
     with JournalReader(tmp_path / "j.db") as journal:
-        (record,) = journal.records()
+        (record,) = journal.entries()
     assert (record.state, record.task_id) == ("running", sandbox.ledger.creates[0].task_id)
 
 

@@ -29,7 +29,7 @@ from imagen_async._cli._export import (
     shard_size,
     shards_of,
 )
-from imagen_async._core.record import Record
+from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import Journal
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -84,15 +84,15 @@ def test_webdataset_loads_the_shards(call: Call, out: Path) -> None:
     metadata = {line["file_name"]: line for line in lines_of(out / "metadata.jsonl")}
     assert len(samples) == len(metadata) == 4
     for sample in samples:
-        record = json.loads(sample["json"])
-        assert record == metadata[record["file_name"]]
-        assert hashlib.sha256(sample["png"]).hexdigest() == record["sha256"]
-        assert sample["txt"].decode() == record["prompt"]
-        assert sample["__key__"].endswith(Path(record["file_name"]).stem)
-    for picture, record in (
+        entry = json.loads(sample["json"])
+        assert entry == metadata[entry["file_name"]]
+        assert hashlib.sha256(sample["png"]).hexdigest() == entry["sha256"]
+        assert sample["txt"].decode() == entry["prompt"]
+        assert sample["__key__"].endswith(Path(entry["file_name"]).stem)
+    for picture, entry in (
         webdataset.WebDataset(outcome.lines, shardshuffle=False).decode("pil").to_tuple("png", "json")
     ):
-        assert picture.size == (record["width"], record["height"])
+        assert picture.size == (entry["width"], entry["height"])
 
 
 def test_datasets_loads_the_parquet_and_the_folder(call: Call, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
             column = columns_of(samples)[-1]
             assert (column.name, column.kind) == ("mine", kind)
             empty = ImageFile(str(tmp_path / "0.png"), hashlib.sha256(b"").hexdigest(), 0, "image/png", "")
-            rows = [Sample(each.name, empty, each.record) for each in samples]
+            rows = [Sample(each.name, empty, each.entry) for each in samples]
             assert _write_parquet(tmp_path / "x.parquet", rows, columns_of(rows)) == []
             assert len(parquet.read_table(tmp_path / "x.parquet")) == len(values)
 
@@ -266,9 +266,9 @@ def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
     files = [ImageFile(str(tmp_path / name), kind * 8, 1, "image/png", "") for kind, name in names]
     with Journal(tmp_path / "j.db") as journal:
         for number, file in enumerate(files):
-            record = Record(str(number), 1, "submitting", "kie", ImageRequest("x"), attempts=1)
-            journal.write([record])
-            journal.write([msgspec.structs.replace(record, state="done", files=(file,), urls=("https://x.example/",))])
+            entry = JournalEntry(str(number), 1, "submitting", "kie", ImageRequest("x"), attempts=1)
+            journal.write([entry])
+            journal.write([msgspec.structs.replace(entry, state="done", files=(file,), urls=("https://x.example/",))])
         names_given = [each.name for each in samples_of(journal, tmp_path)]
     assert names_given == ["000001-x", "000001-x-pngpngpn", "000001-x-pngpngpn-pngpngpn"]
 

@@ -16,18 +16,18 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_asks import KIND, PENDING, UNTOLD, task
 from test_latency import FIVE, PRIORS
+from test_poll_queue import KIND, PENDING, UNTOLD, task
 from virtual_network import Network, batch_over, scheduler_over
 
 from imagen_async import Limits, Rate
 from imagen_async._core.forecast import Shares, kinds_of, making_time, sending_time, time_left
 from imagen_async._core.job import Job, Queued, Ready, Running
-from imagen_async._core.lane import Lane
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.routing import Offer, Route
-from imagen_async._core.wire import Accepted, NotSent, Rejected, Remedy, Succeeded
+from imagen_async._core.upstream import Upstream
+from imagen_async._core.wire import Accepted, ConnectFailed, Rejected, Remedy, Succeeded
 from imagen_async.errors import InsufficientCredits, RateLimited, TransportError
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
@@ -139,16 +139,16 @@ def running_jobs(ages: list[float], now: float = NOW) -> list[Job]:
     return [task(number, since=now - age) for number, age in enumerate(ages)]
 
 
-def lane_of(schedule: PollSchedule, jobs: list[Job], limits: Limits = KIES, *, are_heard_of: bool = True) -> Lane:
+def lane_of(schedule: PollSchedule, jobs: list[Job], limits: Limits = KIES, *, are_heard_of: bool = True) -> Upstream:
     """An account with these jobs, whose tasks were heard of a moment ago, or never since they began."""
-    lane = Lane("kie", limits, schedule, 64, lambda setbacks, longest: longest)
+    upstream = Upstream("kie", limits, schedule, 64, lambda setbacks, longest: longest)
     for job in jobs:
         if isinstance(job.state, Running):
-            lane.running += 1
-            lane.asks.expect(job, job.state.since)
+            upstream.running += 1
+            upstream.poll_queue.expect(job, job.state.since)
             if are_heard_of:
-                lane.asks.answered(job.id, PENDING, NOW)
-    return lane
+                upstream.poll_queue.answered(job.id, PENDING, NOW)
+    return upstream
 
 
 def left_of(schedule: PollSchedule, ages: list[float], limits: Limits = KIES, **heard: bool) -> float:
@@ -199,10 +199,10 @@ def test_the_more_is_to_be_sent_the_longer_it_takes(
 ) -> None:
     """With less to be sent the time left is no longer, and with a slower pace no shorter."""
     jobs = running_jobs(ages)
-    lane = lane_of(schedule_of(FIVE, seen), jobs, limits)
+    upstream = lane_of(schedule_of(FIVE, seen), jobs, limits)
 
     def left(count: int, pace: float | None) -> float:
-        return time_left(count, jobs, [lane], NOW, pace)
+        return time_left(count, jobs, [upstream], NOW, pace)
 
     assert left(unsent, pace) <= left(unsent + more, pace)
     assert left(unsent, None) <= left(unsent, pace) <= left(unsent, None if pace is None else pace / 2)
@@ -240,19 +240,19 @@ def test_each_task_that_is_left_costs_a_status_call() -> None:
     schedule, slow, jobs = schedule_of(FIVE, [5.0] * 200), Limits(status=Rate(1, per=1)), running_jobs([1.0] * 100)
     assert left_of(schedule, [1.0] * 100) < 15
     assert left_of(schedule, [1.0] * 100, slow) == pytest.approx(100, rel=0.1)
-    lane = lane_of(schedule, jobs, slow)
-    assert time_left(20, jobs, [lane], NOW) == pytest.approx(120, rel=0.15)
+    upstream = lane_of(schedule, jobs, slow)
+    assert time_left(20, jobs, [upstream], NOW) == pytest.approx(120, rel=0.15)
     assert left_of(schedule, [], slow) == 0
 
 
 def test_tasks_that_ended_over_night_leave_the_time_that_is_told() -> None:
     """Seen the next day, of a provider that tells no latency, they change little of what the rest is told to take."""
     schedule, jobs = schedule_of(FIVE, [5.0] * 200), running_jobs([86_400.0] * 100)
-    lane = lane_of(schedule, jobs, Limits(running=10), are_heard_of=False)
-    before = time_left(200, [], [lane], NOW)
+    upstream = lane_of(schedule, jobs, Limits(running=10), are_heard_of=False)
+    before = time_left(200, [], [upstream], NOW)
     for job in jobs:
-        lane.settle_status(job.id, UNTOLD, NOW)
-    assert time_left(200, [], [lane], NOW) == pytest.approx(before, rel=0.2)
+        upstream.settle_status(job.id, UNTOLD, NOW)
+    assert time_left(200, [], [upstream], NOW) == pytest.approx(before, rel=0.2)
 
 
 def test_making_takes_the_sending_and_the_slowest() -> None:
@@ -274,45 +274,45 @@ def test_a_slow_kind_in_a_mixture_is_waited_for() -> None:
 # Several accounts
 
 
-def idle_lane(name: str, limits: Limits = KIES, schedule: PollSchedule | None = None) -> Lane:
+def idle_upstream(name: str, limits: Limits = KIES, schedule: PollSchedule | None = None) -> Upstream:
     """An account on which nothing runs."""
-    return Lane(name, limits, schedule or schedule_of(FIVE, [5.0] * 100), 64, lambda setbacks, longest: longest)
+    return Upstream(name, limits, schedule or schedule_of(FIVE, [5.0] * 100), 64, lambda setbacks, longest: longest)
 
 
-def paused(lane: Lane) -> Lane:
+def paused(upstream: Upstream) -> Upstream:
     """The account after a connection that failed."""
-    lane.spend_submit(NOW)
-    lane.settle_submit(NotSent(TransportError("no route")), KIND[0], NOW)
-    assert lane.is_paused
-    return lane
+    upstream.spend_submit(NOW)
+    upstream.settle_submit(ConnectFailed(TransportError("no route")), KIND[0], NOW)
+    assert upstream.is_paused
+    return upstream
 
 
-def stopped(lane: Lane) -> Lane:
+def stopped(upstream: Upstream) -> Upstream:
     """The account without credit."""
-    lane.stopped = InsufficientCredits("empty")
-    return lane
+    upstream.stopped = InsufficientCredits("empty")
+    return upstream
 
 
-def together(unsent: int, *lanes: Lane, jobs: Iterable[Job] = (), pace: float | None = None) -> float:
+def together(unsent: int, *upstreams: Upstream, jobs: Iterable[Job] = (), pace: float | None = None) -> float:
     """The time left for so many on these accounts."""
-    return time_left(unsent, jobs, lanes, NOW, pace)
+    return time_left(unsent, jobs, upstreams, NOW, pace)
 
 
 @settings(deadline=None)
 @given(limits=LIMITS, each=st.integers(0, 500), count=st.integers(1, 5))
 def test_equal_accounts_take_equal_parts(limits: Limits, each: int, count: int) -> None:
     """With so many accounts of the same limits, each has so many times less to do, to one request."""
-    lanes = [idle_lane(f"lane {number}", limits) for number in range(count)]
-    left = together(each * count, *lanes)
-    assert together(each, lanes[0]) <= left <= together(each + 1, lanes[0])
+    upstreams = [idle_upstream(f"upstream {number}", limits) for number in range(count)]
+    left = together(each * count, *upstreams)
+    assert together(each, upstreams[0]) <= left <= together(each + 1, upstreams[0])
 
 
 @pytest.mark.parametrize("many", [1, 2, 4, 9])
 def test_accounts_take_parts_by_their_speed(many: int) -> None:
     """An account that may send so many times as much gets so many times as much, and they end together."""
     schedule = schedule_of(FIVE, [5.0] * 100)
-    fast = idle_lane("fast", Limits(Rate(10 * many, per=10), Rate(1000, per=1), running=10_000), schedule)
-    slow = idle_lane("slow", Limits(Rate(10, per=10), Rate(1000, per=1), running=10_000), schedule)
+    fast = idle_upstream("fast", Limits(Rate(10 * many, per=10), Rate(1000, per=1), running=10_000), schedule)
+    slow = idle_upstream("slow", Limits(Rate(10, per=10), Rate(1000, per=1), running=10_000), schedule)
     unsent = 300 * (many + 1)
     assert together(unsent, fast, slow) == pytest.approx(together(300 * many, fast), abs=10)
     assert together(unsent, fast, slow) == pytest.approx(together(300, slow), abs=10)
@@ -322,20 +322,20 @@ def test_accounts_take_parts_by_their_speed(many: int) -> None:
 def test_the_running_limit_makes_an_account_slow_too() -> None:
     """With tasks of 50 s, ten at once are 0.2 creates a second, whatever the window would allow."""
     schedule = schedule_of(LatencyPrior(50, 0.1), [50.0] * 200)
-    few = idle_lane("few", Limits(Rate(1000, per=1), Rate(1000, per=1), running=10), schedule)
-    many = idle_lane("many", Limits(Rate(1000, per=1), Rate(1000, per=1), running=90), schedule)
+    few = idle_upstream("few", Limits(Rate(1000, per=1), Rate(1000, per=1), running=10), schedule)
+    many = idle_upstream("many", Limits(Rate(1000, per=1), Rate(1000, per=1), running=90), schedule)
     jobs = [task(1, since=NOW)]
-    alone = together(200, idle_lane("few", few.limits, schedule), jobs=jobs)
+    alone = together(200, idle_upstream("few", few.limits, schedule), jobs=jobs)
     assert together(2000, few, many, jobs=jobs) == pytest.approx(alone, rel=0.1)
 
 
 def test_an_account_that_was_refused_gets_a_smaller_part() -> None:
     """What is allowed now counts, not what was set: of two equal accounts, the one whose limit was halved gets half."""
     limits = Limits(Rate(20, per=10), Rate(1000, per=1), running=10_000)
-    sound, cut = idle_lane("sound", limits), idle_lane("cut", limits)
+    sound, cut = idle_upstream("sound", limits), idle_upstream("cut", limits)
     before = together(600, sound, cut)
     cut.spend_submit(NOW)
-    cut.settle_submit(Rejected(RateLimited("429"), Remedy.HOLD), KIND[0], NOW)
+    cut.settle_submit(Rejected(RateLimited("429"), Remedy.BACK_OFF), KIND[0], NOW)
     assert before == pytest.approx(together(300, sound), abs=10)
     assert together(600, sound, cut) == pytest.approx(together(400, sound), abs=10)
 
@@ -344,7 +344,7 @@ def test_an_account_that_was_refused_gets_a_smaller_part() -> None:
 @given(limits=LIMITS, other=LIMITS, unsent=st.integers(0, 2000), pace=PACES)
 def test_a_stopped_account_gets_nothing(limits: Limits, other: Limits, unsent: int, pace: float | None) -> None:
     """The others have all of it to do; when none is left, nothing more is sent and no time is left for it."""
-    open_one, none = idle_lane("open", limits), stopped(idle_lane("stopped", other))
+    open_one, none = idle_upstream("open", limits), stopped(idle_upstream("stopped", other))
     alone = together(unsent, open_one, pace=pace)
     assert together(unsent, open_one, none, pace=pace) == alone
     assert together(unsent, none, open_one, pace=pace) == alone
@@ -355,28 +355,28 @@ def test_what_runs_on_a_stopped_account_is_waited_for() -> None:
     """Tasks of an account that takes nothing more are paid for, and their end is part of the time left."""
     schedule = schedule_of(FIVE, [60.0] * 200)
     jobs = running_jobs([1.0])
-    lane = stopped(lane_of(schedule, jobs))
-    assert together(0, lane, jobs=jobs) == together(500, lane, jobs=jobs) > 50
-    quick = idle_lane("quick")
-    assert together(20, lane, quick, jobs=jobs) == together(0, lane, jobs=jobs)
+    upstream = stopped(lane_of(schedule, jobs))
+    assert together(0, upstream, jobs=jobs) == together(500, upstream, jobs=jobs) > 50
+    quick = idle_upstream("quick")
+    assert together(20, upstream, quick, jobs=jobs) == together(0, upstream, jobs=jobs)
 
 
 @settings(deadline=None)
 @given(limits=LIMITS, other=LIMITS, unsent=st.integers(0, 2000))
 def test_a_paused_account_gets_something_only_when_all_are(limits: Limits, other: Limits, unsent: int) -> None:
     """It may come back, so it is reckoned with where there is no other, and passed over where there is."""
-    sound, poor = idle_lane("sound", limits), paused(idle_lane("poor", other))
+    sound, poor = idle_upstream("sound", limits), paused(idle_upstream("poor", other))
     assert together(unsent, sound, poor) == together(unsent, sound)
-    assert together(unsent, poor) == together(unsent, idle_lane("poor", other))
-    assert together(unsent, poor, stopped(idle_lane("none", limits))) == together(unsent, poor)
-    both = together(unsent, paused(idle_lane("sound", limits)), poor)
-    assert both == together(unsent, idle_lane("sound", limits), idle_lane("poor", other))
+    assert together(unsent, poor) == together(unsent, idle_upstream("poor", other))
+    assert together(unsent, poor, stopped(idle_upstream("none", limits))) == together(unsent, poor)
+    both = together(unsent, paused(idle_upstream("sound", limits)), poor)
+    assert both == together(unsent, idle_upstream("sound", limits), idle_upstream("poor", other))
 
 
 def test_an_account_that_is_back_gets_its_part_again() -> None:
     """The first create that is taken ends the pause, for the time left too."""
     limits = Limits(Rate(20, per=10), Rate(1000, per=1), running=10_000)
-    sound, back = idle_lane("sound", limits), paused(idle_lane("back", limits))
+    sound, back = idle_upstream("sound", limits), paused(idle_upstream("back", limits))
     assert together(600, sound, back) == together(600, sound)
     back.spend_submit(NOW + 1000)
     back.settle_submit(Accepted("t"), KIND[0], NOW + 1000)

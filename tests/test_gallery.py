@@ -17,7 +17,7 @@ from test_command import Call, at, call, clean_environment, prompt_file
 
 from imagen_async import ImageFile, ImageRequest, Limits, Rate
 from imagen_async._cli._gallery import write_gallery
-from imagen_async._core.record import ErrorRecord, Record
+from imagen_async._core.journal_entry import EntryError, JournalEntry
 from imagen_async._journal import Journal, JournalReader
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -249,10 +249,10 @@ def nasty(call: Call, sandbox: Sandbox) -> Path:
     sandbox.order("task", *["fail_word", None] * 4)
     assert call("batch", "prompts.jsonl", *at(sandbox), "-o", folder, "-q").code == 1
     with Journal(f"{folder}/run.db") as journal:
-        error = ErrorRecord("GenerationFailed", NASTY[0] + NASTY[1])
+        error = EntryError("GenerationFailed", NASTY[0] + NASTY[1])
         request = ImageRequest("x", model=NASTY[1], key="x")
-        failed = Record("x", 99, "failed", NASTY[1], request, error=error, task_id=NASTY[2])
-        journal.write([Record("x", 99, "submitting", NASTY[1], request, attempts=1, sent_at=1.0), failed])
+        failed = JournalEntry("x", 99, "failed", NASTY[1], request, error=error, task_id=NASTY[2])
+        journal.write([JournalEntry("x", 99, "submitting", NASTY[1], request, attempts=1, sent_at=1.0), failed])
     return Path(call("gallery", folder).lines[0])
 
 
@@ -286,12 +286,14 @@ def test_no_prompt_breaks_out_of_its_place(call: Call) -> None:
         assert (broken.locator("script").count(), broken.evaluate("window.broken")) == (3, None)
 
 
-def write_journal(folder: Path, records: list[Record]) -> None:
+def write_journal(folder: Path, entries: list[JournalEntry]) -> None:
     """A journal in a folder, as a batch would leave it."""
     with Journal(folder / "run.db") as journal:
-        sent = [Record(row.key, row.position, "submitting", row.account, row.request, attempts=1) for row in records]
+        sent = [
+            JournalEntry(row.key, row.position, "submitting", row.account, row.request, attempts=1) for row in entries
+        ]
         journal.write(sent)
-        journal.write(records)
+        journal.write(entries)
 
 
 def gallery_of(folder: Path) -> Path:
@@ -300,10 +302,10 @@ def gallery_of(folder: Path) -> Path:
         return write_gallery(str(folder), journal)[0]
 
 
-def a_record(number: int, state: Any = "done", **fields: Any) -> Record:
+def a_record(number: int, state: Any = "done", **fields: Any) -> JournalEntry:
     """One request as a journal has it."""
     request = ImageRequest(f"prompt {number}", model="imagen4", key=str(number))
-    return Record(str(number), number, state, "kie", request, attempts=1, **fields)
+    return JournalEntry(str(number), number, state, "kie", request, attempts=1, **fields)
 
 
 def test_ten_thousand_pictures_are_as_quick_as_fifty(tmp_path: Path) -> None:
@@ -332,7 +334,7 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
             a_record(1, urls=("javascript:alert(1)", "https://x.example/1.png")),
             a_record(2, "running", task_id="t2"),
             a_record(3, "ready", task_id="t3", urls=("javascript:alert(1)",)),
-            a_record(4, "unknown", error=ErrorRecord("UnknownOutcome", "its answer was lost"), lost=1),
+            a_record(4, "unknown", error=EntryError("UnknownOutcome", "its answer was lost"), lost=1),
         ],
     )
     with browser() as chromium:

@@ -66,7 +66,7 @@ async def leave_running(client: Client, server: Sandbox, prompts: Sequence[str],
 def records_of(path: Path) -> list[Any]:
     """The rows of a journal in the order of the input."""
     with JournalReader(path) as reader:
-        return sorted(reader.records(), key=lambda record: record.position)
+        return sorted(reader.entries(), key=lambda entry: entry.position)
 
 
 def hold(call: Call, sandbox: Sandbox, *prompts: str) -> tuple[str, str]:
@@ -166,7 +166,7 @@ async def test_a_task_that_is_denied_again_is_replaced_once(tmp_path: Path, monk
             for _ in range(2):
                 results = await run(client, ["a", "b"], journal=path)
                 assert all(isinstance(result.error, InvalidRequest) for result in results)
-            assert {record.state for record in records_of(path)} == {"running"}
+            assert {entry.state for entry in records_of(path)} == {"running"}
             assert server.ledger.creates == []
             for earlier in (False, True):
                 results = await run(client, ["a", "b"], journal=path, retry_failed=True)
@@ -272,7 +272,7 @@ async def test_a_batch_without_its_lock_ends(tmp_path: Path) -> None:
                         pass
         sent = {create.prompt for create in server.ledger.creates}
         assert 0 < len(sent) < 100
-        assert sent <= {record.request.prompt for record in records_of(path) if record.attempts}
+        assert sent <= {entry.request.prompt for entry in records_of(path) if entry.attempts}
 
 
 async def test_two_writers_do_not_both_pay(tmp_path: Path) -> None:
@@ -336,8 +336,8 @@ async def test_what_waits_for_a_slow_journal_is_not_held(
         await leaving
         assert imagen_sandbox.ledger.creates == []
         assert left.leftover == ()
-        assert {record.state for record in records_of(path)} <= {"queued"}
-        assert sum(record.lost for record in records_of(path)) == 0
+        assert {entry.state for entry in records_of(path)} <= {"queued"}
+        assert sum(entry.lost for entry in records_of(path)) == 0
         assert all(result.ok for result in await run(client, prompts, journal=path))
     assert len(imagen_sandbox.ledger.creates) == 3
 
@@ -412,8 +412,8 @@ async def test_a_retry_that_is_left_has_failed(imagen_sandbox: Sandbox, tmp_path
         async with client.batch(["a"], journal=path, retries=1) as left:
             while len(imagen_sandbox.ledger.creates) < 2:
                 await anyio.sleep(0.01)
-        (record,) = records_of(path)
-        assert (record.state, record.error.type) == ("failed", "GenerationFailed")
+        (entry,) = records_of(path)
+        assert (entry.state, entry.error.type) == ("failed", "GenerationFailed")
         (result,) = await run(client, ["a"], journal=path)
         for failed in (result, *left.leftover):
             assert isinstance(failed.error, GenerationFailed)
@@ -431,11 +431,11 @@ async def test_what_is_no_longer_wanted_is_not_retried(tmp_path: Path) -> None:
         server.order("task", "fail_digits", "fail_digits")
         async with client_of(server) as client:
             await leave_running(client, server, ["removed", "kept"], journal=path, retries=2)
-            assert {record.state for record in records_of(path)} == {"running"}
+            assert {entry.state for entry in records_of(path)} == {"running"}
             results = await run(client, ["kept"], journal=path, retries=2)
         assert {result.request.prompt: result.ok for result in results} == {"removed": False, "kept": True}
         assert server.ledger.tasks_by_prompt() == {"removed": 1, "kept": 2}
-        assert {record.request.prompt: record.state for record in records_of(path)} == {
+        assert {entry.request.prompt: entry.state for entry in records_of(path)} == {
             "removed": "failed",
             "kept": "done",
         }
@@ -455,9 +455,9 @@ async def test_a_key_that_was_made_and_given(imagen_sandbox: Sandbox, tmp_path: 
             assert [result.ok for result in results] == [True, True, False]
             assert isinstance(results[2].error, InvalidRequest)
             assert [result.earlier for result in results[:2]] == [earlier] * 2
-    records = records_of(tmp_path / "j.db")
-    assert {record.task_id for record in records} == tasks_of(imagen_sandbox)
-    assert (len(records), len(imagen_sandbox.ledger.tasks)) == (2, 2)
+    entries = records_of(tmp_path / "j.db")
+    assert {entry.task_id for entry in entries} == tasks_of(imagen_sandbox)
+    assert (len(entries), len(imagen_sandbox.ledger.tasks)) == (2, 2)
 
 
 async def test_a_relative_journal_outlives_chdir(

@@ -19,21 +19,21 @@ from imagen_async._core.job import (
     Final,
     Held,
     Job,
+    NotAdmitted,
     Queued,
     Ready,
     Running,
+    SendAborted,
     Submitting,
     Unknown,
-    Unsent,
-    Withheld,
 )
-from imagen_async._core.lane import CALLBACK_WAIT_AT_LEAST, Lane
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.plan import Plan
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.transitions import PATIENCE
-from imagen_async._core.wire import Accepted, Broken, Created, Lost, Pending, Succeeded
+from imagen_async._core.upstream import CALLBACK_WAIT_AT_LEAST, Upstream
+from imagen_async._core.wire import Accepted, Created, Lost, Pending, Succeeded, TaskFailed
 from imagen_async.errors import DeadlineExceeded, GenerationFailed, ImagenError, TransportError, UnknownOutcome
 
 ROOMY = Limits(submit=Rate(100, per=1), status=Rate(100, per=1), running=100)
@@ -48,12 +48,12 @@ UNREADABLE = ASKED["unreadable"]("")
 class Hearing(World):
     """A world with callbacks: which create was lost, what was told of it, and what the provider itself has said."""
 
-    def __init__(self, limits: Limits = ROOMY, *, hears: bool = True) -> None:
+    def __init__(self, limits: Limits = ROOMY, *, expects_callbacks: bool = True) -> None:
         super().__init__()
         # A schedule of its own: how long a callback is waited for follows from what it learns.
         schedule = EverySecond(LatencyPrior(median=5, sigma=0.5))
-        lane = Lane("wide", limits, schedule, 12, lambda setbacks, longest: 1.0)
-        self.plan = Plan([lane], SAVING_AT_ONCE, hears=hears)
+        upstream = Upstream("wide", limits, schedule, 12, lambda setbacks, longest: 1.0)
+        self.plan = Plan([upstream], SAVING_AT_ONCE, expects_callbacks=expects_callbacks)
         self.lost: dict[int, set[int]] = defaultdict(set)
         self.named: dict[int, set[str]] = defaultdict(set)
         self.believed: dict[int, set[str]] = defaultdict(set)
@@ -61,8 +61,8 @@ class Hearing(World):
         self.costs: dict[int, dict[int, float]] = defaultdict(dict)
 
     @property
-    def lane(self) -> Lane:
-        return self.plan.lanes["wide"]
+    def upstream(self) -> Upstream:
+        return self.plan.upstreams["wide"]
 
     def look(self) -> list[Job]:
         """Hand out what may talk; none of it is a create that a callback has stopped."""
@@ -111,7 +111,7 @@ class Hearing(World):
     def answer(self, job_id: int, event: Event) -> Job | None:
         """Settle a job that talks, and note what is known from then on."""
         was, live = self.talking[job_id][0], self.plan.find(job_id)
-        if isinstance(was.state, Submitting) and isinstance(event, Withheld):
+        if isinstance(was.state, Submitting) and isinstance(event, SendAborted):
             self.costs[job_id][was.attempts] *= live is None
         elif isinstance(was.state, Submitting) and isinstance(event, Created):
             is_told = live is not None and isinstance(live.state, Submitting) and live.state.create == live.attempts
@@ -121,11 +121,11 @@ class Hearing(World):
                 self.lost[job_id].add(was.attempts)
             else:
                 self.costs[job_id][was.attempts] = 0.0
-        elif live is not None and isinstance(was.state, Held) and isinstance(event, Pending | Succeeded | Broken):
+        elif live is not None and isinstance(was.state, Held) and isinstance(event, Pending | Succeeded | TaskFailed):
             assert isinstance(live.state, Held)
             assert live.state.told is not None
             self.believed[job_id].add(live.state.told)
-        if isinstance(event, Succeeded | Broken) and isinstance(was.state, Held | Running):
+        if isinstance(event, Succeeded | TaskFailed) and isinstance(was.state, Held | Running):
             number = was.lost_creates[-1] if isinstance(was.state, Held) else self._number(was)
             # What an earlier run has lost is in the budget before its first create.
             if event.credits is not None and number in self.costs[job_id]:
@@ -205,7 +205,7 @@ def end_of(world: Hearing, job: Job) -> Job:
 
 def error_of(job: Job) -> ImagenError:
     """What a job ended with."""
-    assert isinstance(job.state, Unknown | Failed | Unsent)
+    assert isinstance(job.state, Unknown | Failed | NotAdmitted)
     return job.state.error
 
 
@@ -216,8 +216,15 @@ def asked(world: Hearing) -> list[int]:
 
 def is_at_rest(world: Hearing) -> bool:
     """True where nothing is left to be done, and every place was given back."""
-    lane = world.lane
-    counters = (len(world.plan), lane.running, lane._asking, lane._creating, len(lane.asks), world.plan._saving)
+    upstream = world.upstream
+    counters = (
+        len(world.plan),
+        upstream.running,
+        upstream._asking,
+        upstream._creating,
+        len(upstream.poll_queue),
+        world.plan._saving,
+    )
     return counters == (0, 0, 0, 0, 0, 0) and world.plan.wake_at(world.now) == math.inf
 
 
@@ -364,14 +371,14 @@ def test_an_end_tells_what_is_known_and_no_more(script: list[tuple[Any, ...]]) -
 @LONG
 @given(script=SCRIPTS)
 def test_running_counts_no_held_job(script: list[tuple[Any, ...]]) -> None:
-    """At any time the lane counts the jobs that run or are being created, and the questions on their way."""
+    """At any time the upstream counts the jobs that run or are being created, and the questions on their way."""
     world = Hearing(SMALL)
     for step in script:
         play(world, step)
-        assert world.lane.running == sum(isinstance(job.state, Submitting | Running) for job in world.plan.jobs)
+        assert world.upstream.running == sum(isinstance(job.state, Submitting | Running) for job in world.plan.jobs)
         states = [job.state for job, _ in world.talking.values()]
-        assert world.lane._asking == sum(isinstance(state, Running | Held) for state in states)
-        assert world.lane._creating == sum(isinstance(state, Submitting) for state in states)
+        assert world.upstream._asking == sum(isinstance(state, Running | Held) for state in states)
+        assert world.upstream._creating == sum(isinstance(state, Submitting) for state in states)
 
 
 @LONG
@@ -397,7 +404,7 @@ def test_a_budget_is_never_exceeded(script: list[tuple[Any, ...]], data: st.Data
 @given(script=SCRIPTS)
 def test_without_callbacks_nothing_is_held(script: list[tuple[Any, ...]]) -> None:
     """Where nobody asks for callbacks, and none comes, no job is ever held."""
-    world = Hearing(SMALL, hears=False)
+    world = Hearing(SMALL, expects_callbacks=False)
     for step in script:
         if step[0] not in ("call", "lose", "take up"):
             play(world, step)
@@ -409,7 +416,7 @@ def test_without_callbacks_nothing_is_held(script: list[tuple[Any, ...]]) -> Non
 
 def test_without_callbacks_a_lost_create_is_unknown_at_once() -> None:
     """A plan that hears nothing does as it always did."""
-    world = Hearing(hears=False)
+    world = Hearing(expects_callbacks=False)
     job = lost(world)
     assert isinstance(job.state, Unknown)
     assert world.hear(job) is None
@@ -422,7 +429,7 @@ def test_a_lost_create_is_held_and_then_unknown() -> None:
     job = lost(world)
     assert isinstance(job.state, Held)
     assert job.state.until >= CALLBACK_WAIT_AT_LEAST
-    assert (job.lost, job.lost_creates, job.task_id, world.lane.running) == (1, (1,), None, 0)
+    assert (job.lost, job.lost_creates, job.task_id, world.upstream.running) == (1, (1,), None, 0)
     assert world.plan.wake_at(world.now) == job.state.until
     world.sleep(job.state.until)
     ended = end_of(world, job)
@@ -500,7 +507,7 @@ def test_a_lost_task_that_runs_is_a_running_job() -> None:
     moved = world.answer(job.id, PENDING)
     assert moved is not None
     assert moved.state == Running("t1-1", since=0.0), "its age counts from its create"
-    assert (moved.lost, moved.lost_creates, world.lane.running) == (0, (), 1)
+    assert (moved.lost, moved.lost_creates, world.upstream.running) == (0, (), 1)
     while len(world.plan):
         world.sleep(world.plan.wake_at(world.now))
         if job.id in world.talking:
@@ -639,7 +646,7 @@ def test_after_an_early_callback_no_answer_is_leave_to_send_again(created: str, 
     noted = world.hear(job)
     assert noted is not None
     assert isinstance(noted.state, Submitting)
-    assert (noted.state.told, world.lane.running) == ("t1-1", 1)
+    assert (noted.state.told, world.upstream.running) == ("t1-1", 1)
     moved = world.answer(job.id, CREATED[created]("t1-1"))
     assert moved is not None
     assert isinstance(moved.state, Held)
@@ -1002,10 +1009,10 @@ def test_a_held_job_waits_on_when_its_account_stops() -> None:
     """An account that takes nothing more can still be asked about what it may have made."""
     world = Hearing()
     job = lost(world)
-    world.lane.stopped = TransportError("nobody is there")
+    world.upstream.stopped = TransportError("nobody is there")
     other = world.add("wide")
     world.look()
-    assert isinstance(end_of(world, other).state, Unsent)
+    assert isinstance(end_of(world, other).state, NotAdmitted)
     assert world.hear(job) is not None
     assert asked(world) == [job.id]
     assert isinstance(live(world, job).state, Held)
@@ -1019,7 +1026,7 @@ def test_a_resubmission_whose_intent_is_being_noted_is_called_off() -> None:
     assert world.plan.may_send(again)
     world.plan.hear(job.id, 1, "t1-1", world.now)
     assert not world.plan.may_send(again)
-    held = world.plan.settle(again, Withheld(), world.now)
+    held = world.plan.settle(again, SendAborted(), world.now)
     assert held is not None
     assert isinstance(held.state, Held)
     assert (held.state.told, held.attempts, held.lost_creates) == ("t1-1", 1, (1,))

@@ -44,12 +44,12 @@ from imagen_async import (
     Result,
     UnknownOutcome,
 )
-from imagen_async._admission import Admission, Terms
+from imagen_async._core.journal_entry import EntryError, JournalEntry, bill_of
 from imagen_async._core.latency import MEMORY
-from imagen_async._core.record import ErrorRecord, Record, bill_of
 from imagen_async._core.routing import Router
 from imagen_async._core.values import stable_key
 from imagen_async._group_commit import GroupCommit
+from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._journal import APPLICATION_ID, SCHEMA_VERSION, Journal, JournalReader
 from imagen_async._memory import Memory, TakenUp, latencies_of
 from imagen_async.providers import PROVIDERS
@@ -60,11 +60,11 @@ replace = msgspec.structs.replace
 SLOWLY = Limits(Rate(10, per=0.5), Rate(500, per=0.5), running=300)
 
 
-def record(number: int = 0, **fields: Any) -> Record:
+def entry(number: int = 0, **fields: Any) -> JournalEntry:
     """One job's row; by default a create on the way."""
     values = {"state": "submitting", "account": "kie", "attempts": 1, "sent_at": 1000.0 + number, "price": 8.0}
     request = ImageRequest(f"prompt {number}", model="imagen4", aspect_ratio="1:1")
-    return Record(**{"key": f"k{number}", "position": number, "request": request, **values, **fields})
+    return JournalEntry(**{"key": f"k{number}", "position": number, "request": request, **values, **fields})
 
 
 def rows_of(path: Path) -> dict[str, dict[str, Any]]:
@@ -98,8 +98,8 @@ requests = st.builds(
     key=st.none() | st.text(min_size=1),
     extra=st.dictionaries(st.text(), json_values, max_size=3),
 )
-records = st.builds(
-    Record,
+entries = st.builds(
+    JournalEntry,
     key=st.text(min_size=1),
     position=st.integers(0, 2**40),
     state=st.sampled_from(["submitting", "queued", "running", "ready", "done", "failed", "unknown"]),
@@ -107,7 +107,7 @@ records = st.builds(
     request=requests,
     task_id=st.none() | st.text(min_size=1),
     urls=st.lists(st.text(min_size=1), max_size=2).map(tuple),
-    error=st.none() | st.builds(ErrorRecord, st.text(), st.text(), st.none() | st.integers() | st.text()),
+    error=st.none() | st.builds(EntryError, st.text(), st.text(), st.none() | st.integers() | st.text()),
     credits=figures,
     price=figures,
     latency=figures,
@@ -123,10 +123,10 @@ records = st.builds(
 
 @settings(deadline=None, max_examples=50)
 @given(
-    st.lists(records, max_size=4, unique_by=lambda row: row.key),
+    st.lists(entries, max_size=4, unique_by=lambda row: row.key),
     st.sampled_from(["a.png", "ein Fuchs.png", "狐 🦊.png", "it's #1? 100%.png", "..png"]),
 )
-def test_what_is_written_is_read(rows: list[Record], name: str) -> None:
+def test_what_is_written_is_read(rows: list[JournalEntry], name: str) -> None:
     """Every field of every record comes back as it was, whatever script it is in, also from a moved folder."""
     with tempfile.TemporaryDirectory() as folder:
         here, there = Path(folder, "here"), Path(folder, "there")
@@ -139,7 +139,7 @@ def test_what_is_written_is_read(rows: list[Record], name: str) -> None:
             assert [journal.find(row.key) for row in rows] == rows
         here.rename(there)
         with JournalReader(there / "j.db") as reader:
-            found = {row.key: row for row in reader.records()}
+            found = {row.key: row for row in reader.entries()}
             unknown = {row.key: row.task_id for row in rows if row.state == "unknown"}
             at_work = {row.key for row in rows if row.state in ("running", "ready")}
             assert {row.key for row in reader.unfinished()} == at_work | {key for key in unknown if unknown[key]}
@@ -154,11 +154,11 @@ def test_notes_and_lookups(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.db") as journal:
         journal.note({"a": "1", "b": "ü"})
         journal.note({"a": "2"})
-        journal.write([record(1), record(2)])
-        journal.write([record(2, state="running", task_id="t2")])
+        journal.write([entry(1), entry(2)])
+        journal.write([entry(2, state="running", task_id="t2")])
         assert journal.find("nobody") is None
         assert journal.find_task("nothing") is None
-        assert journal.find_task("t2") == record(2, state="running", task_id="t2")
+        assert journal.find_task("t2") == entry(2, state="running", task_id="t2")
         assert [each.key for each in journal.unfinished()] == ["k2"]
     with JournalReader(tmp_path / "j.db") as reader:
         assert reader.notes() == {"a": "2", "b": "ü", "process": str(os.getpid())}
@@ -167,23 +167,23 @@ def test_notes_and_lookups(tmp_path: Path) -> None:
 def test_records_come_in_the_order_of_their_ending(tmp_path: Path) -> None:
     """Those that ended come first, as they ended, then the others by their place in the input."""
     with Journal(tmp_path / "j.db") as journal:
-        journal.write(record(number) for number in range(4))
-        journal.write([record(3, state="done", ended_at=5.0), record(1, state="done", ended_at=9.0)])
-        assert [each.key for each in journal.records()] == ["k3", "k1", "k0", "k2"]
+        journal.write(entry(number) for number in range(4))
+        journal.write([entry(3, state="done", ended_at=5.0), entry(1, state="done", ended_at=9.0)])
+        assert [each.key for each in journal.entries()] == ["k3", "k1", "k0", "k2"]
 
 
 def test_a_job_keeps_its_place_and_a_later_change_its_times(tmp_path: Path) -> None:
     """The position is that of the first input; a time that a change does not know stays, but not over a new create."""
     with Journal(tmp_path / "j.db") as journal:
-        journal.write([record(1)])
-        journal.write([record(1, state="running", task_id="t", accepted_at=7.0, sent_at=None)])
-        journal.write([record(1, state="ready", task_id="t", urls=("https://x.example",), sent_at=None)])
+        journal.write([entry(1)])
+        journal.write([entry(1, state="running", task_id="t", accepted_at=7.0, sent_at=None)])
+        journal.write([entry(1, state="ready", task_id="t", urls=("https://x.example",), sent_at=None)])
         ready = journal.find("k1")
         assert ready is not None
         assert (ready.sent_at, ready.accepted_at) == (1001.0, 7.0)
-        journal.write([record(1, position=50, attempts=2)])
+        journal.write([entry(1, position=50, attempts=2)])
         again = journal.find("k1")
-    assert again == record(1, attempts=2)
+    assert again == entry(1, attempts=2)
 
 
 def test_held_jobs_are_told_apart_by_their_task(tmp_path: Path) -> None:
@@ -191,19 +191,19 @@ def test_held_jobs_are_told_apart_by_their_task(tmp_path: Path) -> None:
     states = ["queued", "done", "failed", "unknown", "running", "ready", "unknown"]
     tasks = [None, "t1", None, None, "t4", "t5", "t6"]
     with Journal(tmp_path / "j.db") as journal:
-        journal.write(record(number) for number in range(7))
-        journal.write(record(n, state=state, task_id=tasks[n]) for n, state in enumerate(states))
+        journal.write(entry(number) for number in range(7))
+        journal.write(entry(n, state=state, task_id=tasks[n]) for n, state in enumerate(states))
         assert sorted(each.key for each in journal.unfinished()) == ["k4", "k5", "k6"]
         assert journal.with_lost_creates() == []
-        journal.write([record(3, state="unknown", task_id="t3", lost=1, lost_creates=(1,))])
+        journal.write([entry(3, state="unknown", task_id="t3", lost=1, lost_creates=(1,))])
         assert sorted(each.key for each in journal.unfinished()) == ["k3", "k4", "k5", "k6"]
-        journal.write([record(1, state="done", task_id="t1", lost=1, lost_creates=(2,))])
+        journal.write([entry(1, state="done", task_id="t1", lost=1, lost_creates=(2,))])
         assert sorted(each.key for each in journal.with_lost_creates()) == ["k1", "k3"]
 
 
-def with_latency(number: int, latency: float | None, **fields: Any) -> tuple[Record, Record]:
+def with_latency(number: int, latency: float | None, **fields: Any) -> tuple[JournalEntry, JournalEntry]:
     """A job as it was sent, and as it ended."""
-    return record(number, **fields), record(number, state="done", latency=latency, ended_at=9000.0 - number, **fields)
+    return entry(number, **fields), entry(number, state="done", latency=latency, ended_at=9000.0 - number, **fields)
 
 
 def test_latencies_come_in_the_order_of_sending(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_latencies_come_in_the_order_of_sending(tmp_path: Path) -> None:
         journal.write(sent for sent, _ in pairs)
         for _, ended in reversed(pairs):
             journal.write([ended])
-        journal.write([record(2, state="done", latency=2.5)])
+        journal.write([entry(2, state="done", latency=2.5)])
         told = [(request.prompt, latency) for request, latency in journal.latencies("kie", 100)]
         assert told == [(f"prompt {number}", 2.5 if number == 2 else number) for number in range(8)]
         for count in (0, 1, 3, 8, 9):
@@ -259,14 +259,14 @@ def test_a_latency_that_cannot_be_is_passed_over(tmp_path: Path, latency: str) -
 def test_as_many_latencies_as_a_schedule_remembers(tmp_path: Path) -> None:
     """Of a long journal, the latest few hundred are what a schedule is told, and they are read without the others."""
     with Journal(tmp_path / "j.db") as journal:
-        journal.write(record(number) for number in range(2 * MEMORY))
-        journal.write(record(number, state="done", latency=float(number)) for number in range(2 * MEMORY))
+        journal.write(entry(number) for number in range(2 * MEMORY))
+        journal.write(entry(number, state="done", latency=float(number)) for number in range(2 * MEMORY))
         assert [latency for _, latency in latencies_of(journal, "kie")] == list(range(MEMORY, 2 * MEMORY))
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(records, max_size=8, unique_by=lambda row: row.key))
-def test_bills_are_those_of_the_records(rows: list[Record]) -> None:
+@given(st.lists(entries, max_size=8, unique_by=lambda row: row.key))
+def test_bills_are_those_of_the_records(rows: list[JournalEntry]) -> None:
     """What the journal says of money is what its records say, each as often as it is said, with or without a writer."""
     with quick_folder() as folder:
         with Journal(folder / "run.db") as journal:
@@ -289,8 +289,8 @@ def test_any_sqlite_program_reads_it(tmp_path: Path) -> None:
     """The file is one table of jobs with plain words and JSON, marked as ours, of this version, in WAL mode."""
     path = tmp_path / "j.db"
     with Journal(path) as journal:
-        journal.write([record(1)])
-        journal.write([record(1, state="done", task_id="t", urls=("https://x.example/1.png",), credits=8.0)])
+        journal.write([entry(1)])
+        journal.write([entry(1, state="done", task_id="t", urls=("https://x.example/1.png",), credits=8.0)])
         (synchronous,) = journal._writing.execute("PRAGMA synchronous").fetchone()
         assert synchronous == 2, "FULL: a commit is on the disk when it returns"
     row = rows_of(path)["prompt 1"]
@@ -308,10 +308,10 @@ def test_any_sqlite_program_reads_it(tmp_path: Path) -> None:
 def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     """No character of the path means anything to SQLite."""
     with Journal(tmp_path / name) as journal:
-        journal.write([record(1)])
+        journal.write([entry(1)])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}-lock"])
     with JournalReader(tmp_path / name) as reader:
-        assert reader.find("k1") == record(1)
+        assert reader.find("k1") == entry(1)
 
 
 # An older journal
@@ -328,19 +328,19 @@ VERSION_1 = (
     "PRAGMA user_version = 1",
 )
 OLD = [
-    record(1, state="done", task_id="t1", urls=("https://x.example/1.png",), credits=8.0, latency=2.0, accepted_at=1.0),
-    record(2, state="unknown", lost=1, error=ErrorRecord("UnknownOutcome", "lost"), ended_at=9.0),
-    record(3, state="running", task_id="t3", attempts=2, retried=1),
+    entry(1, state="done", task_id="t1", urls=("https://x.example/1.png",), credits=8.0, latency=2.0, accepted_at=1.0),
+    entry(2, state="unknown", lost=1, error=EntryError("UnknownOutcome", "lost"), ended_at=9.0),
+    entry(3, state="running", task_id="t3", attempts=2, retried=1),
 ]
 
 
-def of_version_1(path: Path, *rows: Record) -> None:
+def of_version_1(path: Path, *rows: JournalEntry) -> None:
     """A journal as version 1 of its schema had it."""
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in VERSION_1:
             connection.execute(statement)
         for row in rows:
-            values = {name: getattr(row, name) for name in Record.__struct_fields__ if name != "lost_creates"}
+            values = {name: getattr(row, name) for name in JournalEntry.__struct_fields__ if name != "lost_creates"}
             for name in ("request", "urls", "files", "error"):
                 values[name] = msgspec.json.encode(values[name]).decode() if values[name] else None
             places = ", ".join("?" * len(values))
@@ -360,8 +360,8 @@ def test_a_journal_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:
     of_version_1(path, *OLD)
     content = path.read_bytes()
     with JournalReader(path) as reader:
-        assert sorted(reader.records(), key=lambda row: row.key) == OLD
-        assert all(row.lost_creates == () for row in reader.records())
+        assert sorted(reader.entries(), key=lambda row: row.key) == OLD
+        assert all(row.lost_creates == () for row in reader.entries())
         assert [row.key for row in reader.with_lost_creates()] == [row.key for row in OLD if row.lost]
         assert [row.key for row in reader.unfinished()] == ["k3"]
         assert reader.find_task("t3") == reader.find("k3") == OLD[2]
@@ -371,7 +371,7 @@ def test_a_journal_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:
 def test_a_journal_of_version_1_is_upgraded_once(tmp_path: Path) -> None:
     """A writer gives it the new column, keeps all records, and fills the column from then on; again is nothing."""
     path = tmp_path / "j.db"
-    of_version_1(path, *OLD, record(4, attempts=3))
+    of_version_1(path, *OLD, entry(4, attempts=3))
     with Journal(path) as journal:
         assert [journal.find(row.key) for row in OLD] == OLD
         cut = journal.find("k4")
@@ -395,9 +395,9 @@ def test_a_reader_of_version_1_goes_on_while_it_is_upgraded(tmp_path: Path) -> N
     of_version_1(path, *OLD)
     with JournalReader(path) as reader:
         with Journal(path) as journal:
-            journal.write([record(7)])
+            journal.write([entry(7)])
             assert reader.find("k1") == OLD[0]
-            assert reader.find("k7") == record(7)
+            assert reader.find("k7") == entry(7)
     with JournalReader(path) as reader:
         assert reader.find("k1") == OLD[0]
 
@@ -419,7 +419,7 @@ def test_a_new_journal_has_the_columns_of_an_upgraded_one(tmp_path: Path) -> Non
     of_version_1(tmp_path / "old.db")
     Journal(tmp_path / "old.db").close()
     (version, new), (old_version, old) = version_of(tmp_path / "new.db"), version_of(tmp_path / "old.db")
-    assert (version, sorted(new)) == (old_version, sorted(old)) == (2, sorted(Record.__struct_fields__))
+    assert (version, sorted(new)) == (old_version, sorted(old)) == (2, sorted(JournalEntry.__struct_fields__))
 
 
 # What is not a journal, or not whole
@@ -453,7 +453,7 @@ def text(path: Path) -> None:
 def big(path: Path) -> int:
     """A journal of many pages; returns its size."""
     with Journal(path) as journal:
-        journal.write(record(number) for number in range(2000))
+        journal.write(entry(number) for number in range(2000))
     return path.stat().st_size
 
 
@@ -532,7 +532,7 @@ def test_a_damaged_field_is_told(tmp_path: Path) -> None:
     """A row whose JSON somebody else has spoilt is a damaged journal, not a traceback of a decoder."""
     path = tmp_path / "j.db"
     with Journal(path) as journal:
-        journal.write([record(1)])
+        journal.write([entry(1)])
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE jobs SET request = '{'")
         connection.commit()
@@ -547,11 +547,11 @@ def test_a_damaged_field_is_told(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from imagen_async._core.record import Record
+from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._core.values import ImageRequest
 from imagen_async._journal import Journal
 journal = Journal(sys.argv[1])
-journal.write([Record("k", 0, "submitting", "kie", ImageRequest("a"), attempts=1, price=8.0, sent_at=5.0)])
+journal.write([JournalEntry("k", 0, "submitting", "kie", ImageRequest("a"), attempts=1, price=8.0, sent_at=5.0)])
 print("open", flush=True)
 sys.stdin.read()
 """
@@ -594,13 +594,13 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
                 Journal(path)
             with JournalReader(path) as reader:
                 assert reader.is_being_written()
-                assert [each.state for each in reader.records()] == ["submitting"]
+                assert [each.state for each in reader.entries()] == ["submitting"]
         finally:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
         with JournalReader(path) as reader:
             assert not reader.is_being_written()
-            assert [each.state for each in reader.records()] == ["submitting"]
+            assert [each.state for each in reader.entries()] == ["submitting"]
         with Journal(path) as journal:
             held = journal.find("k")
             assert held is not None
@@ -614,12 +614,12 @@ def test_a_reader_sees_each_commit(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     with Journal(path) as journal, JournalReader(path) as reader, JournalReader(path) as slow:
         assert reader.is_being_written()
-        journal.write(record(number) for number in range(1000, 1010))
-        listing = slow.records()
+        journal.write(entry(number) for number in range(1000, 1010))
+        listing = slow.entries()
         for number in range(50):
             next(listing, None)
-            journal.write([record(number)])
-            assert reader.find(f"k{number}") == record(number)
+            journal.write([entry(number)])
+            assert reader.find(f"k{number}") == entry(number)
         listing.close()
     with JournalReader(path) as reader:
         assert not reader.is_being_written()
@@ -630,13 +630,13 @@ def test_a_journal_in_a_folder_that_cannot_be_written_is_readable(tmp_path: Path
     folder = tmp_path / "archive"
     folder.mkdir()
     with Journal(folder / "j.db") as journal:
-        journal.write([record(1)])
+        journal.write([entry(1)])
     (folder / "j.db-lock").unlink()
     os.chmod(folder / "j.db", 0o444)
     os.chmod(folder, 0o555)
     try:
         with JournalReader(folder / "j.db") as reader:
-            assert reader.find("k1") == record(1)
+            assert reader.find("k1") == entry(1)
     finally:
         os.chmod(folder, 0o755)
 
@@ -655,27 +655,27 @@ def make_room(journal: Journal) -> None:
     journal._writing.execute("PRAGMA max_page_count = 1000000")
 
 
-def large(number: int) -> Record:
+def large(number: int) -> JournalEntry:
     """A record that takes pages of its own."""
-    return record(number, request=ImageRequest(f"{number} " + "long " * 2000))
+    return entry(number, request=ImageRequest(f"{number} " + "long " * 2000))
 
 
 def test_a_full_disk_writes_all_or_nothing(tmp_path: Path) -> None:
     """What does not fit is not written in part; the error says so, and with room it goes on."""
     with Journal(tmp_path / "j.db") as journal:
-        journal.write([record(0)])
+        journal.write([entry(0)])
         fill(journal, spare=1)
         with pytest.raises(JournalError, match=r"full.*not sent.*Make room"):
-            journal.write([record(1), large(2)])
-        assert [each.key for each in journal.records()] == ["k0"]
+            journal.write([entry(1), large(2)])
+        assert [each.key for each in journal.entries()] == ["k0"]
         make_room(journal)
-        journal.write([record(1), large(2)])
-        assert [each.key for each in journal.records()] == ["k0", "k1", "k2"]
+        journal.write([entry(1), large(2)])
+        assert [each.key for each in journal.entries()] == ["k0", "k1", "k2"]
 
 
 FULL = """
 import resource, signal, sys
-from imagen_async._core.record import Record
+from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._core.values import ImageRequest
 from imagen_async._journal import Journal
 from imagen_async.errors import JournalError
@@ -685,7 +685,7 @@ journal, written = Journal(sys.argv[1]), 0
 try:
     for number in range(10_000):
         request = ImageRequest("long " * 1000)
-        journal.write([Record(f"k{number}", number, "submitting", "kie", request, attempts=1)])
+        journal.write([JournalEntry(f"k{number}", number, "submitting", "kie", request, attempts=1)])
         written += 1
 except JournalError as error:
     print(written, error)
@@ -701,7 +701,7 @@ def test_a_disk_that_really_takes_no_more(tmp_path: Path) -> None:
     assert "Make room" in told
     assert int(written) > 10
     with JournalReader(path) as reader:
-        assert sum(1 for _ in reader.records()) == int(written)
+        assert sum(1 for _ in reader.entries()) == int(written)
 
 
 def test_a_locked_file_is_told(tmp_path: Path) -> None:
@@ -711,9 +711,9 @@ def test_a_locked_file_is_told(tmp_path: Path) -> None:
         journal._writing.execute("PRAGMA busy_timeout = 20")
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(JournalError, match=r"locked by another program.*Close that"):
-            journal.write([record(1)])
+            journal.write([entry(1)])
         other.execute("ROLLBACK")
-        journal.write([record(1)])
+        journal.write([entry(1)])
 
 
 # Group commit
@@ -731,12 +731,12 @@ async def test_many_notes_are_one_transaction(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(5):
         commits, writer = commits_of(journal), GroupCommit(journal)
         for number in range(500):
-            writer.note(record(number))
+            writer.note(entry(number))
         assert journal.find("k0") is None
         await writer.durable("k499")
         assert len(commits) == 1
-        assert journal.find("k0") == record(0)
-        assert journal.find("k499") == record(499)
+        assert journal.find("k0") == entry(0)
+        assert journal.find("k499") == entry(499)
         await writer.durable("k499")
         await writer.durable("never noted")
         await writer.close()
@@ -747,15 +747,15 @@ async def test_the_last_note_of_a_job_wins(tmp_path: Path) -> None:
     """Of several changes of one job that wait the last is written, also over one that is being written."""
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(5):
         writer = GroupCommit(journal)
-        writer.note(record(1, error=ErrorRecord("A", "first")))
-        writer.note(record(1))
+        writer.note(entry(1, error=EntryError("A", "first")))
+        writer.note(entry(1))
         await writer.durable("k1")
-        assert journal.find("k1") == record(1)
-        writer.note(record(1, state="running", task_id="t"))
+        assert journal.find("k1") == entry(1)
+        writer.note(entry(1, state="running", task_id="t"))
         await anyio.lowlevel.checkpoint()
-        writer.note(record(1, state="done", task_id="t"))
+        writer.note(entry(1, state="done", task_id="t"))
         await writer.durable("k1")
-        assert journal.find("k1") == record(1, state="done", task_id="t")
+        assert journal.find("k1") == entry(1, state="done", task_id="t")
         await writer.close()
 
 
@@ -766,7 +766,7 @@ async def test_many_waiters_are_all_served(tmp_path: Path) -> None:
 
         async def work(number: int) -> None:
             for turn in range(1, 6):
-                writer.note(record(number, attempts=turn))
+                writer.note(entry(number, attempts=turn))
                 await writer.durable(f"k{number}")
                 found = journal.find(f"k{number}")
                 assert found is not None
@@ -791,11 +791,11 @@ async def test_what_failed_is_kept_and_written_later(tmp_path: Path) -> None:
                 await writer.durable(key)
         assert isinstance(writer.error, JournalError)
         make_room(journal)
-        writer.note(replace(large(2), error=ErrorRecord("A", "newer")))
+        writer.note(replace(large(2), error=EntryError("A", "newer")))
         await writer.durable("k2")
         assert writer.error is None
         assert journal.find("k1") == large(1)
-        assert journal.find("k2") == replace(large(2), error=ErrorRecord("A", "newer"))
+        assert journal.find("k2") == replace(large(2), error=EntryError("A", "newer"))
         await writer.close()
 
 
@@ -808,12 +808,12 @@ async def test_closing_writes_the_rest(tmp_path: Path) -> None:
         with pytest.raises(JournalError):
             await writer.durable("k1")
         make_room(journal)
-        writer.note(record(2))
+        writer.note(entry(2))
         async with anyio.create_task_group() as group:
             group.start_soon(writer.durable, "k2")
             await anyio.lowlevel.checkpoint()
             await writer.close()
-        assert sorted(each.key for each in journal.records()) == ["k1", "k2"]
+        assert sorted(each.key for each in journal.entries()) == ["k1", "k2"]
 
 
 async def test_closing_says_when_it_cannot_write(tmp_path: Path) -> None:
@@ -832,10 +832,10 @@ async def test_a_close_that_is_cancelled_writes_nothing_older_over_what_is_newer
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(10), ThreadPoolExecutor(1) as thread:
         thread.submit(busy.wait)
         writer = GroupCommit(journal, thread)
-        writer.note(record(1))
+        writer.note(entry(1))
         while writer._writing is None:
             await anyio.lowlevel.checkpoint()
-        writer.note(record(1, state="running", task_id="t"))
+        writer.note(entry(1, state="running", task_id="t"))
         closing_it = asyncio.ensure_future(writer.close())
         await anyio.lowlevel.checkpoint()
         closing_it.cancel()
@@ -845,7 +845,7 @@ async def test_a_close_that_is_cancelled_writes_nothing_older_over_what_is_newer
             await closing_it
         free.join()
         thread.shutdown(wait=True)
-        assert journal.find("k1") == record(1, state="running", task_id="t")
+        assert journal.find("k1") == entry(1, state="running", task_id="t")
 
 
 # Batches that go on
@@ -1202,7 +1202,7 @@ async def test_ten_thousand_earlier_results_take_no_memory(sandbox: Sandbox, tmp
     """A lazy input whose jobs are all done streams through a resumed batch, and nothing of it stays."""
     path, count = tmp_path / "j.db", 10_000
     prompts = [ImageRequest(f"prompt {number}") for number in range(count)]
-    rows = [record(n, key=stable_key(request), account="sandbox") for n, request in enumerate(prompts)]
+    rows = [entry(n, key=stable_key(request), account="sandbox") for n, request in enumerate(prompts)]
     with Journal(path) as journal:
         journal.write(rows)
         journal.write(replace(row, state="done", task_id=row.key, urls=("https://x.example/1.png",)) for row in rows)
@@ -1273,16 +1273,16 @@ async def test_the_bills_are_what_the_provider_billed(tmp_path: Path) -> None:
 def memory_of(path: Path, **terms: Any) -> Memory:
     """The memory of a batch of kie.ai and Apikley."""
     router = Router({name: PROVIDERS[name] for name in ("kie", "apikley")})
-    given = Terms(**{"deadline": 900.0, "retries": 2, "resubmits": 1, "save_to": None, **terms})  # type: ignore[typeddict-item]
-    return Memory(path, Admission(router, ImageRequest("-"), given))
+    given = JobOptions(**{"deadline": 900.0, "retries": 2, "resubmits": 1, "save_to": None, **terms})  # type: ignore[typeddict-item]
+    return Memory(path, JobFactory(router, ImageRequest("-"), given))
 
 
 async def test_a_request_whose_task_runs_is_met_as_taken_up(tmp_path: Path) -> None:
     """A request that an earlier run has sent is the job that goes on, and how it would be made new; others are new."""
     with Journal(tmp_path / "j.db") as journal:
-        journal.write([record(0), record(1)])
-        running = record(0, state="running", task_id="t0", accepted_at=1000.0)
-        journal.write([running, record(1, state="done", task_id="t1", urls=("u",), credits=8.0)])
+        journal.write([entry(0), entry(1)])
+        running = entry(0, state="running", task_id="t0", accepted_at=1000.0)
+        journal.write([running, entry(1, state="done", task_id="t1", urls=("u",), credits=8.0)])
     memory = memory_of(tmp_path / "j.db")
     await memory.open()
     try:
@@ -1309,8 +1309,8 @@ async def test_a_request_whose_task_runs_is_met_as_taken_up(tmp_path: Path) -> N
 async def test_what_another_account_left_is_not_taken_up(tmp_path: Path) -> None:
     """A task of an account that the client does not have stays as it is, and its request says whose it is."""
     with Journal(tmp_path / "j.db") as journal:
-        journal.write([record(0, account="mine")])
-        journal.write([record(0, state="running", task_id="t0", account="mine", accepted_at=1000.0)])
+        journal.write([entry(0, account="mine")])
+        journal.write([entry(0, state="running", task_id="t0", account="mine", accepted_at=1000.0)])
     memory = memory_of(tmp_path / "j.db")
     await memory.open()
     try:

@@ -42,7 +42,7 @@ from imagen_async import (
 )
 from imagen_async._cli._panel import REFRESH, LivePanel, draw
 from imagen_async._cli._progress import display
-from imagen_async._core.lane import HealthState
+from imagen_async._core.upstream import HealthState
 from imagen_async.providers.apikley import APIKLEY
 from imagen_async.providers.kie import KIE
 from imagen_async.sandbox import Latency, Sandbox

@@ -1,4 +1,4 @@
-"""The plan and its lanes, driven by arbitrary scripts of answers: who may talk, when, and how each job ends."""
+"""The plan and its upstreams, driven by arbitrary scripts of answers: who may talk, when, and how each job ends."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from imagen_async._core.job import (
     Job,
     Left,
     Links,
+    NotAdmitted,
     NotSaved,
     Queued,
     Ready,
     Running,
     Saved,
+    SendAborted,
     Submitting,
     Unknown,
-    Unsent,
-    Withheld,
 )
-from imagen_async._core.lane import FIRST_CONTACT_TRIES, LONGEST_PAUSE_AFTER_LOST, LOST_IN_A_ROW, Lane
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import Kind, PollSchedule
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
+from imagen_async._core.upstream import FIRST_CONTACT_TRIES, LONGEST_PAUSE_AFTER_LOST, LOST_IN_A_ROW, Upstream
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import (
     Accepted,
-    Broken,
-    Denied,
+    ConnectFailed,
     Lost,
-    NotSent,
+    NoAnswer,
     Pending,
     Rejected,
     Remedy,
     Succeeded,
-    Unreadable,
+    TaskFailed,
+    TaskRefused,
 )
 from imagen_async.errors import (
     AuthenticationError,
@@ -87,27 +87,27 @@ CONNECTIONS = 6
 CREATED: dict[str, Callable[[str], Event]] = {
     "accepted": Accepted,
     "lost": lambda _: Lost(TransportError("reset")),
-    "not sent": lambda _: NotSent(TransportError("no route")),
+    "not sent": lambda _: ConnectFailed(TransportError("no route")),
     "refused": lambda _: Rejected(InvalidRequest("bad", code=422), Remedy.FAIL),
     "silent": lambda _: Rejected(GenerationFailed("silent", code=408), Remedy.NEW_TASK),
     "model gone": lambda _: Rejected(ModelUnavailable("gone", code=404), Remedy.CLOSE_MODEL),
     "no credit": lambda _: Rejected(InsufficientCredits("empty", code=402), Remedy.STOP),
     "wrong key": lambda _: Rejected(AuthenticationError("no", code=401), Remedy.STOP),
-    "limited": lambda _: Rejected(RateLimited("slow down", code=429), Remedy.HOLD),
-    "limited long": lambda _: Rejected(RateLimited("slow down", code=429), Remedy.HOLD, 4.0),
+    "limited": lambda _: Rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF),
+    "limited long": lambda _: Rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF, 4.0),
     "maintenance": lambda _: Rejected(TransportError("maintenance", code=455), Remedy.PAUSE),
     "maintenance long": lambda _: Rejected(TransportError("maintenance", code=455), Remedy.PAUSE, 3.0),
-    "withheld": lambda _: Withheld(JournalError("the disk is full")),
+    "withheld": lambda _: SendAborted(JournalError("the disk is full")),
 }
 FREE_TO_REPEAT = ("not sent", "limited", "limited long", "maintenance", "maintenance long")
 ASKED: dict[str, Callable[[str], Event]] = {
     "pending": lambda _: Pending("waiting"),
     "succeeded": lambda _: SUCCESS,
-    "broken": lambda _: Broken(GenerationFailed("too dark", code="500"), 0.0, b"{}"),
-    "no urls": lambda _: Broken(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}"),
-    "denied": lambda _: Denied(InvalidRequest("recordInfo is null", code=422)),
-    "unreadable": lambda _: Unreadable(TransportError("502")),
-    "asked too often": lambda _: Unreadable(RateLimited("429"), limited=True),
+    "broken": lambda _: TaskFailed(GenerationFailed("too dark", code="500"), 0.0, b"{}"),
+    "no urls": lambda _: TaskFailed(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}"),
+    "denied": lambda _: TaskRefused(InvalidRequest("recordInfo is null", code=422)),
+    "unreadable": lambda _: NoAnswer(TransportError("502")),
+    "asked too often": lambda _: NoAnswer(RateLimited("429"), limited=True),
 }
 
 
@@ -144,15 +144,15 @@ def make_lane(
     limits: Limits | None = None,
     connections: int = CONNECTIONS,
     delay: Callable[[int, float], float] = lambda n, longest: 1.0,
-) -> Lane:
-    return Lane(name, limits or LIMITS[name], SCHEDULE, connections, delay)
+) -> Upstream:
+    return Upstream(name, limits or LIMITS[name], SCHEDULE, connections, delay)
 
 
 class World:
     """A plan, and everything around it that a shell and a server would be: what talks, and what was seen of it."""
 
-    def __init__(self, *lanes: Lane) -> None:
-        self.plan = Plan(lanes or [make_lane("wide"), make_lane("narrow")], SAVING_AT_ONCE)
+    def __init__(self, *upstreams: Upstream) -> None:
+        self.plan = Plan(upstreams or [make_lane("wide"), make_lane("narrow")], SAVING_AT_ONCE)
         self.now = 0.0
         self.added: dict[int, Job] = {}
         self.talking: dict[int, tuple[Job, float]] = {}
@@ -357,8 +357,8 @@ def test_a_plan_that_is_drained_is_empty(script: list[tuple[Any, ...]]) -> None:
     world = played(script)
     world.drain()
     assert len(world.plan) == 0
-    assert [lane.running for lane in world.plan.lanes.values()] == [0, 0]
-    assert not any(lane.asks for lane in world.plan.lanes.values())
+    assert [upstream.running for upstream in world.plan.upstreams.values()] == [0, 0]
+    assert not any(upstream.poll_queue for upstream in world.plan.upstreams.values())
     for owner in (1, 2, 3):
         assert world.plan.wants_more(owner) == world.plan.is_open, "nobody waits for anybody"
     assert world.plan.wake_at(world.now) == math.inf
@@ -385,11 +385,11 @@ def test_creates_keep_to_the_running_limit(script: list[tuple[Any, ...]]) -> Non
     for step in script:
         before = +world.creates
         play(world, step)
-        for name, lane in world.plan.lanes.items():
+        for name, upstream in world.plan.upstreams.items():
             running = sum(isinstance(job.state, Submitting | Running) for job in world.plan.jobs if job.account == name)
-            assert lane.running == running
+            assert upstream.running == running
             if any(world.added[job_id].account == name for job_id in world.creates - before):
-                assert running <= lane.limits.running
+                assert running <= upstream.limits.running
 
 
 @LONG
@@ -657,7 +657,7 @@ def test_a_429_of_a_status_call_holds_status_calls_only() -> None:
         world.add(expires_at=world.now + 900, state=Running(f"t{number}", since=world.now))
     taken = world.look()
     assert len(taken) == 2
-    world.answer(taken[0].id, Unreadable(RateLimited("429"), limited=True, retry_after=6.0))
+    world.answer(taken[0].id, NoAnswer(RateLimited("429"), limited=True, retry_after=6.0))
     world.answer(taken[1].id, Pending("waiting"))
     new = world.add()
     assert [job.id for job in world.look()] == [new.id]
@@ -706,8 +706,8 @@ def test_pauses_grow_with_each_setback_in_a_row() -> None:
 @pytest.mark.parametrize("retry_after", [None, 1.0])
 def test_the_failures_of_one_volley_count_once(retry_after: float | None) -> None:
     """Five creates that meet maintenance together make the pause of one setback, with Retry-After or without."""
-    lane = make_lane("wide", Limits(submit=Rate(50, per=1), running=50), 10, delay=lambda n, longest: 2.0**n)
-    world = World(lane)
+    upstream = make_lane("wide", Limits(submit=Rate(50, per=1), running=50), 10, delay=lambda n, longest: 2.0**n)
+    world = World(upstream)
     for _ in range(6):
         world.add()
     world.look()
@@ -882,7 +882,7 @@ def test_abandoning_makes_the_creates_on_the_way_unknown() -> None:
     assert job.state.error.credits == 12
     assert world.answer(1, Accepted("t1")) is None
     assert world.deliver() == []
-    assert world.plan.lanes["wide"].running == 0
+    assert world.plan.upstreams["wide"].running == 0
 
 
 def test_abandoning_a_create_that_has_not_left_yet_is_no_loss() -> None:
@@ -893,7 +893,7 @@ def test_abandoning_a_create_that_has_not_left_yet_is_no_loss() -> None:
     ended = plan.finished.popleft()
     assert (ended.state, ended.attempts, ended.lost) == (Left(Queued()), 0, 0)
     assert not plan.may_send(job)
-    assert plan.settle(job, Withheld(), 1.0) is None
+    assert plan.settle(job, SendAborted(), 1.0) is None
 
 
 def world_with_one_create_handed_out() -> tuple[Plan, Job]:
@@ -919,12 +919,12 @@ def test_a_stopped_account_ends_its_queue_unsent(answer: str, error: type[Except
     ended = world.deliver()
     assert [job.id for job in ended] == [*range(2, 11), 1]
     for job in ended:
-        assert isinstance(job.state, Unsent)
+        assert isinstance(job.state, NotAdmitted)
         assert isinstance(job.state.error, error)
         assert job.state.error.provider == "wide"
     assert sum(world.creates.values()) == 2
     late = world.add()
-    assert [(job.id, type(job.state)) for job in world.deliver()] == [(late.id, Unsent)]
+    assert [(job.id, type(job.state)) for job in world.deliver()] == [(late.id, NotAdmitted)]
     assert world.plan.is_open, "the other account goes on"
     world.drain()
     assert [(job.id, type(job.state)) for job in world.ended if job.account == "narrow"] == [(other.id, Done)]
@@ -939,10 +939,12 @@ def test_tasks_that_run_on_a_stopped_account_are_still_collected() -> None:
     world.drain()
     ended = {job.id: job.state for job in world.ended}
     assert isinstance(ended[paid.id], Done)
-    assert isinstance(ended[refused.id], Unsent)
+    assert isinstance(ended[refused.id], NotAdmitted)
 
 
-@pytest.mark.parametrize(("first", "state"), [("no credit", Unsent), ("wrong key", Unsent), ("model gone", Failed)])
+@pytest.mark.parametrize(
+    ("first", "state"), [("no credit", NotAdmitted), ("wrong key", NotAdmitted), ("model gone", Failed)]
+)
 def test_a_create_that_comes_back_to_a_stopped_account_ends(first: str, state: type) -> None:
     """A 429 that arrives after the account stopped, or its model was closed, does not queue its job for ever."""
     world = answered_world(Limits(submit=Rate(10, per=1), running=10), jobs=2)
@@ -1001,7 +1003,7 @@ def test_401_for_another_model_after_one_worked_closes_that_model() -> None:
         assert isinstance(state.error, ModelUnavailable)
         assert "imagen4-ultra" in state.error.message
     assert isinstance(ended[plain.id], Done)
-    assert world.plan.lanes["wide"].stopped is None
+    assert world.plan.upstreams["wide"].stopped is None
 
 
 def test_401_for_a_model_that_worked_stops_the_account() -> None:
@@ -1009,8 +1011,8 @@ def test_401_for_a_model_that_worked_stops_the_account() -> None:
     world = answered_world(Limits(submit=Rate(10, per=1), running=10), jobs=1)
     world.look()
     world.answer(2, CREATED["wrong key"](""))
-    assert isinstance(world.deliver()[0].state, Unsent)
-    assert isinstance(world.plan.lanes["wide"].stopped, AuthenticationError)
+    assert isinstance(world.deliver()[0].state, NotAdmitted)
+    assert isinstance(world.plan.upstreams["wide"].stopped, AuthenticationError)
 
 
 def test_no_credit_stops_the_account_whatever_worked_before() -> None:
@@ -1018,7 +1020,7 @@ def test_no_credit_stops_the_account_whatever_worked_before() -> None:
     world = answered_world(Limits(submit=Rate(10, per=1), running=10), jobs=1, model="imagen4-ultra")
     world.look()
     world.answer(2, CREATED["no credit"](""))
-    assert isinstance(world.plan.lanes["wide"].stopped, InsufficientCredits)
+    assert isinstance(world.plan.upstreams["wide"].stopped, InsufficientCredits)
 
 
 def test_no_credit_under_401_stops_the_account_too() -> None:
@@ -1026,7 +1028,7 @@ def test_no_credit_under_401_stops_the_account_too() -> None:
     world = answered_world(Limits(submit=Rate(10, per=1), running=10), jobs=1, model="imagen4-ultra")
     world.look()
     world.answer(2, Rejected(InsufficientCredits("Insufficient balance", code=401), Remedy.STOP))
-    assert isinstance(world.plan.lanes["wide"].stopped, InsufficientCredits)
+    assert isinstance(world.plan.upstreams["wide"].stopped, InsufficientCredits)
 
 
 @pytest.mark.parametrize(
@@ -1054,7 +1056,7 @@ def test_failed_first_contacts_stop_the_account() -> None:
     for attempt in range(1, FIRST_CONTACT_TRIES + 1):
         world.look()
         assert len(world.talking) == 1
-        assert world.plan.lanes["wide"].stopped is None, attempt
+        assert world.plan.upstreams["wide"].stopped is None, attempt
         world.answer(next(iter(world.talking)), CREATED["not sent"](""))
         if attempt < FIRST_CONTACT_TRIES:
             world.look()
@@ -1063,16 +1065,16 @@ def test_failed_first_contacts_stop_the_account() -> None:
     ended = world.deliver()
     assert sorted(job.id for job in ended) == list(range(1, 11))
     for job in ended:
-        assert isinstance(job.state, Unsent)
+        assert isinstance(job.state, NotAdmitted)
         assert isinstance(job.state.error, TransportError)
         assert job.state.error.sent is False
         assert "no route" in job.state.error.message
 
 
-def unreached() -> Unreadable:
+def unreached() -> NoAnswer:
     error = TransportError("no route")
     error.sent = False
-    return Unreadable(error)
+    return NoAnswer(error)
 
 
 def test_a_server_that_is_never_reached_is_given_up_for_a_task_to_be_collected() -> None:
@@ -1100,7 +1102,7 @@ def test_status_calls_that_reached_a_server_are_never_given_up(error: ImagenErro
     world.add(expires_at=900.0, state=Running("old", since=0.0, collected=True))
     for _ in range(4 * FIRST_CONTACT_TRIES):
         world.look()
-        world.answer(1, Unreadable(error))
+        world.answer(1, NoAnswer(error))
         world.look()
         world.sleep(world.plan.wake_at(world.now))
     assert len(world.plan) == 1
@@ -1127,7 +1129,7 @@ def test_failed_connections_do_not_stop_an_account_that_answered() -> None:
         world.answer(2, CREATED["not sent"](""))
         world.look()
         world.sleep(world.plan.wake_at(world.now))
-    assert world.plan.lanes["wide"].stopped is None
+    assert world.plan.upstreams["wide"].stopped is None
     world.drain()
     assert isinstance(world.ended[-1].state, Done)
 
@@ -1149,7 +1151,7 @@ def test_no_more_is_wanted_for_an_account_that_stopped() -> None:
     for _ in range(3):
         world.add("wide")
     assert world.plan.wants_more(1), "of the narrow one"
-    world.plan.lanes["narrow"].stopped = InsufficientCredits("empty")
+    world.plan.upstreams["narrow"].stopped = InsufficientCredits("empty")
     assert not world.plan.wants_more(1)
     assert world.plan.is_open
     world.look()
@@ -1186,50 +1188,50 @@ LANE_LIMITS = st.builds(
 @given(limits=LANE_LIMITS, sent=st.integers(0, 50), running=st.integers(0, 50))
 def test_the_load_is_the_part_that_is_used_of_whatever_is_scarcer(limits: Limits, sent: int, running: int) -> None:
     """An account is as full as its window, or its places for tasks, whichever is fuller; an idle one is empty."""
-    lane = make_lane("wide", limits)
-    assert lane.load(0.0) == 0
+    upstream = make_lane("wide", limits)
+    assert upstream.load(0.0) == 0
     sent, running = min(sent, limits.submit.count), min(running, limits.running)
     for _ in range(sent):
-        lane.spend_submit(0.0)
-    lane.running = running
-    assert lane.load(0.0) == max(sent / limits.submit.count, running / limits.running)
+        upstream.spend_submit(0.0)
+    upstream.running = running
+    assert upstream.load(0.0) == max(sent / limits.submit.count, running / limits.running)
     for _ in range(sent):
-        lane.settle_submit(Withheld(), "imagen4", 1.0)
-    lane.running = 0
-    assert (lane.load(11.0), lane.health(11.0).running) == (0, 0)
+        upstream.settle_submit(SendAborted(), "imagen4", 1.0)
+    upstream.running = 0
+    assert (upstream.load(11.0), upstream.health(11.0).running) == (0, 0)
 
 
 @given(limits=LANE_LIMITS, halvings=st.integers(0, 3))
 def test_what_is_allowed_and_wanted_follows_the_limit_as_it_is_now(limits: Limits, halvings: int) -> None:
     """After 429s less is allowed in a window, and less is to wait for it; the other limits are as they were set."""
-    lane = make_lane("wide", limits)
+    upstream = make_lane("wide", limits)
     count = limits.submit.count
     for number in range(halvings):
-        lane.spend_submit(100.0 * number)
-        lane.settle_submit(Rejected(RateLimited("429"), Remedy.HOLD), "imagen4", 100.0 * number)
-        lane.spend_submit(100.0 * number + 20)
-        lane.settle_submit(Accepted("t"), "imagen4", 100.0 * number + 15)
+        upstream.spend_submit(100.0 * number)
+        upstream.settle_submit(Rejected(RateLimited("429"), Remedy.BACK_OFF), "imagen4", 100.0 * number)
+        upstream.spend_submit(100.0 * number + 20)
+        upstream.settle_submit(Accepted("t"), "imagen4", 100.0 * number + 15)
         count = max(1, count // 2)
-    assert lane.allowed == Limits(Rate(count, per=10, guess=limits.submit.guess), limits.status, limits.running)
-    assert lane.at_a_look == min(count, limits.running, 100)
-    assert lane.health(1000.0).limit == lane.allowed.submit
+    assert upstream.allowed == Limits(Rate(count, per=10, guess=limits.submit.guess), limits.status, limits.running)
+    assert upstream.at_a_look == min(count, limits.running, 100)
+    assert upstream.health(1000.0).limit == upstream.allowed.submit
 
 
 def test_an_account_says_why_it_takes_nothing_for_a_model() -> None:
     """A closed model is refused with its own error, every model once the account stopped; each names the account."""
     world = answered_world(WIDE, connections=100)
-    lane = world.plan.lanes["wide"]
-    assert [lane.refusal(name) for name in MODELS] == [None] * len(MODELS)
+    upstream = world.plan.upstreams["wide"]
+    assert [upstream.refusal(name) for name in MODELS] == [None] * len(MODELS)
     first, second = world.add(model="imagen4-ultra"), world.add()
     world.look()
     world.answer(first.id, CREATED["model gone"](""))
-    closed = lane.refusal("imagen4-ultra")
+    closed = upstream.refusal("imagen4-ultra")
     assert isinstance(closed, ModelUnavailable)
     assert closed.provider == "wide"
-    assert lane.refusal("imagen4") is None
+    assert upstream.refusal("imagen4") is None
     world.answer(second.id, CREATED["no credit"](""))
     for name in MODELS:
-        refusal = lane.refusal(name)
+        refusal = upstream.refusal(name)
         assert isinstance(refusal, InsufficientCredits)
         assert refusal.provider == "wide"
 
@@ -1239,30 +1241,30 @@ def test_an_account_says_why_it_takes_nothing_for_a_model() -> None:
 def test_an_account_is_paused_from_a_setback_to_the_next_answer(setback: str, answer: str) -> None:
     """A failed connection, maintenance or the third lost answer pauses it, and a 429 in between ends no pause."""
     world = troubled_world(jobs=40)
-    lane = world.plan.lanes["wide"]
+    upstream = world.plan.upstreams["wide"]
     volley = world.look()
     for number, job in enumerate(volley):
-        assert lane.is_paused == (number >= (LOST_IN_A_ROW if setback == "lost" else 1))
+        assert upstream.is_paused == (number >= (LOST_IN_A_ROW if setback == "lost" else 1))
         world.answer(job.id, CREATED[setback](""))
-    error = world.plan.lanes["wide"].health(world.now).error
+    error = world.plan.upstreams["wide"].health(world.now).error
     assert isinstance(error, TransportError)
-    assert lane.health(world.now).state == "paused"
+    assert upstream.health(world.now).state == "paused"
     for probe in ("limited", answer):
         while not creating(world):
             world.look()
             if not creating(world):
                 world.sleep(world.plan.wake_at(world.now))
-        assert lane.is_paused
+        assert upstream.is_paused
         (job_id,) = creating(world)
         world.answer(job_id, CREATED[probe]("t"))
-        assert lane.submit.limit == 20, "a 429 to a probe tells nothing of the rate"
-    assert not lane.is_paused
+        assert upstream.submit.limit == 20, "a 429 to a probe tells nothing of the rate"
+    assert not upstream.is_paused
 
 
 def pause_after_a_429(world: World, retry_after: float | None = None) -> float:
     """Refuse the only create that is on the way for the rate; returns the seconds until the next one goes."""
     (job_id,) = creating(world)
-    world.answer(job_id, Rejected(RateLimited("slow down", code=429), Remedy.HOLD, retry_after))
+    world.answer(job_id, Rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF, retry_after))
     before = world.now
     while not creating(world):
         world.look()
@@ -1274,30 +1276,30 @@ def pause_after_a_429(world: World, retry_after: float | None = None) -> float:
 def test_a_429_again_before_anything_was_taken_pauses_the_account() -> None:
     """No rate explains it, so the limit is cut once only, and single creates try, a window or ever longer apart."""
     world = troubled_world(jobs=60, deadline=1e6)
-    lane = world.plan.lanes["wide"]
+    upstream = world.plan.upstreams["wide"]
     for job in world.look():
         world.answer(job.id, CREATED["limited"](""))
-    assert (lane.submit.limit, lane.is_paused, lane.health(world.now).state) == (10, False, "limited")
+    assert (upstream.submit.limit, upstream.is_paused, upstream.health(world.now).state) == (10, False, "limited")
     start = world.now
     world.sleep(world.plan.wake_at(world.now))
     assert world.now - start == 10.0
     assert [pause_after_a_429(world) for _ in range(7)] == [10, 10, 10, 10, 16, 32, 60]
-    assert (lane.is_paused, lane.health(world.now).state) == (True, "paused")
-    assert lane.submit.limit == 10, "it is not cut again, and no refused probe gives a place back"
-    assert isinstance(lane.health(world.now).error, RateLimited)
+    assert (upstream.is_paused, upstream.health(world.now).state) == (True, "paused")
+    assert upstream.submit.limit == 10, "it is not cut again, and no refused probe gives a place back"
+    assert isinstance(upstream.health(world.now).error, RateLimited)
     assert pause_after_a_429(world, retry_after=500.0) == 500.0
     (probe,) = creating(world)
     world.answer(probe, Accepted("t"))
-    assert (lane.is_paused, lane.health(world.now).state) == (False, "limited")
-    assert isinstance(lane.health(world.now).error, RateLimited)
+    assert (upstream.is_paused, upstream.health(world.now).state) == (False, "limited")
+    assert isinstance(upstream.health(world.now).error, RateLimited)
     world.look()
-    assert len(creating(world)) == lane.submit.limit - 1, "the whole window, of which the probe is one"
+    assert len(creating(world)) == upstream.submit.limit - 1, "the whole window, of which the probe is one"
 
 
 def test_a_429_after_something_was_taken_cuts_the_limit_again() -> None:
     """While creates are taken between the 429s, each of them halves the limit, and none pauses the account."""
     world = troubled_world(jobs=60, deadline=1e6)
-    lane = world.plan.lanes["wide"]
+    upstream = world.plan.upstreams["wide"]
     limits = []
     for _ in range(4):
         world.look()
@@ -1308,8 +1310,8 @@ def test_a_429_after_something_was_taken_cuts_the_limit_again() -> None:
         world.answer(last, CREATED["limited"](""))
         for job_id in creating(world):
             world.answer(job_id, CREATED["refused"](""))
-        limits.append(lane.submit.limit)
-        assert not lane.is_paused
+        limits.append(upstream.submit.limit)
+        assert not upstream.is_paused
         world.now += 10.0
     assert limits == [10, 5, 2, 1]
 
@@ -1543,11 +1545,11 @@ def test_a_job_that_comes_in_ready_does_not_expire() -> None:
 def test_a_done_job_that_comes_in_is_delivered() -> None:
     """A job that comes in done ends at once, and nothing is handed out for it, not even on a stopped account."""
     world = World()
-    world.plan.lanes["wide"].stopped = AuthenticationError("no")
+    world.plan.upstreams["wide"].stopped = AuthenticationError("no")
     job = world.add(expires_at=900.0, state=Done("t1", SUCCESS))
     assert world.deliver() == [job]
     assert (world.look(), len(world.plan), world.plan.wake_at(0.0)) == ([], 0, math.inf)
-    assert world.plan.lanes["wide"].running == 0
+    assert world.plan.upstreams["wide"].running == 0
 
 
 def fetched(world: World, event: Event) -> Job | None:
@@ -1566,7 +1568,7 @@ def test_dead_links_are_asked_for_again_then_renewed_then_the_picture_is_gone() 
     asking = fetched(world, gone())
     assert asking is not None
     assert asking.state == Running("t1", since=0.0, finished=SUCCESS)
-    assert world.plan.lanes["wide"].running == 1
+    assert world.plan.upstreams["wide"].running == 1
     assert [job.id for job in world.look()] == [1], "it ended long ago: nothing is gained by waiting"
     again = world.answer(1, SUCCESS)
     assert again is not None
@@ -1612,7 +1614,7 @@ def test_nothing_is_created_for_an_owner_who_is_withheld(script: list[tuple[Any,
     assert world.creates == before
     ended = {job.id: job for job in world.ended}
     for job_id in under_way:
-        assert not isinstance(ended[job_id].state, Unsent)
+        assert not isinstance(ended[job_id].state, NotAdmitted)
 
 
 def test_withholding_ends_what_is_queued_and_lets_the_rest_go_on() -> None:
@@ -1681,11 +1683,11 @@ def test_a_create_that_was_withheld_is_left_and_gives_its_place_back(end: str) -
     world = answered_world(LIMITS["wide"], jobs=1)
     world.look()
     {"withhold": world.plan.withhold, "leave": world.leave}[end](1)
-    job = world.answer(2, Withheld())
+    job = world.answer(2, SendAborted())
     assert job is not None
     assert (job.state, job.attempts, job.task_id) == (Left(Queued()), 0, None)
     assert world.deliver() == [job]
-    assert (world.plan.lanes["wide"].running, len(world.plan)) == (0, 0)
+    assert (world.plan.upstreams["wide"].running, len(world.plan)) == (0, 0)
 
 
 def test_a_create_whose_intent_cannot_be_noted_is_unsent() -> None:
@@ -1694,9 +1696,9 @@ def test_a_create_whose_intent_cannot_be_noted_is_unsent() -> None:
     world.look()
     world.answer(2, CREATED["withheld"](""))
     (job,) = world.deliver()
-    assert isinstance(job.state, Unsent)
+    assert isinstance(job.state, NotAdmitted)
     assert isinstance(job.state.error, JournalError)
     assert (job.attempts, job.state.error.provider) == (0, "wide")
-    assert world.plan.lanes["wide"].stopped is None
+    assert world.plan.upstreams["wide"].stopped is None
     world.drain()
-    assert [type(job.state) for job in world.ended] == [Done, Unsent, Done]
+    assert [type(job.state) for job in world.ended] == [Done, NotAdmitted, Done]

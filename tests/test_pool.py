@@ -97,11 +97,11 @@ async def test_a_thousand_items_survive_the_loss_of_accounts() -> None:
     async with scheduler_over(*networks) as scheduler, anyio.create_task_group() as group:
         group.start_soon(trouble, dying, limited)
         async with batch_over(scheduler, networks, prompts(1000), window=2000) as results:
-            outcomes = [result async for result in results]
+            wording = [result async for result in results]
             progress = results.progress
     took = asyncio.get_running_loop().time() - began
     billed = sum((network.ledger.tasks_by_prompt() for network in networks), Counter())
-    assert [result.ok for result in outcomes] == [True] * 1000
+    assert [result.ok for result in wording] == [True] * 1000
     assert billed == Counter(prompts(1000))
     assert [network.ledger.refused["submit"] for network in networks] == [0, 0, 0]
     assert [account.state for account in progress.accounts] == ["paused", "stopped", "ready"]
@@ -125,12 +125,12 @@ async def test_an_account_that_comes_back_brings_its_pictures() -> None:
 
         group.start_soon(outage)
         async with batch_over(scheduler, networks, prompts(150), window=2000) as results:
-            outcomes = [result async for result in results]
+            wording = [result async for result in results]
     billed = lost.ledger.tasks_by_prompt() + other.ledger.tasks_by_prompt()
-    assert [result.ok for result in outcomes] == [True] * 150
+    assert [result.ok for result in wording] == [True] * 150
     assert set(billed.values()) == {1}
     assert len(billed) == 150
-    assert {result.provider for result in outcomes[-10:]} == {"kie"}, "those of the lost server come last"
+    assert {result.provider for result in wording[-10:]} == {"kie"}, "those of the lost server come last"
 
 
 @virtual_time

@@ -23,31 +23,31 @@ from imagen_async._core.job import (
     Final,
     Job,
     Left,
+    NotAdmitted,
     Queued,
     Ready,
     Running,
     Submitting,
     Unknown,
-    Unsent,
 )
-from imagen_async._core.lane import FIRST_CONTACT_TRIES, LOST_IN_A_ROW, Lane
+from imagen_async._core.journal_entry import entry_of
 from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.outcomes import nobody_takes
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import Kind, PollSchedule
 from imagen_async._core.provider import Limits, Provider
 from imagen_async._core.rate_limit import Rate
-from imagen_async._core.record import record_of
 from imagen_async._core.resuming import resumed
 from imagen_async._core.routing import Policy, Route, Router
+from imagen_async._core.upstream import FIRST_CONTACT_TRIES, LOST_IN_A_ROW, Upstream
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import (
-    Broken,
-    NotSent,
+    ConnectFailed,
     Rejected,
     Remedy,
     Succeeded,
+    TaskFailed,
 )
+from imagen_async._core.wording import nobody_takes
 from imagen_async.errors import (
     AccountError,
     AuthenticationError,
@@ -123,9 +123,9 @@ def event(name: str, credits: float | None = None, task_id: str = "t") -> Event:
         case "succeeded":
             return Succeeded(("https://files.example/1.png",), 1.0, credits, b"{}")
         case "broken":
-            return Broken(GenerationFailed("too dark", code="500"), credits, b"{}")
+            return TaskFailed(GenerationFailed("too dark", code="500"), credits, b"{}")
         case "limited long":
-            return rejected(RateLimited("slow down", code=429), Remedy.HOLD, 8.0)
+            return rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF, 8.0)
     return ANSWERS[name](task_id)
 
 
@@ -156,7 +156,7 @@ class Pool:
         limits = limits or dict.fromkeys("abc", SMALL)
         self.providers = {name: provider(name, prices[name]) for name in limits}
         self.policy = policy
-        self.plan = Plan([Lane(name, each, SCHEDULE, CONNECTIONS, growing) for name, each in limits.items()], 2)
+        self.plan = Plan([Upstream(name, each, SCHEDULE, CONNECTIONS, growing) for name, each in limits.items()], 2)
         self.now = 0.0
         self.jobs: dict[int, Job] = {}
         self.talking: dict[int, Job] = {}
@@ -165,8 +165,8 @@ class Pool:
         self.fresh: list[Job] = []
         self.gone: set[int] = set()
 
-    def lane(self, name: str) -> Lane:
-        return self.plan.lanes[name]
+    def upstream(self, name: str) -> Upstream:
+        return self.plan.upstreams[name]
 
     def route(self, accounts: Iterable[str] = "", images: int | None = None, model: str = FAST) -> Route:
         chosen = {name: each for name, each in self.providers.items() if not accounts or name in accounts}
@@ -276,7 +276,7 @@ class Pool:
 
     def trusted(self) -> Pool:
         """Let every account answer once, so that none of them is at its first contact."""
-        for name in self.plan.lanes:
+        for name in self.plan.upstreams:
             self.add(name, owner=99)
         self.drain()
         self.now += 100.0
@@ -384,12 +384,12 @@ def test_an_item_is_unsent_only_when_no_account_of_its_route_is_left(
             play(pool, step)
         for job in pool.fresh:
             refusals = {
-                offer.account: pool.lane(offer.account).refusal(offer.model.name)
+                offer.account: pool.upstream(offer.account).refusal(offer.model.name)
                 for offer in pool.jobs[job.id].way.offers
             }
             state = job.state
             last = pool.creates[job.id][-1].answer if pool.creates[job.id] else ""
-            if isinstance(state, Unsent) and last != "withheld":
+            if isinstance(state, NotAdmitted) and last != "withheld":
                 assert all(refusals.values())
                 assert not all(isinstance(error, ModelUnavailable) for error in refusals.values())
                 assert len(refusals) == 1 or all(f"{name}: " in state.error.message for name in refusals)
@@ -406,9 +406,9 @@ def test_nothing_that_anybody_could_take_is_left_behind(script: list[tuple[Any, 
     for step in script:
         play(pool, step)
     before = dict(pool.ended)
-    pool.plan.lanes["c"].stopped = pool.plan.lanes["c"].stopped or AccountError("stopped from outside")
+    pool.plan.upstreams["c"].stopped = pool.plan.upstreams["c"].stopped or AccountError("stopped from outside")
     takes = {
-        job.id: any(pool.lane(offer.account).refusal(offer.model.name) is None for offer in job.way.offers)
+        job.id: any(pool.upstream(offer.account).refusal(offer.model.name) is None for offer in job.way.offers)
         for job in pool.plan.jobs
         if isinstance(job.state, Queued) and job.owner not in pool.gone
     }
@@ -417,7 +417,7 @@ def test_nothing_that_anybody_could_take_is_left_behind(script: list[tuple[Any, 
     assert sorted(pool.ended) == sorted(pool.jobs)
     assert len(pool.plan) == 0
     assert pool.plan.wake_at(pool.now) == math.inf
-    assert all(lane.running == 0 and not lane.asks for lane in pool.plan.lanes.values())
+    assert all(upstream.running == 0 and not upstream.poll_queue for upstream in pool.plan.upstreams.values())
     for job_id, can_be_taken in takes.items():
         end = pool.ended[job_id].state
         if can_be_taken and pool.ended[job_id].deadline > 100:
@@ -461,7 +461,7 @@ def test_a_wrong_request_is_tried_nowhere_else() -> None:
 def test_a_lost_create_stays_with_its_account(resubmits: int) -> None:
     """After a lost answer no other account gets the item; its own gets it again only where that was asked for."""
     pool = Pool(dict.fromkeys("ab", ROOMY)).trusted()
-    pool.lane("b").stopped = None
+    pool.upstream("b").stopped = None
     (job_id,) = pool.add_many(1, resubmits=resubmits)
     pool.look()
     account = pool.talking[job_id].account
@@ -501,13 +501,13 @@ def test_a_lost_create_stays_with_its_account_when_its_task_is_taken_up_again() 
         pool.look()
         left = pool.answer(job.id, name)
     assert left is not None
-    record = record_of(left, pool.now, 0.0)
-    assert record is not None
+    entry = entry_of(left, pool.now, 0.0)
+    assert entry is not None
     later = Pool(dict.fromkeys("ab", ROOMY)).trusted()
     like = msgspec.structs.replace(job, id=100, route=later.route(), retries=1)
     blank = msgspec.structs.replace(like, route=None, retries=0, resubmits=0)
     later.jobs[100] = msgspec.structs.replace(like, route=later.route())
-    later.plan.add(resumed(record, blank, later.now, 0.0), later.now)
+    later.plan.add(resumed(entry, blank, later.now, 0.0), later.now)
     later.creates[100].append(Create("a", Fraction(0), "accepted"))
     later.plan.allow(100, like)
     later.look()
@@ -539,7 +539,7 @@ def test_a_failed_generation_goes_elsewhere_first(policy: Policy, answer: str) -
     fourth = pool.talking[job_id].account
     assert fourth == seen[0]
     for name in set("abc") - {fourth}:
-        pool.lane(name).stopped = AccountError("stopped")
+        pool.upstream(name).stopped = AccountError("stopped")
     pool.answer(job_id, "silent")
     assert pool.sent() == [job_id]
     assert pool.talking[job_id].account == fourth
@@ -588,9 +588,9 @@ def test_the_end_of_all_accounts_is_told_account_by_account(refusals: dict[str, 
     ("answers", "end", "kind"),
     [
         (("model gone", "model gone"), Failed, ModelUnavailable),
-        (("model gone", "no credit"), Unsent, AccountError),
-        (("no credit", "no credit"), Unsent, InsufficientCredits),
-        (("wrong key", "no credit"), Unsent, AccountError),
+        (("model gone", "no credit"), NotAdmitted, AccountError),
+        (("no credit", "no credit"), NotAdmitted, InsufficientCredits),
+        (("wrong key", "no credit"), NotAdmitted, AccountError),
     ],
 )
 def test_all_that_wait_end_when_the_last_account_goes(
@@ -611,12 +611,12 @@ def test_all_that_wait_end_when_the_last_account_goes(
     ended = [pool.ended[job_id] for job_id in range(1, 9)]
     assert {type(job.state) for job in ended} == {end}
     for job in ended:
-        assert isinstance(job.state, Failed | Unsent)
+        assert isinstance(job.state, Failed | NotAdmitted)
         assert type(job.state.error) is kind
         assert "a: " in job.state.error.message
         assert "b: " in job.state.error.message
-    served = not all(lane.stopped for lane in pool.plan.lanes.values())
-    assert isinstance(pool.ended[other.id].state, Done if served else Unsent)
+    served = not all(upstream.stopped for upstream in pool.plan.upstreams.values())
+    assert isinstance(pool.ended[other.id].state, Done if served else NotAdmitted)
 
 
 def test_a_job_that_was_lost_ends_unknown_when_its_account_goes() -> None:
@@ -680,7 +680,7 @@ def test_in_order_the_next_does_not_stand_in_for_one_that_waits_for_its_limit() 
     first, _ = pool.sent()
     pool.answer(first, "limited")
     assert pool.sent() == []
-    assert pool.lane("a").health(pool.now).state == "limited"
+    assert pool.upstream("a").health(pool.now).state == "limited"
     pool.drain()
     assert {create.account for job_id in jobs for create in pool.creates[job_id]} == {"a"}
 
@@ -712,16 +712,16 @@ def test_preferred_are_the_best_that_are_open_and_reachable(prices: list[float |
     cheapest = {name for name in costs if costs[name] == costs[by_cost[0]]}
     assert pool.plan.preferred(route) == cheapest
     for name in cheapest:
-        pool.lane(name).spend_submit(0.0)
-        pool.lane(name).settle_submit(NotSent(TransportError("down")), FAST, 0.0)
-        assert pool.lane(name).is_paused
+        pool.upstream(name).spend_submit(0.0)
+        pool.upstream(name).settle_submit(ConnectFailed(TransportError("down")), FAST, 0.0)
+        assert pool.upstream(name).is_paused
     others = set("abc") - cheapest
     assert bool(pool.plan.preferred(route) & others) == bool(others)
     for name in others:
-        pool.lane(name).stopped = AccountError("stopped")
+        pool.upstream(name).stopped = AccountError("stopped")
     assert pool.plan.preferred(route) == cheapest, "they are paused, and there is nobody else"
     for name in cheapest:
-        pool.lane(name).stopped = AccountError("stopped")
+        pool.upstream(name).stopped = AccountError("stopped")
     assert pool.plan.preferred(route) == set()
 
 
@@ -730,7 +730,7 @@ def test_preferred_are_the_best_that_are_open_and_reachable(prices: list[float |
 
 def test_a_new_account_is_ready() -> None:
     """An account that nothing has happened to yet is ready, has no error, and may do what it was set to."""
-    health = Lane("a", SMALL, SCHEDULE, CONNECTIONS, growing).health(0.0)
+    health = Upstream("a", SMALL, SCHEDULE, CONNECTIONS, growing).health(0.0)
     assert (health.name, health.state, health.error, health.limit, health.rate, health.running) == (
         "a",
         "ready",
@@ -746,12 +746,12 @@ def test_health_counts_what_was_sent_and_what_runs() -> None:
     pool = Pool({"a": SMALL}).trusted()
     first, _ = pool.add_many(2)
     pool.look()
-    health = pool.lane("a").health(pool.now)
+    health = pool.upstream("a").health(pool.now)
     assert (health.rate, health.running, health.state) == (1.0, 2, "ready")
     pool.answer(first, "refused")
-    assert pool.lane("a").health(pool.now).running == 1
+    assert pool.upstream("a").health(pool.now).running == 1
     pool.drain()
-    assert pool.lane("a").health(pool.now + 2.0).rate == 0.0
+    assert pool.upstream("a").health(pool.now + 2.0).rate == 0.0
 
 
 @pytest.mark.parametrize(
@@ -776,10 +776,10 @@ def test_one_accounts_trouble_is_its_own(answer: str, state: str) -> None:
     (job_id,) = pool.add_many(1, "a")
     pool.look()
     pool.answer(job_id, answer)
-    health = pool.lane("a").health(pool.now)
+    health = pool.upstream("a").health(pool.now)
     assert health.state == state
     assert (health.error is None) == (state == "ready")
-    assert pool.lane("b").health(pool.now).state == "ready"
+    assert pool.upstream("b").health(pool.now).state == "ready"
     others = pool.add_many(3, "b")
     pool.drain()
     assert all(isinstance(pool.ended[other].state, Done) for other in others)
@@ -794,15 +794,15 @@ def test_a_limited_account_tells_its_lowered_limit_until_it_is_back() -> None:
     pool.answer(first, "limited")
     for job_id in others:
         pool.answer(job_id, "accepted")
-    assert pool.lane("a").health(pool.now).limit.count < 4
+    assert pool.upstream("a").health(pool.now).limit.count < 4
     seen = []
-    while pool.lane("a").health(pool.now).state != "ready":
-        seen.append(pool.lane("a").health(pool.now).limit.count)
+    while pool.upstream("a").health(pool.now).state != "ready":
+        seen.append(pool.upstream("a").health(pool.now).limit.count)
         pool.wake()
         while pool.talking:
             pool.answer_any(0, "accepted", "succeeded", "saved", None)
     assert seen == sorted(seen)
-    assert pool.lane("a").health(pool.now).limit.count == 4
+    assert pool.upstream("a").health(pool.now).limit.count == 4
 
 
 def test_an_account_of_one_create_at_a_time_is_limited_while_it_waits() -> None:
@@ -811,9 +811,9 @@ def test_an_account_of_one_create_at_a_time_is_limited_while_it_waits() -> None:
     (job_id,) = pool.add_many(1)
     pool.look()
     pool.answer(job_id, "limited")
-    assert pool.lane("a").health(pool.now).state == "limited"
-    assert isinstance(pool.lane("a").health(pool.now).error, RateLimited)
-    assert pool.lane("a").health(pool.now + 4.0).state == "ready"
+    assert pool.upstream("a").health(pool.now).state == "limited"
+    assert isinstance(pool.upstream("a").health(pool.now).error, RateLimited)
+    assert pool.upstream("a").health(pool.now + 4.0).state == "ready"
 
 
 @pytest.mark.parametrize(("answer", "tries"), [("not sent", 1), ("maintenance", 1), ("lost", LOST_IN_A_ROW)])
@@ -831,17 +831,17 @@ def test_a_paused_account_is_probed_and_comes_back(answer: str, tries: int) -> N
             pool.answer(job_id, answer)
         while pool.talking:
             pool.answer_any(0, "accepted", "succeeded", "saved", None)
-        assert pool.lane("a").health(pool.now).state == "paused"
+        assert pool.upstream("a").health(pool.now).state == "paused"
         pool.wake()
         assert len(pool.creating("a")) <= 1
         probes += [pool.now] * len(pool.creating("a"))
     gaps = [later - earlier for earlier, later in itertools.pairwise(probes)]
     assert gaps == [2.0, 4.0, 8.0, 16.0, 32.0]
-    assert pool.lane("b").health(pool.now).state == "ready"
+    assert pool.upstream("b").health(pool.now).state == "ready"
     (probe,) = pool.creating("a")
     pool.answer(probe, "accepted")
-    assert pool.lane("a").health(pool.now).state == "ready"
-    assert pool.lane("a").health(pool.now).error is None
+    assert pool.upstream("a").health(pool.now).state == "ready"
+    assert pool.upstream("a").health(pool.now).error is None
     pool.add_many(5, "a")
     pool.look()
     assert len(pool.creating("a")) >= 5
@@ -857,12 +857,12 @@ def test_an_account_that_refuses_all_for_its_rate_is_paused() -> None:
             pool.wake()
         for job_id in pool.creating("a"):
             pool.answer(job_id, "limited")
-        assert pool.lane("a").health(pool.now).state == expected
+        assert pool.upstream("a").health(pool.now).state == expected
     pool.look()
     assert pool.creating("b")
     assert not pool.creating("a")
     pool.drain()
-    assert pool.lane("a").health(pool.now + 100.0).state != "paused"
+    assert pool.upstream("a").health(pool.now + 100.0).state != "paused"
     assert all(isinstance(job.state, Done) for job in pool.ended.values())
 
 
@@ -879,7 +879,7 @@ def test_a_429_to_a_probe_is_waited_out(answer: str, pause: float, trouble: str)
     pool.now += 0.125
     at = pool.now
     pool.answer(probe, answer)
-    assert pool.lane("a").health(pool.now).state in ("limited", "paused")
+    assert pool.upstream("a").health(pool.now).state in ("limited", "paused")
     assert pool.sent() == []
     pool.wake()
     assert pool.now >= at + pause
@@ -897,7 +897,7 @@ def test_an_account_that_was_never_reached_stops_and_others_take_its_items() -> 
         while pool.talking:
             pool.answer_any(0, "accepted", "succeeded", "saved", None)
         pool.now += 1.0
-    assert pool.lane("a").health(pool.now).state == "stopped"
+    assert pool.upstream("a").health(pool.now).state == "stopped"
     assert sum(create.account == "a" for creates in pool.creates.values() for create in creates) == FIRST_CONTACT_TRIES
     pool.drain()
     assert len(pool.ended) == 80
@@ -910,21 +910,21 @@ def test_health_agrees_with_what_is_sent(script: list[tuple[Any, ...]]) -> None:
     """A stopped account gets nothing, a paused one a create at a time, and each has the error that is its reason."""
     pool = Pool()
     for step in script:
-        before = {name: lane.health(pool.now).state for name, lane in pool.plan.lanes.items()}
+        before = {name: upstream.health(pool.now).state for name, upstream in pool.plan.upstreams.items()}
         talked = set(pool.creating())
         play(pool, step)
-        for name, lane in pool.plan.lanes.items():
-            health = lane.health(pool.now)
+        for name, upstream in pool.plan.upstreams.items():
+            health = upstream.health(pool.now)
             fresh = [job_id for job_id in pool.creating(name) if job_id not in talked]
-            assert (health.state == "stopped") == (lane.stopped is not None)
+            assert (health.state == "stopped") == (upstream.stopped is not None)
             assert health.state not in ("stopped", "paused") or health.error is not None
             assert health.state != "ready" or health.error is None
             assert before[name] != "stopped" or not fresh
             assert health.state != "paused" or len(fresh) <= 1
             expected = [job for job in pool.plan.jobs if job.account == name]
             assert health.running == sum(isinstance(job.state, Submitting | Running) for job in expected)
-            assert health.limit.per == lane.limits.submit.per
-            assert 1 <= health.limit.count <= lane.limits.submit.count
+            assert health.limit.per == upstream.limits.submit.per
+            assert 1 <= health.limit.count <= upstream.limits.submit.count
 
 
 # ------------------------------------------------------------------------------------- owners of the same pool
@@ -936,9 +936,9 @@ def test_a_budget_ends_no_item_of_another_owner() -> None:
     pool.plan.limit_spending(1, Budget(0.9))
     mine, others = pool.add_many(4), pool.add_many(4, owner=2)
     pool.drain()
-    assert [type(pool.ended[job_id].state) for job_id in mine] == [Done, Unsent, Unsent, Unsent]
+    assert [type(pool.ended[job_id].state) for job_id in mine] == [Done, NotAdmitted, NotAdmitted, NotAdmitted]
     assert all(isinstance(pool.ended[job_id].state, Done) for job_id in others)
-    errors = [job.state.error for job in pool.ended.values() if isinstance(job.state, Unsent)]
+    errors = [job.state.error for job in pool.ended.values() if isinstance(job.state, NotAdmitted)]
     assert all(isinstance(error, BudgetReached) for error in errors)
 
 
@@ -957,8 +957,8 @@ def test_leaving_one_owner_leaves_the_others_in_line() -> None:
 def test_what_is_ready_is_saved_with_all_accounts_stopped() -> None:
     """A picture that is paid for is fetched whatever its account says now."""
     pool = Pool(dict.fromkeys("ab", SMALL))
-    for lane in pool.plan.lanes.values():
-        lane.stopped = AccountError("stopped")
+    for upstream in pool.plan.upstreams.values():
+        upstream.stopped = AccountError("stopped")
     outcome = event("succeeded")
     assert isinstance(outcome, Succeeded)
     job = pool.add(state=Ready("t", outcome), save_to="out", expires_at=5.0)

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagen_async import ImageRequest
-from imagen_async._admission import with_defaults
 from imagen_async._cli._prompt_files import BadLine, PromptFile, PromptLine
 from imagen_async._core.routing import Router
+from imagen_async._job_factory import with_defaults
 from imagen_async.errors import ConfigurationError
 from imagen_async.providers import PROVIDERS
 

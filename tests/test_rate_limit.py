@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagen_async._core.lane import Lane
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
+from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, Rejected, Remedy
 from imagen_async.errors import ConfigurationError, RateLimited
 
@@ -450,21 +450,21 @@ class ThroughALane(ThroughAWindow):
 
     def __init__(self, rate: Rate) -> None:
         limits, schedule = Limits(submit=rate, running=10**9), PollSchedule(LatencyPrior(median=5, sigma=0.5))
-        self.lane = Lane("kie", limits, schedule, 64, lambda setbacks, longest: min(2.0**setbacks, longest))
-        self.window = self.lane.submit
+        self.upstream = Upstream("kie", limits, schedule, 64, lambda setbacks, longest: min(2.0**setbacks, longest))
+        self.window = self.upstream.submit
 
     def ready_at(self, now: float) -> float:
         """When the next create may go."""
-        return self.lane.submit_at(now)
+        return self.upstream.submit_at(now)
 
     def spend(self, now: float) -> None:
         """One goes."""
-        self.lane.spend_submit(now)
+        self.upstream.spend_submit(now)
 
     def answered(self, now: float, *, is_taken: bool) -> None:
         """Its answer arrives."""
-        refusal = Rejected(RateLimited("slow down", code=429), Remedy.HOLD)
-        self.lane.settle_submit(Accepted("t") if is_taken else refusal, "imagen4", now)
+        refusal = Rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF)
+        self.upstream.settle_submit(Accepted("t") if is_taken else refusal, "imagen4", now)
 
 
 class Change(NamedTuple):

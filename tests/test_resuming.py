@@ -145,8 +145,8 @@ def test_as_json_too_nothing_is_printed_twice(call: Call, imagen_sandbox: Sandbo
     """With `--json` a second run prints the results that are new, and no other."""
     foxes(2)
     assert len(call(*batch(imagen_sandbox, "--json", "--limit", "1")).records) == 1
-    (record,) = call(*batch(imagen_sandbox, "--json", "--ordered")).records
-    assert (record["ok"], record["index"], record["prompt"]) == (True, 1, "fox number 1")
+    (entry,) = call(*batch(imagen_sandbox, "--json", "--ordered")).records
+    assert (entry["ok"], entry["index"], entry["prompt"]) == (True, 1, "fox number 1")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -404,10 +404,10 @@ def test_an_unknown_one_is_held(call: Call, imagen_sandbox: Sandbox) -> None:
     (held,) = [line for line in shown.splitlines() if lost.prompt in line and line.startswith("  ")]
     assert time.strftime("%Y-%m-%d ") in held
     assert "up to 12 credits" in held
-    (record,) = call("status", "out", "--json").records
-    assert record["credits_at_risk"] == 12
-    assert record["unknown"][0]["prompt"] == lost.prompt
-    assert abs(record["unknown"][0]["sent_at"] - time.time()) < 60
+    (entry,) = call("status", "out", "--json").records
+    assert entry["credits_at_risk"] == 12
+    assert entry["unknown"][0]["prompt"] == lost.prompt
+    assert abs(entry["unknown"][0]["sent_at"] - time.time()) < 60
 
 
 def test_resubmit_unknown_sends_it_exactly_once(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -448,20 +448,20 @@ def test_status_tells_how_it_stands(call: Call, imagen_sandbox: Sandbox) -> None
     imagen_sandbox.order("create", "reset_after")
     imagen_sandbox.order("task", None, "fail_word", "fail_digits")
     assert call(*batch(imagen_sandbox)).code == 1
-    (record,) = call("status", "out", "--json").records
-    assert (record["dir"], record["at_work"]) == ("out", False)
-    counts = {name: count for name, count in record["counts"].items() if count}
+    (entry,) = call("status", "out", "--json").records
+    assert (entry["dir"], entry["at_work"]) == ("out", False)
+    counts = {name: count for name, count in entry["counts"].items() if count}
     assert counts == {"done": 3, "failed": 2, "unknown": 1}
-    assert (record["credits_spent"], record["credits_at_risk"]) == (24, 8)
-    reasons = {(each["type"], each["code"]): each for each in record["failures"]}
+    assert (entry["credits_spent"], entry["credits_at_risk"]) == (24, 8)
+    reasons = {(each["type"], each["code"]): each for each in entry["failures"]}
     sensitive = reasons["GenerationFailed", "SENSITIVE_WORD_ERROR"]
     assert (sensitive["count"], sensitive["example"]["message"]) == (1, "The prompt was flagged as sensitive.")
     assert sensitive["example"]["prompt"].startswith("fox number ")
-    assert [each["count"] for each in record["failures"]] == [1, 1]
+    assert [each["count"] for each in entry["failures"]] == [1, 1]
     text = call("status", "out").out
     for words in ("out: 6 requests", "3 done", "2 failed", "1 unknown", "24 spent, up to 8 more", "next:"):
         assert words in text
-    assert [line.strip() for line in text.splitlines()[-3:]] == record["next"]
+    assert [line.strip() for line in text.splitlines()[-3:]] == entry["next"]
 
 
 def test_reasons_are_grouped(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -469,18 +469,18 @@ def test_reasons_are_grouped(call: Call, imagen_sandbox: Sandbox) -> None:
     foxes(7)
     imagen_sandbox.order("task", "fail_word", *["fail_digits"] * 4)
     assert call(*batch(imagen_sandbox)).code == 1
-    (record,) = call("status", "out", "--json").records
-    assert [(each["code"], each["count"]) for each in record["failures"]] == [("500", 4), ("SENSITIVE_WORD_ERROR", 1)]
+    (entry,) = call("status", "out", "--json").records
+    assert [(each["code"], each["count"]) for each in entry["failures"]] == [("500", 4), ("SENSITIVE_WORD_ERROR", 1)]
 
 
 def test_what_is_not_sent_is_counted(call: Call, empty_sandbox: Sandbox) -> None:
     """Requests that a stopped account never took are told by `status` as queued or not sent, and free of charge."""
     foxes(12)
     assert call(*batch(empty_sandbox)).code == 1
-    (record,) = call("status", "out", "--json").records
-    counts = record["counts"]
-    assert (counts["done"], counts["queued"] + counts["not sent"], record["credits_spent"]) == (2, 10, 16)
-    assert record["next"] == [shlex.join(["imagen-async", *batch(empty_sandbox)])]
+    (entry,) = call("status", "out", "--json").records
+    counts = entry["counts"]
+    assert (counts["done"], counts["queued"] + counts["not sent"], entry["credits_spent"]) == (2, 10, 16)
+    assert entry["next"] == [shlex.join(["imagen-async", *batch(empty_sandbox)])]
 
 
 def test_the_next_commands_work_as_they_stand(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -490,9 +490,9 @@ def test_the_next_commands_work_as_they_stand(call: Call, imagen_sandbox: Sandbo
     imagen_sandbox.order("task", None, "fail_word")
     options = {"file": "my prompts.txt", "out": "my out"}
     assert call(*batch(imagen_sandbox, "--negative-prompt", "blur; 'noise'", **options)).code == 1
-    (record,) = call("status", "my out", "--json").records
-    assert record["dir"] == "my out"
-    retry, _, resubmit = record["next"]
+    (entry,) = call("status", "my out", "--json").records
+    assert entry["dir"] == "my out"
+    retry, _, resubmit = entry["next"]
     assert retry.endswith(" --retry-failed")
     assert in_shell(retry).code == 1, "the held one stays"
     assert len(imagen_sandbox.ledger.creates) == 4
@@ -507,10 +507,10 @@ def test_the_next_command_for_a_held_one_finds_its_server(call: Call, imagen_san
     foxes(1)
     imagen_sandbox.order("create", "reset_after")
     assert call(*batch(imagen_sandbox)).code == 1
-    (record,) = call("status", "out", "--json").records
-    (command,) = [each for each in record["next"] if " collect " in each]
+    (entry,) = call("status", "out", "--json").records
+    (command,) = [each for each in entry["next"] if " collect " in each]
     (task,) = imagen_sandbox.ledger.tasks
-    key = record["unknown"][0]["key"]
+    key = entry["unknown"][0]["key"]
     filled = command.partition("  #")[0].replace("TASK_ID", str(task.task_id)).replace("KEY", key)
     outcome = in_shell(f"{filled} --deadline 3")
     assert (outcome.code, outcome.out) == (0, "out/000000-fox-number-0.png\n")
@@ -530,8 +530,8 @@ def test_a_shortened_option_is_for_one_run_too(call: Call, imagen_sandbox: Sandb
     foxes(3)
     imagen_sandbox.order("create", None, "401")
     if call(*batch(imagen_sandbox, "--retry", "--running", "1")).out:  # to refuse it is fine, too
-        (record,) = call("status", "out", "--json").records
-        assert record["next"] == [shlex.join(["imagen-async", *batch(imagen_sandbox, "--running", "1")])]
+        (entry,) = call("status", "out", "--json").records
+        assert entry["next"] == [shlex.join(["imagen-async", *batch(imagen_sandbox, "--running", "1")])]
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
@@ -550,10 +550,10 @@ def test_status_while_a_batch_is_at_work(call: Call) -> None:
     with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
         process = start(*batch(sandbox))
         watched.wait("create", 2)
-        (record,) = call("status", "out", "--json").records
-        assert (record["at_work"], record["next"]) == (True, [])
-        assert record["counts"]["running"] + record["counts"]["submitting"] > 0
-        assert sum(record["counts"].values()) == 4
+        (entry,) = call("status", "out", "--json").records
+        assert (entry["at_work"], entry["next"]) == (True, [])
+        assert entry["counts"]["running"] + entry["counts"]["submitting"] > 0
+        assert sum(entry["counts"].values()) == 4
         assert "a batch is at work on it" in call("status", "out").out
         assert finish(process).code == 0
     assert call("status", "out", "--json").records[0]["counts"]["done"] == 4
@@ -567,10 +567,10 @@ def test_status_of_a_killed_batch(call: Call) -> None:
         silent.wait_for_a_create()
         process.kill()
         finish(process)
-    (record,) = call("status", "out", "--json").records
-    assert (record["at_work"], record["credits_at_risk"]) == (False, 8)
-    assert {name: count for name, count in record["counts"].items() if count} == {"not sent": 2, "unknown": 1}
-    assert record["unknown"][0]["prompt"] == "fox number 0"
+    (entry,) = call("status", "out", "--json").records
+    assert (entry["at_work"], entry["credits_at_risk"]) == (False, 8)
+    assert {name: count for name, count in entry["counts"].items() if count} == {"not sent": 2, "unknown": 1}
+    assert entry["unknown"][0]["prompt"] == "fox number 0"
 
 
 # Who may use a folder
@@ -762,17 +762,17 @@ def test_the_key_is_nowhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
         watched.wait("create", 4)
         at_work = contents("out")
         process.send_signal(signal.SIGINT)
-        outcomes = [
+        wording = [
             finish(process),
             call(*batch(sandbox, "-v")),
             call("status", "out"),
             call("status", "out", "--json"),
         ]
-        outcomes.append(call(*batch(sandbox, "--resubmit-unknown", "--json", "-vv", "--gallery")))
-        assert outcomes[-1].code == 0
-        assert " DEBUG sandbox: create: POST /api/v1/jobs/createTask: HTTP 200 in " in outcomes[-1].err
+        wording.append(call(*batch(sandbox, "--resubmit-unknown", "--json", "-vv", "--gallery")))
+        assert wording[-1].code == 0
+        assert " DEBUG sandbox: create: POST /api/v1/jobs/createTask: HTTP 200 in " in wording[-1].err
         assert call("export", "out", "--to", "parquet").code == 0
-    assert secret not in "".join(outcome.out + outcome.err for outcome in outcomes)
+    assert secret not in "".join(outcome.out + outcome.err for outcome in wording)
     assert secret.encode() not in at_work + contents("out") + contents("out-parquet")
 
 
@@ -833,8 +833,8 @@ def test_a_picture_that_is_gone_is_said_to_be(call: Call) -> None:
         assert states_in("out") == ["failed"]
         assert call(*batch(sandbox)).code == 1
         assert len(sandbox.ledger.creates) == 1
-    (record,) = call("status", "out", "--json").records
-    assert (record["credits_spent"], record["counts"]["failed"]) == (8, 1)
+    (entry,) = call("status", "out", "--json").records
+    assert (entry["credits_spent"], entry["counts"]["failed"]) == (8, 1)
 
 
 def test_a_picture_that_could_not_be_fetched_is_fetched_later(call: Call, imagen_sandbox: Sandbox) -> None:

@@ -106,20 +106,20 @@ async def asked_about(latency: Latency, count: int) -> tuple[list[int], list[flo
 @pytest.mark.parametrize("median", [3, 30, 120])
 async def test_polling_learns_how_long_tasks_take(median: float) -> None:
     """After some two hundred tasks, each costs fewer status calls, or is seen sooner, and neither is worse."""
-    calls, late = await asked_about(Latency(median=median, sigma=0.1), 300)
+    claims, late = await asked_about(Latency(median=median, sigma=0.1), 300)
     first, last = slice(0, 20), slice(200, 300)
     assert min(late) > -0.01
-    assert mean(calls[last]) < 1.2 * mean(calls[first])
+    assert mean(claims[last]) < 1.2 * mean(claims[first])
     assert mean(late[last]) < 1.2 * mean(late[first])
-    assert mean(calls[last]) * mean(late[last]) < 0.5 * mean(calls[first]) * mean(late[first])
+    assert mean(claims[last]) * mean(late[last]) < 0.5 * mean(claims[first]) * mean(late[first])
     # The price of a call is a tenth of a second: so many calls, so much delay, and no more.
-    assert mean(late[last]) < 0.13 * mean(calls[last])
+    assert mean(late[last]) < 0.13 * mean(claims[last])
 
 
 async def test_polling_asks_of_the_first_task_too() -> None:
     """A first task of about 100 s, of which only the record is known, is seen within seconds, for some 30 calls."""
-    calls, late = await asked_about(Latency(median=100, sigma=0), 1)
-    assert 5 < calls[0] < 50
+    claims, late = await asked_about(Latency(median=100, sigma=0), 1)
+    assert 5 < claims[0] < 50
     assert 0 <= late[0] < 6
 
 
@@ -135,8 +135,8 @@ class Slowing(Latency, frozen=True):
 
 async def test_polling_follows_tasks_that_become_slower() -> None:
     """When tasks of 5 s become tasks of 20 s, the first of these cost many calls, and later ones far fewer."""
-    calls, late = await asked_about(Slowing(), 800)
-    assert mean(calls[700:]) < 0.7 * mean(calls[200:240])
+    claims, late = await asked_about(Slowing(), 800)
+    assert mean(claims[700:]) < 0.7 * mean(claims[200:240])
     assert mean(late[700:]) < 1
 
 

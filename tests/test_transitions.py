@@ -10,7 +10,7 @@ from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagen_async._core import outcomes, transitions
+from imagen_async._core import transitions, wording
 from imagen_async._core.job import (
     Done,
     Event,
@@ -19,29 +19,29 @@ from imagen_async._core.job import (
     Job,
     Left,
     Links,
+    NotAdmitted,
     NotSaved,
     Queued,
     Ready,
     Running,
     Saved,
+    SendAborted,
     State,
     Submitting,
     Unknown,
-    Unsent,
-    Withheld,
 )
 from imagen_async._core.values import ImageFile, ImageRequest
 from imagen_async._core.wire import (
     Accepted,
-    Broken,
-    Denied,
+    ConnectFailed,
     Lost,
-    NotSent,
+    NoAnswer,
     Pending,
     Rejected,
     Remedy,
     Succeeded,
-    Unreadable,
+    TaskFailed,
+    TaskRefused,
 )
 from imagen_async.errors import (
     AccountError,
@@ -121,7 +121,7 @@ STATES: dict[str, Callable[[], State]] = {
     "Done": lambda: Done("t1", SUCCESS),
     "Failed": lambda: Failed(InvalidRequest("no")),
     "Unknown": lambda: Unknown(UnknownOutcome("lost")),
-    "Unsent": lambda: Unsent(InsufficientCredits("empty")),
+    "NotAdmitted": lambda: NotAdmitted(InsufficientCredits("empty")),
     "Left": lambda: Left(Running("t1", since=NOW - 10)),
 }
 
@@ -135,20 +135,20 @@ def gone() -> DownloadFailed:
 EVENTS: dict[str, Callable[[], Event]] = {
     "Accepted": lambda: Accepted("t1"),
     "Lost": lambda: Lost(TransportError("reset")),
-    "NotSent": lambda: NotSent(TransportError("no route")),
-    "Withheld": Withheld,
-    "Withheld unnoted": lambda: Withheld(JournalError("the disk is full")),
+    "ConnectFailed": lambda: ConnectFailed(TransportError("no route")),
+    "SendAborted": SendAborted,
+    "SendAborted unnoted": lambda: SendAborted(JournalError("the disk is full")),
     "Rejected FAIL": lambda: Rejected(InvalidRequest("bad", code=422), Remedy.FAIL),
     "Rejected NEW_TASK": lambda: Rejected(GenerationFailed("silent", code=408), Remedy.NEW_TASK),
     "Rejected CLOSE_MODEL": lambda: Rejected(ModelUnavailable("gone", code=404), Remedy.CLOSE_MODEL),
     "Rejected STOP": lambda: Rejected(InsufficientCredits("empty", code=402), Remedy.STOP),
-    "Rejected HOLD": lambda: Rejected(RateLimited("slow down", code=429), Remedy.HOLD),
+    "Rejected BACK_OFF": lambda: Rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF),
     "Rejected PAUSE": lambda: Rejected(TransportError("maintenance", code=455), Remedy.PAUSE),
     "Pending": lambda: Pending("waiting"),
     "Succeeded": lambda: SUCCESS,
-    "Broken": lambda: Broken(GenerationFailed("too dark", code="501"), 0.0, b'{"state":"fail"}'),
-    "Denied": lambda: Denied(InvalidRequest("recordInfo is null", code=422)),
-    "Unreadable": lambda: Unreadable(TransportError("502")),
+    "TaskFailed": lambda: TaskFailed(GenerationFailed("too dark", code="501"), 0.0, b'{"state":"fail"}'),
+    "TaskRefused": lambda: TaskRefused(InvalidRequest("recordInfo is null", code=422)),
+    "NoAnswer": lambda: NoAnswer(TransportError("502")),
     "Saved": lambda: Saved((FILE,)),
     "NotSaved": lambda: NotSaved(DownloadFailed("502")),
     "NotSaved gone": lambda: NotSaved(gone()),
@@ -157,41 +157,41 @@ EVENTS: dict[str, Callable[[], Event]] = {
 TABLE: dict[tuple[str, str], str] = {
     ("Submitting", "Accepted"): "Running",
     ("Submitting", "Lost"): "Unknown",
-    ("Submitting", "NotSent"): "Queued",
+    ("Submitting", "ConnectFailed"): "Queued",
     ("Submitting", "Rejected FAIL"): "Failed",
     ("Submitting", "Rejected NEW_TASK"): "Failed",
     ("Submitting", "Rejected CLOSE_MODEL"): "Queued",
     ("Submitting", "Rejected STOP"): "Queued",
-    ("Submitting", "Rejected HOLD"): "Queued",
+    ("Submitting", "Rejected BACK_OFF"): "Queued",
     ("Submitting", "Rejected PAUSE"): "Queued",
-    ("Submitting", "Withheld"): "Left",
-    ("Submitting", "Withheld unnoted"): "Unsent",
+    ("Submitting", "SendAborted"): "Left",
+    ("Submitting", "SendAborted unnoted"): "NotAdmitted",
     ("Submitting held", "Accepted"): "Running",
     ("Submitting held", "Lost"): "Unknown",
-    ("Submitting held", "NotSent"): "Queued held",
+    ("Submitting held", "ConnectFailed"): "Queued held",
     ("Submitting held", "Rejected FAIL"): "Unknown",
     ("Submitting held", "Rejected NEW_TASK"): "Unknown",
     ("Submitting held", "Rejected CLOSE_MODEL"): "Queued held",
     ("Submitting held", "Rejected STOP"): "Queued held",
-    ("Submitting held", "Rejected HOLD"): "Queued held",
+    ("Submitting held", "Rejected BACK_OFF"): "Queued held",
     ("Submitting held", "Rejected PAUSE"): "Queued held",
-    ("Submitting held", "Withheld"): "Unknown",
-    ("Submitting held", "Withheld unnoted"): "Unknown",
+    ("Submitting held", "SendAborted"): "Unknown",
+    ("Submitting held", "SendAborted unnoted"): "Unknown",
     ("Held told", "Pending"): "Running",
     ("Held told", "Succeeded"): "Done",
-    ("Held told", "Broken"): "Failed",
-    ("Held told", "Denied"): "Held told",
-    ("Held told", "Unreadable"): "Held told",
+    ("Held told", "TaskFailed"): "Failed",
+    ("Held told", "TaskRefused"): "Held told",
+    ("Held told", "NoAnswer"): "Held told",
     ("Running", "Pending"): "Running",
     ("Running", "Succeeded"): "Done",
-    ("Running", "Broken"): "Failed",
-    ("Running", "Denied"): "Running",
-    ("Running", "Unreadable"): "Running",
+    ("Running", "TaskFailed"): "Failed",
+    ("Running", "TaskRefused"): "Running",
+    ("Running", "NoAnswer"): "Running",
     ("Running finished", "Pending"): "Running finished",
     ("Running finished", "Succeeded"): "Done",
-    ("Running finished", "Broken"): "Ready RENEWED",
-    ("Running finished", "Denied"): "Running finished",
-    ("Running finished", "Unreadable"): "Running finished",
+    ("Running finished", "TaskFailed"): "Ready RENEWED",
+    ("Running finished", "TaskRefused"): "Running finished",
+    ("Running finished", "NoAnswer"): "Running finished",
     ("Ready", "Saved"): "Done",
     ("Ready", "NotSaved"): "Failed",
     ("Ready", "NotSaved gone"): "Running finished",
@@ -208,7 +208,7 @@ TOLD = ("Submitting told", "Submitting held told")
 """A callback has named the task of the create on its way: whatever is answered, no other create goes."""
 
 TABLE |= {
-    (f"{state} told", event): "Held told" if state != "Submitting" or not event.startswith("Withheld") else after
+    (f"{state} told", event): "Held told" if state != "Submitting" or not event.startswith("SendAborted") else after
     for (state, event), after in TABLE.items()
     if f"{state} told" in TOLD and event != "Accepted"
 }
@@ -217,8 +217,8 @@ TABLE |= {(state, "Accepted"): "Running" for state in TOLD}
 WITH_RETRIES = {
     **TABLE,
     ("Submitting", "Rejected NEW_TASK"): "Queued",
-    ("Running", "Broken"): "Queued",
-    ("Held told", "Broken"): "Queued",
+    ("Running", "TaskFailed"): "Queued",
+    ("Held told", "TaskFailed"): "Queued",
 }
 WITH_RESUBMITS = {**TABLE, ("Submitting", "Lost"): "Queued held", ("Submitting held", "Lost"): "Queued held"}
 WITH_FOLDER = {
@@ -228,7 +228,7 @@ WITH_FOLDER = {
     ("Running finished", "Succeeded"): "Ready ASKED_AGAIN",
 }
 
-FREE_TO_REPEAT = ("NotSent", "Rejected HOLD", "Rejected PAUSE")
+FREE_TO_REPEAT = ("ConnectFailed", "Rejected BACK_OFF", "Rejected PAUSE")
 """Nothing was made: the create may go again, to the same account or another."""
 
 FREE_FOR_ANOTHER = ("Rejected STOP", "Rejected CLOSE_MODEL")
@@ -301,8 +301,8 @@ def test_nothing_else_leads_back_to_queued() -> None:
     submitting = {(state, event) for state in ("Submitting", "Submitting held") for event in creates}
     # A refusal of the second create says nothing of the first one, which was lost.
     assert back == submitting - {("Submitting held", "Rejected NEW_TASK")} | {
-        ("Running", "Broken"),
-        ("Held told", "Broken"),
+        ("Running", "TaskFailed"),
+        ("Held told", "TaskFailed"),
     }
 
 
@@ -362,7 +362,7 @@ def test_a_job_is_sent_again_only_with_leave(events: list[str], retries: int, re
             job = transitions.start(job, NOW)
             creates += 1
         if (name_of(job.state), name) in TABLE:
-            creates -= name.startswith("Withheld")
+            creates -= name.startswith("SendAborted")
             free += name in FREE_TO_REPEAT + FREE_FOR_ANOTHER and name_of(job.state) not in TOLD
             job = held_back(transitions.advance(job, EVENTS[name](), NOW))
             assert job.attempts == creates
@@ -396,7 +396,7 @@ def test_each_retry_is_one_new_task_and_then_it_fails(retries: int) -> None:
     while isinstance(job.state, Queued):
         creates += 1
         job = transitions.advance(transitions.start(job, NOW), Accepted(f"t{creates}"), NOW)
-        job = transitions.advance(job, EVENTS["Broken"](), NOW)
+        job = transitions.advance(job, EVENTS["TaskFailed"](), NOW)
     assert creates == 1 + retries
     assert isinstance(job.state, Failed)
     assert job.task_id == f"t{creates}"
@@ -404,7 +404,7 @@ def test_each_retry_is_one_new_task_and_then_it_fails(retries: int) -> None:
 
 def test_a_success_without_urls_is_never_retried() -> None:
     """A success without a picture may have been billed: it fails, retries or not."""
-    broken = Broken(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}")
+    broken = TaskFailed(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}")
     job = transitions.advance(make_job(STATES["Running"](), retries=3), broken, NOW)
     assert isinstance(job.state, Failed)
     assert job.retried == 0
@@ -414,7 +414,7 @@ def test_a_success_without_urls_is_never_retried() -> None:
 def test_a_collected_task_that_failed_is_not_retried() -> None:
     """A task that an earlier process made is never replaced by a new one."""
     job = make_job(Running("t1", since=NOW, collected=True), retries=3)
-    assert isinstance(transitions.advance(job, EVENTS["Broken"](), NOW).state, Failed)
+    assert isinstance(transitions.advance(job, EVENTS["TaskFailed"](), NOW).state, Failed)
 
 
 # ------------------------------------------------------------------------------------------------- deadlines
@@ -425,7 +425,7 @@ def test_the_deadline_runs_from_the_first_sending() -> None:
     first = transitions.start(make_job(expires_at=None), NOW)
     assert isinstance(first.state, Submitting)
     assert first.expires_at == NOW + 900
-    again = transitions.start(transitions.advance(first, EVENTS["NotSent"](), NOW + 5), NOW + 10)
+    again = transitions.start(transitions.advance(first, EVENTS["ConnectFailed"](), NOW + 5), NOW + 10)
     assert again.expires_at == NOW + 900
 
 
@@ -441,7 +441,7 @@ def test_a_create_is_not_sent_again_after_the_deadline(event: str) -> None:
             assert job.task_id is None
 
 
-@pytest.mark.parametrize("event", ["Pending", "Denied", "Unreadable"])
+@pytest.mark.parametrize("event", ["Pending", "TaskRefused", "NoAnswer"])
 def test_a_running_task_that_is_late_is_given_up_with_its_task_id(event: str) -> None:
     """A running job fails at its deadline with a DeadlineExceeded that carries the task id, for collecting it."""
     for late in (0.0, 1.0):
@@ -451,10 +451,10 @@ def test_a_running_task_that_is_late_is_given_up_with_its_task_id(event: str) ->
             assert isinstance(job.state.error, DeadlineExceeded)
             assert job.state.error.task_id == "t1"
             assert job.state.error.provider == "kie"
-            assert outcomes.result_of(job).task_id == "t1"
+            assert wording.result_of(job).task_id == "t1"
 
 
-@pytest.mark.parametrize("event", [*FREE_TO_REPEAT, "Pending", "Denied", "Unreadable"])
+@pytest.mark.parametrize("event", [*FREE_TO_REPEAT, "Pending", "TaskRefused", "NoAnswer"])
 def test_just_before_the_deadline_nothing_is_given_up(event: str) -> None:
     """An instant before its deadline a job goes on."""
     state = "Submitting" if event in FREE_TO_REPEAT else "Running"
@@ -493,7 +493,7 @@ def test_a_queued_job_that_expires_says_why_it_was_not_taken() -> None:
     assert expired.state.error.task_id is None
 
 
-@pytest.mark.parametrize("event", ["Denied", "Unreadable"])
+@pytest.mark.parametrize("event", ["TaskRefused", "NoAnswer"])
 def test_a_running_job_that_expires_says_what_the_trouble_was(event: str) -> None:
     """The error of a task that nobody could ask about names why, and has it as its cause, until an answer comes."""
     job = transitions.advance(make_job(STATES["Running"](), expires_at=NOW), EVENTS[event](), NOW - 1)
@@ -510,7 +510,7 @@ def test_a_running_job_that_expires_says_what_the_trouble_was(event: str) -> Non
 
 def test_an_expired_retry_does_not_say_that_no_task_was_made() -> None:
     """A job that failed once, and expires while it waits for its retry, does not claim that no task was made."""
-    job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["Broken"](), NOW)
+    job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["TaskFailed"](), NOW)
     assert isinstance(job.state, Queued)
     expired = transitions.expire(job)
     assert isinstance(expired.state, Failed)
@@ -521,7 +521,7 @@ def test_an_expired_retry_does_not_say_that_no_task_was_made() -> None:
 
 
 def denied(job: Job, at: float) -> Job:
-    return transitions.advance(job, EVENTS["Denied"](), at)
+    return transitions.advance(job, EVENTS["TaskRefused"](), at)
 
 
 def test_a_denial_is_transient_for_thirty_seconds() -> None:
@@ -548,7 +548,7 @@ def test_patience_begins_anew_when_the_task_is_known_in_between() -> None:
 def test_an_unreadable_answer_does_not_renew_the_patience() -> None:
     """A failed status call tells nothing, so the 30 s run on."""
     job = denied(make_job(STATES["Running"]()), NOW)
-    job = transitions.advance(job, EVENTS["Unreadable"](), NOW + 20)
+    job = transitions.advance(job, EVENTS["NoAnswer"](), NOW + 20)
     assert isinstance(denied(job, NOW + 30).state, Failed)
 
 
@@ -565,7 +565,7 @@ def test_no_number_of_unreadable_answers_fails_a_job(unreadable: int) -> None:
     """429s, resets and 5xx while polling never fail a job and never send it again before its deadline."""
     job = make_job(STATES["Running"](), retries=3)
     for number in range(unreadable):
-        job = transitions.advance(job, EVENTS["Unreadable"](), NOW + number)
+        job = transitions.advance(job, EVENTS["NoAnswer"](), NOW + number)
     assert isinstance(job.state, Running)
     assert (job.task_id, job.retried) == ("t1", 0)
     assert transitions.advance(job, EVENTS["Pending"](), NOW) == make_job(STATES["Running"](), retries=3)
@@ -597,7 +597,7 @@ def test_an_unknown_job_of_an_unknown_price_says_so() -> None:
     model = PROVIDERS["apikley"].find("imagen4")
     assert model is not None
     job = Job(1, 1, 0, "k", ImageRequest("x"), "apikley", model, 900.0, state=Submitting())
-    unknown = outcomes.unknown_outcome(job, ProtocolError("not JSON"))
+    unknown = wording.unknown_outcome(job, ProtocolError("not JSON"))
     assert unknown.credits is None
     assert "unknown price" in unknown.message
     assert unknown.provider == "apikley"
@@ -606,7 +606,7 @@ def test_an_unknown_job_of_an_unknown_price_says_so() -> None:
 def test_a_finished_job_gives_its_urls_files_and_latency() -> None:
     """A result is told by its request, and has all that the provider said."""
     job = make_job(Done("t1", SUCCESS, (FILE,)))
-    result = outcomes.result_of(job)
+    result = wording.result_of(job)
     assert result.ok
     assert (result.key, result.index, result.request, result.provider, result.model) == (
         "fox",
@@ -623,13 +623,13 @@ def test_a_finished_job_gives_its_urls_files_and_latency() -> None:
 def test_the_credits_of_a_picture_are_the_providers_word_else_its_price(said: float | None, credits: float) -> None:
     """What the provider says it billed wins over the price list, even where it says nothing was."""
     outcome = Succeeded(SUCCESS.urls, None, said, b"")
-    assert outcomes.result_of(make_job(Done("t1", outcome))).credits == credits
+    assert wording.result_of(make_job(Done("t1", outcome))).credits == credits
 
 
 def test_a_failed_generation_keeps_task_id_credits_and_the_raw_answer() -> None:
     """A result without a picture still tells its task, what was billed and what the provider said."""
-    job = transitions.advance(make_job(STATES["Running"]()), EVENTS["Broken"](), NOW)
-    result = outcomes.result_of(job)
+    job = transitions.advance(make_job(STATES["Running"]()), EVENTS["TaskFailed"](), NOW)
+    result = wording.result_of(job)
     assert not result.ok
     assert isinstance(result.error, GenerationFailed)
     assert (result.error.provider, result.error.code) == ("kie", "501")
@@ -639,7 +639,7 @@ def test_a_failed_generation_keeps_task_id_credits_and_the_raw_answer() -> None:
 def test_a_picture_that_could_not_be_saved_keeps_its_urls() -> None:
     """A failed download leaves the URLs, the credits and the task id on the result: the picture is paid for."""
     job = transitions.advance(make_job(STATES["Ready"](), save_to="out"), EVENTS["NotSaved"](), NOW)
-    result = outcomes.result_of(job)
+    result = wording.result_of(job)
     assert isinstance(result.error, DownloadFailed)
     assert (result.urls, result.files, result.task_id, result.credits) == (SUCCESS.urls, (), "t1", 8)
     assert result.error.task_id == "t1"
@@ -648,7 +648,7 @@ def test_a_picture_that_could_not_be_saved_keeps_its_urls() -> None:
 def test_the_pictures_that_were_saved_before_one_failed_stay_on_the_result() -> None:
     """Of several pictures, those on disk are on the result beside the error for the one that failed."""
     event = NotSaved(DownloadFailed("404"), files=(FILE,))
-    result = outcomes.result_of(transitions.advance(make_job(STATES["Ready"](), save_to="out"), event, NOW))
+    result = wording.result_of(transitions.advance(make_job(STATES["Ready"](), save_to="out"), event, NOW))
     assert not result.ok
     assert (result.files, result.urls) == ((FILE,), SUCCESS.urls)
 
@@ -656,7 +656,7 @@ def test_the_pictures_that_were_saved_before_one_failed_stay_on_the_result() -> 
 def test_a_refused_job_has_no_task_and_cost_nothing_known() -> None:
     """A refused create is a result with the error, its account, and no task."""
     job = transitions.advance(make_job(Submitting()), EVENTS["Rejected FAIL"](), NOW)
-    result = outcomes.result_of(job)
+    result = wording.result_of(job)
     assert isinstance(result.error, InvalidRequest)
     assert (result.error.provider, result.task_id, result.credits, result.urls) == ("kie", None, None, ())
 
@@ -671,32 +671,32 @@ def test_an_unsent_job_has_its_accounts_error() -> None:
     job = make_job(Submitting())
     job = transitions.advance(job, Rejected(AuthenticationError("wrong key", code=401), Remedy.STOP), NOW)
     job = stopped_everywhere(job, kie=AuthenticationError("wrong key", code=401, provider="kie"))
-    assert isinstance(job.state, Unsent)
-    result = outcomes.result_of(job)
+    assert isinstance(job.state, NotAdmitted)
+    result = wording.result_of(job)
     assert isinstance(result.error, AuthenticationError)
     assert (result.error.message, result.error.provider, result.task_id) == ("wrong key", "kie", None)
 
 
 REFUSALS = [InsufficientCredits("empty."), AuthenticationError("wrong key"), ModelUnavailable("gone")]
 NOBODY = [
-    ((0, 0), Unsent, InsufficientCredits),
-    ((1, 1), Unsent, AuthenticationError),
-    ((0, 1), Unsent, AccountError),
-    ((1, 2), Unsent, AccountError),
-    ((2, 0), Unsent, AccountError),
+    ((0, 0), NotAdmitted, InsufficientCredits),
+    ((1, 1), NotAdmitted, AuthenticationError),
+    ((0, 1), NotAdmitted, AccountError),
+    ((1, 2), NotAdmitted, AccountError),
+    ((2, 0), NotAdmitted, AccountError),
     ((2, 2), Failed, ModelUnavailable),
     ((2, 2, 2), Failed, ModelUnavailable),
-    ((0, 1, 2), Unsent, AccountError),
+    ((0, 1, 2), NotAdmitted, AccountError),
 ]
 
 
 @pytest.mark.parametrize(("which", "state", "kind"), NOBODY)
 def test_a_job_that_no_account_takes_names_them_all(which: tuple[int, ...], state: type, kind: type) -> None:
-    """Unsent while an account may take it once it is looked after, failed where the model is gone everywhere."""
+    """NotAdmitted while an account may take it once it is looked after, failed where the model is gone everywhere."""
     refusals = {f"account-{number}": REFUSALS[each] for number, each in enumerate(which)}
     ended = stopped_everywhere(make_job(Queued(REFUSALS[which[0]])), **refusals)
     assert type(ended.state) is state
-    error = outcomes.result_of(ended).error
+    error = wording.result_of(ended).error
     assert type(error) is kind
     for account, refusal in refusals.items():
         assert f"{account}: {refusal.message.rstrip('.')}" in error.message
@@ -717,7 +717,7 @@ def test_a_held_job_that_no_account_takes_ends_as_what_held_it(which: tuple[int,
 def test_an_unknown_jobs_result_has_its_error_and_no_task() -> None:
     """A lost create is an UnknownOutcome on the result, without a task id that nobody knows."""
     job = transitions.advance(make_job(Submitting()), EVENTS["Lost"](), NOW)
-    result = outcomes.result_of(job)
+    result = wording.result_of(job)
     assert isinstance(result.error, UnknownOutcome)
     assert (result.task_id, result.error.provider) == (None, "kie")
 
@@ -740,7 +740,7 @@ def test_a_job_that_was_left_says_whether_it_is_paid_for(
     job = make_job(was)
     left = job.to(transitions.left(job))
     assert left.state == Left(was)
-    result = outcomes.result_of(left)
+    result = wording.result_of(left)
     assert isinstance(result.error, DeadlineExceeded)
     assert result.error.task_id == result.task_id == left.task_id == task_id
     assert said in result.error.message
@@ -751,7 +751,7 @@ def test_only_a_job_that_ended_has_a_result() -> None:
     for state in (name for name in STATES if name.split()[0] in UNFINISHED):
         with naming(state):
             with pytest.raises(AssertionError):
-                outcomes.result_of(make_job(STATES[state]()))
+                wording.result_of(make_job(STATES[state]()))
 
 
 # --------------------------------------------------------------------------------------- sent again after a loss
@@ -792,12 +792,12 @@ def ways_to_end_held() -> dict[str, Callable[[Job], Job]]:
         "left": lambda job: job.to(transitions.left(job)),
         "unsent": lambda job: job.to(transitions.unsent(job, InsufficientCredits("empty"))),
         "account stopped": nobody("Rejected STOP", InsufficientCredits("empty")),
-        "withheld": sent("Withheld"),
-        "not noted": sent("Withheld unnoted"),
-        "expired after a 429": late("Rejected HOLD"),
+        "withheld": sent("SendAborted"),
+        "not noted": sent("SendAborted unnoted"),
+        "expired after a 429": late("Rejected BACK_OFF"),
         "expired after a 455": late("Rejected PAUSE"),
-        "expired, not sent": late("NotSent"),
-        "left after a 429": lambda job: job.to(transitions.left(sent("Rejected HOLD")(job))),
+        "expired, not sent": late("ConnectFailed"),
+        "left after a 429": lambda job: job.to(transitions.left(sent("Rejected BACK_OFF")(job))),
         "unsent after a 455": lambda job: job.to(
             transitions.unsent(sent("Rejected PAUSE")(job), InsufficientCredits("empty"))
         ),
@@ -812,7 +812,7 @@ def test_a_job_that_was_lost_once_never_ends_as_if_nothing_happened(way: str) ->
     """However a job ends before its second sending made a task, it is unknown: its first create may be billed."""
     ended = ways_to_end_held()[way](lost_once())
     assert isinstance(ended.state, Unknown)
-    result = outcomes.result_of(ended)
+    result = wording.result_of(ended)
     assert isinstance(result.error, UnknownOutcome)
     assert result.error.credits == 8
     assert "nothing was billed" not in result.error.message
@@ -826,7 +826,7 @@ def test_a_second_create_that_is_accepted_makes_a_normal_job() -> None:
     expired = transitions.expire(job)
     assert isinstance(expired.state, Failed)
     assert isinstance(expired.state.error, DeadlineExceeded)
-    job = transitions.advance(job, EVENTS["Broken"](), NOW)
+    job = transitions.advance(job, EVENTS["TaskFailed"](), NOW)
     assert isinstance(job.state, Queued)
     assert isinstance(job.state.error, GenerationFailed)
     job = transitions.advance(transitions.start(job, NOW), EVENTS["Lost"](), NOW)
@@ -837,7 +837,7 @@ def test_a_second_create_that_is_accepted_makes_a_normal_job() -> None:
 @pytest.mark.parametrize("event", FREE_TO_REPEAT)
 def test_an_expired_job_that_was_retried_does_not_say_that_nothing_was_billed(event: str) -> None:
     """A task was made and failed; that the next create met a 429 until the deadline does not undo it."""
-    job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["Broken"](), NOW)
+    job = transitions.advance(make_job(STATES["Running"](), retries=1), EVENTS["TaskFailed"](), NOW)
     job = transitions.advance(transitions.start(job, NOW), EVENTS[event](), NOW + 900)
     assert isinstance(job.state, Failed)
     assert "No task was made" not in job.state.error.message
@@ -846,10 +846,10 @@ def test_an_expired_job_that_was_retried_does_not_say_that_nothing_was_billed(ev
 def test_a_create_that_is_withheld_was_not_sent() -> None:
     """A create that was withheld does not count as sent, and its job says why."""
     job = transitions.start(make_job(), NOW)
-    left = transitions.advance(job, Withheld(), NOW)
+    left = transitions.advance(job, SendAborted(), NOW)
     assert (left.attempts, left.state) == (0, Left(Queued()))
-    unsent = transitions.advance(job, EVENTS["Withheld unnoted"](), NOW)
-    assert isinstance(unsent.state, Unsent)
+    unsent = transitions.advance(job, EVENTS["SendAborted unnoted"](), NOW)
+    assert isinstance(unsent.state, NotAdmitted)
     assert isinstance(unsent.state.error, JournalError)
     assert (unsent.attempts, unsent.state.error.provider) == (0, "kie")
 
@@ -867,19 +867,19 @@ def test_links_that_died_are_asked_for_again_then_renewed_then_the_picture_is_go
     job = transitions.advance(job, EVENTS["NotSaved gone"](), NOW)
     assert job.state == Ready("t1", other, Links.RENEWED)
     job = transitions.advance(job, NotSaved(gone(), files=(FILE,)), NOW)
-    result = outcomes.result_of(job)
+    result = wording.result_of(job)
     assert isinstance(result.error, DownloadFailed)
     assert "gone at the provider" in result.error.message
     assert "was paid for" in result.error.message
     assert (result.urls, result.files, result.task_id, job.retried) == (other.urls, (FILE,), "t1", 0)
 
 
-@pytest.mark.parametrize("event", ["Broken", "Denied"])
+@pytest.mark.parametrize("event", ["TaskFailed", "TaskRefused"])
 def test_a_task_that_is_forgotten_when_asked_again_has_its_links_renewed(event: str) -> None:
     """A provider that calls a finished task failed, or denies it for 30 s, is asked for new links to what it gave."""
     job = transitions.advance(make_job(STATES["Ready"](), retries=3, save_to="out"), EVENTS["NotSaved gone"](), NOW)
     job = transitions.advance(job, EVENTS[event](), NOW)
-    if event == "Denied":
+    if event == "TaskRefused":
         assert isinstance(job.state, Running)
         job = transitions.advance(job, EVENTS[event](), NOW + 30)
     assert job.state == Ready("t1", SUCCESS, Links.RENEWED)
@@ -892,11 +892,11 @@ def test_asking_again_has_a_minute_at_least(expires_at: float | None, until: flo
     assert transitions.advance(job, EVENTS["NotSaved gone"](), NOW).expires_at == until
 
 
-@pytest.mark.parametrize("event", ["Pending", "Denied", "Unreadable"])
+@pytest.mark.parametrize("event", ["Pending", "TaskRefused", "NoAnswer"])
 def test_a_deadline_while_asking_again_keeps_the_urls(event: str) -> None:
     """A job that is given up while its links are asked for again still has its URLs, credits and task id."""
     job = make_job(STATES["Running finished"](), save_to="out", expires_at=NOW)
-    result = outcomes.result_of(transitions.advance(job, EVENTS[event](), NOW))
+    result = wording.result_of(transitions.advance(job, EVENTS[event](), NOW))
     assert isinstance(result.error, DownloadFailed)
     assert not result.error.gone
     assert "no new ones came in time" in result.error.message
@@ -964,7 +964,7 @@ def test_a_retry_that_waits_is_told_of_a_lost_create() -> None:
     assert ended.error.message.startswith("A callback names its task")
 
 
-@pytest.mark.parametrize("event", ["Pending", "Succeeded", "Broken"])
+@pytest.mark.parametrize("event", ["Pending", "Succeeded", "TaskFailed"])
 def test_the_provider_s_word_takes_the_create_from_those_that_were_lost(event: str) -> None:
     """Of several lost creates the one whose task is known is lost no more; the others stay."""
     job = make_job(Held(HELD, NOW - 10, NOW + 60, "t9"), attempts=3, lost=3, lost_creates=(1, 3, 2))
@@ -977,7 +977,7 @@ def test_the_provider_s_word_takes_the_create_from_those_that_were_lost(event: s
 def test_a_denied_name_is_dropped_after_thirty_seconds() -> None:
     """The patience is that of a running task; what was lost stays lost, and another name may come."""
     job = denied(make_job(STATES["Held told"](), **HELD_ONCE), NOW)
-    job = transitions.advance(denied(job, NOW + 20), EVENTS["Unreadable"](), NOW + 29)
+    job = transitions.advance(denied(job, NOW + 20), EVENTS["NoAnswer"](), NOW + 29)
     assert isinstance(job.state, Held)
     assert (job.state.told, job.state.denied_at) == ("t1", NOW)
     job = denied(job, NOW + 30)
@@ -1002,7 +1002,7 @@ def test_a_held_job_ends_as_unknown_with_what_was_told(way: str) -> None:
                     transitions.left(job) if way == "left" else transitions.unsent(job, InsufficientCredits("empty"))
                 )
             assert isinstance(ended.state, Unknown)
-            result = outcomes.result_of(ended)
+            result = wording.result_of(ended)
             assert isinstance(result.error, UnknownOutcome)
             assert (result.task_id, result.error.task_id, result.error.credits) == (told, told, 8)
 

@@ -288,7 +288,7 @@ async def test_what_cannot_be_noted_is_not_taken(tmp_path: Path) -> None:
         with Journal(tmp_path / "run.db") as journal:
             async with called_back(sandbox) as client, ClientSession() as session:
                 async with client.batch(["a red fox"], journal=journal) as batch:
-                    while [record.state for record in journal.records()] != ["unknown"]:
+                    while [entry.state for entry in journal.entries()] != ["unknown"]:
                         await asyncio.sleep(0.01)
                     lock, away = tmp_path / "run.db-lock", tmp_path / "away"
                     lock.rename(away)

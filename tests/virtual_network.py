@@ -11,23 +11,23 @@ from typing import Any
 
 import anyio
 
-from imagen_async._admission import Admission, Terms
 from imagen_async._batch import Batch
 from imagen_async._core.job import Job
-from imagen_async._core.lane import Lane
-from imagen_async._core.outcomes import result_of
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.provider import Limits, Provider
 from imagen_async._core.routing import Router
+from imagen_async._core.upstream import Upstream
 from imagen_async._core.values import ImageFile, ImageRequest, Result
 from imagen_async._core.wire import HttpRequest, HttpResponse
+from imagen_async._core.wording import result_of
+from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler import Scheduler
 from imagen_async._session_pool import MAX_ANSWER
 from imagen_async.errors import ProtocolError, TransportError
 from imagen_async.sandbox import Faults, Latency, Ledger
-from imagen_async.sandbox._service import Announcement, Service
+from imagen_async.sandbox._service import Service, Webhook
 
 KEY = "a-key-for-tests"
 
@@ -62,7 +62,7 @@ class Network:
         self.faults = faults or Faults()
         self.round_trip = round_trip
         self.is_down = self.takes_no_creates = False
-        self.call_back: Callable[[Announcement], None] | None = None
+        self.call_back: Callable[[Webhook], None] | None = None
         self._chance = random.Random(1)
         self._service = Service(
             provider,
@@ -86,8 +86,8 @@ class Network:
         authorization = f"Bearer {KEY}"
         if request.method == "POST":
             reply = self._service.create(authorization, request.body or b"", now, now)
-            while self._service.announcements and self.call_back is not None:
-                self.call_back(self._service.announcements.popleft())
+            while self._service.webhooks and self.call_back is not None:
+                self.call_back(self._service.webhooks.popleft())
         else:
             task_id = request.path.rpartition("=")[2].rpartition("/")[2]
             reply = self._service.status(authorization, task_id, now)
@@ -156,8 +156,8 @@ async def save_nothing(result: Result, folder: str) -> tuple[ImageFile, ...]:
 async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
     """A scheduler with an account for each network, which is its server, named like its provider."""
     by_name = {network.provider.name: network for network in networks}
-    lanes = [
-        Lane(name, network.believed or network.limits, PollSchedule(network.provider.latency), 64, _pause)
+    upstreams = [
+        Upstream(name, network.believed or network.limits, PollSchedule(network.provider.latency), 64, _pause)
         for name, network in by_name.items()
     ]
 
@@ -167,7 +167,7 @@ async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
     group = PlainGroup()
     async with group:
         dialects = {name: network.provider.dialect for name, network in by_name.items()}
-        scheduler = Scheduler(group, Plan(lanes, 8), dialects, send, save_nothing)
+        scheduler = Scheduler(group, Plan(upstreams, 8), dialects, send, save_nothing)
         scheduler.start(scheduler.run)
         try:
             yield scheduler
@@ -184,15 +184,15 @@ def batch_over(
     networks: Network | Iterable[Network],
     requests: Iterable[str | ImageRequest],
     *,
-    admission: Admission | None = None,
+    factory: JobFactory | None = None,
     **settings: Any,
 ) -> Batch:
     """A batch of such a scheduler, without a folder unless its admission has one."""
     networks = [networks] if isinstance(networks, Network) else networks
     providers = {network.provider.name: network.provider for network in networks}
-    terms = Terms(deadline=1e5, retries=0, resubmits=0, save_to=None)
-    admission = admission or Admission(Router(providers), ImageRequest("-"), terms)
-    return Batch(scheduler, requests, admission, lambda result: result, **settings)
+    terms = JobOptions(deadline=1e5, retries=0, resubmits=0, save_to=None)
+    factory = factory or JobFactory(Router(providers), ImageRequest("-"), terms)
+    return Batch(scheduler, requests, factory, lambda result: result, **settings)
 
 
 def jobs_for(scheduler: Scheduler, provider: Provider, owner: int, count: int, **fields: object) -> list[Job]:

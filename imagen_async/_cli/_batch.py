@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 
 from .._accounts import Account, provider_of, router_of
-from .._admission import with_defaults
 from .._client import Client
 from .._core.budget import Budget
+from .._core.journal_entry import JournalEntry, is_denied
 from .._core.poll_schedule import PollSchedule
-from .._core.record import Record, is_denied
 from .._core.resuming import changes, shown
 from .._core.routing import Router
 from .._folders import prepare_folder
+from .._job_factory import with_defaults
 from .._journal import Journal, JournalReader
 from .._memory import latencies_of
 from ..errors import ConfigurationError, ImagenError
@@ -99,7 +99,7 @@ def plan(options: argparse.Namespace) -> int:
     estimator = Estimator(pool, router, schedules, Budget(options.max_credits, spent) if options.max_credits else None)
     settled = {key for key, state in known.items() if state != "queued"}
     found = estimator.estimate(requests, request_of(options, "-"), settled, balances_of(pool, own_sandbox=False))
-    print(json.dumps(found.record()) if options.json else found.text())
+    print(json.dumps(found.to_json()) if options.json else found.text())
     return 0
 
 
@@ -158,13 +158,13 @@ def _compared(
     bad: list[BadLine] = []
     known: dict[str, str] = {}
     for request in requests:
-        record = journal.find(str(request.key))
-        if record is None:
+        entry = journal.find(str(request.key))
+        if entry is None:
             continue
-        known[record.key] = record.state
-        found = changes(record, router.as_before(record.request, with_defaults(request, defaults)))
+        known[entry.key] = entry.state
+        found = changes(entry, router.as_before(entry.request, with_defaults(request, defaults)))
         if found:
-            what = f"the key {record.key!r} stood for another request in {journal.path}: {'; '.join(found)}"
+            what = f"the key {entry.key!r} stood for another request in {journal.path}: {'; '.join(found)}"
             bad.append(BadLine(request.line, f"{what}; change it back, give it a new key, or choose another -o"))
     return bad, known
 
@@ -211,17 +211,17 @@ def collect_into(options: argparse.Namespace) -> int:
     """Finish one task of a batch, into its folder, its journal and its lists."""
     options.out = options.dir
     with _JournalOfOne(_journal_of(options.dir), PromptLine) as journal:
-        record = _found(journal, options)
-        options.provider = options.provider or [record.account]
+        entry = _found(journal, options)
+        options.provider = options.provider or [entry.account]
         pool = open_pool_of(options)
-        if record.account not in pool:
-            raise ConfigurationError(f"The request {record.key!r} is with {record.account}, not {', '.join(pool)}.")
-        pool = {record.account: pool[record.account]}
-        if record.state == "done":
-            print("\n".join([file.path for file in record.files] or record.urls))
+        if entry.account not in pool:
+            raise ConfigurationError(f"The request {entry.key!r} is with {entry.account}, not {', '.join(pool)}.")
+        pool = {entry.account: pool[entry.account]}
+        if entry.state == "done":
+            print("\n".join([file.path for file in entry.files] or entry.urls))
             return 0
-        if record.task_id != options.task_id or record.state not in ("running", "ready"):
-            journal.write([run_in_loop(_confirmed(record, pool[record.account], options))])
+        if entry.task_id != options.task_id or entry.state not in ("running", "ready"):
+            journal.write([run_in_loop(_confirmed(entry, pool[entry.account], options))])
         journal.only = options.task_id
         return _run_batch(None, journal, pool, options)
 
@@ -231,12 +231,12 @@ class _JournalOfOne(Journal):
 
     only = ""
 
-    def unfinished(self) -> list[Record]:
+    def unfinished(self) -> list[JournalEntry]:
         """The job of that task, if it is unfinished."""
-        return [record for record in super().unfinished() if record.task_id == self.only]
+        return [entry for entry in super().unfinished() if entry.task_id == self.only]
 
 
-def _found(journal: Journal, options: argparse.Namespace) -> Record:
+def _found(journal: Journal, options: argparse.Namespace) -> JournalEntry:
     """The request that a task belongs to: the one that has it, or the held one of the key."""
     task_id, key = options.task_id, options.key
     of_task, of_key = journal.find_task(task_id), None if key is None else journal.find(key)
@@ -252,21 +252,21 @@ def _found(journal: Journal, options: argparse.Namespace) -> Record:
     return found
 
 
-async def _confirmed(record: Record, account: Account, options: argparse.Namespace) -> Record:
+async def _confirmed(entry: JournalEntry, account: Account, options: argparse.Namespace) -> JournalEntry:
     """The request with a task that its provider knows, and that has finished: nothing is noted before that."""
-    say(f"{options.task_id} is taken for the task of {record.key!r}: {shown(repr(record.request.prompt))}")
+    say(f"{options.task_id} is taken for the task of {entry.key!r}: {shown(repr(entry.request.prompt))}")
     async with Client(account, freshness=options.freshness) as client:
         result = await client.collect(options.task_id, deadline=options.deadline)
-    is_cleared_up = record.state == "unknown"
+    is_cleared_up = entry.state == "unknown"
     return msgspec.structs.replace(
-        record,
+        entry,
         state="ready",
         task_id=options.task_id,
         urls=result.urls,
         credits=result.credits,
         latency=result.latency,
-        lost=max(0, record.lost - is_cleared_up),
-        lost_creates=record.lost_creates[: -1 if is_cleared_up else None],
+        lost=max(0, entry.lost - is_cleared_up),
+        lost_creates=entry.lost_creates[: -1 if is_cleared_up else None],
         error=None,
     )
 
@@ -282,5 +282,5 @@ def status(options: argparse.Namespace) -> int:
     """Tell how the batch of a folder stands."""
     with JournalReader(_journal_of(options.dir)) as journal:
         found = Status(journal)
-    print(json.dumps(found.record(), ensure_ascii=False) if options.json else found.text())
+    print(json.dumps(found.to_json(), ensure_ascii=False) if options.json else found.text())
     return 0

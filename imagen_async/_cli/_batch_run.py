@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from .._accounts import Account
-from .._admission import Parameters, with_defaults
 from .._batch import Batch
 from .._client import Client
 from .._core.routing import Router
 from .._core.values import PARAMETERS, Result
+from .._job_factory import Parameters, with_defaults
 from .._journal import Journal
 from .._plain_group import PlainGroup
 from .._progress import AccountProgress
 from ..errors import BudgetReached, DeadlineExceeded, DownloadFailed, JournalError, UnknownOutcome
 from ._arguments import request_of, words_of
+from ._json import result_json
 from ._manifest import FAILURES, Manifest
 from ._progress import account_text, display
 from ._prompt_files import PromptFile, PromptLine
 from ._receiving import receiving
-from ._records import result_record
 from ._wording import amount, duration, say
 
 INTERRUPTED = 130
@@ -152,7 +152,7 @@ class BatchRun:
             self._manifest.write(result)
         except OSError as error:
             self._disk_error = error
-            say(f"Not listed, for the disk fails: {json.dumps(result_record(result), ensure_ascii=False)}")
+            say(f"Not listed, for the disk fails: {json.dumps(result_json(result), ensure_ascii=False)}")
 
     def _count(self, result: Result | None, sign: int) -> None:
         if result is not None:
@@ -165,7 +165,7 @@ class BatchRun:
         if result.earlier:
             return  # the run that made it has printed it
         if self._options.json:
-            print(json.dumps(result_record(result), ensure_ascii=False), flush=True)
+            print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
         elif result.ok:
             print("\n".join(places(result)), flush=True)
         elif self._manifest is None and self._requests is not None:

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from .._accounts import Account, provider_of
-from .._admission import with_defaults
 from .._core.budget import Budget
 from .._core.forecast import Shares, making_time, sending_time
 from .._core.poll_schedule import Kind, PollSchedule
 from .._core.provider import Limits
 from .._core.routing import Router
 from .._core.values import ImageRequest
+from .._job_factory import with_defaults
 from ..errors import ImagenError
 from ._balances import Balance
 from ._wording import amount, counted, duration
@@ -50,7 +50,7 @@ class Share(msgspec.Struct):
             models[model] += count
         return dict(models)
 
-    def record(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "models": self.models,
@@ -116,7 +116,7 @@ class Estimate(msgspec.Struct, frozen=True):
         """Expected seconds to the last picture, by the limits and by how long such tasks take."""
         return max(share.seconds for share in self.shares.values())
 
-    def record(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON."""
         shares = self.shares.values()
         models: Counter[str] = Counter()
@@ -132,7 +132,7 @@ class Estimate(msgspec.Struct, frozen=True):
             "latency": round(max((share.latency for share in shares if share.kinds), default=0.0), 1),
             "in_journal": self.known,
             "affordable": self.affordable,
-            "accounts": {name: share.record() for name, share in self.shares.items()},
+            "accounts": {name: share.to_json() for name, share in self.shares.items()},
         }
 
     def text(self) -> str:
@@ -142,7 +142,7 @@ class Estimate(msgspec.Struct, frozen=True):
             lines.append(f"{counted(self.known, 'request')} of the file in the journal already; to be sent:")
         if not self.requests:
             return "\n".join([*lines, "nothing"])
-        models = ", ".join(f"{count:,} × {name}" for name, count in self.record()["models"].items())
+        models = ", ".join(f"{count:,} × {name}" for name, count in self.to_json()["models"].items())
         cost = _credits(self.credits)
         lines.append(f"{counted(self.requests, 'request')} ({models}), {counted(self.images, 'picture')}, {cost}")
         if len(self.shares) == 1:

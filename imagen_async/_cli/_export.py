@@ -23,8 +23,8 @@ from .._core.values import ImageFile
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError
+from ._json import pictures_json, sizes_in
 from ._manifest import METADATA
-from ._records import picture_records, sizes_in
 from ._wording import counted
 
 Form = Literal["webdataset", "parquet"]
@@ -75,7 +75,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     name: str
     file: ImageFile
-    record: dict[str, Any]
+    entry: dict[str, Any]
 
     def read(self) -> bytes | None:
         """Its bytes; None where they are not those that were saved."""
@@ -162,8 +162,8 @@ def samples_of(journal: JournalReader, folder: Path) -> list[Sample]:
     sizes = sizes_in(folder / METADATA)
     found = [
         (picture["index"], file, picture)
-        for result in map(earlier_result, journal.records())
-        for file, picture in zip(result.files, picture_records(result, folder, sizes), strict=True)
+        for result in map(earlier_result, journal.entries())
+        for file, picture in zip(result.files, pictures_json(result, folder, sizes), strict=True)
     ]
     samples: dict[str, Sample] = {}
     for _, file, picture in sorted(found, key=lambda each: (each[0], each[2]["file_name"])):
@@ -215,9 +215,9 @@ def _write_tar(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -
             if data is None:
                 spoilt.append(sample.file.path)
                 continue
-            record = json.dumps(sample.record, ensure_ascii=False)
+            entry = json.dumps(sample.entry, ensure_ascii=False)
             ending = Path(sample.file.path).suffix
-            parts = ((ending, data), (".txt", sample.record["prompt"].encode()), (".json", record.encode()))
+            parts = ((ending, data), (".txt", sample.entry["prompt"].encode()), (".json", entry.encode()))
             for kind, content in parts:
                 # No time and no owner: the same pictures make the same shard.
                 member = tarfile.TarInfo(sample.name + kind)
@@ -257,7 +257,7 @@ def columns_of(samples: Iterable[Sample]) -> list[Column]:
     """The columns beside the picture: ours, then the prompt file's, each with a type that holds all its values."""
     values: dict[str, list[Any]] = {}
     for sample in samples:
-        for field, value in sample.record.items():
+        for field, value in sample.entry.items():
             if field not in _FIXED and field != "file_name":
                 values.setdefault(field, []).append(value)
     columns = [Column(field, field, kind) for field, kind in _FIXED.items()]
@@ -322,8 +322,8 @@ def _write_parquet(path: Path, shard: Sequence[Sample], columns: Sequence[Column
 
 
 def _row(sample: Sample, data: bytes, columns: Iterable[Column]) -> dict[str, Any]:
-    values = {column.name: _value(sample.record.get(column.field), column.kind) for column in columns}
-    return {"image": {"bytes": data, "path": Path(sample.record["file_name"]).name}, **values}
+    values = {column.name: _value(sample.entry.get(column.field), column.kind) for column in columns}
+    return {"image": {"bytes": data, "path": Path(sample.entry["file_name"]).name}, **values}
 
 
 def _schema(columns: Iterable[Column]) -> Any:

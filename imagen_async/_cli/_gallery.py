@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .._core.record import ErrorRecord, Record
+from .._core.journal_entry import EntryError, JournalEntry
 from .._core.resuming import earlier_result
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError
+from ._json import Sizes, other_columns, pictures_json, sizes_in
 from ._manifest import METADATA
-from ._records import Sizes, other_columns, picture_records, sizes_in
 from ._wording import amount, counted
 
 PAGE = "index.html"
@@ -101,40 +101,40 @@ def _summary(cards: list[dict[str, Any]]) -> str:
 def cards_of(journal: JournalReader, folder: Path) -> Iterator[dict[str, Any]]:
     """A card for each picture, and for each request that has none; in the order of the input."""
     sizes = sizes_in(folder / METADATA)
-    for record in sorted(journal.records(), key=lambda record: record.position):
-        yield from _cards(record, folder, sizes)
+    for entry in sorted(journal.entries(), key=lambda entry: entry.position):
+        yield from _cards(entry, folder, sizes)
 
 
-def _cards(record: Record, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
-    result = earlier_result(record)
-    request = record.request
+def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
+    result = earlier_result(entry)
+    request = entry.request
     common = {
         "prompt": request.prompt,
         "model": request.model,
-        "provider": record.account,
+        "provider": entry.account,
         "seed": _exact(request.seed),
         "aspect_ratio": request.aspect_ratio,
         "negative_prompt": request.negative_prompt,
-        "key": record.key,
-        "index": record.position,
-        "task_id": record.task_id,
-        "latency": record.latency,
-        "ended_at": record.ended_at,
-        "state": record.state,
-        "reason": None if record.error is None else _reason(record.error),
+        "key": entry.key,
+        "index": entry.position,
+        "task_id": entry.task_id,
+        "latency": entry.latency,
+        "ended_at": entry.ended_at,
+        "state": entry.state,
+        "reason": None if entry.error is None else _reason(entry.error),
         "columns": {name: _exact(value) for name, value in other_columns(request).items()},
     }
-    for file, picture in zip(result.files, picture_records(result, folder, sizes), strict=True):
+    for file, picture in zip(result.files, pictures_json(result, folder, sizes), strict=True):
         name = Path(picture["file_name"]).as_posix()
         figures = {field: picture[field] for field in ("width", "height", "credits")}
         yield {**common, **figures, "file": f"./{quote(os.fsencode(name))}", "name": name, "bytes": file.size}
     if not result.files:
-        reason = common["reason"] or _WAITING.get(record.state)
-        link = next((url for url in record.urls if url.startswith(("https://", "http://"))), None)
-        yield {**common, "credits": record.credits, "file": None, "reason": reason, "url": link}
+        reason = common["reason"] or _WAITING.get(entry.state)
+        link = next((url for url in entry.urls if url.startswith(("https://", "http://"))), None)
+        yield {**common, "credits": entry.credits, "file": None, "reason": reason, "url": link}
 
 
-def _reason(error: ErrorRecord) -> str:
+def _reason(error: EntryError) -> str:
     code = "" if error.code is None else f" ({error.code})"
     return f"{error.type}{code}: {error.message}"
 

@@ -18,7 +18,7 @@ from .._core.values import Result
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError, JournalError
-from ._records import picture_records, result_record, sizes_in
+from ._json import pictures_json, result_json, sizes_in
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
@@ -65,8 +65,8 @@ class Manifest:
         self._is_stale |= result.key in self._listed_failures
         if result.error is not None:
             self._listed_failures.add(result.key)
-            _write_line(self._failures, result_record(result))
-        for line in picture_records(result, self.folder, {}):
+            _write_line(self._failures, result_json(result))
+        for line in pictures_json(result, self.folder, {}):
             _write_line(self._metadata, line)
 
     def _open(self) -> None:
@@ -78,15 +78,15 @@ class Manifest:
 
     def _rebuild(self) -> None:
         sizes = sizes_in(self.folder / METADATA)
-        results = map(earlier_result, self._journal.records())
-        self._replace(METADATA, (line for result in results for line in picture_records(result, self.folder, sizes)))
+        results = map(earlier_result, self._journal.entries())
+        self._replace(METADATA, (line for result in results for line in pictures_json(result, self.folder, sizes)))
         self._replace(FAILURES, self._failures_now())
 
     def _failures_now(self) -> Iterator[dict[str, Any]]:
-        for record in self._journal.records():
-            if record.error is not None and record.state != "queued":
-                self._listed_failures.add(record.key)
-                yield result_record(earlier_result(record))
+        for entry in self._journal.entries():
+            if entry.error is not None and entry.state != "queued":
+                self._listed_failures.add(entry.key)
+                yield result_json(earlier_result(entry))
 
     def _replace(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
         """Write a list anew: the old one stands until the new one is whole."""
@@ -108,11 +108,11 @@ def refuse_foreign_lists(folder: str, journal: str) -> None:
             raise ConfigurationError(f"{message}. Nothing was sent. Choose another -o, or move {name} away.")
 
 
-def _encoded(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+def _encoded(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
 
 
-def _write_line(file: io.FileIO, record: dict[str, Any]) -> None:
-    line = _encoded(record)
+def _write_line(file: io.FileIO, entry: dict[str, Any]) -> None:
+    line = _encoded(entry)
     if file.write(line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

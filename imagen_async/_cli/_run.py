@@ -26,9 +26,9 @@ from ._arguments import build_parser, keys_in_environment, limits_of, open_pool_
 from ._balances import balances_of
 from ._batch import batch, collect_into, exported, gallery, plan, status
 from ._batch_run import places
+from ._json import error_json, result_json
 from ._loop import run_in_loop
 from ._receiving import KEY_VARIABLE
-from ._records import error_record, result_record
 from ._verbose import log_on_stderr
 from ._wording import amount, say
 
@@ -91,7 +91,7 @@ def _one(options: argparse.Namespace, make: Callable[[Client], Awaitable[Result]
                 result = await make(client)
             except ImagenError as error:
                 if options.json:
-                    print(json.dumps({"ok": False, "task_id": error.task_id, "error": error_record(error)}))
+                    print(json.dumps({"ok": False, "task_id": error.task_id, "error": error_json(error)}))
                 raise
             await _hand_out(result, options)
         return 0
@@ -108,7 +108,7 @@ async def _hand_out(result: Result, options: argparse.Namespace) -> None:
         except ImagenError as error:
             failure = error
             saved = msgspec.structs.replace(result, error=error)
-    print(json.dumps(result_record(saved), ensure_ascii=False) if options.json else "\n".join(places(saved)))
+    print(json.dumps(result_json(saved), ensure_ascii=False) if options.json else "\n".join(places(saved)))
     if failure is not None:
         raise failure
     if options.out is None and result.provider == "sandbox" and not options.base_url:
@@ -135,11 +135,11 @@ def _balance(name: str, balance: float | None, pool: Mapping[str, Account]) -> s
 
 def _providers(options: argparse.Namespace) -> int:
     for provider in PROVIDERS.values():
-        print(json.dumps(_provider_record(provider)) if options.json else _provider_text(provider))
+        print(json.dumps(_provider_json(provider)) if options.json else _provider_text(provider))
     return 0
 
 
-def _provider_record(provider: Provider) -> dict[str, Any]:
+def _provider_json(provider: Provider) -> dict[str, Any]:
     limits = provider.limits
     return {
         "name": provider.name,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .._core.record import Record, cut_off
+from .._core.journal_entry import JournalEntry, cut_off
 from .._core.resuming import shown
 from .._journal import JournalReader
 from ._wording import amount, counted
@@ -72,10 +72,10 @@ class Status:
         self._notes = journal.notes()
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
-        self.unknown: list[Record] = []
+        self.unknown: list[JournalEntry] = []
         self.accounts: dict[str, AccountFigures] = {}
         self._reasons: dict[tuple[str, object, str], Reason] = {}
-        self._add_all(journal.records())
+        self._add_all(journal.entries())
         total = int(self._notes.get("total", 0))
         self.counts["not sent"] = max(0, total - self.counts.total())
 
@@ -84,7 +84,7 @@ class Status:
         """Why requests failed, the most frequent first."""
         return sorted(self._reasons.values(), key=lambda reason: -reason.count)
 
-    def record(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "dir": self.folder,
@@ -94,7 +94,7 @@ class Status:
             "credits_at_risk": self.held,
             "accounts": {name: msgspec.to_builtins(account) for name, account in self.accounts.items()},
             "failures": msgspec.to_builtins(self.reasons),
-            "unknown": [_held_record(record) for record in self.unknown],
+            "unknown": [_held_json(entry) for entry in self.unknown],
             "next": self.next_commands(),
         }
 
@@ -133,10 +133,10 @@ class Status:
             commands.append(f"{command} --resubmit-unknown  # not found there")
         return commands
 
-    def _add_all(self, records: Iterable[Record]) -> None:
-        for record in records:
+    def _add_all(self, entries: Iterable[JournalEntry]) -> None:
+        for entry in entries:
             # What is on its way while nobody writes was cut off.
-            now = cut_off(record) if record.state == "submitting" and not self.is_at_work else record
+            now = cut_off(entry) if entry.state == "submitting" and not self.is_at_work else entry
             self.counts[now.state] += 1
             self.spent += now.credits or 0.0
             self.held += now.at_risk or 0.0
@@ -149,12 +149,12 @@ class Status:
             elif now.error is not None and now.state != "queued":
                 self._add_reason(now)
 
-    def _add_reason(self, record: Record) -> None:
-        error = record.error
+    def _add_reason(self, entry: JournalEntry) -> None:
+        error = entry.error
         assert error is not None
         # One reason, whatever ids, links and figures its message names.
         kind = re.sub(r"https?://\S+|'[^']*'|\"[^\"]*\"|\b[0-9a-f]{16,}\b|\d+", "…", error.message)
-        example = {"key": record.key, "prompt": record.request.prompt, "message": error.message}
+        example = {"key": entry.key, "prompt": entry.request.prompt, "message": error.message}
         reason = Reason(error.type, error.code, 0, example)
         self._reasons.setdefault((error.type, error.code, kind), reason).count += 1
 
@@ -170,17 +170,17 @@ def _reason_line(reason: Reason) -> str:
     return f"{first}\n{' ' * 12}e.g. {shown(repr(reason.example['prompt']))}"
 
 
-def _held_line(record: Record) -> str:
-    cost = "an unknown price" if record.at_risk is None else f"up to {amount(record.at_risk)} credits"
-    sent = "" if record.sent_at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.sent_at))
-    return f"  {record.key}  {sent}  {cost}  {shown(repr(record.request.prompt))}"
+def _held_line(entry: JournalEntry) -> str:
+    cost = "an unknown price" if entry.at_risk is None else f"up to {amount(entry.at_risk)} credits"
+    sent = "" if entry.sent_at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.sent_at))
+    return f"  {entry.key}  {sent}  {cost}  {shown(repr(entry.request.prompt))}"
 
 
-def _held_record(record: Record) -> dict[str, Any]:
+def _held_json(entry: JournalEntry) -> dict[str, Any]:
     return {
-        "key": record.key,
-        "prompt": record.request.prompt,
-        "account": record.account,
-        "sent_at": record.sent_at,
-        "credits_at_risk": record.at_risk,
+        "key": entry.key,
+        "prompt": entry.request.prompt,
+        "account": entry.account,
+        "sent_at": entry.sent_at,
+        "credits_at_risk": entry.at_risk,
     }

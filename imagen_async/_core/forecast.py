@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from .job import Job, Running
-from .lane import Lane
 from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 from .routing import Offer, Route
+from .upstream import Upstream
 
 
 def kinds_of(jobs: Iterable[Job]) -> Counter[Kind]:
@@ -37,47 +37,49 @@ def making_time(count: int, kinds: Mapping[Kind, int], limits: Limits, schedule:
     return sending_time(count, limits, schedule.mean(kinds)) + _slowest(count, kinds, schedule)
 
 
-def time_left(unsent: int, jobs: Iterable[Job], lanes: Iterable[Lane], now: float, pace: float | None = None) -> float:
+def time_left(
+    unsent: int, jobs: Iterable[Job], upstreams: Iterable[Upstream], now: float, pace: float | None = None
+) -> float:
     """Seconds until the last picture of a batch, when the accounts stay as they are.
 
     Args:
         unsent: Its requests that are still to be sent.
         jobs: Its live jobs.
-        lanes: The accounts that have them, or may take them: they share what is unsent by what their limits allow.
+        upstreams: The accounts that have them, or may take them: they share what is unsent by what their limits allow.
         now: Loop time.
         pace: Results a second, once they come steadily: what the limits allow may not be what is reached.
     """
-    jobs, lanes = list(jobs), list(lanes)
+    jobs, upstreams = list(jobs), list(upstreams)
     kinds = kinds_of(jobs)
-    able = [lane for lane in lanes if lane.stopped is None]
-    able = [lane for lane in able if not lane.is_paused] or able
-    speeds = {lane.name: _speed(lane, kinds) for lane in able}
+    able = [upstream for upstream in upstreams if upstream.stopped is None]
+    able = [upstream for upstream in able if not upstream.is_paused] or able
+    speeds = {upstream.name: _speed(upstream, kinds) for upstream in able}
     times = [0.0]
-    for lane in lanes:
-        running = [job for job in jobs if job.account == lane.name and isinstance(job.state, Running)]
-        part = speeds.get(lane.name, 0.0) / sum(speeds.values()) if speeds else 0.0
-        times.append(_time_of(lane, math.ceil(unsent * part), running, kinds, now, pace and pace * part))
+    for upstream in upstreams:
+        running = [job for job in jobs if job.account == upstream.name and isinstance(job.state, Running)]
+        part = speeds.get(upstream.name, 0.0) / sum(speeds.values()) if speeds else 0.0
+        times.append(_time_of(upstream, math.ceil(unsent * part), running, kinds, now, pace and pace * part))
     return max(times)
 
 
 def _time_of(
-    lane: Lane, unsent: int, running: list[Job], kinds: Mapping[Kind, int], now: float, pace: float | None
+    upstream: Upstream, unsent: int, running: list[Job], kinds: Mapping[Kind, int], now: float, pace: float | None
 ) -> float:
     """Seconds until the last picture of one account."""
-    schedule, status = lane.schedule, lane.limits.status
+    schedule, status = upstream.schedule, upstream.limits.status
     asking = (unsent + len(running)) / status.count * status.per
-    rest = max(_rest(running, lane, now), asking)
+    rest = max(_rest(running, upstream, now), asking)
     if not unsent:
         return rest
     kinds = kinds or schedule.kinds
-    sending = sending_time(unsent, lane.allowed, schedule.mean(kinds), lane.running)
+    sending = sending_time(unsent, upstream.allowed, schedule.mean(kinds), upstream.running)
     return max(rest, max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule))
 
 
-def _speed(lane: Lane, kinds: Counter[Kind]) -> float:
+def _speed(upstream: Upstream, kinds: Counter[Kind]) -> float:
     """Creates a second that an account's limits allow over a long time."""
-    submit, latency = lane.allowed.submit, lane.schedule.mean(kinds or lane.schedule.kinds)
-    return min(submit.count / submit.per, lane.limits.running / latency if latency > 0 else math.inf)
+    submit, latency = upstream.allowed.submit, upstream.schedule.mean(kinds or upstream.schedule.kinds)
+    return min(submit.count / submit.per, upstream.limits.running / latency if latency > 0 else math.inf)
 
 
 class Shares:
@@ -124,19 +126,19 @@ def _slowest(count: int, kinds: Iterable[Kind], schedule: PollSchedule) -> float
     return max((schedule.quantile(kind, part) for kind in kinds), default=schedule.prior.quantile(part))
 
 
-def _rest(running: list[Job], lane: Lane, now: float) -> float:
+def _rest(running: list[Job], upstream: Upstream, now: float) -> float:
     """Seconds until the last running task has ended: mostly one of the youngest, or else the straggler."""
     if not running:
         return 0.0
     youngest, oldest = max(running, key=_began), min(running, key=_began)
-    return max(0.0, _ends_at(youngest, _part(len(running)), lane) - now, _ends_at(oldest, 0.5, lane) - now)
+    return max(0.0, _ends_at(youngest, _part(len(running)), upstream) - now, _ends_at(oldest, 0.5, upstream) - now)
 
 
-def _ends_at(job: Job, part: float, lane: Lane) -> float:
+def _ends_at(job: Job, part: float, upstream: Upstream) -> float:
     """Loop time by which such a job has ended, with that chance."""
     (kind,) = kinds_of([job])
     # Beyond what was last heard of it nobody knows whether it still runs.
-    return _began(job) + lane.schedule.quantile(kind, part, lane.asks.heard_at(job) - _began(job))
+    return _began(job) + upstream.schedule.quantile(kind, part, upstream.poll_queue.heard_at(job) - _began(job))
 
 
 def _began(job: Job) -> float:

@@ -25,7 +25,7 @@ from ..errors import ImagenError, UnknownOutcome
 from .provider import Model
 from .routing import Offer, Route
 from .values import ImageFile, ImageRequest
-from .wire import Broken, Created, Succeeded, TaskStatus
+from .wire import Created, Succeeded, TaskFailed, TaskStatus
 
 
 class Queued(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class Failed(msgspec.Struct, frozen=True):
     """It ended without a picture, or without all of its files: then `outcome` still has the URLs."""
 
     error: ImagenError
-    outcome: Succeeded | Broken | None = None
+    outcome: Succeeded | TaskFailed | None = None
     files: tuple[ImageFile, ...] = ()
 
 
@@ -136,7 +136,7 @@ class Unknown(msgspec.Struct, frozen=True):
     error: UnknownOutcome
 
 
-class Unsent(msgspec.Struct, frozen=True):
+class NotAdmitted(msgspec.Struct, frozen=True):
     """Its accounts stopped, or its budget was used up, before it could be sent: another run may send it."""
 
     error: ImagenError
@@ -148,11 +148,11 @@ class Left(msgspec.Struct, frozen=True):
     was: Queued | Running | Ready
 
 
-State = Queued | Submitting | Held | Running | Ready | Done | Failed | Unknown | Unsent | Left
-Final = Done | Failed | Unknown | Unsent | Left
+State = Queued | Submitting | Held | Running | Ready | Done | Failed | Unknown | NotAdmitted | Left
+Final = Done | Failed | Unknown | NotAdmitted | Left
 
 
-class Withheld(msgspec.Struct, frozen=True):
+class SendAborted(msgspec.Struct, frozen=True):
     """Its create was not sent after all: the intent could not be noted (`error`), or the caller left (None)."""
 
     error: ImagenError | None = None
@@ -171,7 +171,7 @@ class NotSaved(msgspec.Struct, frozen=True):
     files: tuple[ImageFile, ...] = ()
 
 
-Event = Created | Withheld | TaskStatus | Saved | NotSaved
+Event = Created | SendAborted | TaskStatus | Saved | NotSaved
 
 
 class Job(msgspec.Struct, frozen=True):

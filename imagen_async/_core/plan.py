@@ -10,7 +10,6 @@ import msgspec
 
 from ..errors import ImagenError, ProtocolError
 from . import transitions
-from .agenda import Agenda
 from .budget import Budget
 from .job import (
     Event,
@@ -22,16 +21,17 @@ from .job import (
     Ready,
     Running,
     Saved,
+    SendAborted,
     State,
     Submitting,
     Unknown,
-    Withheld,
 )
-from .lane import Lane
-from .outcomes import used_up
 from .routing import Offer, Route
-from .waiting import Waiting
-from .wire import Broken, Denied, Lost, NotSent, Pending, Rejected, Succeeded, Unreadable
+from .submit_queue import SubmitQueue
+from .timer_queue import TimerQueue
+from .upstream import Upstream
+from .wire import ConnectFailed, Lost, NoAnswer, Pending, Rejected, Succeeded, TaskFailed, TaskRefused
+from .wording import used_up
 
 _AT_THE_PROVIDER = (Submitting, Running)
 """States of a task that runs, or that a create on the way may come to make."""
@@ -44,29 +44,29 @@ class Plan:
     ended. Time is an argument everywhere, in seconds of one clock.
 
     Args:
-        lanes: The accounts.
+        upstreams: The accounts.
         saving_at_once: Jobs whose pictures may be fetched at once.
         hears: True where callbacks are asked for: then a job whose create was lost waits for one.
 
     Attributes:
-        lanes: The accounts, by name.
+        upstreams: The accounts, by name.
         finished: Jobs in a final state, for the shell to deliver and take out.
     """
 
-    def __init__(self, lanes: Iterable[Lane], saving_at_once: int, *, hears: bool = False) -> None:
-        self.lanes = {lane.name: lane for lane in lanes}
+    def __init__(self, upstreams: Iterable[Upstream], saving_at_once: int, *, expects_callbacks: bool = False) -> None:
+        self.upstreams = {upstream.name: upstream for upstream in upstreams}
         self.finished: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
-        self._waiting = Waiting(self.lanes, self._jobs)
+        self._submit_queue = SubmitQueue(self.upstreams, self._jobs)
         self._budgets: dict[int, Budget] = {}
         self._leaving: set[int] = set()
         self._withheld: set[int] = set()
         self._begun: set[int] = set()
-        self._expiries = Agenda()
+        self._expiries = TimerQueue()
         self._to_save: deque[int] = deque()
         self._saving = 0
         self._saving_at_once = saving_at_once
-        self._hears = hears
+        self._expects_callbacks = expects_callbacks
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -79,16 +79,16 @@ class Plan:
     @property
     def is_open(self) -> bool:
         """True while some account takes creates."""
-        return any(lane.stopped is None for lane in self.lanes.values())
+        return any(upstream.stopped is None for upstream in self.upstreams.values())
 
     def wants_more(self, owner: int) -> bool:
         """Say whether an owner should add more jobs."""
-        return self._waiting.wants_more(owner)
+        return self._submit_queue.wants_more(owner)
 
     def preferred(self, route: Route) -> set[str]:
         """The accounts of a route that go first as things are: those of the best rank that is open and not paused."""
-        offers = self._waiting.open_offers(route)
-        offers = [offer for offer in offers if not self.lanes[offer.account].is_paused] or offers
+        offers = self._submit_queue.open_offers(route)
+        offers = [offer for offer in offers if not self.upstreams[offer.account].is_paused] or offers
         best = min((offer.rank for offer in offers), default=0)
         return {offer.account for offer in offers if offer.rank == best}
 
@@ -110,12 +110,12 @@ class Plan:
         """Hand out every job that may talk now; each is to be settled once."""
         self._expire(now)
         taken: list[Job] = []
-        while (found := self._waiting.next(now)) is not None:
+        while (found := self._submit_queue.next(now)) is not None:
             taken.append(self._send(*found, now))
         self._end_unaffordable()
-        for lane in self.lanes.values():
-            while lane.ask_at(now) <= now:
-                taken.append(self._ask(lane, now))
+        for upstream in self.upstreams.values():
+            while upstream.ask_at(now) <= now:
+                taken.append(self._ask(upstream, now))
         while self._to_save and self._saving < self._saving_at_once:
             self._saving += 1
             taken.append(self._jobs[self._to_save.popleft()])
@@ -123,8 +123,8 @@ class Plan:
 
     def wake_at(self, now: float) -> float:
         """When `take` will have something, if nothing is settled or added before; infinity for never."""
-        asks = (lane.ask_at(now) for lane in self.lanes.values())
-        return min(self._expiries.next_at(), self._waiting.wake_at(now), *asks)
+        poll_queue = (upstream.ask_at(now) for upstream in self.upstreams.values())
+        return min(self._expiries.next_at(), self._submit_queue.wake_at(now), *poll_queue)
 
     def may_send(self, job: Job) -> bool:
         """Say whether a create that was handed out may still go.
@@ -208,7 +208,7 @@ class Plan:
             self._store(moved)
             return moved
         if isinstance(job.state, Queued):
-            self._waiting.remove(job_id)
+            self._submit_queue.remove(job_id)
         self._place(moved, now, arrives=True)
         return moved
 
@@ -218,12 +218,12 @@ class Plan:
 
     def heard_late(self, account: str, job_id: int) -> None:
         """Learn of a callback about a job that has ended."""
-        if account in self.lanes:
-            self.lanes[account].asks.announcements.came_late(job_id)
+        if account in self.upstreams:
+            self.upstreams[account].poll_queue.reliability.came_late(job_id)
 
     def _call(self, job: Job, now: float) -> None:
         if isinstance(job.state, Running | Ready):
-            self.lanes[job.account].asks.call(job.id, now)
+            self.upstreams[job.account].poll_queue.call(job.id, now)
 
     def _held_back(self, job: Job, now: float) -> Job:
         """Let a job wait for a callback whose create was lost, where one may come."""
@@ -234,7 +234,11 @@ class Plan:
 
     def callback_wait(self, job: Job) -> float:
         """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
-        return self.lanes[job.account].callback_wait((job.model.name, job.request.images)) if self._hears else 0.0
+        return (
+            self.upstreams[job.account].callback_wait((job.model.name, job.request.images))
+            if self._expects_callbacks
+            else 0.0
+        )
 
     def withhold(self, owner: int) -> None:
         """Send no more creates for an owner; what is on the way, runs or is saved goes on."""
@@ -257,7 +261,7 @@ class Plan:
         self._budgets.pop(owner, None)
         for job in self._jobs_of(owner):
             if job.id not in self._begun:
-                ended = transitions.advance(job, Withheld(), 0.0)
+                ended = transitions.advance(job, SendAborted(), 0.0)
                 self._finish(ended if isinstance(ended.state, Final) else ended.to(transitions.left(ended)))
                 continue
             self._finish(transitions.cut_off(job, ProtocolError("the program left before the answer came")))
@@ -266,7 +270,7 @@ class Plan:
         return [job for job in self._jobs.values() if job.owner == owner]
 
     def _send(self, offer: Offer, job_id: int, now: float) -> Job:
-        self._waiting.remove(job_id)
+        self._submit_queue.remove(job_id)
         job = self._jobs[job_id]
         if offer.account != job.account:
             job = msgspec.structs.replace(job, account=offer.account, model=offer.model)
@@ -274,14 +278,14 @@ class Plan:
         budget = self._budgets.get(job.owner)
         if budget is not None:
             budget.reserve(job, offer)
-        self.lanes[offer.account].spend_submit(now)
+        self.upstreams[offer.account].spend_submit(now)
         self._store(job)
         self._expiries.discard(job.id)
         return job
 
-    def _ask(self, lane: Lane, now: float) -> Job:
-        job_id = lane.asks.pop(now)
-        lane.spend_status(now)
+    def _ask(self, upstream: Upstream, now: float) -> Job:
+        job_id = upstream.poll_queue.pop(now)
+        upstream.spend_status(now)
         self._expiries.discard(job_id)
         return self._jobs[job_id]
 
@@ -291,49 +295,49 @@ class Plan:
         match event:
             case _ if budget is None or (isinstance(moved.state, Held) and moved.lost > job.lost):
                 pass  # a create that was lost stays reserved while it may be told of
-            case Rejected() | NotSent() | Withheld():
+            case Rejected() | ConnectFailed() | SendAborted():
                 budget.release(job.id)
-            case Succeeded(credits=credits) | Broken(credits=credits):
+            case Succeeded(credits=credits) | TaskFailed(credits=credits):
                 budget.settle(job.id, credits)
             case Lost():
                 budget.settle(job.id, None)
-            case Denied() if isinstance(moved.state, Queued):
+            case TaskRefused() if isinstance(moved.state, Queued):
                 # Given up, and to be replaced: nobody knows what it has cost.
                 budget.settle(job.id, None)
 
     def _judge(self, job: Job, event: Event, now: float) -> Event:
         """Let the account see an answer in the light of the earlier ones, before anything follows from it."""
-        lane = self.lanes[job.account]
+        upstream = self.upstreams[job.account]
         match event:
             case Rejected():
-                return lane.judge(event, job.model.name)
-            case Unreadable():
-                return lane.judge_status(event, now)
+                return upstream.judge(event, job.model.name)
+            case NoAnswer():
+                return upstream.judge_status(event, now)
         return event
 
     def _release(self, job: Job, event: Event, now: float) -> None:
         """Give back the place that the talk took, and let the account learn from it."""
-        lane = self.lanes[job.account]
+        upstream = self.upstreams[job.account]
         match event:
             case Saved() | NotSaved():
                 self._saving -= 1
-            case Pending() | Succeeded() | Broken() | Denied() | Unreadable():
-                lane.settle_status(job.id, event, now)
+            case Pending() | Succeeded() | TaskFailed() | TaskRefused() | NoAnswer():
+                upstream.settle_status(job.id, event, now)
             case _:
-                was_open = (lane.stopped, len(lane.closed_models))
-                lane.settle_submit(event, job.model.name, now)
-                if (lane.stopped, len(lane.closed_models)) != was_open:
+                was_open = (upstream.stopped, len(upstream.closed_models))
+                upstream.settle_submit(event, job.model.name, now)
+                if (upstream.stopped, len(upstream.closed_models)) != was_open:
                     self._turn_away()
 
     def _place(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a job where its state belongs; one that arrives from outside is queued last, or asked about at once."""
-        lane = self.lanes[job.account]
+        upstream = self.upstreams[job.account]
         self._store(job)
         match job.state:
             case Running() | Held(told=str()):
-                lane.asks.expect(job, now, at_once=arrives)
+                upstream.poll_queue.expect(job, now, at_once=arrives)
             case _:
-                lane.asks.forget(job.id)
+                upstream.poll_queue.forget(job.id)
         match job.state:
             case Queued():
                 self._enqueue(job, at_front=not arrives)
@@ -354,13 +358,13 @@ class Plan:
         elif refusals is not None:
             self._finish(job.to(transitions.unwanted(job, refusals)))
         else:
-            self._waiting.add(job, self._budgets.get(job.owner), at_front=at_front)
+            self._submit_queue.add(job, self._budgets.get(job.owner), at_front=at_front)
 
     def _refusals(self, route: Route) -> Mapping[str, ImagenError] | None:
         """Why each account of a route takes nothing for it any more; None where one does."""
         refusals: dict[str, ImagenError] = {}
         for offer in route.offers:
-            error = self.lanes[offer.account].refusal(offer.model.name)
+            error = self.upstreams[offer.account].refusal(offer.model.name)
             if error is None:
                 return None
             refusals[offer.account] = error
@@ -368,14 +372,14 @@ class Plan:
 
     def _turn_away(self) -> None:
         """End the queued jobs that no account takes any more."""
-        self._waiting.look_again()
-        for job_id in list(self._waiting.unwanted()):
-            self._waiting.remove(job_id)
+        self._submit_queue.look_again()
+        for job_id in list(self._submit_queue.unwanted()):
+            self._submit_queue.remove(job_id)
             self._enqueue(self._jobs[job_id], at_front=False)
 
     def _end_unaffordable(self) -> None:
         """End the queued jobs of an owner whose budget is used up."""
-        for job_id in list(self._waiting.unaffordable()) if self._budgets else ():
+        for job_id in list(self._submit_queue.unaffordable()) if self._budgets else ():
             job = self._jobs[job_id]
             budget = self._budgets[job.owner]
             self._drop(job, transitions.unsent(job, used_up(budget.limit, budget.spent)))
@@ -387,9 +391,9 @@ class Plan:
     def _drop(self, job: Job, state: State) -> None:
         """End a job that is not talking, or that nobody waits for any more."""
         if isinstance(job.state, Queued):
-            self._waiting.remove(job.id)
+            self._submit_queue.remove(job.id)
         elif isinstance(job.state, Running | Held):
-            self.lanes[job.account].asks.forget(job.id)
+            self.upstreams[job.account].poll_queue.forget(job.id)
         elif isinstance(job.state, Ready) and job.id in self._to_save:
             self._to_save.remove(job.id)
         self._finish(job.to(state))
@@ -397,7 +401,7 @@ class Plan:
     def _store(self, job: Job) -> None:
         """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""
         before = self._jobs.get(job.id)
-        self.lanes[job.account].running += _occupies(job) - (before is not None and _occupies(before))
+        self.upstreams[job.account].running += _occupies(job) - (before is not None and _occupies(before))
         self._jobs[job.id] = job
 
     def _finish(self, job: Job) -> None:

@@ -6,8 +6,8 @@ import msgspec
 
 from ..errors import UnknownOutcome
 from .job import Done, Held, Job, Queued, Ready, Running
+from .journal_entry import JournalEntry, bill_of, error_of
 from .provider import Model
-from .record import Record, bill_of, error_of
 from .transitions import PATIENCE
 from .values import PARAMETERS, ImageRequest, Result
 from .wire import Succeeded
@@ -15,116 +15,114 @@ from .wire import Succeeded
 _CONTENT = ("prompt", "model", *PARAMETERS, "extra")
 
 
-def earlier_result(record: Record) -> Result:
+def earlier_result(entry: JournalEntry) -> Result:
     """The result of a job that an earlier run has brought to its end."""
     return Result(
-        key=record.key,
-        index=record.position,
-        request=record.request,
-        provider=record.account,
-        model=record.request.model or "",
-        urls=record.urls,
-        files=record.files,
-        error=error_of(record),
-        task_id=record.task_id,
-        credits=record.credits,
-        latency=record.latency,
+        key=entry.key,
+        index=entry.position,
+        request=entry.request,
+        provider=entry.account,
+        model=entry.request.model or "",
+        urls=entry.urls,
+        files=entry.files,
+        error=error_of(entry),
+        task_id=entry.task_id,
+        credits=entry.credits,
+        latency=entry.latency,
         earlier=True,
     )
 
 
-def resumed(record: Record, blank: Job, now: float, epoch: float) -> Job:
+def resumed(entry: JournalEntry, blank: Job, now: float, epoch: float) -> Job:
     """The job that goes on where a record stopped: its task is asked about, its links are fetched.
 
     Args:
-        record: A running one, or a ready or done one of which files are missing.
+        entry: A running one, or a ready or done one of which files are missing.
         blank: The job as this run would make it new.
         now: Loop time: its deadline runs anew.
         epoch: The Unix time at which the loop's clock stood at 0.
     """
-    assert record.task_id is not None
-    job = _gone_on(record, blank, now)
-    if record.state == "running":
-        since = now if record.accepted_at is None else min(now, record.accepted_at - epoch)
-        job = msgspec.structs.replace(job, spent=record.credits or 0.0)
-        return job.to(Running(record.task_id, since=since))
-    outcome = Succeeded(record.urls, record.latency, record.credits, b"")
+    assert entry.task_id is not None
+    job = _gone_on(entry, blank, now)
+    if entry.state == "running":
+        since = now if entry.accepted_at is None else min(now, entry.accepted_at - epoch)
+        job = msgspec.structs.replace(job, spent=entry.credits or 0.0)
+        return job.to(Running(entry.task_id, since=since))
+    outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"")
     if blank.save_to is None:
-        return job.to(Done(record.task_id, outcome, record.files))
-    return job.to(Ready(record.task_id, outcome))
+        return job.to(Done(entry.task_id, outcome, entry.files))
+    return job.to(Ready(entry.task_id, outcome))
 
 
-def held(record: Record, blank: Job, now: float, epoch: float, wait: float) -> Job:
+def held(entry: JournalEntry, blank: Job, now: float, epoch: float, wait: float) -> Job:
     """The job of an unknown record of which a callback may tell yet, or has told.
 
     Args:
-        record: Its own.
+        entry: Its own.
         blank: The job as this run would make it new.
         now: Loop time.
         epoch: The Unix time at which the loop's clock stood at 0.
         wait: Seconds since its create for which a callback is waited for, within its deadline.
     """
-    error = error_of(msgspec.structs.replace(record, task_id=None))
+    error = error_of(msgspec.structs.replace(entry, task_id=None))
     assert isinstance(error, UnknownOutcome)
-    since = now if record.sent_at is None else min(now, record.sent_at - epoch)
+    since = now if entry.sent_at is None else min(now, entry.sent_at - epoch)
     until = min(since + wait, now + blank.deadline)
-    if record.task_id is not None:
+    if entry.task_id is not None:
         until = max(until, now + 2 * PATIENCE)
-    return _gone_on(record, blank, now).to(Held(error, since, until, record.task_id))
+    return _gone_on(entry, blank, now).to(Held(error, since, until, entry.task_id))
 
 
-def _gone_on(record: Record, blank: Job, now: float) -> Job:
+def _gone_on(entry: JournalEntry, blank: Job, now: float) -> Job:
     """The blank job with what the record says, and its time from now."""
     return msgspec.structs.replace(
         blank,
-        key=record.key,
-        index=record.position,
-        request=record.request,
+        key=entry.key,
+        index=entry.position,
+        request=entry.request,
         expires_at=now + blank.deadline,
-        attempts=record.attempts,
-        retried=record.retried,
-        lost=record.lost,
-        lost_creates=record.lost_creates,
+        attempts=entry.attempts,
+        retried=entry.retried,
+        lost=entry.lost,
+        lost_creates=entry.lost_creates,
     )
 
 
-def sent_again(record: Record, blank: Job) -> Job:
+def sent_again(entry: JournalEntry, blank: Job) -> Job:
     """The job that starts anew where a record says that it may: queued, or failed or held, and asked for again."""
     # Whatever was lost may be at its own account; there the two tasks would stand side by side.
-    own = blank.way.only(record.account) if record.lost else None
+    own = blank.way.only(entry.account) if entry.lost else None
     route = own or blank.way
-    bill = bill_of(record)
+    bill = bill_of(entry)
     return msgspec.structs.replace(
         blank,
         account=route.offers[0].account,
         model=route.offers[0].model,
         route=own or blank.route,
         # Another account may have another default.
-        request=msgspec.structs.replace(blank.request, aspect_ratio=record.request.aspect_ratio),
-        index=record.position,
-        attempts=record.attempts,
-        retried=record.retried if record.state == "queued" else 0,
-        lost=record.lost,
-        lost_creates=record.lost_creates,
+        request=msgspec.structs.replace(blank.request, aspect_ratio=entry.request.aspect_ratio),
+        index=entry.position,
+        attempts=entry.attempts,
+        retried=entry.retried if entry.state == "queued" else 0,
+        lost=entry.lost,
+        lost_creates=entry.lost_creates,
         spent=bill.total - bill.at_risk,
-        resubmits=0 if record.state == "unknown" else blank.resubmits,
-        state=Queued(held=None if record.state == "queued" else error_of(record)),
+        resubmits=0 if entry.state == "unknown" else blank.resubmits,
+        state=Queued(held=None if entry.state == "queued" else error_of(entry)),
     )
 
 
-def model_of(record: Record, known: Model | None) -> Model:
+def model_of(entry: JournalEntry, known: Model | None) -> Model:
     """The model that a record names, at the record's price; one of its name where this version knows none any more."""
-    name = record.request.model or ""
+    name = entry.request.model or ""
     model = known or Model(name, name, None)
     # Its task was made at the price of that time.
-    return (
-        model if record.price is None else msgspec.structs.replace(model, credits=record.price / record.request.images)
-    )
+    return model if entry.price is None else msgspec.structs.replace(model, credits=entry.price / entry.request.images)
 
 
-def changes(record: Record, request: ImageRequest) -> list[str]:
+def changes(entry: JournalEntry, request: ImageRequest) -> list[str]:
     """Say in which parameters a request, defaults filled in, differs from what its key stood for before."""
-    before, after = record.request, request
+    before, after = entry.request, request
     pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in _CONTENT]
     return [f"{name} was {_told(was, now)} and is {_told(now, was)} now" for name, was, now in pairs if was != now]
 

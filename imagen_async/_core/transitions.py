@@ -22,33 +22,33 @@ from .job import (
     Job,
     Left,
     Links,
+    NotAdmitted,
     NotSaved,
     Queued,
     Ready,
     Running,
     Saved,
+    SendAborted,
     State,
     Submitting,
     Unknown,
-    Unsent,
-    Withheld,
 )
-from .outcomes import expired, links_not_told, nobody_takes, unknown_outcome
 from .values import ImageFile
 from .wire import (
     Accepted,
-    Broken,
+    ConnectFailed,
     Created,
-    Denied,
     Lost,
-    NotSent,
+    NoAnswer,
     Pending,
     Rejected,
     Remedy,
     Succeeded,
+    TaskFailed,
+    TaskRefused,
     TaskStatus,
-    Unreadable,
 )
+from .wording import expired, links_not_told, nobody_takes, unknown_outcome
 
 replace = msgspec.structs.replace
 
@@ -68,16 +68,16 @@ def start(job: Job, now: float) -> Job:
 def advance(job: Job, event: Event, now: float) -> Job:
     """Say what an event makes of a job that was talking. Pure; an event that does not fit its state is a bug."""
     match job.state, event:
-        case Submitting(), Accepted() | Rejected() | NotSent() | Lost():
+        case Submitting(), Accepted() | Rejected() | ConnectFailed() | Lost():
             return _after_create(job, job.state, event, now)
-        case Submitting(told=told_task, create=create), Withheld(error=error):
+        case Submitting(told=told_task, create=create), SendAborted(error=error):
             waiting = replace(job, attempts=job.attempts - 1, state=Queued(held=job.state.held))
             if told_task is not None and create in job.lost_creates:
                 return told(waiting, create, told_task, now)
             return waiting.to(left(waiting) if error is None else unsent(waiting, error.about(provider=job.account)))
-        case Running(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
+        case Running(), Pending() | Succeeded() | TaskFailed() | TaskRefused() | NoAnswer():
             return _after_status(job, job.state, event, now)
-        case Held(), Pending() | Succeeded() | Broken() | Denied() | Unreadable():
+        case Held(), Pending() | Succeeded() | TaskFailed() | TaskRefused() | NoAnswer():
             return _after_callback(job, job.state, event, now)
         case Ready(), Saved(files=files):
             return job.to(job.state.done(files))
@@ -126,12 +126,12 @@ def _after_create(job: Job, state: Submitting, event: Created, now: float) -> Jo
             return job.to(Running(task_id, since=now))
         case Lost(error=error):
             return _lost(job, state, error, now)
-        case Rejected(error=error) | NotSent(error=error) if state.told is not None:
+        case Rejected(error=error) | ConnectFailed(error=error) if state.told is not None:
             # A callback says that there is a task: whatever this answer is, it is no leave to send another create.
             if state.create == job.attempts:
                 return _lost(job, state, error, now)
             return _told(job, _unknown(job), state.told, state.create, now, now + 2 * PATIENCE)
-        case NotSent(error=error) | Rejected(error=error, remedy=Remedy.HOLD | Remedy.PAUSE):
+        case ConnectFailed(error=error) | Rejected(error=error, remedy=Remedy.BACK_OFF | Remedy.PAUSE):
             queued = job.to(Queued(error.about(provider=job.account), state.held))
             return expire(queued) if _is_due(job, now) else queued
         case Rejected(error=error, remedy=Remedy.STOP | Remedy.CLOSE_MODEL):
@@ -166,12 +166,12 @@ def _after_callback(job: Job, state: Held, event: TaskStatus, now: float) -> Job
     """What the provider says of a task that a callback has named: only this makes it the job's own."""
     assert state.told is not None
     match event:
-        case Denied():
+        case TaskRefused():
             since = now if state.denied_at is None else state.denied_at
             if now - since < PATIENCE:
                 return job.to(replace(state, denied_at=since))
             return job.to(replace(state, told=None, denied_at=None))
-        case Unreadable():
+        case NoAnswer():
             return job
     job = replace(job, lost=job.lost - 1, lost_creates=job.lost_creates[:-1])
     running = Running(state.told, since=state.since)
@@ -184,12 +184,12 @@ def _after_status(job: Job, state: Running, event: TaskStatus, now: float) -> Jo
             links = Links.FIRST if state.finished is None else Links.ASKED_AGAIN
             done = Done(state.task_id, event)
             return job.to(done if job.save_to is None else Ready(state.task_id, event, links))
-        case Broken(error=error):
+        case TaskFailed(error=error):
             failed = _failed(job, error.about(task_id=state.task_id), event, may_retry=not state.collected)
             return failed if state.finished is None else _renewing(job, state.task_id, state.finished)
-        case Denied(error=error):
+        case TaskRefused(error=error):
             return _denied(job, state, error, now)
-        case Unreadable(error=error):
+        case NoAnswer(error=error):
             return _asked(job, replace(state, trouble=error), now)
         case Pending():
             answered = state.denied_at is None and state.trouble is None
@@ -215,7 +215,7 @@ def _denied(job: Job, state: Running, error: ImagenError, now: float) -> Job:
     return replace(job, spent=spent, state=Queued(error, held=error))
 
 
-def _failed(job: Job, error: ImagenError, outcome: Broken | None, *, may_retry: bool) -> Job:
+def _failed(job: Job, error: ImagenError, outcome: TaskFailed | None, *, may_retry: bool) -> Job:
     error.about(provider=job.account)
     if may_retry and job.retried < job.retries and isinstance(error, GenerationFailed) and error.code != "no_urls":
         # Where nobody tells what the failed task has cost, it may have cost its price.
@@ -267,7 +267,7 @@ def left(job: Job) -> State:
 
 def unsent(job: Job, error: ImagenError) -> State:
     """How a job ends that will not be sent for now: nothing happened, but for what an earlier create came to."""
-    return _held(job) or Unsent(error)
+    return _held(job) or NotAdmitted(error)
 
 
 def unwanted(job: Job, refusals: Mapping[str, ImagenError]) -> State:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .values import ImageRequest
 
 
-Call = Literal["create", "status", "renewal", "credits", "file"]
+Operation = Literal["create", "status", "renewal", "credits", "file"]
 """What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
 
 
@@ -32,7 +32,7 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     method: str
     path: str
     body: bytes | None = None
-    call: Call = "status"
+    operation: Operation = "status"
 
 
 class HttpResponse(msgspec.Struct, frozen=True, gc=False):
@@ -58,7 +58,7 @@ class Remedy(enum.Enum):
     NEW_TASK = "this item fails, or is asked for again where the caller wants retries"
     CLOSE_MODEL = "this item and the others of its model fail"
     STOP = "the account stops; its items were not sent"
-    HOLD = "send again after a full window"
+    BACK_OFF = "send again after a full window"
     PAUSE = "send again, slowly"
 
 
@@ -82,7 +82,7 @@ class Rejected(msgspec.Struct, frozen=True):
     retry_after: float | None = None
 
 
-class NotSent(msgspec.Struct, frozen=True):
+class ConnectFailed(msgspec.Struct, frozen=True):
     """A create of which no byte left: nothing happened."""
 
     error: ImagenError
@@ -94,7 +94,7 @@ class Lost(msgspec.Struct, frozen=True):
     error: ImagenError
 
 
-Created = Accepted | Rejected | NotSent | Lost
+Created = Accepted | Rejected | ConnectFailed | Lost
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False):
@@ -125,7 +125,7 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
 
 
-class Broken(msgspec.Struct, frozen=True):
+class TaskFailed(msgspec.Struct, frozen=True):
     """The task ended without a picture.
 
     Attributes:
@@ -139,13 +139,13 @@ class Broken(msgspec.Struct, frozen=True):
     raw: bytes
 
 
-class Denied(msgspec.Struct, frozen=True):
+class TaskRefused(msgspec.Struct, frozen=True):
     """The provider refuses to tell: no such task, wrong key. Transient just after creation, else final."""
 
     error: ImagenError
 
 
-class Unreadable(msgspec.Struct, frozen=True):
+class NoAnswer(msgspec.Struct, frozen=True):
     """Nothing was learned; ask again.
 
     Attributes:
@@ -159,7 +159,7 @@ class Unreadable(msgspec.Struct, frozen=True):
     retry_after: float | None = None
 
 
-TaskStatus = Pending | Succeeded | Broken | Denied | Unreadable
+TaskStatus = Pending | Succeeded | TaskFailed | TaskRefused | NoAnswer
 
 
 class Dialect(Protocol):

@@ -18,12 +18,12 @@ from .._accounts import SANDBOX_KEY
 from .._core.provider import Limits
 from .._plain_group import PlainGroup
 from ..providers import PROVIDERS
-from ._announcer import Announcer
 from ._envelopes import Reply
 from ._faults import Faults, Road
 from ._ledger import Ledger
 from ._painter import paint
 from ._service import Latency, Lives, Service
+from ._webhook_sender import WebhookSender
 
 _SHAPES = {"square_1_1": "1:1", "widescreen_16_9": "16:9", "social_story_9_16": "9:16"}
 _SHAPES |= {"classic_4_3": "4:3", "traditional_3_4": "3:4"}
@@ -105,9 +105,9 @@ class Sandbox:
             )
             session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
             stack.push_async_callback(_whole, session.close)
-            self._announcer = Announcer(session, self.ledger, self._callback_retry)
-            self._announcing = await stack.enter_async_context(PlainGroup())
-            stack.callback(self._announcing.cancel)
+            self._webhook_sender = WebhookSender(session, self.ledger, self._callback_retry)
+            self._sending = await stack.enter_async_context(PlainGroup())
+            stack.callback(self._sending.cancel)
             await runner.setup()
             stack.push_async_callback(_whole, runner.cleanup)
             site = web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024)
@@ -154,12 +154,12 @@ class Sandbox:
             body = await request.read()
             now = asyncio.get_running_loop().time()
             reply = service.create(request.headers.get("Authorization"), body, now, time.time())
-            while service.announcements:
-                announcement = service.announcements.popleft()
-                if announcement.fault == "early":
-                    await self._announcer.announce(announcement)
+            while service.webhooks:
+                webhook = service.webhooks.popleft()
+                if webhook.fault == "early":
+                    await self._webhook_sender.announce(webhook)
                 else:
-                    self._announcing.start_soon(self._announcer.announce, announcement)
+                    self._sending.start_soon(self._webhook_sender.announce, webhook)
             return await _deliver(request, reply)
 
         return create

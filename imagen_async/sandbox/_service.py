@@ -71,7 +71,7 @@ RENEWED_LINK_LIFE = 1200.0
 """Seconds; kie.ai's own figure for a link that was asked for anew."""
 
 
-class Announcement(msgspec.Struct, frozen=True):
+class Webhook(msgspec.Struct, frozen=True):
     """A callback that is to be sent.
 
     Attributes:
@@ -126,7 +126,7 @@ class Service:
     ) -> None:
         self.provider = provider
         self.files = files
-        self.announcements: deque[Announcement] = deque()
+        self.webhooks: deque[Webhook] = deque()
         self._signing_key = signing_key if provider.signs_callbacks else None
         self._prices = _prices(provider)
         self._key = key
@@ -273,7 +273,7 @@ class Service:
         if callback_url is not None:
             message = functools.partial(self._callback, task)
             ends = now + task.latency
-            self.announcements.append(Announcement(task.id, callback_url, ends, callback_fault, message))
+            self.webhooks.append(Webhook(task.id, callback_url, ends, callback_fault, message))
         return task
 
     def _callback(self, task: Task, now: float, wall: float) -> tuple[dict[str, str], bytes]:

@@ -26,13 +26,13 @@ from ..wire import (
     NOT_JSON,
     Accepted,
     Created,
-    Denied,
     HttpResponse,
     Lost,
+    NoAnswer,
     Rejected,
     Remedy,
+    TaskRefused,
     TaskStatus,
-    Unreadable,
     clean,
     decode_json,
 )
@@ -137,14 +137,14 @@ def read_refused_status(answer: Answer) -> TaskStatus:
     code = answer.code
     if code == 429:
         error = RateLimited(_said("Too many status calls", answer), code=code)
-        return Unreadable(error, limited=True, retry_after=answer.response.retry_after)
+        return NoAnswer(error, limited=True, retry_after=answer.response.retry_after)
     if code in (401, 403):
-        return Denied(AuthenticationError(_said("The key may not ask for this task", answer), code=code))
+        return TaskRefused(AuthenticationError(_said("The key may not ask for this task", answer), code=code))
     if code in (404, 422):
-        return Denied(InvalidRequest(_said(NO_SUCH_TASK, answer), code=code))
+        return TaskRefused(InvalidRequest(_said(NO_SUCH_TASK, answer), code=code))
     if 400 <= code < 500 and code not in (408, 455):
-        return Denied(AccountError(_said("The status call was refused", answer), code=code))
-    return Unreadable(TransportError(_said("The status call failed", answer), code=code))
+        return TaskRefused(AccountError(_said("The status call was refused", answer), code=code))
+    return NoAnswer(TransportError(_said("The status call failed", answer), code=code))
 
 
 NO_SUCH_TASK = "The provider knows no such task (it may belong to another provider or account, or be too old)"
@@ -166,7 +166,7 @@ _REFUSALS: dict[int, tuple[type[ImagenError], Remedy]] = {
     403: (AccountError, Remedy.STOP),
     404: (ModelUnavailable, Remedy.CLOSE_MODEL),
     408: (GenerationFailed, Remedy.NEW_TASK),
-    429: (RateLimited, Remedy.HOLD),
+    429: (RateLimited, Remedy.BACK_OFF),
     433: (InsufficientCredits, Remedy.STOP),
     455: (TransportError, Remedy.PAUSE),
     # kie.ai's 500 in the body was mostly a validation error ("This field is required"), unbilled (seen April 2026).

@@ -12,15 +12,15 @@ from ..provider import Model
 from ..values import ImageRequest
 from ..wire import (
     NOT_JSON,
-    Broken,
     Created,
-    Denied,
     HttpRequest,
     HttpResponse,
+    NoAnswer,
     Pending,
     Succeeded,
+    TaskFailed,
+    TaskRefused,
     TaskStatus,
-    Unreadable,
     clean,
 )
 from . import answers
@@ -89,15 +89,15 @@ class JobsDialect(msgspec.Struct, frozen=True):
         """Say how a task stands."""
         answer = answers.open_answer(response)
         if answer.code == 501 and answer.in_body:
-            return Broken(GenerationFailed(answer.text or "no reason given", code=501), None, response.body)
+            return TaskFailed(GenerationFailed(answer.text or "no reason given", code=501), None, response.body)
         if not answer.is_success:
             return answers.read_refused_status(answer)
         try:
             record = _decode_record(answer.data)
         except NOT_JSON as error:
-            return Unreadable(ProtocolError(f"The status answer has a wrong shape: {error}"))
+            return NoAnswer(ProtocolError(f"The status answer has a wrong shape: {error}"))
         if record is None:
-            return Denied(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
+            return TaskRefused(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
         return _read_record(record, response.body)
 
     def build_renewal(self, url: str) -> HttpRequest | None:
@@ -112,7 +112,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
 
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""
-        return None if self.credits_path is None else HttpRequest("GET", self.credits_path, call="credits")
+        return None if self.credits_path is None else HttpRequest("GET", self.credits_path, operation="credits")
 
     def read_credits(self, response: HttpResponse) -> float:
         """Read the balance; raises ImagenError when the answer holds none."""
@@ -126,7 +126,7 @@ def _read_record(record: _Record, raw: bytes) -> TaskStatus:
     if state in answers.FAILED:
         code = answers.code_of(record.failCode)
         text = clean(str(record.failMsg or "no reason given"))
-        return Broken(GenerationFailed(text, code=code), answers.figure(record.creditsConsumed), raw)
+        return TaskFailed(GenerationFailed(text, code=code), answers.figure(record.creditsConsumed), raw)
     return Pending(clean(str(record.state)), state in answers.WAITING)
 
 
@@ -137,7 +137,7 @@ def _read_success(record: _Record, raw: bytes) -> TaskStatus:
     if urls:
         return Succeeded(urls, _latency(record), credits, raw)
     message = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
-    return Broken(GenerationFailed(message, code="no_urls"), credits, raw)
+    return TaskFailed(GenerationFailed(message, code="no_urls"), credits, raw)
 
 
 def _latency(record: _Record) -> float | None:

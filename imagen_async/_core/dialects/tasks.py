@@ -11,13 +11,13 @@ from ...errors import GenerationFailed, ImagenError, InvalidRequest
 from ..provider import Model
 from ..values import ImageRequest
 from ..wire import (
-    Broken,
     Created,
-    Denied,
     HttpRequest,
     HttpResponse,
     Pending,
     Succeeded,
+    TaskFailed,
+    TaskRefused,
     TaskStatus,
     clean,
     decode_json,
@@ -64,13 +64,13 @@ class TasksDialect(msgspec.Struct, frozen=True):
             return answers.read_refused_status(answer)
         task = _inner(answer)
         if not task:
-            return Denied(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
+            return TaskRefused(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
         word = task.get("status", task.get("state"))
         state = word.casefold() if isinstance(word, str) else ""
         if state in answers.SUCCEEDED:
             return _read_success(task, response.body)
         if state in answers.FAILED:
-            return Broken(_reason(task, answer), answers.figure(task.get("credits")), response.body)
+            return TaskFailed(_reason(task, answer), answers.figure(task.get("credits")), response.body)
         return Pending(clean(str(word)), state in answers.WAITING)
 
     def build_renewal(self, url: str) -> HttpRequest | None:
@@ -107,7 +107,7 @@ def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
     message = (
         "The provider says success and gives no picture URL that we know; the result's `raw` holds its whole answer"
     )
-    return Broken(GenerationFailed(message, code="no_urls"), credits, raw)
+    return TaskFailed(GenerationFailed(message, code="no_urls"), credits, raw)
 
 
 def _reason(task: dict[str, Any], answer: answers.Answer) -> ImagenError:

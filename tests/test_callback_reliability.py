@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_latency import FIVE, waited
 
-from imagen_async._core.announcements import Announcements
+from imagen_async._core.callback_reliability import CallbackReliability
 from imagen_async._core.latency import EDGES, Curve, LatencyPrior, LifeTable
 from imagen_async._core.poll_schedule import FRESHNESS, LONGEST_INTERVAL, LONGEST_SILENCE, Kind, PollSchedule
 
@@ -27,26 +27,26 @@ STEPS = st.lists(
 """What happens to which of some tasks."""
 
 
-def step(announcements: Announcements, what: str, number: int) -> None:
+def step(reliability: CallbackReliability, what: str, number: int) -> None:
     """Tell one thing."""
     if what == "late":
-        announcements.came_late(number)
+        reliability.came_late(number)
     else:
-        announcements.ended(number, what == "announced")
+        reliability.ended(number, what == "announced")
 
 
-def played(*steps: tuple[str, int]) -> Announcements:
+def played(*steps: tuple[str, int]) -> CallbackReliability:
     """What is known after so many of each, all of different tasks."""
-    announcements, numbers = Announcements(), itertools.count()
+    reliability, numbers = CallbackReliability(), itertools.count()
     for what, count in steps:
         for _ in range(count):
-            step(announcements, what, next(numbers))
-    return announcements
+            step(reliability, what, next(numbers))
+    return reliability
 
 
-def trust(announcements: Announcements) -> float:
+def trust(reliability: CallbackReliability) -> float:
     """The odds that an end is announced."""
-    return announcements.share / (1 - announcements.share)
+    return reliability.share / (1 - reliability.share)
 
 
 # Trust
@@ -56,24 +56,24 @@ def trust(announcements: Announcements) -> float:
 @given(steps=STEPS)
 def test_the_share_is_one_whatever_happens(steps: list[Step]) -> None:
     """The share is 0 until a callback was of use, and after that above 0 and below 1."""
-    announcements, is_known = Announcements(), False
+    reliability, is_known = CallbackReliability(), False
     missed: set[int] = set()
     for what, number in steps:
         is_known |= what == "announced" or (what == "late" and number in missed)
         missed = missed | {number} if what == "missed" else missed - {number} if what == "late" else missed
-        step(announcements, what, number)
-        assert (0 < announcements.share < 1) if is_known else (announcements.share == 0)
+        step(reliability, what, number)
+        assert (0 < reliability.share < 1) if is_known else (reliability.share == 0)
 
 
 @settings(deadline=None, max_examples=60)
 @given(steps=STEPS)
 def test_an_announced_end_adds_trust_and_a_missed_one_halves_it(steps: list[Step]) -> None:
     """Each end that a callback announces makes the next likelier, each that it does not at least halves the odds."""
-    announcements = Announcements()
+    reliability = CallbackReliability()
     for number, (what, about) in enumerate(steps):
-        before = trust(announcements)
-        step(announcements, what, about if what == "late" else number)
-        after = trust(announcements)
+        before = trust(reliability)
+        step(reliability, what, about if what == "late" else number)
+        after = trust(reliability)
         if what == "announced":
             assert after == pytest.approx(before + 1)
         elif what == "missed":
@@ -93,11 +93,11 @@ def test_the_share_is_that_of_the_last_ones() -> None:
 
 def test_no_number_of_callbacks_is_certainty() -> None:
     """After any number of callbacks, ten misses in a row are enough for a share below a half."""
-    announcements = played(("announced", 20_000))
-    assert announcements.share == pytest.approx(SURE)
+    reliability = played(("announced", 20_000))
+    assert reliability.share == pytest.approx(SURE)
     for number in range(10):
-        announcements.ended(-1 - number, announced=False)
-    assert announcements.share < 0.5
+        reliability.ended(-1 - number, announced=False)
+    assert reliability.share < 0.5
 
 
 # A callback that is merely late
@@ -115,34 +115,34 @@ def test_a_late_callback_undoes_its_miss(before: int) -> None:
 
 def test_callbacks_that_always_come_late_are_trusted_as_well() -> None:
     """Where each callback comes just after the status call, trust grows as with those that come in time."""
-    announcements = Announcements()
+    reliability = CallbackReliability()
     for number in range(50):
-        announcements.ended(number, announced=False)
-        announcements.came_late(number)
-    assert announcements.share == pytest.approx(played(("announced", 50)).share)
+        reliability.ended(number, announced=False)
+        reliability.came_late(number)
+    assert reliability.share == pytest.approx(played(("announced", 50)).share)
 
 
 def test_a_second_late_callback_does_nothing() -> None:
     """A callback that comes again, or is about a task that was not missed, leaves the share as it is."""
-    announcements = played(("announced", 4), ("missed", 2))
-    announcements.came_late(4)
-    share = announcements.share
+    reliability = played(("announced", 4), ("missed", 2))
+    reliability.came_late(4)
+    share = reliability.share
     for number in (4, 4, 0, 99, -1):
-        announcements.came_late(number)
-        assert announcements.share == share
+        reliability.came_late(number)
+        assert reliability.share == share
 
 
 def test_late_ones_are_remembered_for_a_thousand_tasks() -> None:
     """However many ends are missed, no more than a thousand are kept: the oldest are forgotten, the newest known."""
-    announcements = played(("missed", 3000))
-    assert len(announcements._missed) == 1000
-    announcements.came_late(1999)
-    assert announcements.share == 0
-    announcements.came_late(2000)
-    assert announcements.share == pytest.approx(1 / 2)
-    announcements.came_late(2999)
-    assert announcements.share > 1 / 2
-    assert len(announcements._missed) == 998
+    reliability = played(("missed", 3000))
+    assert len(reliability._missed) == 1000
+    reliability.came_late(1999)
+    assert reliability.share == 0
+    reliability.came_late(2000)
+    assert reliability.share == pytest.approx(1 / 2)
+    reliability.came_late(2999)
+    assert reliability.share > 1 / 2
+    assert len(reliability._missed) == 998
 
 
 def test_announced_ends_are_not_kept() -> None:
@@ -163,12 +163,12 @@ def test_silence_takes_ten_ends_and_no_callback() -> None:
 
 def test_a_late_callback_breaks_the_silence() -> None:
     """One callback is enough, and be it late: from then on some are expected, whatever is missed."""
-    announcements = played(("missed", 10))
-    announcements.came_late(3)
-    assert not announcements.are_silent
+    reliability = played(("missed", 10))
+    reliability.came_late(3)
+    assert not reliability.are_silent
     for number in range(100, 200):
-        announcements.ended(number, announced=False)
-    assert not announcements.are_silent
+        reliability.ended(number, announced=False)
+    assert not reliability.are_silent
 
 
 # What the schedule makes of it
@@ -321,7 +321,7 @@ def test_several_late_callbacks_give_back_what_was_lost() -> None:
 
 def test_a_callback_that_came_is_never_forgotten() -> None:
     """However many misses follow, an account that has called back once is not taken for one that never does."""
-    announcements = played(("announced", 1))
+    reliability = played(("announced", 1))
     for number in range(2000):
-        announcements.ended(number, announced=False)
-    assert not announcements.are_silent
+        reliability.ended(number, announced=False)
+    assert not reliability.are_silent

@@ -13,9 +13,9 @@ from ..errors import (
     ModelUnavailable,
     UnknownOutcome,
 )
-from .job import Done, Failed, Final, Job, Left, Queued, Ready, Running, Unknown, Unsent
+from .job import Done, Failed, Final, Job, Left, NotAdmitted, Queued, Ready, Running, Unknown
 from .values import Result
-from .wire import Broken, Succeeded
+from .wire import Succeeded, TaskFailed
 
 
 def trouble_of(job: Job) -> ImagenError | None:
@@ -106,7 +106,7 @@ def result_of(job: Job) -> Result:
     )
 
 
-def _outcome_of(state: Final) -> Succeeded | Broken | None:
+def _outcome_of(state: Final) -> Succeeded | TaskFailed | None:
     """What the provider said of the task, at last."""
     match state:
         case Done(outcome=outcome) | Failed(outcome=outcome) | Left(was=Ready(outcome=outcome)):
@@ -116,7 +116,7 @@ def _outcome_of(state: Final) -> Succeeded | Broken | None:
     return None
 
 
-def billed(job: Job, outcome: Succeeded | Broken | None) -> float | None:
+def billed(job: Job, outcome: Succeeded | TaskFailed | None) -> float | None:
     """What the provider says it billed; where it says nothing, a finished picture's price; None: unknown.
 
     After a task that came before, one that failed and of which nobody tells counts with its price, as that one does.
@@ -129,7 +129,7 @@ def billed(job: Job, outcome: Succeeded | Broken | None) -> float | None:
 
 def _error_of(job: Job) -> ImagenError | None:
     match job.state:
-        case Failed(error=error) | Unsent(error=error):
+        case Failed(error=error) | NotAdmitted(error=error):
             return error
         case Unknown(error=unknown):
             return unknown

@@ -12,13 +12,13 @@ from test_pool_plan import CONNECTIONS, PLAIN, SCHEDULE, Pool, growing, provider
 
 from imagen_async._core.budget import Budget
 from imagen_async._core.job import Job
-from imagen_async._core.lane import MOST_AT_A_LOOK, Lane
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.routing import Policy, Route, Router
+from imagen_async._core.submit_queue import MOST_WAITING, SubmitQueue
+from imagen_async._core.upstream import MOST_AT_A_LOOK, Upstream
 from imagen_async._core.values import ImageRequest
-from imagen_async._core.waiting import MOST_WAITING, Waiting
-from imagen_async._core.wire import Accepted, NotSent, Rejected, Remedy
+from imagen_async._core.wire import Accepted, ConnectFailed, Rejected, Remedy
 from imagen_async.errors import AccountError, ModelUnavailable, RateLimited, TransportError
 
 OFTEN = settings(deadline=None, max_examples=70)
@@ -30,9 +30,9 @@ class Queue:
     """Lanes, jobs and those who wait, without a plan around them."""
 
     def __init__(self, limits: dict[str, Limits], policy: Policy = "spread") -> None:
-        self.lanes = {name: Lane(name, each, SCHEDULE, 10_000, growing) for name, each in limits.items()}
+        self.upstreams = {name: Upstream(name, each, SCHEDULE, 10_000, growing) for name, each in limits.items()}
         self.jobs: dict[int, Job] = {}
-        self.waiting = Waiting(self.lanes, self.jobs)
+        self.submit_queue = SubmitQueue(self.upstreams, self.jobs)
         self.policy = policy
         self.routes: dict[str, Route] = {}
 
@@ -41,7 +41,7 @@ class Queue:
         ways = "".join(ways)
         request = ImageRequest("a red fox", model="imagen4-fast")
         if ways not in self.routes:
-            providers = {name: provider(name, PRICE[name]) for name in self.lanes if name in ways}
+            providers = {name: provider(name, PRICE[name]) for name in self.upstreams if name in ways}
             self.routes[ways] = Router(providers, self.policy).route(request)[1]
         route = self.routes[ways]
         number = len(self.jobs) + 1
@@ -49,24 +49,24 @@ class Queue:
         self.jobs[number] = Job(
             number, owner, number, str(number), request, first.account, first.model, 900.0, route=route
         )
-        self.waiting.add(self.jobs[number], budget, at_front=at_front)
+        self.submit_queue.add(self.jobs[number], budget, at_front=at_front)
         return number
 
     def trust(self) -> None:
         """Let every account have answered, long ago."""
-        for lane in self.lanes.values():
-            lane.spend_submit(-1e6)
-            lane.settle_submit(Accepted("t"), "imagen4-fast", -1e6)
+        for upstream in self.upstreams.values():
+            upstream.spend_submit(-1e6)
+            upstream.settle_submit(Accepted("t"), "imagen4-fast", -1e6)
 
     def send(self, now: float) -> tuple[str, int] | None:
         """Send the next one, as the plan does."""
-        found = self.waiting.next(now)
+        found = self.submit_queue.next(now)
         if found is None:
             return None
         offer, job_id = found
-        self.waiting.remove(job_id)
-        self.lanes[offer.account].spend_submit(now)
-        self.lanes[offer.account].running += 1
+        self.submit_queue.remove(job_id)
+        self.upstreams[offer.account].spend_submit(now)
+        self.upstreams[offer.account].running += 1
         return offer.account, job_id
 
     def send_all(self, now: float) -> list[tuple[str, int]]:
@@ -100,15 +100,15 @@ def test_an_account_takes_those_first_that_the_fewest_can_take(ways: list[str], 
     """At every sending nobody waits for this account who has fewer others to go to, or as few and came earlier."""
     queue = Queue(dict.fromkeys("abc", wide(room)))
     queue.trust()
-    waiting = {queue.add(way): way for way in ways}
+    submit_queue = {queue.add(way): way for way in ways}
     for account, job_id in queue.send_all(0.0):
-        its_way = waiting.pop(job_id)
+        its_way = submit_queue.pop(job_id)
         assert account in its_way
-        rivals = [(len(way), number) for number, way in waiting.items() if account in way]
+        rivals = [(len(way), number) for number, way in submit_queue.items() if account in way]
         assert (len(its_way), job_id) < min(rivals, default=(9, 0))
-    for account, lane in queue.lanes.items():
-        if any(account in way for way in waiting.values()):
-            assert lane.submit_at(0.0) > 0.0, "it has room, and somebody waits for it"
+    for account, upstream in queue.upstreams.items():
+        if any(account in way for way in submit_queue.values()):
+            assert upstream.submit_at(0.0) > 0.0, "it has room, and somebody waits for it"
 
 
 @OFTEN
@@ -133,7 +133,7 @@ def test_the_account_with_the_most_room_goes_first(rooms: tuple[int, ...], runni
             assert free[sent[0]] == min(free.values())
             gone[sent[0]] += 1
     places = sum(map(min, rooms, running))
-    assert len(queue.waiting) == max(0, jobs - places)
+    assert len(queue.submit_queue) == max(0, jobs - places)
 
 
 def test_a_job_that_only_one_can_take_is_not_held_up_by_those_who_can_go_elsewhere() -> None:
@@ -153,8 +153,8 @@ def test_one_whose_other_accounts_are_gone_is_as_bound_as_one_that_had_none() ->
     queue.trust()
     queue.add("ac")
     former = queue.add("ab")
-    queue.lanes["b"].stopped = AccountError("stopped")
-    queue.lanes["c"].submit.spend(0.0)
+    queue.upstreams["b"].stopped = AccountError("stopped")
+    queue.upstreams["c"].submit.spend(0.0)
     assert queue.send_all(0.0) == [("a", former)]
 
 
@@ -174,9 +174,13 @@ def test_one_that_is_taken_out_is_not_sent() -> None:
     queue.trust()
     numbers = [queue.add("a") for _ in range(4)]
     for number in numbers[::2]:
-        queue.waiting.remove(number)
+        queue.submit_queue.remove(number)
     assert [job_id for _, job_id in queue.send_all(0.0)] == numbers[1::2]
-    assert (len(queue.waiting), queue.waiting.next(0.0), queue.waiting.wake_at(0.0)) == (0, None, math.inf)
+    assert (len(queue.submit_queue), queue.submit_queue.next(0.0), queue.submit_queue.wake_at(0.0)) == (
+        0,
+        None,
+        math.inf,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ policies and money
@@ -193,35 +197,35 @@ def test_the_next_in_rank_goes_only_while_those_before_are_paused_or_gone(
     """A full window or a 429 is waited for; a paused, stopped or closed account is not."""
     queue = Queue(dict.fromkeys("abc", wide(2)), policy)
     queue.trust()
-    for lane, state in zip(queue.lanes.values(), states, strict=True):
-        put(lane, state)
+    for upstream, state in zip(queue.upstreams.values(), states, strict=True):
+        put(upstream, state)
     queue.add("abc")
     order = "bac" if policy == "cheapest" else "abc"
     state_of = dict(zip("abc", states, strict=True))
     first = next((name for name in order if state_of[name] in ("ready", "full", "held")), None)
-    found = queue.waiting.next(0.0)
+    found = queue.submit_queue.next(0.0)
     expected = first if first is not None and state_of[first] == "ready" else None
     assert (found and found[0].account) == expected
 
 
-def put(lane: Lane, state: str) -> None:
+def put(upstream: Upstream, state: str) -> None:
     """Bring an account that was ready into a state, as of 0.0."""
     match state:
         case "full":
-            lane.spend_submit(0.0)
-            lane.spend_submit(0.0)
+            upstream.spend_submit(0.0)
+            upstream.spend_submit(0.0)
         case "held":
-            lane.spend_submit(0.0)
-            lane.settle_submit(Rejected(RateLimited("429"), Remedy.HOLD), "imagen4-fast", 0.0)
-            assert not lane.is_paused
+            upstream.spend_submit(0.0)
+            upstream.settle_submit(Rejected(RateLimited("429"), Remedy.BACK_OFF), "imagen4-fast", 0.0)
+            assert not upstream.is_paused
         case "paused":
-            lane.spend_submit(0.0)
-            lane.settle_submit(NotSent(TransportError("down")), "imagen4-fast", 0.0)
-            assert lane.is_paused
+            upstream.spend_submit(0.0)
+            upstream.settle_submit(ConnectFailed(TransportError("down")), "imagen4-fast", 0.0)
+            assert upstream.is_paused
         case "stopped":
-            lane.stopped = AccountError("stopped")
+            upstream.stopped = AccountError("stopped")
         case "closed":
-            lane.closed_models["imagen4-fast"] = ModelUnavailable("gone")
+            upstream.closed_models["imagen4-fast"] = ModelUnavailable("gone")
 
 
 def test_who_cannot_pay_waits_without_holding_up_others() -> None:
@@ -230,13 +234,13 @@ def test_who_cannot_pay_waits_without_holding_up_others() -> None:
     queue.trust()
     poor, rich = Budget(0.5), Budget(9.0)
     poor.reserve(queue.jobs[queue.add("a")], queue.jobs[1].way.offers[0])
-    queue.waiting.remove(1)
+    queue.submit_queue.remove(1)
     waits, goes, free = queue.add("a", budget=poor), queue.add("a", budget=rich), queue.add("a")
     assert [job_id for _, job_id in queue.send_all(0.0)] == [goes, free]
-    assert list(queue.waiting.unaffordable()) == []
+    assert list(queue.submit_queue.unaffordable()) == []
     poor.settle(1, None)
-    assert list(queue.waiting.unaffordable()) == [waits]
-    assert list(queue.waiting.unwanted()) == []
+    assert list(queue.submit_queue.unaffordable()) == [waits]
+    assert list(queue.submit_queue.unwanted()) == []
 
 
 def test_an_account_that_is_too_dear_leaves_it_to_the_others() -> None:
@@ -254,8 +258,8 @@ def test_unwanted_are_those_with_no_account_left(ways: list[str], closed: set[st
     queue = Queue(dict.fromkeys("abc", wide()))
     numbers = {queue.add(way): way for way in ways}
     for name in closed:
-        put(queue.lanes[name], "stopped" if name == "a" else "closed")
-    assert sorted(queue.waiting.unwanted()) == [number for number, way in numbers.items() if set(way) <= closed]
+        put(queue.upstreams[name], "stopped" if name == "a" else "closed")
+    assert sorted(queue.submit_queue.unwanted()) == [number for number, way in numbers.items() if set(way) <= closed]
 
 
 # --------------------------------------------------------------------------------------------------- how many
@@ -271,29 +275,29 @@ def test_no_more_are_taken_in_than_can_soon_be_sent(ways: list[str], rooms: tupl
     """Taking in while more are wanted ends, at the latest at `MOST_WAITING`, and no sooner than all have enough."""
     queue = Queue({name: wide(room) for name, room in zip("abc", rooms, strict=True)})
     for name in stopped:
-        queue.lanes[name].stopped = AccountError("stopped")
+        queue.upstreams[name].stopped = AccountError("stopped")
     turn = itertools.cycle(ways)
     counts = dict.fromkeys("abc", 0)
-    while queue.waiting.wants_more(1) and len(queue.waiting) <= MOST_WAITING:
+    while queue.submit_queue.wants_more(1) and len(queue.submit_queue) <= MOST_WAITING:
         way = next(turn)
         queue.add(way)
         for name in way:
             counts[name] += 1
     needs = {name: min(room, MOST_AT_A_LOOK) for name, room in zip("abc", rooms, strict=True) if name not in stopped}
-    assert len(queue.waiting) <= MOST_WAITING
-    assert len(queue.waiting) == MOST_WAITING or all(counts[name] >= need for name, need in needs.items())
+    assert len(queue.submit_queue) <= MOST_WAITING
+    assert len(queue.submit_queue) == MOST_WAITING or all(counts[name] >= need for name, need in needs.items())
     if stopped == set("abc"):
-        assert len(queue.waiting) == 0
+        assert len(queue.submit_queue) == 0
 
 
 def test_an_account_with_nothing_to_do_does_not_draw_in_the_whole_input() -> None:
     """Where all that comes is for one account, the other's idleness is worth a bounded queue and no more."""
     queue = Queue({"a": wide(5), "b": wide(5)})
-    while queue.waiting.wants_more(1) and len(queue.waiting) <= MOST_WAITING:
+    while queue.submit_queue.wants_more(1) and len(queue.submit_queue) <= MOST_WAITING:
         queue.add("a")
-    assert len(queue.waiting) == MOST_WAITING
-    queue.waiting.remove(1)
-    assert queue.waiting.wants_more(1)
+    assert len(queue.submit_queue) == MOST_WAITING
+    queue.submit_queue.remove(1)
+    assert queue.submit_queue.wants_more(1)
 
 
 @OFTEN
@@ -301,12 +305,12 @@ def test_an_account_with_nothing_to_do_does_not_draw_in_the_whole_input() -> Non
 def test_those_who_were_sent_leave_room_for_others(ways: list[str], data: st.DataObject) -> None:
     """More are wanted exactly while some account has fewer waiting for it than it may send, whoever came and went."""
     queue = Queue(dict.fromkeys("abc", wide(5)))
-    waiting = {queue.add(way): way for way in ways}
-    for number in data.draw(st.lists(st.sampled_from(sorted(waiting)), unique=True)):
-        queue.waiting.remove(number)
-        del waiting[number]
-        fewest = min(sum(name in way for way in waiting.values()) for name in "abc")
-        assert queue.waiting.wants_more(1) == (fewest < 5)
+    submit_queue = {queue.add(way): way for way in ways}
+    for number in data.draw(st.lists(st.sampled_from(sorted(submit_queue)), unique=True)):
+        queue.submit_queue.remove(number)
+        del submit_queue[number]
+        fewest = min(sum(name in way for way in submit_queue.values()) for name in "abc")
+        assert queue.submit_queue.wants_more(1) == (fewest < 5)
 
 
 def test_an_account_that_lost_a_model_is_filled_up_with_others() -> None:
@@ -338,10 +342,10 @@ def test_an_owner_is_not_held_up_by_the_length_of_anothers_queue(steps: list[tup
             if owner == 1:
                 mine.append(number)
         else:
-            queue.waiting.remove(mine.pop())
-        assert queue.waiting.wants_more(1) == (len(mine) < 3)
-        assert queue.waiting.wants_more(2)
-        assert queue.waiting.wants_more(3)
+            queue.submit_queue.remove(mine.pop())
+        assert queue.submit_queue.wants_more(1) == (len(mine) < 3)
+        assert queue.submit_queue.wants_more(2)
+        assert queue.submit_queue.wants_more(3)
 
 
 # ------------------------------------------------------------------------------------------------------ time
@@ -379,11 +383,11 @@ def test_somebody_goes_at_the_time_that_was_told_and_nobody_before(
             account, job_id = flying.pop(0)
             answer = {
                 "accepted": Accepted("t"),
-                "limited": Rejected(RateLimited("429"), Remedy.HOLD),
-                "not sent": NotSent(TransportError("down")),
+                "limited": Rejected(RateLimited("429"), Remedy.BACK_OFF),
+                "not sent": ConnectFailed(TransportError("down")),
             }[name]
-            queue.lanes[account].settle_submit(answer, "imagen4-fast", now)
-            queue.lanes[account].running -= 1
+            queue.upstreams[account].settle_submit(answer, "imagen4-fast", now)
+            queue.upstreams[account].running -= 1
             if budget is not None:
                 budget.settle(job_id, None if name == "accepted" else 0.0)
         check_wake_at(queue, now)
@@ -391,13 +395,13 @@ def test_somebody_goes_at_the_time_that_was_told_and_nobody_before(
 
 def check_wake_at(queue: Queue, now: float) -> None:
     """Compare it with `next` at every instant that matters."""
-    at = queue.waiting.wake_at(now)
+    at = queue.submit_queue.wake_at(now)
     for sixteenths in range(0, 200, 3):
         time = now + sixteenths / 16
-        assert (queue.waiting.next(time) is not None) == (time >= at)
+        assert (queue.submit_queue.next(time) is not None) == (time >= at)
     if now < at < math.inf:
-        assert queue.waiting.next(at) is not None
-        assert queue.waiting.next(math.nextafter(at, -math.inf)) is None
+        assert queue.submit_queue.next(at) is not None
+        assert queue.submit_queue.next(math.nextafter(at, -math.inf)) is None
 
 
 def test_a_job_waits_in_no_accounts_line() -> None:
@@ -414,7 +418,7 @@ def test_a_job_waits_in_no_accounts_line() -> None:
 def test_models_close_one_by_one() -> None:
     """An account that lacks one model is still sent the others, and loses only what it lacks."""
     pool = Pool(dict.fromkeys("ab", wide(CONNECTIONS))).trusted()
-    pool.lane("a").closed_models[PLAIN] = ModelUnavailable("gone")
+    pool.upstream("a").closed_models[PLAIN] = ModelUnavailable("gone")
     jobs = [pool.add(model=PLAIN).id for _ in range(4)] + pool.add_many(4)
     pool.drain()
     assert {create.account for job_id in jobs[:4] for create in pool.creates[job_id]} == {"b"}

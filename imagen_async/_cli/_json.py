@@ -31,13 +31,13 @@ def sizes_in(path: Path) -> Sizes:
     return sizes
 
 
-def picture_records(result: Result, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
+def pictures_json(result: Result, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
     """`file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share."""
     for file in result.files:
         width, height = sizes.get(file.sha256) or _size(file.path)
         ours = {
             "file_name": os.path.relpath(file.path, folder),
-            **_request_record(result.request),
+            **_request_json(result.request),
             "key": result.key,
             "index": result.index,
             "provider": result.provider,
@@ -60,7 +60,7 @@ def _size(path: str) -> tuple[int | None, int | None]:
         return None, None
 
 
-def _request_record(request: ImageRequest) -> dict[str, Any]:
+def _request_json(request: ImageRequest) -> dict[str, Any]:
     """A request as JSON; `extra` only where there is any, so that its column has one type."""
     record = {
         "prompt": request.prompt,
@@ -84,27 +84,27 @@ def other_columns(request: ImageRequest) -> dict[str, Any]:
     return request.columns if isinstance(request, PromptLine) else {}
 
 
-def result_record(result: Result) -> dict[str, Any]:
+def result_json(result: Result) -> dict[str, Any]:
     """A result as JSON: what `--json` prints and `failures.jsonl` holds."""
     record = {
         "ok": result.ok,
         "key": result.key,
         "index": result.index,
-        **_request_record(result.request),
+        **_request_json(result.request),
         "provider": result.provider,
         "task_id": result.task_id,
         "credits": result.credits,
         "latency": result.latency,
         "urls": list(result.urls),
         "files": [file.path for file in result.files],
-        "error": None if result.error is None else error_record(result.error),
+        "error": None if result.error is None else error_json(result.error),
     }
     if isinstance(result.request, PromptLine):
         record["line"] = result.request.line
     return {**_columns(result.request, record), **record}
 
 
-def error_record(error: ImagenError) -> dict[str, Any]:
+def error_json(error: ImagenError) -> dict[str, Any]:
     """An error as JSON. `credits_at_risk`: what a lost create may have cost, null where nobody knows."""
     record = {"type": type(error).__name__, "message": error.message, "code": error.code}
     return {**record, "credits_at_risk": error.credits} if isinstance(error, UnknownOutcome) else record

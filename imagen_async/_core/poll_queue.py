@@ -7,11 +7,11 @@ import math
 
 import msgspec
 
-from .agenda import Agenda
-from .announcements import Announcements
+from .callback_reliability import CallbackReliability
 from .job import Held, Job, Running
 from .poll_schedule import Kind, PollSchedule
-from .wire import Broken, Pending, Succeeded, TaskStatus
+from .timer_queue import TimerQueue
+from .wire import Pending, Succeeded, TaskFailed, TaskStatus
 
 _LATE = 0.2
 """Seconds after its time from which a question counts as late: the limit, not the clock, has kept it."""
@@ -43,7 +43,7 @@ class _Watched(msgspec.Struct, gc=False):
     is_untold: bool = False
 
 
-class Asks:
+class PollQueue:
     """The questions of one account.
 
     While the limit lets every question go when it is due, they go by their time. When it does not, the late ones go by
@@ -59,17 +59,17 @@ class Asks:
     """
 
     def __init__(self, schedule: PollSchedule) -> None:
-        self.announcements = Announcements()
+        self.reliability = CallbackReliability()
         self._schedule = schedule
         self._watched: dict[int, _Watched] = {}
-        self._agenda = Agenda()
+        self._timers = TimerQueue()
         self._called: dict[int, None] = {}
         self._late: dict[int, None] = {}
         self._turn: list[int] = []
         self._silent = 1.0
 
     def __len__(self) -> int:
-        return len(self._agenda) + len(self._late) + len(self._called)
+        return len(self._timers) + len(self._late) + len(self._called)
 
     def expect(self, job: Job, now: float, *, at_once: bool = False) -> None:
         """Set the next question about a running job, or one whose task a callback names: by the schedule, or now."""
@@ -81,27 +81,27 @@ class Asks:
         if watched.is_due:
             self._called[job.id] = None
         elif watched.called is not None and watched.is_untold:
-            self._agenda.set(job.id, now + _AGAIN)
+            self._timers.set(job.id, now + _AGAIN)
         else:
-            self._agenda.set(job.id, now if at_once else self._next_at(watched))
+            self._timers.set(job.id, now if at_once else self._next_at(watched))
 
     def call(self, job_id: int, now: float) -> None:
         """Hear a callback: ask about that job at once, before all others; a second one about it is no news."""
         watched = self._watched.get(job_id)
         if watched is None:
-            self.announcements.came_late(job_id)
+            self.reliability.came_late(job_id)
         elif watched.called is None:
             watched.called = now
             watched.is_due = True
             if not watched.is_asked:
                 self._called[job_id] = None
-                self._agenda.discard(job_id)
+                self._timers.discard(job_id)
                 self._late.pop(job_id, None)
 
     def forget(self, job_id: int) -> None:
         """Ask no more about a job."""
         if self._watched.pop(job_id, None) is not None:
-            self._agenda.discard(job_id)
+            self._timers.discard(job_id)
             self._late.pop(job_id, None)
             self._called.pop(job_id, None)
 
@@ -111,8 +111,8 @@ class Asks:
         if watched is None:
             return
         watched.asked = now
-        watched.is_untold = not isinstance(event, Pending | Succeeded | Broken)
-        if not watched.learns or not isinstance(event, Pending | Succeeded | Broken):
+        watched.is_untold = not isinstance(event, Pending | Succeeded | TaskFailed)
+        if not watched.learns or not isinstance(event, Pending | Succeeded | TaskFailed):
             return
         after, age = watched.seen - watched.since, now - watched.since
         if isinstance(event, Pending):
@@ -132,7 +132,7 @@ class Asks:
 
     def next_at(self) -> float:
         """When the next question is due; infinity for never."""
-        return -math.inf if self._late or self._called else self._agenda.next_at()
+        return -math.inf if self._late or self._called else self._timers.next_at()
 
     def pop(self, now: float) -> int:
         """Take the job that is to be asked about first, of those that are due."""
@@ -145,11 +145,11 @@ class Asks:
             called = next(iter(self._called))
             del self._called[called]
             return called
-        if not self._late and self._agenda.next_at() > now - _LATE:
-            job_id = self._agenda.pop_due(now)
+        if not self._late and self._timers.next_at() > now - _LATE:
+            job_id = self._timers.pop_due(now)
             assert job_id is not None
             return job_id
-        while (due := self._agenda.pop_due(now)) is not None:
+        while (due := self._timers.pop_due(now)) is not None:
             self._late[due] = None
         job_id = self._first(now)
         del self._late[job_id]
@@ -176,19 +176,19 @@ class Asks:
 
     def _announced(self, watched: _Watched) -> float:
         """How likely a callback is to come yet, once the task ends."""
-        return self.announcements.share if watched.announces and watched.called is None else 0.0
+        return self.reliability.share if watched.announces and watched.called is None else 0.0
 
     def _learn(self, job_id: int, *, announced: bool) -> None:
         """Learn how an end became known; where that changes much, set every question anew."""
-        self.announcements.ended(job_id, announced)
-        silent = 1 - self.announcements.share
+        self.reliability.ended(job_id, announced)
+        silent = 1 - self.reliability.share
         if 0.5 < silent / self._silent < 2:
             return
         self._silent = silent
         for each, watched in self._watched.items():
             if watched.announces and watched.called is None and not watched.is_asked:
                 self._late.pop(each, None)
-                self._agenda.set(each, self._next_at(watched))
+                self._timers.set(each, self._next_at(watched))
 
 
 def _watched(job: Job, *, is_ours: bool) -> _Watched:

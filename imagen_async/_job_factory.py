@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from ._core.job import Job
-from ._core.record import Record
+from ._core.journal_entry import JournalEntry
 from ._core.resuming import model_of
 from ._core.routing import Route, Router
 from ._core.values import PARAMETERS, ImageRequest, stable_key
@@ -27,7 +27,7 @@ class Parameters(TypedDict, total=False):
     extra: dict[str, Any]
 
 
-class Terms(TypedDict):
+class JobOptions(TypedDict):
     """What the jobs of one batch have in common, as fields of Job."""
 
     retries: int
@@ -58,7 +58,7 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
     return msgspec.structs.replace(item, **missing)
 
 
-class Admission:
+class JobFactory:
     """Makes the jobs of one batch, on its terms.
 
     Args:
@@ -67,7 +67,7 @@ class Admission:
         terms: What their jobs have in common: `deadline`, `retries`, `resubmits`, `save_to`.
     """
 
-    def __init__(self, router: Router, defaults: ImageRequest, terms: Terms) -> None:
+    def __init__(self, router: Router, defaults: ImageRequest, terms: JobOptions) -> None:
         self._router = router
         self._defaults = defaults
         self._terms = terms
@@ -111,24 +111,24 @@ class Admission:
         """True where an account of a journal is one of these."""
         return account in self._router.providers
 
-    def job_of(self, record: Record, owner: int, number: int) -> Job:
+    def job_of(self, entry: JournalEntry, owner: int, number: int) -> Job:
         """Make a blank job for one of a journal, with its own model and account, and no leave to be sent again."""
-        model = model_of(record, self._router.providers[record.account].find(record.request.model or ""))
+        model = model_of(entry, self._router.providers[entry.account].find(entry.request.model or ""))
         return Job(
             id=number,
             owner=owner,
-            index=record.position,
-            key=record.key,
-            request=record.request,
-            account=record.account,
+            index=entry.position,
+            key=entry.key,
+            request=entry.request,
+            account=entry.account,
             model=model,
             deadline=self._terms["deadline"],
             save_to=self._terms["save_to"],
         )
 
-    def as_before(self, record: Record, item: str | ImageRequest) -> ImageRequest:
+    def as_before(self, entry: JournalEntry, item: str | ImageRequest) -> ImageRequest:
         """The request as it would have been sent when its key was recorded."""
-        return self._router.as_before(record.request, with_defaults(item, self._defaults))
+        return self._router.as_before(entry.request, with_defaults(item, self._defaults))
 
 
 def _unknown_parameter(parameters: Parameters) -> InvalidRequest:

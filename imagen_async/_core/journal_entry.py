@@ -19,19 +19,19 @@ from ..errors import (
     TransportError,
     UnknownOutcome,
 )
-from .job import Done, Failed, Held, Job, Left, Queued, Ready, Running, State, Submitting, Unknown, Unsent
-from .outcomes import billed, lost_create
+from .job import Done, Failed, Held, Job, Left, NotAdmitted, Queued, Ready, Running, State, Submitting, Unknown
 from .transitions import advance
 from .values import ImageFile, ImageRequest
-from .wire import Broken, Lost, Succeeded
+from .wire import Lost, Succeeded, TaskFailed
+from .wording import billed, lost_create
 
-RecordState = Literal["queued", "submitting", "running", "ready", "done", "failed", "unknown"]
+EntryState = Literal["queued", "submitting", "running", "ready", "done", "failed", "unknown"]
 
 # "No such task" is one: another key, or another address, knows it.
 _NO_WORD_ABOUT_THE_TASK = DeadlineExceeded | AccountError | TransportError | ProtocolError | InvalidRequest
 
 
-class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class EntryError(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error of the tree: the name of its class, its message, the provider's code."""
 
     type: str
@@ -39,7 +39,7 @@ class ErrorRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int | str | None = None
 
 
-class Record(msgspec.Struct, frozen=True):
+class JournalEntry(msgspec.Struct, frozen=True):
     """One job of a batch as its journal has it. Times are Unix seconds; None: not known, or not come to yet.
 
     Attributes:
@@ -68,13 +68,13 @@ class Record(msgspec.Struct, frozen=True):
 
     key: str
     position: int
-    state: RecordState
+    state: EntryState
     account: str
     request: ImageRequest
     task_id: str | None = None
     urls: tuple[str, ...] = ()
     files: tuple[ImageFile, ...] = ()
-    error: ErrorRecord | None = None
+    error: EntryError | None = None
     credits: float | None = None
     price: float | None = None
     latency: float | None = None
@@ -93,7 +93,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Bill(msgspec.Struct, frozen=True):
-    """What a record says of money: as in Record; `has_task` is True where a task is known to exist, or to have."""
+    """What an entry says of money; `has_task` is True where a task is known to exist, or to have existed."""
 
     state: str
     credits: float | None
@@ -125,12 +125,12 @@ class Bill(msgspec.Struct, frozen=True):
         return max(0.0, self.credits or 0.0) + untold + self.at_risk + self.open
 
 
-def bill_of(record: Record) -> Bill:
+def bill_of(entry: JournalEntry) -> Bill:
     """What a record says of money."""
-    return Bill(record.state, record.credits, record.price, record.lost, record.task_id is not None)
+    return Bill(entry.state, entry.credits, entry.price, entry.lost, entry.task_id is not None)
 
 
-def record_of(job: Job, now: float, epoch: float) -> Record | None:
+def entry_of(job: Job, now: float, epoch: float) -> JournalEntry | None:
     """Say what there is to remember of a job as it is now; None where nothing of it is new.
 
     Args:
@@ -141,66 +141,66 @@ def record_of(job: Job, now: float, epoch: float) -> Record | None:
     state: State = job.state.was if isinstance(job.state, Left) else job.state
     match state:
         case Queued(held=UnknownOutcome() as unknown):
-            return _record(job, "unknown", unknown, ended_at=epoch + now)
+            return _entry(job, "unknown", unknown, ended_at=epoch + now)
         case Queued() if job.expires_at is None:
             return None  # never handed out in this process: it is as it was
         case Queued(held=ImagenError() as failure):
-            return _record_of_failed(job, Failed(failure), epoch + now)
+            return _entry_of_failed(job, Failed(failure), epoch + now)
         case Queued(error=error):
-            return _record(job, "queued", error)
+            return _entry(job, "queued", error)
         case Submitting(told=None):
-            return _record(job, "submitting", sent_at=epoch + now)
+            return _entry(job, "submitting", sent_at=epoch + now)
         case Submitting(told=str()):
             # Its own answer is yet to come. Whoever called back was answered, and will not call again after a crash.
             error = TransportError("it had not come yet")
-            return record_of(advance(job, Lost(error), now), now, epoch)
+            return entry_of(advance(job, Lost(error), now), now, epoch)
         case Held(error=unknown, told=task_id):
-            return _record(job, "unknown", unknown, task_id=task_id, ended_at=epoch + now)
+            return _entry(job, "unknown", unknown, task_id=task_id, ended_at=epoch + now)
         case Running(finished=None):
-            return _record(job, "running", task_id=state.task_id, accepted_at=epoch + state.since)
+            return _entry(job, "running", task_id=state.task_id, accepted_at=epoch + state.since)
         case Ready(task_id=task_id, outcome=outcome):
-            return _record(job, "ready", task_id=task_id, outcome=outcome)
+            return _entry(job, "ready", task_id=task_id, outcome=outcome)
         case Done(task_id=task_id, outcome=outcome, files=files):
-            return _record(job, "done", task_id=task_id, outcome=outcome, files=files, ended_at=epoch + now)
+            return _entry(job, "done", task_id=task_id, outcome=outcome, files=files, ended_at=epoch + now)
         case Failed():
-            return _record_of_failed(job, state, epoch + now)
+            return _entry_of_failed(job, state, epoch + now)
         case Unknown(error=unknown):
-            return _record(job, "unknown", unknown, task_id=unknown.task_id, ended_at=epoch + now)
-        case Unsent(error=error):
+            return _entry(job, "unknown", unknown, task_id=unknown.task_id, ended_at=epoch + now)
+        case NotAdmitted(error=error):
             is_new = job.expires_at is not None or not job.attempts
-            return _record(job, "queued", error) if is_new else None
+            return _entry(job, "queued", error) if is_new else None
     return None  # its links died and it is asked about again: what is known stays `ready`
 
 
-def _record_of_failed(job: Job, state: Failed, at: float) -> Record:
+def _entry_of_failed(job: Job, state: Failed, at: float) -> JournalEntry:
     """A failed job is remembered by what is true at the provider: a task that may still finish is still running."""
     error, outcome = state.error, state.outcome
     if isinstance(outcome, Succeeded):
         is_gone = isinstance(error, DownloadFailed) and error.gone
-        how: RecordState = "failed" if is_gone else "ready"
-        return _record(job, how, error, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
+        how: EntryState = "failed" if is_gone else "ready"
+        return _entry(job, how, error, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
     if outcome is None and isinstance(error, _NO_WORD_ABOUT_THE_TASK) and job.task_id is not None:
-        return _record(job, "running", error, task_id=job.task_id)
+        return _entry(job, "running", error, task_id=job.task_id)
     is_transient = isinstance(error.__cause__, RateLimited | TransportError | AccountError | ModelUnavailable | None)
     if isinstance(error, DeadlineExceeded) and job.task_id is None and is_transient:
-        return _record(job, "queued", error)
-    return _record(job, "failed", error, task_id=job.task_id, outcome=outcome, ended_at=at)
+        return _entry(job, "queued", error)
+    return _entry(job, "failed", error, task_id=job.task_id, outcome=outcome, ended_at=at)
 
 
-def _record(
+def _entry(
     job: Job,
-    state: RecordState,
+    state: EntryState,
     error: ImagenError | None = None,
     *,
     task_id: str | None = None,
-    outcome: Succeeded | Broken | None = None,
+    outcome: Succeeded | TaskFailed | None = None,
     files: tuple[ImageFile, ...] = (),
     sent_at: float | None = None,
     accepted_at: float | None = None,
     ended_at: float | None = None,
-) -> Record:
+) -> JournalEntry:
     succeeded = outcome if isinstance(outcome, Succeeded) else None
-    return Record(
+    return JournalEntry(
         key=job.key,
         position=job.index,
         state=state,
@@ -209,7 +209,7 @@ def _record(
         task_id=task_id,
         urls=succeeded.urls if succeeded else (),
         files=files,
-        error=None if error is None else ErrorRecord(type(error).__name__, error.message, error.code),
+        error=None if error is None else EntryError(type(error).__name__, error.message, error.code),
         credits=billed(job, outcome),
         price=job.model.price(job.request),
         latency=succeeded.latency if succeeded else None,
@@ -223,31 +223,31 @@ def _record(
     )
 
 
-def error_of(record: Record) -> ImagenError | None:
+def error_of(entry: JournalEntry) -> ImagenError | None:
     """The error that a record holds, as it was raised."""
-    if record.error is None:
+    if entry.error is None:
         return None
-    name = record.error.type
+    name = entry.error.type
     kind: type[ImagenError] = getattr(errors, name) if name in errors.__all__ else ImagenError
-    error = kind(record.error.message, provider=record.account, task_id=record.task_id, code=record.error.code)
+    error = kind(entry.error.message, provider=entry.account, task_id=entry.task_id, code=entry.error.code)
     if isinstance(error, UnknownOutcome):
-        error.credits = record.at_risk
+        error.credits = entry.at_risk
     return error
 
 
-def is_denied(record: Record) -> bool:
+def is_denied(entry: JournalEntry) -> bool:
     """True for a task that the provider did not know when it was last asked: nobody can tell what became of it."""
-    return record.state == "running" and record.error is not None and record.error.type == InvalidRequest.__name__
+    return entry.state == "running" and entry.error is not None and entry.error.type == InvalidRequest.__name__
 
 
-def cut_off(record: Record) -> Record:
+def cut_off(entry: JournalEntry) -> JournalEntry:
     """What a create that was on the way when its process died has become: unknown."""
-    unknown = lost_create("the process ended before its answer came", record.price, record.lost + 1)
+    unknown = lost_create("the process ended before its answer came", entry.price, entry.lost + 1)
     return msgspec.structs.replace(
-        record,
+        entry,
         state="unknown",
-        lost=record.lost + 1,
-        lost_creates=(*record.lost_creates, record.attempts),
-        error=ErrorRecord(UnknownOutcome.__name__, unknown.message),
-        ended_at=record.sent_at,
+        lost=entry.lost + 1,
+        lost_creates=(*entry.lost_creates, entry.attempts),
+        error=EntryError(UnknownOutcome.__name__, unknown.message),
+        ended_at=entry.sent_at,
     )

@@ -22,22 +22,22 @@ from imagen_async._core.job import (
     Job,
     Left,
     Links,
+    NotAdmitted,
     Queued,
     Ready,
     Running,
+    SendAborted,
     State,
     Submitting,
     Unknown,
-    Unsent,
-    Withheld,
 )
-from imagen_async._core.outcomes import result_of
+from imagen_async._core.journal_entry import Bill, EntryError, JournalEntry, bill_of, cut_off, entry_of, error_of
 from imagen_async._core.provider import Model
-from imagen_async._core.record import Bill, ErrorRecord, Record, bill_of, cut_off, error_of, record_of
 from imagen_async._core.resuming import changes, earlier_result, held, model_of, resumed, sent_again, shown
 from imagen_async._core.routing import Offer, Route
 from imagen_async._core.values import ImageRequest
-from imagen_async._core.wire import Accepted, Broken, Succeeded
+from imagen_async._core.wire import Accepted, Succeeded, TaskFailed
+from imagen_async._core.wording import result_of
 from imagen_async.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -55,20 +55,20 @@ from imagen_async.errors import (
 
 EPOCH = 1_700_000_000.0
 AT = EPOCH + NOW
-BROKEN = Broken(GenerationFailed("too dark", code="501"), 2.0, b"{}")
-PAID = Broken(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}")
+BROKEN = TaskFailed(GenerationFailed("too dark", code="501"), 2.0, b"{}")
+PAID = TaskFailed(GenerationFailed("no picture", code="no_urls"), 8.0, b"{}")
 COUNTS: dict[str, Any] = {"attempts": 3, "retried": 1, "lost": 1, "lost_creates": (2,)}
 
 
-def record_of_state(state: State, **place: Any) -> Record | None:
+def record_of_state(state: State, **place: Any) -> JournalEntry | None:
     """What is remembered of a job in this state."""
-    return record_of(msgspec.structs.replace(make_job(state), **place), NOW, EPOCH)
+    return entry_of(msgspec.structs.replace(make_job(state), **place), NOW, EPOCH)
 
 
-def record_in(state: str, **place: Any) -> Record:
+def record_in(state: str, **place: Any) -> JournalEntry:
     """A record as a journal has it."""
     request = ImageRequest("a red fox", model="imagen4", aspect_ratio="1:1")
-    return Record(**{"key": "fox", "position": 4, "state": state, "account": "kie", "request": request, **place})
+    return JournalEntry(**{"key": "fox", "position": 4, "state": state, "account": "kie", "request": request, **place})
 
 
 def blank(**place: Any) -> Job:
@@ -106,7 +106,7 @@ ROWS: dict[str, Row] = {
     "done": (Done("t1", SUCCESS, (FILE,)), "done", "t1", SUCCESS.urls, {"ended_at": AT}),
     "unknown": (Unknown(HELD), "unknown", None, (), {"ended_at": AT}),
     "unknown, told": (Unknown(UnknownOutcome("lost", task_id="t1")), "unknown", "t1", (), {"ended_at": AT}),
-    "unsent": (Unsent(InsufficientCredits("empty")), "queued", None, (), {}),
+    "unsent": (NotAdmitted(InsufficientCredits("empty")), "queued", None, (), {}),
     "left queued": (Left(Queued(RateLimited("429"))), "queued", None, (), {}),
     "left running": (Left(Running("t1", since=NOW - 10)), "running", "t1", (), {"accepted_at": AT - 10}),
     "left ready": (Left(Ready("t1", SUCCESS)), "ready", "t1", SUCCESS.urls, {}),
@@ -119,15 +119,15 @@ def test_every_state_has_its_record(
     state: State, name: str, task_id: str | None, urls: tuple[str, ...], times: dict[str, float]
 ) -> None:
     """Each state is remembered with its task, its URLs and its times in Unix seconds, and a job left as what it was."""
-    record = record_of_state(state, **COUNTS)
-    assert record is not None
-    assert (record.state, record.task_id, record.urls) == (name, task_id, urls)
-    assert {each: getattr(record, each) for each in TIMES if getattr(record, each) is not None} == times
-    assert (record.attempts, record.retried, record.lost, record.lost_creates) == (3, 1, 1, (2,))
-    assert (record.key, record.position, record.account, record.price) == ("fox", 4, "kie", 8)
+    entry = record_of_state(state, **COUNTS)
+    assert entry is not None
+    assert (entry.state, entry.task_id, entry.urls) == (name, task_id, urls)
+    assert {each: getattr(entry, each) for each in TIMES if getattr(entry, each) is not None} == times
+    assert (entry.attempts, entry.retried, entry.lost, entry.lost_creates) == (3, 1, 1, (2,))
+    assert (entry.key, entry.position, entry.account, entry.price) == ("fox", 4, "kie", 8)
 
 
-FAILURES: dict[str, tuple[ImagenError, Succeeded | Broken | None, str, str | None]] = {
+FAILURES: dict[str, tuple[ImagenError, Succeeded | TaskFailed | None, str, str | None]] = {
     "refused": (failure(InvalidRequest, None), None, "failed", None),
     "no such task": (failure(InvalidRequest), None, "running", "t1"),
     "too late, with a task": (failure(DeadlineExceeded), None, "running", "t1"),
@@ -148,33 +148,35 @@ FAILURES: dict[str, tuple[ImagenError, Succeeded | Broken | None, str, str | Non
 
 @pytest.mark.parametrize(("error", "outcome", "name", "task_id"), FAILURES.values(), ids=list(FAILURES))
 def test_a_failed_job_is_remembered_by_what_is_true_at_the_provider(
-    error: ImagenError, outcome: Succeeded | Broken | None, name: str, task_id: str | None
+    error: ImagenError, outcome: Succeeded | TaskFailed | None, name: str, task_id: str | None
 ) -> None:
     """A task that may still finish is running, a picture that is there is ready, a create never taken is queued."""
-    record = record_of_state(Failed(error, outcome), attempts=1)
-    assert record is not None
-    assert (record.state, record.task_id) == (name, task_id)
-    assert record.error == ErrorRecord(type(error).__name__, error.message, error.code)
-    assert record.urls == (SUCCESS.urls if outcome is SUCCESS else ())
+    entry = record_of_state(Failed(error, outcome), attempts=1)
+    assert entry is not None
+    assert (entry.state, entry.task_id) == (name, task_id)
+    assert entry.error == EntryError(type(error).__name__, error.message, error.code)
+    assert entry.urls == (SUCCESS.urls if outcome is SUCCESS else ())
 
 
 @pytest.mark.parametrize(
     ("outcome", "credits"), [(SUCCESS, 8), (Succeeded(("u",), 1.0, 5.0, b""), 5.0), (BROKEN, 2.0), (PAID, 8.0)]
 )
-def test_what_was_billed_is_remembered(outcome: Succeeded | Broken, credits: float) -> None:
+def test_what_was_billed_is_remembered(outcome: Succeeded | TaskFailed, credits: float) -> None:
     """The provider's word on the credits is kept, also of a failed task; a picture without one costs its price."""
-    state = Failed(outcome.error.about(task_id="t1"), outcome) if isinstance(outcome, Broken) else Done("t1", outcome)
-    record = record_of_state(state, attempts=1)
-    assert record is not None
-    assert record.credits == credits
+    state = (
+        Failed(outcome.error.about(task_id="t1"), outcome) if isinstance(outcome, TaskFailed) else Done("t1", outcome)
+    )
+    entry = record_of_state(state, attempts=1)
+    assert entry is not None
+    assert entry.credits == credits
 
 
 @pytest.mark.parametrize("error", [DownloadFailed("502"), gone()])
 def test_files_that_were_saved_are_remembered_beside_the_failure(error: DownloadFailed) -> None:
     """Of several pictures, those on disk stay in the record of a job whose others could not be fetched."""
-    record = record_of_state(Failed(error.about(task_id="t1"), SUCCESS, (FILE,)), attempts=1)
-    assert record is not None
-    assert (record.files, record.urls, record.latency) == ((FILE,), SUCCESS.urls, 13.5)
+    entry = record_of_state(Failed(error.about(task_id="t1"), SUCCESS, (FILE,)), attempts=1)
+    assert entry is not None
+    assert (entry.files, entry.urls, entry.latency) == ((FILE,), SUCCESS.urls, 13.5)
 
 
 @pytest.mark.parametrize("state", [Queued(), Left(Queued())])
@@ -192,30 +194,30 @@ def test_a_job_whose_links_died_stays_ready_in_the_journal(was: State) -> None:
 def test_a_create_that_was_withheld_takes_its_record_back() -> None:
     """A create that was noted and not sent, for its caller left, is noted as queued, or it would be held as unknown."""
     job = transitions.start(make_job(expires_at=None), NOW)
-    noted = record_of(job, NOW, EPOCH)
+    noted = entry_of(job, NOW, EPOCH)
     assert noted is not None
     assert noted.state == "submitting"
-    record = record_of(transitions.advance(job, Withheld(), NOW), NOW, EPOCH)
-    assert record is not None
-    assert (record.state, record.attempts) == ("queued", 0)
+    entry = entry_of(transitions.advance(job, SendAborted(), NOW), NOW, EPOCH)
+    assert entry is not None
+    assert (entry.state, entry.attempts) == ("queued", 0)
 
 
 def test_a_create_whose_intent_could_not_be_noted_is_queued_with_the_reason() -> None:
     """What the journal could not take at first is remembered as queued once it can be written again."""
-    job = transitions.advance(transitions.start(make_job(), NOW), Withheld(JournalError("disk full")), NOW)
-    record = record_of(job, NOW, EPOCH)
-    assert record is not None
-    assert (record.state, record.attempts, record.error) == ("queued", 0, ErrorRecord("JournalError", "disk full"))
+    job = transitions.advance(transitions.start(make_job(), NOW), SendAborted(JournalError("disk full")), NOW)
+    entry = entry_of(job, NOW, EPOCH)
+    assert entry is not None
+    assert (entry.state, entry.attempts, entry.error) == ("queued", 0, EntryError("JournalError", "disk full"))
 
 
 @pytest.mark.parametrize("end", ["left", "unsent"])
 def test_a_failed_job_that_was_to_be_paid_again_and_was_not_sent_stays_as_it_was(end: str) -> None:
     """A run that ends before it sends an earlier failure again leaves its record alone: task, error and credits."""
-    earlier = record_in("failed", task_id="t1", error=ErrorRecord("GenerationFailed", "no picture"), attempts=1)
+    earlier = record_in("failed", task_id="t1", error=EntryError("GenerationFailed", "no picture"), attempts=1)
     job = sent_again(earlier, blank())
     ended = transitions.left(job) if end == "left" else transitions.unsent(job, InsufficientCredits("empty"))
-    record = record_of(job.to(ended), NOW, EPOCH)
-    assert record is None or (record.state, record.task_id) == ("failed", "t1")
+    entry = entry_of(job.to(ended), NOW, EPOCH)
+    assert entry is None or (entry.state, entry.task_id) == ("failed", "t1")
 
 
 # ---------------------------------------------------------------------------------------------- round trips
@@ -228,9 +230,9 @@ def test_an_error_comes_back_as_it_was(task_id: str | None) -> None:
     for name, code in itertools.product(names, (None, 422, "SENSITIVE")):
         with naming(name, code):
             error = getattr(errors, name)("what happened", provider="kie", task_id=task_id, code=code)
-            record = record_of_state(Failed(error, BROKEN), attempts=1)
-            assert record is not None
-            back = error_of(msgspec.json.decode(msgspec.json.encode(record), type=Record))
+            entry = record_of_state(Failed(error, BROKEN), attempts=1)
+            assert entry is not None
+            back = error_of(msgspec.json.decode(msgspec.json.encode(entry), type=JournalEntry))
             assert type(back) is type(error)
             assert back is not None
             assert str(back) == str(error)
@@ -243,18 +245,18 @@ def test_an_unknown_outcome_comes_back_with_what_it_may_have_cost(lost: int) -> 
     job = make_job(Submitting(), lost=lost - 1)
     job = transitions.advance(job, EVENTS["Lost"](), NOW)
     assert isinstance(job.state, Unknown)
-    record = record_of(job, NOW, EPOCH)
-    assert record is not None
-    back = error_of(record)
+    entry = entry_of(job, NOW, EPOCH)
+    assert entry is not None
+    back = error_of(entry)
     assert isinstance(back, UnknownOutcome)
-    assert back.credits == record.at_risk == job.state.error.credits == 8 * lost
+    assert back.credits == entry.at_risk == job.state.error.credits == 8 * lost
     assert (back.message, back.provider) == (job.state.error.message, "kie")
 
 
 def test_an_error_of_a_class_that_is_not_known_is_still_an_error() -> None:
     """A record that a later version wrote names a class that is missing here, and reads as the root of the tree."""
     for name in ("QuotaMovedAway", "Any", "annotations", "__all__"):
-        back = error_of(record_in("failed", error=ErrorRecord(name, "what happened", 7)))
+        back = error_of(record_in("failed", error=EntryError(name, "what happened", 7)))
         assert type(back) is ImagenError
         assert (back.message, back.code) == ("what happened", 7)
 
@@ -280,9 +282,9 @@ ENDS: list[State] = [
 def test_an_earlier_result_is_the_result_that_it_was(state: State) -> None:
     """A job that an earlier run ended gives the same result, but for the raw answer, and is marked as earlier."""
     job = make_job(state, lost=int(isinstance(state, Unknown)))
-    record = record_of(job, NOW, EPOCH)
-    assert record is not None
-    was, now = result_of(job), earlier_result(record)
+    entry = entry_of(job, NOW, EPOCH)
+    assert entry is not None
+    was, now = result_of(job), earlier_result(entry)
     for name in ("key", "index", "request", "provider", "model", "urls", "files", "task_id", "credits", "latency"):
         assert getattr(now, name) == getattr(was, name), name
     assert (type(now.error), str(now.error), now.ok) == (type(was.error), str(was.error), was.ok)
@@ -298,11 +300,11 @@ EIGHTHS = st.integers(0, 10_000).map(lambda eighths: eighths / 8)
 @given(since=EIGHTHS, noted=EIGHTHS, later=EIGHTHS)
 def test_a_running_task_keeps_its_age_in_a_later_process(since: float, noted: float, later: float) -> None:
     """A task's age counts from its acceptance on, whatever another process's clock began at."""
-    record = record_of(make_job(Running("t1", since=since)), since + noted, EPOCH)
-    assert record is not None
+    entry = entry_of(make_job(Running("t1", since=since)), since + noted, EPOCH)
+    assert entry is not None
     down = 40.0
     epoch, now = EPOCH + since + noted + down - later, later
-    job = resumed(record, blank(deadline=300.0), now, epoch)
+    job = resumed(entry, blank(deadline=300.0), now, epoch)
     assert isinstance(job.state, Running)
     assert now - job.state.since == noted + down
     assert (job.task_id, job.expires_at) == ("t1", now + 300.0)
@@ -318,28 +320,28 @@ def test_a_task_without_a_known_past_begins_now(accepted_at: float | None) -> No
 @pytest.mark.parametrize("state", ["ready", "done"])
 def test_a_picture_that_is_not_on_disk_is_fetched_by_a_later_run(state: str) -> None:
     """A ready job, or a done one without its files, is fetched from its first links, and is done where nothing is."""
-    record = record_in(state, task_id="t1", urls=SUCCESS.urls, latency=13.5, credits=8.0, **COUNTS)
+    entry = record_in(state, task_id="t1", urls=SUCCESS.urls, latency=13.5, credits=8.0, **COUNTS)
     outcome = Succeeded(SUCCESS.urls, 13.5, 8.0, b"")
-    saved = resumed(record, blank(save_to="out"), NOW, EPOCH)
+    saved = resumed(entry, blank(save_to="out"), NOW, EPOCH)
     assert saved.state == Ready("t1", outcome, Links.FIRST)
-    assert resumed(record, blank(), NOW, EPOCH).state == Done("t1", outcome)
+    assert resumed(entry, blank(), NOW, EPOCH).state == Done("t1", outcome)
     assert (saved.attempts, saved.retried, saved.lost, saved.lost_creates) == (3, 1, 1, (2,))
 
 
 def test_what_goes_on_is_the_record_s_request_under_its_own_key_and_place() -> None:
     """A job that goes on has the record's key, place and request, and this run's id, owner, retries and folder."""
-    record = record_in("running", task_id="t1", accepted_at=AT)
-    job = resumed(record, blank(retries=2, save_to="out", request=ImageRequest("a blue fox")), NOW, EPOCH)
-    assert (job.key, job.index, job.request) == ("fox", 4, record.request)
+    entry = record_in("running", task_id="t1", accepted_at=AT)
+    job = resumed(entry, blank(retries=2, save_to="out", request=ImageRequest("a blue fox")), NOW, EPOCH)
+    assert (job.key, job.index, job.request) == ("fox", 4, entry.request)
     assert (job.id, job.owner, job.retries, job.save_to) == (77, 7, 2, "out")
 
 
 @pytest.mark.parametrize("state", ["queued", "failed", "unknown"])
 def test_a_record_that_may_be_sent_again_begins_anew(state: str) -> None:
     """It is queued anew, its creates stay counted, only a queued one keeps its retries, and a held one is sent once."""
-    error = ErrorRecord("UnknownOutcome", "lost", 502) if state == "unknown" else None
-    record = record_in(state, task_id="t1" if state == "failed" else None, price=8.0, error=error, **COUNTS)
-    job = sent_again(record, blank(retries=1, resubmits=1))
+    error = EntryError("UnknownOutcome", "lost", 502) if state == "unknown" else None
+    entry = record_in(state, task_id="t1" if state == "failed" else None, price=8.0, error=error, **COUNTS)
+    job = sent_again(entry, blank(retries=1, resubmits=1))
     assert isinstance(job.state, Queued)
     assert (job.key, job.index, job.expires_at) == ("fox", 4, None)
     assert (job.attempts, job.lost, job.lost_creates) == (3, 1, (2,))
@@ -354,21 +356,23 @@ TWO_WAYS = Route((Offer("kie", make_job().model), Offer("mine", make_job().model
 @pytest.mark.parametrize("state", ["queued", "failed"])
 def test_what_made_nothing_or_failed_may_go_to_any_account_again(state: str) -> None:
     """A record that was never taken, or whose task is known to have failed, binds the next create to no account."""
-    record = record_in(state, account="mine", task_id="t1" if state == "failed" else None)
-    assert sent_again(record, blank(route=TWO_WAYS)).way == TWO_WAYS
+    entry = record_in(state, account="mine", task_id="t1" if state == "failed" else None)
+    assert sent_again(entry, blank(route=TWO_WAYS)).way == TWO_WAYS
 
 
 @pytest.mark.parametrize(("account", "accounts"), [("kie", ["kie"]), ("mine", ["mine"]), ("another", ["kie", "mine"])])
 def test_a_held_job_goes_to_its_own_account_again(account: str, accounts: list[str]) -> None:
     """Only where its task may be can anybody tell two for one; where that account is gone, the others are left."""
-    record = cut_off(record_in("submitting", account=account, sent_at=AT, price=8.0))
-    job = sent_again(record, blank(route=TWO_WAYS))
+    entry = cut_off(record_in("submitting", account=account, sent_at=AT, price=8.0))
+    job = sent_again(entry, blank(route=TWO_WAYS))
     assert [offer.account for offer in job.way.offers] == accounts
-    alone = sent_again(record, blank())
+    alone = sent_again(entry, blank())
     assert [offer.account for offer in alone.way.offers] == ["kie"]
 
 
-@pytest.mark.parametrize("event", ["Rejected STOP", "Rejected CLOSE_MODEL", "Withheld", "Withheld unnoted", "Lost"])
+@pytest.mark.parametrize(
+    "event", ["Rejected STOP", "Rejected CLOSE_MODEL", "SendAborted", "SendAborted unnoted", "Lost"]
+)
 def test_a_held_job_that_is_sent_again_by_a_later_run_stays_held(event: str) -> None:
     """Its second create that is turned away, not sent or lost leaves it unknown, with all that it may have cost."""
     held = cut_off(record_in("submitting", price=8.0, attempts=1, sent_at=AT))
@@ -376,16 +380,16 @@ def test_a_held_job_that_is_sent_again_by_a_later_run_stays_held(event: str) -> 
     ended = transitions.advance(job, EVENTS[event](), NOW)
     if event in ("Rejected STOP", "Rejected CLOSE_MODEL"):
         assert isinstance(ended.state, Queued)
-        waiting = record_of(ended, NOW, EPOCH)
+        waiting = entry_of(ended, NOW, EPOCH)
         assert waiting is not None
         assert (waiting.state, waiting.lost) == ("unknown", 1), "a crash before another account takes it"
         assert ended.state.error is not None
         ended = ended.to(transitions.unwanted(ended, {"kie": ended.state.error}))
     assert isinstance(ended.state, Unknown)
-    record = record_of(ended, NOW, EPOCH)
-    assert record is not None
-    assert (record.state, record.lost) == ("unknown", 2 if event == "Lost" else 1)
-    assert record.at_risk == 8.0 * record.lost
+    entry = entry_of(ended, NOW, EPOCH)
+    assert entry is not None
+    assert (entry.state, entry.lost) == ("unknown", 2 if event == "Lost" else 1)
+    assert entry.at_risk == 8.0 * entry.lost
 
 
 @pytest.mark.parametrize(
@@ -395,14 +399,14 @@ def test_a_create_on_the_way_when_its_process_died_is_unknown(lost: int, price: 
     """It may have made a task: it is held since it was sent, counted as lost, and says what it may have cost."""
     lost_creates = (1,) * lost
     counts = {"lost": lost, "lost_creates": lost_creates, "attempts": 2, "retried": 1}
-    record = cut_off(record_in("submitting", sent_at=AT, price=price, **counts))
-    assert record.lost_creates == (*lost_creates, 2)
-    assert (record.state, record.lost, record.ended_at, record.sent_at) == ("unknown", lost + 1, AT, AT)
-    assert (record.attempts, record.retried, record.task_id) == (2, 1, None)
-    error = error_of(record)
+    entry = cut_off(record_in("submitting", sent_at=AT, price=price, **counts))
+    assert entry.lost_creates == (*lost_creates, 2)
+    assert (entry.state, entry.lost, entry.ended_at, entry.sent_at) == ("unknown", lost + 1, AT, AT)
+    assert (entry.attempts, entry.retried, entry.task_id) == (2, 1, None)
+    error = error_of(entry)
     assert isinstance(error, UnknownOutcome)
     assert said in error.message
-    assert error.credits == record.at_risk == (None if price is None else price * (lost + 1))
+    assert error.credits == entry.at_risk == (None if price is None else price * (lost + 1))
 
 
 # ------------------------------------------------------------------------------------------ held for a callback
@@ -412,22 +416,22 @@ def test_a_create_on_the_way_when_its_process_died_is_unknown(lost: int, price: 
 def test_what_a_callback_told_early_outlives_a_crash(before: UnknownOutcome | None) -> None:
     """A create on its way of which a callback has told is remembered as lost, with its task: nobody calls again."""
     counts: dict[str, Any] = COUNTS if before else {"attempts": 3}
-    record = record_of_state(Submitting(before, told="t9", create=3), **counts)
+    entry = record_of_state(Submitting(before, told="t9", create=3), **counts)
     lost_creates = (2, 3) if before else (3,)
-    assert record is not None
-    assert (record.state, record.task_id, record.attempts) == ("unknown", "t9", 3)
-    assert (record.lost, record.lost_creates) == (len(lost_creates), lost_creates)
-    error = error_of(record)
+    assert entry is not None
+    assert (entry.state, entry.task_id, entry.attempts) == ("unknown", "t9", 3)
+    assert (entry.lost, entry.lost_creates) == (len(lost_creates), lost_creates)
+    error = error_of(entry)
     assert isinstance(error, UnknownOutcome)
-    assert (error.task_id, error.credits, bill_of(record).total) == ("t9", 8 * record.lost, 8 * record.lost)
-    assert f"{8 * record.lost} credits" in error.message
+    assert (error.task_id, error.credits, bill_of(entry).total) == ("t9", 8 * entry.lost, 8 * entry.lost)
+    assert f"{8 * entry.lost} credits" in error.message
 
 
-@pytest.mark.parametrize("event", ["Accepted", "Lost", "NotSent", "Rejected HOLD", "Rejected FAIL"])
+@pytest.mark.parametrize("event", ["Accepted", "Lost", "ConnectFailed", "Rejected BACK_OFF", "Rejected FAIL"])
 def test_the_answer_to_a_create_that_was_told_of_counts_it_once(event: str) -> None:
     """Whatever came after the callback, the create is among the lost ones once, or not at all where it was accepted."""
     job = make_job(Submitting(told="t1", create=1), attempts=1)
-    after = record_of(transitions.advance(job, EVENTS[event](), NOW), NOW, EPOCH)
+    after = entry_of(transitions.advance(job, EVENTS[event](), NOW), NOW, EPOCH)
     assert after is not None
     is_accepted = event == "Accepted"
     assert (after.state, after.task_id) == ("running" if is_accepted else "unknown", "t1")
@@ -443,45 +447,45 @@ def test_a_held_job_of_an_earlier_run_waits_on(task_id: str | None) -> None:
     for lost_creates, ago in itertools.product(((1,), (1, 3), ()), (0.0, 5.0, 500.0)):
         with naming(lost_creates, ago):
             counts = {"attempts": 3, "retried": 1, "lost": 2, "lost_creates": lost_creates}
-            error = ErrorRecord("UnknownOutcome", "lost", 502)
-            record = record_in(
+            error = EntryError("UnknownOutcome", "lost", 502)
+            entry = record_in(
                 "unknown", task_id=task_id, price=8.0, error=error, sent_at=AT - ago, ended_at=AT, **counts
             )
-            job = held(record, blank(deadline=300.0, retries=1), NOW, EPOCH, 40.0)
+            job = held(entry, blank(deadline=300.0, retries=1), NOW, EPOCH, 40.0)
             assert isinstance(job.state, Held)
             until = NOW - ago + 40.0
             assert job.state.until == (until if task_id is None else max(until, NOW + 60.0))
             assert (job.state.since, job.state.told, job.state.denied_at) == (NOW - ago, task_id, None)
             assert (job.id, job.owner, job.retries, job.resubmits, job.expires_at) == (77, 7, 1, 0, NOW + 300.0)
             assert (job.lost, job.lost_creates, job.task_id) == (2, lost_creates, None)
-            again = record_of(job, NOW, EPOCH)
+            again = entry_of(job, NOW, EPOCH)
             assert again is not None
             for name in (*SAME, "lost", "lost_creates", "error"):
-                assert getattr(again, name) == getattr(record, name), name
-            ended = record_of(transitions.expire(job), NOW, EPOCH)
+                assert getattr(again, name) == getattr(entry, name), name
+            ended = entry_of(transitions.expire(job), NOW, EPOCH)
             assert ended is not None
             for name in (*SAME, "lost", "lost_creates"):
-                assert getattr(ended, name) == getattr(record, name), name
+                assert getattr(ended, name) == getattr(entry, name), name
             assert ended.error is not None
             assert ended.error.message.endswith("collect it. lost" if task_id else "lost")
-            assert record_of(transitions.expire(held(ended, blank(), NOW, EPOCH, 40.0)), NOW, EPOCH) == ended
+            assert entry_of(transitions.expire(held(ended, blank(), NOW, EPOCH, 40.0)), NOW, EPOCH) == ended
 
 
 @pytest.mark.parametrize("sent_at", [None, AT + 5.0])
 def test_a_held_job_without_a_known_past_waits_from_now(sent_at: float | None) -> None:
     """A create whose time is not known, or lies in the future of a clock that was set back, counts from now."""
-    record = record_in("unknown", error=ErrorRecord("UnknownOutcome", "lost"), lost=1, attempts=1, sent_at=sent_at)
-    job = held(record, blank(), NOW, EPOCH, 40.0)
+    entry = record_in("unknown", error=EntryError("UnknownOutcome", "lost"), lost=1, attempts=1, sent_at=sent_at)
+    job = held(entry, blank(), NOW, EPOCH, 40.0)
     assert isinstance(job.state, Held)
     assert (job.state.since, job.state.until) == (NOW, NOW + 40.0)
 
 
-@pytest.mark.parametrize(("event", "left"), [("Pending", (1,)), ("Succeeded", (1,)), ("Broken", (1,))])
+@pytest.mark.parametrize(("event", "left"), [("Pending", (1,)), ("Succeeded", (1,)), ("TaskFailed", (1,))])
 def test_a_crash_after_an_early_callback_loses_nothing(event: str, left: tuple[int, ...]) -> None:
     """What the next process makes of the record asks about the task that was told, which then is the job's own."""
-    record = record_of_state(Submitting(HELD, told="t9", create=2), attempts=2, lost=1, lost_creates=(1,))
-    assert record is not None
-    job = held(msgspec.structs.replace(record, sent_at=AT - 5.0), blank(), NOW, EPOCH, 0.0)
+    entry = record_of_state(Submitting(HELD, told="t9", create=2), attempts=2, lost=1, lost_creates=(1,))
+    assert entry is not None
+    job = held(msgspec.structs.replace(entry, sent_at=AT - 5.0), blank(), NOW, EPOCH, 0.0)
     moved = transitions.advance(job, EVENTS[event](), NOW)
     assert (moved.task_id, moved.lost, moved.lost_creates, moved.attempts) == ("t9", 1, left, 2)
 
@@ -489,10 +493,10 @@ def test_a_crash_after_an_early_callback_loses_nothing(event: str, left: tuple[i
 @pytest.mark.parametrize("state", ["running", "ready", "queued", "failed", "unknown"])
 def test_lost_creates_go_on_with_the_job(state: str) -> None:
     """A job that goes on, or is sent again, knows which of its creates were lost, so that a callback finds it."""
-    error = ErrorRecord("UnknownOutcome", "lost") if state == "unknown" else None
-    record = record_in(state, task_id="t1" if state in ("running", "ready") else None, error=error, **COUNTS)
+    error = EntryError("UnknownOutcome", "lost") if state == "unknown" else None
+    entry = record_in(state, task_id="t1" if state in ("running", "ready") else None, error=error, **COUNTS)
     goes_on = state in ("running", "ready")
-    job = resumed(record, blank(), NOW, EPOCH) if goes_on else sent_again(record, blank())
+    job = resumed(entry, blank(), NOW, EPOCH) if goes_on else sent_again(entry, blank())
     assert (job.lost, job.lost_creates) == (1, (2,))
     told = transitions.told(job, 2, "t9", NOW)
     assert isinstance(told.state, Held) != goes_on, "its task is told: it is not paid again"
@@ -533,8 +537,8 @@ def test_a_bill_is_what_was_billed_or_may_have_been() -> None:
         with naming(state, credits, price, lost, has_task, still_open, total):
             bill = Bill(state, credits, price, lost, has_task)
             assert (bill.open, bill.total) == (still_open, total)
-            record = record_in(state, credits=credits, price=price, lost=lost, task_id="t1" if has_task else None)
-            assert bill_of(record) == bill
+            entry = record_in(state, credits=credits, price=price, lost=lost, task_id="t1" if has_task else None)
+            assert bill_of(entry) == bill
 
 
 KNOWN_BILLS = [
@@ -563,11 +567,11 @@ def test_the_record_of_every_state_has_its_bill() -> None:
     """A task that exists counts its price or what was told, an earlier loss a price more, and what failed its word."""
     for name in (name for name in ROWS if not name.startswith("submitting")):
         with naming(name):
-            record = record_of_state(ROWS[name][0], **COUNTS, spent=2.0)
-            assert record is not None
-            bill = bill_of(record)
+            entry = record_of_state(ROWS[name][0], **COUNTS, spent=2.0)
+            assert entry is not None
+            bill = bill_of(entry)
             assert bill.total == 2 + 8 + 8 * (name in AT_WORK)
-            assert bill.open == (8 if record.state == "running" else 0)
+            assert bill.open == (8 if entry.state == "running" else 0)
 
 
 # ------------------------------------------------------------------------------------------ models and changes
@@ -604,8 +608,8 @@ def test_every_change_of_a_request_is_named() -> None:
     """Each parameter that another request has under the same key is named, with both values."""
     for change, said in CHANGED:
         with naming(change, said):
-            record = record_in("done")
-            assert changes(record, msgspec.structs.replace(record.request, **change)) == [said]
+            entry = record_in("done")
+            assert changes(entry, msgspec.structs.replace(entry.request, **change)) == [said]
 
 
 def test_what_does_not_reach_the_provider_is_no_change() -> None:
@@ -633,13 +637,19 @@ class Request:
     """
 
     def __init__(
-        self, *, retries: int, resubmits: int, save_to: str | None, leave: frozenset[str], hears: bool = False
+        self,
+        *,
+        retries: int,
+        resubmits: int,
+        save_to: str | None,
+        leave: frozenset[str],
+        expects_callbacks: bool = False,
     ) -> None:
         self._terms = {"retries": retries, "resubmits": resubmits, "save_to": save_to}
         self._leave = leave
-        self._hears = hears
-        self.disk: Record | None = None
-        self.unwritten: list[Record] = []
+        self._expects_callbacks = expects_callbacks
+        self.disk: JournalEntry | None = None
+        self.unwritten: list[JournalEntry] = []
         self.job: Job | None = None
         self.now = 0.0
         self.epoch = EPOCH
@@ -652,10 +662,10 @@ class Request:
 
     def write(self, count: int) -> None:
         """Some of what was noted reaches the disk."""
-        for record in self.unwritten[:count]:
-            self._check_replaced(record)
-            kept = {} if record.state == "submitting" or self.disk is None else self._times_kept(record, self.disk)
-            self.disk = msgspec.structs.replace(record, **kept)
+        for entry in self.unwritten[:count]:
+            self._check_replaced(entry)
+            kept = {} if entry.state == "submitting" or self.disk is None else self._times_kept(entry, self.disk)
+            self.disk = msgspec.structs.replace(entry, **kept)
         del self.unwritten[:count]
 
     def crash(self, written: int) -> None:
@@ -685,25 +695,25 @@ class Request:
         if job is None or (name_of(job.state), name) not in TABLE:
             return
         is_told = isinstance(job.state, Submitting) and job.state.told is not None
-        if is_told and name.startswith("Withheld"):
+        if is_told and name.startswith("SendAborted"):
             return  # it has left, or nobody could have called
         if name in ("Accepted", "Lost") or is_told:
             self._spend()
-        if name.startswith("Withheld"):
+        if name.startswith("SendAborted"):
             self.sent -= 1
-        if name == "Broken":
+        if name == "TaskFailed":
             self.is_over.add(job.task_id)
         if name == "Lost" or (is_told and name != "Accepted"):
             self.untaken += 1
-        if isinstance(job.state, Held) and name in ("Pending", "Succeeded", "Broken"):
+        if isinstance(job.state, Held) and name in ("Pending", "Succeeded", "TaskFailed"):
             self.untaken -= 1
             assert job.state.told is not None
-            self.told[job.state.told] = 0.0 if name == "Broken" else 8.0
-            self.is_over |= {job.state.told} if name == "Broken" else set()
-        if isinstance(job.state, Running) and job.state.finished is None and name in ("Succeeded", "Broken"):
+            self.told[job.state.told] = 0.0 if name == "TaskFailed" else 8.0
+            self.is_over |= {job.state.told} if name == "TaskFailed" else set()
+        if isinstance(job.state, Running) and job.state.finished is None and name in ("Succeeded", "TaskFailed"):
             self.told[job.task_id] = 8.0 if name == "Succeeded" else 0.0
         self.job = transitions.advance(job, self._event(name), self.now)
-        if self._hears:
+        if self._expects_callbacks:
             self.job = held_back(self.job)
         self.has_leave |= self.job.retried > job.retried or self.job.resubmits < job.resubmits
         self.note()
@@ -711,7 +721,7 @@ class Request:
     def tell(self, which: str) -> None:
         """A callback comes, about the last create or the first: it takes the leave to send another one away."""
         job = self.job
-        if not self._hears or job is None:
+        if not self._expects_callbacks or job is None:
             return
         create = {"last": job.attempts, "first": 1}[which]
         self.job = transitions.told(job, create, f"t{create}", self.now)
@@ -730,9 +740,9 @@ class Request:
 
     def note(self) -> None:
         """Note the job as it is, as the shell does after each step."""
-        record = None if self.job is None else record_of(self.job, self.now, self.epoch)
-        if record is not None:
-            self.unwritten.append(record)
+        entry = None if self.job is None else entry_of(self.job, self.now, self.epoch)
+        if entry is not None:
+            self.unwritten.append(entry)
 
     def _event(self, name: str) -> Any:
         if name != "Accepted":
@@ -752,29 +762,33 @@ class Request:
             return fresh
         if self.disk.state == "submitting":
             self.disk = cut_off(self.disk)
-        record = self.disk
-        if record.state in ("running", "ready"):
-            return resumed(record, fresh, self.now, self.epoch)
-        if self._hears and record.state == "unknown" and (record.task_id or "unknown" not in self._leave):
-            return held(record, fresh, self.now, self.epoch, 1e6)
-        if record.state == "queued" or record.state in self._leave:
-            self.has_leave |= record.state != "queued"
-            return sent_again(record, fresh)
+        entry = self.disk
+        if entry.state in ("running", "ready"):
+            return resumed(entry, fresh, self.now, self.epoch)
+        if self._expects_callbacks and entry.state == "unknown" and (entry.task_id or "unknown" not in self._leave):
+            return held(entry, fresh, self.now, self.epoch, 1e6)
+        if entry.state == "queued" or entry.state in self._leave:
+            self.has_leave |= entry.state != "queued"
+            return sent_again(entry, fresh)
         return None
 
-    def _check_replaced(self, record: Record) -> None:
+    def _check_replaced(self, entry: JournalEntry) -> None:
         before = self.disk
-        if before is None or before.task_id in (*self.is_over, record.task_id) or record.state == "submitting":
+        if before is None or before.task_id in (*self.is_over, entry.task_id) or entry.state == "submitting":
             return
         assert before.state in self._leave, "a task's id is lost from the journal"
 
-    def _times_kept(self, record: Record, before: Record) -> dict[str, float | None]:
-        return {name: getattr(before, name) for name in TIMES if getattr(record, name) is None}
+    def _times_kept(self, entry: JournalEntry, before: JournalEntry) -> dict[str, float | None]:
+        return {name: getattr(before, name) for name in TIMES if getattr(entry, name) is None}
 
 
 STEPS = st.one_of(
     *[st.tuples(st.just("wake"), st.just(""))] * 4,
-    *[st.tuples(st.just("happen"), st.sampled_from(["Accepted", "Accepted", "Succeeded", "Broken", "NotSaved gone"]))]
+    *[
+        st.tuples(
+            st.just("happen"), st.sampled_from(["Accepted", "Accepted", "Succeeded", "TaskFailed", "NotSaved gone"])
+        )
+    ]
     * 4,
     *[st.tuples(st.just("happen"), st.sampled_from(sorted(EVENTS)))] * 4,
     *[st.tuples(st.just("tell"), st.sampled_from(["last", "last", "first"]))] * 3,
@@ -789,7 +803,7 @@ TERMS = st.fixed_dictionaries(
         "retries": st.integers(0, 2),
         "resubmits": st.integers(0, 1),
         "save_to": st.sampled_from([None, "out", "out"]),
-        "hears": st.booleans(),
+        "expects_callbacks": st.booleans(),
     }
 )
 LEAVES = st.frozensets(st.sampled_from(["failed", "unknown"]))

@@ -6,7 +6,7 @@ import heapq
 import math
 
 
-class Agenda:
+class TimerQueue:
     """At most one time for each job; the earliest first, and of equals the one that was set first."""
 
     def __init__(self) -> None:

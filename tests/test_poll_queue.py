@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_latency import FIVE
 
-from imagen_async._core.asks import Asks
 from imagen_async._core.job import Job, Running
+from imagen_async._core.poll_queue import PollQueue
 from imagen_async._core.poll_schedule import Kind, PollSchedule
 from imagen_async._core.values import ImageRequest
-from imagen_async._core.wire import Broken, Denied, Pending, Succeeded, TaskStatus, Unreadable
+from imagen_async._core.wire import NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus
 from imagen_async.errors import GenerationFailed, InvalidRequest, TransportError
 from imagen_async.providers import PROVIDERS
 
@@ -27,9 +27,9 @@ KIND: Kind = ("imagen4", 1)
 PENDING = Pending("waiting")
 SUCCESS = Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}")
 UNTOLD = Succeeded(("https://files.example/1.png",), None, 8.0, b"{}")
-BROKEN = Broken(GenerationFailed("too dark", code="500"), 0.0, b"{}")
-NOTHING = Unreadable(TransportError("502"))
-SILENT = Denied(InvalidRequest("no such task", code=422))
+BROKEN = TaskFailed(GenerationFailed("too dark", code="500"), 0.0, b"{}")
+NOTHING = NoAnswer(TransportError("502"))
+SILENT = TaskRefused(InvalidRequest("no such task", code=422))
 
 
 def task(number: int, since: float = 0.0, *, model: str = KIND[0], images: int = KIND[1], **state: Any) -> Job:
@@ -44,7 +44,7 @@ class World:
 
     def __init__(self) -> None:
         self.schedule = PollSchedule(FIVE)
-        self.asks = Asks(self.schedule)
+        self.poll_queue = PollQueue(self.schedule)
         self.now = 0.0
         self.jobs: dict[int, Job] = {}
         self.asked: dict[int, float] = {}
@@ -55,39 +55,39 @@ class World:
         new = task(number, since=self.now)
         job = self.jobs.setdefault(number, new)
         since = job.state.since  # type: ignore[union-attr]
-        self.asks.expect(job, self.now, **terms)
+        self.poll_queue.expect(job, self.now, **terms)
         age = self.asked.get(number, since) - since
         self.due[number] = self.now if terms.get("at_once") else since + self.schedule.next_age(KIND, age)
 
     def answer(self, number: int, event: TaskStatus) -> None:
         """Hear what came of a question."""
-        self.asks.answered(number, event, self.now)
+        self.poll_queue.answered(number, event, self.now)
         self.asked[number] = self.now
-        if isinstance(event, Succeeded | Broken):
+        if isinstance(event, Succeeded | TaskFailed):
             self.forget(number)
         else:
             self.expect(number)
 
     def forget(self, number: int) -> None:
         """A task is asked about no more."""
-        self.asks.forget(number)
+        self.poll_queue.forget(number)
         for known in (self.jobs, self.asked, self.due):
             known.pop(number, None)
 
     def pop(self) -> int:
         """Ask about one that is due."""
-        number = self.asks.pop(self.now)
+        number = self.poll_queue.pop(self.now)
         assert self.due.pop(number) <= self.now, "it was due, and had not been handed out already"
         return number
 
     def check(self) -> None:
         """The questions and the list tell the same."""
-        assert len(self.asks) == len(self.due)
-        assert bool(self.asks) == bool(self.due)
+        assert len(self.poll_queue) == len(self.due)
+        assert bool(self.poll_queue) == bool(self.due)
         first = min(self.due.values(), default=math.inf)
-        assert (self.asks.next_at() <= self.now) == (first <= self.now)
+        assert (self.poll_queue.next_at() <= self.now) == (first <= self.now)
         if first > self.now:
-            assert self.asks.next_at() == first
+            assert self.poll_queue.next_at() == first
 
     def play(self, what: str, number: int, seconds: float) -> None:
         """Do one thing, where it can be done."""
@@ -96,7 +96,7 @@ class World:
             self.now += seconds
         elif what == "expect" and number not in self.jobs:
             self.expect(number, at_once=seconds > 5)
-        elif what == "pop" and self.asks.next_at() <= self.now:
+        elif what == "pop" and self.poll_queue.next_at() <= self.now:
             self.pop()
         elif what == "forget":
             self.forget(number)
@@ -135,7 +135,7 @@ def test_every_question_is_handed_out_in_the_end(steps: list[Step]) -> None:
     waiting = set(world.due)
     assert {world.pop() for _ in range(len(waiting))} == waiting
     world.check()
-    assert (len(world.asks), world.asks.next_at()) == (0, math.inf)
+    assert (len(world.poll_queue), world.poll_queue.next_at()) == (0, math.inf)
 
 
 @settings(deadline=None)
@@ -150,38 +150,38 @@ def test_who_is_forgotten_is_not_handed_out(steps: list[Step], gone: set[int]) -
         world.forget(number)
     world.check()
     assert not gone & {world.pop() for _ in range(len(world.due))}
-    assert world.asks.next_at() == math.inf
+    assert world.poll_queue.next_at() == math.inf
 
 
 def test_a_task_that_was_forgotten_may_come_back() -> None:
     """A task's job whose links died, or that got a new task, is asked about anew, by its new age."""
-    asks = Asks(PollSchedule(FIVE))
-    asks.expect(task(1), 0.0)
-    asks.answered(1, PENDING, 3.0)
-    asks.forget(1)
-    asks.expect(task(1, since=100.0), 100.0)
-    assert asks.next_at() == 100.0 + PollSchedule(FIVE).next_age(KIND, 0.0)
+    poll_queue = PollQueue(PollSchedule(FIVE))
+    poll_queue.expect(task(1), 0.0)
+    poll_queue.answered(1, PENDING, 3.0)
+    poll_queue.forget(1)
+    poll_queue.expect(task(1, since=100.0), 100.0)
+    assert poll_queue.next_at() == 100.0 + PollSchedule(FIVE).next_age(KIND, 0.0)
 
 
 # In time, and late
 
 
-def crowd(ages: list[float]) -> tuple[Asks, PollSchedule]:
+def crowd(ages: list[float]) -> tuple[PollQueue, PollSchedule]:
     """Tasks of these ages at 1000 s, of which nobody has asked yet."""
     schedule = PollSchedule(FIVE)
     schedule.recall([(KIND, 5.0), (KIND, 6.0), (KIND, 30.0)] * 40)
-    asks = Asks(schedule)
+    poll_queue = PollQueue(schedule)
     for number, age in enumerate(ages):
-        asks.expect(task(number, since=1000.0 - age), 1000.0 - age)
-    return asks, schedule
+        poll_queue.expect(task(number, since=1000.0 - age), 1000.0 - age)
+    return poll_queue, schedule
 
 
 def test_in_time_they_go_by_their_time() -> None:
     """While each question goes at its time, the earliest is first."""
-    asks, _ = crowd([0.4, 0.3, 0.2, 0.1])
+    poll_queue, _ = crowd([0.4, 0.3, 0.2, 0.1])
     order = []
-    while asks:
-        order.append(asks.pop(asks.next_at()))
+    while poll_queue:
+        order.append(poll_queue.pop(poll_queue.next_at()))
     assert order == [0, 1, 2, 3]
 
 
@@ -193,16 +193,16 @@ def test_in_time_they_go_by_their_time() -> None:
 def test_when_late_the_most_expected_waiting_goes_first(never: list[float], once: list[tuple[float, float]]) -> None:
     """Of few questions that the limit has kept, the next is always that with the most waiting expected by now."""
     ages = never + [age for age, _ in once]
-    asks, schedule = crowd(ages)
+    poll_queue, schedule = crowd(ages)
     last = dict.fromkeys(range(len(ages)), 0.0)
     for number, (age, part) in enumerate(once, start=len(never)):
         last[number] = age * part
         job, now = task(number, since=1000.0 - age), 1000.0 - age + age * part
-        asks.answered(number, NOTHING, now)
-        asks.expect(job, now)
+        poll_queue.answered(number, NOTHING, now)
+        poll_queue.expect(job, now)
     order = []
-    while asks.next_at() <= 1000.0:
-        order.append(asks.pop(1000.0))
+    while poll_queue.next_at() <= 1000.0:
+        order.append(poll_queue.pop(1000.0))
     waits = [schedule.waiting(KIND, last[number], ages[number]) for number in order]
     assert len(order) >= len(never)
     assert all(first >= then - 1e-6 for first, then in itertools.pairwise(waits))
@@ -212,8 +212,8 @@ def test_of_many_late_ones_the_first_eighth_goes_first() -> None:
     """Of many that are late, those with the most expected waiting go before the others, if not in exact order."""
     chance = random.Random(5)
     ages = [chance.uniform(20, 900) for _ in range(400)]
-    asks, schedule = crowd(ages)
-    order = [asks.pop(1000.0) for _ in ages]
+    poll_queue, schedule = crowd(ages)
+    order = [poll_queue.pop(1000.0) for _ in ages]
     waits = [schedule.waiting(KIND, 0.0, age) for age in ages]
     most = sorted(range(400), key=waits.__getitem__, reverse=True)
     assert set(order[:50]) == set(most[:50])
@@ -227,7 +227,7 @@ class Crowded:
     """A hundred running tasks at a time and ten status calls a second, answered at once."""
 
     def __init__(self, draw: Callable[[int], float], schedule: PollSchedule | None = None) -> None:
-        self.asks = Asks(schedule or PollSchedule(FIVE))
+        self.poll_queue = PollQueue(schedule or PollSchedule(FIVE))
         self.gaps: dict[int, list[float]] = {}
         self.unseen: list[float] = []
         self._draw = draw
@@ -241,8 +241,8 @@ class Crowded:
             now = turn / 10
             while len(self._begun) < 100:
                 self._begin(now)
-            if self.asks.next_at() <= now:
-                self._ask(self.asks.pop(now), now)
+            if self.poll_queue.next_at() <= now:
+                self._ask(self.poll_queue.pop(now), now)
 
     def waited(self, now: float) -> float:
         """The longest that any task was not asked about, those that still wait included."""
@@ -254,19 +254,19 @@ class Crowded:
         self._begun[job.id] = job, now + self._draw(self._count)
         self._asked[job.id] = now
         self._count += 1
-        self.asks.expect(job, now)
+        self.poll_queue.expect(job, now)
 
     def _ask(self, number: int, now: float) -> None:
         job, end = self._begun[number]
         self.gaps.setdefault(number, []).append(now - self._asked[number])
         self._asked[number] = now
         if end > now:
-            self.asks.answered(number, PENDING, now)
-            self.asks.expect(job, now)
+            self.poll_queue.answered(number, PENDING, now)
+            self.poll_queue.expect(job, now)
             return
         self.unseen.append(now - end)
-        self.asks.answered(number, UNTOLD, now)
-        self.asks.forget(number)
+        self.poll_queue.answered(number, UNTOLD, now)
+        self.poll_queue.forget(number)
         del self._begun[number], self._asked[number]
 
 
@@ -326,14 +326,14 @@ def said(schedule: PollSchedule) -> tuple[float, ...]:
 def told(event: TaskStatus, **state: Any) -> PollSchedule:
     """A schedule after twenty tasks, asked about at the age of 3 s without an end, came to this 40 s later."""
     schedule = PollSchedule(FIVE)
-    asks = Asks(schedule)
+    poll_queue = PollQueue(schedule)
     for number in range(20):
         job = task(number, **state)
-        asks.expect(job, 0.0)
-        asks.answered(number, PENDING, 3.0)
-        asks.expect(job, 3.0)
-        asks.answered(number, event, 43.0)
-        asks.forget(number)
+        poll_queue.expect(job, 0.0)
+        poll_queue.answered(number, PENDING, 3.0)
+        poll_queue.expect(job, 3.0)
+        poll_queue.answered(number, event, 43.0)
+        poll_queue.forget(number)
     return schedule
 
 
@@ -352,21 +352,21 @@ def test_a_task_that_ended_over_night_teaches_little() -> None:
     """Untold ends that are seen a day after the last question leave the mean what tasks of this kind take."""
     schedule = PollSchedule(FIVE)
     schedule.recall([(KIND, 5.0)] * 200)
-    asks = Asks(schedule)
+    poll_queue = PollQueue(schedule)
     for number in range(50):
-        asks.expect(task(number), 86_400.0, at_once=True)
-        asks.answered(number, UNTOLD, 86_400.0)
+        poll_queue.expect(task(number), 86_400.0, at_once=True)
+        poll_queue.answered(number, UNTOLD, 86_400.0)
     assert schedule.mean({KIND: 1}) == pytest.approx(5, rel=0.1)
 
 
 def test_it_knows_when_a_task_was_last_heard_of() -> None:
     """A task is heard of when it begins and when it is said to run, and not by a question without an answer."""
-    asks, job = Asks(PollSchedule(FIVE)), task(1, since=7.0)
-    asks.expect(job, 7.0)
-    heard = [asks.heard_at(job)]
+    poll_queue, job = PollQueue(PollSchedule(FIVE)), task(1, since=7.0)
+    poll_queue.expect(job, 7.0)
+    heard = [poll_queue.heard_at(job)]
     for now, event in ((9.0, PENDING), (12.0, NOTHING), (15.0, SILENT), (20.0, PENDING)):
-        asks.answered(1, event, now)
-        heard.append(asks.heard_at(job))
+        poll_queue.answered(1, event, now)
+        heard.append(poll_queue.heard_at(job))
     assert heard == [7.0, 9.0, 9.0, 9.0, 20.0]
 
 
@@ -382,10 +382,10 @@ def test_no_answer_teaches_nothing(event: TaskStatus) -> None:
     """A question that brought no answer is not taken for a task that still ran, nor for one that ended."""
     schedule, only = PollSchedule(FIVE), PollSchedule(FIVE)
     for each, events in ((schedule, [event, SUCCESS]), (only, [SUCCESS])):
-        asks = Asks(each)
-        asks.expect(task(1), 0.0)
+        poll_queue = PollQueue(each)
+        poll_queue.expect(task(1), 0.0)
         for happened in events:
-            asks.answered(1, happened, 50.0)
+            poll_queue.answered(1, happened, 50.0)
     assert said(schedule) == said(only)
 
 
@@ -393,9 +393,9 @@ def test_no_answer_teaches_nothing(event: TaskStatus) -> None:
 def test_tasks_of_another_kind_teach_nothing(other: dict[str, Any]) -> None:
     """What tasks of another model, or of another number of pictures, have taken says nothing of these."""
     schedule = PollSchedule(FIVE)
-    asks, job = Asks(schedule), task(1, **other)
-    asks.expect(job, 0.0)
-    asks.answered(1, SUCCESS, 50.0)
+    poll_queue, job = PollQueue(schedule), task(1, **other)
+    poll_queue.expect(job, 0.0)
+    poll_queue.answered(1, SUCCESS, 50.0)
     kind = (other.get("model", KIND[0]), other.get("images", KIND[1]))
     assert said(schedule) == said(PollSchedule(FIVE))
     assert schedule.mean({kind: 1}) != schedule.mean({KIND: 1})
@@ -405,10 +405,10 @@ def test_tasks_that_still_run_teach() -> None:
     """Of ninety tasks that run on at 60 s, beside ten that ended at 4 s, the next is not expected to be done at 5 s."""
     schedule, quick = PollSchedule(FIVE), PollSchedule(FIVE)
     for each, slow in ((schedule, 90), (quick, 0)):
-        asks = Asks(each)
+        poll_queue = PollQueue(each)
         for number in range(10 + slow):
-            asks.expect(task(number), 0.0)
-            asks.answered(number, PENDING if number < slow else SUCCESS, 60.0)
+            poll_queue.expect(task(number), 0.0)
+            poll_queue.answered(number, PENDING if number < slow else SUCCESS, 60.0)
     assert quick.waiting(KIND, 0.0, 20.0) > 12
     assert schedule.waiting(KIND, 0.0, 20.0) < 6
 
@@ -416,30 +416,30 @@ def test_tasks_that_still_run_teach() -> None:
 @pytest.mark.parametrize("event", [PENDING, NOTHING, SILENT], ids=["pending", "unreadable", "denied"])
 def test_after_each_answer_the_next_question_waits(event: TaskStatus) -> None:
     """Whatever came of a question, and were it nothing, the next one comes by the schedule and not at once."""
-    asks, job = Asks(PollSchedule(FIVE)), task(1)
-    asks.expect(job, 0.0, at_once=True)
-    assert asks.pop(0.0) == 1
+    poll_queue, job = PollQueue(PollSchedule(FIVE)), task(1)
+    poll_queue.expect(job, 0.0, at_once=True)
+    assert poll_queue.pop(0.0) == 1
     for now in (0.5, 4.0, 50.0):
-        asks.answered(1, event, now)
-        asks.expect(job, now)
-        assert now + PollSchedule(FIVE).freshness <= asks.next_at() <= now + 30
+        poll_queue.answered(1, event, now)
+        poll_queue.expect(job, now)
+        assert now + PollSchedule(FIVE).freshness <= poll_queue.next_at() <= now + 30
 
 
 def test_an_answer_about_a_forgotten_task_is_nothing() -> None:
     """An answer that comes when nobody waits for the task any more teaches nothing, and brings no question back."""
     schedule = PollSchedule(FIVE)
-    asks = Asks(schedule)
-    asks.expect(task(1), 0.0, at_once=True)
-    asks.pop(0.0)
-    asks.forget(1)
-    asks.answered(1, SUCCESS, 50.0)
+    poll_queue = PollQueue(schedule)
+    poll_queue.expect(task(1), 0.0, at_once=True)
+    poll_queue.pop(0.0)
+    poll_queue.forget(1)
+    poll_queue.answered(1, SUCCESS, 50.0)
     assert said(schedule) == said(PollSchedule(FIVE))
-    assert (len(asks), asks.next_at()) == (0, math.inf)
+    assert (len(poll_queue), poll_queue.next_at()) == (0, math.inf)
 
 
 @pytest.mark.parametrize(("state", "at_once"), [({}, False), ({"finished": SUCCESS}, True)], ids=["runs", "dead links"])
 def test_what_ended_long_ago_is_asked_about_at_once(state: dict[str, Any], at_once: bool) -> None:
     """A task that is asked for new links is asked at once, one that has just begun is given its time."""
-    asks = Asks(PollSchedule(FIVE))
-    asks.expect(task(1, since=7.0, **state), 7.0)
-    assert (asks.next_at() == 7.0) == at_once
+    poll_queue = PollQueue(PollSchedule(FIVE))
+    poll_queue.expect(task(1, since=7.0, **state), 7.0)
+    assert (poll_queue.next_at() == 7.0) == at_once

@@ -9,24 +9,24 @@ from typing import Literal
 import msgspec
 
 from ..errors import AuthenticationError, ImagenError, ModelUnavailable, TransportError
-from .asks import Asks
-from .job import Withheld
+from .job import SendAborted
+from .poll_queue import PollQueue
 from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 from .rate_limit import Rate, Window
 from .wire import (
     Accepted,
-    Broken,
+    ConnectFailed,
     Created,
-    Denied,
     Lost,
-    NotSent,
+    NoAnswer,
     Pending,
     Rejected,
     Remedy,
     Succeeded,
+    TaskFailed,
+    TaskRefused,
     TaskStatus,
-    Unreadable,
 )
 
 FIRST_CONTACT_TRIES = 5
@@ -78,7 +78,7 @@ class Health(msgspec.Struct, frozen=True):
     error: ImagenError | None
 
 
-class Lane:
+class Upstream:
     """The turns of one account.
 
     Attributes:
@@ -98,7 +98,7 @@ class Lane:
         self.schedule = schedule
         self.submit = Window(limits.submit)
         self.status = Window(limits.status)
-        self.asks = Asks(schedule)
+        self.poll_queue = PollQueue(schedule)
         self.running = 0
         self.stopped: ImagenError | None = None
         self.closed_models: dict[str, ImagenError] = {}
@@ -144,7 +144,7 @@ class Lane:
 
     def callback_wait(self, kind: Kind) -> float:
         """Seconds from a create for which a callback may come; 0 where tasks end and none ever does."""
-        if self.asks.announcements.are_silent:
+        if self.poll_queue.reliability.are_silent:
             return 0.0
         return max(CALLBACK_WAIT_AT_LEAST, 2 * self.schedule.quantile(kind, SLOWEST))
 
@@ -178,9 +178,9 @@ class Lane:
     def ask_at(self, now: float) -> float:
         """When the next status call may go; infinity while only an answer can tell."""
         # Creates keep to half of the connections, so status calls always have the other half.
-        if not self.asks or self._asking + self._creating >= self._connections:
+        if not self.poll_queue or self._asking + self._creating >= self._connections:
             return math.inf
-        return max(self.asks.next_at(), self.status.ready_at(now))
+        return max(self.poll_queue.next_at(), self.status.ready_at(now))
 
     def spend_submit(self, now: float) -> None:
         """A create goes out."""
@@ -196,8 +196,8 @@ class Lane:
         """Count the creates that another process sent with this account: each holds a place until its time."""
         self.submit.remember(free_at)
 
-    def take_over(self, earlier: Lane, now: float) -> None:
-        """Take over the places that an earlier lane of this account has spent; its answers are not waited for."""
+    def take_over(self, earlier: Upstream, now: float) -> None:
+        """Take over the places that an earlier upstream of this account has spent; its answers are not waited for."""
         self.submit.take_over(earlier.submit, now)
         self.status.take_over(earlier.status, now)
         if earlier._limited > 1:
@@ -211,18 +211,18 @@ class Lane:
         message = f"The key works, but not for {model}: {event.error.message}"
         return Rejected(ModelUnavailable(message, code=401), Remedy.CLOSE_MODEL)
 
-    def judge_status(self, event: Unreadable, now: float) -> Unreadable | Denied:
+    def judge_status(self, event: NoAnswer, now: float) -> NoAnswer | TaskRefused:
         """Give up on a server that was never reached: a wrong address is not worth a whole deadline."""
         if self.has_answered or not isinstance(event.error, TransportError) or event.error.sent:
             return event
         if now >= self._unreached_at + VOLLEY:
             self._unreached += 1
             self._unreached_at = now
-        return Denied(_unreachable(event.error)) if self._unreached >= FIRST_CONTACT_TRIES else event
+        return TaskRefused(_unreachable(event.error)) if self._unreached >= FIRST_CONTACT_TRIES else event
 
-    def settle_submit(self, event: Created | Withheld, model: str, now: float) -> None:
+    def settle_submit(self, event: Created | SendAborted, model: str, now: float) -> None:
         """Learn from what became of a create."""
-        if isinstance(event, Rejected) and event.remedy is Remedy.HOLD:
+        if isinstance(event, Rejected) and event.remedy is Remedy.BACK_OFF:
             self._hold(event, now)
         self.submit.answered(now)
         self._creating -= 1
@@ -237,7 +237,7 @@ class Lane:
                 self._trouble = error
                 if self._lost >= LOST_IN_A_ROW:
                     self._set_back(now, longest=LONGEST_PAUSE_AFTER_LOST)
-            case NotSent(error=error):
+            case ConnectFailed(error=error):
                 self._trouble = error
                 self._set_back(now)
                 if not self.has_answered and self._setbacks >= FIRST_CONTACT_TRIES:
@@ -246,7 +246,7 @@ class Lane:
                 self._lost = 0
                 self._trouble = error
                 self._set_back(now, retry_after=event.retry_after)
-            case Rejected(remedy=Remedy.HOLD, error=error):
+            case Rejected(remedy=Remedy.BACK_OFF, error=error):
                 self._lost = 0
                 self._trouble = self._limited_by = error
             case Rejected():
@@ -254,11 +254,11 @@ class Lane:
 
     def settle_status(self, job_id: int, event: TaskStatus, now: float) -> None:
         """Learn from a status call."""
-        self.asks.answered(job_id, event, now)
+        self.poll_queue.answered(job_id, event, now)
         self.status.answered(now)
         self._asking -= 1
-        self.has_answered = self.has_answered or isinstance(event, Pending | Succeeded | Broken)
-        if isinstance(event, Unreadable) and event.limited:
+        self.has_answered = self.has_answered or isinstance(event, Pending | Succeeded | TaskFailed)
+        if isinstance(event, NoAnswer) and event.limited:
             self.status.refused(now, event.retry_after)
 
     def _hold(self, event: Rejected, now: float) -> None:

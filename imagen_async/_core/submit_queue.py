@@ -10,8 +10,8 @@ import msgspec
 
 from .budget import Budget
 from .job import Job
-from .lane import Lane
 from .routing import Offer, Route
+from .upstream import Upstream
 
 MOST_WAITING = 500
 """Jobs of one owner that wait for some accounts while others have nothing to do, before no more are taken in."""
@@ -36,19 +36,19 @@ class _Place(msgspec.Struct, frozen=True, gc=False):
     accounts: tuple[str, ...]
 
 
-class Waiting:
+class SubmitQueue:
     """The jobs that wait to be sent.
 
     A job is bound to no account until it is sent. Of the accounts that can send now, the one with the most room goes
     first, and it takes those first that the fewest other accounts can take.
 
     Args:
-        lanes: The accounts.
+        upstreams: The accounts.
         jobs: Every live job, by its id; somebody else's, and only looked at.
     """
 
-    def __init__(self, lanes: Mapping[str, Lane], jobs: Mapping[int, Job]) -> None:
-        self._lanes = lanes
+    def __init__(self, upstreams: Mapping[str, Upstream], jobs: Mapping[int, Job]) -> None:
+        self._upstreams = upstreams
         self._jobs = jobs
         self._lines: dict[object, _Line] = {}
         self._places: dict[int, _Place] = {}
@@ -62,8 +62,10 @@ class Waiting:
         """Say whether an owner should add more: some account has less of it than one look at its window may send."""
         if self._of[owner] >= MOST_WAITING:
             return False
-        lanes = self._lanes.items()
-        return any(self._for[owner, name] < lane.at_a_look for name, lane in lanes if lane.stopped is None)
+        upstreams = self._upstreams.items()
+        return any(
+            self._for[owner, name] < upstream.at_a_look for name, upstream in upstreams if upstream.stopped is None
+        )
 
     def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
         """Take in a job: behind the others, or before them."""
@@ -95,21 +97,23 @@ class Waiting:
         """Who may be sent now, and where; None for nobody."""
         if not self._lines:
             return None
-        ready = [lane for lane in self._lanes.values() if lane.submit_at(now) <= now]
+        ready = [upstream for upstream in self._upstreams.values() if upstream.submit_at(now) <= now]
         if len(ready) > 1:
-            ready.sort(key=lambda lane: lane.load(now))
+            ready.sort(key=lambda upstream: upstream.load(now))
         return next(filter(None, map(self._first_for, ready)), None)
 
     def wake_at(self, now: float) -> float:
         """When `next` will have somebody, if nothing else happens; infinity for never."""
         if not self._lines:
             return math.inf
-        times = (lane.submit_at(now) for lane in self._lanes.values() if self._first_for(lane) is not None)
+        times = (
+            upstream.submit_at(now) for upstream in self._upstreams.values() if self._first_for(upstream) is not None
+        )
         return min(times, default=math.inf)
 
     def open_offers(self, route: Route) -> list[Offer]:
         """The accounts of a route that still take such requests."""
-        return [offer for offer in route.offers if self._lanes[offer.account].refusal(offer.model.name) is None]
+        return [offer for offer in route.offers if self._upstreams[offer.account].refusal(offer.model.name) is None]
 
     def unwanted(self) -> Iterator[int]:
         """Those whom no account takes any more."""
@@ -148,30 +152,30 @@ class Waiting:
         self._for.subtract((place.owner, account) for account in place.accounts)
         if not self._of[place.owner]:
             del self._of[place.owner]
-            for account in self._lanes:
+            for account in self._upstreams:
                 self._for.pop((place.owner, account), None)
         return place
 
-    def _first_for(self, lane: Lane) -> tuple[Offer, int] | None:
+    def _first_for(self, upstream: Upstream) -> tuple[Offer, int] | None:
         """Who goes next to an account, or None."""
         best: tuple[int, int] | None = None
         found: Offer | None = None
         for line in self._lines.values():
             offers = self.open_offers(line.route)
-            offer = self._offer_of(lane, line, offers)
+            offer = self._offer_of(upstream, line, offers)
             if offer is not None:
                 first = (len(offers), next(iter(line.ids)))
                 if best is None or first < best:
                     best, found = first, offer
         return None if found is None or best is None else (found, best[1])
 
-    def _offer_of(self, lane: Lane, line: _Line, offers: list[Offer]) -> Offer | None:
-        """The lane's offer to a line, unless it has none, it is too dear, or a better one stands."""
-        own = next((offer for offer in offers if offer.account == lane.name), None)
+    def _offer_of(self, upstream: Upstream, line: _Line, offers: list[Offer]) -> Offer | None:
+        """The upstream's offer to a line, unless it has none, it is too dear, or a better one stands."""
+        own = next((offer for offer in offers if offer.account == upstream.name), None)
         if own is None or not self._fits(line, own):
             return None
         is_beaten = any(
-            offer.rank < own.rank and not self._lanes[offer.account].is_paused and self._fits(line, offer)
+            offer.rank < own.rank and not self._upstreams[offer.account].is_paused and self._fits(line, offer)
             for offer in offers
         )
         return None if is_beaten else own

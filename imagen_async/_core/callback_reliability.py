@@ -12,7 +12,7 @@ _SILENT = 10
 """Tasks that ended unannounced, before any callback came, after which none is expected."""
 
 
-class Announcements:
+class CallbackReliability:
     """What is known of one account's callbacks.
 
     Trust is the number of ends that were announced, in effect one after the other: each adds one, and each end that a

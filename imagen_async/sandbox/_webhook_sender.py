@@ -10,7 +10,7 @@ import anyio
 import backoff
 
 from ._ledger import Ledger
-from ._service import Announcement
+from ._service import Webhook
 
 _TRIES = 4
 """kie.ai and LiangXin call again a few times, "briefly", where the answer is not 2xx."""
@@ -22,7 +22,7 @@ _LATE = 1.0
 """Seconds by which a late callback is late."""
 
 
-class Announcer:
+class WebhookSender:
     """Delivers callbacks.
 
     Args:
@@ -43,27 +43,27 @@ class Announcer:
             logger=None,
         )(self._post)
 
-    async def announce(self, announcement: Announcement) -> None:
+    async def announce(self, webhook: Webhook) -> None:
         """Wait for the end of a task, then call back as it is ordered: not at all, twice, late."""
-        fault = announcement.fault
+        fault = webhook.fault
         if fault == "lost":
             return
-        due = announcement.ends + (_LATE if fault == "late" else 0.0)
+        due = webhook.ends + (_LATE if fault == "late" else 0.0)
         await anyio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
         for _ in range(2 if fault == "twice" else 1):
-            await self._post_until_taken(announcement)
+            await self._post_until_taken(webhook)
 
-    async def _post(self, announcement: Announcement) -> int:
+    async def _post(self, webhook: Webhook) -> int:
         """Call once; returns the HTTP status, 0 where there was no answer."""
-        headers, body = announcement.message(asyncio.get_running_loop().time(), time.time())
+        headers, body = webhook.message(asyncio.get_running_loop().time(), time.time())
         try:
             timeout = aiohttp.ClientTimeout(_PATIENCE)
-            async with self._session.post(announcement.url, data=body, headers=headers, timeout=timeout) as response:
+            async with self._session.post(webhook.url, data=body, headers=headers, timeout=timeout) as response:
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError):
             status = 0
-        self._ledger.callbacks[announcement.task_id] += 1
+        self._ledger.callbacks[webhook.task_id] += 1
         self._ledger.callback_answers[status] += 1
         if 200 <= status < 300:
-            self._ledger.announced.add(announcement.task_id)
+            self._ledger.announced.add(webhook.task_id)
         return status
