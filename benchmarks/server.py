@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from imagen_async import Rate
-from imagen_async.sandbox._service import StrictWindow
+from imagen_async.sandbox._gate import StrictWindow
 
 PREFIX = "/api/v1/jobs"
 

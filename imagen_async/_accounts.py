@@ -14,13 +14,10 @@ from ._core.provider import Limits, Provider
 from ._core.routing import Policy, Router
 from ._session_pool import Endpoint
 from .errors import ConfigurationError
-from .providers import PROVIDERS, SANDBOX
+from .providers import PROVIDERS
 
 SANDBOX_KEY = "key-of-the-sandbox"
 """What the sandbox takes as a key; it is no secret and opens nothing else."""
-
-_REAL = tuple(provider for provider in PROVIDERS.values() if provider is not SANDBOX)
-"""Who may be named as taking what another does not."""
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
@@ -54,7 +51,7 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class OpenAccount(msgspec.Struct, frozen=True):
-    """An account with everything found. `endpoint` is None for the sandbox that the client starts by itself."""
+    """An account with everything found. `endpoint` is None for a local one that the client serves by itself."""
 
     provider: Provider
     limits: Limits
@@ -101,7 +98,9 @@ def provider_of(account: Account) -> Provider:
 def router_of(pool: Mapping[str, Account], policy: Policy = "spread", *, needs_price: bool = False) -> Router:
     """What finds the accounts of a pool that can take a request; `needs_price` where a budget is set."""
     providers = {name: provider_of(account) for name, account in pool.items()}
-    return Router(providers, policy, _REAL, needs_price=needs_price)
+    # Who may be named as taking what another does not; looked up now, since a record may be added at any time.
+    real = tuple(provider for provider in PROVIDERS.values() if not provider.is_local)
+    return Router(providers, policy, real, needs_price=needs_price)
 
 
 def open_pool(pool: Mapping[str, Account], environment: Mapping[str, str]) -> dict[str, OpenAccount]:
@@ -125,9 +124,9 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     key_variable = f"{own}_API_KEY"
     base_url = account.base_url or environment.get(f"{own}_BASE_URL") or environment.get(provider.base_url_variable)
     base_url = base_url or provider.base_url
-    if base_url is None and provider.name == SANDBOX.name:
+    if base_url is None and provider.is_local:
         return OpenAccount(provider, limits, None)
-    default = SANDBOX_KEY if provider.name == SANDBOX.name else ""
+    default = SANDBOX_KEY if provider.is_local else ""
     key = account.api_key or environment.get(key_variable) or default
     address = _checked_url(base_url, provider)
     return OpenAccount(provider, limits, Endpoint(address, _checked_key(key, key_variable, provider)))
@@ -162,7 +161,7 @@ def _checked_url(base_url: str | None, provider: Provider) -> str:
     if not is_address(base_url.strip()):
         message = f"{base_url!r} is no address of an API such as https://api.example.com; give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
-    if is_unencrypted(base_url.strip()) and provider.name != SANDBOX.name:
+    if is_unencrypted(base_url.strip()) and not provider.is_local:
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
         raise ConfigurationError(message, provider=provider.name)
     return base_url.strip().rstrip("/")

@@ -463,7 +463,7 @@ async def _opened(account: OpenAccount, signing_key: str | None) -> AsyncIterato
     from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
 
     async with Sandbox(limits=account.limits, signing_key=signing_key) as sandbox:
-        yield Endpoint(sandbox.url, SANDBOX_KEY)
+        yield Endpoint(sandbox.url_of(account.provider.name), SANDBOX_KEY)
 
 
 def _listeners(on_event: Listener | None) -> Iterator[Listener]:

@@ -29,7 +29,7 @@ from imagen_async._journal import Journal, JournalReader
 from imagen_async._memory import Memory
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler import Scheduler
-from imagen_async.sandbox._service import Webhook
+from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.testing import VirtualTimeLoop
 
 CALLED = "https://example.com/imagen"

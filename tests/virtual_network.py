@@ -27,7 +27,8 @@ from imagen_async._scheduler import Scheduler
 from imagen_async._session_pool import MAX_ANSWER
 from imagen_async.errors import ProtocolError, TransportError
 from imagen_async.sandbox import Faults, Latency, Ledger
-from imagen_async.sandbox._service import Service, Webhook
+from imagen_async.sandbox._service import Service
+from imagen_async.sandbox._webhooks import Webhook
 
 KEY = "a-key-for-tests"
 

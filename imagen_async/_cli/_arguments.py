@@ -349,7 +349,7 @@ def pool_of(options: argparse.Namespace) -> dict[str, Account]:
     """The accounts that the options name, by name; without any the only one whose key is in the environment."""
     given = options.provider or keys_in_environment()
     if not options.provider and len(given) != 1:
-        known = f"{', '.join(name for name in PROVIDERS if name != 'sandbox')}, or sandbox, which needs no key"
+        known = f"{', '.join(n for n, each in PROVIDERS.items() if not each.is_local)}, or sandbox, which needs no key"
         found = f"keys are set for {', '.join(given)}: name one, or several for one pool" if given else f"name {known}"
         raise ConfigurationError(f"-p is missing: {found}.")
     pool = named(_account(options, *_name_and_provider(word)) for word in given)

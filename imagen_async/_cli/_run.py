@@ -111,7 +111,8 @@ async def _hand_out(result: Result, options: argparse.Namespace) -> None:
     print(json.dumps(result_json(saved), ensure_ascii=False) if options.json else "\n".join(places(saved)))
     if failure is not None:
         raise failure
-    if options.out is None and result.provider == "sandbox" and not options.base_url:
+    is_local = result.provider in PROVIDERS and PROVIDERS[result.provider].is_local
+    if options.out is None and is_local and not options.base_url:
         say("This link dies with the sandbox, now; -o DIR saves the picture.")
 
 
@@ -155,7 +156,7 @@ def _provider_json(provider: Provider) -> dict[str, Any]:
 
 
 def _provider_text(provider: Provider) -> str:
-    local = provider.name == "sandbox"
+    local = provider.is_local
     is_set = "set" if os.environ.get(provider.key_variable) else "not set"
     address = provider.base_url or ("on this machine" if local else f"give --base-url or {provider.base_url_variable}")
     key = "needs no key" if local else f"key: {provider.key_variable} ({is_set})"

@@ -120,6 +120,7 @@ class Provider(msgspec.Struct, frozen=True):
         prices: Credits for a picture, of every model or by our name of it, in place of what the models say; None:
             as they say.
         signs_callbacks: True where a callback can be signed, as kie.ai does it.
+        is_local: True where it runs on this machine: it needs no key and no address, since the client can serve it.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Provider(msgspec.Struct, frozen=True):
     latency: LatencyPrior
     prices: Mapping[str, float] | float | None = None
     signs_callbacks: bool = False
+    is_local: bool = False
 
     @property
     def key_variable(self) -> str:

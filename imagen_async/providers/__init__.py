@@ -13,4 +13,4 @@ from .sandbox import SANDBOX
 __all__ = ["PROVIDERS", "SANDBOX", "Limits", "Model", "Provider", "Rate"]
 
 PROVIDERS = {provider.name: provider for provider in (KIE, APIKLEY, LIANGXIN, APIIN, SANDBOX)}
-"""By name; `sandbox` is the local one."""
+"""By name. Whatever is added is found: nobody keeps a list of his own."""

@@ -21,7 +21,8 @@ APIIN = Provider(
     name="apiin",
     title="API in One",
     base_url="https://apiin.one",
-    dialect=TasksDialect(),
+    # Ids as in its examples: n47xxxx_imagen4.
+    dialect=TasksDialect(task_id_form="n{hex:.12}_{model}"),
     models=(
         # One row of S4 says "imagen-4"; its examples and its list of sub-models say imagen4.
         Model("imagen4", "imagen4", INPUT, aspect_ratio="1:1", credits=8),

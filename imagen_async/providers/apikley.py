@@ -10,7 +10,8 @@ APIKLEY = Provider(
     name="apikley",
     title="Apikley",
     base_url="https://api.apikley.ru",
-    dialect=JobsDialect(credits_path="/api/v1/chat/credit"),
+    # S0 and S1 show `msg` in the answer to a create and `message` in a status answer.
+    dialect=JobsDialect(credits_path="/api/v1/chat/credit", status_word="message"),
     models=(
         # S0 and S1 show -ultra and -fast; the plain one is the provider's own third. No page tells a price.
         Model("imagen4", "google/imagen4", STANDARD, aspect_ratio="1:1"),

@@ -34,7 +34,10 @@ KIE = Provider(
     name="kie",
     title="kie.ai",
     base_url="https://api.kie.ai",
-    dialect=JobsDialect(credits_path="/api/v1/chat/credit", renewal_path="/api/v1/common/download-url"),
+    # 501 is what its page on callbacks has for a task that failed.
+    dialect=JobsDialect(
+        credits_path="/api/v1/chat/credit", renewal_path="/api/v1/common/download-url", failure_code=501
+    ),
     models=(
         Model("imagen4", "google/imagen4", STANDARD, aspect_ratio="1:1", credits=8),
         Model("imagen4-fast", "google/imagen4-fast", FAST, aspect_ratio="16:9", credits=4),

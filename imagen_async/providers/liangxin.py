@@ -32,8 +32,15 @@ LIANGXIN = Provider(
     name="liangxin",
     title="LiangXin",
     base_url=None,
-    # 403 is "insufficient quota or access denied".
-    dialect=JobsDialect(no_credit=frozenset({402, 403})),
+    dialect=JobsDialect(
+        # 403 is "insufficient quota or access denied".
+        no_credit=frozenset({402, 403}),
+        refuses_by_status=True,
+        # Its platform's layer looks at the key and the quota before the tasks' layer sees the request.
+        gateway_codes=frozenset({401, 403}),
+        # As in S2: task_imagen4-ultra_1777600000000.
+        task_id_form="task_{model}_{number}",
+    ),
     models=(
         # S2 shows the table for -ultra; -fast is taken to have the same. No page tells a price.
         Model("imagen4-fast", "imagen4-fast", INPUT, aspect_ratio="1:1"),

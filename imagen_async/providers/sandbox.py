@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .._core.dialects.jobs import JobsDialect
 from .._core.latency import LatencyPrior
 from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
@@ -12,10 +11,11 @@ SANDBOX = Provider(
     name="sandbox",
     title="the sandbox",
     base_url=None,
-    dialect=JobsDialect(credits_path="/api/v1/chat/credit", renewal_path="/api/v1/common/download-url"),
+    dialect=KIE.dialect,
     models=KIE.models,
     limits=Limits(submit=Rate(50, per=1), status=Rate(200, per=1), running=200),
     # As it is set up when nothing else is said.
     latency=LatencyPrior(median=1, sigma=0.35),
     signs_callbacks=True,
+    is_local=True,
 )

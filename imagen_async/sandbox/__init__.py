@@ -9,7 +9,7 @@ from __future__ import annotations
 from ._faults import CALLBACK_FAULTS, CREATE_FAULTS, FILE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults
 from ._ledger import Create, Ledger
 from ._server import Sandbox
-from ._service import Latency, Lives
+from ._tasks import Latency, Lives
 
 __all__ = [
     "CALLBACK_FAULTS",

@@ -1,4 +1,4 @@
-"""How each provider words an answer: the recorded and documented shapes, from the server's side."""
+"""What an answer is to the sandbox, and the shapes that several APIs have in common."""
 
 from __future__ import annotations
 
@@ -24,21 +24,9 @@ class Reply(msgspec.Struct, frozen=True):
     ending: str = "whole"
 
 
-def success(provider: str, data: Any, *, status_call: bool = False) -> Reply:
-    """A good answer. Apikley says `msg` to a create and `message` to a status call; API in One always `message`."""
-    word = "message" if provider == "apiin" or (provider == "apikley" and status_call) else "msg"
-    return Reply(200, msgspec.json.encode({"code": 200, word: "success", "data": data}))
-
-
-def refusal(provider: str, code: int, text: str) -> Reply:
-    """A refusal: kie.ai and its kin under HTTP 200, the others under the real status and in their own envelopes."""
-    if provider == "apiin":
-        kind = "invalid_request" if code in (400, 422) else "error"
-        return Reply(code, msgspec.json.encode({"error": {"code": code, "message": text, "type": kind}}))
-    if provider == "liangxin" and code in (401, 403):
-        return Reply(code, msgspec.json.encode({"error": {"message": text, "type": "new_api_error", "code": ""}}))
-    http = code if provider == "liangxin" and code < 600 and code not in (433, 455, 505) else 200
-    return Reply(http, msgspec.json.encode({"code": code, "msg": text, "data": None}))
+def document(status: int, content: dict[str, Any]) -> Reply:
+    """An answer in JSON."""
+    return Reply(status, msgspec.json.encode(content))
 
 
 def html(status: int) -> Reply:
@@ -46,7 +34,22 @@ def html(status: int) -> Reply:
     return Reply(status, b"<html><body><h1>%d</h1><p>nginx</p></body></html>" % status, "text/html")
 
 
-def record(
+def damaged(reply: Reply, fault: str | None) -> Reply:
+    """A good answer that does not arrive as one."""
+    match fault:
+        case "reset" | "reset_after":
+            return msgspec.structs.replace(reply, ending="reset")
+        case "truncated":
+            return msgspec.structs.replace(reply, ending="truncated")
+        case "http_504_made":
+            return html(504)
+        case "too_long":
+            # Spaces inside of the object: it would be good JSON if anybody read to its end.
+            return msgspec.structs.replace(reply, body=reply.body[:-1] + b" " * (2 << 20) + b"}")
+    return reply
+
+
+def record_info(
     task_id: str, model: str, wire_input: dict[str, Any], state: str, times: tuple[float, float | None], **outcome: Any
 ) -> dict[str, Any]:
     """`data` of a recordInfo answer, field by field as recorded in April 2026; times are Unix seconds."""

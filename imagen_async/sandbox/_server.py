@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -16,23 +17,26 @@ from aiohttp import web
 
 from .._accounts import SANDBOX_KEY
 from .._core.provider import Limits
+from .._core.wire import Operation
 from .._plain_group import PlainGroup
-from ..providers import PROVIDERS
+from ..providers import PROVIDERS, SANDBOX
+from ._dialects import served_half
 from ._envelopes import Reply
 from ._faults import Faults, Road
 from ._ledger import Ledger
 from ._painter import paint
-from ._service import Latency, Lives, Service
+from ._service import Service
+from ._tasks import Latency, Lives
 from ._webhook_sender import WebhookSender
 
-_SHAPES = {"square_1_1": "1:1", "widescreen_16_9": "16:9", "social_story_9_16": "9:16"}
-_SHAPES |= {"classic_4_3": "4:3", "traditional_3_4": "3:4"}
+_Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Sandbox:
-    """A server on this machine that speaks as each of the four providers. An async context manager.
+    """A server on this machine that speaks as each of the known providers. An async context manager.
 
-    `url` is kie.ai's API and, on its other paths, API in One's; `url_of("liangxin")` is LiangXin's, and so on.
+    `url` is kie.ai's API and, on its other paths, API in One's; `url_of("liangxin")` is LiangXin's, and so on. It bills
+    what the records say; where they tell no price, kie.ai's, and 8 credits a picture for a model that it does not have.
 
     Args:
         latency: How long tasks take.
@@ -69,7 +73,7 @@ class Sandbox:
         self.ledger = Ledger()
         self.faults = faults if isinstance(faults, Faults) else Faults(faults, seed)
         self.key = key
-        self.limits = limits or PROVIDERS["sandbox"].limits
+        self.limits = limits or SANDBOX.limits
         self._port = port
         self._callback_retry = callback_retry
         self._stack = AsyncExitStack()
@@ -87,6 +91,8 @@ class Sandbox:
                 seed=seed,
             )
             for name, provider in PROVIDERS.items()
+            # A dialect of which it has no half is no reason to serve nobody.
+            if served_half(provider.dialect) is not None
         }
 
     @property
@@ -133,36 +139,56 @@ class Sandbox:
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=4 << 20)
-        for name, prefix in [("sandbox", ""), *((name, f"/{name}") for name in self._services)]:
-            jobs = self._services[name]
-            if name != "apiin":
-                application.router.add_post(f"{prefix}/api/v1/jobs/createTask", self._creator(jobs))
-                application.router.add_get(f"{prefix}/api/v1/jobs/recordInfo", _teller(jobs))
-                application.router.add_get(f"{prefix}/api/v1/chat/credit", _banker(jobs))
-            if name in ("sandbox", "kie"):
-                application.router.add_post(f"{prefix}/api/v1/common/download-url", _renewer(jobs))
-            if name in ("sandbox", "apiin"):
-                tasks = self._services["apiin"]
-                application.router.add_post(f"{prefix}/api/v1/images/generations", self._creator(tasks))
-                application.router.add_get(f"{prefix}/api/v1/tasks/{{task_id}}", _teller(tasks))
+        for (method, path), answer in self._places().items():
+            application.router.add_route(method, path, answer)
         application.router.add_get("/files/{provider}/{task_id}/{number}.png", self._file)
         application.router.add_get("/sandbox/ledger", self._tell_ledger)
         return application
 
-    def _creator(self, service: Service):  # type: ignore[no-untyped-def]
-        async def create(request: web.Request) -> web.StreamResponse:
-            body = await request.read()
-            now = asyncio.get_running_loop().time()
-            reply = service.create(request.headers.get("Authorization"), body, now, time.time())
-            while service.webhooks:
-                webhook = service.webhooks.popleft()
-                if webhook.fault == "early":
-                    await self._webhook_sender.announce(webhook)
-                else:
-                    self._sending.start_soon(self._webhook_sender.announce, webhook)
-            return await _deliver(request, reply)
+    def _places(self) -> dict[tuple[str, str], _Answer]:
+        """Who answers, by method and path. At the top the local provider, and on paths that it has not, the others."""
+        everybody = sorted(self._services.values(), key=lambda service: not service.provider.is_local)
+        places = self._places_below("", everybody)
+        for name, service in self._services.items():
+            others = everybody if service.provider.is_local else []
+            places |= self._places_below(f"/{name}", [service, *others])
+        return places
 
-        return create
+    def _places_below(self, prefix: str, services: Iterable[Service]) -> dict[tuple[str, str], _Answer]:
+        """The paths of several APIs in one; where two have the same, it is the first one's."""
+        places: dict[tuple[str, str], _Answer] = {}
+        for service in services:
+            for route in service.dialect.routes():
+                answer = functools.partial(self._answer, service, route.operation)
+                places.setdefault((route.method, f"{prefix}{route.path}"), answer)
+        return places
+
+    async def _answer(self, service: Service, operation: Operation, request: web.Request) -> web.StreamResponse:
+        """Ask the service what a request asks, and carry its answer back."""
+        authorization = request.headers.get("Authorization")
+        body = await request.read()
+        now = asyncio.get_running_loop().time()
+        match operation:
+            case "create":
+                reply = service.create(authorization, body, now, time.time())
+                await self._announce(service)
+            case "renewal":
+                reply = service.renew(authorization, body, now)
+            case "credits":
+                reply = service.credits(authorization)
+            case _:
+                task_id = service.dialect.task_of(request.match_info, request.query)
+                reply = service.status(authorization, task_id, now)
+        return await _deliver(request, reply)
+
+    async def _announce(self, service: Service) -> None:
+        """Let the callbacks be sent that a create has ordered; an early one before the create is answered."""
+        while service.webhooks:
+            webhook = service.webhooks.popleft()
+            if webhook.fault == "early":
+                await self._webhook_sender.announce(webhook)
+            else:
+                self._sending.start_soon(self._webhook_sender.announce, webhook)
 
     async def _tell_ledger(self, request: web.Request) -> web.Response:
         return web.json_response(self.ledger.summary())
@@ -180,9 +206,8 @@ class Sandbox:
         if fault is not None and fault.startswith("http_"):
             return web.Response(status=int(fault.removeprefix("http_")), text="not now")
         number = request.match_info["number"]
-        shape = str(task.input.get("aspect_ratio", "1:1"))
         variant = f"{task.input.get('seed', task.id)}/{number}"
-        picture = await anyio.to_thread.run_sync(paint, task.input["prompt"], _SHAPES.get(shape, shape), variant)
+        picture = await anyio.to_thread.run_sync(paint, task.input["prompt"], task.shape, variant)
         if fault == "html":
             return web.Response(text="<html>try again</html>", content_type="text/html")
         ending = fault or "whole"
@@ -195,30 +220,6 @@ async def _whole(work: Callable[[], Awaitable[None]]) -> None:
     """Do it to its end, whatever is cancelled around it."""
     with anyio.CancelScope(shield=True):
         await work()
-
-
-def _teller(service: Service):  # type: ignore[no-untyped-def]
-    async def tell(request: web.Request) -> web.StreamResponse:
-        task_id = request.match_info.get("task_id") or request.query.get("taskId", "")
-        now = asyncio.get_running_loop().time()
-        return await _deliver(request, service.status(request.headers.get("Authorization"), task_id, now))
-
-    return tell
-
-
-def _renewer(service: Service):  # type: ignore[no-untyped-def]
-    async def renew(request: web.Request) -> web.StreamResponse:
-        now = asyncio.get_running_loop().time()
-        return await _deliver(request, service.renew(request.headers.get("Authorization"), await request.read(), now))
-
-    return renew
-
-
-def _banker(service: Service):  # type: ignore[no-untyped-def]
-    async def tell(request: web.Request) -> web.StreamResponse:
-        return await _deliver(request, service.credits(request.headers.get("Authorization")))
-
-    return tell
 
 
 async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:

@@ -10,7 +10,7 @@ import anyio
 import backoff
 
 from ._ledger import Ledger
-from ._service import Webhook
+from ._webhooks import Webhook
 
 _TRIES = 4
 """kie.ai and LiangXin call again a few times, "briefly", where the answer is not 2xx."""

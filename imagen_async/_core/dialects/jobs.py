@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -57,12 +57,23 @@ class JobsDialect(msgspec.Struct, frozen=True):
         no_credit: Codes that mean: no credit left.
         credits_path: Where the balance is asked for, or None where there is no such question.
         renewal_path: Where a new link is asked for, or None where there is no such question.
+        refuses_by_status: True where a refusal has its own HTTP status, False where all of them come under 200.
+        gateway_codes: Codes that are refused before the API itself, in an `error` envelope.
+        status_word: The field of a status answer's message.
+        task_id_form: What its task ids look like: `{hex}`, `{number}` and `{model}` are filled in.
+        failure_code: The code of a callback that announces a failed task, or None where it is 200 as of any other.
     """
 
     no_credit: frozenset[int] = frozenset({402})
     credits_path: str | None = None
     renewal_path: str | None = None
     takes_raw_models: bool = True
+    # From here on: read by the sandbox alone, which speaks as the API does. The client reads every wording of all.
+    refuses_by_status: bool = False
+    gateway_codes: frozenset[int] = frozenset()
+    status_word: Literal["msg", "message"] = "msg"
+    task_id_form: str = "{hex}"
+    failure_code: int | None = None
 
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""

@@ -32,10 +32,13 @@ class TasksDialect(msgspec.Struct, frozen=True):
 
     Attributes:
         no_credit: Codes that mean: no credit left.
+        task_id_form: What its task ids look like: `{hex}`, `{number}` and `{model}` are filled in.
     """
 
     no_credit: frozenset[int] = frozenset({402})
     takes_raw_models: bool = False
+    # Read by the sandbox alone, which speaks as the API does; to the client an id is opaque.
+    task_id_form: str = "{hex}"
 
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""

@@ -1,0 +1,253 @@
+"""The server's half of each dialect: the paths that it serves, how it reads a create, how it words its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from .._core.dialects.jobs import JobsDialect
+from .._core.dialects.tasks import TasksDialect
+from .._core.wire import Dialect, Operation
+from ._envelopes import Reply, document, record_info
+from ._tasks import Task
+
+# kie.ai's own numbers, which mean nothing, or something else, as an HTTP status.
+_NO_HTTP_STATUS = frozenset({433, 455, 505})
+
+_SHARE_WAITING = 0.4
+"""Part of a task's time in which it says that it waits, and does not run yet."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One path of an API; a name in braces stands for any text without a slash."""
+
+    method: str
+    path: str
+    operation: Operation
+
+
+class CreateBody(msgspec.Struct, frozen=True):
+    """A create as it was read; empty where it could not be.
+
+    Attributes:
+        model: The model's name on the wire.
+        input: What is asked of it.
+        callback_url: Where its end is to be announced, or None.
+    """
+
+    model: str = ""
+    input: dict[str, Any] = {}
+    callback_url: str | None = None
+
+
+class ServedDialect(Protocol):
+    """How one kind of API looks from its server. Pure, as the client's half is."""
+
+    @property
+    def no_credit(self) -> int:
+        """The code that says: no credit left."""
+
+    def routes(self) -> Iterator[Route]:
+        """What it answers."""
+
+    def read_create(self, body: bytes) -> CreateBody:
+        """What is asked for."""
+
+    def task_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str:
+        """The task that a status call is about, by the names in its path and its query."""
+
+    def new_id(self, model: str, hexadecimal: str) -> str:
+        """A task's id, made of the model's name on the wire and 32 digits."""
+
+    def success(self, data: Any, operation: Operation = "create") -> Reply:
+        """A good answer."""
+
+    def refusal(self, code: int, text: str) -> Reply:
+        """A refusal."""
+
+    def no_such_task(self) -> Reply:
+        """The answer to a question about a task that there is not."""
+
+    def created(self, task_id: str) -> dict[str, Any]:
+        """`data` of the answer to a create that made a task."""
+
+    def standing(self, task: Task, now: float) -> dict[str, Any]:
+        """`data` of a status answer."""
+
+    def callback(self, task: Task, data: dict[str, Any]) -> dict[str, Any]:
+        """The body that announces a task's end; `data` is that of its status answer."""
+
+
+def served_half(dialect: Dialect) -> ServedDialect | None:
+    """The server's half of a provider's dialect, or None for one that the sandbox does not speak."""
+    match dialect:
+        case JobsDialect():
+            return ServedJobs(dialect)
+        case TasksDialect():
+            return ServedTasks(dialect)
+    return None
+
+
+class ServedJobs(msgspec.Struct, frozen=True):
+    """createTask and recordInfo; what tells one API of this kind from another is in its dialect's record."""
+
+    dialect: JobsDialect
+
+    @property
+    def no_credit(self) -> int:
+        """The highest: 402 is what they all have, and 403 what one has of its own."""
+        return max(self.dialect.no_credit, default=402)
+
+    def routes(self) -> Iterator[Route]:
+        """The paths of its jobs, and those that its record names."""
+        yield Route("POST", "/api/v1/jobs/createTask", "create")
+        yield Route("GET", "/api/v1/jobs/recordInfo", "status")
+        if self.dialect.credits_path is not None:
+            yield Route("GET", self.dialect.credits_path, "credits")
+        if self.dialect.renewal_path is not None:
+            yield Route("POST", self.dialect.renewal_path, "renewal")
+
+    def read_create(self, body: bytes) -> CreateBody:
+        """The input is an object of its own."""
+        content = _object(body)
+        wire_input = content.get("input")
+        return _create(content, wire_input if isinstance(wire_input, dict) else {}, content.get("callBackUrl"))
+
+    def task_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str:
+        """Named in the query."""
+        return query.get("taskId", "")
+
+    def new_id(self, model: str, hexadecimal: str) -> str:
+        """As its record says."""
+        return _task_id(self.dialect.task_id_form, model, hexadecimal)
+
+    def success(self, data: Any, operation: Operation = "create") -> Reply:
+        """The word for the message may be another one in a status answer."""
+        word = self.dialect.status_word if operation == "status" else "msg"
+        return document(200, {"code": 200, word: "success", "data": data})
+
+    def refusal(self, code: int, text: str) -> Reply:
+        """Under HTTP 200, or under its own status where the record says so, and there in two envelopes."""
+        if code in self.dialect.gateway_codes:
+            return document(code, {"error": {"message": text, "type": "new_api_error", "code": ""}})
+        is_status = self.dialect.refuses_by_status and code < 600 and code not in _NO_HTTP_STATUS
+        return document(code if is_status else 200, {"code": code, "msg": text, "data": None})
+
+    def no_such_task(self) -> Reply:
+        """The words of kie.ai."""
+        return self.refusal(422, "recordInfo is null")
+
+    def created(self, task_id: str) -> dict[str, Any]:
+        """Twice the same, as recorded."""
+        return {"taskId": task_id, "recordId": task_id}
+
+    def standing(self, task: Task, now: float) -> dict[str, Any]:
+        """A record, with the price in it from the start."""
+        age = now - task.created
+        done = age >= task.latency
+        state = ("success" if done else "generating") if age > task.latency * _SHARE_WAITING else "waiting"
+        outcome: dict[str, Any] = {"creditsConsumed": task.credits}
+        if done and task.failure is not None:
+            state = "fail"
+            outcome = {"failCode": task.failure[0], "failMsg": task.failure[1], "creditsConsumed": 0.0}
+        elif done:
+            outcome["resultJson"] = _result_json(task)
+        times = (task.wall, task.wall + task.latency if done else None)
+        return record_info(task.id, task.model, task.input, state, times, **outcome)
+
+    def callback(self, task: Task, data: dict[str, Any]) -> dict[str, Any]:
+        """A status answer, but for the code of a failure where the record has one."""
+        if task.failure is None or self.dialect.failure_code is None:
+            return {"code": 200, "msg": "success", "data": data}
+        # Such a callback leaves out the result that a status answer has empty.
+        data = {name: value for name, value in data.items() if name != "resultJson"}
+        return {"code": self.dialect.failure_code, "msg": task.failure[1], "data": data}
+
+
+class ServedTasks(msgspec.Struct, frozen=True):
+    """images/generations and tasks/{id}, as API in One documents them."""
+
+    dialect: TasksDialect
+
+    @property
+    def no_credit(self) -> int:
+        """The highest that its record has."""
+        return max(self.dialect.no_credit, default=402)
+
+    def routes(self) -> Iterator[Route]:
+        """Two paths: there is no balance, and there are no new links."""
+        yield Route("POST", "/api/v1/images/generations", "create")
+        yield Route("GET", "/api/v1/tasks/{task_id}", "status")
+
+    def read_create(self, body: bytes) -> CreateBody:
+        """The input stands beside the model's name."""
+        content = _object(body)
+        wire_input = {name: value for name, value in content.items() if name not in ("model", "callback_url")}
+        return _create(content, wire_input, content.get("callback_url"))
+
+    def task_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str:
+        """Named in the path."""
+        return path["task_id"]
+
+    def new_id(self, model: str, hexadecimal: str) -> str:
+        """As its record says."""
+        return _task_id(self.dialect.task_id_form, model, hexadecimal)
+
+    def success(self, data: Any, operation: Operation = "create") -> Reply:
+        """Always with `message`."""
+        return document(200, {"code": 200, "message": "success", "data": data})
+
+    def refusal(self, code: int, text: str) -> Reply:
+        """Under the real status, in an envelope of its own."""
+        kind = "invalid_request" if code in (400, 422) else "error"
+        return document(code, {"error": {"code": code, "message": text, "type": kind}})
+
+    def no_such_task(self) -> Reply:
+        """A path that there is not."""
+        return self.refusal(404, "task not found")
+
+    def created(self, task_id: str) -> dict[str, Any]:
+        """With its state."""
+        return {"task_id": task_id, "status": "IN_PROGRESS"}
+
+    def standing(self, task: Task, now: float) -> dict[str, Any]:
+        """How a finished one looks is in no document."""
+        if now - task.created < task.latency:
+            return self.created(task.id)
+        if task.failure is not None:
+            code, text = task.failure
+            return {"task_id": task.id, "status": "failed", "error": {"code": code, "message": text}}
+        return {"task_id": task.id, "status": "completed", "output": [{"url": url} for url in task.urls]}
+
+    def callback(self, task: Task, data: dict[str, Any]) -> dict[str, Any]:
+        """No page shows one: as the other APIs word it."""
+        return {"code": 200, "msg": "success", "data": data}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body; an empty one where there is none."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _create(content: dict[str, Any], wire_input: dict[str, Any], url: object) -> CreateBody:
+    return CreateBody(str(content.get("model", "")), wire_input, None if url is None else str(url))
+
+
+def _task_id(form: str, model: str, hexadecimal: str) -> str:
+    return form.format(model=model, hex=hexadecimal, number=int(hexadecimal[:12], 16))
+
+
+def _result_json(task: Task) -> Any:
+    match task.fault:
+        case "object_result":
+            return {"resultUrls": task.urls}
+        case "nested_result":
+            return {"data": {"result_urls": task.urls}}
+    return json.dumps({"resultUrls": task.urls})

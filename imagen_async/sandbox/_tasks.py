@@ -1,0 +1,96 @@
+"""A task of the sandbox: what was asked, how long it takes, what comes of it, and for how long that can be had."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import msgspec
+
+_FAILURES = {
+    "fail_digits": ("500", "Internal Error, Please try again later."),
+    "fail_word": ("SENSITIVE_WORD_ERROR", "The prompt was flagged as sensitive."),
+}
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """How long tasks take: lognormal, never below `minimum`. Seconds."""
+
+    median: float = 1.0
+    sigma: float = 0.35
+    minimum: float = 0.05
+
+    def draw(self, chance: random.Random) -> float:
+        """One task's seconds."""
+        return max(self.minimum, self.median * math.exp(chance.gauss(0, self.sigma)))
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A task. Times are seconds of the server's clock; `wall` is its creation in Unix time.
+
+    Attributes:
+        shape: The asked aspect ratio in our word, however the model writes it.
+        folder: The address below which its pictures are.
+    """
+
+    id: str
+    model: str
+    input: dict[str, Any]
+    created: float
+    latency: float
+    wall: float
+    fault: str | None
+    credits: float
+    shape: str
+    folder: str
+    callback_fault: str | None = None
+
+    @property
+    def ends(self) -> float:
+        """When it is done."""
+        return self.created + self.latency
+
+    @property
+    def images(self) -> int:
+        """Pictures that it makes."""
+        return images_of(self.input) + 3 * (self.fault == "more_urls")
+
+    @property
+    def failure(self) -> tuple[str, str] | None:
+        """The code and words with which it fails, or None where it makes its pictures."""
+        return _FAILURES.get(self.fault or "")
+
+    @property
+    def urls(self) -> list[str]:
+        """Where its pictures are."""
+        if self.fault == "no_urls":
+            return []
+        return [f"{self.folder}/{number}.png" for number in range(1, self.images + 1)]
+
+
+def images_of(wire_input: dict[str, Any]) -> int:
+    """Pictures that an input asks for: one where the field is none of the model's, or says it in other ways."""
+    count = str(wire_input.get("num_images", 1))
+    return int(count) if count.isdecimal() else 1
+
+
+class Lives(msgspec.Struct, frozen=True):
+    """How long what a task made can be had, in seconds from its end; None: as long as the sandbox runs.
+
+    Attributes:
+        link: The link of its status answer.
+        picture: The picture itself, to which new links can be asked for.
+    """
+
+    link: float | None = None
+    picture: float | None = None
+
+    def has(self, age: float, until: float | None, now: float) -> bool:
+        """True for a picture of that age, by its own link or by one that was renewed `until` then."""
+        is_linked = until > now if until is not None else age <= _or_forever(self.link)
+        return 0 <= age <= _or_forever(self.picture) and is_linked
+
+
+def _or_forever(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
