@@ -101,5 +101,5 @@ def test_the_tables_name_what_exists() -> None:
     commands = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     assert commands is not None
     names = [*commands, *PROVIDERS, *imagen_async.errors.__all__]
-    names += [provider.key_variable for provider in PROVIDERS.values() if provider.name != "sandbox"]
+    names += [provider.key_variable for provider in PROVIDERS.values() if not provider.is_local]
     assert [name for name in names if name not in README] == []

@@ -48,7 +48,7 @@ def pools(draw: st.DrawFn) -> dict[str, Account]:
     pool: dict[str, Account] = {}
     for name in draw(ACCOUNTS):
         credits = draw(CREDITS)
-        if name == "liangxin" and isinstance(credits, dict) and "imagen4" in credits:
+        if isinstance(credits, dict) and any(PROVIDERS[name].find(model) is None for model in credits):
             credits = None
         pool[name if name not in pool else f"{name}-{len(pool)}"] = Account(name, credits=credits)
     return pool
@@ -188,7 +188,8 @@ def test_routing_what_was_routed_changes_nothing(
 )
 def test_who_takes_what(request_: ImageRequest, takers: list[str]) -> None:
     """Each of these goes to the accounts that document the parameter, and to no other."""
-    _, route = Router(PROVIDERS).route(request_)
+    known = ("kie", "apikley", "liangxin", "apiin", "sandbox")
+    _, route = Router({name: PROVIDERS[name] for name in known}).route(request_)
     assert [offer.account for offer in route.offers] == takers
 
 
