@@ -131,6 +131,7 @@ class ServedJobs(msgspec.Struct, frozen=True):
 
     def refusal(self, code: int, text: str) -> Reply:
         """Under HTTP 200, or under its own status where the record says so, and there in two envelopes."""
+        # The layer before the API has an envelope of its own; its code is seen as "", null or a word.
         if code in self.dialect.gateway_codes:
             return document(code, {"error": {"message": text, "type": "new_api_error", "code": ""}})
         is_status = self.dialect.refuses_by_status and code < 600 and code not in _NO_HTTP_STATUS

@@ -18,6 +18,7 @@ class StrictWindow:
 
     def take(self, now: float) -> bool:
         """Take a place, or say that there is none."""
+        # A window is open at its far end: a place is free again exactly one window after it was taken.
         while self._taken and now - self._taken[0] >= self._rate.per:
             self._taken.popleft()
         if len(self._taken) >= self._rate.count:

@@ -159,6 +159,7 @@ class Sandbox:
         places: dict[tuple[str, str], _Answer] = {}
         for service in services:
             for route in service.dialect.routes():
+                # Each path has its service bound to it: which provider was meant is never asked again.
                 answer = functools.partial(self._answer, service, route.operation)
                 places.setdefault((route.method, f"{prefix}{route.path}"), answer)
         return places

@@ -118,6 +118,7 @@ class Service:
         if not self._is_key(authorization):
             return self._refused("401", 401, "invalid token")
         try:
+            # A link that was renewed before can be renewed again.
             url = str(json.loads(body)["url"]).partition("?")[0]
         except (ValueError, TypeError, LookupError):
             url = ""
@@ -149,6 +150,7 @@ class Service:
         ordered = self._ordered_refusal(fault)
         if ordered is not None:
             return ordered
+        # What is wrong in itself takes no place in the window: nothing was begun.
         problem = problem_of(self.provider, asked)
         if problem is not None:
             return self._refused("invalid", *problem)

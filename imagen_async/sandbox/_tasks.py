@@ -54,6 +54,7 @@ class Task(msgspec.Struct, frozen=True):
     @property
     def images(self) -> int:
         """Pictures that it makes."""
+        # More than were asked for: six were seen where one was ordered.
         return images_of(self.input) + 3 * (self.fault == "more_urls")
 
     @property

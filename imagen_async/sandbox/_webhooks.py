@@ -37,6 +37,7 @@ def message_of(
     dialect: ServedDialect, task: Task, signing_key: str | None, now: float, wall: float
 ) -> tuple[dict[str, str], bytes]:
     """The headers and body that announce a task's end."""
+    # The signature is over what the body says, wrong or right: only the task id of it is covered.
     data = _misnamed(dialect.standing(task, now), task)
     headers = {"Content-Type": "application/json"}
     if signing_key is not None and task.callback_fault != "unsigned":
