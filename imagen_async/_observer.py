@@ -13,11 +13,9 @@ from ._core.upstream import HealthState, Upstream
 from ._core.values import Result
 from ._core.wire import HttpRequest, HttpResponse, clean
 from ._core.wording import result_of
-from ._log import log, log_event, without_queries
+from ._log import log, log_event, logger, without_queries
 from .errors import ImagenError
 from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
-
-logger = logging.getLogger("imagen_async")
 
 P = ParamSpec("P")
 

@@ -18,9 +18,10 @@ from yarl import URL
 
 from ._core.wire import HttpRequest, HttpResponse, clean
 from ._observer import Observer
+from ._version import __version__
 from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
 
-USER_AGENT = "imagen_async/0.1"
+USER_AGENT = f"imagen_async/{__version__}"
 """Sent always: kie.ai's edge refuses requests without one (403, "error code: 1010")."""
 
 MAX_ANSWER = 1 << 20

@@ -1,0 +1,3 @@
+"""The version, said once: the distribution and the User-Agent take it from here."""
+
+__version__ = "0.1.0"
