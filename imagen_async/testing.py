@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from .sandbox import Latency, Sandbox
 
@@ -30,39 +30,8 @@ def imagen_sandbox() -> Iterator[Sandbox]:
 @contextmanager
 def running_sandbox(sandbox: Sandbox) -> Iterator[Sandbox]:
     """Serve a sandbox from a thread while the block runs."""
-    started = threading.Event()
-    failure: list[BaseException] = []
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-
-    async def serve() -> None:
-        try:
-            async with sandbox:
-                started.set()
-                await stop.wait()
-        except BaseException as error:
-            failure.append(error)
-            raise
-        finally:
-            started.set()
-
-    def work() -> None:
-        try:
-            loop.run_until_complete(serve())
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=work, name="imagen-sandbox", daemon=True)
-    thread.start()
-    started.wait()
-    try:
-        if failure:
-            raise failure[0]
+    with start_blocking_portal(name="imagen-sandbox") as portal, portal.wrap_async_context_manager(sandbox):
         yield sandbox
-    finally:
-        if not failure:
-            loop.call_soon_threadsafe(stop.set)
-        thread.join()
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
