@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ __all__ = ["imagen_sandbox"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECORDED = Path(__file__).parent / "data" / "recorded"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Most tests wait for a server or a clock, so more run at a time than there are processors to work."""
+    return min(6, 2 * (os.cpu_count() or 1) + 1)
 
 
 def pytest_collection_finish() -> None:
