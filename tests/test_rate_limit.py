@@ -718,6 +718,20 @@ def test_a_window_that_is_taken_over_goes_on(
     assert most_at_the_server(after.trips, rate.per) <= rate.count
 
 
+@settings(deadline=None)
+@given(rate=RATES, earlier=st.lists(st.tuples(EXACT, EXACT, st.booleans()), max_size=20))
+def test_a_window_at_rest_is_taken_over_whole(rate: Rate, earlier: list[tuple[float, float, bool]]) -> None:
+    """With nothing on its way the next window knows all that the one before knew, whatever a window comes to know."""
+    rate = Rate(rate.count, per=rate.per, guess=True)
+    before, after = Traffic(rate), Window(rate)
+    for pause, round_trip, refused in earlier:
+        before.wait(pause)
+        before.send(round_trip, refused)
+    before.wait(max((answered for _, answered in before.trips), default=0.0) - before.now)
+    after.take_over(before.window, before.now)
+    assert vars(after) == vars(before.window)
+
+
 def test_what_was_learned_of_a_rate_is_taken_over() -> None:
     """A window that is taken over keeps what the server takes, and tries the next step when the one before would."""
     client, successor = ThroughAWindow(GUESS), ThroughAWindow(GUESS)

@@ -78,9 +78,12 @@ class Window:
 
     def take_over(self, earlier: Window, now: float) -> None:
         """Take over an earlier window of the same rate, on the same clock; what it had in flight ends now."""
-        vars(self).update(vars(earlier))
+        self.limit = earlier.limit
         self._free_at = deque((*earlier._free_at, *([now + self.rate.per] * earlier._in_flight)))
-        self._in_flight = 0
+        self._held_until, self._clean_since = earlier._held_until, earlier._clean_since
+        self._cut_at, self._refusals = earlier._cut_at, earlier._refusals
+        self._is_full, self._proven = earlier._is_full, earlier._proven
+        self._ceiling, self._rest = earlier._ceiling, earlier._rest
 
     def remember(self, free_at: Iterable[float]) -> None:
         """Take the places that an earlier process has spent; each is free again at its time, on this clock."""
