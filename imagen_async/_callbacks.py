@@ -138,7 +138,7 @@ class CallbackRegistry:
     """
 
     def __init__(self, public_url: str, signing_keys: Mapping[str, str]) -> None:
-        self.public_url = public_url.rstrip("/")
+        self.public_url: str = public_url.rstrip("/")
         self._keys = signing_keys
         self._own = Seal(secrets.token_bytes(32))
         self._journals: dict[int, JournalCallbacks] = {}

@@ -66,7 +66,7 @@ class Job:
     def __init__(self, single: Single, task_id: str) -> None:
         self._single = single
         self.task_id = task_id
-        self.key = single.job.key
+        self.key: str = single.job.key
 
     def __await__(self) -> Generator[Any, Any, Result]:
         return self._single.result().__await__()

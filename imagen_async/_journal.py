@@ -106,8 +106,8 @@ class JournalReader:
 
     def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
         self._turn = threading.Lock()
-        self.path = str(path)
-        self.folder = os.path.dirname(self.path)
+        self.path: str = str(path)
+        self.folder: str = os.path.dirname(self.path)
         # By its real name, and as it is now: a link to a journal is the same journal, and a program may change folders.
         self._real_path = os.path.realpath(self.path)
         self._real_folder = os.path.dirname(self._real_path)
@@ -281,8 +281,8 @@ class Journal(JournalReader):
         JournalError: It cannot be used, or another process has it.
     """
 
-    is_new = True
-    is_in_use = False
+    is_new: bool = True
+    is_in_use: bool = False
 
     def _connect(self) -> Iterator[sqlite3.Connection]:
         lock = _open(self._lock_path, "rwc", timeout=0)

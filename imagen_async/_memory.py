@@ -56,7 +56,7 @@ class Memory:
         unmet: Requests of earlier runs that are not sent again, and that the input has not come to yet.
     """
 
-    unmet = 0
+    unmet: int = 0
 
     def __init__(
         self,

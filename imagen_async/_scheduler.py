@@ -108,7 +108,7 @@ class Scheduler:
         observer: Observer | None = None,
     ) -> None:
         self.callbacks = callbacks
-        self.observer = observer or Observer()
+        self.observer: Observer = observer or Observer()
         self._group = group
         self._plan = plan
         self._dialects = dialects

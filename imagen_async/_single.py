@@ -18,7 +18,7 @@ class Single:
     """The owner of one job that somebody awaits."""
 
     def __init__(self, scheduler: Scheduler, job: Job, finish: Callable[[Job], Result]) -> None:
-        self.job = job
+        self.job: Job = job
         self._scheduler = scheduler
         self._finish = finish
         self._moved = asyncio.Event()

@@ -54,7 +54,7 @@ class Plan:
     """
 
     def __init__(self, upstreams: Iterable[Upstream], saving_at_once: int, *, expects_callbacks: bool = False) -> None:
-        self.upstreams = {upstream.name: upstream for upstream in upstreams}
+        self.upstreams: dict[str, Upstream] = {upstream.name: upstream for upstream in upstreams}
         self.finished: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
         self._submit_queue = SubmitQueue(self.upstreams, self._jobs)

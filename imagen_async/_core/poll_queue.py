@@ -59,7 +59,7 @@ class PollQueue:
     """
 
     def __init__(self, schedule: PollSchedule) -> None:
-        self.reliability = CallbackReliability()
+        self.reliability: CallbackReliability = CallbackReliability()
         self._schedule = schedule
         self._watched: dict[int, _Watched] = {}
         self._timers = TimerQueue()

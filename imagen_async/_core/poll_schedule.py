@@ -52,7 +52,7 @@ class PollSchedule:
     """
 
     def __init__(self, prior: LatencyPrior, freshness: float = FRESHNESS) -> None:
-        self.freshness = checked_freshness(freshness)
+        self.freshness: float = checked_freshness(freshness)
         self.prior = prior
         self._tables: dict[Kind, LifeTable] = {}
 

@@ -64,7 +64,7 @@ class Window:
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
-        self.limit = rate.count
+        self.limit: int = rate.count
         self._in_flight = 0
         self._free_at: deque[float] = deque()
         self._held_until = -math.inf

@@ -76,7 +76,7 @@ class Router:
         *,
         needs_price: bool = False,
     ) -> None:
-        self.providers = dict(providers)
+        self.providers: dict[str, Provider] = dict(providers)
         self._policy = policy
         self._others = tuple(others)
         self._needs_price = needs_price

@@ -50,8 +50,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.creates: list[Create] = []
-        self.create_times = array("d")
-        self.poll_times = array("d")
+        self.create_times: array[float] = array("d")
+        self.poll_times: array[float] = array("d")
         self.polls: Counter[str] = Counter()
         self.pictures: Counter[str] = Counter()
         self.callbacks: Counter[str] = Counter()

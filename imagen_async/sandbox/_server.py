@@ -70,10 +70,10 @@ class Sandbox:
         port: int = 0,
         seed: int = 0,
     ) -> None:
-        self.ledger = Ledger()
-        self.faults = faults if isinstance(faults, Faults) else Faults(faults, seed)
+        self.ledger: Ledger = Ledger()
+        self.faults: Faults = faults if isinstance(faults, Faults) else Faults(faults, seed)
         self.key = key
-        self.limits = limits or SANDBOX.limits
+        self.limits: Limits = limits or SANDBOX.limits
         self._port = port
         self._callback_retry = callback_retry
         self._stack = AsyncExitStack()
