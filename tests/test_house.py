@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -191,6 +194,21 @@ def test_the_checkers_agree(command: tuple[str, ...]) -> None:
     """Lint, format and strict types are part of the same run."""
     ran = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js, which pyright runs on")
+def test_public_types_are_whole_for_every_checker() -> None:
+    """Nothing that the public types lead to is left for a checker to guess, which each does in its own way."""
+    # It looks for the packages that the first `python` of the path has.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "pyright", "--verifytypes", "imagen_async", "--ignoreexternal", "--outputjson"]
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    found = json.loads(ran.stdout)["typeCompleteness"]
+    guessed = [
+        f"{symbol['name']}: {said['message']}" for symbol in found["symbols"] for said in symbol.get("diagnostics", ())
+    ]
+    assert found["completenessScore"] == 1, "\n".join(guessed)
 
 
 def test_every_module_says_what_it_is() -> None:
