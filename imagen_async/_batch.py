@@ -12,9 +12,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._callbacks import JournalCallbacks
 from ._core.budget import Budget
-from ._core.callbacks import Address
 from ._core.job import Job, Left, NotAdmitted, Queued
 from ._core.values import ImageRequest, Result
 from ._core.wording import result_of
@@ -27,7 +25,8 @@ from ._scheduler import Scheduler, now
 from .errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, InvalidRequest, JournalError
 
 if TYPE_CHECKING:
-    from ._memory import Memory, TakenUp  # loads sqlite3, which only a batch with a journal needs
+    from ._journal.batch_journal import BatchJournal
+    from ._journal.resume import TakenUp  # loads sqlite3, which only a batch with a journal needs
 
 OnExit = Literal["detach", "drain"]
 """What leaving does with tasks that run: leaves them to the journal, or waits for them."""
@@ -64,7 +63,7 @@ class Batch:
         *,
         window: int,
         ordered: bool = False,
-        memory: Memory | None = None,
+        memory: BatchJournal | None = None,
         budget: Budget | None = None,
         on_exit: OnExit = "detach",
     ) -> None:
@@ -183,7 +182,7 @@ class Batch:
             return 0
         if self._total is None:
             return None
-        return max(0, self._total - self._pulled - (0 if self._memory is None else max(0, self._memory.unmet)))
+        return max(0, self._total - self._pulled - (0 if self._memory is None else self._memory.unmet))
 
     def closing(self) -> None:
         """Hear that the client is being left, or that its loop has ended. Called by the scheduler."""
@@ -194,7 +193,7 @@ class Batch:
 
     def remember(self, job: Job) -> Awaitable[None] | None:
         """What ends once the journal would tell a later run of the job as it is. Called by the scheduler."""
-        return None if self._memory is None else self._memory.remember(job)
+        return None if self._memory is None else self._memory.durable(job)
 
     def moved(self, job: Job) -> None:
         """Hear that a job goes on in another state. Called by the scheduler."""
@@ -262,37 +261,28 @@ class Batch:
         await self._memory.open()
         try:
             for name, upstream in self._scheduler.plan.upstreams.items():
-                upstream.remember(self._memory.spent(name, upstream.limits.submit.per))
-                upstream.schedule.recall(self._memory.latencies(name))
+                upstream.remember(self._memory.resume.spent_places(name, upstream.limits.submit.per))
+                upstream.schedule.recall(self._memory.resume.latencies(name))
             plan, callbacks = self._scheduler.plan, self._scheduler.callbacks
             if callbacks is not None:
-                callbacks.connect(
-                    self._id, JournalCallbacks(self._memory.seal, self._memory.account_of, self._called_back)
-                )
-            taken_up = self._memory.take_up(self._id, self._scheduler.new_id, plan.callback_wait)
+                journal = self._memory.callbacks_for(self._id, self._scheduler.new_id, self._collect)
+                callbacks.connect(self._id, journal)
+            taken_up = self._memory.resume.take_up(self._id, self._scheduler.new_id, plan.callback_wait)
             if self._budget is not None:
-                self._budget.add_spent(self._memory.spent_before())
+                self._budget.add_spent(self._memory.resume.spent_credits())
             for job in taken_up:
                 self._begin(job)
         except BaseException:
             await self._memory.close()
             raise
 
-    async def _called_back(self, address: Address, task_id: str) -> None:
-        """Hear of the task of a request that has come out as unknown, in this run or before it: it is collected."""
-        assert self._memory is not None
-        job = await self._memory.called_back(address, task_id, self._id, self._scheduler.new_id())
-        if job is None:
-            return
+    def _collect(self, job: Job) -> None:
+        """Go on with a request that has come out as unknown, in this run or before it, and whose task is known now."""
         if not self._is_leaving:
             self._tally.reopen(job.key)
             self._exit.expect(job.id)
             self._reopened.add(job.id)
             self._begin(job)
-        self._memory.note(job)
-        waiting = self._memory.remember(job)
-        if waiting is not None:
-            await waiting
 
     async def _drain(self) -> None:
         """Wait for what is on the way, runs or is saved; a second cancellation of the task ends the wait."""
@@ -365,7 +355,7 @@ class Batch:
             if self._memory is None:
                 met = self._factory.job(item, index, self._id, number)
             else:
-                met = self._memory.meet(item, index, self._id, number)
+                met = self._memory.resume.meet(item, index, self._id, number)
         except JournalError:
             raise
         except ImagenError as error:
@@ -382,7 +372,7 @@ class Batch:
             # Taken up from an earlier run; that this input has it too is the leave to send it again.
             if met.job_id not in self._reopened:
                 self._exit.expect(met.job_id)
-            given_up = self._memory.is_given_up(met.job_id)
+            given_up = self._memory.resume.is_given_up(met.job_id)
             self._scheduler.plan.allow(met.job_id, met.like, given_up=given_up)
 
     def _begin(self, job: Job) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -109,18 +109,21 @@ class CallbackClaim(msgspec.Struct, frozen=True):
     ending: EndedJob | None
 
 
-class JournalCallbacks(msgspec.Struct, frozen=True):
-    """A journal's requests, as callbacks see them.
+class TokenOwner(Protocol):
+    """Whose jobs have tokens of a secret of their own, so that a later process knows them: a journal.
 
     Attributes:
         seal: Makes the tokens of its jobs.
-        account_of: Whose tasks a request's lost creates have made, by what stands for it in tokens; None: none lost.
-        called_back: Hears of the task of such a create where no job waits for it; raises JournalError.
     """
 
-    seal: Seal
-    account_of: Callable[[bytes], str | None]
-    called_back: Callable[[Address, str], Awaitable[None]]
+    @property
+    def seal(self) -> Seal: ...
+
+    def account_of(self, name: bytes) -> str | None:
+        """Whose tasks a request's lost creates have made, by what stands for it in tokens; None where none was lost."""
+
+    async def called_back(self, address: Address, task_id: str) -> None:
+        """Hear of the task of such a create where no job waits for it; raises JournalError."""
 
 
 class CallbackRegistry:
@@ -141,13 +144,13 @@ class CallbackRegistry:
         self.public_url: str = public_url.rstrip("/")
         self._keys = signing_keys
         self._own = Seal(secrets.token_bytes(32))
-        self._journals: dict[int, JournalCallbacks] = {}
+        self._journals: dict[int, TokenOwner] = {}
         self._live: dict[tuple[int, bytes], CallbackClaim] = {}
         self._ended: dict[tuple[int, bytes], CallbackClaim] = {}
         self._lost: dict[tuple[int, bytes], CallbackClaim] = {}
         self._refused: set[str] = set()
 
-    def connect(self, owner: int, journal: JournalCallbacks) -> None:
+    def connect(self, owner: int, journal: TokenOwner) -> None:
         """Let an owner's jobs have tokens of its journal's secret."""
         self._journals[owner] = journal
 
@@ -158,7 +161,7 @@ class CallbackRegistry:
                 for place in [place for place in claims if place[0] == owner]:
                     del claims[place]
 
-    def journal_of(self, claim: CallbackClaim) -> JournalCallbacks | None:
+    def journal_of(self, claim: CallbackClaim) -> TokenOwner | None:
         """The journal that a token belongs to, or None."""
         return self._journals.get(claim.owner)
 

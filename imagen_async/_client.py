@@ -45,8 +45,8 @@ from .errors import ConfigurationError, ImagenError, InvalidRequest
 from .events import Listener
 
 if TYPE_CHECKING:
-    from ._journal import Journal
-    from ._memory import Memory
+    from ._journal.batch_journal import BatchJournal
+    from ._journal.store import JobStore
 
 OnUnknown = Literal["hold", "resubmit"]
 """What follows when the answer to a create was lost."""
@@ -304,7 +304,7 @@ class Client:
         self,
         requests: Requests,
         *,
-        journal: str | PurePath | Journal | None = None,
+        journal: str | PurePath | JobStore | None = None,
         save_to: str | PurePath | None = None,
         ordered: bool = False,
         max_credits: float | None = None,
@@ -375,15 +375,15 @@ class Client:
         )
 
     def _memory(
-        self, journal: str | PurePath | Journal, factory: JobFactory, retry_failed: bool, resubmit: bool
-    ) -> Memory:
-        from ._memory import Memory  # only here: it loads sqlite3, which only a batch with a journal needs
+        self, journal: str | PurePath | JobStore, factory: JobFactory, retry_failed: bool, resubmit: bool
+    ) -> BatchJournal:
+        from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
 
         # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
         is_gone = all(account.endpoint is None for account in self._accounts.values())
         wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit, "running": is_gone, "ready": is_gone}
         again = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
-        return Memory(journal, factory, again=again, expects_callbacks=self._callback is not None)
+        return BatchJournal(journal, factory, again=again, expects_callbacks=self._callback is not None)
 
     def _open(self) -> Scheduler:
         if self._scheduler is None:

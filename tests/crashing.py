@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from virtual_network import Network, batch_over
 
 from imagen_async import ImageFile, ImageRequest, Result
@@ -26,7 +27,7 @@ from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import HttpRequest, HttpResponse
 from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._journal import Journal, JournalReader
-from imagen_async._memory import Memory
+from imagen_async._journal.batch_journal import BatchJournal
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler import Scheduler
 from imagen_async.sandbox._webhooks import Webhook
@@ -177,7 +178,7 @@ class World:
         try:
             with closing(MortalJournal(self.journal, life, self.watch)) as journal, life.scope:
                 terms_again = frozenset({"queued", *again})
-                memory = Memory(
+                memory = BatchJournal(
                     journal, factory, again=terms_again, expects_callbacks=self.expects_callbacks, executor=Inline()
                 )
                 await self._work(requests, life, factory, memory, results)
@@ -190,7 +191,7 @@ class World:
         requests: Sequence[str | ImageRequest],
         life: Life,
         factory: JobFactory,
-        memory: Memory,
+        memory: BatchJournal,
         results: list[Result],
     ) -> None:
         provider, network = self.network.provider, self.network
@@ -236,8 +237,9 @@ class World:
 
         async def deliver(webhook: Webhook) -> None:
             await anyio.sleep(max(0.0, webhook.ends - asyncio.get_running_loop().time()))
+            # Only until the journal is open, which takes no time here: a batch without work ends in the same instant.
             while (call := registry.find(webhook.url.rpartition("/")[2])) is None:
-                await anyio.sleep(1.0)
+                await anyio.lowlevel.checkpoint()
             if not life.step("before a callback is heard"):
                 await anyio.sleep_forever()
             await scheduler.hear(call, webhook.task_id)

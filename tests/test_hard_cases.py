@@ -196,7 +196,7 @@ async def test_retried_creates_count_for_the_next_run(tmp_path: Path) -> None:
 async def test_a_clock_that_is_set_does_not_empty_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the wall clock moved on within a run, the next one still counts the creates of the last window."""
     ahead, limits = 0.0, Limits(Rate(20, per=1.5), Rate(500, per=0.5), running=300)
-    monkeypatch.setattr("imagen_async._memory.time", SimpleNamespace(time=lambda: time.time() + ahead))
+    monkeypatch.setattr("imagen_async._journal.clock.time", SimpleNamespace(time=lambda: time.time() + ahead))
     with running_sandbox(Sandbox(latency=Latency(median=0.05, sigma=0), limits=limits)) as server:
         for name in ("p", "q"):
             async with client_of(server, limits=limits) as client:

@@ -48,10 +48,12 @@ from imagen_async._core.journal_entry import EntryError, JournalEntry, bill_of
 from imagen_async._core.latency import MEMORY
 from imagen_async._core.routing import Router
 from imagen_async._core.values import stable_key
-from imagen_async._group_commit import GroupCommit
 from imagen_async._job_factory import JobFactory, JobOptions
-from imagen_async._journal import APPLICATION_ID, SCHEMA_VERSION, Journal, JournalReader
-from imagen_async._memory import Memory, TakenUp, latencies_of
+from imagen_async._journal import Journal, JournalReader
+from imagen_async._journal.batch_journal import BatchJournal
+from imagen_async._journal.resume import TakenUp, latencies_of
+from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION
+from imagen_async._journal.writer import JournalWriter
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -729,16 +731,16 @@ def commits_of(journal: Journal) -> list[str]:
 async def test_many_notes_are_one_transaction(tmp_path: Path) -> None:
     """What one turn of the loop notes is one commit, and durable returns once that has happened."""
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(5):
-        commits, writer = commits_of(journal), GroupCommit(journal)
+        commits, writer = commits_of(journal), JournalWriter(journal)
         for number in range(500):
-            writer.note(entry(number))
+            writer.put(entry(number))
         assert journal.find("k0") is None
-        await writer.durable("k499")
+        await writer.wait_durable("k499")
         assert len(commits) == 1
         assert journal.find("k0") == entry(0)
         assert journal.find("k499") == entry(499)
-        await writer.durable("k499")
-        await writer.durable("never noted")
+        await writer.wait_durable("k499")
+        await writer.wait_durable("never noted")
         await writer.close()
         assert len(commits) == 1
 
@@ -746,15 +748,15 @@ async def test_many_notes_are_one_transaction(tmp_path: Path) -> None:
 async def test_the_last_note_of_a_job_wins(tmp_path: Path) -> None:
     """Of several changes of one job that wait the last is written, also over one that is being written."""
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(5):
-        writer = GroupCommit(journal)
-        writer.note(entry(1, error=EntryError("A", "first")))
-        writer.note(entry(1))
-        await writer.durable("k1")
+        writer = JournalWriter(journal)
+        writer.put(entry(1, error=EntryError("A", "first")))
+        writer.put(entry(1))
+        await writer.wait_durable("k1")
         assert journal.find("k1") == entry(1)
-        writer.note(entry(1, state="running", task_id="t"))
+        writer.put(entry(1, state="running", task_id="t"))
         await anyio.lowlevel.checkpoint()
-        writer.note(entry(1, state="done", task_id="t"))
-        await writer.durable("k1")
+        writer.put(entry(1, state="done", task_id="t"))
+        await writer.wait_durable("k1")
         assert journal.find("k1") == entry(1, state="done", task_id="t")
         await writer.close()
 
@@ -762,12 +764,12 @@ async def test_the_last_note_of_a_job_wins(tmp_path: Path) -> None:
 async def test_many_waiters_are_all_served(tmp_path: Path) -> None:
     """Jobs that note and wait at once, over and over, each find their own change on disk."""
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(20):
-        commits, writer = commits_of(journal), GroupCommit(journal)
+        commits, writer = commits_of(journal), JournalWriter(journal)
 
         async def work(number: int) -> None:
             for turn in range(1, 6):
-                writer.note(entry(number, attempts=turn))
-                await writer.durable(f"k{number}")
+                writer.put(entry(number, attempts=turn))
+                await writer.wait_durable(f"k{number}")
                 found = journal.find(f"k{number}")
                 assert found is not None
                 assert found.attempts == turn
@@ -782,17 +784,17 @@ async def test_many_waiters_are_all_served(tmp_path: Path) -> None:
 async def test_what_failed_is_kept_and_written_later(tmp_path: Path) -> None:
     """A group that finds no room raises for its waiters, and its changes are written with the next that does."""
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(5):
-        writer = GroupCommit(journal)
+        writer = JournalWriter(journal)
         fill(journal)
-        writer.note(large(1))
-        writer.note(large(2))
+        writer.put(large(1))
+        writer.put(large(2))
         for key in ("k1", "k2", "k1"):
             with pytest.raises(JournalError, match="full"):
-                await writer.durable(key)
+                await writer.wait_durable(key)
         assert isinstance(writer.error, JournalError)
         make_room(journal)
-        writer.note(replace(large(2), error=EntryError("A", "newer")))
-        await writer.durable("k2")
+        writer.put(replace(large(2), error=EntryError("A", "newer")))
+        await writer.wait_durable("k2")
         assert writer.error is None
         assert journal.find("k1") == large(1)
         assert journal.find("k2") == replace(large(2), error=EntryError("A", "newer"))
@@ -802,15 +804,15 @@ async def test_what_failed_is_kept_and_written_later(tmp_path: Path) -> None:
 async def test_closing_writes_the_rest(tmp_path: Path) -> None:
     """What waits is written on closing, what had failed before included, and all who wait are told."""
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(5):
-        writer = GroupCommit(journal)
+        writer = JournalWriter(journal)
         fill(journal)
-        writer.note(large(1))
+        writer.put(large(1))
         with pytest.raises(JournalError):
-            await writer.durable("k1")
+            await writer.wait_durable("k1")
         make_room(journal)
-        writer.note(entry(2))
+        writer.put(entry(2))
         async with anyio.create_task_group() as group:
-            group.start_soon(writer.durable, "k2")
+            group.start_soon(writer.wait_durable, "k2")
             await anyio.lowlevel.checkpoint()
             await writer.close()
         assert sorted(each.key for each in journal.entries()) == ["k1", "k2"]
@@ -819,9 +821,9 @@ async def test_closing_writes_the_rest(tmp_path: Path) -> None:
 async def test_closing_says_when_it_cannot_write(tmp_path: Path) -> None:
     """A disk that stays full is told on closing, at once."""
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(5):
-        writer = GroupCommit(journal)
+        writer = JournalWriter(journal)
         fill(journal)
-        writer.note(large(1))
+        writer.put(large(1))
         with pytest.raises(JournalError, match="full"):
             await writer.close()
 
@@ -831,11 +833,11 @@ async def test_a_close_that_is_cancelled_writes_nothing_older_over_what_is_newer
     busy = threading.Event()
     with Journal(tmp_path / "j.db") as journal, anyio.fail_after(10), ThreadPoolExecutor(1) as thread:
         thread.submit(busy.wait)
-        writer = GroupCommit(journal, thread)
-        writer.note(entry(1))
+        writer = JournalWriter(journal, thread)
+        writer.put(entry(1))
         while writer._writing is None:
             await anyio.lowlevel.checkpoint()
-        writer.note(entry(1, state="running", task_id="t"))
+        writer.put(entry(1, state="running", task_id="t"))
         closing_it = asyncio.ensure_future(writer.close())
         await anyio.lowlevel.checkpoint()
         closing_it.cancel()
@@ -1270,11 +1272,11 @@ async def test_the_bills_are_what_the_provider_billed(tmp_path: Path) -> None:
         assert all(bill.open == 0 for bill, _ in reader.bills())
 
 
-def memory_of(path: Path, **terms: Any) -> Memory:
-    """The memory of a batch of kie.ai and Apikley."""
+def journal_of(path: Path, **terms: Any) -> BatchJournal:
+    """The journal of a batch of kie.ai and Apikley."""
     router = Router({name: PROVIDERS[name] for name in ("kie", "apikley")})
     given = JobOptions(**{"deadline": 900.0, "retries": 2, "resubmits": 1, "save_to": None, **terms})  # type: ignore[typeddict-item]
-    return Memory(path, JobFactory(router, ImageRequest("-"), given))
+    return BatchJournal(path, JobFactory(router, ImageRequest("-"), given))
 
 
 async def test_a_request_whose_task_runs_is_met_as_taken_up(tmp_path: Path) -> None:
@@ -1283,27 +1285,27 @@ async def test_a_request_whose_task_runs_is_met_as_taken_up(tmp_path: Path) -> N
         journal.write([entry(0), entry(1)])
         running = entry(0, state="running", task_id="t0", accepted_at=1000.0)
         journal.write([running, entry(1, state="done", task_id="t1", urls=("u",), credits=8.0)])
-    memory = memory_of(tmp_path / "j.db")
-    await memory.open()
+    journal = journal_of(tmp_path / "j.db")
+    await journal.open()
     try:
-        (job,) = memory.take_up(5, iter(range(100, 200)).__next__, lambda job: 0.0)
+        (job,) = journal.resume.take_up(5, iter(range(100, 200)).__next__, lambda job: 0.0)
         assert (job.id, job.owner, job.task_id, job.account) == (100, 5, "t0", "kie")
         assert [offer.account for offer in job.way.offers] == ["kie"]
         assert (job.retries, job.resubmits) == (0, 0), "no leave to be sent again before the input has it"
-        met = memory.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
+        met = journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
         assert isinstance(met, TakenUp)
         assert met.job_id == 100
         assert (met.like.key, met.like.retries, met.like.resubmits) == ("k0", 2, 1)
         assert [offer.account for offer in met.like.way.offers] == ["kie", "apikley"]
-        done = memory.meet(ImageRequest("prompt 1", key="k1"), 1, 5, 8)
+        done = journal.resume.meet(ImageRequest("prompt 1", key="k1"), 1, 5, 8)
         assert isinstance(done, Result)
         assert done.earlier
-        new = memory.meet(ImageRequest("prompt 2", key="k2"), 2, 5, 9)
+        new = journal.resume.meet(ImageRequest("prompt 2", key="k2"), 2, 5, 9)
         assert not isinstance(new, Result | TakenUp)
         assert (new.id, new.key, new.task_id) == (9, "k2", None)
-        assert memory.spent_before() == 8, "the running one is still to be billed, and reserved by its job"
+        assert journal.resume.spent_credits() == 8, "the running one is still to be billed, and reserved by its job"
     finally:
-        await memory.close()
+        await journal.close()
 
 
 async def test_what_another_account_left_is_not_taken_up(tmp_path: Path) -> None:
@@ -1311,17 +1313,17 @@ async def test_what_another_account_left_is_not_taken_up(tmp_path: Path) -> None
     with Journal(tmp_path / "j.db") as journal:
         journal.write([entry(0, account="mine")])
         journal.write([entry(0, state="running", task_id="t0", account="mine", accepted_at=1000.0)])
-    memory = memory_of(tmp_path / "j.db")
-    await memory.open()
+    journal = journal_of(tmp_path / "j.db")
+    await journal.open()
     try:
-        assert memory.take_up(5, iter(range(100, 200)).__next__, lambda job: 0.0) == []
-        met = memory.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
+        assert journal.resume.take_up(5, iter(range(100, 200)).__next__, lambda job: 0.0) == []
+        met = journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
         assert isinstance(met, Result)
         assert isinstance(met.error, ConfigurationError)
         assert "belongs to mine" in met.error.message
-        assert (met.error.task_id, memory.spent_before()) == ("t0", 8)
+        assert (met.error.task_id, journal.resume.spent_credits()) == ("t0", 8)
     finally:
-        await memory.close()
+        await journal.close()
 
 
 # What an earlier run has seen

@@ -21,7 +21,7 @@ from .._core.routing import Router
 from .._folders import prepare_folder
 from .._job_factory import with_defaults
 from .._journal import Journal, JournalReader
-from .._memory import latencies_of
+from .._journal.resume import latencies_of
 from ..errors import ConfigurationError, ImagenError
 from ._arguments import open_pool_of, pool_of, request_of, words_of
 from ._balances import balances_of

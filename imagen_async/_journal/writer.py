@@ -1,19 +1,21 @@
-"""Writes a journal from a thread, off the event loop: what gathers while one group is committed is the next."""
+"""Writes a store from a thread, off the event loop: what gathers while one group is committed is the next."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import anyio
 
-from ._core.journal_entry import JournalEntry
-from ._journal import Journal
-from .errors import JournalError
+from .._core.job import Job, Submitting
+from .._core.journal_entry import JournalEntry, entry_of
+from ..errors import JournalError
+from .clock import epoch, now
+from .store import JobStore
 
 GATHER = 0.02
 """Seconds that a group gathers: a commit costs as much as fifty changes, and a create's round trip is far longer."""
-
 
 ENOUGH = 40
 """Changes with which a group does not wait for more."""
@@ -28,26 +30,33 @@ class _Group:
         self.error: JournalError | None = None
 
 
-class GroupCommit:
-    """The writer of one journal.
+class JournalWriter:
+    """What writes one store: the changes of all jobs, in order, as many at once as there are.
 
     Args:
-        journal: Open for writing; closed by whoever opened it.
+        store: In the midst of a run; ended and closed by whoever has begun it.
         executor: Where it is written; None: a thread of its own.
 
     Attributes:
         error: Why the last group could not be written, or None. Its changes are tried again with every later one.
     """
 
-    def __init__(self, journal: Journal, executor: Executor | None = None) -> None:
+    def __init__(self, store: JobStore, executor: Executor | None = None) -> None:
         self.error: JournalError | None = None
-        self._journal = journal
-        self._executor = executor or ThreadPoolExecutor(1, "imagen-journal")
+        self._store = store
+        self._own = ThreadPoolExecutor(1, "imagen-journal") if executor is None else None
+        self._executor = executor or self._own
         self._gathering = _Group()
         self._writing: _Group | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, entry: JournalEntry) -> None:
+    def note(self, job: Job) -> None:
+        """Have the store say, soon and in order, how a job is now."""
+        entry = entry_of(job, now(), epoch())
+        if entry is not None:
+            self.put(entry)
+
+    def put(self, entry: JournalEntry) -> None:
         """Have a change written soon, in order; one of the same job that still waits is superseded."""
         self._gathering.entries[entry.key] = entry
         self._call(at_once=len(self._gathering.entries) == ENOUGH)
@@ -56,7 +65,14 @@ class GroupCommit:
         """True while something that was noted of a job is not on disk yet."""
         return key in self._gathering.entries or (self._writing is not None and key in self._writing.entries)
 
-    async def durable(self, key: str) -> None:
+    def durable(self, job: Job) -> Awaitable[None] | None:
+        """What ends once the job, as it is, is on disk, with JournalError when it cannot be; None: it is."""
+        if isinstance(job.state, Submitting):
+            self.note(job)
+            return self._durable_intent(job.key)
+        return self.wait_durable(job.key) if self.has(job.key) else None
+
+    async def wait_durable(self, key: str) -> None:
         """Wait until what was noted of a job is on disk; raises JournalError when it cannot be written."""
         group = self._gathering if key in self._gathering.entries else self._writing
         if group is None or key not in group.entries:
@@ -68,21 +84,19 @@ class GroupCommit:
             raise group.error
 
     async def close(self) -> None:
-        """Write what is left; raises JournalError when that is not possible."""
+        """Write what is left, whatever cancels meanwhile; raises JournalError when that is not possible."""
         try:
-            with anyio.CancelScope(shield=True):
-                await self._write_all()
-        except asyncio.CancelledError:
-            # Cancelled once more while leaving: what is known by now is written here and at once, after the group that
-            # is under way, which knows less.
-            entries = self._unwritten()
-            self._executor.shutdown(wait=True)
-            self._journal.write(entries)
-            raise
+            await to_the_end(self._write_all)
         finally:
-            self._executor.shutdown(wait=False)
-        if self._gathering.entries and self.error is not None:
-            raise self.error
+            if self._own is not None:
+                self._own.shutdown(wait=False)
+            if self._gathering.entries and self.error is not None:
+                raise self.error
+
+    async def _durable_intent(self, key: str) -> None:
+        # Shielded like the create itself: whether that goes is the plan's to say then, not whoever cancels.
+        with anyio.CancelScope(shield=True):
+            await self.wait_durable(key)
 
     async def _write_all(self) -> None:
         while self._writing is not None:
@@ -91,14 +105,6 @@ class GroupCommit:
             group = self._gathering
             self._begin()
             await group.ended.wait()
-
-    def _unwritten(self) -> list[JournalEntry]:
-        if self._timer is not None:
-            self._timer.cancel()
-        entries = {} if self._writing is None else self._writing.entries
-        entries = {**entries, **self._gathering.entries}
-        self._gathering = _Group()
-        return list(entries.values())
 
     def _call(self, *, at_once: bool = False) -> None:
         """Have what gathers written soon, or at the loop's next turn; after the group before it."""
@@ -114,9 +120,8 @@ class GroupCommit:
         self._timer = None
         self._writing, self._gathering = self._gathering, _Group()
         entries = list(self._writing.entries.values())
-        asyncio.get_running_loop().run_in_executor(self._executor, self._journal.write, entries).add_done_callback(
-            self._ended
-        )
+        writing = asyncio.get_running_loop().run_in_executor(self._executor, self._store.write, entries)
+        writing.add_done_callback(self._ended)
 
     def _ended(self, written: asyncio.Future[None]) -> None:
         group, self._writing = self._writing, None
@@ -135,3 +140,19 @@ class GroupCommit:
         self.error = error if isinstance(error, JournalError) else JournalError(f"The journal broke: {error}")
         group.error = self.error
         self._gathering.entries = {**group.entries, **self._gathering.entries}
+
+
+async def to_the_end(work: Callable[[], Awaitable[object]]) -> None:
+    """Do what must not be left half done, and may be begun anew; a cancellation meanwhile comes out after it."""
+    cancelled: asyncio.CancelledError | None = None
+    while True:
+        try:
+            # Off the loop the writing goes on whatever happens here; a scope's cancellation would come time and again.
+            with anyio.CancelScope(shield=True):
+                await work()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        else:
+            break
+    if cancelled is not None:
+        raise cancelled

@@ -1,0 +1,57 @@
+"""What SQLite's errors mean for whoever has a journal, in words that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+
+from ..errors import JournalError
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn the errors of a block that is about this file into ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalError(_explanation(path, error)) from error
+    except msgspec.MsgspecError as error:
+        raise JournalError(damaged(path, str(error))) from error
+    except OSError as error:
+        raise JournalError(f"{path} cannot be used: {error.strerror or error}. Nothing was sent.") from error
+    except UnicodeError as error:
+        raise JournalError(f"{path!r} cannot be used: its name is not UTF-8. Nothing was sent.") from error
+
+
+def code_of(error: sqlite3.Error) -> str:
+    """SQLite's name of an error; nothing where Python's own module raised it."""
+    return getattr(error, "sqlite_errorname", "")
+
+
+def damaged(path: str, how: str) -> str:
+    """Say that a file was a journal and is broken."""
+    return (
+        f"{path} is damaged ({how}). Nothing was sent. Restore it from a copy, or look at what it still tells with "
+        "sqlite3; a batch without it would pay again for what it knew."
+    )
+
+
+def _explanation(path: str, error: sqlite3.Error) -> str:
+    code = code_of(error)
+    if code == "SQLITE_NOTADB":
+        return (
+            f"{path} is no journal ({error}). Nothing was sent. Choose another file; where it was one, restore it: a "
+            "batch without it would pay again for what it knew."
+        )
+    if code == "SQLITE_FORMAT" or code.startswith("SQLITE_CORRUPT"):
+        return damaged(path, str(error))
+    if code == "SQLITE_FULL" or code.startswith("SQLITE_IOERR"):
+        return f"The disk of {path} is full or fails ({error}). What could not be noted was not sent. Make room first."
+    if code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        return f"{path} cannot be written ({error}). Nothing was sent. Mend its folder, or choose another."
+    if code.startswith("SQLITE_BUSY"):
+        return f"{path} is locked by another program ({error}). Close that first."
+    return f"{path} cannot be used: {error}."

@@ -1,0 +1,140 @@
+"""A journal that is looked at: what it says of its jobs, of money and of how long tasks took."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Self
+
+from .._core.journal_entry import Bill, JournalEntry
+from .._core.latency import EDGES
+from .._core.values import ImageRequest
+from ..errors import JournalError
+from .connection import connect
+from .explained import code_of, explained
+from .lock import is_locked
+from .rows import Rows
+from .schema import LATENCIES, check, select, version_of
+
+
+class JournalReader:
+    """A journal opened for looking at, also while a batch writes to it.
+
+    Args:
+        path: The file.
+        request_type: What its requests are read as; a subclass of ImageRequest gets its own fields back.
+
+    Attributes:
+        folder: Where it lies.
+
+    Raises:
+        JournalError: It is missing, damaged, of a newer version, or something else.
+    """
+
+    def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
+        self._turn = threading.Lock()
+        self.path = str(path)
+        self.folder = os.path.dirname(self.path)
+        # By its real name, and as it is now: a link to a journal is the same journal, and a program may change folders.
+        self._real_path = os.path.realpath(self.path)
+        self._rows = Rows(self.folder, os.path.dirname(self._real_path), request_type)
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack, explained(self.path):
+            self._connections = [stack.enter_context(contextlib.closing(each)) for each in self._connect()]
+            self._reading = self._connections[-1]
+            self._select = select(version_of(self._reading))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; once more is nothing."""
+        self._stack.close()
+
+    def find(self, key: str) -> JournalEntry | None:
+        """The job of that key, or None."""
+        return next(iter(self._those("key = ?", key)), None)
+
+    def find_task(self, task_id: str) -> JournalEntry | None:
+        """The job with that task, or None. Looks through all of them."""
+        return next(iter(self._those("task_id = ? LIMIT 1", task_id)), None)
+
+    def counts(self) -> Counter[str]:
+        """How many jobs it has, by state."""
+        with explained(self.path):
+            return Counter(dict(self._reading.execute("SELECT state, count(*) FROM jobs GROUP BY state")))
+
+    def unfinished(self) -> list[JournalEntry]:
+        """The jobs whose task runs, or whose pictures are to be fetched; also held ones whose task a callback named."""
+        return self._those("state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)")
+
+    def with_lost_creates(self) -> list[JournalEntry]:
+        """The jobs of which a create's answer was lost: held ones, and those that came to an end all the same."""
+        return self._those("lost > 0")
+
+    def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
+        """The latest requests of an account whose latency is known, and one that can be, oldest first."""
+        with explained(self.path):
+            rows = self._reading.execute(LATENCIES, (account, EDGES[-1], at_most)).fetchall()
+            return [(self._rows.decode_request(request), latency) for request, latency in reversed(rows)]
+
+    def bills(self) -> list[tuple[Bill, int]]:
+        """What its jobs say of money, and how many say the same."""
+        columns = "state, credits, price, lost, task_id IS NOT NULL"
+        with explained(self.path):
+            rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()
+        return [(Bill(state, credits, price, lost, bool(task)), n) for state, credits, price, lost, task, n in rows]
+
+    def entries(self) -> Iterator[JournalEntry]:
+        """All jobs, those that ended first, in the order of their ending."""
+        with explained(self.path):
+            for row in self._reading.execute(f"{self._select} ORDER BY ended_at IS NULL, ended_at, position"):
+                yield self._rows.entry(row)
+
+    def notes(self) -> dict[str, str]:
+        """What was noted of the batch as a whole."""
+        with explained(self.path):
+            return dict(self._reading.execute("SELECT name, value FROM notes"))
+
+    def is_being_written(self) -> bool:
+        """True while a batch is at work on it."""
+        return is_locked(self._real_path)
+
+    def _those(self, condition: str, *values: str) -> list[JournalEntry]:
+        with explained(self.path):
+            rows = self._reading.execute(f"{self._select} WHERE {condition}", values).fetchall()
+            return [self._rows.entry(row) for row in rows]
+
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """Yield each connection as soon as it is open, so that it is closed whatever comes next; the last one reads."""
+        if not os.path.exists(self.path):
+            raise JournalError(f"There is no journal {self.path}.")
+        # Nothing is written, but only who may write can tidy up what SQLite keeps beside an open file. In a folder that
+        # cannot be written, a file that was closed in good order is read as it lies there.
+        for mode in ("rw", "ro", "ro&immutable=1"):
+            try:
+                connection = connect(self.path, mode)
+                yield connection
+                check(connection, self.path)
+            except sqlite3.OperationalError as error:
+                is_last = mode.endswith("1") or (mode == "ro" and _has_more(self._real_path))
+                if is_last or not code_of(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+                    raise
+            else:
+                return
+
+
+def _has_more(path: str) -> bool:
+    """True when a writer that was killed has left changes beside the file."""
+    with contextlib.suppress(OSError):
+        return os.path.getsize(f"{path}-wal") > 0
+    return False

@@ -1,0 +1,192 @@
+"""What earlier runs know: what became of each request, what each account has done, and what it has all cost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .._core.job import Job
+from .._core.journal_entry import JournalEntry, bill_of, is_denied
+from .._core.latency import MEMORY
+from .._core.poll_schedule import Kind
+from .._core.resuming import changes, earlier_result, held, resumed, sent_again
+from .._core.values import ImageRequest, Result, numbered
+from .._job_factory import JobFactory
+from .._log import log
+from ..errors import ConfigurationError, InvalidRequest
+from .clock import epoch, now
+from .store import JobStore
+
+if TYPE_CHECKING:
+    from .reader import JournalReader
+
+
+class TakenUp(msgspec.Struct, frozen=True):
+    """A request that an earlier run has sent, and that goes on: its job's id, and the job as it would be made new."""
+
+    job_id: int
+    like: Job
+
+
+class ResumeState:
+    """What a batch knows of the runs before it, and which of their requests it has met again.
+
+    Args:
+        store: In the midst of the batch's run.
+        factory: Makes the batch's jobs.
+        again: The states of earlier runs from which a request is sent once more.
+        awaits_callbacks: True where a callback may yet tell of a create that an earlier run has lost.
+
+    Attributes:
+        unmet: Requests of earlier runs that are not sent again, and that the input has not come to yet.
+    """
+
+    def __init__(
+        self, store: JobStore, factory: JobFactory, *, again: frozenset[str], awaits_callbacks: bool = False
+    ) -> None:
+        self.unmet: int = sum(count for state, count in store.counts().items() if state not in again)
+        self._store = store
+        self._factory = factory
+        self._again = again
+        self._awaits_callbacks = awaits_callbacks
+        self._taken_up: dict[str, int] = {}
+        self._denied: set[int] = set()
+        self._open_bills = 0.0
+
+    def take_up(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
+        """The jobs of earlier runs whose tasks exist, or of which a callback may tell yet.
+
+        Args:
+            owner: Whose they are to be.
+            new_id: Makes their ids.
+            wait: Seconds from a create for which a callback is waited for; 0: none will come.
+        """
+        jobs = []
+        for entry in self._store.unfinished():
+            if self._factory.serves(entry.account) and entry.state not in self._again - {"unknown"}:
+                jobs.append(self._resumed(entry, owner, new_id()))
+                self._taken_up[entry.key] = jobs[-1].id
+                self._open_bills += bill_of(entry).open
+                if is_denied(entry):
+                    self._denied.add(jobs[-1].id)
+        return jobs + self._take_up_held(owner, new_id, wait)
+
+    def take_up_told(self, entry: JournalEntry, owner: int, number: int) -> Job | None:
+        """The job of a held entry whose task a callback has named; None where nobody here can ask about that."""
+        if not self._factory.serves(entry.account):
+            return None
+        self._taken_up[entry.key] = number
+        return self._resumed(entry, owner, number)
+
+    def is_given_up(self, job_id: int) -> bool:
+        """True for a job taken up whose task the provider denied, where the caller wants new tasks of what failed."""
+        return job_id in self._denied and "failed" in self._again
+
+    def spent_places(self, account: str, window: float) -> list[float]:
+        """When the places are free again that earlier processes took in an account's window, in loop time.
+
+        One whose answer's time is not known may have reached the server until just now.
+        """
+        present, began = now(), epoch()
+        sent = self._store.sent_since(account, began + present - window)
+        return [window + (present if accepted is None else min(present, accepted - began)) for _, accepted in sent]
+
+    def latencies(self, account: str) -> list[tuple[Kind, float]]:
+        """How long the account's latest tasks took, oldest first."""
+        return latencies_of(self._store, account)
+
+    def spent_credits(self) -> float:
+        """Credits that earlier jobs have cost, or may have; without what is to come for those taken up."""
+        bills = list(self._store.bills())
+        unknown = sum(count for bill, count in bills if not bill.is_known)
+        if unknown:
+            message = "%s: nobody knows what %d earlier tasks have cost: no budget counts them"
+            log(logging.WARNING, message, self._store.name, unknown)
+        return sum(bill.total * count for bill, count in bills) - self._open_bills
+
+    def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | TakenUp:
+        """Say what a request is to earlier runs: a job to send, an earlier result, or a job taken up.
+
+        Raises:
+            InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
+        """
+        job = self._factory.job(item, index, owner, number)
+        _check_writable(job.request)
+        job = self._numbered(job, has_key=isinstance(item, ImageRequest) and item.key is not None)
+        entry = None if self._store.is_new else self._store.find(job.key)
+        if entry is None:
+            return job
+        self._check_unchanged(entry, item)
+        self.unmet -= entry.state not in self._again
+        if entry.key in self._taken_up:
+            return TakenUp(self._taken_up[entry.key], like=job)
+        is_elsewhere = entry.state == "unknown" and job.way.only(entry.account) is None
+        if entry.state in self._again and not is_elsewhere:
+            return sent_again(entry, job)
+        return self._earlier(entry, job)
+
+    def _take_up_held(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
+        """The held requests of which a callback may soon tell, and that are not sent again."""
+        jobs = []
+        is_waited_for = self._awaits_callbacks and "unknown" not in self._again
+        for entry in self._store.with_lost_creates() if is_waited_for else ():
+            # One whose task is named has been taken up with those whose tasks run.
+            if entry.state == "unknown" and entry.task_id is None and self._factory.serves(entry.account):
+                blank = self._factory.job_of(entry, owner, new_id())
+                seconds = wait(blank)
+                if (entry.sent_at or 0.0) + seconds > epoch() + now():
+                    jobs.append(held(entry, blank, now(), epoch(), seconds))
+                    self._taken_up[entry.key] = blank.id
+        return jobs
+
+    def _resumed(self, entry: JournalEntry, owner: int, number: int) -> Job:
+        blank = self._factory.job_of(entry, owner, number)
+        if entry.state == "unknown":
+            return held(entry, blank, now(), epoch(), 0.0)
+        return resumed(entry, blank, now(), epoch())
+
+    def _numbered(self, job: Job, *, has_key: bool) -> Job:
+        """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""
+        times = self._store.times_seen(job.key)
+        if has_key and times > 1:
+            raise InvalidRequest(f"The key {job.key!r} came {times} times in this input; keys must differ.")
+        if times == 1:
+            return job
+        key = numbered(job.key, times)
+        if self._store.times_seen(key) > 1:
+            raise InvalidRequest(f"The key {key!r}, made for this request, was given to another one; keys must differ.")
+        return msgspec.structs.replace(job, key=key)
+
+    def _check_unchanged(self, entry: JournalEntry, item: str | ImageRequest) -> None:
+        found = changes(entry, self._factory.as_before(entry, item))
+        if found:
+            what = f"The key {entry.key!r} stood for another request in this journal: {'; '.join(found)}"
+            raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")
+
+    def _earlier(self, entry: JournalEntry, job: Job) -> Result | Job:
+        is_unsaved = entry.state == "done" and job.save_to is not None and entry.urls and not entry.files
+        if is_unsaved and self._factory.serves(entry.account):
+            return self._resumed(entry, job.owner, job.id)
+        result = earlier_result(entry)
+        if entry.state not in ("running", "ready") and not is_unsaved:
+            return result
+        message = f"Its task belongs to {entry.account}, which this client does not have: resume with that account"
+        error = ConfigurationError(f"{message}.", provider=entry.account, task_id=entry.task_id)
+        return msgspec.structs.replace(result, error=error)
+
+
+def latencies_of(store: JobStore | JournalReader, account: str) -> list[tuple[Kind, float]]:
+    """How long an account's latest tasks took, by kind, oldest first: as many as a schedule remembers."""
+    known = store.latencies(account, MEMORY)
+    return [((request.model or "", request.images), latency) for request, latency in known]
+
+
+def _check_writable(request: ImageRequest) -> None:
+    """Refuse what no journal can hold, such as half a character, or a field of the user's own that is no JSON."""
+    try:
+        msgspec.json.encode(request)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequest(f"The request cannot be written to the journal: {error}.") from None

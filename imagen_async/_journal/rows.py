@@ -1,0 +1,69 @@
+"""A journal's rows and what they stand for: entries, some fields of which are JSON in their column."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from .._core.journal_entry import EntryError, JournalEntry
+from .._core.values import ImageFile, ImageRequest
+from .schema import COLUMNS
+
+_PARTS = ("request", "urls", "files", "error", "lost_creates")
+"""What is JSON in its column."""
+
+_encode = msgspec.json.Encoder().encode
+_decode_numbers = msgspec.json.Decoder(tuple[int, ...]).decode
+_decode_urls = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_files = msgspec.json.Decoder(tuple[ImageFile, ...]).decode
+_decode_error = msgspec.json.Decoder(EntryError).decode
+
+
+class Rows:
+    """Makes rows of entries, and entries of rows; raises msgspec's errors for a row that somebody has spoilt.
+
+    Args:
+        folder: That of the journal, as it was named.
+        real_folder: The same by its real name, which a file's path is compared with.
+        request_type: What requests are read as.
+    """
+
+    def __init__(self, folder: str, real_folder: str, request_type: type[ImageRequest]) -> None:
+        self._folder = folder
+        self._real_folder = real_folder
+        self.decode_request = msgspec.json.Decoder(request_type).decode
+
+    def entry(self, row: Sequence[Any]) -> JournalEntry:
+        """What a whole row says, in the order of `COLUMNS`."""
+        values = dict(zip(COLUMNS, row, strict=True))
+        values["request"] = self.decode_request(values["request"])
+        values["urls"] = _decode_urls(values["urls"] or "[]")
+        values["lost_creates"] = _decode_numbers(values["lost_creates"] or "[]")
+        values["files"] = tuple(map(self._found, _decode_files(values["files"] or "[]")))
+        values["error"] = _decode_error(values["error"]) if values["error"] else None
+        return JournalEntry(**values)
+
+    def row(self, entry: JournalEntry, columns: Iterable[str]) -> tuple[Any, ...]:
+        """These columns of the row that says the same as an entry."""
+        if entry.files:
+            files = tuple(msgspec.structs.replace(file, path=self._relative(file.path)) for file in entry.files)
+            entry = msgspec.structs.replace(entry, files=files)
+        return tuple(_text(getattr(entry, name)) if name in _PARTS else getattr(entry, name) for name in columns)
+
+    def _found(self, file: ImageFile) -> ImageFile:
+        """A file as it is named here: the journal's folder may have moved since."""
+        return msgspec.structs.replace(file, path=os.path.normpath(os.path.join(self._folder, file.path)))
+
+    def _relative(self, path: str) -> str:
+        """A file below the journal's folder is named from there, so that the folder can move; any other as a whole."""
+        real = os.path.realpath(path)
+        inside = real.startswith(os.path.join(self._real_folder, ""))
+        return os.path.relpath(real, self._real_folder) if inside else real
+
+
+def _text(value: object) -> str | None:
+    """As JSON; nothing for what is empty."""
+    return _encode(value).decode() if value else None

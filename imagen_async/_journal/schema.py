@@ -1,0 +1,118 @@
+"""The journal's tables: their columns, the statements about them, and how an older file is brought up to them."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..errors import JournalError
+from .connection import transaction
+from .explained import damaged
+
+SCHEMA_VERSION = 2
+APPLICATION_ID = 0x494D474A
+"""Tells a journal from other SQLite files: "IMGJ"."""
+
+COLUMNS = {
+    "key": "TEXT PRIMARY KEY NOT NULL",
+    "position": "INTEGER NOT NULL",
+    "state": "TEXT NOT NULL",
+    "account": "TEXT NOT NULL",
+    "request": "TEXT NOT NULL",
+    "task_id": "TEXT",
+    "urls": "TEXT",
+    "files": "TEXT",
+    "error": "TEXT",
+    "credits": "REAL",
+    "price": "REAL",
+    "latency": "REAL",
+    "attempts": "INTEGER NOT NULL",
+    "retried": "INTEGER NOT NULL",
+    "lost": "INTEGER NOT NULL",
+    "lost_creates": "TEXT",
+    "sent_at": "REAL",
+    "accepted_at": "REAL",
+    "ended_at": "REAL",
+}
+"""The columns of the table of jobs: the fields of JournalEntry."""
+
+_TIMES = ("sent_at", "accepted_at", "ended_at")
+
+_SINCE = {"lost_creates": 2}
+"""The columns that an older schema does not have, with the version that brought them."""
+
+SCHEMA = (
+    f"CREATE TABLE jobs ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})",
+    "CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT)",
+    # A job's row knows its last create only, and a limit counts them all.
+    "CREATE TABLE sends (account TEXT NOT NULL, key TEXT NOT NULL, sent_at REAL NOT NULL)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+PUT = (
+    f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
+    "ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("key", "position"))
+)
+"""Write a job that is about to be sent; its place in the input is that of the first time."""
+
+# What a job is changes only while it is sent; a time that a change does not know stays, such as that of the acceptance.
+MOVED = [name for name in COLUMNS if name not in ("key", "position", "request", "price")]
+MOVE = (
+    "UPDATE jobs SET "
+    + ", ".join(f"{name} = coalesce(?, {name})" if name in _TIMES else f"{name} = ?" for name in MOVED)
+    + " WHERE key = ?"
+)
+"""Write how a job is that was sent before: the columns of `MOVED`, then its key."""
+
+SENT_SINCE = (
+    "SELECT sends.sent_at, accepted_at FROM sends LEFT JOIN jobs "
+    "ON jobs.key = sends.key AND jobs.sent_at = sends.sent_at "
+    "WHERE sends.account = ? AND sends.sent_at > ? AND coalesce(accepted_at, ?) > ?"
+)
+"""An account's creates whose intent was noted since a moment, and whose answer, or another time, is after another."""
+
+# By rowid, that is in the order in which they were first sent: no index, no sorting, no look at the others.
+LATENCIES = (
+    "SELECT request, latency FROM jobs WHERE account = ? AND latency BETWEEN 0 AND ? ORDER BY rowid DESC LIMIT ?"
+)
+
+SEEN = "CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID"
+"""The keys that a run has met: a connection's own table, which is gone with it."""
+
+SEE = "INSERT INTO seen VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
+
+
+def select(version: int) -> str:
+    """The beginning of a statement that reads jobs from a journal of that version."""
+    columns = (name if _SINCE.get(name, 1) <= version else f"NULL AS {name}" for name in COLUMNS)
+    return f"SELECT {', '.join(columns)} FROM jobs"
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of a journal's schema."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def check(connection: sqlite3.Connection, path: str) -> None:
+    """Make sure that a file is a journal, whole, and of a version that is known here; raises JournalError."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    version = version_of(connection)
+    if application != APPLICATION_ID:
+        raise JournalError(f"{path} is no journal of imagen_async. Choose another file.")
+    if version > SCHEMA_VERSION:
+        message = f"{path} was written by a newer version of imagen_async (its schema is {version}"
+        raise JournalError(f"{message}, this version knows {SCHEMA_VERSION}): upgrade. Nothing was sent.")
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise JournalError(damaged(path, verdict))
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Give a journal of an older version the columns that it lacks, all of them or none."""
+    version = version_of(connection)
+    if version < SCHEMA_VERSION:
+        with transaction(connection):
+            for name in (name for name, since in _SINCE.items() if since > version):
+                connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {COLUMNS[name]}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

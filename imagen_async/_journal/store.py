@@ -1,0 +1,110 @@
+"""The port by which a batch's jobs are kept: what a batch needs of a store, and nothing of where that keeps them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from .._core.journal_entry import Bill, JournalEntry
+from .._core.values import ImageRequest
+
+LONGEST_WAY = 60.0
+"""Seconds after which a create whose intent was noted has reached the server, or never will: the default timeout."""
+
+
+class JobStore(Protocol):
+    """What remembers the jobs of a batch beyond its process; `Journal`, a SQLite file, is one.
+
+    A run is one batch over one input, from `begin_run` to `end_run`; one at a time.
+
+    Called in the event loop, once for each request or oftener, so to be answered from memory or from a local disk:
+    `find`, `find_task`, `times_seen`, `is_new`, `name`. Called there too, but only while a run begins: `unfinished`,
+    `with_lost_creates`, `bills`, `latencies`, `sent_since`. They may come while `write` is at work, and none of them
+    waits for it: what they tell is as of the last `write` that has returned.
+
+    Called in one thread of the run, never in the loop and never two at once, so free to take as long as durability
+    takes: `begin_run`, `counts`, `notes`, `note`, `write`, `end_run`, `close`.
+
+    *Durable*: what was written is still there after the process was killed at any instant, and after the machine lost
+    power. A create is sent, a task is asked about and a picture is fetched only once the `write` that tells of it has
+    returned, so that a store which returns earlier can make a batch pay twice. *In order*: each call has been carried
+    out when the next one comes, and of one key the later entry is the truth. A call that raised has changed nothing;
+    its entries come again, with whatever is newer.
+
+    One process at a time has the jobs of a store; what keeps others out is the store's own matter, and `begin_run` is
+    where it may refuse. Nothing here says so with rows: several processes that share a store would claim the rows they
+    work on, own them for a while and release them, and these calls would stand beside the ones below.
+
+    Attributes:
+        name: What it is called in messages: "… is in use".
+        is_new: True when the run that has begun can find nothing of earlier ones; `find` is not called then.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_new(self) -> bool: ...
+
+    def begin_run(self) -> None:
+        """Begin a run: no key was seen in it yet; raises JournalError while another one goes on.
+
+        From here on no entry is `submitting` whose process is gone: it is what `journal_entry.cut_off` makes of it.
+        """
+
+    def end_run(self) -> None:
+        """End the run; the next may begin."""
+
+    def close(self) -> None:
+        """Give back what it holds. Called by whoever has opened it, after the run; once more is nothing."""
+
+    def write(self, entries: Iterable[JournalEntry]) -> None:
+        """Keep these changes in this order, all of them durably or none; raises JournalError when that is not possible.
+
+        A key that is not known yet is new. One that is known keeps its first `position`. What a job is changes only
+        with an entry that is `submitting`, or that was never sent (no `attempts`): any other one leaves `request` and
+        `price`, and those of `sent_at`, `accepted_at` and `ended_at` that it has as None, as they were.
+
+        An entry that is `submitting` is also a create that goes out, which `sent_since` tells of for at least a day.
+        """
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Keep something of the batch as a whole, as durably; the last of a name is the truth."""
+
+    def notes(self) -> Mapping[str, str]:
+        """All that was noted, and whatever the store notes for itself."""
+
+    def find(self, key: str) -> JournalEntry | None:
+        """The job of that key, or None."""
+
+    def find_task(self, task_id: str) -> JournalEntry | None:
+        """The job with that task, or None."""
+
+    def unfinished(self) -> Iterable[JournalEntry]:
+        """The jobs whose task runs, or whose pictures are to be fetched; also held ones whose task a callback named."""
+
+    def with_lost_creates(self) -> Iterable[JournalEntry]:
+        """The jobs of which a create's answer was lost: held ones, and those that came to an end all the same."""
+
+    def counts(self) -> Counter[str]:
+        """How many jobs it has, by state."""
+
+    def bills(self) -> Iterable[tuple[Bill, int]]:
+        """What its jobs say of money, and how many say the same."""
+
+    def latencies(self, account: str, at_most: int) -> Iterable[tuple[ImageRequest, float]]:
+        """The latest requests of an account whose latency is known, and one that can be: those sent last, oldest first.
+
+        A latency can be from 0 to the last of `_core.latency.EDGES`.
+        """
+
+    def sent_since(self, account: str, moment: float) -> Iterable[tuple[float, float | None]]:
+        """When an account's creates were sent and accepted that the server may have seen since that Unix time.
+
+        Of one without an answer, or of an earlier one of a job, nobody knows when it was answered: None. A create whose
+        intent was noted `LONGEST_WAY` before has reached the server by then, or never will.
+        """
+
+    def times_seen(self, key: str) -> int:
+        """Count how often this run has met a key, this time included. An input may be endless, so not in memory."""
