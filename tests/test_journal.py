@@ -151,19 +151,12 @@ def test_what_is_written_is_read(rows: list[JournalEntry], name: str) -> None:
             assert found[row.key] == replace(row, files=moved)
 
 
-def test_notes_and_lookups(tmp_path: Path) -> None:
-    """Notes are kept over openings, the last of a name wins; jobs are found by key and by task."""
+def test_a_journal_notes_who_writes_it(tmp_path: Path) -> None:
+    """Beside the notes of the batch is that of the process which has the file, for whoever is refused meanwhile."""
     with Journal(tmp_path / "j.db") as journal:
-        journal.note({"a": "1", "b": "ü"})
-        journal.note({"a": "2"})
-        journal.write([entry(1), entry(2)])
-        journal.write([entry(2, state="running", task_id="t2")])
-        assert journal.find("nobody") is None
-        assert journal.find_task("nothing") is None
-        assert journal.find_task("t2") == entry(2, state="running", task_id="t2")
-        assert [each.key for each in journal.unfinished()] == ["k2"]
+        journal.note({"a": "1"})
     with JournalReader(tmp_path / "j.db") as reader:
-        assert reader.notes() == {"a": "2", "b": "ü", "process": str(os.getpid())}
+        assert reader.notes() == {"a": "1", "process": str(os.getpid())}
 
 
 def test_records_come_in_the_order_of_their_ending(tmp_path: Path) -> None:
@@ -174,74 +167,9 @@ def test_records_come_in_the_order_of_their_ending(tmp_path: Path) -> None:
         assert [each.key for each in journal.entries()] == ["k3", "k1", "k0", "k2"]
 
 
-def test_a_job_keeps_its_place_and_a_later_change_its_times(tmp_path: Path) -> None:
-    """The position is that of the first input; a time that a change does not know stays, but not over a new create."""
-    with Journal(tmp_path / "j.db") as journal:
-        journal.write([entry(1)])
-        journal.write([entry(1, state="running", task_id="t", accepted_at=7.0, sent_at=None)])
-        journal.write([entry(1, state="ready", task_id="t", urls=("https://x.example",), sent_at=None)])
-        ready = journal.find("k1")
-        assert ready is not None
-        assert (ready.sent_at, ready.accepted_at) == (1001.0, 7.0)
-        journal.write([entry(1, position=50, attempts=2)])
-        again = journal.find("k1")
-    assert again == entry(1, attempts=2)
-
-
-def test_held_jobs_are_told_apart_by_their_task(tmp_path: Path) -> None:
-    """A held job whose task a callback named is unfinished; those with a lost create are found, however they ended."""
-    states = ["queued", "done", "failed", "unknown", "running", "ready", "unknown"]
-    tasks = [None, "t1", None, None, "t4", "t5", "t6"]
-    with Journal(tmp_path / "j.db") as journal:
-        journal.write(entry(number) for number in range(7))
-        journal.write(entry(n, state=state, task_id=tasks[n]) for n, state in enumerate(states))
-        assert sorted(each.key for each in journal.unfinished()) == ["k4", "k5", "k6"]
-        assert journal.with_lost_creates() == []
-        journal.write([entry(3, state="unknown", task_id="t3", lost=1, lost_creates=(1,))])
-        assert sorted(each.key for each in journal.unfinished()) == ["k3", "k4", "k5", "k6"]
-        journal.write([entry(1, state="done", task_id="t1", lost=1, lost_creates=(2,))])
-        assert sorted(each.key for each in journal.with_lost_creates()) == ["k1", "k3"]
-
-
 def with_latency(number: int, latency: float | None, **fields: Any) -> tuple[JournalEntry, JournalEntry]:
     """A job as it was sent, and as it ended."""
     return entry(number, **fields), entry(number, state="done", latency=latency, ended_at=9000.0 - number, **fields)
-
-
-def test_latencies_come_in_the_order_of_sending(tmp_path: Path) -> None:
-    """The latest latencies are those of the jobs that were sent last, the oldest first, whichever ended first."""
-    with Journal(tmp_path / "j.db") as journal:
-        pairs = [with_latency(number, float(number)) for number in range(8)]
-        journal.write(sent for sent, _ in pairs)
-        for _, ended in reversed(pairs):
-            journal.write([ended])
-        journal.write([entry(2, state="done", latency=2.5)])
-        told = [(request.prompt, latency) for request, latency in journal.latencies("kie", 100)]
-        assert told == [(f"prompt {number}", 2.5 if number == 2 else number) for number in range(8)]
-        for count in (0, 1, 3, 8, 9):
-            assert journal.latencies("kie", count) == journal.latencies("kie", 100)[max(0, 8 - count) :]
-    with JournalReader(tmp_path / "j.db") as reader:
-        assert [latency for _, latency in reader.latencies("kie", 3)] == [5.0, 6.0, 7.0]
-
-
-def test_latencies_are_of_one_account_and_known(tmp_path: Path) -> None:
-    """Another account's latencies, and jobs of which no latency is known, do not count, nor toward the limit."""
-    with Journal(tmp_path / "j.db") as journal:
-        assert journal.latencies("kie", 100) == []
-        pairs = [
-            with_latency(1, 1.0),
-            with_latency(2, 2.0, account="apiin"),
-            with_latency(3, None),
-            with_latency(4, 4.0, request=ImageRequest("four", model="imagen4-fast", num_images=4)),
-            with_latency(5, None, account="apiin"),
-        ]
-        for pair in pairs:
-            for each in pair:
-                journal.write([each])
-        assert [latency for _, latency in journal.latencies("kie", 2)] == [1.0, 4.0]
-        assert [latency for _, latency in journal.latencies("apiin", 2)] == [2.0]
-        assert latencies_of(journal, "kie") == [(("imagen4", 1), 1.0), (("imagen4-fast", 4), 4.0)]
-        assert latencies_of(journal, "nobody") == []
 
 
 @pytest.mark.parametrize("latency", ["'soon'", "1.7e9", "-1.0", "9e999", "x'00'"])
@@ -279,12 +207,6 @@ def test_bills_are_those_of_the_records(rows: list[JournalEntry]) -> None:
             assert len(journal.bills()) == len(expected)
         with JournalReader(folder / "run.db") as reader:
             assert Counter(dict(reader.bills())) == expected
-
-
-def test_a_new_journal_has_no_bills(tmp_path: Path) -> None:
-    """Nothing was sent, and nothing was billed."""
-    with Journal(tmp_path / "run.db") as journal:
-        assert journal.bills() == []
 
 
 def test_any_sqlite_program_reads_it(tmp_path: Path) -> None:

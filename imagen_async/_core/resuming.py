@@ -1,4 +1,4 @@
-"""What a later run makes of a record: a job that goes on, one that is sent once more, or an earlier result."""
+"""What a later run makes of a journal's entry: a job that goes on, one that is sent once more, or an earlier result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def earlier_result(entry: JournalEntry) -> Result:
 
 
 def resumed(entry: JournalEntry, blank: Job, now: float, epoch: float) -> Job:
-    """The job that goes on where a record stopped: its task is asked about, its links are fetched.
+    """The job that goes on where an entry stopped: its task is asked about, its links are fetched.
 
     Args:
         entry: A running one, or a ready or done one of which files are missing.
@@ -55,7 +55,7 @@ def resumed(entry: JournalEntry, blank: Job, now: float, epoch: float) -> Job:
 
 
 def held(entry: JournalEntry, blank: Job, now: float, epoch: float, wait: float) -> Job:
-    """The job of an unknown record of which a callback may tell yet, or has told.
+    """The job of an unknown entry of which a callback may tell yet, or has told.
 
     Args:
         entry: Its own.
@@ -74,7 +74,7 @@ def held(entry: JournalEntry, blank: Job, now: float, epoch: float, wait: float)
 
 
 def _gone_on(entry: JournalEntry, blank: Job, now: float) -> Job:
-    """The blank job with what the record says, and its time from now."""
+    """The blank job with what the entry says, and its time from now."""
     return msgspec.structs.replace(
         blank,
         key=entry.key,
@@ -89,7 +89,7 @@ def _gone_on(entry: JournalEntry, blank: Job, now: float) -> Job:
 
 
 def sent_again(entry: JournalEntry, blank: Job) -> Job:
-    """The job that starts anew where a record says that it may: queued, or failed or held, and asked for again."""
+    """The job that starts anew where an entry says that it may: queued, or failed or held, and asked for again."""
     # Whatever was lost may be at its own account; there the two tasks would stand side by side.
     own = blank.way.only(entry.account) if entry.lost else None
     route = own or blank.way
@@ -113,7 +113,7 @@ def sent_again(entry: JournalEntry, blank: Job) -> Job:
 
 
 def model_of(entry: JournalEntry, known: Model | None) -> Model:
-    """The model that a record names, at the record's price; one of its name where this version knows none any more."""
+    """The model that an entry names, at the entry's price; one of its name where this version knows none any more."""
     name = entry.request.model or ""
     model = known or Model(name, name, None)
     # Its task was made at the price of that time.

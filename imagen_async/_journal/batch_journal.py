@@ -79,6 +79,7 @@ class BatchJournal:
         try:
             self._begun = await asyncio.wrap_future(beginning)
         except BaseException:
+            # In the same thread, so behind the opening, however far that is.
             self._thread.submit(_end, beginning)
             self._thread.shutdown(wait=False)
             raise
@@ -129,6 +130,7 @@ class BatchJournal:
                 ending.callback(store.close)
             store.begin_run()
             ending.callback(store.end_run)
+            # Only a file lies in a folder, and only whoever has its lock knows that nobody else writes there.
             if isinstance(store, Journal) and self._factory.save_to is not None:
                 store.sweep(self._factory.save_to)
             before = store.notes().get(SECRET)

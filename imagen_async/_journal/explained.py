@@ -41,6 +41,7 @@ def damaged(path: str, how: str) -> str:
 
 def _explanation(path: str, error: sqlite3.Error) -> str:
     code = code_of(error)
+    # Whoever has given a list of prompts by mistake is not to be told that a journal is damaged.
     if code == "SQLITE_NOTADB":
         return (
             f"{path} is no journal ({error}). Nothing was sent. Choose another file; where it was one, restore it: a "

@@ -66,9 +66,11 @@ class ResumeState:
         """
         jobs = []
         for entry in self._store.unfinished():
+            # A held one whose task is named goes on even where held ones are to be sent again: that task exists.
             if self._factory.serves(entry.account) and entry.state not in self._again - {"unknown"}:
                 jobs.append(self._resumed(entry, owner, new_id()))
                 self._taken_up[entry.key] = jobs[-1].id
+                # Reserved by the job itself from here on, until it is known what it has cost.
                 self._open_bills += bill_of(entry).open
                 if is_denied(entry):
                     self._denied.add(jobs[-1].id)
@@ -123,6 +125,7 @@ class ResumeState:
         self.unmet -= entry.state not in self._again
         if entry.key in self._taken_up:
             return TakenUp(self._taken_up[entry.key], like=job)
+        # Sent to another account, its task might stand beside the one that the lost create has made.
         is_elsewhere = entry.state == "unknown" and job.way.only(entry.account) is None
         if entry.state in self._again and not is_elsewhere:
             return sent_again(entry, job)
@@ -155,6 +158,7 @@ class ResumeState:
             raise InvalidRequest(f"The key {job.key!r} came {times} times in this input; keys must differ.")
         if times == 1:
             return job
+        # A made key may be one that somebody has given.
         key = numbered(job.key, times)
         if self._store.times_seen(key) > 1:
             raise InvalidRequest(f"The key {key!r}, made for this request, was given to another one; keys must differ.")

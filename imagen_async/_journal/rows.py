@@ -59,6 +59,7 @@ class Rows:
 
     def _relative(self, path: str) -> str:
         """A file below the journal's folder is named from there, so that the folder can move; any other as a whole."""
+        # Both by their real names: a link would make what lies inside look as if it lay elsewhere.
         real = os.path.realpath(path)
         inside = real.startswith(os.path.join(self._real_folder, ""))
         return os.path.relpath(real, self._real_folder) if inside else real

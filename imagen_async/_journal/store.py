@@ -60,10 +60,10 @@ class JobStore(Protocol):
         """Give back what it holds. Called by whoever has opened it, after the run; once more is nothing."""
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
-        """Keep these changes in this order, all of them durably or none; raises JournalError when that is not possible.
+        """Keep these changes, each of another job, all of them durably or none; raises JournalError when none was kept.
 
-        A key that is not known yet is new. One that is known keeps its first `position`. What a job is changes only
-        with an entry that is `submitting`, or that was never sent (no `attempts`): any other one leaves `request` and
+        A job is new with an entry that is `submitting`, or that was never sent (no `attempts`), and keeps the
+        `position` of its first one. What it is changes only with such entries: any other one leaves `request` and
         `price`, and those of `sent_at`, `accepted_at` and `ended_at` that it has as None, as they were.
 
         An entry that is `submitting` is also a create that goes out, which `sent_since` tells of for at least a day.

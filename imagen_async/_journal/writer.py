@@ -118,6 +118,7 @@ class JournalWriter:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
+        # One group at a time, so that changes of one job are written in their order.
         self._writing, self._gathering = self._gathering, _Group()
         entries = list(self._writing.entries.values())
         writing = asyncio.get_running_loop().run_in_executor(self._executor, self._store.write, entries)

@@ -1,0 +1,136 @@
+"""A second store for a batch's jobs: a dict, which outlives it as a file outlives its process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from imagen_async import ImageRequest, JournalError
+from imagen_async._core.journal_entry import Bill, JournalEntry, bill_of, cut_off
+from imagen_async._core.latency import EDGES
+from imagen_async._journal.store import LONGEST_WAY
+
+TIMES = ("sent_at", "accepted_at", "ended_at")
+
+
+class DictStore:
+    """A JobStore in memory: what is written is as durable as it will be, at once.
+
+    Args:
+        kept: All that it knows; a later store over the same dict goes on with that.
+    """
+
+    name = "a dict"
+
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self.is_new = True
+        self._jobs: dict[str, JournalEntry] = kept.setdefault("jobs", {})
+        self._sends: list[tuple[str, str, float]] = kept.setdefault("sends", [])
+        self._notes: dict[str, str] = kept.setdefault("notes", {})
+        self._seen: Counter[str] = Counter()
+        self._is_in_use = False
+
+    def begin_run(self) -> None:
+        """Begin a run; what was on the way when an earlier one ended without an end is unknown."""
+        if self._is_in_use:
+            raise JournalError(f"{self.name} is in use: another batch of this program is at work on it.")
+        self._is_in_use = True
+        self.is_new = not self._jobs
+        self._seen.clear()
+        self._jobs.update({entry.key: cut_off(entry) for entry in self._those(lambda each: each.state == "submitting")})
+
+    def end_run(self) -> None:
+        """End the run."""
+        self._is_in_use = False
+
+    def close(self) -> None:
+        """Nothing: a dict holds nothing open."""
+
+    def write(self, entries: Iterable[JournalEntry]) -> None:
+        """Keep these changes, all or none."""
+        changed: dict[str, JournalEntry] = {}
+        sends = []
+        for entry in entries:
+            before = changed.get(entry.key) or self._jobs.get(entry.key)
+            changed[entry.key] = entry if before is None else _changed(before, entry)
+            if entry.state == "submitting" and entry.sent_at is not None:
+                sends.append((entry.account, entry.key, entry.sent_at))
+        self._jobs.update(changed)
+        self._sends.extend(sends)
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Keep something of the batch as a whole."""
+        self._notes.update(notes)
+
+    def notes(self) -> dict[str, str]:
+        """All that was noted."""
+        return dict(self._notes)
+
+    def find(self, key: str) -> JournalEntry | None:
+        """The job of that key."""
+        return self._jobs.get(key)
+
+    def find_task(self, task_id: str) -> JournalEntry | None:
+        """The job with that task."""
+        return next(iter(self._those(lambda each: each.task_id == task_id)), None)
+
+    def unfinished(self) -> list[JournalEntry]:
+        """What runs, is to be fetched, or is held with a task."""
+        states = ("running", "ready")
+        return self._those(lambda each: each.state in states or (each.state == "unknown" and each.task_id is not None))
+
+    def with_lost_creates(self) -> list[JournalEntry]:
+        """What may have been made without an answer."""
+        return self._those(lambda each: each.lost > 0)
+
+    def counts(self) -> Counter[str]:
+        """How many jobs are in which state."""
+        return Counter(each.state for each in self._all())
+
+    def bills(self) -> list[tuple[Bill, int]]:
+        """What the jobs say of money."""
+        return list(Counter(map(bill_of, self._all())).items())
+
+    def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
+        """The latest latencies of an account that can be."""
+        known = [
+            (each.request, each.latency)
+            for each in self._all()
+            if each.account == account and each.latency is not None and 0 <= each.latency <= EDGES[-1]
+        ]
+        return known[max(0, len(known) - at_most) :]
+
+    def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
+        """When creates were sent and accepted that the server may have seen since."""
+        found = []
+        for whose, key, sent_at in self._sends:
+            job = self._jobs.get(key)
+            accepted_at = job.accepted_at if job is not None and job.sent_at == sent_at else None
+            is_late = accepted_at is None or accepted_at > moment
+            if whose == account and sent_at > moment - LONGEST_WAY and is_late:
+                found.append((sent_at, accepted_at))
+        return found
+
+    def times_seen(self, key: str) -> int:
+        """How often this run has met a key."""
+        self._seen[key] += 1
+        return self._seen[key]
+
+    def _all(self) -> list[JournalEntry]:
+        # A copy, made in one go: the writer's thread may add to the dict meanwhile.
+        return list(self._jobs.values())
+
+    def _those(self, condition: Any) -> list[JournalEntry]:
+        return [each for each in self._all() if condition(each)]
+
+
+def _changed(before: JournalEntry, entry: JournalEntry) -> JournalEntry:
+    """The entry with what it leaves as it was."""
+    stays: dict[str, Any] = {"position": before.position}
+    if entry.state != "submitting" and entry.attempts:
+        stays |= {"request": before.request, "price": before.price}
+        stays |= {name: getattr(before, name) for name in TIMES if getattr(entry, name) is None}
+    return msgspec.structs.replace(entry, **stays)
