@@ -7,12 +7,16 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from ._core.fields import FIELDS
 from ._core.job import Job
 from ._core.journal_entry import JournalEntry
 from ._core.resuming import model_of
 from ._core.routing import Route, Router
-from ._core.values import PARAMETERS, ImageRequest, stable_key
+from ._core.values import ImageRequest, stable_key
 from .errors import InvalidRequest
+
+_FILLED_IN = tuple(field.name for field in FIELDS if field.has_default and field.kind != "object")
+"""What a default takes the place of as a whole; `extra` is mixed with its own."""
 
 
 class Parameters(TypedDict, total=False):
@@ -52,7 +56,7 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
         return msgspec.structs.replace(defaults, prompt=item)
     if not isinstance(item, ImageRequest):
         raise InvalidRequest(f"A batch takes prompts and ImageRequests, not {type(item).__name__}.")
-    missing = {name: getattr(defaults, name) for name in ("model", *PARAMETERS) if getattr(item, name) is None}
+    missing = {name: getattr(defaults, name) for name in _FILLED_IN if getattr(item, name) is None}
     if defaults.extra and isinstance(item.extra, dict):
         missing["extra"] = {**defaults.extra, **item.extra}
     return msgspec.structs.replace(item, **missing)

@@ -849,7 +849,7 @@ def test_a_picture_by_its_first_bytes_only_is_listed(tmp_path: Path) -> None:
     file = ImageFile(str(path), "0" * 64, 12, "image/png", "https://files.example/1.png")
     result = Result("k", 0, ImageRequest("a fox"), "kie", "imagen4", urls=(file.url,), files=(file,), task_id="t")
     with Journal(tmp_path / "run.db") as journal, Manifest(str(tmp_path), journal) as manifest:
-        manifest.write(result)
+        manifest.write(result, {})
     (line,) = lines_of(tmp_path / "metadata.jsonl")
     assert (line["file_name"], line["width"], line["height"]) == ("000000.png", None, None)
 

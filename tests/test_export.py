@@ -19,16 +19,11 @@ from test_command import Call, at, call, clean_environment, lines_of
 
 from imagen_async import ImageFile, ImageRequest
 from imagen_async._cli import main
-from imagen_async._cli._export import (
-    MARK,
-    Sample,
-    ShardSize,
-    _write_parquet,
-    columns_of,
-    samples_of,
-    shard_size,
-    shards_of,
-)
+from imagen_async._cli.export import FORMATS
+from imagen_async._cli.export.columns import columns_of
+from imagen_async._cli.export.folder import MARK
+from imagen_async._cli.export.samples import Sample, samples_of
+from imagen_async._cli.export.shards import ShardSize, shard_size, shards_of
 from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import Journal
 from imagen_async.sandbox import Latency, Sandbox
@@ -72,7 +67,7 @@ def out(made: Path, clean_environment: None) -> Path:
 # webdataset closes its files when they are collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_webdataset_loads_the_shards(call: Call, out: Path) -> None:
-    """Every picture is a sample with its bytes, its prompt and its record, in shards of the size that was asked for."""
+    """Every picture is a sample with its bytes, its prompt and its line, in shards of the size that was asked for."""
     import webdataset
 
     outcome = call("export", "out", "--to", "webdataset", "--shard-size", "3")
@@ -84,15 +79,13 @@ def test_webdataset_loads_the_shards(call: Call, out: Path) -> None:
     metadata = {line["file_name"]: line for line in lines_of(out / "metadata.jsonl")}
     assert len(samples) == len(metadata) == 4
     for sample in samples:
-        entry = json.loads(sample["json"])
-        assert entry == metadata[entry["file_name"]]
-        assert hashlib.sha256(sample["png"]).hexdigest() == entry["sha256"]
-        assert sample["txt"].decode() == entry["prompt"]
-        assert sample["__key__"].endswith(Path(entry["file_name"]).stem)
-    for picture, entry in (
-        webdataset.WebDataset(outcome.lines, shardshuffle=False).decode("pil").to_tuple("png", "json")
-    ):
-        assert picture.size == (entry["width"], entry["height"])
+        line = json.loads(sample["json"])
+        assert line == metadata[line["file_name"]]
+        assert hashlib.sha256(sample["png"]).hexdigest() == line["sha256"]
+        assert sample["txt"].decode() == line["prompt"]
+        assert sample["__key__"].endswith(Path(line["file_name"]).stem)
+    for picture, line in webdataset.WebDataset(outcome.lines, shardshuffle=False).decode("pil").to_tuple("png", "json"):
+        assert picture.size == (line["width"], line["height"])
 
 
 def test_datasets_loads_the_parquet_and_the_folder(call: Call, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +135,7 @@ def test_spoilt_pictures_are_named_and_left_out(call: Call, out: Path) -> None:
     gone, changed, *_ = sorted(out.glob("*.png"))
     gone.unlink()
     changed.write_bytes(changed.read_bytes()[:-1] + b"x")
-    for form in ("webdataset", "parquet"):
+    for form in FORMATS:
         outcome = call("export", "out", "--to", form)
         assert outcome.code == 1
         assert outcome.err.count("Left out: ") == 2
@@ -248,8 +241,8 @@ def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
             column = columns_of(samples)[-1]
             assert (column.name, column.kind) == ("mine", kind)
             empty = ImageFile(str(tmp_path / "0.png"), hashlib.sha256(b"").hexdigest(), 0, "image/png", "")
-            rows = [Sample(each.name, empty, each.entry) for each in samples]
-            assert _write_parquet(tmp_path / "x.parquet", rows, columns_of(rows)) == []
+            rows = [Sample(each.name, empty, each.line) for each in samples]
+            assert FORMATS["parquet"].write(tmp_path / "x.parquet", rows, columns_of(rows)) == []
             assert len(parquet.read_table(tmp_path / "x.parquet")) == len(values)
 
 

@@ -1,30 +1,32 @@
-"""What may be written on the command line, and what it becomes."""
+"""What may be written on the command line: the whole grammar."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
 from collections.abc import Callable
 from typing import Any, get_args
 
-from .._accounts import Account, named, open_pool
-from .._core.poll_schedule import FRESHNESS, checked_freshness
-from .._core.provider import Limits
-from .._core.rate_limit import Rate
+from .._core.fields import FIELDS, Kind
+from .._core.poll_schedule import FRESHNESS
 from .._core.routing import Policy
-from .._core.values import PARAMETERS, ImageRequest
-from ..errors import ConfigurationError
 from ..providers import PROVIDERS
-from ._export import Form, ShardSize, shard_size
+from . import _words as words
+from .export import FORMATS
+from .export.shards import ShardSize
 
 EPILOG = """exit codes: 0 all done, 1 some failed, 2 wrong usage or configuration, 130 interrupted
 Data goes to stdout, progress and messages to stderr. Try it without a key: -p sandbox"""
 
+_READERS: dict[Kind, tuple[Callable[[str], Any], Any]] = {
+    "text": (str, None),
+    "whole": (int, None),
+    "object": (words.json_object, {}),
+}
+"""What reads the option of a request's field, by its kind, and what stands where it is not given."""
+
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole grammar."""
+    """Make what parses it."""
     parser = argparse.ArgumentParser(
         prog="imagen-async",
         description="Pictures out of the Imagen 4 APIs of kie.ai, Apikley, LiangXin and API in One, by the thousand.",
@@ -114,8 +116,8 @@ def _add_collect(commands: Any) -> None:
     parser.add_argument("--key", help="with --dir: which held request it is, where you found its task at the provider")
     _account_options(parser)
     _output_options(parser)
-    nothing = dict.fromkeys(("model", *PARAMETERS))
-    parser.set_defaults(**nothing, extra={}, ordered=False, retries=0, on_exit="detach")
+    parser.set_defaults(**{field.name: _READERS[field.kind][1] for field in FIELDS if field.has_default})
+    parser.set_defaults(ordered=False, retries=0, on_exit="detach")
     parser.set_defaults(retry_failed=False, resubmit_unknown=False, max_credits=None)
     parser.set_defaults(callback=None)
 
@@ -134,11 +136,11 @@ def _add_gallery(commands: Any) -> None:
 def _add_export(commands: Any) -> None:
     parser = _add(commands, "export", "write the pictures of a batch's folder in a form that training tools load")
     parser.add_argument("dir", metavar="DIR")
-    parser.add_argument("--to", required=True, choices=get_args(Form), help="shards of this form")
+    parser.add_argument("--to", required=True, choices=tuple(FORMATS), help="shards of this form")
     parser.add_argument("-o", "--out", metavar="DIR", help="where the shards go (beside the folder: DIR-FORM)")
     parser.add_argument(
         "--shard-size",
-        type=_shard_size,
+        type=words.shard_size,
         default=ShardSize(bytes=500_000_000),
         metavar="SIZE",
         help="of a shard at most: a number of pictures, such as 1000, or of bytes, such as 500MB (the default)",
@@ -147,7 +149,7 @@ def _add_export(commands: Any) -> None:
 
 def _add_sandbox(commands: Any) -> None:
     parser = _add(commands, "sandbox", "serve the sandbox, a local provider that bills nobody, until Ctrl-C")
-    parser.add_argument("--port", type=_port, default=8787, help="on 127.0.0.1 (8787; 0: any)")
+    parser.add_argument("--port", type=words.port, default=8787, help="on 127.0.0.1 (8787; 0: any)")
     parser.add_argument("--latency", type=float, default=1.0, metavar="SECONDS", help="median of a task (1)")
     parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE", help="of requests that go wrong (0)")
     parser.add_argument("--credits", type=float, metavar="N", help="balance of the account (endless)")
@@ -159,10 +161,10 @@ def _file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help=".txt (a prompt a line), .jsonl, .csv or .tsv (columns named like a request's fields: prompt, model, "
-        "aspect_ratio, negative_prompt, num_images, seed, key, extra; others go to the manifest), or - for stdin",
+        help=".txt (a prompt a line), .jsonl, .csv or .tsv (columns named like a request's fields: "
+        f"{', '.join(field.name for field in FIELDS)}; others go to the manifest), or - for stdin",
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N requests")
+    parser.add_argument("--limit", type=words.positive, metavar="N", help="only the first N requests")
     parser.add_argument(
         "--format", choices=("txt", "jsonl", "csv", "tsv"), help="of FILE, where its name does not tell"
     )
@@ -185,14 +187,14 @@ def _account_options(parser: argparse.ArgumentParser) -> None:
         help="who of several gets a request: who can send soonest (spread), the cheapest, the first named (in_order)",
     )
     _said_of_accounts(group, "--base-url", str, "URL", "of the API, in place of the provider's")
-    _said_of_accounts(group, "--price", _price, "CREDITS", "of a picture, where the provider publishes none")
-    _limit_options(group, _of_account)
+    _said_of_accounts(group, "--price", words.price, "CREDITS", "of a picture, where the provider publishes none")
+    _limit_options(group, words.of_account)
 
 
 def _limit_options(group: Any, scoped: Callable[[Callable[[str], Any]], Callable[[str], Any]]) -> None:
-    _said_of_accounts(group, "--rate", _rate, "N/SECONDS", "creates in any window, such as 20/10", scoped)
-    _said_of_accounts(group, "--status-rate", _rate, "N/SECONDS", "status calls in any window", scoped)
-    _said_of_accounts(group, "--running", _positive, "N", "tasks that may run at once", scoped)
+    _said_of_accounts(group, "--rate", words.rate, "N/SECONDS", "creates in any window, such as 20/10", scoped)
+    _said_of_accounts(group, "--status-rate", words.rate, "N/SECONDS", "status calls in any window", scoped)
+    _said_of_accounts(group, "--running", words.positive, "N", "tasks that may run at once", scoped)
 
 
 def _callback_options(parser: argparse.ArgumentParser) -> None:
@@ -201,24 +203,23 @@ def _callback_options(parser: argparse.ArgumentParser) -> None:
         "have the end of each task announced to this command; signed with IMAGEN_WEBHOOK_KEY, where it is set",
     )
     group.add_argument("--callback-url", metavar="URL", help="public address of your proxy or tunnel to the port")
-    group.add_argument("--callback-port", type=_port, metavar="PORT", help="where they are taken (8788)")
+    group.add_argument("--callback-port", type=words.port, metavar="PORT", help="where they are taken (8788)")
     group.add_argument("--callback-host", metavar="ADDRESS", help="of this machine, to listen on (127.0.0.1)")
 
 
 def _budget_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-credits", type=_credits, metavar="N", help="spend no more, earlier runs of the folder included"
+        "--max-credits", type=words.credits, metavar="N", help="spend no more, earlier runs of the folder included"
     )
 
 
 def _request_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("picture", "for requests that do not say it themselves")
-    group.add_argument("-m", "--model", help="imagen4 (default), imagen4-fast, imagen4-ultra, or raw:NAME")
-    group.add_argument("--aspect-ratio", metavar="W:H", help="1:1, 16:9, 9:16, 3:4 or 4:3")
-    group.add_argument("--negative-prompt", metavar="TEXT", help="what to leave out")
-    group.add_argument("--num-images", type=int, metavar="N", help="pictures a request, each billed")
-    group.add_argument("--seed", type=int, metavar="N")
-    group.add_argument("--extra", type=_extra, default={}, metavar="JSON", help="the provider's own fields")
+    for field in FIELDS:
+        if field.has_default:
+            names = filter(None, (field.short, f"--{field.name.replace('_', '-')}"))
+            read, nothing = _READERS[field.kind]
+            group.add_argument(*names, type=read, default=nothing, metavar=field.metavar, help=field.help)
 
 
 def _output_options(parser: argparse.ArgumentParser) -> None:
@@ -227,7 +228,7 @@ def _output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for each request (900)")
     group.add_argument(
         "--freshness",
-        type=_freshness,
+        type=words.freshness,
         default=FRESHNESS,
         metavar="SECONDS",
         help=f"of waiting that a status call is worth: smaller sees pictures sooner and asks more ({FRESHNESS:g})",
@@ -252,154 +253,5 @@ def _said_of_accounts(
     scoped: Callable[[Callable[[str], Any]], Callable[[str], Any]] | None = None,
 ) -> None:
     """An option for every account, or for one; the last word counts."""
-    kind = (scoped or _of_account)(parse)
+    kind = (scoped or words.of_account)(parse)
     group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=help_text)
-
-
-def _of_account(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None, Any]]:
-    """Read `NAME=VALUE` or `VALUE`."""
-
-    def read(text: str) -> tuple[str | None, Any]:
-        match = re.fullmatch(r"([A-Za-z][\w.-]*)=(.+)", text)
-        return (match[1], parse(match[2])) if match else (None, parse(text))
-
-    return read
-
-
-def _price(text: str) -> float:
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else _refuse(text, "a number of credits")
-
-
-def _credits(text: str) -> float:
-    credits = _price(text)
-    return credits if 0 < credits < 1e12 else _refuse(text, "a number of credits above 0")
-
-
-def _rate(text: str) -> Rate:
-    match = re.fullmatch(r"(\d+)/(\d+(?:\.\d+)?)", text)
-    try:
-        return Rate(int(match[1]), per=float(match[2])) if match else _refuse(text, "N/SECONDS, such as 20/10")
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(error.message) from None
-
-
-def _positive(text: str) -> int:
-    return int(text) if text.isdecimal() and int(text) > 0 else _refuse(text, "a whole number above 0")
-
-
-def _shard_size(text: str) -> ShardSize:
-    return shard_size(text) or _refuse(text, "a number of pictures, such as 1000, or of bytes, such as 500MB")
-
-
-def _freshness(text: str) -> float:
-    try:
-        return checked_freshness(float(text))
-    except (ValueError, ConfigurationError):
-        return float(_refuse(text, "a number of seconds above 0, at most a day"))
-
-
-def _port(text: str) -> int:
-    return int(text) if text.isdecimal() and int(text) < 65536 else _refuse(text, "a port from 0 to 65535")
-
-
-def _extra(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else _refuse(text, "a JSON object")
-
-
-def _refuse(text: str, wanted: str) -> Any:
-    raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-
-
-def limits_of(options: argparse.Namespace, default: Limits, account: str | None = None) -> Limits:
-    """The limits that the options ask for an account, the default's where they say nothing."""
-    return Limits(
-        submit=_said(options.rate, account) or default.submit,
-        status=_said(options.status_rate, account) or default.status,
-        running=_said(options.running, account) or default.running,
-    )
-
-
-def _said(values: list[Any], account: str | None) -> Any:
-    """The last that was said of an account, or of all; None for nothing. Without accounts all values are plain."""
-    if account is None:
-        return values[-1] if values else None
-    of_all = [value for name, value in values if name is None]
-    own = [value for name, value in values if name == account]
-    return (own or of_all or [None])[-1]
-
-
-def request_of(options: argparse.Namespace, prompt: str) -> ImageRequest:
-    """The request that the options ask for."""
-    return ImageRequest(
-        prompt,
-        model=options.model,
-        aspect_ratio=options.aspect_ratio,
-        negative_prompt=options.negative_prompt,
-        num_images=options.num_images,
-        seed=options.seed,
-        extra=options.extra,
-    )
-
-
-def pool_of(options: argparse.Namespace) -> dict[str, Account]:
-    """The accounts that the options name, by name; without any the only one whose key is in the environment."""
-    given = options.provider or keys_in_environment()
-    if not options.provider and len(given) != 1:
-        known = f"{', '.join(n for n, each in PROVIDERS.items() if not each.is_local)}, or sandbox, which needs no key"
-        found = f"keys are set for {', '.join(given)}: name one, or several for one pool" if given else f"name {known}"
-        raise ConfigurationError(f"-p is missing: {found}.")
-    pool = named(_account(options, *_name_and_provider(word)) for word in given)
-    for option in ("base_url", "price", "rate", "status_rate", "running"):
-        for name, _ in getattr(options, option):
-            if name is not None and name not in pool:
-                dashed = option.replace("_", "-")
-                raise ConfigurationError(f"--{dashed} {name}=…: there is no such account, only {', '.join(pool)}.")
-    for option, example in (("base_url", "--base-url liangxin=https://…"), ("price", "--price apikley=4")):
-        if len(pool) > 1 and any(name is None for name, _ in getattr(options, option)):
-            raise ConfigurationError(f"{example.split()[0]}: with several accounts say whose it is, as in {example}")
-    return pool
-
-
-def open_pool_of(options: argparse.Namespace) -> dict[str, Account]:
-    """The accounts that the options name; their keys and addresses are looked for at once, before a file is read."""
-    pool = pool_of(options)
-    open_pool(pool, os.environ)
-    return pool
-
-
-def words_of(options: argparse.Namespace, account: str | None = None) -> list[str]:
-    """The words of the command line that name its accounts, or one of them."""
-    words: list[str] = []
-    for word in options.provider or keys_in_environment():
-        if account in (None, _name_and_provider(word)[0]):
-            words += ["-p", word]
-    for name, url in options.base_url:
-        if account is None or name in (None, account):
-            words += ["--base-url", url if name is None or account is not None else f"{name}={url}"]
-    return words
-
-
-def keys_in_environment() -> list[str]:
-    """The providers whose key is set."""
-    return [name for name, provider in PROVIDERS.items() if os.environ.get(provider.key_variable)]
-
-
-def _name_and_provider(word: str) -> tuple[str, str]:
-    name, mark, provider = word.partition("=")
-    return (name, provider) if mark else (word, word)
-
-
-def _account(options: argparse.Namespace, name: str, provider: str) -> Account:
-    if provider not in PROVIDERS:
-        raise ConfigurationError(f"There is no provider {provider!r}; this version knows: {', '.join(PROVIDERS)}.")
-    return Account(
-        provider,
-        base_url=_said(options.base_url, name),
-        limits=limits_of(options, PROVIDERS[provider].limits, name),
-        credits=_said(options.price, name),
-        name=None if name == provider else name,
-    )

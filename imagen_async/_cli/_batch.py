@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -23,18 +24,19 @@ from .._job_factory import with_defaults
 from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
 from ..errors import ConfigurationError, ImagenError
-from ._arguments import open_pool_of, pool_of, request_of, words_of
 from ._balances import balances_of
 from ._batch_run import BatchRun
 from ._estimate import Estimator
-from ._export import export
 from ._gallery import refuse_foreign_page, write_gallery
 from ._loop import run_in_loop
-from ._manifest import refuse_foreign_lists
+from ._manifest import Manifest, refuse_foreign_lists
+from ._options import open_pool_of, pool_of, request_of, words_of
 from ._prompt_files import BadLine, PromptFile, PromptLine
 from ._receiving import callback_of
 from ._status import Status
 from ._wording import counted, say
+from .export import FORMATS
+from .export.folder import export
 
 JOURNAL = "run.db"
 """The journal's name in the folder of its pictures."""
@@ -146,8 +148,10 @@ def _notes(total: int, options: argparse.Namespace) -> dict[str, str]:
 def _run_batch(
     requests: PromptFile | None, journal: Journal | None, pool: Mapping[str, Account], options: argparse.Namespace
 ) -> int:
-    run = BatchRun(requests, journal, _router(pool, options), options)
-    return run_in_loop(run.work(pool), run.stop)
+    # Before there is a loop: an older list may lack pictures, and each of them is opened.
+    with contextlib.nullcontext() if journal is None else Manifest(options.out, journal) as manifest:
+        run = BatchRun(requests, journal, manifest, _router(pool, options), options)
+        return run_in_loop(run.work(pool), run.stop)
 
 
 def _compared(
@@ -190,7 +194,7 @@ def exported(options: argparse.Namespace) -> int:
     folder = Path(options.dir).resolve()
     out = options.out or f"{folder}-{options.to}"
     with JournalReader(_journal_of(options.dir), PromptLine) as journal:
-        made = export(options.dir, journal, options.to, out, options.shard_size)
+        made = export(options.dir, journal, FORMATS[options.to], out, options.shard_size)
     print("\n".join(map(str, made.shards)))
     for path in made.spoilt:
         say(f"Left out: {path} is missing, or is not as it was saved")

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .._core.fields import FIELDS
 from .._core.journal_entry import EntryError, JournalEntry
 from .._core.resuming import earlier_result
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError
-from ._json import Sizes, other_columns, pictures_json, sizes_in
+from ._json import other_columns, pictures_json
 from ._manifest import METADATA
+from ._picture_sizes import Sizes, sizes_in
 from ._wording import amount, counted
 
 PAGE = "index.html"
@@ -78,6 +80,7 @@ def _page(journal: JournalReader, folder: Path) -> tuple[str, str]:
         generator=GENERATOR,
         summary=summary,
         cards=cards,
+        labels=[(field.name, field.label) for field in FIELDS if field.label],
         # Ours, and free of what would end their elements; the hashes let nothing else run.
         style=Markup(style),
         script=Markup(script),
@@ -107,23 +110,7 @@ def cards_of(journal: JournalReader, folder: Path) -> Iterator[dict[str, Any]]:
 
 def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
     result = earlier_result(entry)
-    request = entry.request
-    common = {
-        "prompt": request.prompt,
-        "model": request.model,
-        "provider": entry.account,
-        "seed": _exact(request.seed),
-        "aspect_ratio": request.aspect_ratio,
-        "negative_prompt": request.negative_prompt,
-        "key": entry.key,
-        "index": entry.position,
-        "task_id": entry.task_id,
-        "latency": entry.latency,
-        "ended_at": entry.ended_at,
-        "state": entry.state,
-        "reason": None if entry.error is None else _reason(entry.error),
-        "columns": {name: _exact(value) for name, value in other_columns(request).items()},
-    }
+    common = _common(entry)
     for file, picture in zip(result.files, pictures_json(result, folder, sizes), strict=True):
         name = Path(picture["file_name"]).as_posix()
         figures = {field: picture[field] for field in ("width", "height", "credits")}
@@ -132,6 +119,23 @@ def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str
         reason = common["reason"] or _WAITING.get(entry.state)
         link = next((url for url in entry.urls if url.startswith(("https://", "http://"))), None)
         yield {**common, "credits": entry.credits, "file": None, "reason": reason, "url": link}
+
+
+def _common(entry: JournalEntry) -> dict[str, Any]:
+    """What all cards of a request say."""
+    asked = {field.name: _exact(getattr(entry.request, field.name)) for field in FIELDS if field.column_type}
+    return {
+        **asked,
+        "provider": entry.account,
+        "key": entry.key,
+        "index": entry.position,
+        "task_id": entry.task_id,
+        "latency": entry.latency,
+        "ended_at": entry.ended_at,
+        "state": entry.state,
+        "reason": None if entry.error is None else _reason(entry.error),
+        "columns": {name: _exact(value) for name, value in other_columns(entry.request).items()},
+    }
 
 
 def _reason(error: EntryError) -> str:

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from .._core.fields import FIELDS
 from .._core.values import ImageRequest, Result
 from ..errors import ImagenError, UnknownOutcome
+from ._picture_sizes import Sizes, size_of
 from ._prompt_files import PromptLine
-
-Sizes = Mapping[str, tuple[Any, Any]]
-"""Width and height in pixels of pictures, by their sha256."""
-
-
-def sizes_in(path: Path) -> Sizes:
-    """Width and height of the pictures that an older list names, so that these need not be opened again."""
-    sizes: dict[str, tuple[Any, Any]] = {}
-    if path.exists():
-        with open(path, "rb") as file:
-            for line in file:
-                with contextlib.suppress(ValueError, LookupError, TypeError):
-                    values = json.loads(line)
-                    sizes[values["sha256"]] = values["width"], values["height"]
-    return sizes
 
 
 def pictures_json(result: Result, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """`file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share."""
+    """Each picture of a result as JSON; one whose size is not known is opened for it.
+
+    `file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share.
+    """
     for file in result.files:
-        width, height = sizes.get(file.sha256) or _size(file.path)
+        width, height = sizes.get(file.sha256) or size_of(file.path)
         ours = {
             "file_name": os.path.relpath(file.path, folder),
             **_request_json(result.request),
@@ -51,26 +37,10 @@ def pictures_json(result: Result, folder: Path, sizes: Sizes) -> Iterator[dict[s
         yield {**_columns(result.request, ours), **ours}
 
 
-def _size(path: str) -> tuple[int | None, int | None]:
-    """Width and height in pixels; None for a picture that is one by its first bytes only."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None, None
-
-
 def _request_json(request: ImageRequest) -> dict[str, Any]:
-    """A request as JSON; `extra` only where there is any, so that its column has one type."""
-    record = {
-        "prompt": request.prompt,
-        "model": request.model,
-        "aspect_ratio": request.aspect_ratio,
-        "negative_prompt": request.negative_prompt,
-        "num_images": request.num_images,
-        "seed": request.seed,
-    }
-    return {**record, "extra": request.extra} if request.extra else record
+    """A request as JSON; an object of its own only where there is anything in it, so that its column has one type."""
+    values = {field: getattr(request, field.name) for field in FIELDS if field.content}
+    return {field.name: value for field, value in values.items() if value or field.kind != "object"}
 
 
 def _columns(request: ImageRequest, ours: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +56,7 @@ def other_columns(request: ImageRequest) -> dict[str, Any]:
 
 def result_json(result: Result) -> dict[str, Any]:
     """A result as JSON: what `--json` prints and `failures.jsonl` holds."""
-    record = {
+    ours = {
         "ok": result.ok,
         "key": result.key,
         "index": result.index,
@@ -100,11 +70,11 @@ def result_json(result: Result) -> dict[str, Any]:
         "error": None if result.error is None else error_json(result.error),
     }
     if isinstance(result.request, PromptLine):
-        record["line"] = result.request.line
-    return {**_columns(result.request, record), **record}
+        ours["line"] = result.request.line
+    return {**_columns(result.request, ours), **ours}
 
 
 def error_json(error: ImagenError) -> dict[str, Any]:
     """An error as JSON. `credits_at_risk`: what a lost create may have cost, null where nobody knows."""
-    record = {"type": type(error).__name__, "message": error.message, "code": error.code}
-    return {**record, "credits_at_risk": error.credits} if isinstance(error, UnknownOutcome) else record
+    ours = {"type": type(error).__name__, "message": error.message, "code": error.code}
+    return {**ours, "credits_at_risk": error.credits} if isinstance(error, UnknownOutcome) else ours

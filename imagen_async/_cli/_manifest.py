@@ -18,7 +18,8 @@ from .._core.values import Result
 from .._folders import PART_SUFFIX
 from .._journal import JournalReader
 from ..errors import ConfigurationError, JournalError
-from ._json import pictures_json, result_json, sizes_in
+from ._json import pictures_json, result_json
+from ._picture_sizes import Sizes, sizes_in
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
@@ -60,13 +61,18 @@ class Manifest:
             with contextlib.suppress(OSError, JournalError):  # the next run sets it right
                 self._replace(FAILURES, self._failures_now())
 
-    def write(self, result: Result) -> None:
-        """Add the lines of one result: one a picture, or one for its failure."""
+    def write(self, result: Result, sizes: Sizes) -> None:
+        """Add the lines of one result: one a picture, or one for its failure.
+
+        Args:
+            result: What came out.
+            sizes: Of its pictures, read beforehand and elsewhere; one that is not in it is opened here and now.
+        """
         self._is_stale |= result.key in self._listed_failures
         if result.error is not None:
             self._listed_failures.add(result.key)
             _write_line(self._failures, result_json(result))
-        for line in pictures_json(result, self.folder, {}):
+        for line in pictures_json(result, self.folder, sizes):
             _write_line(self._metadata, line)
 
     def _open(self) -> None:
@@ -108,11 +114,11 @@ def refuse_foreign_lists(folder: str, journal: str) -> None:
             raise ConfigurationError(f"{message}. Nothing was sent. Choose another -o, or move {name} away.")
 
 
-def _encoded(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+def _encoded(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
 
-def _write_line(file: io.FileIO, entry: dict[str, Any]) -> None:
-    line = _encoded(entry)
-    if file.write(line) != len(line):
+def _write_line(file: io.FileIO, line: dict[str, Any]) -> None:
+    data = _encoded(line)
+    if file.write(data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -16,10 +16,12 @@ from typing import Any
 
 import msgspec
 
+from .._core.fields import FIELDS
 from .._core.values import ImageRequest, stable_key
 from ..errors import ConfigurationError, InvalidRequest
 
-FIELDS = ("prompt", "model", "aspect_ratio", "negative_prompt", "num_images", "seed", "key", "extra")
+_KINDS = {field.name: field.kind for field in FIELDS}
+"""What a cell of each column is read as, by its name in lower case; other columns are not a request's."""
 
 
 class PromptLine(ImageRequest, frozen=True):
@@ -72,7 +74,7 @@ class PromptFile:
     def odd_columns(self) -> list[tuple[str, str]]:
         """Columns that look like a misspelt field, each with that field."""
         names = {name for item in self._items() if isinstance(item, PromptLine) for name in item.columns}
-        matches = ((name, difflib.get_close_matches(name.lower(), FIELDS, 1, 0.8)) for name in sorted(names))
+        matches = ((name, difflib.get_close_matches(name.lower(), _KINDS, 1, 0.8)) for name in sorted(names))
         return [(name, match[0]) for name, match in matches if match]
 
     def __len__(self) -> int:
@@ -228,20 +230,24 @@ def _typed(name: str, cell: str) -> Any:
     field = name.lower()
     if not cell.strip():
         return "" if field == "prompt" else None
-    if field in ("num_images", "seed"):
-        return int(cell) if re.fullmatch(r"\s*-?[0-9]{1,19}\s*", cell) else cell
-    if field == "extra":
-        try:
-            return json.loads(cell)
-        except ValueError:
+    match _KINDS.get(field):
+        case "whole":
+            return int(cell) if re.fullmatch(r"\s*-?[0-9]{1,19}\s*", cell) else cell
+        case "object":
+            try:
+                return json.loads(cell)
+            except ValueError:
+                return cell
+        case "text":
+            return cell.strip()
+        case None:  # a column of the user's own: it goes to the manifest as it is
             return cell
-    return cell.strip() if field in FIELDS else cell
 
 
 def _request(line: int, values: dict[str, Any]) -> PromptLine | BadLine:
     """A request of named values; the check of their types and ranges is the model's."""
-    fields = {name.lower(): value for name, value in values.items() if name.lower() in FIELDS}
-    columns = {name: value for name, value in values.items() if name.lower() not in FIELDS}
+    fields = {name.lower(): value for name, value in values.items() if name.lower() in _KINDS}
+    columns = {name: value for name, value in values.items() if name.lower() not in _KINDS}
     if len({name.lower() for name in values}) < len(values):
         return BadLine(line, "two of its fields have one name")
     if "prompt" not in fields:

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,15 +22,19 @@ from .._core.values import Result
 from .._folders import prepare_folder
 from ..errors import AuthenticationError, ConfigurationError, ImagenError, InvalidRequest, JournalError
 from ..providers import PROVIDERS
-from ._arguments import build_parser, keys_in_environment, limits_of, open_pool_of, pool_of, request_of
+from ._arguments import build_parser
 from ._balances import balances_of
 from ._batch import batch, collect_into, exported, gallery, plan, status
 from ._batch_run import places
 from ._json import error_json, result_json
 from ._loop import run_in_loop
+from ._options import keys_in_environment, limits_of, open_pool_of, pool_of, request_of
 from ._receiving import KEY_VARIABLE
 from ._verbose import log_on_stderr
 from ._wording import amount, say
+
+if TYPE_CHECKING:
+    from ..sandbox import Sandbox
 
 _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError, JournalError)
 
@@ -185,21 +189,22 @@ def _sandbox(options: argparse.Namespace) -> int:
         signing_key=os.environ.get(KEY_VARIABLE) or None,
         seed=options.seed,
     )
+    return run_in_loop(_served(sandbox, options.port))
 
-    async def work() -> int:
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(sandbox)
-            except OSError as error:
-                raise ConfigurationError(f"Port {options.port} cannot be used: {error.strerror or error}.") from error
-            stack.callback(lambda: print(json.dumps(sandbox.ledger.summary())))
-            say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
-            say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
-            say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
-            await asyncio.Event().wait()
-        return 0
 
-    return run_in_loop(work())
+async def _served(sandbox: Sandbox, port: int) -> int:
+    """Serve until a signal ends it; what the sandbox has billed is its last word."""
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(sandbox)
+        except OSError as error:
+            raise ConfigurationError(f"Port {port} cannot be used: {error.strerror or error}.") from error
+        stack.callback(lambda: print(json.dumps(sandbox.ledger.summary())))
+        say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
+        say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")
+        say(f"Try: imagen-async generate 'a red fox' -p sandbox --base-url {sandbox.url}")
+        await asyncio.Event().wait()
+    return 0
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError, InvalidRequest
+from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .parameters import Schema, Text
 from .rate_limit import Rate
-from .values import PARAMETERS, RAW_PREFIX, ImageRequest
+from .values import RAW_PREFIX, ImageRequest
 from .wire import Dialect
 
 _RAW_PROMPT = Text(required=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import UnknownOutcome
+from .fields import CONTENT
 from .job import Done, Held, Job, Queued, Ready, Running
 from .journal_entry import JournalEntry, bill_of, error_of
 from .provider import Model
 from .transitions import PATIENCE
-from .values import PARAMETERS, ImageRequest, Result
+from .values import ImageRequest, Result
 from .wire import Succeeded
-
-_CONTENT = ("prompt", "model", *PARAMETERS, "extra")
 
 
 def earlier_result(entry: JournalEntry) -> Result:
@@ -123,7 +122,7 @@ def model_of(entry: JournalEntry, known: Model | None) -> Model:
 def changes(entry: JournalEntry, request: ImageRequest) -> list[str]:
     """Say in which parameters a request, defaults filled in, differs from what its key stood for before."""
     before, after = entry.request, request
-    pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in _CONTENT]
+    pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in CONTENT]
     return [f"{name} was {_told(was, now)} and is {_told(now, was)} now" for name, was, now in pairs if was != now]
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError, ImagenError
+from .fields import FIELDS
 
 DEFAULT_MODEL = "imagen4"
 """The model of a request that names none, as in S4's table and kie.ai's own first page."""
 
-PARAMETERS = ("aspect_ratio", "negative_prompt", "num_images", "seed")
-"""The fields of a request that every dialect translates; a provider's own fields go into `extra`."""
-
 RAW_PREFIX = "raw:"
+
+_KEYED = tuple(field.name for field in FIELDS if field.content == "always")
+_KEYED_WHERE_GIVEN = tuple(field.name for field in FIELDS if field.content == "given")
 
 
 class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,7 +55,8 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
     """Make the key of a request that has none: 16 hex digits of its content, then `-2` for its second occurrence."""
-    content = [request.prompt, request.model, *(getattr(request, name) for name in PARAMETERS), request.extra]
+    content = [getattr(request, name) for name in _KEYED]
+    content += [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) is not None]
     digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).hexdigest()
     return numbered(digest, occurrence)
 

@@ -6,6 +6,8 @@ const CARD_WIDTH = 230, CAPTION = 92, GAP = 12, SPARE_ROWS = 2;
 const byId = (id) => document.getElementById(id);
 const grid = byId("grid"), viewer = byId("viewer"), stage = byId("stage");
 const cards = JSON.parse(byId("data").textContent);
+// What is asked for beside the prompt, in the words that people read.
+const labels = JSON.parse(grid.dataset.labels);
 const shown = new Map();
 let found = cards, columns = 1, width = CARD_WIDTH, open = -1;
 
@@ -147,7 +149,7 @@ function detailsOf(card) {
   const ended = card.ended_at == null ? null : new Date(card.ended_at * 1000).toLocaleString();
   return [
     ["state", card.state], ["reason", card.file ? card.reason : null], ["model", card.model],
-    ["provider", card.provider], ["aspect ratio", card.aspect_ratio], ["without", card.negative_prompt],
+    ["provider", card.provider], ...labels.map(([field, label]) => [label, card[field]]),
     ...figuresOf(card), ["bytes", bytes], ["ended", ended], ["key", card.key], ["task", card.task_id],
     ["file", card.name], ...Object.entries(card.columns),
   ].filter(([, value]) => value != null && value !== "");

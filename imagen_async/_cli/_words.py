@@ -1,0 +1,80 @@
+"""How a word of the command line is read; what cannot be read so is refused by the grammar."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from .._core.poll_schedule import checked_freshness
+from .._core.rate_limit import Rate
+from ..errors import ConfigurationError
+from .export import shards
+
+
+def of_account(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None, Any]]:
+    """Read `NAME=VALUE` or `VALUE`."""
+
+    def read(text: str) -> tuple[str | None, Any]:
+        match = re.fullmatch(r"([A-Za-z][\w.-]*)=(.+)", text)
+        return (match[1], parse(match[2])) if match else (None, parse(text))
+
+    return read
+
+
+def price(text: str) -> float:
+    """Read `8` or `0.5`: a price may be nothing."""
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else _refuse(text, "a number of credits")
+
+
+def credits(text: str) -> float:
+    """Read a budget."""
+    number = price(text)
+    return number if 0 < number < 1e12 else _refuse(text, "a number of credits above 0")
+
+
+def rate(text: str) -> Rate:
+    """Read `20/10`: 20 in any 10 seconds."""
+    match = re.fullmatch(r"(\d+)/(\d+(?:\.\d+)?)", text)
+    try:
+        return Rate(int(match[1]), per=float(match[2])) if match else _refuse(text, "N/SECONDS, such as 20/10")
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+
+
+def positive(text: str) -> int:
+    """Read a count."""
+    return int(text) if text.isdecimal() and int(text) > 0 else _refuse(text, "a whole number above 0")
+
+
+def shard_size(text: str) -> shards.ShardSize:
+    """Read how large a shard may get."""
+    return shards.shard_size(text) or _refuse(text, "a number of pictures, such as 1000, or of bytes, such as 500MB")
+
+
+def freshness(text: str) -> float:
+    """Read what a status call is worth."""
+    try:
+        return checked_freshness(float(text))
+    except (ValueError, ConfigurationError):
+        return float(_refuse(text, "a number of seconds above 0, at most a day"))
+
+
+def port(text: str) -> int:
+    """Read a port, 0 for any."""
+    return int(text) if text.isdecimal() and int(text) < 65536 else _refuse(text, "a port from 0 to 65535")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Read `{…}`."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else _refuse(text, "a JSON object")
+
+
+def _refuse(text: str, wanted: str) -> Any:
+    raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")

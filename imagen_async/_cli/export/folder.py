@@ -1,0 +1,123 @@
+"""From a folder of pictures to a folder of shards, which the next export there replaces."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..._folders import PART_SUFFIX
+from ..._journal import JournalReader
+from ...errors import ConfigurationError
+from .._wording import counted
+from . import FORMATS
+from .columns import columns_of
+from .format import Format
+from .samples import Sample, samples_of
+from .shards import ShardSize, shards_of
+
+MARK = ".imagen-async-export"
+"""The file that says of a folder that it is an export of this command, and may be replaced by the next one."""
+
+
+class Export(msgspec.Struct, frozen=True):
+    """What an export has come to: its shards, how many pictures are in them, and the files that are not as saved."""
+
+    shards: list[Path]
+    pictures: int
+    spoilt: list[str]
+
+
+def export(folder: str, journal: JournalReader, form: Format, out: str, size: ShardSize) -> Export:
+    """Write the pictures of a folder into another one, as shards; an earlier export there is replaced at the end.
+
+    An earlier export is not replaced while pictures are missing: it may be the last to have them.
+
+    Raises:
+        ConfigurationError: The other folder holds something else, cannot be written, or a library is missing.
+    """
+    form.refuse_missing()
+    target = Path(out).resolve()
+    if target.is_relative_to(Path(folder).resolve()):
+        raise ConfigurationError(f"{out} lies in {folder}, which is an ImageFolder and stays one. Choose another -o.")
+    refuse_foreign_files(target)
+    samples = samples_of(journal, Path(folder))
+    if not samples:
+        raise ConfigurationError(f"{folder} has no picture to export.")
+    try:
+        with _part_of(target) as part:
+            shards, spoilt = _write_shards(part, list(shards_of(samples, size)), form)
+            _refuse_loss(target, spoilt, len(samples))
+            _replace(target, part, shards)
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written: {error.strerror or error}.") from error
+    return Export([target / name for name in shards], len(samples) - len(spoilt), spoilt)
+
+
+@contextlib.contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """A folder for what is not whole yet, inside of where it will be, so that it need only be renamed."""
+    part, is_new = target / PART_SUFFIX, not target.exists()
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):
+                target.rmdir()  # where nothing came of it
+
+
+def _refuse_loss(target: Path, spoilt: Sequence[str], samples: int) -> None:
+    """Raise ConfigurationError where an export would hold less than what it replaces may hold, or nothing at all."""
+    is_earlier = (target / MARK).exists()
+    if spoilt and (len(spoilt) == samples or is_earlier):
+        kept = "the earlier export stays" if is_earlier else "nothing is left to export"
+        raise ConfigurationError(f"{_these(spoilt)} missing, or not as saved; {kept}. Choose another -o, or mend it.")
+
+
+def _these(spoilt: Sequence[str]) -> str:
+    more = f" and {counted(len(spoilt) - 1, 'other')}" if len(spoilt) > 1 else ""
+    return f"{spoilt[0]}{more} {'are' if more else 'is'}"
+
+
+def refuse_foreign_files(target: Path) -> None:
+    """Raise ConfigurationError for a folder that holds anything but an earlier export."""
+    if not target.exists():
+        return
+    names = set(os.listdir(target)) if target.is_dir() else {target.name}
+    ours = set(filter(_is_shard, names)) if MARK in names else set()
+    foreign = min(names - ours - {MARK, PART_SUFFIX}, default=None)
+    if foreign is not None:
+        message = f"{target} holds {foreign}, which is no export of this command, and is not replaced"
+        raise ConfigurationError(f"{message}. Choose another -o.")
+
+
+def _is_shard(name: str) -> bool:
+    # Of whatever form: an export may be replaced by one of another form.
+    return any(form.recognises(name) for form in FORMATS.values())
+
+
+def _replace(target: Path, part: Path, shards: Sequence[str]) -> None:
+    """Put the new shards in the place of the old ones; whoever dies in the midst leaves a folder that is ours still."""
+    refuse_foreign_files(target)
+    (target / MARK).write_text("Made by imagen-async export, which may replace what is here.\n")
+    for name in shards:
+        os.replace(part / name, target / name)
+    for name in set(os.listdir(target)) - {MARK, PART_SUFFIX, *shards}:
+        (target / name).unlink()
+
+
+def _write_shards(folder: Path, shards: Sequence[Sequence[Sample]], form: Format) -> tuple[list[str], list[str]]:
+    """Write all shards; returns their names, and the paths of what is not as it was saved."""
+    names = [form.shard_name(number, len(shards)) for number in range(len(shards))]
+    columns = columns_of(itertools.chain(*shards))
+    spoilt: list[str] = []
+    for name, shard in zip(names, shards, strict=True):
+        spoilt += form.write(folder / name, shard, columns)
+    return names, spoilt
