@@ -918,6 +918,32 @@ def test_ctrl_c_after_some_results_keeps_them() -> None:
     assert not any(word in outcome.err for word in ("Traceback", "Unclosed", "Warning", "never"))
 
 
+def test_pictures_are_looked_at_beside_the_event_loop(
+    call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sizes are read in another thread; a result that a signal meets there is listed and printed all the same."""
+    opened, threads, is_taken_up = Image.open, set(), threading.Event()
+
+    def watched(path: str) -> Any:
+        threads.add(threading.current_thread())
+        if threading.current_thread() is threading.main_thread():
+            is_taken_up.set()
+        elif Path("signalled").exists():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert is_taken_up.wait(PATIENCE)
+        return opened(path)
+
+    monkeypatch.setattr(Image, "open", watched)
+    assert call("batch", prompt_file("a fox", "a heron"), *at(imagen_sandbox), "-o", "out").code == 0
+    assert threads
+    assert threading.main_thread() not in threads
+    Path("signalled").touch()
+    outcome = call("batch", prompt_file("a whale"), *at(imagen_sandbox), "-o", "there")
+    assert outcome.code == 130
+    (line,) = lines_of(Path("there/metadata.jsonl"))
+    assert [f"there/{line['file_name']}"] == outcome.lines
+
+
 def closed_early(sandbox: Sandbox) -> Outcome:
     """A batch whose reader leaves after the first line, as `head -1` does, while most of it is still to come."""
     process = start("batch", many(), *at(sandbox), "-o", "out", "--json", "--running", "4")
