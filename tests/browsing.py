@@ -32,7 +32,8 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright  # only here: every worker would wait for it
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path)
+        # A busy machine may need longer than Playwright's own half a minute.
+        opened = playwright.chromium.launch(executable_path=path, timeout=120_000)
         try:
             yield opened
         finally:

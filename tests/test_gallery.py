@@ -30,6 +30,23 @@ __all__ = ["call", "clean_environment"]
 FAST = Sandbox(limits=Limits(Rate(1000, per=1), Rate(2000, per=1), 500), latency=Latency(0.1, minimum=0.05))
 PICTURES = 500
 
+PATIENCE = 120_000.0
+"""Milliseconds after which a wait is in vain: long, for the machine may be busy, and no wait here measures a time."""
+
+POLLING = 50
+"""Milliseconds between two looks at what is waited for."""
+
+STATE = """() => ({
+  cards: document.querySelectorAll('.cell').length,
+  count: document.querySelector('#count')?.textContent,
+  missing: [...document.querySelectorAll('img')].filter(each => !each.naturalWidth).map(each => each.src).slice(0, 5),
+  viewer: document.querySelector('#viewer')?.open && document.querySelector('#position').textContent,
+  prompt: document.querySelector('#prompt')?.textContent,
+  focus: document.activeElement?.outerHTML.slice(0, 100),
+  scrolled: [scrollY, innerHeight, document.body.scrollHeight],
+})"""
+"""What a page shows, in a few words."""
+
 LARGE = 2**53 + 1
 """A seed that a page's own numbers cannot hold."""
 
@@ -50,18 +67,49 @@ NASTY = (
 
 
 @contextlib.contextmanager
-def opened(chromium: Browser, path: Path, *, width: int = 1280, dark: bool = False) -> Iterator[Page]:
-    """The page as a person opens it, from its file; what it complains of, or fetches from elsewhere, is a failure."""
+def opened(
+    chromium: Browser, path: Path, *, width: int = 1280, dark: bool = False, complains: bool = False
+) -> Iterator[Page]:
+    """The page as a person opens it, from its file; what it complains of, or fetches from elsewhere, is a failure.
+
+    A wait in vain, whichever it is, fails with what the page showed and what it complained of by then.
+    """
+    from playwright.sync_api import TimeoutError as InVain  # only here: every worker would wait for it
+
     colours: Literal["dark", "light"] = "dark" if dark else "light"
     page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=colours, offline=True)
+    page.set_default_timeout(PATIENCE)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: complaints.extend([request.url] * (not request.url.startswith("file:"))))
-    page.goto(path.absolute().as_uri())
-    yield page
+    try:
+        page.goto(path.absolute().as_uri())
+        yield page
+    except InVain as error:
+        raise AssertionError(f"{error.message}\nseen: {seen(page)}\ncomplaints: {complaints}") from error
     page.close()
-    assert complaints == []
+    assert complains or complaints == []
+
+
+def seen(page: Page) -> str:
+    """What a page shows at the moment; a page that hangs is not waited for long."""
+    from playwright.sync_api import Error
+
+    try:
+        return str(page.wait_for_function(STATE, polling=POLLING, timeout=5_000).json_value())
+    except Error as error:
+        return f"nothing, for the page does not answer: {error.message}"
+
+
+def wait_for(page: Page, condition: str, argument: object = None) -> None:
+    """Wait until a condition holds in the page. Not asked at each frame: a busy machine may draw none for long."""
+    page.wait_for_function(condition, arg=argument, polling=POLLING)
+
+
+def wait_for_text(page: Page, selector: str, text: str) -> None:
+    """Wait until the first such element says exactly this."""
+    wait_for(page, "([selector, text]) => document.querySelector(selector)?.textContent === text", [selector, text])
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -69,18 +117,24 @@ def texts(page: Page, selector: str) -> list[str]:
     return page.locator(selector).all_text_contents()
 
 
-def count(page: Page) -> str:
-    """How many cards were found."""
-    return page.locator("#count").inner_text()
+def wait_for_count(page: Page, text: str) -> None:
+    """Wait until the page says how many cards were found; by then they are laid out, too."""
+    wait_for_text(page, "#count", text)
 
 
 def wait_for_pictures(page: Page) -> None:
     """Wait until every picture that can be seen is there."""
-    page.wait_for_function(
+    wait_for(
+        page,
         "() => [...document.querySelectorAll('.cell img')].filter(picture => {"
         "  const place = picture.getBoundingClientRect(); return place.bottom > 0 && place.top < innerHeight;"
-        "}).every(picture => picture.complete && picture.naturalWidth > 0)"
+        "}).every(picture => picture.complete && picture.naturalWidth > 0)",
     )
+
+
+def wait_for_background(page: Page, colour: str) -> None:
+    """Wait until the page has a colour."""
+    wait_for(page, "colour => getComputedStyle(document.body).backgroundColor === colour", colour)
 
 
 def made(call: Call, sandbox: Sandbox) -> Path:
@@ -135,14 +189,14 @@ def _check_dark(chromium: Browser, path: Path, folder: Path) -> None:
     with opened(chromium, path, width=900, dark=True) as page:
         wait_for_pictures(page)
         page.screenshot(path=screenshot_of("gallery-dark", folder))
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 20, 22)"
+        wait_for_background(page, "rgb(19, 20, 22)")
         page.click("#theme")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(246, 246, 247)"
+        wait_for_background(page, "rgb(246, 246, 247)")
 
 
 def _check_grid(page: Page) -> None:
     assert re.fullmatch(r"500 pictures, 3 failed; [\d,]+ credits", page.locator("#summary").inner_text())
-    assert count(page) == "503 of 503"
+    wait_for_count(page, "503 of 503")
     assert 15 < page.locator(".cell").count() < 60, "what is not seen is not laid out"
     first = page.locator(".cell").filter(has_text="a fox number 3").first
     lines = first.locator(".line").all_text_contents()
@@ -158,11 +212,12 @@ def _check_grid(page: Page) -> None:
 
 def _check_finding(page: Page) -> None:
     page.fill("#search", "NUMBER 49 fox")
-    assert count(page) == "15 of 503", "49, 149, 249, 349, 449, and 490 to 499"
+    wait_for_count(page, "15 of 503")  # 49, 149, 249, 349, 449, and 490 to 499
     page.fill("#search", "")
     page.select_option("#model", "imagen4-fast")
-    assert count(page) == "101 of 503"
+    wait_for_count(page, "101 of 503")
     page.select_option("#sort", "prompt")
+    wait_for_text(page, ".words", "a fox number 0")
     assert texts(page, ".words")[:3] == ["a fox number 0", "a fox number 5", "a fox number 10"]
     page.select_option("#sort", "slowest first")
     latencies = [float(text.rsplit("· ", 1)[1].removesuffix(" s")) for text in texts(page, ".line") if "×" in text]
@@ -170,12 +225,13 @@ def _check_finding(page: Page) -> None:
     page.select_option("#model", "")
     page.select_option("#provider", "sandbox")
     page.select_option("#state", "failed")
-    assert count(page) == "3 of 503"
+    wait_for_count(page, "3 of 503")
     assert len([text for text in texts(page, "div.thumb") if text.startswith("GenerationFailed (")]) == 3
     page.fill("#search", "sensitive_word")
-    assert count(page) == "2 of 503"
+    wait_for_count(page, "2 of 503")
     page.fill("#search", "nothing like it")
-    assert (count(page), page.locator(".cell").count()) == ("0 of 503", 0)
+    wait_for_count(page, "0 of 503")
+    assert page.locator(".cell").count() == 0
     page.fill("#search", "")
 
 
@@ -185,13 +241,13 @@ def _check_viewer(page: Page, folder: Path) -> None:
     page.locator(".card").filter(has_text="a fox number 2").first.click()
 
     def shows(prompt: str) -> None:
-        page.wait_for_function(f"() => document.querySelector('#prompt').textContent === {json.dumps(prompt)}")
+        wait_for_text(page, "#prompt", prompt)
 
     def has_focus(number: int) -> None:
-        page.wait_for_function(f"() => document.activeElement.dataset.number === '{number}'")
+        wait_for(page, "number => document.activeElement.dataset.number === number", str(number))
 
     shows("a fox number 2")
-    page.wait_for_function("() => document.querySelector('#stage img')?.naturalWidth === 288")
+    wait_for(page, "() => document.querySelector('#stage img')?.naturalWidth === 288")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     shows("a fox number 4")
@@ -204,7 +260,7 @@ def _check_viewer(page: Page, folder: Path) -> None:
     page.wait_for_selector("#stage.whole")
     page.keyboard.press("End")
     shows("a fox number 502")
-    assert page.locator("#next").is_disabled()
+    page.wait_for_selector("#next:disabled")
     page.keyboard.press("Home")
     shows("a fox number 0")
     page.keyboard.press("Escape")
@@ -271,6 +327,7 @@ def test_no_prompt_breaks_out_of_its_place(call: Call) -> None:
         assert [text.strip() for text in texts(shown, ".words")] == [*(text.strip() for text in NASTY), "x"]
         for number in range(len(NASTY) + 1):
             shown.locator(".card").nth(number).click()
+            wait_for_text(shown, "#position", f"{number + 1} of {len(NASTY) + 1}")
             details = dict(zip(texts(shown, "dt"), texts(shown, "dd"), strict=True))
             assert number == len(NASTY) or (details["seed"], details["id"]) == (str(LARGE), str(-LARGE))
             assert shown.locator("#viewer a[href^='javascript']").count() == 0
@@ -302,7 +359,7 @@ def gallery_of(folder: Path) -> Path:
         return write_gallery(str(folder), journal)[0]
 
 
-def a_record(number: int, state: Any = "done", **fields: Any) -> JournalEntry:
+def an_entry(number: int, state: Any = "done", **fields: Any) -> JournalEntry:
     """One request as a journal has it."""
     request = ImageRequest(f"prompt {number}", model="imagen4", key=str(number))
     return JournalEntry(str(number), number, state, "kie", request, attempts=1, **fields)
@@ -313,15 +370,15 @@ def test_ten_thousand_pictures_are_as_quick_as_fifty(tmp_path: Path) -> None:
     file = ImageFile(str(tmp_path / "x.png"), "0" * 64, 1000, "image/png", "https://x.example/x.png")
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"sha256": "0" * 64, "width": 64, "height": 64}))
     Image.new("RGB", (64, 64), "teal").save(file.path)
-    write_journal(tmp_path, [a_record(number, files=(file,), urls=(file.url,)) for number in range(10_000)])
+    write_journal(tmp_path, [an_entry(number, files=(file,), urls=(file.url,)) for number in range(10_000)])
     with browser() as chromium, opened(chromium, gallery_of(tmp_path)) as page:
-        assert count(page) == "10,000 of 10,000"
+        wait_for_count(page, "10,000 of 10,000")
         for place in (0, 0.5, 1):
             page.evaluate(f"scrollTo(0, document.body.scrollHeight * {place})")
             page.wait_for_selector(f"text=/^prompt {int(place * 9_990)}$/")
             assert page.evaluate("document.querySelectorAll('*').length") < 600
         page.fill("#search", "prompt 9876")
-        assert count(page) == "1 of 10,000"
+        wait_for_count(page, "1 of 10,000")
 
 
 def test_every_state_has_its_card(tmp_path: Path) -> None:
@@ -330,16 +387,14 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
     write_journal(
         tmp_path,
         [
-            a_record(0, files=(gone,), urls=(gone.url,)),
-            a_record(1, urls=("javascript:alert(1)", "https://x.example/1.png")),
-            a_record(2, "running", task_id="t2"),
-            a_record(3, "ready", task_id="t3", urls=("javascript:alert(1)",)),
-            a_record(4, "unknown", error=EntryError("UnknownOutcome", "its answer was lost"), lost=1),
+            an_entry(0, files=(gone,), urls=(gone.url,)),
+            an_entry(1, urls=("javascript:alert(1)", "https://x.example/1.png")),
+            an_entry(2, "running", task_id="t2"),
+            an_entry(3, "ready", task_id="t3", urls=("javascript:alert(1)",)),
+            an_entry(4, "unknown", error=EntryError("UnknownOutcome", "its answer was lost"), lost=1),
         ],
     )
-    with browser() as chromium:
-        page = chromium.new_page()
-        page.goto(gallery_of(tmp_path).as_uri())
+    with browser() as chromium, opened(chromium, gallery_of(tmp_path), complains=True) as page:
         page.wait_for_selector("text=This file cannot be shown")
         assert texts(page, "div.thumb")[1:] == [
             "It is done, and its pictures were not saved.",
@@ -348,8 +403,10 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
             "UnknownOutcome: its answer was lost",
         ]
         page.locator(".card").nth(1).click()
+        wait_for_text(page, "#position", "2 of 5")
         assert page.locator("#original").get_attribute("href") == "https://x.example/1.png"
         page.keyboard.press("ArrowRight")
+        wait_for_text(page, "#position", "3 of 5")
         assert page.locator("#original").is_hidden()
 
 
