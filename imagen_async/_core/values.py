@@ -19,6 +19,7 @@ RAW_PREFIX = "raw:"
 
 _KEYED = tuple(field.name for field in FIELDS if field.content == "always")
 _KEYED_WHERE_GIVEN = tuple(field.name for field in FIELDS if field.content == "given")
+"""What later versions added: requests without it keep the keys that older journals know them by."""
 
 
 class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,7 +57,7 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
     """Make the key of a request that has none: 16 hex digits of its content, then `-2` for its second occurrence."""
     content = [getattr(request, name) for name in _KEYED]
-    content += [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) is not None]
+    content += [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) not in (None, {})]
     digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).hexdigest()
     return numbered(digest, occurrence)
 
