@@ -16,7 +16,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def run_in_loop(work: Coroutine[Any, Any, T], stop: Callable[[], bool] | None = None) -> T:
     """Run in an event loop, uvloop's where it is installed, until it ends or a signal ends it."""
-    # A batch keeps many small records alive; looking through them time and again costs up to a third of a request.
+    # A batch keeps many small objects alive; looking through them time and again costs up to a third of a request.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     return _run_until_signalled(work, _loop_factory(), stop)

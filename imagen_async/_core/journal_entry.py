@@ -126,7 +126,7 @@ class Bill(msgspec.Struct, frozen=True):
 
 
 def bill_of(entry: JournalEntry) -> Bill:
-    """What a record says of money."""
+    """What an entry says of money."""
     return Bill(entry.state, entry.credits, entry.price, entry.lost, entry.task_id is not None)
 
 
@@ -224,7 +224,7 @@ def _entry(
 
 
 def error_of(entry: JournalEntry) -> ImagenError | None:
-    """The error that a record holds, as it was raised."""
+    """The error that an entry holds, as it was raised."""
     if entry.error is None:
         return None
     name = entry.error.type

@@ -1,4 +1,4 @@
-"""What an output format is: a record of what it is called, how its shards are named and who writes them."""
+"""What an output format is: what it is called, how its shards are named, who writes them and with what."""
 
 from __future__ import annotations
 
