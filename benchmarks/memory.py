@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from benchmarks.clients import ENDLESS, in_process
 from benchmarks.server import record_answer, server_process
+from benchmarks.simulation import upstream
 from benchmarks.worker import prompts
 from imagen_async import ImageRequest
 from imagen_async._core.job import Job
+from imagen_async._core.job_events import Turn
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.routing import Router
-from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, HttpResponse
 from imagen_async._core.wording import result_of
 from imagen_async._job_factory import JobFactory, JobOptions
@@ -43,8 +44,7 @@ def run(*, quick: bool) -> list[dict[str, object]]:
 
 def _stages(count: int) -> Iterator[tuple[str, float]]:
     """Bytes of a job that is queued, that runs, and of the result that a reader keeps, its prompt included."""
-    upstream = Upstream("kie", ENDLESS, PollSchedule(KIE.latency), 10**9, lambda setbacks, longest: 1.0)
-    plan = Plan([upstream], 1)
+    plan = Plan([upstream("kie", ENDLESS, PollSchedule(KIE.latency))], 1)
     terms = JobOptions(deadline=900, retries=0, resubmits=0, save_to=None)
     factory = JobFactory(Router({"kie": KIE}), ImageRequest("-"), terms)
     tracemalloc.start()
@@ -55,17 +55,29 @@ def _stages(count: int) -> Iterator[tuple[str, float]]:
     for job in _sent(plan):
         plan.settle(job, Accepted(f"{job.id:032x}"), 0.0)
     yield "running", (tracemalloc.get_traced_memory()[0] - before) / count
-    for job in plan.take(plan.wake_at(60.0)):
-        answer = HttpResponse(200, record_answer(f"{job.id:032x}", 5.0))
-        plan.settle(job, KIE.dialect.read_status(answer), 60.0)
-    results = [result_of(job) for job in plan.finished]
-    plan.finished.clear()
+    results = [result_of(job) for job in _finished(plan, 60.0)]
     yield "finished", (tracemalloc.get_traced_memory()[0] - before) / len(results)
     tracemalloc.stop()
 
 
 def _sent(plan: Plan) -> list[Job]:
     """All queued jobs, sent: the first goes alone, until it is answered."""
-    (first,) = plan.take(0.0)
+    (first,) = _taken(plan, 0.0)
     plan.settle(first, Accepted(f"{first.id:032x}"), 0.0)
-    return plan.take(0.0)
+    return _taken(plan, 0.0)
+
+
+def _finished(plan: Plan, now: float) -> Iterator[Job]:
+    """All running jobs, asked about and finished."""
+    for job in _taken(plan, plan.wake_at(now)):
+        answer = HttpResponse(200, record_answer(f"{job.id:032x}", 5.0))
+        for change in plan.settle(job, KIE.dialect.read_status(answer), now):
+            yield change.after
+
+
+def _taken(plan: Plan, now: float) -> list[Job]:
+    """Whose turn it is; of a create nothing holds back, and it leaves at once."""
+    jobs = [change.after for change in plan.take(now) if isinstance(change.event, Turn)]
+    for job in jobs:
+        plan.leaves(job, now)
+    return jobs

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 
 from imagen_async import ImageRequest
-from imagen_async._core.job import Event, Job, Submitting
+from imagen_async._core.change import Change
+from imagen_async._core.circuit_breaker import CircuitBreaker
+from imagen_async._core.job import Job
+from imagen_async._core.job_events import Event, Turn
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import Kind, PollSchedule
 from imagen_async._core.provider import Limits
+from imagen_async._core.rate_limit import Window
+from imagen_async._core.states import Ended, Noting
 from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, Pending, Succeeded
 from imagen_async.providers import PROVIDERS
@@ -66,6 +71,12 @@ class Outcome(msgspec.Struct, frozen=True):
     bound: float
 
 
+def upstream(name: str, limits: Limits, schedule: PollSchedule) -> Upstream:
+    """An account with as many connections as it likes, that is tried again after a second whatever happens."""
+    breaker = CircuitBreaker(name, lambda setbacks, longest: 1.0)
+    return Upstream(name, limits, schedule, Window(limits.submit), Window(limits.status), breaker, 10**9)
+
+
 class Simulation:
     """One account whose task number i takes `latencies[i]` seconds, behind a round trip of a fixed length.
 
@@ -85,8 +96,7 @@ class Simulation:
         self._round_trip = round_trip
         self._announced = announced
         self._callbacks: list[tuple[float, int]] = []
-        self._upstream = Upstream("account", limits, schedule, 10**9, lambda setbacks, longest: 1.0)
-        self._plan = Plan([self._upstream], 1)
+        self._plan = Plan([upstream("account", limits, schedule)], 1)
         self._answers: list[tuple[float, int, Job, Event]] = []
         self._turn = itertools.count()
         self._ended_at: dict[int, float] = {}
@@ -101,25 +111,30 @@ class Simulation:
             while added < len(self._latencies) and self._plan.wants_more(0):
                 self._plan.add(_job(added), now)
                 added += 1
-            for job in self._plan.take(now):
-                self._talk(job, now)
+            for change in self._plan.take(now):
+                if isinstance(change.event, Turn):
+                    self._talk(change.after, now)
             events = (heap[0][0] for heap in (self._answers, self._callbacks) if heap)
             now = min(self._plan.wake_at(now), *events, float("inf"))
             if now == float("inf"):
                 return self._outcome()
             while self._callbacks and self._callbacks[0][0] <= now:
                 _, number = heapq.heappop(self._callbacks)
-                self._plan.hear(number, 1, str(number), now)
+                self._plan.on_callback(number, "account", 1, str(number), now)
             while self._answers and self._answers[0][0] <= now:
                 _, _, job, event = heapq.heappop(self._answers)
-                self._plan.settle(job, event, now)
-            while self._plan.finished:
-                self._seen_at[self._plan.finished.popleft().id] = now
+                self._see(self._plan.settle(job, event, now), now)
+
+    def _see(self, changes: Iterable[Change], now: float) -> None:
+        for change in changes:
+            if isinstance(change.after.state, Ended):
+                self._seen_at[change.after.id] = now
 
     def _talk(self, job: Job, now: float) -> None:
         there = now + self._round_trip / 2
         event: Event
-        if isinstance(job.state, Submitting):
+        if isinstance(job.state, Noting):
+            self._plan.leaves(job, now)
             self._ended_at[job.id] = there + self._latencies[job.id]
             if job.id in self._announced:
                 heapq.heappush(self._callbacks, (self._ended_at[job.id] + self._round_trip / 2, job.id))

@@ -3,11 +3,12 @@
 from ._accounts import Account
 from ._batch import Batch
 from ._callbacks import Callback
-from ._client import Client, Job
+from ._client import Client
 from ._core.provider import Limits
 from ._core.rate_limit import Rate
 from ._core.values import ImageFile, ImageRequest, Result, raw_model
 from ._progress import AccountProgress, Progress
+from ._single import Job
 from .errors import (
     AccountError,
     AuthenticationError,

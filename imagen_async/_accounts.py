@@ -64,6 +64,7 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
     for given in accounts:
         account = given if isinstance(given, Account) else Account(given)
         name = account.name or account.provider
+        # A word that names a provider must not lead to another one's account.
         if not isinstance(name, str) or not _NAME.fullmatch(name) or (name in PROVIDERS and name != account.provider):
             message = f"name={name!r}: an account's name is a word, such as kie-2, and not that of another provider"
             raise ConfigurationError(f"{message}.")
@@ -108,6 +109,7 @@ def open_pool(pool: Mapping[str, Account], environment: Mapping[str, str]) -> di
     opened: dict[str, OpenAccount] = {}
     for name, account in pool.items():
         found = open_account(account, environment)
+        # Two windows for one account would let twice its limit through.
         twin = next((other for other, each in opened.items() if _is_same(each.endpoint, found.endpoint)), "")
         if twin:
             message = f"{twin!r} and {name!r} have the same key and address: they are one account, with one limit"
@@ -122,6 +124,7 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     limits = account.limits or provider.limits
     own = re.sub(r"\W", "_", account.name or provider.name).upper()
     key_variable = f"{own}_API_KEY"
+    # An account with a name of its own is mostly at its provider's address all the same.
     base_url = account.base_url or environment.get(f"{own}_BASE_URL") or environment.get(provider.base_url_variable)
     base_url = base_url or provider.base_url
     if base_url is None and provider.is_local:

@@ -11,6 +11,7 @@ def is_address(url: str) -> bool:
     """True for an HTTP address to which a path can be added: without a login, a query or a fragment."""
     try:
         parts = urlsplit(url)
+        # To ask for the port raises ValueError where it can be none.
         is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False

@@ -12,8 +12,12 @@ import msgspec
 
 from ._addresses import is_address, is_unencrypted
 from ._core.callbacks import Address, Seal, is_signed
-from ._core.job import Job, Unknown
+from ._core.change import Change
+from ._core.job import Job
+from ._core.job_events import Taken
 from ._core.provider import Provider
+from ._core.states import AwaitingCallback, Confirming, Ended, Running, Unknown
+from ._core.upstream import Upstreams
 from ._core.wire import clean
 from ._log import log
 from .errors import ConfigurationError
@@ -41,6 +45,7 @@ class Callback(msgspec.Struct, frozen=True):
         if not isinstance(url, str) or not is_address(url):
             message = f"public_url={url!r} is no address such as https://example.com/imagen, to which a path is added"
             raise ConfigurationError(f"{message}.")
+        # Whoever reads the token on the way could announce the task's end.
         if is_unencrypted(url):
             raise ConfigurationError(f"public_url={url!r}: use https:// (http:// is for this machine only).")
         keys = [] if self.signing_key is None else [self.signing_key]
@@ -64,6 +69,7 @@ class Callback(msgspec.Struct, frozen=True):
                 message = f"signing_key: there is no account {unknown[0]!r}, only {', '.join(providers)}"
                 raise ConfigurationError(f"{message}.")
             return {name: key.strip() for name, key in self.signing_key.items()}
+        # With one account it is plain whose key it is, whatever its provider is known to do.
         signing = [name for name, provider in providers.items() if provider.signs_callbacks or len(providers) == 1]
         if not signing:
             message = f"signing_key: none of {', '.join(providers)} is known to sign callbacks; say whose key it is"
@@ -126,6 +132,9 @@ class TokenOwner(Protocol):
         """Hear of the task of such a create where no job waits for it; raises JournalError."""
 
 
+_MAY_BE_ANNOUNCED = Running | AwaitingCallback | Confirming
+
+
 class CallbackRegistry:
     """Which job each token belongs to.
 
@@ -165,23 +174,31 @@ class CallbackRegistry:
         """The journal that a token belongs to, or None."""
         return self._journals.get(claim.owner)
 
-    def url_of(self, job: Job) -> str:
-        """Where the end of a job's present create is to be announced; the job is known from here on."""
-        claim = self.expect(job)
-        return f"{self.public_url}/{self._seal(claim.owner).token(claim.address)}"
+    def on_change(self, change: Change, now: float) -> None:
+        """Know a job whose task may be announced from now on, and one that has ended."""
+        job = change.after
+        # Sent by an earlier process: what was announced to that one's address may come here.
+        comes_in = change.before is None and (job.lost_creates or isinstance(job.state, _MAY_BE_ANNOUNCED))
+        if isinstance(job.state, Ended):
+            self._end(job)
+        elif isinstance(change.event, Taken) or comes_in:
+            self._expect(job)
 
-    def expect(self, job: Job) -> CallbackClaim:
-        """Know a job whose task may be announced."""
+    def url_of(self, job: Job) -> str:
+        """Where the end of a job's present create is to be announced."""
+        owner, name = self._place(job)
+        return f"{self.public_url}/{self._seal(owner).token(Address(name, job.attempts))}"
+
+    def _expect(self, job: Job) -> None:
         owner, name = place = self._place(job)
         self._live[place] = CallbackClaim(owner, Address(name, job.attempts), job.id, job.account, None)
-        return self._live[place]
 
-    def end(self, job: Job) -> None:
-        """Know that a job has ended."""
+    def _end(self, job: Job) -> None:
         place = self._place(job)
         claim = self._live.pop(place, None)
         if claim is not None:
             ending = EndedJob(isinstance(job.state, Unknown), job.task_id, job.lost_creates)
+            # Those with a lost create are never forgotten: its callback may name a task that is paid for.
             ended = self._lost if job.lost_creates else self._ended
             ended[place] = msgspec.structs.replace(claim, account=job.account, ending=ending)
             if len(self._ended) > _REMEMBERED:
@@ -189,12 +206,14 @@ class CallbackRegistry:
 
     def find(self, token: str) -> CallbackClaim | None:
         """What a token is about; None for one that is not ours."""
+        # A token does not say whose it is, so that each secret is tried.
         for owner in (0, *self._journals):
             address = self._seal(owner).opened(token)
             if address is not None:
                 place = (owner, address.name)
                 claim = self._live.get(place) or self._lost.get(place) or self._ended.get(place)
                 if claim is not None:
+                    # The create is the token's own, which may be an earlier one than the job's last.
                     return msgspec.structs.replace(claim, address=address)
                 account = self._journals[owner].account_of(address.name) if owner else None
                 return CallbackClaim(owner, address, None, account, None)
@@ -210,6 +229,7 @@ class CallbackRegistry:
         key = self.key_of(account)
         is_good = key is None or is_signed(headers, document, key, now=time.time())
         if not is_good and account not in self._refused:
+            # Said once: a wrong key concerns every callback of the account.
             self._refused.add(account)
             message = (
                 "%s: a callback came that is not signed with its signing key, or too late: check the key, the clock"
@@ -224,7 +244,30 @@ class CallbackRegistry:
     def _place(self, job: Job) -> tuple[int, bytes]:
         """Whose tokens a job has, and what stands for it in them."""
         owner = job.owner if job.owner in self._journals else 0
+        # A key outlives the process that made the token; a job's number does not.
         return owner, self._seal(owner).name(job.key if owner else str(job.id))
 
     def _seal(self, owner: int) -> Seal:
         return self._journals[owner].seal if owner else self._own
+
+
+class SilenceWatch:
+    """Says so, once an account, where tasks end and no callback ever comes.
+
+    Args:
+        upstreams: The accounts.
+        public_url: Where callbacks are to come.
+    """
+
+    def __init__(self, upstreams: Upstreams, public_url: str) -> None:
+        self._upstreams = upstreams
+        self._public_url = public_url
+        self._told: set[str] = set()
+
+    def on_change(self, change: Change, now: float) -> None:
+        """Look at the account of a job that something happened to."""
+        account = change.after.account
+        if account not in self._told and self._upstreams[account].poll_queue.reliability.are_silent:
+            self._told.add(account)
+            message = "%s: tasks end and no callback comes: can it reach %s from where it is? Polling goes on."
+            log(logging.WARNING, message, account, self._public_url)

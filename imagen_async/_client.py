@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import itertools
-import logging
 import os
-import sys
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import PurePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import anyio
-import backoff
 import msgspec
 
-from ._accounts import SANDBOX_KEY, Account, OpenAccount, named, open_pool, router_of
+from ._accounts import Account, OpenAccount, named, open_pool, router_of
 from ._batch import AHEAD, Batch, OnExit
+from ._callback_desk import CallbackDesk
 from ._callbacks import Callback, CallbackRegistry
-from ._core import job as jobs
+from ._checked import (
+    checked_choice,
+    checked_credits,
+    checked_deadline,
+    checked_listener,
+    checked_retries,
+)
+from ._clock import now
 from ._core.budget import Budget
-from ._core.plan import Plan
+from ._core.failure import Failure
+from ._core.job import Job as CoreJob
+from ._core.model import Model
 from ._core.poll_schedule import FRESHNESS, PollSchedule
-from ._core.provider import Limits, Model, Provider
+from ._core.provider import Limits
 from ._core.routing import Policy
+from ._core.states import Collected
 from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._core.wording import result_of
@@ -34,13 +39,21 @@ from ._downloads import save_all
 from ._folders import prepare_folder
 from ._inputs import Requests, check_input
 from ._job_factory import JobFactory, JobOptions, Parameters, overridden
-from ._log import log
-from ._notebook import thumbnail
+from ._notebook import result_html
 from ._observer import Observer
+from ._opening import (
+    LimiterFactory,
+    OpenClient,
+    endpoint_of,
+    listeners,
+    new_scheduler,
+    new_upstream,
+    session_settings,
+    window,
+)
 from ._plain_group import PlainGroup
-from ._scheduler import Scheduler, now
-from ._session_pool import Endpoint, FileSession, SessionPool, SessionSettings, SSLSetting
-from ._single import Single
+from ._session_pool import FileSession, SessionPool, SSLSetting
+from ._single import Job, Single
 from .errors import ConfigurationError, ImagenError, InvalidRequest
 from .events import Listener
 
@@ -50,29 +63,6 @@ if TYPE_CHECKING:
 
 OnUnknown = Literal["hold", "resubmit"]
 """What follows when the answer to a create was lost."""
-
-SAVING_AT_ONCE = 8
-"""Pictures fetched at once; a 2 MB picture costs as much as 35 API calls."""
-
-
-class Job:
-    """A task that the provider took. Await it for its result, as often as you like.
-
-    Attributes:
-        task_id: The provider's; `Client.collect` takes it, in another process too.
-        key: The request's key.
-    """
-
-    def __init__(self, single: Single, task_id: str) -> None:
-        self._single = single
-        self.task_id = task_id
-        self.key: str = single.job.key
-
-    def __await__(self) -> Generator[Any, Any, Result]:
-        return self._single.result().__await__()
-
-    def __repr__(self) -> str:
-        return f"Job(task_id={self.task_id!r}, key={self.key!r})"
 
 
 class Client:
@@ -106,6 +96,8 @@ class Client:
         on_event: Hears what happens to jobs, accounts and exchanges, as `imagen_async.events` has it: a plain function,
             quick, called in the client's loop. The log (`imagen_async`) and OpenTelemetry, where the program has
             set it up by then, hear the same without it.
+        limiter: Makes the limit of each account's creates and status calls, in place of the exact windows of this
+            process alone: for limits that others share. See `imagen_async.ports`.
         trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
         ssl: An `ssl.SSLContext` with your own CA, or True for the system's. There is no way to switch TLS off.
 
@@ -126,36 +118,28 @@ class Client:
         freshness: float = FRESHNESS,
         callback: Callback | None = None,
         on_event: Listener | None = None,
+        limiter: LimiterFactory | None = None,
         trust_env: bool = False,
         ssl: SSLSetting = True,
     ) -> None:
-        if policy not in get_args(Policy):
-            raise ConfigurationError(f"policy={policy!r}: allowed is {' or '.join(map(repr, get_args(Policy)))}.")
+        self._policy: Policy = checked_choice("policy", policy, Policy)
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
         self._given = _with_settings(named(accounts), {name: each for name, each in given.items() if each is not None})
         self._accounts: dict[str, OpenAccount] = open_pool(self._given, os.environ)
-        self._policy: Policy = policy
         self._router = router_of(self._given, policy)
-        if ssl is False:
-            raise ConfigurationError("TLS stays on: give an ssl.SSLContext that trusts your own CA instead of False.")
-        if not isinstance(connections, int) or connections < 1:
-            raise ConfigurationError(f"connections={connections!r}: it must be a whole number of at least 1.")
-        for name, seconds in (("connect_timeout", connect_timeout), ("timeout", timeout)):
-            if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-                raise ConfigurationError(f"{name}={seconds!r}: it must be a number of seconds above 0.")
+        self._settings = session_settings(connections, connect_timeout, timeout, trust_env, ssl)
+        # Kept from one opening to the next: what was learned of latencies holds on.
         self._schedules = {
             name: PollSchedule(account.provider.latency, freshness) for name, account in self._accounts.items()
         }
-        self._settings = SessionSettings(connections, connect_timeout, timeout, trust_env, ssl)
-        if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
-            raise ConfigurationError(f"on_event={on_event!r}: it must be a plain function of one argument, not async.")
+        checked_listener(on_event)
         self._on_event = on_event
+        self._limiter = limiter or window
         self._callback = callback
-        self._signing_keys = {} if callback is None else callback.keys(self._providers())
-        self._stack: AsyncExitStack | None = None
-        self._pool: SessionPool | None = None
-        self._scheduler: Scheduler | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        providers = {name: account.provider for name, account in self._accounts.items()}
+        self._signing_keys = {} if callback is None else callback.keys(providers)
+        self._opened: OpenClient | None = None
+        # Of the last opening: what that has sent still counts in the server's window.
         self._upstreams: dict[str, Upstream] = {}
 
     def __repr__(self) -> str:
@@ -169,42 +153,47 @@ class Client:
     @property
     def is_open(self) -> bool:
         """True inside its `async with` block."""
-        return self._scheduler is not None
+        return self._opened is not None
 
     async def __aenter__(self) -> Self:
-        if self._scheduler is not None:
+        if self._opened is not None:
             raise ConfigurationError("This client is open already; one `async with` at a time.")
         async with AsyncExitStack() as stack:
             endpoints = {
-                name: await stack.enter_async_context(_opened(account, self._signing_keys.get(name)))
+                name: await stack.enter_async_context(endpoint_of(account, self._signing_keys.get(name)))
                 for name, account in self._accounts.items()
             }
             # A new one each time: jobs are counted from 1 again, and earlier tokens must not be taken for theirs.
-            callback = self._callback
-            callbacks = None if callback is None else CallbackRegistry(callback.public_url, self._signing_keys)
-            is_token = None if callbacks is None else callbacks.is_token
-            observer = Observer(_listeners(self._on_event), self._savable, is_token)
+            registry = (
+                None if self._callback is None else CallbackRegistry(self._callback.public_url, self._signing_keys)
+            )
+            is_token = None if registry is None else registry.is_token
+            observer = Observer(listeners(self._on_event), self._savable, is_token)
             pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
             group = await stack.enter_async_context(PlainGroup())
             self._upstreams = {name: self._new_upstream(name) for name in self._accounts}
-            plan = Plan(self._upstreams.values(), SAVING_AT_ONCE, expects_callbacks=callback is not None)
-            dialects = {name: account.provider.dialect for name, account in self._accounts.items()}
-            self._pool, self._loop = pool, asyncio.get_running_loop()
-            self._scheduler = Scheduler(group, plan, dialects, pool.send, self._save, callbacks, observer)
-            stack.push_async_callback(self._scheduler.close)
-            self._scheduler.start(self._scheduler.run)
-            self._stack = stack.pop_all()
+            upstreams = self._upstreams.values()
+            scheduler = new_scheduler(group, pool, upstreams, self._accounts, self._save, registry, observer)
+            # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
+            stack.push_async_callback(scheduler.close)
+            scheduler.start(scheduler.run)
+            desk = None if registry is None else CallbackDesk(registry, scheduler)
+            self._opened = OpenClient(scheduler, pool, asyncio.get_running_loop(), desk, stack.pop_all())
         return self
+
+    def _new_upstream(self, name: str) -> Upstream:
+        account, schedule, connections = self._accounts[name], self._schedules[name], self._settings.connections
+        return new_upstream(name, account, schedule, connections, self._limiter, self._upstreams.get(name))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stack, self._stack = self._stack, None
-        assert stack is not None
+        opened = self._opened
+        assert opened is not None
         try:
-            await stack.__aexit__(kind, error, trace)
+            await opened.stack.__aexit__(kind, error, trace)
         finally:
-            self._scheduler = self._pool = self._loop = None
+            self._opened = None
 
     async def generate(
         self, prompt: str | ImageRequest, *, deadline: float = 900, **parameters: Unpack[Parameters]
@@ -238,6 +227,7 @@ class Client:
         single = self._begin(self._job(overridden(prompt, parameters), deadline))
         try:
             return Job(single, await single.task_id())
+        # Cancelled, too: nobody has the job then, so that its task's id goes into the log.
         except BaseException:
             single.drop()
             raise
@@ -256,17 +246,18 @@ class Client:
         if not isinstance(task_id, str) or not task_id.strip():
             raise InvalidRequest(f"task_id={task_id!r}: allowed is the id that the provider gave.")
         account = self._find(provider)
-        number = self._open().new_id()
-        job = jobs.Job(
+        number = self._open().scheduler.new_id()
+        job = CoreJob(
             id=number,
             owner=number,
             index=0,
             key=task_id,
             request=ImageRequest(prompt="", key=task_id),
             account=account,
+            # Whatever model has made it: to ask about a task takes nothing but its id.
             model=Model("", "", None),
-            deadline=_checked_deadline(deadline),
-            state=jobs.Running(task_id.strip(), since=now(), collected=True),
+            deadline=checked_deadline(deadline),
+            state=Collected(task_id.strip(), since=now()),
         )
         single = self._begin(job)
         try:
@@ -282,22 +273,26 @@ class Client:
         Raises:
             ImagenError: An account's balance could not be had; `error.provider` is the account.
         """
-        self._open()
+        pool = self._open().pool
         names = self._accounts if provider is None else [self._find(provider)]
         balances: dict[str, float | None] = dict.fromkeys(names)
-        failures: list[ImagenError] = []
+        failures: list[Failure] = []
 
         async def ask(name: str) -> None:
             try:
-                balances[name] = await self._balance(name)
+                balance = await _balance(pool, name, self._accounts[name])
             except ImagenError as error:
-                failures.append(error.about(provider=name))
+                balance = Failure.of(error)
+            if isinstance(balance, Failure):
+                failures.append(balance.about(account=name))
+            else:
+                balances[name] = balance
 
         async with anyio.create_task_group() as group:
             for name in names:
                 group.start_soon(ask, name)
         if failures:
-            raise failures[0]
+            raise failures[0].exception()
         return balances
 
     def batch(
@@ -323,7 +318,8 @@ class Client:
 
         Args:
             requests: Any iterable or async iterable of prompts and ImageRequests; pulled only as fast as it can send.
-            journal: The SQLite file that remembers every job, made if missing; one process may use it at a time.
+            journal: The SQLite file that remembers every job, made if missing; one process may use it at a time. Or a
+                store of your own, see `imagen_async.ports`.
             save_to: A folder for the pictures, made if missing.
             ordered: Hand results out in the order of the input, not as they finish.
             max_credits: What may be spent in all, earlier runs of the journal included. A create is sent only while its
@@ -341,54 +337,53 @@ class Client:
             ConfigurationError: `save_to` cannot be written; nothing was sent.
             JournalError: On entering: the journal cannot be used, or another process has it; nothing was sent.
         """
-        check_input(requests)
-        if parameters.get("key") is not None:
-            raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
-        if not isinstance(retries, int) or retries < 0:
-            raise InvalidRequest(f"retries={retries!r}: allowed is a whole number of at least 0.")
-        for name, word, allowed in (
-            ("on_unknown", on_unknown, get_args(OnUnknown)),
-            ("on_exit", on_exit, get_args(OnExit)),
-        ):
-            if word not in allowed:
-                raise ConfigurationError(f"{name}={word!r}: allowed is {' or '.join(map(repr, allowed))}.")
-        budget = None if max_credits is None else Budget(_checked_credits(max_credits))
+        _check_batch(requests, parameters, on_unknown, on_exit)
+        budget = None if max_credits is None else Budget(checked_credits(max_credits))
         router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
         defaults = overridden("-", parameters)
+        # With any prompt: defaults that fit nobody are told now, and not once for each request.
         router.route(defaults)
-        folder = None if save_to is None else prepare_folder(save_to)
-        resubmit = on_unknown == "resubmit"
-        terms = JobOptions(
-            deadline=_checked_deadline(deadline), retries=retries, resubmits=int(resubmit), save_to=folder
+        options = JobOptions(
+            deadline=checked_deadline(deadline),
+            retries=checked_retries(retries),
+            # Once: what is lost a second time is held.
+            resubmits=int(on_unknown == "resubmit"),
+            save_to=None if save_to is None else prepare_folder(save_to),
         )
-        factory = JobFactory(router, defaults, terms)
+        factory = JobFactory(router, defaults, options)
         return Batch(
-            self._open(),
+            self._open().scheduler,
             requests,
             factory,
             self._savable,
             window=sum(account.limits.running for account in self._accounts.values()) + AHEAD,
             ordered=ordered,
             budget=budget,
-            memory=None if journal is None else self._memory(journal, factory, retry_failed, resubmit),
+            journal=None if journal is None else self._journal(journal, factory, retry_failed, options["resubmits"]),
             on_exit=on_exit,
         )
 
-    def _memory(
-        self, journal: str | PurePath | JobStore, factory: JobFactory, retry_failed: bool, resubmit: bool
+    def _journal(
+        self, journal: str | PurePath | JobStore, factory: JobFactory, retry_failed: bool, resubmits: int
     ) -> BatchJournal:
         from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
 
         # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
         is_gone = all(account.endpoint is None for account in self._accounts.values())
-        wanted = {"queued": True, "failed": retry_failed, "unknown": resubmit, "running": is_gone, "ready": is_gone}
+        wanted = {
+            "queued": True,
+            "failed": retry_failed,
+            "unknown": resubmits > 0,
+            "running": is_gone,
+            "ready": is_gone,
+        }
         again = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
         return BatchJournal(journal, factory, again=again, expects_callbacks=self._callback is not None)
 
-    def _open(self) -> Scheduler:
-        if self._scheduler is None:
+    def _open(self) -> OpenClient:
+        if self._opened is None:
             raise ConfigurationError("Open the client first: `async with Client(…) as client:`")
-        return self._scheduler
+        return self._opened
 
     def _find(self, provider: str | None) -> str:
         """The account of that name, or the only one of that provider, or the only one."""
@@ -400,28 +395,11 @@ class Client:
             raise ConfigurationError(f"Say which account: provider= one of {known}.")
         raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
 
-    async def _balance(self, name: str) -> float | None:
-        assert self._pool is not None
-        dialect = self._accounts[name].provider.dialect
-        question = dialect.build_credits()
-        return None if question is None else dialect.read_credits(await self._pool.send(name, question))
-
-    def _providers(self) -> dict[str, Provider]:
-        return {name: account.provider for name, account in self._accounts.items()}
-
-    def _new_upstream(self, name: str) -> Upstream:
-        """An account's turns. What an earlier opening of this client has sent still counts at the server."""
-        limits, schedule = self._accounts[name].limits, self._schedules[name]
-        upstream = Upstream(name, limits, schedule, self._settings.connections, _pause)
-        if name in self._upstreams:
-            upstream.take_over(self._upstreams[name], now())
-        return upstream
-
-    def _job(self, request: ImageRequest, deadline: float) -> jobs.Job:
+    def _job(self, request: ImageRequest, deadline: float) -> CoreJob:
         """Make the job of a single request, which is its own owner."""
-        number = self._open().new_id()
+        number = self._open().scheduler.new_id()
         sent, route = self._router.route(request)
-        return jobs.Job(
+        return CoreJob(
             id=number,
             owner=number,
             index=0,
@@ -430,55 +408,35 @@ class Client:
             account=route.offers[0].account,
             model=route.offers[0].model,
             route=route,
-            deadline=_checked_deadline(deadline),
+            deadline=checked_deadline(deadline),
         )
 
-    def _begin(self, job: jobs.Job) -> Single:
+    def _begin(self, job: CoreJob) -> Single:
         """Send one job of its own, whose deadline runs from now."""
         job = msgspec.structs.replace(job, expires_at=now() + job.deadline)
-        single = Single(self._open(), job, self._result)
+        single = Single(self._open().scheduler, job, lambda ended: self._savable(result_of(ended)))
         single.begin()
         return single
 
-    def _result(self, job: jobs.Job) -> Result:
-        return self._savable(result_of(job))
-
     def _savable(self, result: Result) -> Result:
-        return msgspec.structs.replace(result, _saver=self._save, _thumbnail=thumbnail)
+        return msgspec.structs.replace(result, _saver=self._save, _renderer=result_html)
 
     async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
         """Save with the open session; with one of its own after the client was closed, or in another loop."""
-        if self._pool is not None and self._pool.files is not None and self._loop is asyncio.get_running_loop():
-            return await save_all(self._pool.files, result, folder)
+        opened = self._opened
+        files = None if opened is None or opened.loop is not asyncio.get_running_loop() else opened.pool.files
+        if files is not None:
+            return await save_all(files, result, folder)
         async with FileSession(self._settings) as files:
             return await save_all(files, result, folder)
 
 
-@asynccontextmanager
-async def _opened(account: OpenAccount, signing_key: str | None) -> AsyncIterator[Endpoint]:
-    """Where an account's API is; a sandbox without an address is served here for as long as the client is open."""
-    if account.endpoint is not None:
-        yield account.endpoint
-        return
-    from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
-
-    async with Sandbox(limits=account.limits, signing_key=signing_key) as sandbox:
-        yield Endpoint(sandbox.url_of(account.provider.name), SANDBOX_KEY)
-
-
-def _listeners(on_event: Listener | None) -> Iterator[Listener]:
-    """Who hears of events beside the log: OpenTelemetry where the program has set it up, and the user's own."""
-    # Who has set a provider for it has imported it: nobody else pays for its import, or for events that go nowhere.
-    if "opentelemetry" in sys.modules:
-        try:
-            from ._tracing import Tracing, is_set_up
-
-            if is_set_up():
-                yield Tracing()
-        except Exception:
-            log(logging.DEBUG, "OpenTelemetry cannot be used, and is left out", exc_info=True)
-    if on_event is not None:
-        yield on_event
+def _check_batch(requests: object, parameters: Parameters, on_unknown: str, on_exit: str) -> None:
+    check_input(requests)
+    if parameters.get("key") is not None:
+        raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
+    checked_choice("on_unknown", on_unknown, OnUnknown)
+    checked_choice("on_exit", on_exit, OnExit)
 
 
 def _with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, Account]:
@@ -489,21 +447,7 @@ def _with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str,
     return {name: msgspec.structs.replace(account, **given) for name, account in pool.items()}
 
 
-def _checked_credits(credits: float) -> float:
-    if isinstance(credits, bool) or not isinstance(credits, int | float) or not 0 < credits < 1e12:
-        raise InvalidRequest(f"max_credits={credits!r}: allowed is a number of credits above 0.")
-    return float(credits)
-
-
-def _checked_deadline(deadline: float) -> float:
-    if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < float("inf"):
-        raise InvalidRequest(f"deadline={deadline!r}: allowed is a number of seconds above 0.")
-    return float(deadline)
-
-
-def _pause(setbacks: int, longest: float) -> float:
-    """Seconds to pause after so many setbacks in a row: 1, 2, 4 … longest, of which half is chance."""
-    delays = backoff.expo(base=2, factor=1, max_value=longest)
-    next(delays)
-    pause = next(itertools.islice(delays, min(setbacks, 20), None))
-    return float(pause / 2 + backoff.full_jitter(pause / 2))
+async def _balance(pool: SessionPool, name: str, account: OpenAccount) -> float | Failure | None:
+    dialect = account.provider.dialect
+    question = dialect.build_credits()
+    return None if question is None else dialect.read_credits(await pool.send(name, question))

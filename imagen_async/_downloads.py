@@ -65,15 +65,14 @@ async def save_all(session: FileSession, result: Result, folder: str) -> tuple[I
         DownloadFailed: `local` when this machine is the reason; `files` are the pictures saved before it.
     """
     files: list[ImageFile] = []
+    # A task that is collected by its id has no prompt.
     stem = file_stem(result.index, result.request.prompt or result.key)
     for number, url in enumerate(result.urls, start=1):
         name = stem if number == 1 else f"{stem}-{number}"
         try:
             files.append(await _save(session, url, folder, name))
         except (ImagenError, OSError) as error:
-            failure = _failure(error, url, folder).about(provider=result.provider, task_id=result.task_id)
-            failure.files = tuple(files)
-            raise failure from error
+            raise _failure(error, url, folder, result, tuple(files)) from error
     return tuple(files)
 
 
@@ -86,6 +85,7 @@ async def _fetch(session: FileSession, url: str, folder: str, name: str) -> Imag
             await _copy(response, part)
         return await anyio.to_thread.run_sync(part.finish, name, url)
     finally:
+        # Also after a link: the picture has two names then, and this one goes.
         part.discard()
 
 
@@ -98,6 +98,7 @@ def _retrying(
         decorate = backoff.on_exception(
             backoff.expo,
             errors,
+            # Not `max_time`: for that backoff reads the wall clock.
             max_tries=tries,
             max_value=8,
             jitter=backoff.full_jitter,
@@ -113,8 +114,6 @@ class _NotAPicture(DownloadFailed):
 
 class _NotThere(DownloadFailed):
     """The host of the file says that it does not have it. Once was seen to pass; again, its link has died."""
-
-    gone = True
 
 
 _save = _retrying(_retrying(_fetch, _NotThere, tries=TRIES_NOT_THERE), TransportError, _NotAPicture, tries=TRIES)
@@ -144,6 +143,7 @@ class _Part:
         """Check that it is a picture, make it durable and give it its name."""
         self.flush()
         media_type, ending = _kind(self._head)
+        # On the disk before it has its name: a picture that has one is whole, whatever ends the process.
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -166,6 +166,7 @@ def _check_head(response: aiohttp.ClientResponse) -> None:
     if response.status != 200:
         raise TransportError(f"the file's server answered HTTP {response.status}")
     if (response.content_length or 0) > MAX_PICTURE:
+        # Of a kind that is not tried again: it would be as long the next time.
         raise DownloadFailed(f"the file is longer than {MAX_PICTURE:,} bytes")
 
 
@@ -179,6 +180,7 @@ async def _copy(response: aiohttp.ClientResponse, part: _Part) -> None:
         if len(part.pending) >= _PIECE:
             await anyio.to_thread.run_sync(part.flush)
     expected = response.content_length
+    # A length is that of what was sent, before it was unpacked.
     if expected is not None and "Content-Encoding" not in response.headers and part.size != expected:
         raise TransportError(f"the file broke off after {part.size:,} of {expected:,} bytes")
 
@@ -199,6 +201,7 @@ def _claim(folder: Path, name: str, ending: str, temporary: str, sha256: str) ->
     for candidate in (f"{name}{ending}", f"{name}-{sha256[:8]}{ending}"):
         path = folder / candidate
         try:
+            # A link fails where the name is taken; a rename would write over what is there.
             os.link(temporary, path)
         except FileExistsError:
             if _sha256_of(path) == sha256:
@@ -218,13 +221,20 @@ def _sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _failure(error: ImagenError | OSError, url: str, folder: str) -> DownloadFailed:
+def _failure(
+    error: ImagenError | OSError, url: str, folder: str, result: Result, files: tuple[ImageFile, ...]
+) -> DownloadFailed:
     if isinstance(error, OSError):
-        failure = DownloadFailed(f"The picture is made and paid for. {cannot_write(folder, error)} Its URL: {url}")
-        failure.local = True
-        return failure
-    why = f"{error.message} ({url})"
-    message = f"The picture is made and paid for, but could not be fetched: {why}. Fetch it soon: links die."
-    failure = DownloadFailed(message, code=error.code)
-    failure.gone = isinstance(error, _NotThere)
-    return failure
+        message = f"The picture is made and paid for. {cannot_write(folder, error)} Its URL: {url}"
+    else:
+        why = f"{error.message} ({url})"
+        message = f"The picture is made and paid for, but could not be fetched: {why}. Fetch it soon: links die."
+    return DownloadFailed(
+        message,
+        local=isinstance(error, OSError),
+        gone=isinstance(error, _NotThere),
+        files=files,
+        provider=result.provider,
+        task_id=result.task_id,
+        code=error.code if isinstance(error, ImagenError) else None,
+    )

@@ -27,6 +27,7 @@ def prepare_folder(folder: str | PurePath) -> str:
         raise ConfigurationError(f"{path!r} cannot be used: its name is not UTF-8. Choose another folder.")
     try:
         os.makedirs(path, exist_ok=True)
+        # A file is the proof: permissions say nothing of a disk that is full or takes no writing.
         with tempfile.NamedTemporaryFile(dir=path, prefix=part_prefix(), suffix=PART_SUFFIX):
             pass
     except OSError as error:
@@ -69,5 +70,6 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
+        # It is there, and somebody else's.
         return True
     return True

@@ -103,6 +103,7 @@ class JobFactory:
             id=number,
             owner=owner,
             index=index,
+            # Of what was given, before defaults: with other ones it is the same request, and the change is noticed.
             key=given.key or stable_key(given),
             request=request,
             account=route.offers[0].account,

@@ -6,13 +6,18 @@ import base64
 import io
 import logging
 import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ._core.markup import contact_sheet
-from ._core.values import ImageFile
+import anyio
+import anyio.to_thread
+
+from ._core.values import ImageFile, Result
 from ._log import log
+from ._markup import contact_sheet, figure
 from ._progress import AccountProgress, Progress
 
 REFRESH = 0.5
@@ -40,9 +45,15 @@ def thumbnail(file: ImageFile) -> str | None:
             picture.thumbnail((_SIDE, _SIDE))
             small = io.BytesIO()
             picture.convert("RGB").save(small, "JPEG", quality=85)
+    # Of a broken PNG Pillow says SyntaxError.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return _data_uri(small.getvalue(), "image/jpeg")
+
+
+def result_html(result: Result) -> str:
+    """A result, with its pictures made small."""
+    return figure(result, thumbnail)
 
 
 def _data_uri(data: bytes, media_type: str) -> str:
@@ -120,12 +131,58 @@ class LiveView:
             self._handle = None
 
 
+class Shown(Protocol):
+    """A batch, as far as it is shown."""
+
+    @property
+    def progress(self) -> Progress: ...
+
+    def _repr_html_(self) -> str: ...
+
+
+class LiveViews:
+    """The places on a notebook's page where a batch is shown, kept up to date while it runs."""
+
+    def __init__(self, batch: Shown) -> None:
+        self._batch = batch
+        self._views: list[LiveView] = []
+        self._is_over = False
+
+    def add(self, *, is_kept: bool) -> None:
+        """Show it once more; where that is no page raises NotImplementedError, so that IPython shows it as anything."""
+        if not is_live():
+            raise NotImplementedError
+        view = LiveView(self._batch._repr_html_(), repr(self._batch))
+        if is_kept:
+            self._views.append(view)
+
+    def keep_up_to_date(self, start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]) -> None:
+        """Bring what is shown up to date now and then, in a task that `start` begins."""
+        if is_live():
+            start(self._keep)
+
+    async def _keep(self) -> None:
+        while not self._is_over:
+            for view in self._views:
+                view.update(self._batch._repr_html_(), repr(self._batch))
+            await anyio.sleep(REFRESH)
+
+    async def show_last(self) -> None:
+        """Leave the last pictures on the page; making them small takes a while."""
+        self._is_over = True
+        if self._views:
+            html = await anyio.to_thread.run_sync(partial(batch_html, self._batch.progress, is_over=True))
+            for view in self._views:
+                view.update(html, repr(self._batch))
+
+
 def _bundle(html: str, text: str) -> dict[str, str]:
     return {"text/html": html, "text/plain": text}
 
 
 def is_live() -> bool:
     """True where what was displayed can be written anew: in a notebook, and not in IPython's own terminal."""
+    # Whoever is in a notebook has it loaded: nobody else is to pay for its import.
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None

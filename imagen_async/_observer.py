@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec
 
-from ._core.job import Failed, Final, Held, Job, Left, NotAdmitted, Queued, Unknown
-from ._core.upstream import HealthState, Upstream
+from ._core.change import Change
+from ._core.failure import Failure
+from ._core.job import Job
+from ._core.states import AwaitingCallback, Confirming, Ended, Failed, Left, NotAdmitted, Queued, Unknown
+from ._core.upstream import HealthState, Upstream, Upstreams
 from ._core.values import Result
 from ._core.wire import HttpRequest, HttpResponse, clean
-from ._core.wording import result_of
+from ._core.wording import STATE_WORDS, result_of
 from ._log import log, log_event, logger, without_queries
 from .errors import ImagenError
 from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
@@ -24,6 +27,7 @@ _SHOWN = 600
 
 # What may be a callback's token; who has one could announce the task's end.
 _LONG_WORD = re.compile(r"[\w-]{36,}", re.ASCII)
+# How a slash stands in a query, %2F, and in some servers' JSON, \u002f.
 _ESCAPED_SLASHES = ("2F", "2f", "u002F", "u002f")
 
 
@@ -42,11 +46,14 @@ class Observer:
         finish: Callable[[Result], Result] = lambda result: result,
         is_token: Callable[[str], bool] | None = None,
     ) -> None:
+        # The log is always one of them, and asks for itself whether its level is heard.
         self._listeners = (log_event, *listeners)
         self._finish = finish
         self._is_token = is_token
+        # By their ids: a listener is anything that can be called, and may have no hash.
         self._broken: set[int] = set()
-        self._accounts: dict[str, HealthState] = {}
+        self._states: dict[str, HealthState] = {}
+        self._upstreams: Mapping[str, Upstream] = {}
 
     @property
     def is_listening(self) -> bool:
@@ -58,20 +65,25 @@ class Observer:
         """True where somebody hears of exchanges."""
         return len(self._listeners) > 1 or logger.isEnabledFor(logging.DEBUG)
 
-    def job(self, job: Job, now: float) -> None:
-        """Tell of a job that has come to another state."""
-        if self.is_listening:
-            self._tell(self._job_event, job, now)
+    def watch(self, upstreams: Upstreams) -> None:
+        """Tell of these accounts from now on."""
+        self._upstreams = upstreams
+
+    def on_change(self, change: Change, now: float) -> None:
+        """Tell of a job that has come to another state, and of its account, where that fares otherwise now."""
+        if not self.is_listening:
+            return
+        # Several states of ours are one to people, who hear of it once.
+        if change.before is None or _name(change.before) != _name(change.after):
+            self._tell(self._job_event, change.after, now)
+        upstream = self._upstreams.get(change.after.account)
+        if upstream is not None and upstream.state(now) != self._states.get(upstream.name, "ready"):
+            self._tell(self._account_event, upstream, now)
 
     def refused(self, result: Result, number: int, now: float) -> None:
         """Tell of a request of which no job was made."""
         if self.is_listening:
             self._tell(_refusal, result, number, now)
-
-    def account(self, upstream: Upstream, now: float) -> None:
-        """Tell of an account that fares otherwise than when it was last told of."""
-        if self.is_listening and upstream.state(now) != self._accounts.get(upstream.name, "ready"):
-            self._tell(self._account_event, upstream, now)
 
     def exchange(
         self, account: str, request: HttpRequest, outcome: HttpResponse | ImagenError, began_at: float, now: float
@@ -103,7 +115,7 @@ class Observer:
 
     def _account_event(self, upstream: Upstream, now: float) -> AccountEvent:
         health = upstream.health(now)
-        self._accounts[upstream.name] = health.state
+        self._states[upstream.name] = health.state
         return AccountEvent(now, upstream.name, health.state, health.limit, health.error)
 
     def _exchange_event(
@@ -125,7 +137,8 @@ class Observer:
 
     def _job_event(self, job: Job, now: float) -> JobEvent:
         state, result = job.state, None
-        if isinstance(state, Final) and not _was_never_sent(state):
+        # What was never sent has no result: nothing came of it, and another run may send it.
+        if isinstance(state, Ended) and not _was_never_sent(state):
             result = self._finish(result_of(job))
         return JobEvent(
             at=now,
@@ -164,25 +177,26 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _was_never_sent(state: Final) -> bool:
+def _was_never_sent(state: Ended) -> bool:
     return isinstance(state, NotAdmitted) or (isinstance(state, Left) and isinstance(state.was, Queued))
 
 
 def _name(job: Job) -> JobState:
-    name: JobState = "unsent" if isinstance(job.state, NotAdmitted) else type(job.state).__name__.lower()  # type: ignore[assignment]
+    name: JobState = STATE_WORDS[type(job.state)]
     return name
 
 
 def _error_of(job: Job) -> ImagenError | None:
     match job.state:
         case (
-            Queued(error=error)
-            | Held(error=error)
-            | Failed(error=error)
-            | Unknown(error=error)
-            | NotAdmitted(error=error)
+            Queued(failure=Failure() as failure)
+            | AwaitingCallback(unknown=failure)
+            | Confirming(unknown=failure)
+            | Failed(failure=failure)
+            | Unknown(failure=failure)
+            | NotAdmitted(failure=failure)
         ):
-            return error
+            return failure.exception()
     return None
 
 

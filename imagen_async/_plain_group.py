@@ -34,6 +34,7 @@ class PlainGroup:
     ) -> None:
         try:
             if isinstance(error, asyncio.CancelledError):
+                # The group itself must see a cancellation, to know whether it was its own scope's.
                 await self._group.__aexit__(kind, error, trace)
             else:
                 # Any other error of the block goes on by itself; the group would wrap it.

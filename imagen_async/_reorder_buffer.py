@@ -53,6 +53,7 @@ class InOrder(AsTheyFinish):
     def release(self) -> None:
         """Give up waiting for results that will not come any more, so that those after them come out."""
         order = [ticket for ticket in self._expected if ticket in self._early]
+        # Last those that no request of this input stands for: tasks that an earlier run left.
         for ticket in [*order, *(self._early.keys() - set(order))]:
             self._release(ticket)
         self._expected.clear()

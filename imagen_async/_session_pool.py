@@ -93,6 +93,7 @@ class SessionPool:
                 headers = {"Authorization": f"Bearer {endpoint.api_key}"}
                 session = _open_session(self._settings, headers)
                 self._sessions[name] = await stack.enter_async_context(session)
+                # Once an account, not once a request: it reads the whole environment.
                 self._proxies[name] = _proxy(endpoint.base_url, self._settings)
             self._files = await stack.enter_async_context(FileSession(self._settings, self._observer))
             self._stack = stack.pop_all()
@@ -101,6 +102,7 @@ class SessionPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # A cancellation must not leave connections open, of which aiohttp would warn when they are collected.
         with anyio.CancelScope(shield=True):
             await self._stack.aclose()
         self._sessions.clear()
@@ -123,6 +125,7 @@ class SessionPool:
             TransportError: No answer came; `sent` is False when no byte left.
             ProtocolError: The answer is longer than `MAX_ANSWER` or breaks off.
         """
+        # Told from here, for aiohttp's TraceConfig costs 10 µs a request even when it is empty.
         if not self._observer.hears_exchanges:
             return await self._send(account, request, within)
         now = asyncio.get_running_loop().time
@@ -135,6 +138,7 @@ class SessionPool:
             outcome = error
             raise
         finally:
+            # A cancelled exchange has no outcome, and is nothing to tell.
             if outcome is not None:
                 self._observer.exchange(account, request, outcome, began_at, now())
 
@@ -142,8 +146,10 @@ class SessionPool:
         endpoint = self._endpoints[account]
         total = self._settings.timeout if within is None else min(within, self._settings.timeout)
         try:
+            # aiohttp repeats by itself what is free to repeat, once, on a connection that had died; never a POST.
             async with self._sessions[account].request(
                 request.method,
+                # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
                 URL(endpoint.base_url + request.path, encoded=True),
                 data=request.body,
                 headers=_JSON_HEADERS if request.body is not None else None,
@@ -151,6 +157,7 @@ class SessionPool:
                 proxy=self._proxies[account],
                 timeout=self._timeout if total == self._settings.timeout else _timeout(self._settings, total),
             ) as response:
+                # Not `json()`, which has no bound, and costs 6 µs more.
                 body = await _read_bounded(response)
                 return _plain(response, _redacted(body, endpoint.api_key))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -169,6 +176,7 @@ class FileSession:
         self._turns = anyio.Semaphore(settings.connections)
 
     async def __aenter__(self) -> Self:
+        # Without a key: another client's went to the host of the files (measured).
         self._session = _open_session(self._settings, {"Accept": "image/*"})
         return self
 
@@ -182,6 +190,7 @@ class FileSession:
     async def get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open a file for reading; raises TransportError where the network fails, also while it is read."""
         assert self._session is not None
+        # A large picture on a slow line may take its time; silence may not.
         timeout = aiohttp.ClientTimeout(
             total=None, connect=self._settings.connect_timeout, sock_read=self._settings.timeout
         )
@@ -214,6 +223,7 @@ def _open_session(settings: SessionSettings, headers: Mapping[str, str]) -> aioh
     # The threaded resolver on purpose: aiodns, which aiohttp takes silently once it is installed, has open bugs.
     connector = aiohttp.TCPConnector(
         limit=settings.connections,
+        # aiohttp's own 15 s are shorter than the time between two questions may be.
         keepalive_timeout=KEEP_ALIVE,
         resolver=aiohttp.ThreadedResolver(),
         ssl=settings.ssl,
@@ -221,6 +231,7 @@ def _open_session(settings: SessionSettings, headers: Mapping[str, str]) -> aioh
     return aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": USER_AGENT, **headers},
+        # What a host sets is nobody's to keep: an account is known by its key, files by nothing.
         cookie_jar=aiohttp.DummyCookieJar(),
         # trust_env would read .netrc too, for every request and in place of our key: proxies are looked up here.
         trust_env=False,
@@ -244,12 +255,15 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     chunks: list[bytes] = []
     size = 0
     content = response.content
+    # The end is asked for first: a read beyond it would be one more wait for each answer.
     while length <= MAX_ANSWER and not content.at_eof() and (chunk := await content.readany()):
         size += len(chunk)
+        # As it is unpacked: a few bytes on the wire can become many megabytes.
         if size > MAX_ANSWER:
             break
         chunks.append(chunk)
     if length > MAX_ANSWER or size > MAX_ANSWER:
+        # Not given back to the pool: the connection still carries the rest.
         response.close()
         raise ProtocolError(f"The answer is longer than {MAX_ANSWER:,} bytes.", code=response.status)
     return b"".join(chunks)
@@ -284,9 +298,7 @@ def _transport_error(error: Exception, url: str) -> TransportError:
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         what = "no answer in time"
     sent = not isinstance(error, _NOT_SENT)
-    failure = TransportError(f"{'The exchange with' if sent else 'No connection to'} {where} failed: {what}.")
-    failure.sent = sent
-    return failure
+    return TransportError(f"{'The exchange with' if sent else 'No connection to'} {where} failed: {what}.", sent=sent)
 
 
 __all__ = ["Endpoint", "FileSession", "SSLSetting", "SessionPool", "SessionSettings"]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
-from ._core.job import Job
+from ._change_stream import Owner
+from ._core.change import Change
+from ._core.job import Job as CoreJob
+from ._core.states import Ended
 from ._core.values import Result
 from ._core.wire import clean
+from ._core.wording import failure_of
 from ._log import log
 from ._scheduler import Scheduler
 from .errors import UnknownOutcome
@@ -17,8 +22,8 @@ from .errors import UnknownOutcome
 class Single:
     """The owner of one job that somebody awaits."""
 
-    def __init__(self, scheduler: Scheduler, job: Job, finish: Callable[[Job], Result]) -> None:
-        self.job: Job = job
+    def __init__(self, scheduler: Scheduler, job: CoreJob, finish: Callable[[CoreJob], Result]) -> None:
+        self.job: CoreJob = job
         self._scheduler = scheduler
         self._finish = finish
         self._moved = asyncio.Event()
@@ -28,7 +33,7 @@ class Single:
 
     def begin(self) -> None:
         """Hand the job to the scheduler."""
-        self._scheduler.enter(self.job.owner, self)
+        self._scheduler.enter(self.job.owner, Owner(self._on_change, self._closing))
         self._scheduler.add(self.job)
 
     def drop(self) -> None:
@@ -41,45 +46,40 @@ class Single:
     async def task_id(self) -> str:
         """Wait until the provider has taken the task; raises the job's error when it ended without one."""
         await self._moved.wait()
-        if self.job.task_id is None and self._result is not None and self._result.error is not None:
-            self._is_told = True
-            raise self._result.error
+        if self.job.task_id is None:
+            self._raise_failure()
         assert self.job.task_id is not None
         return self.job.task_id
 
     async def result(self) -> Result:
         """Wait for the end; raises the job's error when it failed."""
         await self._ended.wait()
+        self._raise_failure()
         assert self._result is not None
         self._is_told = True
-        if self._result.error is not None:
-            raise self._result.error
         return self._result
 
-    def closing(self) -> None:
-        """Hear that the client is being left. Called by the scheduler."""
+    def _raise_failure(self) -> None:
+        """Raise the job's error, if it failed: one of its own for each who asks."""
+        failure = failure_of(self.job)
+        if failure is not None:
+            self._is_told = True
+            raise failure.exception()
+
+    def _closing(self) -> None:
+        """The client is being left."""
         self._is_dropped = True
 
-    def remember(self, job: Job) -> None:
-        """Nothing: a job of its own is not journalled. Called by the scheduler."""
-
-    def moved(self, job: Job) -> None:
-        """Hear that the job goes on in another state. Called by the scheduler."""
-        self.job = job
-        if job.task_id is not None:
+    def _on_change(self, change: Change, now: float) -> None:
+        self.job = change.after
+        if isinstance(self.job.state, Ended):
+            self._result = self._finish(self.job)
+            self._scheduler.exit(self.job.owner)
+            self._ended.set()
+            self._log_untold()
+        # Also at an end without a task: whoever waits for its id is to get the error.
+        if self._result is not None or self.job.task_id is not None:
             self._moved.set()
-
-    def asked(self, job: Job) -> None:
-        """Nothing: nobody counts its calls. Called by the scheduler."""
-
-    def finished(self, job: Job) -> None:
-        """Hear that the job ended. Called by the scheduler."""
-        self.job = job
-        self._result = self._finish(job)
-        self._scheduler.exit(job.owner)
-        self._moved.set()
-        self._ended.set()
-        self._log_untold()
 
     def _log_untold(self) -> None:
         result = self._result
@@ -91,3 +91,23 @@ class Single:
         elif result.task_id is not None:
             what = "it is paid for: collect it" if result.error is None else result.error.message
             log(logging.WARNING, "%s: nobody waited for task %s: %s", result.provider, clean(result.task_id), what)
+
+
+class Job:
+    """A task that the provider took. Await it for its result, as often as you like.
+
+    Attributes:
+        task_id: The provider's; `Client.collect` takes it, in another process too.
+        key: The request's key.
+    """
+
+    def __init__(self, single: Single, task_id: str) -> None:
+        self._single = single
+        self.task_id = task_id
+        self.key: str = single.job.key
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        return self._single.result().__await__()
+
+    def __repr__(self) -> str:
+        return f"Job(task_id={self.task_id!r}, key={self.key!r})"

@@ -76,6 +76,7 @@ class Tracing:
     def _step(self, traced: _Traced, event: JobEvent) -> None:
         """End the span of the last step and begin the next one's; a wait for a callback is part of the wait."""
         name = _STEPS.get(event.state)
+        # A second create is a step of its own, though its name is that of the first.
         if name == traced.step_name and event.state != "submitting":
             return
         if traced.step is not None:

@@ -20,7 +20,7 @@ ImagenError
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 __all__ = [
     "AccountError",
@@ -65,12 +65,6 @@ class ImagenError(Exception):
         self.provider = provider
         self.task_id = task_id
         self.code = code
-
-    def about(self, *, provider: str | None = None, task_id: str | None = None) -> Self:
-        """Fill in what the place that raised it could not know; what is set already stays."""
-        self.provider = self.provider or provider
-        self.task_id = self.task_id or task_id
-        return self
 
     def __str__(self) -> str:
         context = {"provider": self.provider, "task": self.task_id, "code": self.code}
@@ -151,7 +145,17 @@ class TransportError(ImagenError):
         sent: False when it is certain that no byte of the request left this machine.
     """
 
-    sent = True
+    def __init__(
+        self,
+        message: str,
+        *,
+        sent: bool = True,
+        provider: str | None = None,
+        task_id: str | None = None,
+        code: int | str | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, task_id=task_id, code=code)
+        self.sent = sent
 
 
 class ProtocolError(ImagenError):
@@ -167,9 +171,21 @@ class DownloadFailed(ImagenError):
         files: Pictures of the same request that were saved before it failed.
     """
 
-    local = False
-    gone = False
-    files: tuple[Any, ...] = ()
+    def __init__(
+        self,
+        message: str,
+        *,
+        local: bool = False,
+        gone: bool = False,
+        files: tuple[Any, ...] = (),
+        provider: str | None = None,
+        task_id: str | None = None,
+        code: int | str | None = None,
+    ) -> None:
+        super().__init__(message, provider=provider, task_id=task_id, code=code)
+        self.local = local
+        self.gone = gone
+        self.files = files
 
 
 class JournalError(ImagenError):

@@ -16,7 +16,6 @@ jobs tell that alone. Results of earlier runs of a journal are no news and tell 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
@@ -24,11 +23,12 @@ from ._core.rate_limit import Rate
 from ._core.upstream import HealthState
 from ._core.values import ImageRequest, Result
 from ._core.wire import Operation
+from ._core.wording import StateWord
 from .errors import ImagenError
 
 __all__ = ["ENDS", "AccountEvent", "Event", "ExchangeEvent", "JobEvent", "Listener"]
 
-JobState = Literal["queued", "submitting", "held", "running", "ready", "done", "failed", "unknown", "unsent", "left"]
+JobState = StateWord
 
 ENDS = frozenset({"done", "failed", "unknown", "unsent", "left"})
 """States after which nothing more comes of a job; only a callback may yet start an `unknown` one anew."""

@@ -63,6 +63,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, Any]]:
+        # Without a timer only another thread can wake the loop, and that goes by real time.
         ready = super().select(0 if timeout is not None else None)
         if not ready and timeout is not None and timeout > 0:
             self._loop.jump(timeout)

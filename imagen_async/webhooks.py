@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ._callbacks import Callback, CallbackClaim, CallbackRegistry
+from ._callback_desk import CallbackDesk
+from ._callbacks import Callback, CallbackClaim
 from ._client import Client
 from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_hinted_at, task_named_by
 from .errors import ConfigurationError, JournalError, ProtocolError
@@ -22,7 +23,6 @@ from .errors import ConfigurationError, JournalError, ProtocolError
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from ._scheduler import Scheduler
 
 __all__ = ["Callback", "Receiver", "verify_signature"]
 
@@ -132,8 +132,10 @@ class Receiver:
         """Take a callback; returns the HTTP status."""
         if method != "POST":
             return 405
+        # Whatever it is mounted under: only the last part of the path is ours.
         token = path.rstrip("/").rpartition("/")[2]
         found = self._find(token)
+        # Before its body is read: whoever has no token costs nothing and learns nothing.
         if isinstance(found, int):
             return found
         try:
@@ -146,25 +148,25 @@ class Receiver:
             return 400
         return 413 if content is None else await self._hear_in_its_loop(token, headers, document)
 
-    def _find(self, token: str) -> tuple[Scheduler, CallbackRegistry, CallbackClaim] | int:
+    def _find(self, token: str) -> tuple[CallbackDesk, CallbackClaim] | int:
         """What a token is about, and who is to hear of it; the HTTP status where nobody is."""
-        scheduler = self._client._scheduler
-        if scheduler is None or scheduler.callbacks is None:
+        opened = self._client._opened
+        if opened is None or opened.desk is None:
             return 503
-        claim = scheduler.callbacks.find(token)
-        return 404 if claim is None else (scheduler, scheduler.callbacks, claim)
+        claim = opened.desk.registry.find(token)
+        return 404 if claim is None else (opened.desk, claim)
 
     async def _hear_in_its_loop(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
         """Let the client know, in the loop in which it is open."""
-        loop = self._client._loop
-        if loop is None or loop.is_closed():
+        opened = self._client._opened
+        if opened is None or opened.loop.is_closed():
             return 503
         hearing = self._hear(token, headers, document)
-        if loop is asyncio.get_running_loop():
+        if opened.loop is asyncio.get_running_loop():
             return await hearing
         try:  # the web server runs in another thread
             with anyio.fail_after(LONGEST_READ):
-                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hearing, loop))
+                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hearing, opened.loop))
         except TimeoutError:
             return 503
         except RuntimeError:  # the loop was closed meanwhile
@@ -176,13 +178,14 @@ class Receiver:
         found = self._find(token)
         if isinstance(found, int):
             return found
-        scheduler, registry, claim = found
-        if not registry.is_genuine(claim, headers, document):
+        desk, claim = found
+        if not desk.registry.is_genuine(claim, headers, document):
             return 401
         # What is signed is the task id at its documented places alone.
-        named_by = task_hinted_at if registry.key_of(claim.account or "") is None else task_named_by
+        named_by = task_hinted_at if desk.registry.key_of(claim.account or "") is None else task_named_by
         try:
-            await scheduler.hear(claim, named_by(document))
+            await desk.take(claim, named_by(document))
+        # What it told is not safe: whoever called is to call again.
         except JournalError:
             return 503
         return 200

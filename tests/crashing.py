@@ -14,20 +14,23 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+from builders import upstream
 from virtual_network import Network, batch_over
 
 from imagen_async import ImageFile, ImageRequest, Result
+from imagen_async._callback_desk import CallbackDesk
 from imagen_async._callbacks import CallbackRegistry
-from imagen_async._client import SAVING_AT_ONCE
 from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.routing import Router
-from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import HttpRequest, HttpResponse
+from imagen_async._exchange import Exchange
 from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.batch_journal import BatchJournal
+from imagen_async._observer import Observer
+from imagen_async._opening import SAVING_AT_ONCE
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler import Scheduler
 from imagen_async.sandbox._webhooks import Webhook
@@ -178,10 +181,10 @@ class World:
         try:
             with closing(MortalJournal(self.journal, life, self.watch)) as journal, life.scope:
                 terms_again = frozenset({"queued", *again})
-                memory = BatchJournal(
+                kept = BatchJournal(
                     journal, factory, again=terms_again, expects_callbacks=self.expects_callbacks, executor=Inline()
                 )
-                await self._work(requests, life, factory, memory, results)
+                await self._work(requests, life, factory, kept, results)
         finally:
             self._clock = asyncio.get_running_loop().time()
         return results
@@ -191,7 +194,7 @@ class World:
         requests: Sequence[str | ImageRequest],
         life: Life,
         factory: JobFactory,
-        memory: BatchJournal,
+        journal: BatchJournal,
         results: list[Result],
     ) -> None:
         provider, network = self.network.provider, self.network
@@ -215,17 +218,19 @@ class World:
         async def save(result: Result, folder: str) -> tuple[ImageFile, ...]:
             return tuple([await self._save(life, result, url) for url in result.urls])
 
-        upstream = Upstream(provider.name, network.limits, PollSchedule(provider.latency), 64, _pause)
+        account = upstream(provider.name, network.limits, PollSchedule(provider.latency))
         registry = CallbackRegistry(CALLED, {}) if self.expects_callbacks else None
-        plan = Plan([upstream], SAVING_AT_ONCE, expects_callbacks=self.expects_callbacks)
+        plan = Plan([account], SAVING_AT_ONCE, expects_callbacks=self.expects_callbacks)
+        callback_url = None if registry is None else registry.url_of
+        exchange = Exchange({provider.name: provider.dialect}, send, save, callback_url)
         async with PlainGroup() as group:
-            scheduler = Scheduler(group, plan, {provider.name: provider.dialect}, send, save, registry)
+            scheduler = Scheduler(group, plan, exchange, Observer(), registry)
             scheduler.start(scheduler.run)
             if registry is not None:
                 self._call_back(life, registry, scheduler, group)
             try:
                 async with batch_over(
-                    scheduler, network, requests, factory=factory, window=100, memory=memory
+                    scheduler, network, requests, factory=factory, window=100, journal=journal
                 ) as batch:
                     async for result in batch:
                         results.append(result)
@@ -234,6 +239,7 @@ class World:
 
     def _call_back(self, life: Life, registry: CallbackRegistry, scheduler: Scheduler, group: PlainGroup) -> None:
         """Have every callback delivered to this process that no other one has answered."""
+        desk = CallbackDesk(registry, scheduler)
 
         async def deliver(webhook: Webhook) -> None:
             await anyio.sleep(max(0.0, webhook.ends - asyncio.get_running_loop().time()))
@@ -242,7 +248,7 @@ class World:
                 await anyio.lowlevel.checkpoint()
             if not life.step("before a callback is heard"):
                 await anyio.sleep_forever()
-            await scheduler.hear(call, webhook.task_id)
+            await desk.take(call, webhook.task_id)
             if not life.step("before a callback is answered"):
                 await anyio.sleep_forever()
             self.calls.remove(webhook)
@@ -271,10 +277,6 @@ class World:
         if not life.step("after a rename"):
             await anyio.sleep_forever()
         return ImageFile(str(self.folder / name), hashlib.sha256(content).hexdigest(), len(content), "image/png", url)
-
-
-def _pause(setbacks: int, longest: float) -> float:
-    return min(2.0**setbacks, longest)
 
 
 def _subject(request: HttpRequest) -> str:

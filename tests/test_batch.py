@@ -271,6 +271,22 @@ async def test_an_input_that_fails_raises_after_what_was_sent(imagen_sandbox: Sa
     assert [result.ok for result in got] == [True, True]
 
 
+async def test_of_an_input_and_an_account_that_fail_the_first_comes_out(imagen_sandbox: Sandbox) -> None:
+    """What the user's own iterable has raised is not hidden by an account that stops after it."""
+
+    def breaking() -> Iterator[str]:
+        yield from "abc"
+        raise ZeroDivisionError
+
+    imagen_sandbox.order("create", None, None, "401")
+    limits = Limits(Rate(1, per=0.3), Rate(100, per=1), running=100)
+    async with client_of(imagen_sandbox, limits=limits) as client, client.batch(breaking()) as results:
+        with pytest.raises(ZeroDivisionError):
+            async for _ in results:
+                pass
+    assert imagen_sandbox.ledger.refused
+
+
 async def test_inputs_that_are_none_are_refused(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
     """A lone string, doubled keys, wrong defaults and a bad folder are told before anything is sent."""
     (tmp_path / "file").touch()

@@ -10,27 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pool_plan import (
-    ANSWER,
-    FAST,
-    GO,
-    LEAVE,
-    LONG,
-    POLICIES,
-    ROOMY,
-    SMALL,
-    Create,
-    Pool,
-    event,
-    exact,
-    play,
-)
+from pools import ANSWER, FAST, GO, LEAVE, LONG, POLICIES, ROOMY, SLOW, SMALL, Create, Pool, event, exact, play
 
 from imagen_async import Account, Client
 from imagen_async._core.budget import Budget
-from imagen_async._core.job import Done, Failed, Job, NotAdmitted, Queued, Ready, Running, Unknown
-from imagen_async._core.provider import Model
+from imagen_async._core.job import Job
+from imagen_async._core.model import Model
 from imagen_async._core.routing import Offer, Policy
+from imagen_async._core.states import Done, Doubted, Failed, Fetching, NotAdmitted, Queued, Running, Unknown
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import Succeeded
 from imagen_async.errors import BudgetReached
@@ -165,23 +152,23 @@ ADD = st.builds(
         }
     ),
 )
-STEP: st.SearchStrategy[tuple[Any, ...]] = st.one_of(*[ADD] * 5, *[ANSWER] * 14, *[GO] * 5, LEAVE)
+STEP: st.SearchStrategy[tuple[Any, ...]] = st.one_of(*[ADD] * 5, *[ANSWER] * 14, *[GO] * 5, LEAVE, SLOW)
 SCRIPT = st.lists(STEP, min_size=15, max_size=60)
 LIMITS = st.integers(0, 120)
 
 
-class Spending:
+class Books:
     """A pool whose owners 1 and 2 have budgets, and books of its own, kept from what was sent and answered."""
 
     def __init__(self, limits: tuple[int, int], policy: Policy, taken_up: list[tuple[int, str, int, bool]]) -> None:
         self.pool = Pool(policy=policy)
         self.budgets = {owner: Budget(tenths / 10) for owner, tenths in enumerate(limits, 1)}
         for owner, budget in self.budgets.items():
-            self.pool.plan.limit_spending(owner, budget)
+            self.pool.plan.open(owner, budget=budget)
         outcome = event("succeeded")
         assert isinstance(outcome, Succeeded)
         for owner, account, images, is_ready in taken_up:
-            state = Ready("old", outcome) if is_ready else Running("old", since=0.0)
+            state = Fetching("old", outcome) if is_ready else Running("old", since=0.0)
             job = self.pool.add(account, images, owner=owner, state=state, save_to="out", expires_at=50.0)
             if is_ready:
                 # Its task has ended, so the journal's figure has it already.
@@ -207,7 +194,7 @@ class Spending:
     def check_ends(self) -> None:
         """None that could be sent was given up, and none that never can be was kept."""
         for job in self.pool.fresh:
-            if isinstance(job.state, NotAdmitted) and isinstance(job.state.error, BudgetReached):
+            if isinstance(job.state, NotAdmitted) and job.state.failure.is_a(BudgetReached):
                 assert self.budgets[job.owner].is_idle
                 assert not self.fits(job)
         for owner, budget in self.budgets.items():
@@ -216,7 +203,7 @@ class Spending:
 
     def fits(self, job: Job) -> bool:
         budget = self.budgets[job.owner]
-        is_open = {name: upstream.refusal(FAST) is None for name, upstream in self.pool.plan.upstreams.items()}
+        is_open = {name: each.breaker.refusal(FAST) is None for name, each in self.pool.plan.upstreams.items()}
         return any(budget.fits(job, offer) for offer in job.way.offers if is_open[offer.account])
 
 
@@ -234,23 +221,23 @@ def test_no_budget_is_ever_exceeded(
     taken_up: list[tuple[int, str, int, bool]],
 ) -> None:
     """At every step of any script tasks made, lost and on the way cost no more than the limit, and the books agree."""
-    spending = Spending(limits, policy, taken_up)
-    spending.pool.look()
+    books = Books(limits, policy, taken_up)
+    books.pool.look()
     for step in script:
         if step[0] == "abandon":
-            spending.abandoned.add(step[1])
-        play(spending.pool, step)
-        spending.check()
-    spending.pool.drain()
-    spending.check()
-    assert sorted(spending.pool.ended) == sorted(spending.pool.jobs)
-    for owner, budget in spending.budgets.items():
-        if owner not in spending.abandoned:
+            books.abandoned.add(step[1])
+        play(books.pool, step)
+        books.check()
+    books.pool.drain()
+    books.check()
+    assert sorted(books.pool.ended) == sorted(books.pool.jobs)
+    for owner, budget in books.budgets.items():
+        if owner not in books.abandoned:
             assert budget.is_idle
-            assert exact(budget.spent) == sum((create.cost or Fraction(0)) for create in spending.creates(owner))
-    for job in spending.pool.ended.values():
-        if isinstance(job.state, NotAdmitted) and isinstance(job.state.error, BudgetReached):
-            assert job.owner in spending.budgets
+            assert exact(budget.spent) == sum((create.cost or Fraction(0)) for create in books.creates(owner))
+    for job in books.pool.ended.values():
+        if isinstance(job.state, NotAdmitted) and job.state.failure.is_a(BudgetReached):
+            assert job.owner in books.budgets
 
 
 @LONG
@@ -259,7 +246,7 @@ def test_a_budget_is_used_until_nothing_fits(tenths: int, images: list[int], pol
     """With all going well whatever fits at some account is made, the first of each size first; the rest is unsent."""
     pool = Pool(policy=policy)
     budget = Budget(tenths / 10)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     jobs = [pool.add(images=number).id for number in images]
     pool.drain()
     done = [job_id for job_id in jobs if isinstance(pool.ended[job_id].state, Done)]
@@ -273,14 +260,14 @@ def test_a_budget_is_used_until_nothing_fits(tenths: int, images: list[int], pol
     for job_id in set(jobs) - set(done):
         state = pool.ended[job_id].state
         assert isinstance(state, NotAdmitted)
-        assert isinstance(state.error, BudgetReached)
-        assert f"{tenths / 10:,g} credits" in state.error.message
+        assert state.failure.kind is BudgetReached
+        assert f"{tenths / 10:,g} credits" in state.failure.message
 
 
 def test_a_request_that_does_not_fit_ends_no_smaller_one() -> None:
     """Four pictures that the budget does not have keep no single one waiting, whichever came first."""
     pool = Pool({"b": ROOMY}).trusted()
-    pool.plan.limit_spending(1, Budget(0.3))
+    pool.plan.open(1, budget=Budget(0.3))
     large, small, late = pool.add(images=4), pool.add(images=1), pool.add(images=1)
     pool.drain()
     assert [type(pool.ended[job.id].state) for job in (large, small, late)] == [NotAdmitted, Done, NotAdmitted]
@@ -289,10 +276,10 @@ def test_a_request_that_does_not_fit_ends_no_smaller_one() -> None:
 def test_those_of_one_way_wait_for_what_another_way_may_still_cost() -> None:
     """A budget is used up only when nothing of it fits anywhere: not while a cheaper account is still open to some."""
     pool = Pool({"a": SMALL, "b": SMALL})
-    pool.plan.limit_spending(1, Budget(0.45))
+    pool.plan.open(1, budget=Budget(0.45))
     dear, cheap = pool.add("a"), pool.add("b")
     last = pool.add("a")
-    pool.upstream("b").submit.remember([50.0, 50.0])
+    pool.upstream("b").submit.preload([50.0, 50.0])
     pool.look()
     assert not pool.fresh, "one of them fits, though it cannot be sent yet"
     pool.drain()
@@ -304,7 +291,7 @@ def test_a_create_that_made_nothing_costs_nothing(answer: str) -> None:
     """A budget for one picture makes it, whatever was refused or never left before."""
     pool = Pool(dict.fromkeys("ab", ROOMY), prices={"a": 0.5, "b": 0.5})
     budget = Budget(0.5)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     first = pool.add(retries=1).id
     pool.look()
     pool.answer(first, answer)
@@ -314,15 +301,18 @@ def test_a_create_that_made_nothing_costs_nothing(answer: str) -> None:
     assert budget.spent == 0.5
 
 
-@pytest.mark.parametrize(("answer", "sent"), [("lost", 1), ("refused", 2), ("accepted", 1)])
-def test_a_lost_create_counts_as_spent(answer: str, sent: int) -> None:
-    """Nobody knows that a lost create cost nothing, so its price is gone; that of a refused one is not."""
+@pytest.mark.parametrize(
+    ("answer", "sent", "books"), [("lost", 1, (0.3, 0.0)), ("refused", 2, (0.0, 0.0)), ("accepted", 1, (0.0, 0.3))]
+)
+def test_a_lost_create_counts_as_spent(answer: str, sent: int, books: tuple[float, float]) -> None:
+    """Nobody knows that a lost create cost nothing, so its price is gone at once; that of a refused one is not."""
     pool = Pool({"b": ROOMY})
     budget = Budget(0.3)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     first, second = pool.add_many(2, resubmits=1)
     assert pool.sent() == [first]
     pool.answer(first, answer)
+    assert (budget.spent, budget.reserved) == books
     pool.drain()
     assert sum(len(pool.creates[job_id]) for job_id in (first, second)) == sent
     assert isinstance(pool.ended[first].state, {"lost": Unknown, "refused": Failed, "accepted": Done}[answer])
@@ -333,7 +323,7 @@ def test_a_broken_task_frees_what_it_was_not_billed(credits: float | None, sent:
     """A failed task that the provider bills nothing for leaves its price to the next; else it is spent."""
     pool = Pool({"b": ROOMY})
     budget = Budget(0.3)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     first, second = pool.add_many(2)
     pool.look()
     pool.answer(first, "accepted")
@@ -350,7 +340,7 @@ def test_a_dearer_account_is_left_out_when_only_the_cheaper_fits() -> None:
     """An item waits for the account whose price is left, and is not sent to another one meanwhile."""
     pool = Pool({"a": SMALL, "b": SMALL}, prices={"a": 0.1, "b": 1.0}).trusted()
     budget = Budget(0.5)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     jobs = pool.add_many(6)
     pool.drain()
     assert {create.account for job_id in jobs for create in pool.creates[job_id]} == {"a"}
@@ -362,7 +352,7 @@ def test_what_is_in_flight_is_waited_for_before_the_rest_is_given_up() -> None:
     """A budget that is all reserved is not used up: what is in flight may turn out to cost less."""
     pool = Pool({"b": ROOMY}).trusted()
     budget = Budget(0.3)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     first, second = pool.add_many(2)
     assert pool.sent() == [first]
     pool.answer(first, "accepted")
@@ -377,7 +367,7 @@ def test_what_is_in_flight_is_waited_for_before_the_rest_is_given_up() -> None:
 def test_a_retry_that_does_not_fit_ends_as_what_it_was() -> None:
     """An item that failed and whose new task the budget does not have fails with its own error."""
     pool = Pool({"b": ROOMY})
-    pool.plan.limit_spending(1, Budget(0.3))
+    pool.plan.open(1, budget=Budget(0.3))
     job = pool.add(retries=3)
     pool.look()
     pool.answer(job.id, "accepted")
@@ -387,7 +377,7 @@ def test_a_retry_that_does_not_fit_ends_as_what_it_was() -> None:
     pool.look()
     state = pool.ended[job.id].state
     assert isinstance(state, Failed)
-    assert state.error.message == "too dark"
+    assert state.failure.message == "too dark"
     assert pool.plan.wake_at(pool.now) == math.inf
 
 
@@ -395,7 +385,7 @@ def test_a_provider_that_bills_too_much_is_stopped_by_the_budget() -> None:
     """What is sent after the first bill above the price is counted at that bill, so the limit holds from there on."""
     pool = Pool({"b": SMALL}).trusted()
     budget = Budget(2.0)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     jobs = pool.add_many(10)
     for _ in range(200):
         pool.look()
@@ -413,7 +403,7 @@ def test_a_provider_that_bills_too_much_is_stopped_by_the_budget() -> None:
 def test_a_budget_of_nothing_sends_what_is_free() -> None:
     """A limit of 0 lets an account of price 0 make everything, and sends nothing elsewhere."""
     pool = Pool(dict.fromkeys("ab", SMALL), prices={"a": 0.5, "b": 0.0})
-    pool.plan.limit_spending(1, Budget(0.0))
+    pool.plan.open(1, budget=Budget(0.0))
     free, dear = pool.add(), pool.add("a")
     pool.drain()
     assert isinstance(pool.ended[free.id].state, Done)
@@ -427,7 +417,7 @@ def test_a_running_task_that_is_taken_up_holds_its_price() -> None:
     """Nothing is sent that would not fit beside it, and what it is billed for less than its price is free again."""
     pool = Pool({"b": ROOMY}).trusted()
     budget = Budget(0.5)
-    pool.plan.limit_spending(1, budget)
+    pool.plan.open(1, budget=budget)
     old = pool.add(state=Running("old", since=pool.now), expires_at=pool.now + 100.0)
     new = pool.add()
     assert pool.sent() == []
@@ -442,8 +432,8 @@ def test_a_task_that_was_given_up_holds_nothing_twice(limit: float) -> None:
     """A task taken up that the provider denies has nothing reserved any more while its item waits to be sent anew."""
     pool = Pool({"b": ROOMY})
     budget = Budget(limit)
-    pool.plan.limit_spending(1, budget)
-    job = pool.add(state=Running("old", since=0.0, given_up=True), expires_at=900.0)
+    pool.plan.open(1, budget=budget)
+    job = pool.add(state=Doubted("old", since=0.0), expires_at=900.0)
     pool.look()
     pool.answer(job.id, "denied")
     pool.now = 40.0

@@ -18,6 +18,7 @@ from anyio import create_task_group
 from servers import called_back, free_socket, served, serving
 
 from imagen_async import Account, Batch, Callback, Client, Limits, Rate, Result, UnknownOutcome
+from imagen_async._batch import _Phase
 from imagen_async._journal import JournalReader
 from imagen_async.sandbox import Create, Latency, Sandbox
 from imagen_async.webhooks import Receiver
@@ -105,7 +106,7 @@ async def test_what_is_not_signed_has_no_effect(forgery: str, caplog: pytest.Log
         sandbox.keep("callback", forgery)
         async with called_back(sandbox, key=KEY) as client:
             assert_made_once(sandbox, await results_of(client, ["a red fox"]), ["a red fox"])
-            shares = [upstream.poll_queue.reliability.share for upstream in client._open().plan.upstreams.values()]
+            shares = [upstream.poll_queue.reliability.share for upstream in client._upstreams.values()]
     assert shares == [0.0]
     assert 200 not in sandbox.ledger.callback_answers
     assert [("not signed with its signing key" in entry.getMessage()) for entry in caplog.records] == [True]
@@ -278,7 +279,7 @@ async def test_no_key_or_token_is_logged(caplog: pytest.LogCaptureFixture, tmp_p
         sandbox.order("callback", "wrong_signature", "twice", "stale")
         async with called_back(sandbox, key=KEY) as client:
             await results_of(client, ["a", "b", "c", "d"], journal=tmp_path / "run.db", deadline=1.0)
-            told = repr(client) + repr(client._callback) + repr(client._open().callbacks)
+            told = repr(client) + repr(client._callback) + repr(client._open().desk)
         secrets = [KEY, sandbox.key] + [
             str(create.callback_url).rpartition("/")[2] for create in sandbox.ledger.creates
         ]
@@ -378,7 +379,7 @@ async def test_a_callback_that_comes_while_its_batch_is_left_is_noted(tmp_path: 
 
 async def call_when_left(batch: Batch, session: ClientSession, task: Create) -> None:
     """Announce a task once its batch is being left."""
-    while not batch._is_leaving:
+    while batch._phase < _Phase.LEAVING:
         await asyncio.sleep(0.01)
     async with session.post(str(task.callback_url), json={"data": {"taskId": task.task_id}}) as response:
         assert response.status == 200

@@ -10,13 +10,12 @@ import statistics
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_latency import FIVE, waited
+from polling import FIVE, KIND
 
 from imagen_async._core.callback_reliability import CallbackReliability
 from imagen_async._core.latency import EDGES, Curve, LatencyPrior, LifeTable
-from imagen_async._core.poll_schedule import FRESHNESS, LONGEST_INTERVAL, LONGEST_SILENCE, Kind, PollSchedule
+from imagen_async._core.poll_schedule import FRESHNESS, LONGEST_INTERVAL, LONGEST_SILENCE, PollSchedule
 
-KIND: Kind = ("imagen4", 1)
 SURE = 1000 / 1001
 """The share after a thousand callbacks in a row: no more is ever believed."""
 
@@ -185,7 +184,6 @@ ASKED = st.just(0.0) | st.floats(0, 600)
 def test_where_nothing_is_announced_nothing_changes(curve: Curve, asked: float, more: float) -> None:
     """With a share of 0, both the next question and the waiting are to the digit what they are without."""
     assert curve.waiting(asked, asked + more, 0.0) == curve.waiting(asked, asked + more)
-    assert curve.waiting(asked, asked + more, 0.0) == pytest.approx(waited(curve, asked, asked + more), abs=1e-6)
     assert curve.next_age(asked, FRESHNESS, LONGEST_INTERVAL, 0.0) == curve.next_age(asked, FRESHNESS, LONGEST_INTERVAL)
 
 
@@ -220,7 +218,7 @@ def test_the_waiting_is_what_bayes_says(curve: Curve, asked: float, more: float,
     """What is not announced waits as ever; that nothing has come by now tells that it may well still run."""
     age = asked + more
     ended = 1 - curve.survival(age) / curve.survival(asked)
-    expected = (1 - share) * waited(curve, asked, age) / (1 - share * ended)
+    expected = (1 - share) * curve.waiting(asked, age) / (1 - share * ended)
     assert curve.waiting(asked, age, share) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert 0 <= curve.waiting(asked, age, share) <= curve.waiting(asked, age) * (1 + 1e-9)
 

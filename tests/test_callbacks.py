@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
+from conftest import naming
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from samples import EVENTS, STATES, job_in
 
-from imagen_async import ImageRequest, UnknownOutcome
-from imagen_async._callbacks import CallbackRegistry, EndedJob
+from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob
 from imagen_async._core.callbacks import (
     TOLERANCE,
     Address,
@@ -26,13 +28,15 @@ from imagen_async._core.callbacks import (
     task_hinted_at,
     task_named_by,
 )
-from imagen_async._core.job import Done, Job, Unknown
-from imagen_async._core.wire import Succeeded
+from imagen_async._core.change import Change
+from imagen_async._core.job import Job
+from imagen_async._core.job_events import Added
+from imagen_async._core.machine import advance
+from imagen_async._core.states import AwaitingCallback, Confirming, Running
 from imagen_async.errors import ConfigurationError, ProtocolError
-from imagen_async.providers import PROVIDERS
 from imagen_async.webhooks import verify_signature
 
-KIE = PROVIDERS["kie"]
+ANNOUNCED = [name for name, state in STATES.items() if isinstance(state, Running | Confirming | AwaitingCallback)]
 
 URL_SAFE = string.ascii_letters + string.digits + "-_"
 SURROGATES = st.characters(categories=["Cs"])
@@ -465,37 +469,54 @@ def test_an_empty_key_is_refused(body: bytes) -> None:
 # Whose it is
 
 
-def ended(number: int, *lost_creates: int) -> Job:
-    """A job that has ended, unknown where creates of it were lost."""
-    done = Done("t", Succeeded(("u",), None, None, b""))
-    return Job(
-        id=number,
-        owner=1,
-        index=number,
-        key="k",
-        request=ImageRequest("a"),
-        account="kie",
-        model=KIE.models[0],
-        deadline=900.0,
-        attempts=1,
-        lost_creates=lost_creates,
-        state=Unknown(UnknownOutcome("lost")) if lost_creates else done,
-    )
+def lived(registry: CallbackRegistry, job: Job, *events: str) -> str:
+    """Let a job come in, and these events happen to it; the token of its last create."""
+    registry.on_change(Change(None, job, Added()), 0.0)
+    for name in events:
+        before, job = job, advance(job, EVENTS[name], 0.0)
+        registry.on_change(Change(before, job, EVENTS[name]), 0.0)
+    return registry.url_of(job).removeprefix("https://example.com/")
+
+
+def found(registry: CallbackRegistry, token: str) -> CallbackClaim:
+    """What a token is about; it is a good one."""
+    claim = registry.find(token)
+    assert claim is not None
+    return claim
+
+
+def test_a_job_is_known_from_its_turn_on() -> None:
+    """Not while it only waits; then by the number of its create, and with what it came to when it has ended."""
+    registry = CallbackRegistry("https://example.com/", {})
+    job = job_in("Queued", account="mine")
+    assert found(registry, lived(registry, job)).job_id is None
+    claim = found(registry, lived(registry, job, "Taken"))
+    assert (claim.owner, claim.address.create, claim.job_id, claim.account, claim.ending) == (0, 1, 1, "kie", None)
+    again = found(registry, lived(registry, job, "Taken", "Leaves", "ConnectFailed", "Taken"))
+    assert (again.address.name, again.address.create, again.ending) == (claim.address.name, 2, None)
+    done = found(registry, lived(registry, job, "Taken", "Leaves", "Accepted", "Succeeded"))
+    assert done.ending == EndedJob(is_unknown=False, task_id="t1", lost_creates=())
+
+
+def test_a_job_that_comes_in_is_known_where_a_task_of_it_may_be_announced() -> None:
+    """One that runs, waits for a callback or had a create lost in an earlier run; not one of which nothing can come."""
+    for state in ("Queued", "Queued after a failure", "Queued after a loss", "Fetching", *ANNOUNCED):
+        with naming(state):
+            registry = CallbackRegistry("https://example.com", {})
+            claim = found(registry, lived(registry, job_in(state)))
+            assert (claim.job_id == 1) == (state in ("Queued after a loss", *ANNOUNCED))
 
 
 def test_a_job_with_a_lost_create_is_never_forgotten() -> None:
     """However many jobs end after it, a callback for a lost create is told from one about nothing."""
     registry = CallbackRegistry("https://example.com", {})
-    tokens = []
-    for number in range(1, 2200):
-        job = ended(number, *([1] if number == 1 else []))
-        tokens.append(registry.url_of(job).rpartition("/")[2])
-        registry.end(job)
-    calls = [registry.find(token) for token in (tokens[0], tokens[1], tokens[-1])]
-    assert all(call is not None and call.address.create == 1 for call in calls)
-    assert [call is not None and call.ending is not None for call in calls] == [True, False, True]
-    assert calls[0] is not None
-    assert calls[0].ending == EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
+    jobs = [msgspec.structs.replace(job_in("Queued"), id=number) for number in range(1, 2200)]
+    tokens = [lived(registry, jobs[0], "Taken", "Leaves", "Lost")]
+    tokens += [lived(registry, job, "Taken", "Leaves", "Accepted", "Succeeded") for job in jobs[1:]]
+    claims = [found(registry, token) for token in (tokens[0], tokens[1], tokens[-1])]
+    assert [claim.address.create for claim in claims] == [1, 1, 1]
+    assert [claim.ending is not None for claim in claims] == [True, False, True]
+    assert claims[0].ending == EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
 
 
 @pytest.mark.parametrize(

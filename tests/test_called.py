@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_latency import FIVE
-from test_poll_queue import BROKEN, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNTOLD, Step, task
+from polling import BROKEN, FIVE, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNTOLD, Step, task
 
 from imagen_async._core.job import Job
 from imagen_async._core.poll_queue import PollQueue
 from imagen_async._core.poll_schedule import PollSchedule
+from imagen_async._core.states import Collected, Relinking
 from imagen_async._core.wire import Succeeded, TaskFailed, TaskStatus
 
 FAR = 10_000
@@ -33,7 +33,7 @@ def teach(poll_queue: PollQueue, count: int, *, announced: bool, now: float = 0.
     for number in range(FAR, FAR + count):
         poll_queue.expect(task(number, since=now - 5.0), now - 5.0)
         if announced:
-            poll_queue.call(number, now)
+            poll_queue.on_callback(number, now)
             assert poll_queue.pop(now) == number
         poll_queue.answered(number, SUCCESS, now)
         poll_queue.forget(number)
@@ -68,7 +68,7 @@ def test_a_called_task_is_asked_about_first() -> None:
     poll_queue.expect(task(10, since=500.0), 500.0, at_once=True)
     called = [number for number in (7, 3, 10, 5) if number != late]
     for number in called:
-        poll_queue.call(number, 500.0)
+        poll_queue.on_callback(number, 500.0)
     order = drained(poll_queue, 500.0)
     assert order[: len(called)] == called
     assert sorted([late, *order]) == list(range(11))
@@ -81,7 +81,7 @@ def test_a_called_task_does_not_wait_for_its_time(now: float) -> None:
     poll_queue.expect(task(1), 0.0)
     poll_queue.expect(task(2), 0.0)
     at = poll_queue.next_at()
-    poll_queue.call(2, now)
+    poll_queue.on_callback(2, now)
     assert poll_queue.next_at() == -math.inf
     assert (len(poll_queue), poll_queue.pop(now)) == (2, 2)
     assert (len(poll_queue), poll_queue.next_at()) == (1, at)
@@ -93,17 +93,17 @@ def test_a_second_call_changes_nothing(again: int) -> None:
     poll_queue, job = PollQueue(PollSchedule(FIVE)), task(1)
     poll_queue.expect(job, 0.0)
     for _ in range(1 + again):
-        poll_queue.call(1, 2.0)
+        poll_queue.on_callback(1, 2.0)
     assert (len(poll_queue), poll_queue.pop(2.0)) == (1, 1)
     for _ in range(again):
-        poll_queue.call(1, 2.1)
+        poll_queue.on_callback(1, 2.1)
     assert (len(poll_queue), poll_queue.next_at()) == (0, math.inf)
     poll_queue.answered(1, PENDING, 2.2)
     poll_queue.expect(job, 2.2)
     at = poll_queue.next_at()
     assert 2.2 < at < math.inf
     for _ in range(again):
-        poll_queue.call(1, 2.3)
+        poll_queue.on_callback(1, 2.3)
     assert (len(poll_queue), poll_queue.next_at()) == (1, at)
 
 
@@ -113,7 +113,7 @@ def test_a_call_during_a_question_asks_one_more(event: TaskStatus) -> None:
     poll_queue, job = PollQueue(PollSchedule(FIVE)), task(1)
     poll_queue.expect(job, 0.0, at_once=True)
     poll_queue.pop(0.0)
-    poll_queue.call(1, 3.0)
+    poll_queue.on_callback(1, 3.0)
     assert (len(poll_queue), poll_queue.next_at()) == (0, math.inf)
     poll_queue.answered(1, event, 3.1)
     poll_queue.expect(job, 3.1)
@@ -129,7 +129,7 @@ def test_a_call_during_the_last_question_asks_no_more(event: TaskStatus) -> None
     poll_queue = PollQueue(PollSchedule(FIVE))
     poll_queue.expect(task(1), 0.0)
     poll_queue.pop(100.0)
-    poll_queue.call(1, 100.0)
+    poll_queue.on_callback(1, 100.0)
     poll_queue.answered(1, event, 100.1)
     poll_queue.forget(1)
     assert (len(poll_queue), poll_queue.next_at()) == (0, math.inf)
@@ -146,14 +146,14 @@ def test_who_is_forgotten_after_a_call_leaves_nothing(when: str) -> None:
         poll_queue.forget(poll_queue.pop(500.0))
     number = 1 if when != "late" else poll_queue.pop(500.0)
     poll_queue.expect(task(number), 500.0)
-    poll_queue.call(number, 500.0)
+    poll_queue.on_callback(number, 500.0)
     if when in ("on its way", "answered"):
         assert poll_queue.pop(500.0) == number
     if when == "answered":
         poll_queue.answered(number, PENDING, 500.0)
         poll_queue.expect(task(number), 500.0)
     poll_queue.forget(number)
-    poll_queue.call(number, 500.0)
+    poll_queue.on_callback(number, 500.0)
     assert (len(poll_queue), poll_queue.next_at(), bool(poll_queue)) == (0, math.inf, False)
     poll_queue.expect(task(number, since=600.0), 600.0)
     assert 600.0 < poll_queue.next_at() < math.inf
@@ -162,7 +162,7 @@ def test_who_is_forgotten_after_a_call_leaves_nothing(when: str) -> None:
 def test_a_call_about_nobody_is_nothing() -> None:
     """A callback about a task that is not asked about asks nothing, before it begins and after it has ended."""
     poll_queue = PollQueue(PollSchedule(FIVE))
-    poll_queue.call(1, 0.0)
+    poll_queue.on_callback(1, 0.0)
     assert (len(poll_queue), poll_queue.next_at(), poll_queue.reliability.share) == (0, math.inf, 0)
     poll_queue.expect(task(1), 0.0)
     assert poll_queue.next_at() > 0
@@ -177,7 +177,7 @@ def test_after_a_call_the_plain_schedule_holds() -> None:
     job = task(1)
     poll_queue.expect(job, 0.0)
     assert poll_queue.next_at() == schedule.next_age(KIND, 0.0, poll_queue.reliability.share)
-    poll_queue.call(1, 4.0)
+    poll_queue.on_callback(1, 4.0)
     poll_queue.pop(4.0)
     for now in (4.0, 5.0, 60.0):
         poll_queue.answered(1, PENDING, now)
@@ -192,7 +192,7 @@ def test_a_call_whose_question_is_not_answered_is_asked_about_again(event: TaskS
     schedule = known()
     poll_queue, job = PollQueue(schedule), task(1)
     poll_queue.expect(job, 0.0)
-    poll_queue.call(1, 100.0)
+    poll_queue.on_callback(1, 100.0)
     now = 100.0
     for _ in range(4):
         assert poll_queue.pop(now) == 1
@@ -208,7 +208,7 @@ def test_a_call_whose_question_is_not_answered_is_asked_about_again(event: TaskS
 
 @pytest.mark.parametrize(
     ("state", "at_once"),
-    [({}, True), ({"collected": True}, True), ({"finished": SUCCESS}, False)],
+    [({}, True), ({"kind": Collected}, True), ({"kind": Relinking, "outcome": SUCCESS}, False)],
     ids=["taken up", "named by its id", "dead links"],
 )
 def test_no_callback_is_waited_for_by_what_was_taken_up(state: dict[str, Any], at_once: bool) -> None:
@@ -223,7 +223,9 @@ def test_no_callback_is_waited_for_by_what_was_taken_up(state: dict[str, Any], a
         assert poll_queue.next_at() == schedule.next_age(KIND, now)
 
 
-@pytest.mark.parametrize("state", [{}, {"collected": True}, {"finished": SUCCESS}], ids=["run", "by id", "dead links"])
+@pytest.mark.parametrize(
+    "state", [{}, {"kind": Collected}, {"kind": Relinking, "outcome": SUCCESS}], ids=["run", "by id", "dead links"]
+)
 def test_what_was_taken_up_says_nothing_of_callbacks(state: dict[str, Any]) -> None:
     """Ends of tasks that another process began count neither for callbacks nor against them."""
     poll_queue = PollQueue(known())
@@ -232,10 +234,10 @@ def test_what_was_taken_up_says_nothing_of_callbacks(state: dict[str, Any]) -> N
     for number in range(40):
         poll_queue.expect(task(number, **state), 0.0, at_once=True)
         if number % 2:
-            poll_queue.call(number, 5.0)
+            poll_queue.on_callback(number, 5.0)
         poll_queue.answered(number, SUCCESS, 5.0)
         poll_queue.forget(number)
-        poll_queue.call(number, 6.0)
+        poll_queue.on_callback(number, 6.0)
     assert poll_queue.reliability.share == share
     assert (len(poll_queue), poll_queue.next_at()) == (0, math.inf)
 
@@ -245,7 +247,7 @@ def test_a_called_task_that_was_taken_up_goes_first_too() -> None:
     poll_queue = PollQueue(PollSchedule(FIVE))
     for number in range(5):
         poll_queue.expect(task(number), 0.0, at_once=True)
-    poll_queue.call(3, 0.0)
+    poll_queue.on_callback(3, 0.0)
     assert drained(poll_queue, 0.0) == [3, 0, 1, 2, 4]
 
 
@@ -258,7 +260,7 @@ def test_the_callback_tells_when_a_task_ended() -> None:
     poll_queue = PollQueue(schedule)
     for number in range(100):
         poll_queue.expect(task(number), 0.0)
-        poll_queue.call(number, 12.0)
+        poll_queue.on_callback(number, 12.0)
         assert poll_queue.pop(40.0) == number
         poll_queue.answered(number, UNTOLD, 40.0)
         poll_queue.forget(number)
@@ -274,9 +276,9 @@ def test_an_end_counts_for_callbacks_or_against_them() -> None:
     poll_queue.answered(1, SUCCESS, 9.0)
     poll_queue.forget(1)
     assert poll_queue.reliability.share == pytest.approx(1 / 3)
-    poll_queue.call(1, 9.5)
+    poll_queue.on_callback(1, 9.5)
     assert poll_queue.reliability.share == pytest.approx(2 / 3)
-    poll_queue.call(1, 9.6)
+    poll_queue.on_callback(1, 9.6)
     assert poll_queue.reliability.share == pytest.approx(2 / 3)
 
 
@@ -289,7 +291,7 @@ def test_what_has_not_ended_says_nothing_of_callbacks(event: TaskStatus) -> None
     for number in range(20):
         poll_queue.expect(task(number), 0.0)
         if number % 2:
-            poll_queue.call(number, 1.0)
+            poll_queue.on_callback(number, 1.0)
         poll_queue.answered(number, event, 2.0)
     assert poll_queue.reliability.share == share
 
@@ -329,9 +331,9 @@ def test_moving_the_others_leaves_the_called_and_the_asked() -> None:
     jobs = {number: task(number) for number in range(6)}
     for job in jobs.values():
         poll_queue.expect(job, 0.0)
-    poll_queue.call(4, 1.0)
+    poll_queue.on_callback(4, 1.0)
     assert poll_queue.pop(1.0) == 4
-    poll_queue.call(2, 1.0)
+    poll_queue.on_callback(2, 1.0)
     before = poll_queue.reliability.share
     teach(poll_queue, 6, announced=False)
     assert poll_queue.reliability.share < before / 2 + 0.25
@@ -368,7 +370,7 @@ class World:
 
     def call(self, number: int) -> None:
         """A callback comes, about whomever."""
-        self.poll_queue.call(number, self.now)
+        self.poll_queue.on_callback(number, self.now)
         if number in self.jobs and number not in self.heard:
             self.heard.add(number)
             if number in self.waiting:
@@ -474,9 +476,9 @@ def test_a_crowd_is_handed_out_once_each() -> None:
 def test_a_reset_postpones_nothing_that_was_to_go_at_once() -> None:
     """What waits for no callback of its own, such as a task named by its id, is not moved when trust changes."""
     poll_queue = PollQueue(PollSchedule(FIVE))
-    poll_queue.expect(task(99, since=100.0, collected=True), 100.0, at_once=True)
+    poll_queue.expect(task(99, since=100.0, kind=Collected), 100.0, at_once=True)
     poll_queue.expect(task(1, since=96.0), 96.0)
-    poll_queue.call(1, 100.0)
+    poll_queue.on_callback(1, 100.0)
     assert poll_queue.pop(100.0) == 1
     poll_queue.answered(1, SUCCESS, 100.1)
     poll_queue.forget(1)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from imagen_async import (
     ImageRequest,
     InsufficientCredits,
     InvalidRequest,
+    Job,
     Limits,
     ModelUnavailable,
     Rate,
@@ -209,6 +211,36 @@ async def test_a_wrong_key_shows_in_no_message(imagen_sandbox: Sandbox) -> None:
             await client.credits()
     assert "secret" not in f"{caught.value!r} {caught.value} {client!r}"
     assert "sandbox" in str(caught.value)
+
+
+async def test_each_caller_raises_an_error_of_its_own(imagen_sandbox: Sandbox) -> None:
+    """Twenty callers of an account that its wrong key has stopped raise twenty objects, each with its own traceback."""
+    async with Client("sandbox", api_key="wrong-key-0123456789", base_url=imagen_sandbox.url) as client:
+        job_errors = await asyncio.gather(*(client.generate(f"{n}") for n in range(20)), return_exceptions=True)
+        again = await asyncio.gather(*(client.submit("once more") for _ in range(2)), return_exceptions=True)
+    errors = [*job_errors, *again]
+    assert {type(error) for error in errors} == {AuthenticationError}
+    assert len({id(error) for error in errors}) == 22
+    frames = [len(traceback.extract_tb(error.__traceback__)) for error in errors if isinstance(error, BaseException)]
+    assert max(frames) < 10, "no traceback goes on where another caller's ended"
+
+
+async def test_a_job_awaited_twice_raises_twice(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whoever awaits a job that failed gets an error of its own, and so does who saves its result."""
+    imagen_sandbox.order("task", "fail_word")
+    async with client_of(imagen_sandbox) as client:
+        job = await client.submit("a fox")
+        errors = await asyncio.gather(*(_awaited(job) for _ in range(2)), return_exceptions=True)
+        async with client.batch(["a heron"]) as results:
+            imagen_sandbox.order("task", "fail_word")
+            (result,) = [result async for result in results]
+        saving = await asyncio.gather(*(result.save(tmp_path) for _ in range(2)), return_exceptions=True)
+    assert len({id(error) for error in (*errors, *saving, result.error)}) == 5
+    assert {type(error) for error in (*errors, *saving, result.error)} == {GenerationFailed}
+
+
+async def _awaited(job: Job) -> Result:
+    return await job
 
 
 async def test_an_address_where_nobody_listens(imagen_sandbox: Sandbox) -> None:

@@ -318,7 +318,7 @@ def test_nobody_listens_for_nothing() -> None:
     nothing: Any = None
     assert not observer.is_listening
     assert not observer.hears_exchanges
-    observer.job(nothing, 0.0)
+    observer.on_change(nothing, 0.0)
     observer.refused(nothing, 1, 0.0)
 
 

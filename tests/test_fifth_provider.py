@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from imagen_async import Account, Client, InvalidRequest
+from imagen_async._core.dialect import Dialect
 from imagen_async._core.dialects.jobs import JobsDialect
 from imagen_async._core.dialects.tasks import TasksDialect
 from imagen_async._core.latency import LatencyPrior
+from imagen_async._core.model import Model
 from imagen_async._core.parameters import Choice, Schema, Text, Whole
-from imagen_async._core.provider import Limits, Model, Provider
-from imagen_async._core.wire import Dialect
+from imagen_async._core.provider import Limits, Provider
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.sandbox._checks import PRICE_WHERE_NONE_IS_KNOWN

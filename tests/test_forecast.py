@@ -14,18 +14,19 @@ from typing import Any, NamedTuple
 import anyio
 import msgspec
 import pytest
+from builders import failure, upstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_latency import FIVE, PRIORS
-from test_poll_queue import KIND, PENDING, UNTOLD, task
+from polling import FIVE, KIND, PENDING, UNTOLD, task
 from virtual_network import Network, batch_over, scheduler_over
 
 from imagen_async import Limits, Rate
 from imagen_async._core.forecast import Shares, kinds_of, making_time, sending_time, time_left
-from imagen_async._core.job import Job, Queued, Ready, Running
+from imagen_async._core.job import Job
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.routing import Offer, Route
+from imagen_async._core.states import Fetching, Queued, Running
 from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, ConnectFailed, Rejected, Remedy, Succeeded
 from imagen_async.errors import InsufficientCredits, RateLimited, TransportError
@@ -123,6 +124,7 @@ def test_sending_times_at_the_edges(count: int, running: int, seconds: float) ->
 
 # The time left
 
+PRIORS = st.builds(LatencyPrior, median=st.floats(0.3, 600), sigma=st.floats(0.2, 1.5))
 FIGURES = st.floats(0, 2000)
 PACES = st.none() | st.floats(0.001, 1000)
 
@@ -139,22 +141,24 @@ def running_jobs(ages: list[float], now: float = NOW) -> list[Job]:
     return [task(number, since=now - age) for number, age in enumerate(ages)]
 
 
-def lane_of(schedule: PollSchedule, jobs: list[Job], limits: Limits = KIES, *, are_heard_of: bool = True) -> Upstream:
+def account_with(
+    schedule: PollSchedule, jobs: list[Job], limits: Limits = KIES, *, are_heard_of: bool = True
+) -> Upstream:
     """An account with these jobs, whose tasks were heard of a moment ago, or never since they began."""
-    upstream = Upstream("kie", limits, schedule, 64, lambda setbacks, longest: longest)
+    account = upstream("kie", limits, schedule)
     for job in jobs:
         if isinstance(job.state, Running):
-            upstream.running += 1
-            upstream.poll_queue.expect(job, job.state.since)
+            account.running += 1
+            account.poll_queue.expect(job, job.state.since)
             if are_heard_of:
-                upstream.poll_queue.answered(job.id, PENDING, NOW)
-    return upstream
+                account.poll_queue.answered(job.id, PENDING, NOW)
+    return account
 
 
 def left_of(schedule: PollSchedule, ages: list[float], limits: Limits = KIES, **heard: bool) -> float:
     """The time left when all is sent and tasks of these ages run."""
     jobs = running_jobs(ages)
-    return time_left(0, jobs, [lane_of(schedule, jobs, limits, **heard)], NOW)
+    return time_left(0, jobs, [account_with(schedule, jobs, limits, **heard)], NOW)
 
 
 @settings(deadline=None)
@@ -178,8 +182,8 @@ def test_the_time_left_is_one_that_can_be(
 ) -> None:
     """Whatever is known, runs and waits, the time left is a finite number, and what the limits allow at the least."""
     schedule, jobs = schedule_of(prior, seen), running_jobs(ages)
-    jobs += [jobs[0].to(Queued()), jobs[0].to(Ready("t", Succeeded(("u",), None, None, b"")))] if jobs else []
-    left = time_left(unsent, jobs, [lane_of(schedule, jobs, limits, are_heard_of=heard)], NOW, pace)
+    jobs += [jobs[0].to(Queued()), jobs[0].to(Fetching("t", Succeeded(("u",), None, None, b"")))] if jobs else []
+    left = time_left(unsent, jobs, [account_with(schedule, jobs, limits, are_heard_of=heard)], NOW, pace)
     assert 0 <= left < math.inf
     assert left >= (unsent + len(ages)) / limits.status.count * limits.status.per
     assert left >= sending_time(unsent, limits, schedule.mean(kinds_of(jobs) or schedule.kinds), len(ages))
@@ -199,10 +203,10 @@ def test_the_more_is_to_be_sent_the_longer_it_takes(
 ) -> None:
     """With less to be sent the time left is no longer, and with a slower pace no shorter."""
     jobs = running_jobs(ages)
-    upstream = lane_of(schedule_of(FIVE, seen), jobs, limits)
+    account = account_with(schedule_of(FIVE, seen), jobs, limits)
 
     def left(count: int, pace: float | None) -> float:
-        return time_left(count, jobs, [upstream], NOW, pace)
+        return time_left(count, jobs, [account], NOW, pace)
 
     assert left(unsent, pace) <= left(unsent + more, pace)
     assert left(unsent, None) <= left(unsent, pace) <= left(unsent, None if pace is None else pace / 2)
@@ -240,19 +244,19 @@ def test_each_task_that_is_left_costs_a_status_call() -> None:
     schedule, slow, jobs = schedule_of(FIVE, [5.0] * 200), Limits(status=Rate(1, per=1)), running_jobs([1.0] * 100)
     assert left_of(schedule, [1.0] * 100) < 15
     assert left_of(schedule, [1.0] * 100, slow) == pytest.approx(100, rel=0.1)
-    upstream = lane_of(schedule, jobs, slow)
-    assert time_left(20, jobs, [upstream], NOW) == pytest.approx(120, rel=0.15)
+    account = account_with(schedule, jobs, slow)
+    assert time_left(20, jobs, [account], NOW) == pytest.approx(120, rel=0.15)
     assert left_of(schedule, [], slow) == 0
 
 
 def test_tasks_that_ended_over_night_leave_the_time_that_is_told() -> None:
     """Seen the next day, of a provider that tells no latency, they change little of what the rest is told to take."""
     schedule, jobs = schedule_of(FIVE, [5.0] * 200), running_jobs([86_400.0] * 100)
-    upstream = lane_of(schedule, jobs, Limits(running=10), are_heard_of=False)
-    before = time_left(200, [], [upstream], NOW)
+    account = account_with(schedule, jobs, Limits(running=10), are_heard_of=False)
+    before = time_left(200, [], [account], NOW)
     for job in jobs:
-        upstream.settle_status(job.id, UNTOLD, NOW)
-    assert time_left(200, [], [upstream], NOW) == pytest.approx(before, rel=0.2)
+        account.settle_status(job.id, UNTOLD, NOW)
+    assert time_left(200, [], [account], NOW) == pytest.approx(before, rel=0.2)
 
 
 def test_making_takes_the_sending_and_the_slowest() -> None:
@@ -274,45 +278,45 @@ def test_a_slow_kind_in_a_mixture_is_waited_for() -> None:
 # Several accounts
 
 
-def idle_upstream(name: str, limits: Limits = KIES, schedule: PollSchedule | None = None) -> Upstream:
+def idle(name: str, limits: Limits = KIES, schedule: PollSchedule | None = None) -> Upstream:
     """An account on which nothing runs."""
-    return Upstream(name, limits, schedule or schedule_of(FIVE, [5.0] * 100), 64, lambda setbacks, longest: longest)
+    return upstream(name, limits, schedule or schedule_of(FIVE, [5.0] * 100))
 
 
-def paused(upstream: Upstream) -> Upstream:
+def paused(account: Upstream) -> Upstream:
     """The account after a connection that failed."""
-    upstream.spend_submit(NOW)
-    upstream.settle_submit(ConnectFailed(TransportError("no route")), KIND[0], NOW)
-    assert upstream.is_paused
-    return upstream
+    account.take_submit(NOW)
+    account.settle_submit(ConnectFailed(failure(TransportError, "no route")), KIND[0], NOW)
+    assert account.breaker.is_paused
+    return account
 
 
-def stopped(upstream: Upstream) -> Upstream:
+def stopped(account: Upstream) -> Upstream:
     """The account without credit."""
-    upstream.stopped = InsufficientCredits("empty")
-    return upstream
+    account.breaker.stopped = failure(InsufficientCredits, "empty")
+    return account
 
 
-def together(unsent: int, *upstreams: Upstream, jobs: Iterable[Job] = (), pace: float | None = None) -> float:
+def together(unsent: int, *accounts: Upstream, jobs: Iterable[Job] = (), pace: float | None = None) -> float:
     """The time left for so many on these accounts."""
-    return time_left(unsent, jobs, upstreams, NOW, pace)
+    return time_left(unsent, jobs, accounts, NOW, pace)
 
 
 @settings(deadline=None)
 @given(limits=LIMITS, each=st.integers(0, 500), count=st.integers(1, 5))
 def test_equal_accounts_take_equal_parts(limits: Limits, each: int, count: int) -> None:
     """With so many accounts of the same limits, each has so many times less to do, to one request."""
-    upstreams = [idle_upstream(f"upstream {number}", limits) for number in range(count)]
-    left = together(each * count, *upstreams)
-    assert together(each, upstreams[0]) <= left <= together(each + 1, upstreams[0])
+    accounts = [idle(f"account {number}", limits) for number in range(count)]
+    left = together(each * count, *accounts)
+    assert together(each, accounts[0]) <= left <= together(each + 1, accounts[0])
 
 
 @pytest.mark.parametrize("many", [1, 2, 4, 9])
 def test_accounts_take_parts_by_their_speed(many: int) -> None:
     """An account that may send so many times as much gets so many times as much, and they end together."""
     schedule = schedule_of(FIVE, [5.0] * 100)
-    fast = idle_upstream("fast", Limits(Rate(10 * many, per=10), Rate(1000, per=1), running=10_000), schedule)
-    slow = idle_upstream("slow", Limits(Rate(10, per=10), Rate(1000, per=1), running=10_000), schedule)
+    fast = idle("fast", Limits(Rate(10 * many, per=10), Rate(1000, per=1), running=10_000), schedule)
+    slow = idle("slow", Limits(Rate(10, per=10), Rate(1000, per=1), running=10_000), schedule)
     unsent = 300 * (many + 1)
     assert together(unsent, fast, slow) == pytest.approx(together(300 * many, fast), abs=10)
     assert together(unsent, fast, slow) == pytest.approx(together(300, slow), abs=10)
@@ -322,20 +326,20 @@ def test_accounts_take_parts_by_their_speed(many: int) -> None:
 def test_the_running_limit_makes_an_account_slow_too() -> None:
     """With tasks of 50 s, ten at once are 0.2 creates a second, whatever the window would allow."""
     schedule = schedule_of(LatencyPrior(50, 0.1), [50.0] * 200)
-    few = idle_upstream("few", Limits(Rate(1000, per=1), Rate(1000, per=1), running=10), schedule)
-    many = idle_upstream("many", Limits(Rate(1000, per=1), Rate(1000, per=1), running=90), schedule)
+    few = idle("few", Limits(Rate(1000, per=1), Rate(1000, per=1), running=10), schedule)
+    many = idle("many", Limits(Rate(1000, per=1), Rate(1000, per=1), running=90), schedule)
     jobs = [task(1, since=NOW)]
-    alone = together(200, idle_upstream("few", few.limits, schedule), jobs=jobs)
+    alone = together(200, idle("few", few.limits, schedule), jobs=jobs)
     assert together(2000, few, many, jobs=jobs) == pytest.approx(alone, rel=0.1)
 
 
 def test_an_account_that_was_refused_gets_a_smaller_part() -> None:
     """What is allowed now counts, not what was set: of two equal accounts, the one whose limit was halved gets half."""
     limits = Limits(Rate(20, per=10), Rate(1000, per=1), running=10_000)
-    sound, cut = idle_upstream("sound", limits), idle_upstream("cut", limits)
+    sound, cut = idle("sound", limits), idle("cut", limits)
     before = together(600, sound, cut)
-    cut.spend_submit(NOW)
-    cut.settle_submit(Rejected(RateLimited("429"), Remedy.BACK_OFF), KIND[0], NOW)
+    cut.take_submit(NOW)
+    cut.settle_submit(Rejected(failure(RateLimited, "429"), Remedy.BACK_OFF), KIND[0], NOW)
     assert before == pytest.approx(together(300, sound), abs=10)
     assert together(600, sound, cut) == pytest.approx(together(400, sound), abs=10)
 
@@ -344,7 +348,7 @@ def test_an_account_that_was_refused_gets_a_smaller_part() -> None:
 @given(limits=LIMITS, other=LIMITS, unsent=st.integers(0, 2000), pace=PACES)
 def test_a_stopped_account_gets_nothing(limits: Limits, other: Limits, unsent: int, pace: float | None) -> None:
     """The others have all of it to do; when none is left, nothing more is sent and no time is left for it."""
-    open_one, none = idle_upstream("open", limits), stopped(idle_upstream("stopped", other))
+    open_one, none = idle("open", limits), stopped(idle("stopped", other))
     alone = together(unsent, open_one, pace=pace)
     assert together(unsent, open_one, none, pace=pace) == alone
     assert together(unsent, none, open_one, pace=pace) == alone
@@ -355,30 +359,30 @@ def test_what_runs_on_a_stopped_account_is_waited_for() -> None:
     """Tasks of an account that takes nothing more are paid for, and their end is part of the time left."""
     schedule = schedule_of(FIVE, [60.0] * 200)
     jobs = running_jobs([1.0])
-    upstream = stopped(lane_of(schedule, jobs))
-    assert together(0, upstream, jobs=jobs) == together(500, upstream, jobs=jobs) > 50
-    quick = idle_upstream("quick")
-    assert together(20, upstream, quick, jobs=jobs) == together(0, upstream, jobs=jobs)
+    account = stopped(account_with(schedule, jobs))
+    assert together(0, account, jobs=jobs) == together(500, account, jobs=jobs) > 50
+    quick = idle("quick")
+    assert together(20, account, quick, jobs=jobs) == together(0, account, jobs=jobs)
 
 
 @settings(deadline=None)
 @given(limits=LIMITS, other=LIMITS, unsent=st.integers(0, 2000))
 def test_a_paused_account_gets_something_only_when_all_are(limits: Limits, other: Limits, unsent: int) -> None:
     """It may come back, so it is reckoned with where there is no other, and passed over where there is."""
-    sound, poor = idle_upstream("sound", limits), paused(idle_upstream("poor", other))
+    sound, poor = idle("sound", limits), paused(idle("poor", other))
     assert together(unsent, sound, poor) == together(unsent, sound)
-    assert together(unsent, poor) == together(unsent, idle_upstream("poor", other))
-    assert together(unsent, poor, stopped(idle_upstream("none", limits))) == together(unsent, poor)
-    both = together(unsent, paused(idle_upstream("sound", limits)), poor)
-    assert both == together(unsent, idle_upstream("sound", limits), idle_upstream("poor", other))
+    assert together(unsent, poor) == together(unsent, idle("poor", other))
+    assert together(unsent, poor, stopped(idle("none", limits))) == together(unsent, poor)
+    both = together(unsent, paused(idle("sound", limits)), poor)
+    assert both == together(unsent, idle("sound", limits), idle("poor", other))
 
 
 def test_an_account_that_is_back_gets_its_part_again() -> None:
     """The first create that is taken ends the pause, for the time left too."""
     limits = Limits(Rate(20, per=10), Rate(1000, per=1), running=10_000)
-    sound, back = idle_upstream("sound", limits), paused(idle_upstream("back", limits))
+    sound, back = idle("sound", limits), paused(idle("back", limits))
     assert together(600, sound, back) == together(600, sound)
-    back.spend_submit(NOW + 1000)
+    back.take_submit(NOW + 1000)
     back.settle_submit(Accepted("t"), KIND[0], NOW + 1000)
     assert together(600, sound, back) == together(300, sound)
 

@@ -710,14 +710,18 @@ async def test_what_failed_is_kept_and_written_later(tmp_path: Path) -> None:
         fill(journal)
         writer.put(large(1))
         writer.put(large(2))
+        raised = []
         for key in ("k1", "k2", "k1"):
-            with pytest.raises(JournalError, match="full"):
+            with pytest.raises(JournalError, match="full") as told:
                 await writer.wait_durable(key)
-        assert isinstance(writer.error, JournalError)
+            raised.append(told.value)
+        assert len({id(error) for error in raised}) == 3, "each that waits has an error of its own"
+        assert {error.provider for error in raised} == {None}, "the group's failure is not one job's"
+        assert writer.failure is not None
         make_room(journal)
         writer.put(replace(large(2), error=EntryError("A", "newer")))
         await writer.wait_durable("k2")
-        assert writer.error is None
+        assert writer.failure is None
         assert journal.find("k1") == large(1)
         assert journal.find("k2") == replace(large(2), error=EntryError("A", "newer"))
         await writer.close()
@@ -1217,8 +1221,9 @@ async def test_a_request_whose_task_runs_is_met_as_taken_up(tmp_path: Path) -> N
         met = journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, 5, 7)
         assert isinstance(met, TakenUp)
         assert met.job_id == 100
-        assert (met.like.key, met.like.retries, met.like.resubmits) == ("k0", 2, 1)
-        assert [offer.account for offer in met.like.way.offers] == ["kie", "apikley"]
+        assert (met.leave.retries, met.leave.resubmits, met.leave.is_doubted) == (2, 1, False)
+        assert met.leave.route is not None
+        assert [offer.account for offer in met.leave.route.offers] == ["kie", "apikley"]
         done = journal.resume.meet(ImageRequest("prompt 1", key="k1"), 1, 5, 8)
         assert isinstance(done, Result)
         assert done.earlier

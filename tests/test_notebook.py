@@ -17,7 +17,7 @@ from test_panel import standing
 from test_readme import blocks
 
 from imagen_async import GenerationFailed, ImageFile, ImageRequest, InsufficientCredits, Result
-from imagen_async._notebook import batch_html, thumbnail
+from imagen_async._notebook import batch_html, result_html, thumbnail
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 
@@ -97,19 +97,19 @@ def test_a_result_shows_its_picture_or_its_reason(tmp_path: Path) -> None:
     Image.new("RGB", (1024, 768), "teal").save(tmp_path / "x.png")
     file = ImageFile(str(tmp_path / "x.png"), "", 1, "image/png", "https://x.example/x.png")
     request = ImageRequest(NASTY, seed=3)
-    saved = Result("k", 0, request, NASTY, NASTY, urls=(file.url,), files=(file,), credits=8, _thumbnail=thumbnail)
-    html = saved._repr_html_()
+    saved = Result("k", 0, request, NASTY, NASTY, urls=(file.url,), files=(file,), credits=8)
+    html = result_html(saved)
     assert "<script" not in html
     assert html.count("<img ") == 1
     encoded = html.partition("base64,")[2].partition('"')[0]
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (512, 384)
-    failed = Result("k", 0, request, "kie", "imagen4", error=GenerationFailed(NASTY))._repr_html_()
-    assert "GenerationFailed: &lt;img" in failed
-    assert "<img" not in failed.replace("&lt;img", "")
+    failed = Result("k", 0, request, "kie", "imagen4", error=GenerationFailed(NASTY))
+    assert "GenerationFailed: &lt;img" in result_html(failed)
+    assert "<img" not in result_html(failed).replace("&lt;img", "")
     urls = ("javascript:alert(1)", 'https://x.example/"><script>', "data:text/html,x")
-    odd = Result("k", 0, ImageRequest("x"), "kie", "imagen4", urls=urls)._repr_html_()
-    assert odd.count("<img ") == 1
-    assert "<script" not in odd
+    odd = Result("k", 0, ImageRequest("x"), "kie", "imagen4", urls=urls)
+    assert result_html(odd).count("<img ") == 1
+    assert "<script" not in result_html(odd)
 
 
 def test_a_thumbnail_of_what_is_no_picture_is_none(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_a_thumbnail_of_what_is_no_picture_is_none(tmp_path: Path) -> None:
     for name in ("x.png", "gone.png"):
         file = ImageFile(str(tmp_path / name), "", 1, "image/png", "")
         assert thumbnail(file) is None
-        result = Result("k", 0, ImageRequest("a fox"), "kie", "imagen4", files=(file,), _thumbnail=thumbnail)
-        assert "<img" not in result._repr_html_()
-        assert "a fox" in result._repr_html_()
+        result = Result("k", 0, ImageRequest("a fox"), "kie", "imagen4", files=(file,))
+        assert "<img" not in result_html(result)
+        assert "a fox" in result_html(result)
 
 
 def test_a_batch_shows_its_accounts_trouble() -> None:

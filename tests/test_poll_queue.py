@@ -12,31 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_latency import FIVE
+from polling import BROKEN, FIVE, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNTOLD, Step, task
 
-from imagen_async._core.job import Job, Running
+from imagen_async._core.job import Job
 from imagen_async._core.poll_queue import PollQueue
 from imagen_async._core.poll_schedule import Kind, PollSchedule
-from imagen_async._core.values import ImageRequest
-from imagen_async._core.wire import NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus
-from imagen_async.errors import GenerationFailed, InvalidRequest, TransportError
-from imagen_async.providers import PROVIDERS
-
-MODELS = {model.name: model for model in PROVIDERS["kie"].models}
-KIND: Kind = ("imagen4", 1)
-PENDING = Pending("waiting")
-SUCCESS = Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}")
-UNTOLD = Succeeded(("https://files.example/1.png",), None, 8.0, b"{}")
-BROKEN = TaskFailed(GenerationFailed("too dark", code="500"), 0.0, b"{}")
-NOTHING = NoAnswer(TransportError("502"))
-SILENT = TaskRefused(InvalidRequest("no such task", code=422))
-
-
-def task(number: int, since: float = 0.0, *, model: str = KIND[0], images: int = KIND[1], **state: Any) -> Job:
-    """A job whose task runs."""
-    running = Running(f"t{number}", since, **state)
-    request = ImageRequest("a red fox", model=model, num_images=images)
-    return Job(number, 1, number, f"k{number}", request, "kie", MODELS[model], 900.0, state=running)
+from imagen_async._core.states import Collected, Relinking
+from imagen_async._core.wire import Succeeded, TaskFailed, TaskStatus
 
 
 class World:
@@ -107,7 +89,6 @@ class World:
 
 ANSWERS = {"pending": PENDING, "succeeded": SUCCESS, "untold": UNTOLD, "broken": BROKEN, "nothing": NOTHING}
 WORDS = ["expect", "expect", "wait", "wait", "pop", "pop", "pop", "forget", "pending", *ANSWERS]
-Step = tuple[str, int, float]
 STEPS = st.lists(st.tuples(st.sampled_from(WORDS), st.integers(1, 12), st.floats(0, 10)), max_size=120)
 
 
@@ -371,7 +352,9 @@ def test_it_knows_when_a_task_was_last_heard_of() -> None:
 
 
 @pytest.mark.parametrize("event", [SUCCESS, UNTOLD, BROKEN], ids=["told", "untold", "broken"])
-@pytest.mark.parametrize("state", [{"collected": True}, {"finished": SUCCESS}], ids=["collected", "dead links"])
+@pytest.mark.parametrize(
+    "state", [{"kind": Collected}, {"kind": Relinking, "outcome": SUCCESS}], ids=["collected", "dead links"]
+)
 def test_a_task_whose_age_means_nothing_teaches_nothing(event: TaskStatus, state: dict[str, Any]) -> None:
     """One that was named by its id, or whose links died, says nothing of how long tasks take."""
     assert said(told(event, **state)) == said(PollSchedule(FIVE))
@@ -437,7 +420,9 @@ def test_an_answer_about_a_forgotten_task_is_nothing() -> None:
     assert (len(poll_queue), poll_queue.next_at()) == (0, math.inf)
 
 
-@pytest.mark.parametrize(("state", "at_once"), [({}, False), ({"finished": SUCCESS}, True)], ids=["runs", "dead links"])
+@pytest.mark.parametrize(
+    ("state", "at_once"), [({}, False), ({"kind": Relinking, "outcome": SUCCESS}, True)], ids=["runs", "dead links"]
+)
 def test_what_ended_long_ago_is_asked_about_at_once(state: dict[str, Any], at_once: bool) -> None:
     """A task that is asked for new links is asked at once, one that has just begun is given its time."""
     poll_queue = PollQueue(PollSchedule(FIVE))

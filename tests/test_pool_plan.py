@@ -4,55 +4,42 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
 import msgspec
 import pytest
-import test_plan
-from hypothesis import HealthCheck, given, settings
+from builders import failure, upstream
+from hypothesis import given
 from hypothesis import strategies as st
+from pools import FAST, LONG, MAY_MOVE, PLAIN, POLICIES, ROOMY, SCRIPT, SMALL, Create, Pool, event, play, provider
 
 from imagen_async._core.budget import Budget
-from imagen_async._core.job import (
+from imagen_async._core.circuit_breaker import FIRST_CONTACT_TRIES, LOST_IN_A_ROW
+from imagen_async._core.failure import Failure
+from imagen_async._core.journal_entry import entry_of
+from imagen_async._core.provider import Limits
+from imagen_async._core.rate_limit import Rate
+from imagen_async._core.resuming import resumed
+from imagen_async._core.routing import Policy
+from imagen_async._core.states import (
     Done,
-    Event,
     Failed,
-    Final,
-    Job,
+    Fetching,
     Left,
     NotAdmitted,
     Queued,
-    Ready,
     Running,
     Submitting,
     Unknown,
 )
-from imagen_async._core.journal_entry import entry_of
-from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.plan import Plan
-from imagen_async._core.poll_schedule import Kind, PollSchedule
-from imagen_async._core.provider import Limits, Provider
-from imagen_async._core.rate_limit import Rate
-from imagen_async._core.resuming import resumed
-from imagen_async._core.routing import Policy, Route, Router
-from imagen_async._core.upstream import FIRST_CONTACT_TRIES, LOST_IN_A_ROW, Upstream
-from imagen_async._core.values import ImageRequest
-from imagen_async._core.wire import (
-    ConnectFailed,
-    Rejected,
-    Remedy,
-    Succeeded,
-    TaskFailed,
-)
+from imagen_async._core.wire import ConnectFailed, Succeeded
 from imagen_async._core.wording import nobody_takes
 from imagen_async.errors import (
     AccountError,
     AuthenticationError,
     BudgetReached,
-    GenerationFailed,
     ImagenError,
     InsufficientCredits,
     ModelUnavailable,
@@ -60,288 +47,6 @@ from imagen_async.errors import (
     TransportError,
     UnknownOutcome,
 )
-from imagen_async.providers import PROVIDERS
-
-FAST, PLAIN = "imagen4-fast", "imagen4"
-ROOMY = Limits(submit=Rate(100, per=1), status=Rate(100, per=1), running=100)
-SMALL = Limits(submit=Rate(2, per=2), status=Rate(4, per=1), running=4)
-CONNECTIONS = 12
-PRICES = {"a": 0.5, "b": 0.3, "c": 1.0}
-
-
-class EverySecond(PollSchedule):
-    """Asks once a second, and learns nothing."""
-
-    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
-        """A second later."""
-        return asked + 1.0
-
-
-SCHEDULE = EverySecond(LatencyPrior(median=5, sigma=0.5))
-
-
-def growing(setbacks: int, longest: float) -> float:
-    """Pauses of 1, 2, 4 … seconds."""
-    return min(longest, 2.0**setbacks)
-
-
-def provider(name: str, price: float | None = None) -> Provider:
-    """kie.ai's record as that of another account, at another price."""
-    return msgspec.structs.replace(PROVIDERS["kie"], name=name, prices=price)
-
-
-def rejected(error: ImagenError, remedy: Remedy, retry_after: float | None = None) -> Rejected:
-    return Rejected(error, remedy, retry_after)
-
-
-CREATED = [
-    "accepted",
-    "lost",
-    "not sent",
-    "refused",
-    "silent",
-    "model gone",
-    "no credit",
-    "wrong key",
-    "limited",
-    "limited long",
-    "maintenance",
-    "withheld",
-]
-ASKED = ["succeeded", "pending", "broken", "denied", "unreadable"]
-FETCHED = ["saved", "not saved"]
-MAY_MOVE = {"not sent", "model gone", "no credit", "wrong key", "limited", "limited long", "maintenance"}
-"""Answers to a create after which it is known that nothing was made, and that others may have the item."""
-
-
-ANSWERS = {**test_plan.CREATED, **test_plan.ASKED, **test_plan.FETCHED}
-
-
-def event(name: str, credits: float | None = None, task_id: str = "t") -> Event:
-    """An answer by its name: those of one account, with what was billed."""
-    match name:
-        case "succeeded":
-            return Succeeded(("https://files.example/1.png",), 1.0, credits, b"{}")
-        case "broken":
-            return TaskFailed(GenerationFailed("too dark", code="500"), credits, b"{}")
-        case "limited long":
-            return rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF, 8.0)
-    return ANSWERS[name](task_id)
-
-
-class Create(msgspec.Struct):
-    """A create that was sent, or a task that was taken up: its price, what came of it, what it cost once known."""
-
-    account: str
-    price: Fraction
-    answer: str = ""
-    after: str = ""
-    cost: Fraction | None = None
-
-
-def exact(credits: float | None) -> Fraction:
-    """An amount as a person reads it."""
-    return Fraction(credits or 0.0).limit_denominator(10_000)
-
-
-class Pool:
-    """A plan over several accounts, and what a shell and some servers would see of it."""
-
-    def __init__(
-        self,
-        limits: Mapping[str, Limits] | None = None,
-        policy: Policy = "spread",
-        prices: Mapping[str, float | None] = PRICES,
-    ) -> None:
-        limits = limits or dict.fromkeys("abc", SMALL)
-        self.providers = {name: provider(name, prices[name]) for name in limits}
-        self.policy = policy
-        self.plan = Plan([Upstream(name, each, SCHEDULE, CONNECTIONS, growing) for name, each in limits.items()], 2)
-        self.now = 0.0
-        self.jobs: dict[int, Job] = {}
-        self.talking: dict[int, Job] = {}
-        self.ended: dict[int, Job] = {}
-        self.creates: dict[int, list[Create]] = defaultdict(list)
-        self.fresh: list[Job] = []
-        self.gone: set[int] = set()
-
-    def upstream(self, name: str) -> Upstream:
-        return self.plan.upstreams[name]
-
-    def route(self, accounts: Iterable[str] = "", images: int | None = None, model: str = FAST) -> Route:
-        chosen = {name: each for name, each in self.providers.items() if not accounts or name in accounts}
-        return Router(chosen, self.policy).route(ImageRequest("a red fox", model=model, num_images=images))[1]
-
-    def add(self, accounts: Iterable[str] = "", images: int | None = None, model: str = FAST, **place: Any) -> Job:
-        """Take in a job for some accounts, or for all."""
-        number = len(self.jobs) + 1
-        route = self.route(accounts, images, model)
-        first = route.offers[0]
-        request = ImageRequest("a red fox", model=model, num_images=images)
-        place = {"owner": 1, "deadline": 900.0, "route": route, **place}
-        owner = place.pop("owner")
-        job = Job(number, owner, number, f"k{number}", request, first.account, first.model, **place)
-        self.jobs[number] = job
-        if not isinstance(job.state, Queued):
-            self.creates[number].append(Create(job.account, exact(job.model.price(request)), "accepted"))
-        self.plan.add(job, self.now)
-        return job
-
-    def add_many(self, number: int, accounts: Iterable[str] = "", **place: Any) -> list[int]:
-        return [self.add(accounts, **place).id for _ in range(number)]
-
-    def look(self) -> list[Job]:
-        """Hand out what may talk, collect what ended."""
-        taken = self.plan.take(self.now)
-        for job in taken:
-            assert job.id not in self.talking, "an item was at two places at once"
-            assert job.id not in self.ended
-            self.talking[job.id] = job
-            if isinstance(job.state, Submitting):
-                self.plan.begin_create(job)
-                (offer,) = [offer for offer in self.jobs[job.id].way.offers if offer.account == job.account]
-                assert offer.model == job.model
-                self.creates[job.id].append(Create(job.account, exact(job.model.price(job.request))))
-        self.fresh = list(self.plan.finished)
-        self.plan.finished.clear()
-        for job in self.fresh:
-            assert job.id not in self.ended
-            assert isinstance(job.state, Final)
-            self.ended[job.id] = job
-            for create in self.creates[job.id]:
-                create.cost = create.price if create.cost is None else create.cost
-        return taken
-
-    def sent(self) -> list[int]:
-        """Look, and say whose creates left."""
-        return [job.id for job in self.look() if isinstance(job.state, Submitting)]
-
-    def creating(self, account: str = "") -> list[int]:
-        """Whose creates are on the way."""
-        jobs = sorted(self.talking.items())
-        return [n for n, job in jobs if isinstance(job.state, Submitting) and account in ("", job.account)]
-
-    def answer(self, job_id: int, name: str, credits: float | None = None) -> Job | None:
-        """Settle a job that talks, and keep the books."""
-        job = self.talking.pop(job_id)
-        last = self.creates[job_id][-1]
-        if isinstance(job.state, Submitting):
-            last.answer = name
-            if name == "lost":
-                last.cost = last.price
-            elif name != "accepted":
-                last.cost = Fraction(0)
-        elif isinstance(job.state, Running) and name in ("succeeded", "broken"):
-            last.after = name
-            if last.cost is None:
-                last.cost = last.price if credits is None else exact(credits)
-        return self.plan.settle(job, event(name, credits, f"t{job_id}-{len(self.creates[job_id])}"), self.now)
-
-    def answer_any(self, number: int, created: str, asked: str, fetched: str, quarters: int | None) -> None:
-        """Settle one of those that talk with the answer that fits it; it is billed in quarters of its price."""
-        job_id = sorted(self.talking)[number % len(self.talking)]
-        state = self.talking[job_id].state
-        price = self.creates[job_id][-1].price
-        credits = None if quarters is None else float(price * quarters / 4)
-        name = created if isinstance(state, Submitting) else asked if isinstance(state, Running) else fetched
-        self.answer(job_id, name, credits)
-
-    def sleep(self, until: float) -> None:
-        """Let time pass: nothing before `wake_at`, and something at it."""
-        wake_at = self.plan.wake_at(self.now)
-        self.now = until
-        something = bool(self.look()) or bool(self.fresh)
-        assert something == (until >= wake_at)
-
-    def wake(self) -> None:
-        """Do what is to be done by now, or sleep until something is."""
-        wake_at = self.plan.wake_at(self.now)
-        assert wake_at < math.inf
-        if wake_at <= self.now:
-            self.look()
-        else:
-            self.sleep(wake_at)
-
-    def drain(self) -> None:
-        """Let everything go well until nothing is left."""
-        for _ in range(100 + 40 * len(self.jobs)):
-            self.look()
-            if self.talking:
-                self.answer_any(0, "accepted", "succeeded", "saved", None)
-            elif len(self.plan):
-                self.wake()
-            else:
-                return
-        raise AssertionError("the plan came to no end")
-
-    def trusted(self) -> Pool:
-        """Let every account answer once, so that none of them is at its first contact."""
-        for name in self.plan.upstreams:
-            self.add(name, owner=99)
-        self.drain()
-        self.now += 100.0
-        return self
-
-
-# ------------------------------------------------------------------------------------------------ scripts
-
-ANSWER = st.tuples(
-    st.just("answer"),
-    st.integers(0, 9),
-    st.sampled_from(["accepted"] * 12 + CREATED),
-    st.sampled_from(["succeeded"] * 4 + ASKED),
-    st.sampled_from(FETCHED),
-    st.sampled_from([None, 4, 4, 0, 1, 3]),
-)
-ADD = st.builds(
-    lambda accounts, model, jobs, images, place: ("add", accounts, model, jobs, images, place),
-    st.sampled_from(["abc", "abc", "ab", "bc", "a", "c"]),
-    st.sampled_from([FAST, FAST, FAST, PLAIN]),
-    st.integers(1, 3),
-    st.integers(1, 4),
-    st.fixed_dictionaries(
-        {
-            "owner": st.integers(1, 3),
-            "retries": st.integers(0, 2),
-            "resubmits": st.integers(0, 1),
-            "deadline": st.sampled_from([900.0, 900.0, 20.0]),
-            "save_to": st.sampled_from(["out", None]),
-        }
-    ),
-)
-GO = st.just(("wake",)) | st.tuples(st.just("wait"), st.integers(1, 80).map(lambda eighths: eighths / 8))
-LEAVE = st.tuples(st.sampled_from(["leave", "abandon", "withhold"]), st.integers(2, 3))
-STEP: st.SearchStrategy[tuple[Any, ...]] = st.one_of(*[ADD] * 5, *[ANSWER] * 14, *[GO] * 5, LEAVE)
-SCRIPT = st.lists(STEP, min_size=15, max_size=60)
-POLICIES = st.sampled_from(["spread", "cheapest", "in_order"])
-LONG = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-
-
-def play(pool: Pool, step: tuple[Any, ...]) -> None:
-    """Do one step of a script, and look."""
-    match step:
-        case ("add", accounts, model, jobs, images, place):
-            for _ in range(jobs if place["owner"] not in pool.gone else 0):
-                pool.add(accounts, images if model == FAST else None, model, **place)
-        case ("answer", *what):
-            if pool.talking:
-                pool.answer_any(*what)
-        case ("wait", seconds):
-            pool.sleep(pool.now + seconds)
-        case ("wake",):
-            if pool.plan.wake_at(pool.now) < math.inf:
-                pool.wake()
-        case ("leave", owner):
-            pool.gone.add(owner)
-            pool.plan.leave(owner)
-        case ("abandon", owner):
-            pool.gone.add(owner)
-            pool.plan.leave(owner)
-            pool.plan.abandon(owner)
-        case ("withhold", owner):
-            pool.plan.withhold(owner)
-    pool.look()
-    assert pool.plan.wake_at(pool.now) > pool.now
 
 
 @LONG
@@ -384,18 +89,18 @@ def test_an_item_is_unsent_only_when_no_account_of_its_route_is_left(
             play(pool, step)
         for job in pool.fresh:
             refusals = {
-                offer.account: pool.upstream(offer.account).refusal(offer.model.name)
+                offer.account: pool.upstream(offer.account).breaker.refusal(offer.model.name)
                 for offer in pool.jobs[job.id].way.offers
             }
             state = job.state
             last = pool.creates[job.id][-1].answer if pool.creates[job.id] else ""
             if isinstance(state, NotAdmitted) and last != "withheld":
                 assert all(refusals.values())
-                assert not all(isinstance(error, ModelUnavailable) for error in refusals.values())
-                assert len(refusals) == 1 or all(f"{name}: " in state.error.message for name in refusals)
-            elif isinstance(state, Failed) and isinstance(state.error, ModelUnavailable):
-                assert all(isinstance(error, ModelUnavailable) for error in refusals.values())
-                assert len(refusals) == 1 or all(f"{name}: " in state.error.message for name in refusals)
+                assert not all(refusal.is_a(ModelUnavailable) for refusal in refusals.values())
+                assert len(refusals) == 1 or all(f"{name}: " in state.failure.message for name in refusals)
+            elif isinstance(state, Failed) and state.failure.is_a(ModelUnavailable):
+                assert all(refusal.is_a(ModelUnavailable) for refusal in refusals.values())
+                assert len(refusals) == 1 or all(f"{name}: " in state.failure.message for name in refusals)
 
 
 @LONG
@@ -406,18 +111,18 @@ def test_nothing_that_anybody_could_take_is_left_behind(script: list[tuple[Any, 
     for step in script:
         play(pool, step)
     before = dict(pool.ended)
-    pool.plan.upstreams["c"].stopped = pool.plan.upstreams["c"].stopped or AccountError("stopped from outside")
+    pool.stop("c")
     takes = {
-        job.id: any(pool.upstream(offer.account).refusal(offer.model.name) is None for offer in job.way.offers)
+        job.id: any(pool.upstream(offer.account).breaker.refusal(offer.model.name) is None for offer in job.way.offers)
         for job in pool.plan.jobs
         if isinstance(job.state, Queued) and job.owner not in pool.gone
     }
-    pool.plan._turn_away()
+    pool.plan.plan._course.turn_away(pool.now)
     pool.drain()
     assert sorted(pool.ended) == sorted(pool.jobs)
     assert len(pool.plan) == 0
     assert pool.plan.wake_at(pool.now) == math.inf
-    assert all(upstream.running == 0 and not upstream.poll_queue for upstream in pool.plan.upstreams.values())
+    assert all(each.running == 0 and not each.poll_queue for each in pool.plan.upstreams.values())
     for job_id, can_be_taken in takes.items():
         end = pool.ended[job_id].state
         if can_be_taken and pool.ended[job_id].deadline > 100:
@@ -454,14 +159,13 @@ def test_a_wrong_request_is_tried_nowhere_else() -> None:
     pool.look()
     state = pool.ended[job_id].state
     assert isinstance(state, Failed)
-    assert (state.error.provider, len(pool.creates[job_id])) == ("a", 1)
+    assert (state.failure.account, len(pool.creates[job_id])) == ("a", 1)
 
 
 @pytest.mark.parametrize("resubmits", [0, 1])
 def test_a_lost_create_stays_with_its_account(resubmits: int) -> None:
     """After a lost answer no other account gets the item; its own gets it again only where that was asked for."""
     pool = Pool(dict.fromkeys("ab", ROOMY)).trusted()
-    pool.upstream("b").stopped = None
     (job_id,) = pool.add_many(1, resubmits=resubmits)
     pool.look()
     account = pool.talking[job_id].account
@@ -508,8 +212,8 @@ def test_a_lost_create_stays_with_its_account_when_its_task_is_taken_up_again() 
     blank = msgspec.structs.replace(like, route=None, retries=0, resubmits=0)
     later.jobs[100] = msgspec.structs.replace(like, route=later.route())
     later.plan.add(resumed(entry, blank, later.now, 0.0), later.now)
-    later.creates[100].append(Create("a", Fraction(0), "accepted"))
-    later.plan.allow(100, like)
+    later.creates[100].append(Create("a", Fraction(0), answer="accepted"))
+    later.plan.readmit(100, like)
     later.look()
     later.answer(100, "broken")
     assert later.sent() == [100]
@@ -539,7 +243,7 @@ def test_a_failed_generation_goes_elsewhere_first(policy: Policy, answer: str) -
     fourth = pool.talking[job_id].account
     assert fourth == seen[0]
     for name in set("abc") - {fourth}:
-        pool.upstream(name).stopped = AccountError("stopped")
+        pool.stop(name)
     pool.answer(job_id, "silent")
     assert pool.sent() == [job_id]
     assert pool.talking[job_id].account == fourth
@@ -564,7 +268,7 @@ def test_a_failed_generation_waits_for_another_account_that_is_busy() -> None:
 REFUSALS = st.dictionaries(
     st.sampled_from(["a", "b", "c", "kie-2"]),
     st.sampled_from([ModelUnavailable, InsufficientCredits, AuthenticationError, AccountError, TransportError]).map(
-        lambda kind: kind("no.")
+        lambda kind: failure(kind, "no.")
     ),
     min_size=1,
 )
@@ -572,16 +276,16 @@ REFUSALS = st.dictionaries(
 
 @LONG
 @given(refusals=REFUSALS)
-def test_the_end_of_all_accounts_is_told_account_by_account(refusals: dict[str, ImagenError]) -> None:
+def test_the_end_of_all_accounts_is_told_account_by_account(refusals: dict[str, Failure]) -> None:
     """One account's error stands as it is; of several, each is named, and the kind is theirs where they have one."""
-    error = nobody_takes(refusals)
+    told = nobody_takes(refusals)
     if len(refusals) == 1:
-        assert [error] == list(refusals.values())
+        assert [told] == list(refusals.values())
         return
-    kinds = {type(refusal) for refusal in refusals.values()}
+    kinds = {refusal.kind for refusal in refusals.values()}
     one = kinds.pop() if len(kinds) == 1 else AccountError
-    assert type(error) is (one if issubclass(one, AccountError | ModelUnavailable) else AccountError)
-    assert all(f"{account}: no" in error.message for account in refusals)
+    assert told.kind is (one if issubclass(one, AccountError | ModelUnavailable) else AccountError)
+    assert all(f"{account}: no" in told.message for account in refusals)
 
 
 @pytest.mark.parametrize(
@@ -594,7 +298,7 @@ def test_the_end_of_all_accounts_is_told_account_by_account(refusals: dict[str, 
     ],
 )
 def test_all_that_wait_end_when_the_last_account_goes(
-    answers: tuple[str, str], end: type[Final], kind: type[ImagenError]
+    answers: tuple[str, str], end: type[Failed | NotAdmitted], kind: type[ImagenError]
 ) -> None:
     """With no account left every queued item ends, and only those; other items of another model go on."""
     pool = Pool(dict.fromkeys("ab", SMALL))
@@ -612,11 +316,21 @@ def test_all_that_wait_end_when_the_last_account_goes(
     assert {type(job.state) for job in ended} == {end}
     for job in ended:
         assert isinstance(job.state, Failed | NotAdmitted)
-        assert type(job.state.error) is kind
-        assert "a: " in job.state.error.message
-        assert "b: " in job.state.error.message
-    served = not all(upstream.stopped for upstream in pool.plan.upstreams.values())
+        assert job.state.failure.kind is kind
+        assert "a: " in job.state.failure.message
+        assert "b: " in job.state.failure.message
+    served = not all(each.breaker.stopped for each in pool.plan.upstreams.values())
     assert isinstance(pool.ended[other.id].state, Done if served else NotAdmitted)
+
+
+def test_an_account_that_serves_a_model_no_more_is_short_of_items() -> None:
+    """Those that wait for a model that it does not have count for it no more: more are taken in, of other models."""
+    pool = Pool(dict.fromkeys("ab", SMALL)).trusted()
+    pool.add_many(8)
+    pool.look()
+    assert not pool.plan.plan.wants_more(1)
+    pool.answer(pool.creating("b")[0], "model gone")
+    assert pool.plan.plan.wants_more(1)
 
 
 def test_a_job_that_was_lost_ends_unknown_when_its_account_goes() -> None:
@@ -629,7 +343,7 @@ def test_a_job_that_was_lost_ends_unknown_when_its_account_goes() -> None:
     pool.look()
     state = pool.ended[job_id].state
     assert isinstance(state, Unknown)
-    assert isinstance(state.error, UnknownOutcome)
+    assert state.failure.is_a(UnknownOutcome)
 
 
 # ------------------------------------------------------------------------------------------------------ policies
@@ -710,19 +424,19 @@ def test_preferred_are_the_best_that_are_open_and_reachable(prices: list[float |
     by_cost = sorted(costs, key=lambda name: math.inf if costs[name] is None else costs[name] or 0.0)
     route = pool.route()
     cheapest = {name for name in costs if costs[name] == costs[by_cost[0]]}
-    assert pool.plan.preferred(route) == cheapest
+    assert pool.plan.upstreams.preferred(route) == cheapest
     for name in cheapest:
-        pool.upstream(name).spend_submit(0.0)
-        pool.upstream(name).settle_submit(ConnectFailed(TransportError("down")), FAST, 0.0)
-        assert pool.upstream(name).is_paused
+        pool.upstream(name).take_submit(0.0)
+        pool.upstream(name).settle_submit(ConnectFailed(failure(TransportError, "down")), FAST, 0.0)
+        assert pool.upstream(name).breaker.is_paused
     others = set("abc") - cheapest
-    assert bool(pool.plan.preferred(route) & others) == bool(others)
+    assert bool(pool.plan.upstreams.preferred(route) & others) == bool(others)
     for name in others:
-        pool.upstream(name).stopped = AccountError("stopped")
-    assert pool.plan.preferred(route) == cheapest, "they are paused, and there is nobody else"
+        pool.stop(name)
+    assert pool.plan.upstreams.preferred(route) == cheapest, "they are paused, and there is nobody else"
     for name in cheapest:
-        pool.upstream(name).stopped = AccountError("stopped")
-    assert pool.plan.preferred(route) == set()
+        pool.stop(name)
+    assert pool.plan.upstreams.preferred(route) == set()
 
 
 # -------------------------------------------------------------------------------------------------------- health
@@ -730,7 +444,7 @@ def test_preferred_are_the_best_that_are_open_and_reachable(prices: list[float |
 
 def test_a_new_account_is_ready() -> None:
     """An account that nothing has happened to yet is ready, has no error, and may do what it was set to."""
-    health = Upstream("a", SMALL, SCHEDULE, CONNECTIONS, growing).health(0.0)
+    health = upstream("a", SMALL).health(0.0)
     assert (health.name, health.state, health.error, health.limit, health.rate, health.running) == (
         "a",
         "ready",
@@ -910,21 +624,21 @@ def test_health_agrees_with_what_is_sent(script: list[tuple[Any, ...]]) -> None:
     """A stopped account gets nothing, a paused one a create at a time, and each has the error that is its reason."""
     pool = Pool()
     for step in script:
-        before = {name: upstream.health(pool.now).state for name, upstream in pool.plan.upstreams.items()}
+        before = {name: each.health(pool.now).state for name, each in pool.plan.upstreams.items()}
         talked = set(pool.creating())
         play(pool, step)
-        for name, upstream in pool.plan.upstreams.items():
-            health = upstream.health(pool.now)
+        for name, each in pool.plan.upstreams.items():
+            health = each.health(pool.now)
             fresh = [job_id for job_id in pool.creating(name) if job_id not in talked]
-            assert (health.state == "stopped") == (upstream.stopped is not None)
+            assert (health.state == "stopped") == (each.breaker.stopped is not None)
             assert health.state not in ("stopped", "paused") or health.error is not None
             assert health.state != "ready" or health.error is None
             assert before[name] != "stopped" or not fresh
             assert health.state != "paused" or len(fresh) <= 1
             expected = [job for job in pool.plan.jobs if job.account == name]
             assert health.running == sum(isinstance(job.state, Submitting | Running) for job in expected)
-            assert health.limit.per == upstream.limits.submit.per
-            assert 1 <= health.limit.count <= upstream.limits.submit.count
+            assert health.limit.per == each.limits.submit.per
+            assert 1 <= health.limit.count <= each.limits.submit.count
 
 
 # ------------------------------------------------------------------------------------- owners of the same pool
@@ -933,13 +647,13 @@ def test_health_agrees_with_what_is_sent(script: list[tuple[Any, ...]]) -> None:
 def test_a_budget_ends_no_item_of_another_owner() -> None:
     """What one owner may not spend any more is no word about the others."""
     pool = Pool({"a": SMALL})
-    pool.plan.limit_spending(1, Budget(0.9))
+    pool.plan.open(1, budget=Budget(0.9))
     mine, others = pool.add_many(4), pool.add_many(4, owner=2)
     pool.drain()
     assert [type(pool.ended[job_id].state) for job_id in mine] == [Done, NotAdmitted, NotAdmitted, NotAdmitted]
     assert all(isinstance(pool.ended[job_id].state, Done) for job_id in others)
-    errors = [job.state.error for job in pool.ended.values() if isinstance(job.state, NotAdmitted)]
-    assert all(isinstance(error, BudgetReached) for error in errors)
+    failures = [job.state.failure for job in pool.ended.values() if isinstance(job.state, NotAdmitted)]
+    assert all(each.kind is BudgetReached for each in failures)
 
 
 def test_leaving_one_owner_leaves_the_others_in_line() -> None:
@@ -947,7 +661,7 @@ def test_leaving_one_owner_leaves_the_others_in_line() -> None:
     pool = Pool({"a": SMALL}).trusted()
     mine, others = pool.add_many(4), pool.add_many(2, owner=2)
     pool.look()
-    pool.plan.leave(1)
+    pool.plan.leave(1, pool.now)
     pool.look()
     assert [type(pool.ended[job_id].state) for job_id in mine[2:]] == [Left, Left]
     pool.drain()
@@ -957,10 +671,10 @@ def test_leaving_one_owner_leaves_the_others_in_line() -> None:
 def test_what_is_ready_is_saved_with_all_accounts_stopped() -> None:
     """A picture that is paid for is fetched whatever its account says now."""
     pool = Pool(dict.fromkeys("ab", SMALL))
-    for upstream in pool.plan.upstreams.values():
-        upstream.stopped = AccountError("stopped")
+    for name in "ab":
+        pool.stop(name)
     outcome = event("succeeded")
     assert isinstance(outcome, Succeeded)
-    job = pool.add(state=Ready("t", outcome), save_to="out", expires_at=5.0)
+    job = pool.add(state=Fetching("t", outcome), save_to="out", expires_at=5.0)
     pool.drain()
     assert isinstance(pool.ended[job.id].state, Done)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import imagen_async.providers
 from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.provider import Limits, Model, Provider, check
+from imagen_async._core.model import Model
+from imagen_async._core.provider import Limits, Provider, check
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.values import ImageRequest, raw_model
 from imagen_async.errors import ConfigurationError, InvalidRequest

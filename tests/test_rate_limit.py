@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
 import itertools
 import math
@@ -11,14 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import pytest
+from builders import upstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.poll_schedule import PollSchedule
+from imagen_async._core.failure import Failure
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
-from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, Rejected, Remedy
 from imagen_async.errors import ConfigurationError, RateLimited
 
@@ -69,7 +69,7 @@ class Traffic:
         if self.window.ready_at(self.now) > self.now:
             return self.send(round_trip, refused)
         self.limits.append(self.window.limit)
-        self.window.spend(self.now)
+        self.window.take(self.now)
         self._under_way.append((self.now + round_trip, len(self.trips), refused))
         self.trips.append((self.now, self.now + round_trip))
         return self.now
@@ -77,6 +77,13 @@ class Traffic:
     def wait(self, seconds: float) -> None:
         """Let time pass."""
         self._hear(self.now + seconds)
+
+    def reopen(self, after: float) -> None:
+        """Close the client, and open it again some seconds later: what was on the way may be seen until then."""
+        self.now += after
+        self._under_way.clear()
+        self.trips = [(sent, min(answered, self.now)) for sent, answered in self.trips]
+        self.window.reopen(self.now)
 
     def _hear(self, until: float) -> None:
         """Note the answers that arrive up to `until`, in their order."""
@@ -189,7 +196,7 @@ def test_a_fast_server_sees_exactly_the_limit_in_each_window(rate: Rate, windows
 def test_a_place_is_free_a_window_after_its_answer_not_after_its_sending() -> None:
     """A request that took 7 s holds its place for 7 s and a window; until it is answered nobody knows when it ends."""
     window = Window(Rate(1, per=10))
-    window.spend(100.0)
+    window.take(100.0)
     assert window.ready_at(105.0) == math.inf
     window.answered(107.0)
     assert window.ready_at(107.0) == 117.0
@@ -198,17 +205,17 @@ def test_a_place_is_free_a_window_after_its_answer_not_after_its_sending() -> No
 def test_the_place_of_a_slow_request_does_not_block_the_others() -> None:
     """One request without an answer takes one place of the limit, and the other places go on."""
     window = Window(Rate(3, per=10))
-    window.spend(0.0)
+    window.take(0.0)
     for at in (0.0, 0.0):
-        window.spend(at)
+        window.take(at)
         window.answered(at)
     assert window.ready_at(0.0) == 10.0
-    window.spend(10.0)
+    window.take(10.0)
     window.answered(10.0)
     assert window.ready_at(10.0) <= 10.0
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["spend", "answered", "refused", "wait"]), EXACT), max_size=40)
+STEPS = st.lists(st.tuples(st.sampled_from(["take", "answered", "refused", "wait"]), EXACT), max_size=40)
 
 
 @settings(deadline=None)
@@ -222,10 +229,10 @@ def test_asking_changes_nothing(rate: Rate, steps: list[tuple[str, float]], ques
             asked.ready_at(now + number * amount)
         if step == "wait":
             now += amount
-        elif step == "spend" and unasked.ready_at(now) <= now:
+        elif step == "take" and unasked.ready_at(now) <= now:
             under_way += 1
-            asked.spend(now)
-            unasked.spend(now)
+            asked.take(now)
+            unasked.take(now)
         elif step == "answered" and under_way:
             under_way -= 1
             asked.answered(now)
@@ -244,7 +251,7 @@ def test_a_refusal_holds_for_a_full_window_or_as_long_as_the_server_asks(
 ) -> None:
     """After a refusal nothing goes for a window, or for the server's own delay if that is longer, and then it goes."""
     window = Window(rate)
-    window.spend(0.0)
+    window.take(0.0)
     window.refused(round_trip, retry_after)
     window.answered(round_trip)
     assert window.ready_at(round_trip) == round_trip + max(rate.per, retry_after or 0.0)
@@ -291,7 +298,7 @@ def test_clean_windows_give_the_limit_back_step_by_step(count: int, climb: list[
     for number in range(1, len(climb)):
         now = number * 10.0
         assert window.ready_at(now) <= now
-        window.spend(now)
+        window.take(now)
         window.answered(now)
         limits.append(window.limit)
     assert limits == climb
@@ -302,12 +309,12 @@ def test_many_answers_in_one_clean_window_give_one_step_back() -> None:
     window = Window(Rate(20, per=10))
     window.refused(0.0)
     for _ in range(8):
-        window.spend(10.0)
+        window.take(10.0)
     for _ in range(8):
         window.answered(20.0)
     assert window.limit == 11
     for _ in range(8):
-        window.spend(30.0)
+        window.take(30.0)
         window.answered(30.0)
     assert window.limit == 12
 
@@ -334,12 +341,12 @@ def test_nothing_is_given_back_before_a_clean_window_after_the_hold(
 def test_after_a_refusal_the_lowered_limit_is_what_goes_out() -> None:
     """After the hold, half of the limit goes in the next window, and no more."""
     window = Window(Rate(20, per=10))
-    window.spend(0.0)
+    window.take(0.0)
     window.refused(0.0)
     window.answered(0.0)
     sent = 0
     while window.ready_at(10.0) <= 10.0:
-        window.spend(10.0)
+        window.take(10.0)
         sent += 1
     assert sent == 10
 
@@ -353,7 +360,7 @@ def test_several_refusals_let_the_limit_fall_to_what_the_window_took(order: list
     """
     window = Window(Rate(20, per=10))
     for _ in order:
-        window.spend(0.0)
+        window.take(0.0)
     taken, refused = order.count(True), order.count(False)
     for number, is_taken in enumerate(order):
         assert window.limit >= 10
@@ -370,7 +377,7 @@ def test_what_earlier_requests_of_the_window_took_counts() -> None:
         window = Window(Rate(20, per=10))
         for at, refusals in ((0.0, 0), (second, 2)):
             for _ in range(4):
-                window.spend(at)
+                window.take(at)
             for number in range(4):
                 if number < refusals:
                     window.refused(at)
@@ -379,16 +386,16 @@ def test_what_earlier_requests_of_the_window_took_counts() -> None:
 
 
 def test_a_hold_and_the_places_that_are_taken_are_told() -> None:
-    """`is_held` is true until the hold ends; `taken` counts what is on the way and what the server may still count."""
+    """`is_blocked` is true until the hold ends; `taken` counts what is on the way, and what may still count there."""
     window = Window(Rate(20, per=10))
-    assert (window.is_held(0.0), window.taken(0.0)) == (False, 0)
+    assert (window.is_blocked(0.0), window.taken(0.0)) == (False, 0)
     for _ in range(3):
-        window.spend(0.0)
+        window.take(0.0)
     window.answered(1.0)
     window.refused(2.0)
     window.answered(2.0)
     assert [window.taken(at) for at in (2.0, 10.9, 11.0, 12.0)] == [3, 3, 2, 1]
-    assert [window.is_held(at) for at in (2.0, 11.9, 12.0)] == [True, True, False]
+    assert [window.is_blocked(at) for at in (2.0, 11.9, 12.0)] == [True, True, False]
 
 
 # ------------------------------------------------------------------------------ a server that does not tell its limit
@@ -434,9 +441,9 @@ class ThroughAWindow:
         """When the next request may go."""
         return self.window.ready_at(now)
 
-    def spend(self, now: float) -> None:
+    def take(self, now: float) -> None:
         """One goes."""
-        self.window.spend(now)
+        self.window.take(now)
 
     def answered(self, now: float, *, is_taken: bool) -> None:
         """Its answer arrives."""
@@ -445,25 +452,24 @@ class ThroughAWindow:
         self.window.answered(now)
 
 
-class ThroughALane(ThroughAWindow):
+class ThroughAnUpstream(ThroughAWindow):
     """Sends as a whole account does: the first one alone, and one at a time after trouble."""
 
     def __init__(self, rate: Rate) -> None:
-        limits, schedule = Limits(submit=rate, running=10**9), PollSchedule(LatencyPrior(median=5, sigma=0.5))
-        self.upstream = Upstream("kie", limits, schedule, 64, lambda setbacks, longest: min(2.0**setbacks, longest))
-        self.window = self.upstream.submit
+        super().__init__(rate)
+        self.upstream = upstream(limits=Limits(submit=rate, running=10**9), submit=self.window)
 
     def ready_at(self, now: float) -> float:
         """When the next create may go."""
         return self.upstream.submit_at(now)
 
-    def spend(self, now: float) -> None:
+    def take(self, now: float) -> None:
         """One goes."""
-        self.upstream.spend_submit(now)
+        self.upstream.take_submit(now)
 
     def answered(self, now: float, *, is_taken: bool) -> None:
         """Its answer arrives."""
-        refusal = Rejected(RateLimited("slow down", code=429), Remedy.BACK_OFF)
+        refusal = Rejected(Failure(RateLimited, "slow down", code=429), Remedy.BACK_OFF)
         self.upstream.settle_submit(Accepted("t") if is_taken else refusal, "imagen4", now)
 
 
@@ -493,7 +499,7 @@ def played(
     now, sent = 0.0, 0
     while now < until and (sent < most or events):
         while sent < most and client.ready_at(now) <= now:
-            client.spend(now)
+            client.take(now)
             sent += 1
             heapq.heappush(events, (now + chance.uniform(0, round_trip / 2), sent, None))
         ready_at = client.ready_at(now) if sent < most else math.inf
@@ -510,7 +516,7 @@ def played(
 
 
 GUESS = Rate(20, per=10, guess=True)
-CLIENTS = [ThroughAWindow, ThroughALane]
+CLIENTS = [ThroughAWindow, ThroughAnUpstream]
 LEARNT = (2000.0, 2137.0, 2500.0)
 """By then a limit has been found, and tries to go beyond it are as far apart as they ever will be."""
 
@@ -579,7 +585,7 @@ def test_a_guess_does_not_climb_from_windows_that_were_not_used_in_full(used: in
     window = Window(GUESS)
     for number in range(windows):
         for _ in range(used):
-            window.spend(number * 10.0)
+            window.take(number * 10.0)
         for _ in range(used):
             window.answered(number * 10.0)
     assert window.limit == 20
@@ -633,7 +639,7 @@ def after_a_restart(rate: Rate, earlier: list[tuple[float, float]], down: float)
     after.now = before.now + down
     # A request without an answer may be seen until the new process begins.
     after.trips = [(sent, min(answered, after.now)) for sent, answered in before.trips]
-    after.window.remember(answered + rate.per for _, answered in after.trips)
+    after.window.preload(answered + rate.per for _, answered in after.trips)
     return after
 
 
@@ -660,35 +666,35 @@ def test_with_an_earlier_process_no_window_holds_more_than_the_limit(
 def test_the_places_of_an_earlier_process_hold_until_their_time(rate: Rate, spent: list[float]) -> None:
     """A request goes at once while places are free, and else when the first that must be free is so, in any order."""
     window = Window(rate)
-    window.remember(spent)
+    window.preload(spent)
     held = sorted(at for at in spent if at > 0)
     expected = 0.0 if len(held) < rate.count else held[-rate.count]
     assert max(0.0, window.ready_at(0.0)) == expected
 
 
-def test_places_are_remembered_beside_those_that_are_spent() -> None:
-    """What is remembered after requests of this process went counts together with them, each until its own time."""
+def test_places_are_preloaded_beside_those_that_are_taken() -> None:
+    """What is preloaded after requests of this process went counts together with them, each until its own time."""
     window = Window(Rate(3, per=10))
     for at in (0.0, 4.0):
-        window.spend(at)
+        window.take(at)
         window.answered(at)
-    window.remember([12.0, 2.0])
+    window.preload([12.0, 2.0])
     assert window.ready_at(5.0) == 10.0
-    window.spend(10.0)
+    window.take(10.0)
     window.answered(10.0)
     assert window.ready_at(10.0) == 12.0
 
 
-def test_nothing_to_remember_changes_nothing() -> None:
+def test_nothing_to_preload_changes_nothing() -> None:
     """An earlier process that sent nothing leaves the whole limit free."""
     window = Window(Rate(2, per=10))
-    window.remember([])
+    window.preload([])
     assert window.ready_at(0.0) <= 0.0
-    window.spend(0.0)
+    window.take(0.0)
     assert window.ready_at(0.0) <= 0.0
 
 
-# ------------------------------------------------------------------------------- a window of the same process before
+# ------------------------------------------------------------------------------------- a client that is opened again
 
 
 @settings(deadline=None)
@@ -698,59 +704,33 @@ def test_nothing_to_remember_changes_nothing() -> None:
     down=EXACT,
     later=st.lists(st.tuples(EXACT, EXACT), max_size=20),
 )
-def test_a_window_that_is_taken_over_goes_on(
+def test_a_window_that_is_reopened_goes_on(
     rate: Rate, earlier: list[tuple[float, float, bool]], down: float, later: list[tuple[float, float]]
 ) -> None:
-    """The next window holds to the places and the limit of the one before, whose requests on the way end with it."""
-    before, after = Traffic(rate), Traffic(rate)
+    """It holds to its places and its limit, and to those of requests whose answers nobody heard any more."""
+    traffic = Traffic(rate)
     for pause, round_trip, refused in earlier:
-        before.wait(pause)
-        before.send(round_trip, refused)
-    after.now = before.now + down
-    after.trips = [(sent, min(answered, after.now)) for sent, answered in before.trips]
-    before.wait(0.0)
-    limit = before.window.limit
-    after.window.take_over(before.window, after.now)
-    assert after.window.limit == limit
+        traffic.wait(pause)
+        traffic.send(round_trip, refused)
+    traffic.wait(0.0)
+    limit = traffic.window.limit
+    traffic.reopen(down)
+    assert traffic.window.limit == limit
     for pause, round_trip in later:
-        after.wait(pause)
-        after.send(round_trip)
-    assert most_at_the_server(after.trips, rate.per) <= rate.count
+        traffic.wait(pause)
+        traffic.send(round_trip)
+    assert most_at_the_server(traffic.trips, rate.per) <= rate.count
 
 
 @settings(deadline=None)
 @given(rate=RATES, earlier=st.lists(st.tuples(EXACT, EXACT, st.booleans()), max_size=20))
-def test_a_window_at_rest_is_taken_over_whole(rate: Rate, earlier: list[tuple[float, float, bool]]) -> None:
-    """With nothing on its way the next window knows all that the one before knew, whatever a window comes to know."""
-    rate = Rate(rate.count, per=rate.per, guess=True)
-    before, after = Traffic(rate), Window(rate)
+def test_a_window_at_rest_is_reopened_as_it_was(rate: Rate, earlier: list[tuple[float, float, bool]]) -> None:
+    """With nothing on its way it forgets nothing of what a window comes to know, and makes nothing up."""
+    traffic = Traffic(Rate(rate.count, per=rate.per, guess=True))
     for pause, round_trip, refused in earlier:
-        before.wait(pause)
-        before.send(round_trip, refused)
-    before.wait(max((answered for _, answered in before.trips), default=0.0) - before.now)
-    after.take_over(before.window, before.now)
-    assert vars(after) == vars(before.window)
-
-
-def test_what_was_learned_of_a_rate_is_taken_over() -> None:
-    """A window that is taken over keeps what the server takes, and tries the next step when the one before would."""
-    client, successor = ThroughAWindow(GUESS), ThroughAWindow(GUESS)
-    played(client, StrictServer(lambda now: 5), until=400, round_trip=0.0)
-    successor.window.take_over(client.window, 500.0)
-    went_on, began_anew = sends_from(client, 500.0), sends_from(ThroughAWindow(GUESS), 500.0)
-    assert sends_from(successor, 500.0) == went_on
-    assert set(went_on) == {5, 6}
-    assert began_anew != went_on
-
-
-def sends_from(client: ThroughAWindow, start: float) -> list[int]:
-    """How many requests go in each of a hundred windows, at a server that takes 5 in each."""
-    server, sends = StrictServer(lambda now: 5), []
-    for number in range(100):
-        now = start + 10.0 * number
-        sends.append(0)
-        while client.ready_at(now) <= now:
-            client.spend(now)
-            client.answered(now, is_taken=server.takes(now))
-            sends[-1] += 1
-    return sends
+        traffic.wait(pause)
+        traffic.send(round_trip, refused)
+    traffic.wait(max((answered for _, answered in traffic.trips), default=0.0) - traffic.now)
+    before = copy.deepcopy(vars(traffic.window))
+    traffic.window.reopen(traffic.now)
+    assert vars(traffic.window) == before

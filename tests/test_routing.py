@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from imagen_async._accounts import Account, named, provider_of, router_of
 from imagen_async._core.fields import PARAMETERS
+from imagen_async._core.model import Model
 from imagen_async._core.parameters import Choice
-from imagen_async._core.provider import Model, Provider
+from imagen_async._core.provider import Provider
 from imagen_async._core.routing import Offer, Policy, Route, Router, filled
 from imagen_async._core.values import DEFAULT_MODEL, ImageRequest, raw_model
 from imagen_async.errors import ConfigurationError, InvalidRequest

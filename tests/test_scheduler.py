@@ -23,7 +23,9 @@ from imagen_async import (
     TransportError,
     UnknownOutcome,
 )
+from imagen_async._core.wording import result_of
 from imagen_async._scheduler import Scheduler
+from imagen_async._single import Single
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, Faults, Latency
 from imagen_async.testing import VirtualTimeLoop
@@ -46,7 +48,7 @@ def now() -> float:
 def enter(scheduler: Scheduler, count: int, **fields: object) -> Listener:
     """Hand in jobs of one new owner; what it hears is returned."""
     listener, owner = Listener(), scheduler.new_id()
-    scheduler.enter(owner, listener)
+    scheduler.enter(owner, listener.owner())
     for job in jobs_for(scheduler, KIE, owner, count, **fields):
         scheduler.add(job)
     return listener
@@ -243,7 +245,7 @@ async def test_leaving_stops_at_once_and_hears_the_creates_on_the_way() -> None:
     network = Network(KIE, round_trip=0.8)
     async with scheduler_over(network) as scheduler:
         listener, owner = Listener(), scheduler.new_id()
-        scheduler.enter(owner, listener)
+        scheduler.enter(owner, listener.owner())
         for job in jobs_for(scheduler, KIE, owner, 100):
             scheduler.add(job)
         await listener.heard(accepted=2)
@@ -258,6 +260,21 @@ async def test_leaving_stops_at_once_and_hears_the_creates_on_the_way() -> None:
     assert not any(isinstance(result.error, UnknownOutcome) for result in listener.results)
 
 
+async def test_of_an_owner_that_has_left_nothing_is_kept() -> None:
+    """A program that gives up one picture after the other, for months, keeps no word of any."""
+    network = Network(KIE)
+    async with scheduler_over(network) as scheduler:
+        for _ in range(5):
+            (job,) = jobs_for(scheduler, KIE, scheduler.new_id(), 1)
+            single = Single(scheduler, job, result_of)
+            single.begin()
+            await anyio.sleep(5)
+            scheduler.withhold(job.owner)
+            single.drop()
+        course = scheduler._plan._course
+        assert (course._withholding, bool(course._spending)) == (set(), False)
+
+
 async def test_cancelling_around_the_client_still_hears_the_creates_on_the_way() -> None:
     """A cancel scope around everything does not cut off a create whose answer names a paid task."""
     network = Network(KIE, round_trip=0.8)
@@ -265,7 +282,7 @@ async def test_cancelling_around_the_client_still_hears_the_creates_on_the_way()
     with anyio.move_on_after(1.0):
         async with scheduler_over(network) as scheduler:
             owner = scheduler.new_id()
-            scheduler.enter(owner, listener)
+            scheduler.enter(owner, listener.owner())
             for job in jobs_for(scheduler, KIE, owner, 30):
                 scheduler.add(job)
             await anyio.sleep_forever()
@@ -292,7 +309,7 @@ async def test_a_cancelled_waiter_takes_nobodys_turn() -> None:
         listeners = []
         for index in range(3):
             listener, owner = Listener(), scheduler.new_id()
-            scheduler.enter(owner, listener)
+            scheduler.enter(owner, listener.owner())
             (job,) = jobs_for(scheduler, KIE, owner, 1)
             scheduler.add(job)
             if index == 1:

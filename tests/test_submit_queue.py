@@ -5,58 +5,72 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
+from typing import Any
 
+import msgspec
+from builders import DrivenPlan, failure, make_job, upstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pool_plan import CONNECTIONS, PLAIN, SCHEDULE, Pool, growing, provider
 
 from imagen_async._core.budget import Budget
 from imagen_async._core.job import Job
-from imagen_async._core.provider import Limits
+from imagen_async._core.provider import Limits, Provider
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.routing import Policy, Route, Router
 from imagen_async._core.submit_queue import MOST_WAITING, SubmitQueue
-from imagen_async._core.upstream import MOST_AT_A_LOOK, Upstream
+from imagen_async._core.upstream import MOST_AT_A_LOOK, Upstream, Upstreams
 from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import Accepted, ConnectFailed, Rejected, Remedy
 from imagen_async.errors import AccountError, ModelUnavailable, RateLimited, TransportError
+from imagen_async.providers import PROVIDERS
 
 OFTEN = settings(deadline=None, max_examples=70)
 WAYS = ("a", "b", "c", "ab", "bc", "ac", "abc")
+FAST, PLAIN = "imagen4-fast", "imagen4"
+GONE = Rejected(failure(ModelUnavailable), Remedy.CLOSE_MODEL)
 PRICE = {"a": 0.5, "b": 0.3, "c": 1.0}
 
 
+def provider(name: str) -> Provider:
+    """kie.ai's record as that of another account, at another price."""
+    return msgspec.structs.replace(PROVIDERS["kie"], name=name, prices=PRICE[name])
+
+
 class Queue:
-    """Lanes, jobs and those who wait, without a plan around them."""
+    """Upstreams, jobs and those who wait, without a plan around them."""
 
     def __init__(self, limits: dict[str, Limits], policy: Policy = "spread") -> None:
-        self.upstreams = {name: Upstream(name, each, SCHEDULE, 10_000, growing) for name, each in limits.items()}
+        self.upstreams = Upstreams(upstream(name, each, connections=10_000) for name, each in limits.items())
         self.jobs: dict[int, Job] = {}
         self.submit_queue = SubmitQueue(self.upstreams, self.jobs)
         self.policy = policy
-        self.routes: dict[str, Route] = {}
+        self.routes: dict[tuple[str, str], Route] = {}
 
-    def add(self, ways: Iterable[str], *, at_front: bool = False, budget: Budget | None = None, owner: int = 1) -> int:
-        """Have one more wait for these accounts."""
+    def make(self, ways: Iterable[str], *, owner: int = 1, model: str = FAST) -> Job:
+        """One more that may go to these accounts."""
         ways = "".join(ways)
-        request = ImageRequest("a red fox", model="imagen4-fast")
-        if ways not in self.routes:
-            providers = {name: provider(name, PRICE[name]) for name in self.upstreams if name in ways}
-            self.routes[ways] = Router(providers, self.policy).route(request)[1]
-        route = self.routes[ways]
-        number = len(self.jobs) + 1
+        request = ImageRequest("a red fox", model=model)
+        if (ways, model) not in self.routes:
+            providers = {name: provider(name) for name in self.upstreams if name in ways}
+            self.routes[ways, model] = Router(providers, self.policy).route(request)[1]
+        route = self.routes[ways, model]
         first = route.offers[0]
-        self.jobs[number] = Job(
-            number, owner, number, str(number), request, first.account, first.model, 900.0, route=route
-        )
-        self.submit_queue.add(self.jobs[number], budget, at_front=at_front)
-        return number
+        number = len(self.jobs) + 1
+        job = make_job(number, owner=owner, request=request, account=first.account, model=model, route=route)
+        self.jobs[number] = msgspec.structs.replace(job, model=first.model)
+        return self.jobs[number]
+
+    def add(self, ways: Iterable[str], *, at_front: bool = False, budget: Budget | None = None, **place: Any) -> int:
+        """Have one more wait for these accounts."""
+        job = self.make(ways, **place)
+        self.submit_queue.add(job, budget, at_front=at_front)
+        return job.id
 
     def trust(self) -> None:
         """Let every account have answered, long ago."""
-        for upstream in self.upstreams.values():
-            upstream.spend_submit(-1e6)
-            upstream.settle_submit(Accepted("t"), "imagen4-fast", -1e6)
+        for each in self.upstreams.values():
+            each.take_submit(-1e6)
+            each.settle_submit(Accepted("t"), FAST, -1e6)
 
     def send(self, now: float) -> tuple[str, int] | None:
         """Send the next one, as the plan does."""
@@ -65,7 +79,7 @@ class Queue:
             return None
         offer, job_id = found
         self.submit_queue.remove(job_id)
-        self.upstreams[offer.account].spend_submit(now)
+        self.upstreams[offer.account].take_submit(now)
         self.upstreams[offer.account].running += 1
         return offer.account, job_id
 
@@ -106,9 +120,9 @@ def test_an_account_takes_those_first_that_the_fewest_can_take(ways: list[str], 
         assert account in its_way
         rivals = [(len(way), number) for number, way in submit_queue.items() if account in way]
         assert (len(its_way), job_id) < min(rivals, default=(9, 0))
-    for account, upstream in queue.upstreams.items():
+    for account, each in queue.upstreams.items():
         if any(account in way for way in submit_queue.values()):
-            assert upstream.submit_at(0.0) > 0.0, "it has room, and somebody waits for it"
+            assert each.submit_at(0.0) > 0.0, "it has room, and somebody waits for it"
 
 
 @OFTEN
@@ -153,8 +167,8 @@ def test_one_whose_other_accounts_are_gone_is_as_bound_as_one_that_had_none() ->
     queue.trust()
     queue.add("ac")
     former = queue.add("ab")
-    queue.upstreams["b"].stopped = AccountError("stopped")
-    queue.upstreams["c"].submit.spend(0.0)
+    queue.upstreams["b"].breaker.stopped = failure(AccountError)
+    queue.upstreams["c"].submit.take(0.0)
     assert queue.send_all(0.0) == [("a", former)]
 
 
@@ -197,8 +211,8 @@ def test_the_next_in_rank_goes_only_while_those_before_are_paused_or_gone(
     """A full window or a 429 is waited for; a paused, stopped or closed account is not."""
     queue = Queue(dict.fromkeys("abc", wide(2)), policy)
     queue.trust()
-    for upstream, state in zip(queue.upstreams.values(), states, strict=True):
-        put(upstream, state)
+    for each, state in zip(queue.upstreams.values(), states, strict=True):
+        put(each, state)
     queue.add("abc")
     order = "bac" if policy == "cheapest" else "abc"
     state_of = dict(zip("abc", states, strict=True))
@@ -208,24 +222,29 @@ def test_the_next_in_rank_goes_only_while_those_before_are_paused_or_gone(
     assert (found and found[0].account) == expected
 
 
+def close(upstream: Upstream, model: str) -> None:
+    """Let it serve a model no more."""
+    upstream.breaker.settle(GONE, model, 0.0)
+
+
 def put(upstream: Upstream, state: str) -> None:
     """Bring an account that was ready into a state, as of 0.0."""
     match state:
         case "full":
-            upstream.spend_submit(0.0)
-            upstream.spend_submit(0.0)
+            upstream.take_submit(0.0)
+            upstream.take_submit(0.0)
         case "held":
-            upstream.spend_submit(0.0)
-            upstream.settle_submit(Rejected(RateLimited("429"), Remedy.BACK_OFF), "imagen4-fast", 0.0)
-            assert not upstream.is_paused
+            upstream.take_submit(0.0)
+            upstream.settle_submit(Rejected(failure(RateLimited), Remedy.BACK_OFF), FAST, 0.0)
+            assert not upstream.breaker.is_paused
         case "paused":
-            upstream.spend_submit(0.0)
-            upstream.settle_submit(ConnectFailed(TransportError("down")), "imagen4-fast", 0.0)
-            assert upstream.is_paused
+            upstream.take_submit(0.0)
+            upstream.settle_submit(ConnectFailed(failure(TransportError)), FAST, 0.0)
+            assert upstream.breaker.is_paused
         case "stopped":
-            upstream.stopped = AccountError("stopped")
+            upstream.breaker.stopped = failure(AccountError)
         case "closed":
-            upstream.closed_models["imagen4-fast"] = ModelUnavailable("gone")
+            close(upstream, FAST)
 
 
 def test_who_cannot_pay_waits_without_holding_up_others() -> None:
@@ -275,7 +294,7 @@ def test_no_more_are_taken_in_than_can_soon_be_sent(ways: list[str], rooms: tupl
     """Taking in while more are wanted ends, at the latest at `MOST_WAITING`, and no sooner than all have enough."""
     queue = Queue({name: wide(room) for name, room in zip("abc", rooms, strict=True)})
     for name in stopped:
-        queue.upstreams[name].stopped = AccountError("stopped")
+        queue.upstreams[name].breaker.stopped = failure(AccountError)
     turn = itertools.cycle(ways)
     counts = dict.fromkeys("abc", 0)
     while queue.submit_queue.wants_more(1) and len(queue.submit_queue) <= MOST_WAITING:
@@ -315,17 +334,18 @@ def test_those_who_were_sent_leave_room_for_others(ways: list[str], data: st.Dat
 
 def test_an_account_that_lost_a_model_is_filled_up_with_others() -> None:
     """Those of a model that it serves no more do not count for an account, so others are taken in for its sake."""
-    pool = Pool(dict.fromkeys("ab", Limits(submit=Rate(3, per=50), running=9)))
-    first = pool.add("ab").id
-    pool.add_many(3)
-    pool.look()
-    while pool.plan.wants_more(1):
-        pool.add_many(1)
-        assert len(pool.plan) < 20
-    pool.answer(first, "model gone")
-    assert pool.plan.wants_more(1)
-    pool.add_many(3, "a", model=PLAIN)
-    assert not pool.plan.wants_more(1)
+    queue = Queue(dict.fromkeys("ab", wide(3, running=9)))
+    plan = DrivenPlan(queue.upstreams.values())
+    plan.add(queue.make("ab"), 0.0)
+    (sent,) = plan.take_and_send(0.0)
+    while plan.plan.wants_more(1):
+        plan.add(queue.make("ab"), 0.0)
+        assert len(plan) < 20
+    plan.settle(sent, GONE, 1.0)
+    assert plan.plan.wants_more(1)
+    for _ in range(3):
+        plan.add(queue.make("a", model=PLAIN), 1.0)
+    assert not plan.plan.wants_more(1)
 
 
 @OFTEN
@@ -383,10 +403,10 @@ def test_somebody_goes_at_the_time_that_was_told_and_nobody_before(
             account, job_id = flying.pop(0)
             answer = {
                 "accepted": Accepted("t"),
-                "limited": Rejected(RateLimited("429"), Remedy.BACK_OFF),
-                "not sent": ConnectFailed(TransportError("down")),
+                "limited": Rejected(failure(RateLimited), Remedy.BACK_OFF),
+                "not sent": ConnectFailed(failure(TransportError)),
             }[name]
-            queue.upstreams[account].settle_submit(answer, "imagen4-fast", now)
+            queue.upstreams[account].settle_submit(answer, FAST, now)
             queue.upstreams[account].running -= 1
             if budget is not None:
                 budget.settle(job_id, None if name == "accepted" else 0.0)
@@ -406,20 +426,25 @@ def check_wake_at(queue: Queue, now: float) -> None:
 
 def test_a_job_waits_in_no_accounts_line() -> None:
     """What frees first takes the next job, wherever the ones before it went."""
-    pool = Pool({"a": Limits(submit=Rate(1, per=10)), "b": Limits(submit=Rate(1, per=3))})
-    pool.trusted()
-    jobs = pool.add_many(6)
-    pool.drain()
-    accounts = [create.account for job_id in jobs for create in pool.creates[job_id]]
-    assert sorted(accounts[:2]) == ["a", "b"]
-    assert accounts.count("b") > accounts.count("a")
+    queue = Queue({"a": Limits(submit=Rate(1, per=10)), "b": Limits(submit=Rate(1, per=3))})
+    queue.trust()
+    for _ in range(6):
+        queue.add("ab")
+    went: list[tuple[str, int]] = []
+    for now in (0.0, 3.0, 6.0, 9.0, 10.0):
+        for account, job_id in queue.send_all(now):
+            queue.upstreams[account].settle_submit(Accepted("t"), FAST, now)
+            went.append((account, job_id))
+    assert went == [("a", 1), ("b", 2), ("b", 3), ("b", 4), ("b", 5), ("a", 6)]
 
 
 def test_models_close_one_by_one() -> None:
     """An account that lacks one model is still sent the others, and loses only what it lacks."""
-    pool = Pool(dict.fromkeys("ab", wide(CONNECTIONS))).trusted()
-    pool.upstream("a").closed_models[PLAIN] = ModelUnavailable("gone")
-    jobs = [pool.add(model=PLAIN).id for _ in range(4)] + pool.add_many(4)
-    pool.drain()
-    assert {create.account for job_id in jobs[:4] for create in pool.creates[job_id]} == {"b"}
-    assert "a" in {create.account for job_id in jobs[4:] for create in pool.creates[job_id]}
+    queue = Queue(dict.fromkeys("ab", wide()))
+    queue.trust()
+    close(queue.upstreams["a"], PLAIN)
+    lacking = [queue.add("ab", model=PLAIN) for _ in range(4)]
+    served = [queue.add("ab") for _ in range(4)]
+    went = {job_id: account for account, job_id in queue.send_all(0.0)}
+    assert {went[job_id] for job_id in lacking} == {"b"}
+    assert "a" in {went[job_id] for job_id in served}

@@ -273,9 +273,9 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
 
     async with client:
         began = asyncio.get_running_loop().time()
-        registry = client._open().callbacks
-        assert registry is not None
-        url = registry.url_of(jobs_for(client._open(), PROVIDERS["sandbox"], 1, 1, attempts=1)[0])
+        opened = client._open()
+        assert opened.desk is not None
+        url = opened.desk.registry.url_of(jobs_for(opened.scheduler, PROVIDERS["sandbox"], 1, 1, attempts=1)[0])
         await receiver({"type": "http", "method": "POST", "path": url, "headers": []}, receive, send)
         assert asyncio.get_running_loop().time() - began == pytest.approx(LONGEST_READ, abs=0.1)
     assert sent[1]["status"] == 408

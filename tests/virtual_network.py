@@ -10,18 +10,24 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+from builders import upstream
 
 from imagen_async._batch import Batch
+from imagen_async._change_stream import Owner
+from imagen_async._core.change import Change
 from imagen_async._core.job import Job
+from imagen_async._core.limiter import Limiter
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.provider import Limits, Provider
 from imagen_async._core.routing import Router
-from imagen_async._core.upstream import Upstream
+from imagen_async._core.states import Ended
 from imagen_async._core.values import ImageFile, ImageRequest, Result
-from imagen_async._core.wire import HttpRequest, HttpResponse
+from imagen_async._core.wire import Accepted, HttpRequest, HttpResponse
 from imagen_async._core.wording import result_of
+from imagen_async._exchange import Exchange
 from imagen_async._job_factory import JobFactory, JobOptions
+from imagen_async._observer import Observer
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler import Scheduler
 from imagen_async._session_pool import MAX_ANSWER
@@ -42,6 +48,7 @@ class Network:
         is_down: True while no connection can be made.
         takes_no_creates: True while no connection can be made for a create.
         believed: The limits that its account is set to; None: its own.
+        limiter: The limit of its creates; None: this process's own window.
         call_back: Hears of each callback that is to be sent, when its task is made.
     """
 
@@ -55,9 +62,11 @@ class Network:
         round_trip: float = 0.3,
         balance: float = math.inf,
         believed: Limits | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         self.provider = provider
         self.believed = believed
+        self.limiter = limiter
         self.limits = limits or provider.limits
         self.ledger = Ledger()
         self.faults = faults or Faults()
@@ -79,9 +88,7 @@ class Network:
     async def __call__(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
         """Carry a request there and its answer back, each way as slow as chance will have it."""
         if self.is_down or (self.takes_no_creates and request.method == "POST"):
-            failure = TransportError("No connection.")
-            failure.sent = False
-            raise failure
+            raise TransportError("No connection.", sent=False)
         await anyio.sleep(self._chance.uniform(0, self.round_trip))
         now = asyncio.get_running_loop().time()
         authorization = f"Bearer {KEY}"
@@ -109,26 +116,20 @@ class Listener:
         self.accepted_jobs: list[Job] = []
         self._heard = asyncio.Event()
 
-    def closing(self) -> None:
-        """Nothing to do: it waits for what it hears."""
+    def owner(self) -> Owner:
+        """Itself, as a scheduler takes it."""
+        return Owner(self.on_change, closing=lambda: None)
 
-    def remember(self, job: Job) -> None:
-        """Nothing: it has no journal."""
-
-    def moved(self, job: Job) -> None:
-        """Note when a job has its task id."""
-        if job.task_id is not None:
+    def on_change(self, change: Change, now: float) -> None:
+        """Note when a job has its task id, and when it has ended."""
+        job = change.after
+        if isinstance(job.state, Ended):
+            self.results.append(result_of(job))
+            self.finish_times.append(now)
+            self._heard.set()
+        elif isinstance(change.event, Accepted):
             self.accepted_jobs.append(job)
             self._heard.set()
-
-    def asked(self, job: Job) -> None:
-        """Nothing: the networks count their calls."""
-
-    def finished(self, job: Job) -> None:
-        """Note that a job ended."""
-        self.results.append(result_of(job))
-        self.finish_times.append(asyncio.get_running_loop().time())
-        self._heard.set()
 
     async def heard(self, *, finished: int = 0, accepted: int = 0) -> None:
         """Wait until so many jobs ended and so many were accepted."""
@@ -158,7 +159,12 @@ async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
     """A scheduler with an account for each network, which is its server, named like its provider."""
     by_name = {network.provider.name: network for network in networks}
     upstreams = [
-        Upstream(name, network.believed or network.limits, PollSchedule(network.provider.latency), 64, _pause)
+        upstream(
+            name,
+            network.believed or network.limits,
+            PollSchedule(network.provider.latency),
+            submit=network.limiter,
+        )
         for name, network in by_name.items()
     ]
 
@@ -168,16 +174,13 @@ async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
     group = PlainGroup()
     async with group:
         dialects = {name: network.provider.dialect for name, network in by_name.items()}
-        scheduler = Scheduler(group, Plan(upstreams, 8), dialects, send, save_nothing)
+        plan, exchange = Plan(upstreams, 8), Exchange(dialects, send, save_nothing)
+        scheduler = Scheduler(group, plan, exchange, Observer())
         scheduler.start(scheduler.run)
         try:
             yield scheduler
         finally:
             await scheduler.close()
-
-
-def _pause(setbacks: int, longest: float) -> float:
-    return min(2.0**setbacks, longest)
 
 
 def batch_over(

@@ -11,6 +11,7 @@ _NEEDED = ("rich", "PIL", "jinja2")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted."""
+    # Looked for, not imported: each command loads what it needs alone.
     if any(find_spec(name) is None for name in _NEEDED):
         print("imagen-async needs its command line extra: pip install 'imagen-async[cli]'", file=sys.stderr)
         return 2

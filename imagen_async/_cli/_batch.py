@@ -99,6 +99,7 @@ def plan(options: argparse.Namespace) -> int:
         _say_bad_lines(requests, bad, _CHANGES_SHOWN)
         return 2
     estimator = Estimator(pool, router, schedules, Budget(options.max_credits, spent) if options.max_credits else None)
+    # A queued one was noted and never sent, so that it is still to be paid for.
     settled = {key for key, state in known.items() if state != "queued"}
     found = estimator.estimate(requests, request_of(options, "-"), settled, balances_of(pool, own_sandbox=False))
     print(json.dumps(found.to_json()) if options.json else found.text())
@@ -221,6 +222,7 @@ def collect_into(options: argparse.Namespace) -> int:
         if entry.account not in pool:
             raise ConfigurationError(f"The request {entry.key!r} is with {entry.account}, not {', '.join(pool)}.")
         pool = {entry.account: pool[entry.account]}
+        # Free to repeat: what is here is named again, and not fetched.
         if entry.state == "done":
             print("\n".join([file.path for file in entry.files] or entry.urls))
             return 0
@@ -251,6 +253,7 @@ def _found(journal: Journal, options: argparse.Namespace) -> JournalEntry:
         raise ConfigurationError(f"{journal.path} {what}; {hint}.")
     if of_task is not None and key not in (None, of_task.key):
         raise ConfigurationError(f"The task {task_id!r} is that of the request {of_task.key!r}, not of {key!r}.")
+    # One that the provider denies may give way to the one that was found there.
     if found.task_id not in (None, task_id) and not is_denied(found):
         raise ConfigurationError(f"The request {found.key!r} has another task in {journal.path}: {found.task_id!r}.")
     return found

@@ -71,6 +71,7 @@ class BatchRun:
                 ended_by = error
                 raise
             finally:
+                # However it ended: what nobody took is paid for, and is to be listed.
                 await self._finish(batch, ended_by)
         return INTERRUPTED if self._is_stopped else 1 if self._counts.failed else 0
 

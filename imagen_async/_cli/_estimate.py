@@ -221,6 +221,7 @@ class Estimator:
         )
 
     def _affords(self, price: float | None) -> bool:
+        # One that does not fit keeps no cheaper one behind it from being paid for, as in a batch.
         if self._budget is None or price is None or self._budget.spent + price > self._budget.limit:
             return False
         self._budget.add_spent(price)

@@ -117,6 +117,7 @@ def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str
         yield {**common, **figures, "file": f"./{quote(os.fsencode(name))}", "name": name, "bytes": file.size}
     if not result.files:
         reason = common["reason"] or _WAITING.get(entry.state)
+        # Whatever else a provider calls a URL is not put into a page.
         link = next((url for url in entry.urls if url.startswith(("https://", "http://"))), None)
         yield {**common, "credits": entry.credits, "file": None, "reason": reason, "url": link}
 

@@ -68,6 +68,7 @@ class Manifest:
             result: What came out.
             sizes: Of its pictures, read beforehand and elsewhere; one that is not in it is opened here and now.
         """
+        # A failure that has come to a picture since is one no more: the list is made anew at the end.
         self._is_stale |= result.key in self._listed_failures
         if result.error is not None:
             self._listed_failures.add(result.key)
@@ -120,5 +121,6 @@ def _encoded(line: dict[str, Any]) -> bytes:
 
 def _write_line(file: io.FileIO, line: dict[str, Any]) -> None:
     data = _encoded(line)
+    # Without a buffer a full disk takes a part, and raises nothing.
     if file.write(data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

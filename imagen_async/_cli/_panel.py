@@ -66,7 +66,9 @@ class LivePanel:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._live)
+            # Once more at the end: what stays on the screen is how it ended.
             stack.callback(self.look)
+            # Else it is for data, and on its way elsewhere.
             if sys.stdout.isatty():
                 stack.enter_context(redirect_stdout(self._lines))
             stack.enter_context(redirect_stderr(self._lines))
@@ -84,6 +86,7 @@ class LivePanel:
 
     def look(self) -> float:
         """Draw how the batch stands; returns the seconds after which the next look is worth what it costs."""
+        # Its own work alone: what else the machine does meanwhile is not to slow it down.
         began_at = time.thread_time()
         self._drawn = draw(self._snapshot(), self._title, self._console.width)
         if not self._flush():
@@ -94,6 +97,7 @@ class LivePanel:
         """Print the lines that wait, and the panel below them; False where there are none."""
         lines = self._lines.take()
         if lines:
+            # Not cut to the terminal: a path is printed whole.
             self._console.print(_Raw(lines), end="", crop=False)
         return bool(lines)
 

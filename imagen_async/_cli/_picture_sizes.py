@@ -48,5 +48,6 @@ def size_of(path: str) -> tuple[int | None, int | None]:
     try:
         with Image.open(path) as picture:
             return picture.size
+    # Of a broken PNG Pillow says SyntaxError.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None, None

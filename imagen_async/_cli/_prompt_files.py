@@ -73,6 +73,7 @@ class PromptFile:
 
     def odd_columns(self) -> list[tuple[str, str]]:
         """Columns that look like a misspelt field, each with that field."""
+        # Of every line: the first one may have no cell there.
         names = {name for item in self._items() if isinstance(item, PromptLine) for name in item.columns}
         matches = ((name, difflib.get_close_matches(name.lower(), _KINDS, 1, 0.8)) for name in sorted(names))
         return [(name, match[0]) for name, match in matches if match]
@@ -129,6 +130,7 @@ def _decode(data: bytes, name: str) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ConfigurationError(f"{name} is UTF-16; save it as UTF-8.")
     try:
+        # With or without a mark at the beginning, as some spreadsheets write it.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -175,6 +177,7 @@ def _no_number(name: str) -> None:
 
 
 def _parse_csv(text: str) -> Iterator[PromptLine | BadLine]:
+    # Strict: quotes that do not close would make one prompt of half the file.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     return _parse_table(reader, lambda: reader.line_num)
 
@@ -194,10 +197,12 @@ def _parse_tsv(text: str) -> Iterator[PromptLine | BadLine]:
 def _parse_table(rows: Iterator[list[str]], line_number: Callable[[], int]) -> Iterator[PromptLine | BadLine]:
     header: list[str] | None = None
     while True:
+        # A quoted field may hold newlines: a row is named by its first line.
         first_line = line_number() + 1
         try:
             row = next(rows, None)
         except csv.Error as error:
+            # Behind a quote that does not close nobody can tell where the next row begins.
             yield BadLine(first_line, f"this is not CSV, and the rest was not read: {error}")
             return
         if row is None:
@@ -229,9 +234,11 @@ def _typed(name: str, cell: str) -> Any:
     """A cell of a table as a value: an empty one is none; a number or a JSON object stays text where it is none."""
     field = name.lower()
     if not cell.strip():
+        # No prompt is a mistake, and nothing elsewhere leaves it to the defaults.
         return "" if field == "prompt" else None
     match _KINDS.get(field):
         case "whole":
+            # More digits than these no provider takes, and int() itself refuses some thousands of them.
             return int(cell) if re.fullmatch(r"\s*-?[0-9]{1,19}\s*", cell) else cell
         case "object":
             try:
@@ -258,6 +265,7 @@ def _request(line: int, values: dict[str, Any]) -> PromptLine | BadLine:
         fields.pop("extra", None)
     key = fields.get("key")
     if key is not None:
+        # A number is the same key as its digits, so that JSON and CSV agree.
         fields["key"] = str(key)
     return PromptLine(**fields, line=line, columns=columns)
 

@@ -87,6 +87,7 @@ def _one(options: argparse.Namespace, make: Callable[[Client], Awaitable[Result]
     """Get one result, save it where it was asked for, and print it. What cannot be saved is printed with its URL."""
     pool = open_pool_of(options)
     if options.out is not None:
+        # Before anything is paid for.
         prepare_folder(options.out)
 
     async def work() -> int:
@@ -112,6 +113,7 @@ async def _hand_out(result: Result, options: argparse.Namespace) -> None:
         except ImagenError as error:
             failure = error
             saved = msgspec.structs.replace(result, error=error)
+    # Before it is raised: of a picture that could not be saved, its URL is all that there is.
     print(json.dumps(result_json(saved), ensure_ascii=False) if options.json else "\n".join(places(saved)))
     if failure is not None:
         raise failure
@@ -199,6 +201,7 @@ async def _served(sandbox: Sandbox, port: int) -> int:
             await stack.enter_async_context(sandbox)
         except OSError as error:
             raise ConfigurationError(f"Port {port} cannot be used: {error.strerror or error}.") from error
+        # Once it serves: one that never did has no ledger to tell.
         stack.callback(lambda: print(json.dumps(sandbox.ledger.summary())))
         say(f"The sandbox serves kie.ai's API at {sandbox.url} and each provider's own at {sandbox.url}/NAME")
         say(f"Its key: {sandbox.key} · its ledger: {sandbox.url}/sandbox/ledger · Ctrl-C ends it")

@@ -122,6 +122,7 @@ class Status:
         if self.is_at_work or command is None:
             return []
         folder, account = shlex.quote(self.folder), self._notes["account"]
+        # The paths of its words are those of the folder in which it was given.
         if self._notes["working_folder"] != os.getcwd():
             command = f"cd {shlex.quote(self._notes['working_folder'])} && {command}"
         goes_on = any(self.counts[name] for name in ("running", "ready", "queued", "not sent"))

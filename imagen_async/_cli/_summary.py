@@ -89,6 +89,7 @@ class Summary:
     def _with_enough(self, command: str, journal: Journal, requests: PromptFile) -> str:
         """The command line with a budget that pays for everything, in place of the one that is used up."""
         spent = sum(bill.total * count for bill, count in journal.bills())
+        # At the dearest account each, so that it is enough whoever makes them.
         enough = math.ceil(spent + self._dearest(journal, requests))
         words = shlex.split(command)
         for at, word in enumerate(words):

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .._log import logger
+
 
 class _ToStderr(logging.Handler):
     """Prints to what stderr is at the time: while a panel is up, lines go past it."""
@@ -25,12 +27,12 @@ def log_on_stderr(verbosity: int) -> Iterator[None]:
     if not verbosity:
         yield
         return
-    logger = logging.getLogger("imagen_async")
     before = (logger.level, logger.propagate)
     handler = _ToStderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
+    # A handler of the root logger's would print each line a second time.
     logger.propagate = False
     try:
         yield

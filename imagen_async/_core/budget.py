@@ -25,6 +25,7 @@ class Budget:
     def __init__(self, limit: float, spent: float = 0.0) -> None:
         self._limit = _parts(limit)
         self._spent = _parts(spent)
+        # By job, with what was reserved for it: by the time that it is settled the price may be another one.
         self._reserved: dict[int, tuple[int, tuple[str, str], int]] = {}
         self._total_reserved = 0
         self._dearest: dict[tuple[str, str], int] = {}
@@ -55,6 +56,7 @@ class Budget:
 
     def fits(self, job: Job, offer: Offer) -> bool:
         """Say whether a job may be sent there now."""
+        # Nothing cancels a task, so all that is in flight may come to be billed.
         return self._spent + self._total_reserved + self._price(job, offer) <= self._limit
 
     def reserve(self, job: Job, offer: Offer) -> None:
@@ -70,15 +72,19 @@ class Budget:
 
     def settle(self, job_id: int, credits: float | None) -> None:
         """A task has ended, or is out of sight: it has cost so much, or, where nobody tells, its price."""
+        # An answer has settled it: the end of its job is no second bill.
         if job_id not in self._reserved:
             return
         price, source, images = self._reserved[job_id]
         self.release(job_id)
+        # A bill below nothing would let more be spent than the limit says.
         billed = price if credits is None else max(0, _parts(credits))
         self._spent += billed
+        # Rounded up: a price that is too low by a fraction would let one picture too many through.
         self._dearest[source] = max(self._dearest.get(source, 0), -(-billed // images))
 
     def _price(self, job: Job, offer: Offer) -> int:
+        # Only a task taken up can have no price here: on a budget no create goes to an account whose price is unknown.
         price = _parts(offer.model.price(job.request) or 0.0)
         return max(price, self._dearest.get(_source(offer), 0) * job.request.images)
 

@@ -42,6 +42,7 @@ class CallbackReliability:
             return
         self._trust /= 2
         self._misses += 1
+        # What the miss has cost, to be given back should its callback only be late.
         self._missed[job_id] = self._trust
         if len(self._missed) > _REMEMBERED:
             del self._missed[next(iter(self._missed))]

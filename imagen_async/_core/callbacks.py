@@ -57,6 +57,7 @@ class Seal:
     def opened(self, token: str) -> Address | None:
         """Whose token it is; None for one that was not made here. Takes as long for a good one as for a bad one."""
         try:
+            # By its length first: base64 would also take a token with something behind it.
             whole = base64.urlsafe_b64decode(token.encode()) if len(token) == _LENGTH else b""
         except (ValueError, binascii.Error):
             whole = b""
@@ -81,6 +82,7 @@ def task_named_by(document: Mapping[str, Any]) -> str | None:
     """The task that a callback is about; None where it names none, or names several that differ."""
     data = document.get("data")
     inner = data if isinstance(data, dict) else {}
+    # kie.ai signs the id in any of these places: of two that differ nobody could say which one is signed.
     places = (inner.get("taskId"), inner.get("task_id"), document.get("taskId"))
     named = {str(place) for place in places if place not in (None, "")} if all(map(_is_id, places)) else set()
     return named.pop() if len(named) == 1 else None
@@ -115,7 +117,9 @@ def is_signed(
     lower = {name.lower(): value for name, value in headers.items()}
     timestamp, signature = lower.get("x-webhook-timestamp", ""), lower.get("x-webhook-signature", "")
     task_id = task_named_by(document)
+    # "²" is a digit to isdigit and none to int, which also refuses thousands of them.
     is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16
+    # With `not … <=` nothing is within a tolerance that is not a number.
     if task_id is None or not is_time or not abs(now - int(timestamp)) <= tolerance:
         return False
     # Whatever bytes a header had, aiohttp makes a text of them.

@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from .job import Job, Running
+from .job import Job
 from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 from .routing import Offer, Route
+from .states import Running
 from .upstream import Upstream
 
 
@@ -51,8 +52,9 @@ def time_left(
     """
     jobs, upstreams = list(jobs), list(upstreams)
     kinds = kinds_of(jobs)
-    able = [upstream for upstream in upstreams if upstream.stopped is None]
-    able = [upstream for upstream in able if not upstream.is_paused] or able
+    able = [upstream for upstream in upstreams if upstream.breaker.stopped is None]
+    # A paused one may come back, and is reckoned with only where there is no other.
+    able = [upstream for upstream in able if not upstream.breaker.is_paused] or able
     speeds = {upstream.name: _speed(upstream, kinds) for upstream in able}
     times = [0.0]
     for upstream in upstreams:
@@ -67,10 +69,13 @@ def _time_of(
 ) -> float:
     """Seconds until the last picture of one account."""
     schedule, status = upstream.schedule, upstream.limits.status
+    # Each is asked about once at least: with few status calls that alone may take longer than the tasks.
     asking = (unsent + len(running)) / status.count * status.per
+    # Also of a stopped account: its tasks are paid for, and their end is part of the time left.
     rest = max(_rest(running, upstream, now), asking)
     if not unsent:
         return rest
+    # Before anything of the batch is live, what the account has seen stands for it.
     kinds = kinds or schedule.kinds
     sending = sending_time(unsent, upstream.allowed, schedule.mean(kinds), upstream.running)
     return max(rest, max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule))
@@ -109,6 +114,7 @@ class Shares:
 
     def _sent_at(self, offer: Offer, images: int) -> float:
         key = (offer.account, (offer.model.name, images))
+        # Once a kind, and not once a line of the file.
         if key not in self._latencies:
             self._latencies[key] = self._schedules[offer.account].mean({key[1]: 1})
         limits = self._limits[offer.account]

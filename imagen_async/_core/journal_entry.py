@@ -6,12 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from .. import errors
 from ..errors import (
     AccountError,
     DeadlineExceeded,
-    DownloadFailed,
-    ImagenError,
     InvalidRequest,
     ModelUnavailable,
     ProtocolError,
@@ -19,16 +16,38 @@ from ..errors import (
     TransportError,
     UnknownOutcome,
 )
-from .job import Done, Failed, Held, Job, Left, NotAdmitted, Queued, Ready, Running, State, Submitting, Unknown
-from .transitions import advance
+from .failure import Failure, kind_named
+from .job import Job
+from .states import (
+    AwaitingCallback,
+    Claim,
+    Claimed,
+    Confirming,
+    Done,
+    Ended,
+    Failed,
+    Fetching,
+    Left,
+    NotAdmitted,
+    Noting,
+    Orphaned,
+    Queued,
+    Relinking,
+    Running,
+    Unknown,
+)
+from .transitions import with_last
 from .values import ImageFile, ImageRequest
-from .wire import Lost, Succeeded, TaskFailed
-from .wording import billed, lost_create
+from .wire import Succeeded, TaskFailed
+from .wording import billed, lost_create, unknown_outcome
 
 EntryState = Literal["queued", "submitting", "running", "ready", "done", "failed", "unknown"]
 
 # "No such task" is one: another key, or another address, knows it.
-_NO_WORD_ABOUT_THE_TASK = DeadlineExceeded | AccountError | TransportError | ProtocolError | InvalidRequest
+_NO_WORD_ABOUT_THE_TASK = (DeadlineExceeded, AccountError, TransportError, ProtocolError, InvalidRequest)
+_TRANSIENT = (RateLimited, TransportError, AccountError, ModelUnavailable)
+
+_NOT_YET = Failure(TransportError, "it had not come yet")
 
 
 class EntryError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -138,59 +157,80 @@ def entry_of(job: Job, now: float, epoch: float) -> JournalEntry | None:
         now: Loop time.
         epoch: The Unix time at which the loop's clock stood at 0.
     """
-    state: State = job.state.was if isinstance(job.state, Left) else job.state
+    state, at = job.state.was if isinstance(job.state, Left) else job.state, epoch + now
     match state:
-        case Queued(held=UnknownOutcome() as unknown):
-            return _entry(job, "unknown", unknown, ended_at=epoch + now)
-        case Queued() if job.expires_at is None:
-            return None  # never handed out in this process: it is as it was
-        case Queued(held=ImagenError() as failure):
-            return _entry_of_failed(job, Failed(failure), epoch + now)
-        case Queued(error=error):
-            return _entry(job, "queued", error)
-        case Submitting(told=None):
-            return _entry(job, "submitting", sent_at=epoch + now)
-        case Submitting(told=str()):
-            # Its own answer is yet to come. Whoever called back was answered, and will not call again after a crash.
-            error = TransportError("it had not come yet")
-            return entry_of(advance(job, Lost(error), now), now, epoch)
-        case Held(error=unknown, told=task_id):
-            return _entry(job, "unknown", unknown, task_id=task_id, ended_at=epoch + now)
-        case Running(finished=None):
+        case Queued():
+            return _entry_of_queued(job, state, at)
+        # Written before a byte leaves: whoever finds it so after a crash has to take it for sent.
+        case Noting():
+            return _entry(job, "submitting", sent_at=at)
+        case Claimed(claim=claim) | Orphaned(claim=Claim() as claim):
+            return _entry_of_claimed(job, claim, at)
+        case AwaitingCallback(unknown=unknown):
+            return _entry(job, "unknown", unknown, ended_at=at)
+        case Confirming(unknown=unknown, task_id=task_id):
+            return _entry(job, "unknown", unknown, task_id=task_id, ended_at=at)
+        case Running() if not isinstance(state, Relinking):
             return _entry(job, "running", task_id=state.task_id, accepted_at=epoch + state.since)
-        case Ready(task_id=task_id, outcome=outcome):
+        case Fetching(task_id=task_id, outcome=outcome):
             return _entry(job, "ready", task_id=task_id, outcome=outcome)
+    # Of one that is being sent the intent is known; of one that is asked about for new links what it had come to.
+    return _entry_of_ended(job, state, at) if isinstance(state, Ended) else None
+
+
+def _entry_of_queued(job: Job, state: Queued, at: float) -> JournalEntry | None:
+    # Not queued: its lost create may be billed, and no later run is to send it by itself.
+    if state.fallback is not None and state.fallback.is_a(UnknownOutcome):
+        return _entry(job, "unknown", state.fallback, ended_at=at)
+    if job.expires_at is None:
+        return None  # never handed out in this process: it is as it was
+    if state.fallback is not None:
+        return _entry_of_failed(job, Failed(state.fallback), at)
+    return _entry(job, "queued", state.failure)
+
+
+def _entry_of_claimed(job: Job, claim: Claim, at: float) -> JournalEntry:
+    """One whose answer is yet to come: whoever called back was answered, and will not call again after a crash."""
+    creates = with_last((*job.lost_creates, job.attempts), claim.create)
+    # As if its answer were lost: should it come, a later entry says so.
+    lost = msgspec.structs.replace(job, lost=job.lost + 1, lost_creates=creates)
+    return _entry(lost, "unknown", unknown_outcome(lost, _NOT_YET), task_id=claim.task_id, ended_at=at)
+
+
+def _entry_of_ended(job: Job, state: Ended, at: float) -> JournalEntry | None:
+    match state:
         case Done(task_id=task_id, outcome=outcome, files=files):
-            return _entry(job, "done", task_id=task_id, outcome=outcome, files=files, ended_at=epoch + now)
+            return _entry(job, "done", task_id=task_id, outcome=outcome, files=files, ended_at=at)
         case Failed():
-            return _entry_of_failed(job, state, epoch + now)
-        case Unknown(error=unknown):
-            return _entry(job, "unknown", unknown, task_id=unknown.task_id, ended_at=epoch + now)
-        case NotAdmitted(error=error):
-            is_new = job.expires_at is not None or not job.attempts
-            return _entry(job, "queued", error) if is_new else None
-    return None  # its links died and it is asked about again: what is known stays `ready`
+            return _entry_of_failed(job, state, at)
+        case Unknown(failure=failure):
+            return _entry(job, "unknown", failure, task_id=failure.task_id, ended_at=at)
+        # One that this run has not sent keeps the entry of the run that has: its task, error and credits.
+        case NotAdmitted(failure=failure) if job.expires_at is not None or not job.attempts:
+            return _entry(job, "queued", failure)
+    return None
 
 
 def _entry_of_failed(job: Job, state: Failed, at: float) -> JournalEntry:
     """A failed job is remembered by what is true at the provider: a task that may still finish is still running."""
-    error, outcome = state.error, state.outcome
+    failure, outcome = state.failure, state.outcome
     if isinstance(outcome, Succeeded):
-        is_gone = isinstance(error, DownloadFailed) and error.gone
-        how: EntryState = "failed" if is_gone else "ready"
-        return _entry(job, how, error, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
-    if outcome is None and isinstance(error, _NO_WORD_ABOUT_THE_TASK) and job.task_id is not None:
-        return _entry(job, "running", error, task_id=job.task_id)
-    is_transient = isinstance(error.__cause__, RateLimited | TransportError | AccountError | ModelUnavailable | None)
-    if isinstance(error, DeadlineExceeded) and job.task_id is None and is_transient:
-        return _entry(job, "queued", error)
-    return _entry(job, "failed", error, task_id=job.task_id, outcome=outcome, ended_at=at)
+        # Made and paid for: a later run fetches it, unless the provider has it no more.
+        how: EntryState = "failed" if failure.is_gone else "ready"
+        return _entry(job, how, failure, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
+    if outcome is None and job.task_id is not None and failure.is_a(*_NO_WORD_ABOUT_THE_TASK):
+        return _entry(job, "running", failure, task_id=job.task_id)
+    is_transient = failure.cause is None or failure.cause.is_a(*_TRANSIENT)
+    # A passing trouble kept it from being accepted: nothing was paid, so the next run sends it.
+    if failure.is_a(DeadlineExceeded) and job.task_id is None and is_transient:
+        return _entry(job, "queued", failure)
+    return _entry(job, "failed", failure, task_id=job.task_id, outcome=outcome, ended_at=at)
 
 
 def _entry(
     job: Job,
     state: EntryState,
-    error: ImagenError | None = None,
+    failure: Failure | None = None,
     *,
     task_id: str | None = None,
     outcome: Succeeded | TaskFailed | None = None,
@@ -209,8 +249,9 @@ def _entry(
         task_id=task_id,
         urls=succeeded.urls if succeeded else (),
         files=files,
-        error=None if error is None else EntryError(type(error).__name__, error.message, error.code),
+        error=None if failure is None else EntryError(failure.kind.__name__, failure.message, failure.code),
         credits=billed(job, outcome),
+        # That of now, at which the task is made: a later version, or another account, may know another one.
         price=job.model.price(job.request),
         latency=succeeded.latency if succeeded else None,
         attempts=job.attempts,
@@ -223,16 +264,18 @@ def _entry(
     )
 
 
-def error_of(entry: JournalEntry) -> ImagenError | None:
-    """The error that an entry holds, as it was raised."""
+def failure_of(entry: JournalEntry) -> Failure | None:
+    """Why an entry's job failed, as it was when that was written."""
     if entry.error is None:
         return None
-    name = entry.error.type
-    kind: type[ImagenError] = getattr(errors, name) if name in errors.__all__ else ImagenError
-    error = kind(entry.error.message, provider=entry.account, task_id=entry.task_id, code=entry.error.code)
-    if isinstance(error, UnknownOutcome):
-        error.credits = entry.at_risk
-    return error
+    return Failure(
+        kind_named(entry.error.type),
+        entry.error.message,
+        code=entry.error.code,
+        account=entry.account,
+        task_id=entry.task_id,
+        credits=entry.at_risk if entry.error.type == UnknownOutcome.__name__ else None,
+    )
 
 
 def is_denied(entry: JournalEntry) -> bool:
@@ -247,7 +290,9 @@ def cut_off(entry: JournalEntry) -> JournalEntry:
         entry,
         state="unknown",
         lost=entry.lost + 1,
+        # By its number, so that a callback for it is known again.
         lost_creates=(*entry.lost_creates, entry.attempts),
         error=EntryError(UnknownOutcome.__name__, unknown.message),
+        # Nobody saw it end: it is held since it was sent.
         ended_at=entry.sent_at,
     )

@@ -186,12 +186,15 @@ class LifeTable:
             latency: Its latency as the provider tells it, believed between the two; None: it tells none.
         """
         if latency is None:
+            # Not halfway: a task of seconds that is seen to have ended a day later would count as one of half a day.
             latency = self.curve.mean(after, by)
             self._spread(after, by)
         else:
+            # A provider's clock may be broken; that it ran, and that it had ended, was seen.
             latency = min(max(latency, after), by)
             self._count_ending(_bin(after), _bin(latency), 1.0)
         self._new += 1
+        # The plain mean, with the record's as one more, until the first are forgotten.
         weight = min(self.count + self._new, MEMORY)
         self.mean += (latency - self.mean) / (weight + 1)
 
@@ -226,6 +229,7 @@ class LifeTable:
     def _settle(self) -> None:
         """Let what is old fade, and take in what is new."""
         fading = math.exp(-self._new / MEMORY)
+        # One more than there are bins: what ceases to be watched with the last.
         watched = itertools.accumulate(self._arrivals)
         self._reached = [old * fading + new for old, new in zip(self._reached, watched, strict=False)]
         self._ended = [old * fading + new for old, new in zip(self._ended, self._endings, strict=True)]

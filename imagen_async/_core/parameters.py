@@ -66,6 +66,7 @@ class Whole(msgspec.Struct, frozen=True):
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
+        # True is an int to Python, and would be sent as 1 or as 'True'.
         if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
             return False
         return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)

@@ -3,417 +3,280 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from ..errors import ImagenError, ProtocolError
-from . import transitions
 from .budget import Budget
-from .job import (
+from .change import Change
+from .course import Course
+from .job import Job
+from .job_events import (
+    CallbackNamed,
     Event,
-    Final,
-    Held,
-    Job,
+    Expired,
+    FetchBegun,
+    Leaves,
     NotSaved,
-    Queued,
-    Ready,
-    Running,
+    Owners,
+    OwnerWithholds,
+    Readmitted,
     Saved,
     SendAborted,
-    State,
-    Submitting,
-    Unknown,
+    StatusAsked,
+    Taken,
+    Unsendable,
 )
-from .routing import Offer, Route
-from .submit_queue import SubmitQueue
-from .timer_queue import TimerQueue
-from .upstream import Upstream
-from .wire import ConnectFailed, Lost, NoAnswer, Pending, Rejected, Succeeded, TaskFailed, TaskRefused
-from .wording import used_up
+from .limiter import Limiter
+from .machine import advance
+from .places import Places
+from .poll_schedule import Kind
+from .routing import Offer
+from .spending import Spending
+from .states import Claimed, Fetching, Noting, Running
+from .upstream import Upstream, Upstreams
+from .wire import Accepted, ConnectFailed, Lost, NoAnswer, Pending, Rejected, Succeeded, TaskFailed, TaskRefused
 
-_AT_THE_PROVIDER = (Submitting, Running)
-"""States of a task that runs, or that a create on the way may come to make."""
+replace = msgspec.structs.replace
+
+
+class OwnerTerms(msgspec.Struct, frozen=True):
+    """What the jobs of one owner may do, and what its earlier runs know of the accounts.
+
+    Attributes:
+        budget: What they may spend, or None. What was spent for jobs that come in finished is in it already.
+        sent: Loop times at which the places are free again that an earlier process took, by account.
+        latencies: How long an account's latest tasks took, by kind, oldest first.
+    """
+
+    budget: Budget | None = None
+    sent: Mapping[str, Iterable[float]] = {}
+    latencies: Mapping[str, Iterable[tuple[Kind, float]]] = {}
 
 
 class Plan:
     """Whose turn it is.
 
-    `take` hands out the jobs that may talk now, `settle` says what came of it, `finished` collects the jobs that
-    ended. Time is an argument everywhere, in seconds of one clock.
+    `take` hands out the jobs that may talk now, `settle` says what came of it. Both, and whatever else may change a
+    job, return every change that follows, in the order in which they happened; who has ended is kept no more. Time is
+    an argument everywhere, in seconds of one clock.
 
     Args:
         upstreams: The accounts.
         saving_at_once: Jobs whose pictures may be fetched at once.
-        hears: True where callbacks are asked for: then a job whose create was lost waits for one.
+        expects_callbacks: True where callbacks are asked for: then a job whose create was lost waits for one.
 
     Attributes:
         upstreams: The accounts, by name.
-        finished: Jobs in a final state, for the shell to deliver and take out.
+        shares_limits: True where places must be awaited, since others share them.
     """
 
     def __init__(self, upstreams: Iterable[Upstream], saving_at_once: int, *, expects_callbacks: bool = False) -> None:
-        self.upstreams: dict[str, Upstream] = {upstream.name: upstream for upstream in upstreams}
-        self.finished: deque[Job] = deque()
-        self._jobs: dict[int, Job] = {}
-        self._submit_queue = SubmitQueue(self.upstreams, self._jobs)
-        self._budgets: dict[int, Budget] = {}
-        self._leaving: set[int] = set()
-        self._withheld: set[int] = set()
-        self._begun: set[int] = set()
-        self._expiries = TimerQueue()
-        self._to_save: deque[int] = deque()
-        self._saving = 0
-        self._saving_at_once = saving_at_once
+        self.upstreams: Upstreams = Upstreams(upstreams)
+        self._sharing = [each for each in self.upstreams.values() if each.submit.is_shared or each.status.is_shared]
+        # Mostly none are shared, and then a look at the plan costs no question about leases.
+        self.shares_limits: bool = bool(self._sharing)
+        self._spending = Spending()
+        self._places = Places(self.upstreams, self._spending, saving_at_once)
+        self._jobs = self._places.jobs
+        self._course = Course(self.upstreams, self._spending, self._places)
         self._expects_callbacks = expects_callbacks
 
-    def __len__(self) -> int:
-        return len(self._jobs)
-
     @property
-    def jobs(self) -> Iterable[Job]:
-        """Every live job."""
-        return self._jobs.values()
-
-    @property
-    def is_open(self) -> bool:
-        """True while some account takes creates."""
-        return any(upstream.stopped is None for upstream in self.upstreams.values())
+    def jobs(self) -> Mapping[int, Job]:
+        """Every live job, by its id."""
+        return self._jobs
 
     def wants_more(self, owner: int) -> bool:
         """Say whether an owner should add more jobs."""
-        return self._submit_queue.wants_more(owner)
+        return self._places.to_send.wants_more(owner)
 
-    def preferred(self, route: Route) -> set[str]:
-        """The accounts of a route that go first as things are: those of the best rank that is open and not paused."""
-        offers = self._submit_queue.open_offers(route)
-        offers = [offer for offer in offers if not self.upstreams[offer.account].is_paused] or offers
-        best = min((offer.rank for offer in offers), default=0)
-        return {offer.account for offer in offers if offer.rank == best}
+    def wants_places(self, now: float) -> Iterator[tuple[Limiter, int]]:
+        """The limits whose places must be awaited, as others share them, and how many requests find none at hand."""
+        for upstream in self._sharing:
+            waiting = self._places.to_send.waiting_for(upstream.name) if upstream.lacks_place(now) else 0
+            if waiting:
+                yield upstream.submit, waiting
+            if upstream.status.is_shared and upstream.poll_queue.next_at() <= now < upstream.status.ready_at(now):
+                yield upstream.status, upstream.poll_queue.due(now)
 
-    def limit_spending(self, owner: int, budget: Budget) -> None:
-        """Let an owner's jobs spend no more than that; before the first of them is added.
+    def callback_wait(self, job: Job) -> float:
+        """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
+        return self.upstreams.callback_wait(job) if self._expects_callbacks else 0.0
 
-        What was spent for jobs that come in finished is to be in it already.
-        """
-        self._budgets[owner] = budget
+    def open(self, owner: int, terms: OwnerTerms) -> None:
+        """Say on what terms an owner's jobs come in; before the first of them is added."""
+        if terms.budget is not None:
+            self._spending.limit(owner, terms.budget)
+        for account, free_at in terms.sent.items():
+            # What an earlier process has sent is still in the server's window.
+            self.upstreams[account].submit.preload(free_at)
+        for account, latencies in terms.latencies.items():
+            self.upstreams[account].schedule.recall(latencies)
 
-    def add(self, job: Job, now: float) -> None:
+    def add(self, job: Job, now: float) -> list[Change]:
         """Take in a queued job, a running one that is to be collected, or a finished one that is to be saved."""
-        budget = self._budgets.get(job.owner)
-        if budget is not None and isinstance(job.state, Running):
-            budget.reserve(job, Offer(job.account, job.model))
-        self._place(job, now, arrives=True)
+        self._course.arrive(job, now)
+        return self._course.drain()
 
-    def take(self, now: float) -> list[Job]:
-        """Hand out every job that may talk now; each is to be settled once."""
-        self._expire(now)
-        taken: list[Job] = []
-        while (found := self._submit_queue.next(now)) is not None:
-            taken.append(self._send(*found, now))
-        self._end_unaffordable()
+    def take(self, now: float) -> list[Change]:
+        """Let every job talk that may now: each change by a `Turn` is to be settled once, with what came of it."""
+        # First, so that nobody is sent or asked about in the very look in which its time is over.
+        while (expired := self._places.expiries.pop_due(now)) is not None:
+            self._course.happen(self._jobs[expired], Expired(), now)
+        while (found := self._places.to_send.next(now)) is not None:
+            self._send(*found, now)
+        # After the sending: what has just been reserved may come back, and then there is room again.
+        self._course.end_unaffordable(now)
         for upstream in self.upstreams.values():
             while upstream.ask_at(now) <= now:
-                taken.append(self._ask(upstream, now))
-        while self._to_save and self._saving < self._saving_at_once:
-            self._saving += 1
-            taken.append(self._jobs[self._to_save.popleft()])
-        return taken
+                self._ask(upstream, now)
+        while (job_id := self._places.to_save.pop()) is not None:
+            self._course.tell(self._jobs[job_id], FetchBegun())
+        return self._course.drain()
 
     def wake_at(self, now: float) -> float:
-        """When `take` will have something, if nothing is settled or added before; infinity for never."""
-        poll_queue = (upstream.ask_at(now) for upstream in self.upstreams.values())
-        return min(self._expiries.next_at(), self._submit_queue.wake_at(now), *poll_queue)
+        """When `take` or `wants_places` will have something, if nothing happens before; infinity for never."""
+        wake_at = self._places.wake_at(now)
+        for upstream in self._sharing:
+            # Who finds no place at hand waits for a lease, which begins when a question is due, or a pause is over.
+            begins = (upstream.poll_queue.next_at(), upstream.breaker.paused_until)
+            wake_at = min(wake_at, *(at for at in begins if at > now), math.inf)
+        return wake_at
 
-    def may_send(self, job: Job) -> bool:
-        """Say whether a create that was handed out may still go.
+    def leaves(self, job: Job, now: float) -> list[Change]:
+        """Say that a create whose turn came leaves now; nothing where it may not: then no byte of it may leave.
 
-        Not when its caller left meanwhile, nor when a callback has told the task of an earlier, lost one of the job.
+        Not when its caller left or withheld it meanwhile, nor when a callback has told the task of an earlier, lost
+        one of the job. From here on, its answer lost, nobody can tell whether it made a task.
         """
-        match self._jobs.get(job.id):
-            case Job(state=Submitting(told=None)):
-                return job.id not in self._leaving and job.owner not in self._withheld
-        return False
+        live = self._jobs.get(job.id)
+        # The very state of this turn: a later turn of the same job has another one.
+        if live is None or live.state is not job.state or not isinstance(live.state, Noting):
+            return []
+        self._course.move(live, Leaves(), now)
+        return self._course.drain()
 
-    def begin_create(self, job: Job) -> None:
-        """Note that a create leaves now: from here on, its answer lost, nobody can tell whether it made a task."""
-        self._begun.add(job.id)
-
-    def has_begun(self, job_id: int) -> bool:
-        """True from when a job's create has left until its answer is settled."""
-        return job_id in self._begun
-
-    def allow(self, job_id: int, like: Job, *, given_up: bool = False) -> None:
-        """Let a live job that was taken up without leave to be sent again have it.
-
-        Args:
-            job_id: Whose.
-            like: The job as this run would have made it: its retries, its resubmits, its route.
-            given_up: As in Running, if it is that.
-        """
-        job = self._jobs.get(job_id)
-        if job is None:
-            return
-        if given_up and isinstance(job.state, Running):
-            job = job.to(msgspec.structs.replace(job.state, given_up=True))
-        # What was lost may be at its own account; there the two tasks would stand side by side.
-        route = (like.way.only(job.account) if job.lost else None) or like.route
-        self._jobs[job_id] = msgspec.structs.replace(job, retries=like.retries, resubmits=like.resubmits, route=route)
-
-    def settle(self, job: Job, event: Event, now: float) -> Job | None:
-        """Note what came of a job's talk; returns the job as it is now, or None when it had ended meanwhile."""
+    def settle(self, job: Job, event: Event, now: float) -> list[Change]:
+        """Note what came of a job's talk; nothing where it had ended meanwhile."""
+        # Before anything is learned from it: whether a key was good is known by the answers before this one.
         event = self._judge(job, event, now)
-        self._release(job, event, now)
-        self._begun.discard(job.id)
-        if job.id not in self._jobs:
-            return None
-        before = self._jobs[job.id]
-        moved = self._held_back(transitions.advance(before, event, now), now)
-        self._pay(job, event, moved)
-        if job.id in self._leaving and not isinstance(moved.state, Final):
-            moved = moved.to(transitions.left(moved))
-        self._place(moved, now, arrives=False)
-        if isinstance(before.state, Submitting) and before.state.create == before.attempts:
-            self._call(moved, now)
-        return moved
+        # Also for a job that has ended meanwhile: its talk has held a connection and a place.
+        takes_less = self._release(job, event, now)
+        live = self._jobs.get(job.id)
+        # A callback may have called the turn off, and a later one begun: what came of the first says nothing of that.
+        is_stale = isinstance(event, SendAborted | Unsendable) and live is not None and live.state is not job.state
+        if live is not None and not is_stale:
+            after = self._course.move(live, event, now)
+            self._course.put(after, now, arrives=False)
+            # Its end was announced before its create was answered.
+            if isinstance(live.state, Claimed) and live.state.claim.create == live.attempts:
+                self._ask_at_once(after, now)
+        if takes_less:
+            self._course.turn_away(now)
+        return self._course.drain()
 
-    def find(self, job_id: int) -> Job | None:
-        """A live job."""
-        return self._jobs.get(job_id)
+    def tell(self, job_id: int, event: CallbackNamed | Readmitted, now: float) -> list[Change]:
+        """Let a live job have what happens to it beside its talk."""
+        if job_id in self._jobs:
+            self._course.happen(self._jobs[job_id], event, now)
+        return self._course.drain()
 
-    def hear(self, job_id: int, create: int, task_id: str | None, now: float) -> Job | None:
-        """Take in a callback about a live job: its task is asked about at once, once.
+    def tell_all(self, owner: int, event: Owners, now: float) -> list[Change]:
+        """Let all jobs of an owner have what it wants: no more creates, to be left, or to be given up."""
+        # Before the jobs hear it: from now on it meets those that come in, or back, as well.
+        if isinstance(event, OwnerWithholds):
+            self._course.withhold(owner)
+        for job in [job for job in self._jobs.values() if job.owner == owner]:
+            self._course.happen(job, event, now)
+        return self._course.drain()
+
+    def forget(self, owner: int) -> None:
+        """Know nothing more of an owner, of whom no job lives."""
+        self._course.forget(owner)
+
+    def on_callback(self, job_id: int, account: str, create: int, task_id: str | None, now: float) -> list[Change]:
+        """Take in a callback about a job: if that lives, its task is asked about at once, once.
 
         Args:
             job_id: Whose.
+            account: The account that has the job, as far as whoever calls knows.
             create: Which create the callback is about, by its number.
             task_id: The task that it names, if any.
             now: Loop time.
 
         Returns:
-            The job as it is now, where something new is known of it that a journal is to keep; else None.
+            What has changed, where something new is known of the job; else nothing.
         """
         job = self._jobs.get(job_id)
         if job is None:
-            return None
-        moved = job if task_id is None else transitions.told(job, create, task_id, now)
-        if task_id is not None and moved is not job and self._has_task(task_id, but=job):
-            return None
-        if moved is job:
-            if create == job.attempts and task_id in (None, job.task_id):
-                self._call(job, now)
-            return None
-        if isinstance(job.state, Submitting):
-            self._store(moved)
-            return moved
-        if isinstance(job.state, Queued):
-            self._submit_queue.remove(job_id)
-        self._place(moved, now, arrives=True)
-        return moved
+            # A status call may have found its end just before: then its callback was as good as one in time.
+            if account in self.upstreams:
+                self.upstreams[account].poll_queue.reliability.came_late(job_id)
+            return []
+        # Whether it is news is asked first: a flood of callbacks is not to cost a look at all jobs each.
+        if task_id is not None and advance(job, CallbackNamed(create, task_id), now) is not job:
+            return (
+                []
+                # A task that another job has was not made by this create: it clears nothing up.
+                if _is_anothers(task_id, job, self._jobs.values())
+                else self.tell(job_id, CallbackNamed(create, task_id), now)
+            )
+        # One about an earlier create, or another task, says nothing of the task that runs.
+        if create == job.attempts and task_id in (None, job.task_id):
+            self._ask_at_once(job, now)
+        return []
 
-    def _has_task(self, task_id: str, but: Job) -> bool:
-        """True where another job of the account has that task."""
-        return any(job.task_id == task_id and job.account == but.account and job.id != but.id for job in self.jobs)
+    def _ask_at_once(self, job: Job, now: float) -> None:
+        if isinstance(job.state, Running | Fetching):
+            self.upstreams[job.account].poll_queue.on_callback(job.id, now)
 
-    def heard_late(self, account: str, job_id: int) -> None:
-        """Learn of a callback about a job that has ended."""
-        if account in self.upstreams:
-            self.upstreams[account].poll_queue.reliability.came_late(job_id)
-
-    def _call(self, job: Job, now: float) -> None:
-        if isinstance(job.state, Running | Ready):
-            self.upstreams[job.account].poll_queue.call(job.id, now)
-
-    def _held_back(self, job: Job, now: float) -> Job:
-        """Let a job wait for a callback whose create was lost, where one may come."""
-        if not isinstance(job.state, Unknown) or not (wait := self.callback_wait(job)):
-            return job
-        until = min(now + wait, math.inf if job.expires_at is None else job.expires_at)
-        return job.to(Held(job.state.error, since=now, until=until))
-
-    def callback_wait(self, job: Job) -> float:
-        """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
-        return (
-            self.upstreams[job.account].callback_wait((job.model.name, job.request.images))
-            if self._expects_callbacks
-            else 0.0
-        )
-
-    def withhold(self, owner: int) -> None:
-        """Send no more creates for an owner; what is on the way, runs or is saved goes on."""
-        self._withheld.add(owner)
-        for job in self._jobs_of(owner):
-            if isinstance(job.state, Queued):
-                self._drop(job, transitions.left(job))
-
-    def leave(self, owner: int) -> None:
-        """Stop sending and asking for an owner's jobs. One whose create is on the way is kept until it is settled."""
-        for job in self._jobs_of(owner):
-            if isinstance(job.state, Submitting):
-                self._leaving.add(job.id)
-            else:
-                self._drop(job, transitions.left(job))
-
-    def abandon(self, owner: int) -> None:
-        """Give up the answers that `leave` kept waiting for: those creates are unknown."""
-        self._withheld.discard(owner)
-        self._budgets.pop(owner, None)
-        for job in self._jobs_of(owner):
-            if job.id not in self._begun:
-                ended = transitions.advance(job, SendAborted(), 0.0)
-                self._finish(ended if isinstance(ended.state, Final) else ended.to(transitions.left(ended)))
-                continue
-            self._finish(transitions.cut_off(job, ProtocolError("the program left before the answer came")))
-
-    def _jobs_of(self, owner: int) -> list[Job]:
-        return [job for job in self._jobs.values() if job.owner == owner]
-
-    def _send(self, offer: Offer, job_id: int, now: float) -> Job:
-        self._submit_queue.remove(job_id)
+    def _send(self, offer: Offer, job_id: int, now: float) -> None:
         job = self._jobs[job_id]
-        if offer.account != job.account:
-            job = msgspec.structs.replace(job, account=offer.account, model=offer.model)
-        job = transitions.start(job, now)
-        budget = self._budgets.get(job.owner)
-        if budget is not None:
-            budget.reserve(job, offer)
-        self.upstreams[offer.account].spend_submit(now)
-        self._store(job)
-        self._expiries.discard(job.id)
-        return job
+        self._places.take_out(job)
+        # Before the next one is chosen in the same look: both would count on the same credits.
+        self._spending.leaves(job, offer)
+        self.upstreams[offer.account].take_submit(now)
+        # Put nowhere: who talks waits for nothing, until what came of that is settled.
+        self._course.move(job, Taken(offer), now)
 
-    def _ask(self, upstream: Upstream, now: float) -> Job:
-        job_id = upstream.poll_queue.pop(now)
-        upstream.spend_status(now)
-        self._expiries.discard(job_id)
-        return self._jobs[job_id]
-
-    def _pay(self, job: Job, event: Event, moved: Job) -> None:
-        """Let the budget know what an answer means for it."""
-        budget = self._budgets.get(job.owner)
-        match event:
-            case _ if budget is None or (isinstance(moved.state, Held) and moved.lost > job.lost):
-                pass  # a create that was lost stays reserved while it may be told of
-            case Rejected() | ConnectFailed() | SendAborted():
-                budget.release(job.id)
-            case Succeeded(credits=credits) | TaskFailed(credits=credits):
-                budget.settle(job.id, credits)
-            case Lost():
-                budget.settle(job.id, None)
-            case TaskRefused() if isinstance(moved.state, Queued):
-                # Given up, and to be replaced: nobody knows what it has cost.
-                budget.settle(job.id, None)
+    def _ask(self, upstream: Upstream, now: float) -> None:
+        job = self._jobs[upstream.poll_queue.pop(now)]
+        upstream.take_status(now)
+        # Not given up while the question is on its way: a late picture is a picture.
+        self._places.expiries.discard(job.id)
+        self._course.tell(job, StatusAsked())
 
     def _judge(self, job: Job, event: Event, now: float) -> Event:
         """Let the account see an answer in the light of the earlier ones, before anything follows from it."""
-        upstream = self.upstreams[job.account]
+        breaker = self.upstreams[job.account].breaker
         match event:
-            case Rejected():
-                return upstream.judge(event, job.model.name)
             case NoAnswer():
-                return upstream.judge_status(event, now)
-        return event
+                return breaker.judge_status(event, now)
+            case Rejected():
+                event = breaker.judge(event, job.model.name)
+            # Nothing to judge, but a callback may tell of it yet.
+            case Lost():
+                pass
+            case _:
+                return event
+        return replace(event, callback_wait=self.callback_wait(job)) if self._expects_callbacks else event
 
-    def _release(self, job: Job, event: Event, now: float) -> None:
-        """Give back the place that the talk took, and let the account learn from it."""
+    def _release(self, job: Job, event: Event, now: float) -> bool:
+        """Give back the place that the talk took, and let the account learn from it; True where it takes less now."""
         upstream = self.upstreams[job.account]
         match event:
             case Saved() | NotSaved():
-                self._saving -= 1
+                self._places.to_save.settled()
             case Pending() | Succeeded() | TaskFailed() | TaskRefused() | NoAnswer():
                 upstream.settle_status(job.id, event, now)
-            case _:
-                was_open = (upstream.stopped, len(upstream.closed_models))
+            case Accepted() | Rejected() | ConnectFailed() | Lost() | SendAborted() | Unsendable():
+                closures = upstream.breaker.closures
                 upstream.settle_submit(event, job.model.name, now)
-                if (upstream.stopped, len(upstream.closed_models)) != was_open:
-                    self._turn_away()
-
-    def _place(self, job: Job, now: float, *, arrives: bool) -> None:
-        """Put a job where its state belongs; one that arrives from outside is queued last, or asked about at once."""
-        upstream = self.upstreams[job.account]
-        self._store(job)
-        match job.state:
-            case Running() | Held(told=str()):
-                upstream.poll_queue.expect(job, now, at_once=arrives)
-            case _:
-                upstream.poll_queue.forget(job.id)
-        match job.state:
-            case Queued():
-                self._enqueue(job, at_front=not arrives)
-            case Running() | Held():
-                pass
-            case Ready():
-                self._to_save.append(job.id)
-            case _:
-                self._finish(job)
-                return
-        if job.due is not None and job.id in self._jobs and not isinstance(job.state, Ready):
-            self._expiries.set(job.id, job.due)
-
-    def _enqueue(self, job: Job, *, at_front: bool) -> None:
-        refusals = self._refusals(job.way)
-        if job.owner in self._withheld:
-            self._finish(job.to(transitions.left(job)))
-        elif refusals is not None:
-            self._finish(job.to(transitions.unwanted(job, refusals)))
-        else:
-            self._submit_queue.add(job, self._budgets.get(job.owner), at_front=at_front)
-
-    def _refusals(self, route: Route) -> Mapping[str, ImagenError] | None:
-        """Why each account of a route takes nothing for it any more; None where one does."""
-        refusals: dict[str, ImagenError] = {}
-        for offer in route.offers:
-            error = self.upstreams[offer.account].refusal(offer.model.name)
-            if error is None:
-                return None
-            refusals[offer.account] = error
-        return refusals
-
-    def _turn_away(self) -> None:
-        """End the queued jobs that no account takes any more."""
-        self._submit_queue.look_again()
-        for job_id in list(self._submit_queue.unwanted()):
-            self._submit_queue.remove(job_id)
-            self._enqueue(self._jobs[job_id], at_front=False)
-
-    def _end_unaffordable(self) -> None:
-        """End the queued jobs of an owner whose budget is used up."""
-        for job_id in list(self._submit_queue.unaffordable()) if self._budgets else ():
-            job = self._jobs[job_id]
-            budget = self._budgets[job.owner]
-            self._drop(job, transitions.unsent(job, used_up(budget.limit, budget.spent)))
-
-    def _expire(self, now: float) -> None:
-        while (job_id := self._expiries.pop_due(now)) is not None:
-            self._drop(self._jobs[job_id], transitions.expire(self._jobs[job_id]).state)
-
-    def _drop(self, job: Job, state: State) -> None:
-        """End a job that is not talking, or that nobody waits for any more."""
-        if isinstance(job.state, Queued):
-            self._submit_queue.remove(job.id)
-        elif isinstance(job.state, Running | Held):
-            self.upstreams[job.account].poll_queue.forget(job.id)
-        elif isinstance(job.state, Ready) and job.id in self._to_save:
-            self._to_save.remove(job.id)
-        self._finish(job.to(state))
-
-    def _store(self, job: Job) -> None:
-        """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""
-        before = self._jobs.get(job.id)
-        self.upstreams[job.account].running += _occupies(job) - (before is not None and _occupies(before))
-        self._jobs[job.id] = job
-
-    def _finish(self, job: Job) -> None:
-        self._store(job)
-        budget = self._budgets.get(job.owner)
-        if budget is not None:
-            budget.settle(job.id, None)
-        del self._jobs[job.id]
-        self._leaving.discard(job.id)
-        self._expiries.discard(job.id)
-        self.finished.append(job)
+                return upstream.breaker.closures != closures
+        return False
 
 
-def _occupies(job: Job) -> bool:
-    return type(job.state) in _AT_THE_PROVIDER
+def _is_anothers(task_id: str, but: Job, jobs: Iterable[Job]) -> bool:
+    """True where another job of the account has that task."""
+    return any(job.task_id == task_id and job.account == but.account and job.id != but.id for job in jobs)

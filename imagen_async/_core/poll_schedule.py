@@ -64,6 +64,7 @@ class PollSchedule:
             asked: Seconds.
             announced: The share of tasks whose end a callback announces; below 1.
         """
+        # The fewer ends go unannounced, the longer a question may wait for one of them.
         longest = min(LONGEST_INTERVAL / (1 - announced), LONGEST_SILENCE)
         return self._curve(kind).next_age(asked, self.freshness, longest, announced)
 
@@ -81,6 +82,7 @@ class PollSchedule:
 
     def recall(self, latencies: Iterable[tuple[Kind, float]]) -> None:
         """Learn from tasks of earlier runs, for each kind of which nothing is known yet."""
+        # Chosen before any is learned: the first of a kind makes it known, and its others would be left out.
         new = [(kind, latency) for kind, latency in latencies if self._table(kind).is_new]
         for kind, latency in new:
             self.ended(kind, 0.0, math.inf, latency)

@@ -1,21 +1,18 @@
-"""The records of providers and models, and the check of a request against them before anything is sent."""
+"""The records of providers, and the check of a request against one before anything is sent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from ..errors import ConfigurationError, InvalidRequest
+from .dialect import Dialect
 from .fields import PARAMETERS
 from .latency import LatencyPrior
-from .parameters import Schema, Text
+from .model import Model, Problem
 from .rate_limit import Rate
 from .values import RAW_PREFIX, ImageRequest
-from .wire import Dialect
-
-_RAW_PROMPT = Text(required=True)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -34,77 +31,6 @@ class Limits(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not isinstance(self.running, int) or self.running < 1:
             raise ConfigurationError(f"Limits(running={self.running!r}): it must be a whole number of at least 1.")
-
-
-class Model(msgspec.Struct, frozen=True):
-    """One model of one provider.
-
-    Attributes:
-        name: Our name.
-        wire_name: The provider's.
-        parameters: What its input takes; None for a raw model: whatever `extra` holds.
-        aspect_ratio: The documented default, sent when the request names none; None where there is none.
-        credits: Price of one picture in the provider's credits, or None where no page tells.
-    """
-
-    name: str
-    wire_name: str
-    parameters: Schema | None
-    aspect_ratio: str | None = None
-    credits: float | None = None
-
-    def price(self, request: ImageRequest) -> float | None:
-        """Credits that this request costs when it succeeds, or None where nobody knows."""
-        return None if self.credits is None else self.credits * request.images
-
-    def input_of(self, request: ImageRequest) -> dict[str, Any]:
-        """Write the input of a checked request: the prompt, the aspect ratio always, and what the user set."""
-        if self.parameters is None:
-            return {"prompt": request.prompt, **request.extra}
-        return {name: self.parameters[name].wire(value) for name, value in self._values(request)}
-
-    def _values(self, request: ImageRequest) -> Iterator[tuple[str, Any]]:
-        """The parameters that are set, the aspect ratio's default filled in: the providers' own defaults differ."""
-        yield "prompt", request.prompt
-        for name in PARAMETERS:
-            value = getattr(request, name)
-            if value is None and name == "aspect_ratio":
-                value = self.aspect_ratio
-            if value is not None:
-                yield name, value
-        yield from request.extra.items()
-
-    def problems(self, request: ImageRequest) -> Iterator[Problem]:
-        """Say what this model would not take of the request; nothing when it takes it all."""
-        if self.parameters is None:
-            yield from self._raw_problems(request)
-            return
-        for name, value in self._values(request):
-            if name not in self.parameters:
-                yield Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters)}")
-            elif not self.parameters[name].takes(value):
-                yield Problem(name, value, f"allowed is {self.parameters[name].allowed}")
-
-    def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
-        if not _RAW_PROMPT.takes(request.prompt):
-            yield Problem("prompt", request.prompt, f"allowed is {_RAW_PROMPT.allowed}")
-        for name in PARAMETERS:
-            if getattr(request, name) is not None:
-                problem = "a raw model takes its parameters, this one too, from `extra`"
-                yield Problem(name, getattr(request, name), problem)
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """One parameter that a model does not take: its name, what was given, what is allowed."""
-
-    field: str
-    given: object
-    allowed: str
-
-    def __str__(self) -> str:
-        shown = repr(self.given)
-        given = shown if len(shown) <= 60 else f"{shown[:56]}…{shown[-1]} ({len(str(self.given)):,} characters)"
-        return f"{self.field}={given}: {self.allowed}"
 
 
 class Provider(msgspec.Struct, frozen=True):
@@ -174,6 +100,7 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
         raise InvalidRequest(f"extra={request.extra!r}: allowed is a mapping of the provider's own fields.")
     if request.extra:
         _check_extra(request, model, provider)
+    # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
     problems = [str(problem) + _takers(problem, request, name, provider, others) for problem in model.problems(request)]
     if problems:
         raise InvalidRequest(f"{'; '.join(problems)}.", provider=provider.name)
@@ -192,11 +119,13 @@ def _no_such_model(name: object, provider: Provider, others: Iterable[Provider])
 def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> None:
     """A field that ImageRequest has must not hide in extra too, and all of it must be writable as JSON."""
     doubled = sorted(name for name in request.extra if name in ("prompt", *PARAMETERS))
+    # One of the two values would win, and the user would not know which.
     if doubled and model.parameters is not None:
         raise InvalidRequest(f"extra holds {', '.join(doubled)}: set it on the request itself.", provider=provider.name)
     if model.parameters is None and "prompt" in request.extra:
         raise InvalidRequest("extra holds prompt: set it on the request itself.", provider=provider.name)
     try:
+        # In the way in which its key is made: what fails here would fail there, in the midst of a batch.
         msgspec.json.encode(request.extra, order="sorted")
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidRequest(f"extra cannot be written as JSON: {error}.", provider=provider.name) from None

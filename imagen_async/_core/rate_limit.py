@@ -42,7 +42,7 @@ LONGEST_REST = 64
 class Window:
     """The places of one rate limit. `ready_at` and `taken` ask and change nothing; the others change.
 
-    1. A request takes a place when it is sent (`spend`).
+    1. A request takes a place when it is sent (`take`).
     2. Its place is free again `per` seconds after its answer arrived (`answered`), or after it is known that none will.
        The server saw the request before the answer left, and sees the next one after it was sent: the two are more
        than `per` apart there, even if the first took long and the second no time at all.
@@ -62,30 +62,33 @@ class Window:
         limit: Places, as they are now.
     """
 
+    is_shared = False
+
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self.limit: int = rate.count
         self._in_flight = 0
         self._free_at: deque[float] = deque()
-        self._held_until = -math.inf
+        self._blocked_until = -math.inf
         self._cut_at = -math.inf
         self._refusals = 0
         self._clean_since = -math.inf
         self._is_full = False
         self._proven = 0
         self._ceiling = math.inf
+        # Doubled at the first refusal already.
         self._rest = FIRST_REST // 2
 
-    def take_over(self, earlier: Window, now: float) -> None:
-        """Take over an earlier window of the same rate, on the same clock; what it had in flight ends now."""
-        self.limit = earlier.limit
-        self._free_at = deque((*earlier._free_at, *([now + self.rate.per] * earlier._in_flight)))
-        self._held_until, self._clean_since = earlier._held_until, earlier._clean_since
-        self._cut_at, self._refusals = earlier._cut_at, earlier._refusals
-        self._is_full, self._proven = earlier._is_full, earlier._proven
-        self._ceiling, self._rest = earlier._ceiling, earlier._rest
+    def reopen(self, now: float) -> None:
+        """Go on after the client was closed: nobody waits any more for the answers to what was in flight."""
+        # The server may have got them until just now, so each place is held for a window from here.
+        self._free_at.extend([now + self.rate.per] * self._in_flight)
+        self._in_flight = 0
 
-    def remember(self, free_at: Iterable[float]) -> None:
+    async def lease(self, wanted: int) -> None:
+        """Nothing: all places are at hand."""
+
+    def preload(self, free_at: Iterable[float]) -> None:
         """Take the places that an earlier process has spent; each is free again at its time, on this clock."""
         self._free_at = deque(sorted((*self._free_at, *free_at)))
 
@@ -96,20 +99,21 @@ class Window:
             return math.inf
         # The places are in order of time, so the one that must be free first stands `spare` from the end.
         blocking = len(self._free_at) - 1 - spare
-        return max(self._held_until, self._free_at[blocking] if blocking >= 0 else -math.inf)
+        return max(self._blocked_until, self._free_at[blocking] if blocking >= 0 else -math.inf)
 
     def taken(self, now: float) -> int:
         """Places that are not free now."""
         return self._in_flight + len(self._free_at) - bisect_right(self._free_at, now)
 
-    def is_held(self, now: float) -> bool:
+    def is_blocked(self, now: float) -> bool:
         """True while a refusal holds everything."""
-        return now < self._held_until
+        return now < self._blocked_until
 
-    def spend(self, now: float) -> None:
+    def take(self, now: float) -> None:
         """Take a place; only when `ready_at(now) <= now`."""
         self._free(now)
         self._in_flight += 1
+        # Before anything was sent, no window tells what the server takes.
         if self._clean_since == -math.inf:
             self._clean_since = now
         if self._in_flight + len(self._free_at) >= self.limit:
@@ -118,6 +122,7 @@ class Window:
     def answered(self, now: float) -> None:
         """Note that a request's answer arrived, or that none will."""
         self._in_flight -= 1
+        # In order by itself, since time only grows: `ready_at` and `taken` rely on that.
         self._free_at.append(now + self.rate.per)
         if self._refusals > 1 and not self._in_flight:
             self._fall_to_what_was_taken(now)
@@ -126,7 +131,7 @@ class Window:
 
     def refused(self, now: float, retry_after: float | None = None) -> None:
         """Note that the server refused for its rate; the request's own `answered` follows."""
-        self.hold(now, retry_after)
+        self.block(now, retry_after)
         if now < self._cut_at + self.rate.per:
             self._refusals += 1
             return
@@ -136,13 +141,14 @@ class Window:
             self._rest = min(2 * self._rest, LONGEST_REST)
         else:
             self.limit = max(1, self.limit // 2)
+            # No step up explains it: what was known to be taken holds no more.
             self._forget_what_was_proven()
         self._is_full = False
 
-    def hold(self, now: float, retry_after: float | None = None) -> None:
+    def block(self, now: float, retry_after: float | None = None) -> None:
         """Send nothing for a full window, or for as long as the server asks; no clean window begins before."""
-        self._held_until = max(self._held_until, now + max(self.rate.per, retry_after or 0.0))
-        self._clean_since = self._held_until
+        self._blocked_until = max(self._blocked_until, now + max(self.rate.per, retry_after or 0.0))
+        self._clean_since = self._blocked_until
 
     def _free(self, now: float) -> None:
         while self._free_at and self._free_at[0] <= now:
@@ -162,6 +168,7 @@ class Window:
         """Take one step up after a clean window, where that may be tried."""
         if self._is_full:
             self._proven = self.limit
+            # A step that was refused before has held: the server takes more than it did, and the next come sooner.
             if self.limit > self._ceiling:
                 self._ceiling, self._rest = math.inf, FIRST_REST // 2
         if self.limit >= self.rate.count and not (self.rate.guess and self._is_full):

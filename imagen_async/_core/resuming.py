@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import UnknownOutcome
 from .fields import CONTENT
-from .job import Done, Held, Job, Queued, Ready, Running
-from .journal_entry import JournalEntry, bill_of, error_of
-from .provider import Model
+from .job import Job
+from .journal_entry import JournalEntry, bill_of, failure_of
+from .model import Model
+from .states import AwaitingCallback, Confirming, Done, Fetching, Queued, Running
 from .transitions import PATIENCE
 from .values import ImageRequest, Result
 from .wire import Succeeded
@@ -16,6 +16,7 @@ from .wire import Succeeded
 
 def earlier_result(entry: JournalEntry) -> Result:
     """The result of a job that an earlier run has brought to its end."""
+    failure = failure_of(entry)
     return Result(
         key=entry.key,
         index=entry.position,
@@ -24,7 +25,7 @@ def earlier_result(entry: JournalEntry) -> Result:
         model=entry.request.model or "",
         urls=entry.urls,
         files=entry.files,
-        error=error_of(entry),
+        error=None if failure is None else failure.exception(),
         task_id=entry.task_id,
         credits=entry.credits,
         latency=entry.latency,
@@ -44,16 +45,18 @@ def resumed(entry: JournalEntry, blank: Job, now: float, epoch: float) -> Job:
     assert entry.task_id is not None
     job = _gone_on(entry, blank, now)
     if entry.state == "running":
+        # A clock that was set back would make it younger than nothing.
         since = now if entry.accepted_at is None else min(now, entry.accepted_at - epoch)
+        # The credits of a running entry are those of tasks that came before the present one.
         job = msgspec.structs.replace(job, spent=entry.credits or 0.0)
         return job.to(Running(entry.task_id, since=since))
     outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"")
     if blank.save_to is None:
         return job.to(Done(entry.task_id, outcome, entry.files))
-    return job.to(Ready(entry.task_id, outcome))
+    return job.to(Fetching(entry.task_id, outcome))
 
 
-def held(entry: JournalEntry, blank: Job, now: float, epoch: float, wait: float) -> Job:
+def awaited(entry: JournalEntry, blank: Job, now: float, epoch: float, wait: float) -> Job:
     """The job of an unknown entry of which a callback may tell yet, or has told.
 
     Args:
@@ -63,13 +66,16 @@ def held(entry: JournalEntry, blank: Job, now: float, epoch: float, wait: float)
         epoch: The Unix time at which the loop's clock stood at 0.
         wait: Seconds since its create for which a callback is waited for, within its deadline.
     """
-    error = error_of(msgspec.structs.replace(entry, task_id=None))
-    assert isinstance(error, UnknownOutcome)
+    # Without the task that a callback may have named: nobody has confirmed it.
+    unknown = failure_of(msgspec.structs.replace(entry, task_id=None))
+    assert unknown is not None
     since = now if entry.sent_at is None else min(now, entry.sent_at - epoch)
     until = min(since + wait, now + blank.deadline)
-    if entry.task_id is not None:
-        until = max(until, now + 2 * PATIENCE)
-    return _gone_on(entry, blank, now).to(Held(error, since, until, entry.task_id))
+    job = _gone_on(entry, blank, now)
+    if entry.task_id is None:
+        return job.to(AwaitingCallback(unknown, since, until))
+    # A minute at least: a task may be denied for half of it and be known after all.
+    return job.to(Confirming(unknown, since, max(until, now + 2 * PATIENCE), entry.task_id))
 
 
 def _gone_on(entry: JournalEntry, blank: Job, now: float) -> Job:
@@ -91,6 +97,7 @@ def sent_again(entry: JournalEntry, blank: Job) -> Job:
     """The job that starts anew where an entry says that it may: queued, or failed or held, and asked for again."""
     # Whatever was lost may be at its own account; there the two tasks would stand side by side.
     own = blank.way.only(entry.account) if entry.lost else None
+    # Where its own account is gone, nobody can look there, and the others are what is left.
     route = own or blank.way
     bill = bill_of(entry)
     return msgspec.structs.replace(
@@ -105,9 +112,11 @@ def sent_again(entry: JournalEntry, blank: Job) -> Job:
         retried=entry.retried if entry.state == "queued" else 0,
         lost=entry.lost,
         lost_creates=entry.lost_creates,
+        # What was lost is counted by `lost`, and would be counted twice here.
         spent=bill.total - bill.at_risk,
+        # That it is sent at all is the leave; lost once more, it is held again.
         resubmits=0 if entry.state == "unknown" else blank.resubmits,
-        state=Queued(held=None if entry.state == "queued" else error_of(entry)),
+        state=Queued(fallback=None if entry.state == "queued" else failure_of(entry)),
     )
 
 
@@ -122,6 +131,7 @@ def model_of(entry: JournalEntry, known: Model | None) -> Model:
 def changes(entry: JournalEntry, request: ImageRequest) -> list[str]:
     """Say in which parameters a request, defaults filled in, differs from what its key stood for before."""
     before, after = entry.request, request
+    # As JSON: what says the same in another order is the same.
     pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in CONTENT]
     return [f"{name} was {_told(was, now)} and is {_told(now, was)} now" for name, was, now in pairs if was != now]
 

@@ -8,7 +8,9 @@ from typing import Literal
 import msgspec
 
 from ..errors import InvalidRequest
-from .provider import Model, Provider, check
+from .failure import Failure
+from .model import Model
+from .provider import Provider, check
 from .values import DEFAULT_MODEL, ImageRequest
 
 Policy = Literal["spread", "cheapest", "in_order"]
@@ -91,7 +93,7 @@ class Router:
             InvalidRequest: Nobody can, and why, account by account.
         """
         offers: list[Offer] = []
-        problems: dict[str, InvalidRequest] = {}
+        problems: dict[str, Failure] = {}
         for account, provider in self.providers.items():
             try:
                 model = check(request, request.model or DEFAULT_MODEL, provider, self._others)
@@ -99,11 +101,12 @@ class Router:
                 request = filled(request, model)
                 self._check_price(model)
             except InvalidRequest as error:
-                problems[account] = error.about(provider=account)
+                # Kept for the case that nobody takes it: then each account's reason is told.
+                problems[account] = Failure.of(error).about(account=account)
             else:
                 offers.append(Offer(account, model))
         if not offers:
-            raise _nobody(problems)
+            raise _nobody(problems).exception()
         return request, self._ranked(offers)
 
     def as_before(self, before: ImageRequest, request: ImageRequest) -> ImageRequest:
@@ -148,9 +151,9 @@ def _price(offer: Offer) -> float:
     return float("inf") if offer.model.credits is None else offer.model.credits
 
 
-def _nobody(problems: Mapping[str, InvalidRequest]) -> InvalidRequest:
+def _nobody(problems: Mapping[str, Failure]) -> Failure:
     """The one account's own word, or every account's."""
     if len(problems) == 1:
         return next(iter(problems.values()))
-    told = "; ".join(f"{account}: {error.message.rstrip('.')}" for account, error in problems.items())
-    return InvalidRequest(f"No account takes this request. {told}.")
+    told = "; ".join(f"{account}: {failure.message.rstrip('.')}" for account, failure in problems.items())
+    return Failure(InvalidRequest, f"No account takes this request. {told}.")

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError, ImagenError
+from .failure import Failure
 from .fields import FIELDS
 
 DEFAULT_MODEL = "imagen4"
@@ -58,6 +59,7 @@ def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
     """Make the key of a request that has none: 16 hex digits of its content, then `-2` for its second occurrence."""
     content = [getattr(request, name) for name in _KEYED]
     content += [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) not in (None, {})]
+    # Sorted: the order in which `extra` was written makes no other picture.
     digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).hexdigest()
     return numbered(digest, occurrence)
 
@@ -100,10 +102,11 @@ class ImageFile(msgspec.Struct, frozen=True, gc=False):
         return self.path
 
 
-Thumbnail = Callable[[ImageFile], str | None]
-"""Gives a small form of a picture as an address that a page can show, or None where the file is not there."""
-
 Saver = Callable[["Result", str], Awaitable[tuple[ImageFile, ...]]]
+"""Fetches a result's pictures into a folder."""
+
+Renderer = Callable[["Result"], str]
+"""Makes a result HTML."""
 
 
 class Result(msgspec.Struct, frozen=True, eq=False):
@@ -140,7 +143,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
     raw: bytes = b""
     earlier: bool = False
     _saver: Saver | None = None
-    _thumbnail: Thumbnail | None = None
+    _renderer: Renderer | None = None
 
     @property
     def ok(self) -> bool:
@@ -160,16 +163,17 @@ class Result(msgspec.Struct, frozen=True, eq=False):
             ImagenError: This result's own error, when it has no picture.
         """
         if not self.urls:
-            raise self.error or ConfigurationError("This result has no picture to save.")
+            if self.error is None:
+                raise ConfigurationError("This result has no picture to save.")
+            # One of its own: whoever saves twice must not find the first one's traceback.
+            raise Failure.of(self.error).exception()
         if self._saver is None:
             raise ConfigurationError("This result did not come from a client, so nothing can fetch its pictures.")
         return await self._saver(self, str(folder))
 
-    def _repr_html_(self) -> str:
-        """For notebooks: the pictures, the prompt, the figures."""
-        from .markup import figure  # only here: it needs results, and only notebooks need it
-
-        return figure(self, self._thumbnail or (lambda file: None))
+    def _repr_html_(self) -> str | None:
+        """For notebooks: the pictures, the prompt, the figures; None where it did not come from a client."""
+        return None if self._renderer is None else self._renderer(self)
 
     def __repr__(self) -> str:
         outcome = f"urls={list(self.urls)!r}" if self.ok else f"error={self.error!r}"

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
-from ..errors import ImagenError, ProtocolError
-
-if TYPE_CHECKING:
-    from .provider import Model
-    from .values import ImageRequest
-
+from ..errors import ProtocolError
+from .failure import Failure
 
 Operation = Literal["create", "status", "renewal", "credits", "file"]
 """What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
 
 
+# gc=False here and below: what holds no cycle need not be looked at; with many alive that costs 22 µs a request.
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """One call to a provider's API.
 
@@ -72,26 +69,34 @@ class Rejected(msgspec.Struct, frozen=True):
     """A create that the provider refused: no task exists.
 
     Attributes:
-        error: What to tell the caller.
+        failure: What to tell the caller.
         remedy: What it means for the item and its account.
         retry_after: The provider's own delay in seconds, or None.
+        callback_wait: As in Lost, for the create before this one, where that was lost.
     """
 
-    error: ImagenError
+    failure: Failure
     remedy: Remedy
     retry_after: float | None = None
+    callback_wait: float = 0.0
 
 
 class ConnectFailed(msgspec.Struct, frozen=True):
     """A create of which no byte left: nothing happened."""
 
-    error: ImagenError
+    failure: Failure
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """A create that was sent and has no usable answer: the task may exist and be billed."""
+    """A create that was sent and has no usable answer: the task may exist and be billed.
 
-    error: ImagenError
+    Attributes:
+        failure: What came in the answer's place.
+        callback_wait: Seconds for which a callback may yet tell of the task; 0: none will. Known to the plan alone.
+    """
+
+    failure: Failure
+    callback_wait: float = 0.0
 
 
 Created = Accepted | Rejected | ConnectFailed | Lost
@@ -129,12 +134,12 @@ class TaskFailed(msgspec.Struct, frozen=True):
     """The task ended without a picture.
 
     Attributes:
-        error: Why.
+        failure: Why.
         credits: What the provider says it billed, or None.
         raw: The answer's body.
     """
 
-    error: ImagenError
+    failure: Failure
     credits: float | None
     raw: bytes
 
@@ -142,56 +147,24 @@ class TaskFailed(msgspec.Struct, frozen=True):
 class TaskRefused(msgspec.Struct, frozen=True):
     """The provider refuses to tell: no such task, wrong key. Transient just after creation, else final."""
 
-    error: ImagenError
+    failure: Failure
 
 
 class NoAnswer(msgspec.Struct, frozen=True):
     """Nothing was learned; ask again.
 
     Attributes:
-        error: Why.
+        failure: Why.
         limited: True when the status limit was the reason.
         retry_after: The provider's own delay in seconds, or None.
     """
 
-    error: ImagenError
+    failure: Failure
     limited: bool = False
     retry_after: float | None = None
 
 
 TaskStatus = Pending | Succeeded | TaskFailed | TaskRefused | NoAnswer
-
-
-class Dialect(Protocol):
-    """How one kind of API talks. Each method is pure; the `read_…` ones raise nothing but ProtocolError and its kin."""
-
-    @property
-    def takes_raw_models(self) -> bool:
-        """True where any model of the API may be named, with unchecked input."""
-
-    def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
-        """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
-
-    def read_created(self, response: HttpResponse) -> Created:
-        """Say what became of a create."""
-
-    def build_status(self, task_id: str) -> HttpRequest:
-        """Write the question for a task's state; free to repeat."""
-
-    def read_status(self, response: HttpResponse) -> TaskStatus:
-        """Say how a task stands."""
-
-    def build_renewal(self, url: str) -> HttpRequest | None:
-        """Write the question for a new link to a picture whose link died, or None where the API has none; free."""
-
-    def read_renewal(self, response: HttpResponse) -> str:
-        """Read the new link; raises DownloadFailed, `gone` where the provider does not have the picture any more."""
-
-    def build_credits(self) -> HttpRequest | None:
-        """Write the question for the balance, or None where the API has no such question."""
-
-    def read_credits(self, response: HttpResponse) -> float:
-        """Read the balance; raises ImagenError when the answer holds none."""
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")

@@ -1,95 +1,149 @@
-"""How a job's end reads: the errors that only the whole job can word, and the result that the user gets."""
+"""How a job's end reads: the failures that only the whole job can word, and the result that the user gets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
-from ..errors import (
-    AccountError,
-    BudgetReached,
-    DeadlineExceeded,
-    DownloadFailed,
-    ImagenError,
-    ModelUnavailable,
-    UnknownOutcome,
+import msgspec
+
+from ..errors import AccountError, BudgetReached, DeadlineExceeded, DownloadFailed, ModelUnavailable, UnknownOutcome
+from .failure import Failure
+from .job import Job
+from .states import (
+    AwaitingCallback,
+    Claimed,
+    Collected,
+    Confirming,
+    Done,
+    Doubted,
+    Ended,
+    Failed,
+    Fetching,
+    Left,
+    NotAdmitted,
+    Noting,
+    Orphaned,
+    Queued,
+    Relinking,
+    Running,
+    Sending,
+    State,
+    Unknown,
 )
-from .job import Done, Failed, Final, Job, Left, NotAdmitted, Queued, Ready, Running, Unknown
 from .values import Result
 from .wire import Succeeded, TaskFailed
 
+StateWord = Literal["queued", "submitting", "held", "running", "ready", "done", "failed", "unknown", "unsent", "left"]
 
-def trouble_of(job: Job) -> ImagenError | None:
+STATE_WORDS: dict[type[State], StateWord] = {
+    Queued: "queued",
+    Noting: "submitting",
+    Sending: "submitting",
+    Claimed: "submitting",
+    Orphaned: "submitting",
+    AwaitingCallback: "held",
+    Confirming: "held",
+    Running: "running",
+    Collected: "running",
+    Doubted: "running",
+    Relinking: "running",
+    Fetching: "ready",
+    Done: "done",
+    Failed: "failed",
+    Unknown: "unknown",
+    NotAdmitted: "unsent",
+    Left: "left",
+}
+"""What users know of each state, in events and in progress."""
+
+_NAMED = "A callback names its task, of which the provider has told nothing yet: collect it"
+
+
+def trouble_of(job: Job) -> Failure | None:
     """Why a queued or running job has not come further, or None."""
     match job.state:
-        case Queued(error=error) | Running(trouble=error):
-            return error
+        case Queued(failure=failure) | Running(trouble=failure):
+            return failure
     return None
 
 
-def expired(job: Job) -> DeadlineExceeded:
+def expired(job: Job) -> Failure:
     """Say that a job's time is over, and what became of its money."""
     trouble = trouble_of(job)
     why = f" ({trouble.message})" if trouble is not None else ""
     if job.task_id is not None:
         message = f"Not finished within {job.deadline:g} s{why}. The task may still finish and is paid for: collect it"
-    elif isinstance(job.state, Queued) and job.state.held is not None:
-        trouble = job.state.held
+    elif isinstance(job.state, Queued) and job.state.fallback is not None:
+        trouble = job.state.fallback
         message = f"It failed ({trouble.message}), and no new task was accepted within {job.deadline:g} s: ask again"
     else:
         message = f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
-    error = DeadlineExceeded(message, provider=job.account, task_id=job.task_id)
-    error.__cause__ = trouble
-    return error
+    return Failure(DeadlineExceeded, message, account=job.account, task_id=job.task_id, cause=trouble)
 
 
-def links_not_told(job: Job) -> DownloadFailed:
+def links_not_told(job: Job) -> Failure:
     """Say that a finished task's links died, and that its time was over before it told new ones."""
     trouble = trouble_of(job)
     why = f" ({trouble.message})" if trouble is not None else ""
     message = f"The picture is made and paid for; its links died, and no new ones came in time{why}: collect the task"
-    return DownloadFailed(message, provider=job.account, task_id=job.task_id)
+    return Failure(DownloadFailed, message, account=job.account, task_id=job.task_id)
 
 
-def unknown_outcome(job: Job, error: ImagenError) -> UnknownOutcome:
+def picture_gone(failure: Failure) -> Failure:
+    """Say that no link leads to a picture any more."""
+    message = f"The picture is gone at the provider, and was paid for: its links are dead. {failure.message}"
+    return msgspec.structs.replace(failure, message=message)
+
+
+def unknown_outcome(job: Job, failure: Failure) -> Failure:
     """Say what is known of a create whose answer was lost."""
-    unknown = lost_create(f"its answer was lost ({error.message})", job.model.price(job.request), max(1, job.lost))
-    unknown.about(provider=job.account)
-    unknown.code = error.code
-    unknown.__cause__ = error
-    return unknown
+    unknown = lost_create(f"its answer was lost ({failure.message})", job.model.price(job.request), max(1, job.lost))
+    return msgspec.structs.replace(unknown, account=job.account, code=failure.code, cause=failure)
 
 
-def nobody_takes(refusals: Mapping[str, ImagenError]) -> ImagenError:
-    """Say why no account is left for a job: the one account's own error, or one that names them all."""
+def named_by_callback(unknown: Failure, task_id: str) -> Failure:
+    """Say of a lost create that a callback has named its task, which nobody could confirm."""
+    # Named again, by another run or another callback, it says so once.
+    message = f"{_NAMED}. {unknown.message.removeprefix(f'{_NAMED}. ')}"
+    return msgspec.structs.replace(unknown, message=message, task_id=unknown.task_id or task_id)
+
+
+def nobody_takes(refusals: Mapping[str, Failure]) -> Failure:
+    """Say why no account is left for a job: the one account's own word, or one that names them all."""
     first, *others = refusals.values()
     if not others:
         return first
-    is_one_kind = all(type(error) is type(first) for error in others)
-    kind = type(first) if is_one_kind and isinstance(first, AccountError | ModelUnavailable) else AccountError
-    told = "; ".join(f"{account}: {error.message.rstrip('.')}" for account, error in refusals.items())
-    return kind(f"No account is left. {told}.")
+    # Where all say the same, whoever catches that kind is to catch this, too.
+    is_one_kind = all(other.kind is first.kind for other in others)
+    kind = first.kind if is_one_kind and first.is_a(AccountError, ModelUnavailable) else AccountError
+    told = "; ".join(f"{account}: {failure.message.rstrip('.')}" for account, failure in refusals.items())
+    return Failure(kind, f"No account is left. {told}.")
 
 
-def used_up(limit: float, spent: float) -> BudgetReached:
+def used_up(limit: float, spent: float) -> Failure:
     """Say that a batch may spend no more."""
     left = f"{limit:,g} credits, of which {spent:,g} are spent or may have been"
-    return BudgetReached(f"The budget is reached: {left}; the next request does not fit. Raise max_credits to go on.")
+    message = f"The budget is reached: {left}; the next request does not fit. Raise max_credits to go on."
+    return Failure(BudgetReached, message)
 
 
-def lost_create(what: str, price: float | None, times: int) -> UnknownOutcome:
+def lost_create(what: str, price: float | None, times: int) -> Failure:
     """Word it: `price` is that of one task, `times` the creates that may have made one each."""
     at_risk = None if price is None else price * times
     cost = "an unknown price" if at_risk is None else f"up to {at_risk:g} credits"
     message = f"The create was sent and {what}. It may have made a task and cost {cost}; it is not sent again"
-    return UnknownOutcome(message, credits=at_risk)
+    return Failure(UnknownOutcome, message, credits=at_risk)
 
 
 def result_of(job: Job) -> Result:
-    """Make the result of a job that ended; the shell adds what can save it."""
+    """Make the result of a job that ended, with an error of its own; the shell adds what can save it."""
     state = job.state
-    assert isinstance(state, Final)
+    assert isinstance(state, Ended)
     outcome = _outcome_of(state)
     succeeded = outcome if isinstance(outcome, Succeeded) else None
+    failure = failure_of(job)
+    files = state.files if isinstance(state, Done | Failed) else ()
     return Result(
         key=job.key,
         index=job.index,
@@ -97,8 +151,8 @@ def result_of(job: Job) -> Result:
         provider=job.account,
         model=job.model.name,
         urls=succeeded.urls if succeeded else (),
-        files=state.files if isinstance(state, Done | Failed) else (),
-        error=_error_of(job),
+        files=files,
+        error=None if failure is None else failure.exception(files),
         task_id=job.task_id,
         credits=billed(job, outcome),
         latency=succeeded.latency if succeeded else None,
@@ -106,13 +160,13 @@ def result_of(job: Job) -> Result:
     )
 
 
-def _outcome_of(state: Final) -> Succeeded | TaskFailed | None:
+def _outcome_of(state: Ended) -> Succeeded | TaskFailed | None:
     """What the provider said of the task, at last."""
     match state:
-        case Done(outcome=outcome) | Failed(outcome=outcome) | Left(was=Ready(outcome=outcome)):
+        case Done(outcome=outcome) | Failed(outcome=outcome) | Left(was=Fetching(outcome=outcome)):
             return outcome
-        case Left(was=Running(finished=finished)):
-            return finished
+        case Left(was=Relinking(outcome=outcome)):
+            return outcome
     return None
 
 
@@ -127,14 +181,13 @@ def billed(job: Job, outcome: Succeeded | TaskFailed | None) -> float | None:
     return credits if not job.spent else job.spent + (credits or 0.0)
 
 
-def _error_of(job: Job) -> ImagenError | None:
+def failure_of(job: Job) -> Failure | None:
+    """Why a job that ended has no picture, or no file; None where it has."""
     match job.state:
-        case Failed(error=error) | NotAdmitted(error=error):
-            return error
-        case Unknown(error=unknown):
-            return unknown
+        case Failed(failure=failure) | NotAdmitted(failure=failure) | Unknown(failure=failure):
+            return failure
         case Left():
             paid = "while the task ran, which is paid for: collect it"
             message = f"Left {paid if job.task_id else 'before it was sent; nothing was billed'}"
-            return DeadlineExceeded(message, provider=job.account, task_id=job.task_id)
+            return Failure(DeadlineExceeded, message, account=job.account, task_id=job.task_id)
     return None

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import PurePath
 
 import msgspec
 
+from .._core.budget import Budget
 from .._core.callbacks import Seal
+from .._core.change import Change
 from .._core.job import Job
+from .._core.job_events import CallbackNamed, Readmitted
+from .._core.plan import OwnerTerms
+from .._core.states import Ended
+from .._core.upstream import Upstream
 from .._job_factory import JobFactory
 from .callbacks import SECRET, JournalCallbacks
 from .file import Journal
@@ -94,6 +100,7 @@ class BatchJournal:
         finally:
             ending = asyncio.wrap_future(self._thread.submit(self._begun.ending.close))
             self._thread.shutdown(wait=False)
+            # `wait` raises nothing of what it waits for, and can be begun anew after a cancellation.
             await to_the_end(lambda: asyncio.wait([ending]))
             ending.result()
 
@@ -112,11 +119,26 @@ class BatchJournal:
         )
         return self._callbacks
 
-    def note(self, job: Job) -> None:
-        """Have it say, soon and in order, how a job is now."""
-        self.writer.note(job)
-        if self._callbacks is not None:
-            self._callbacks.note(job)
+    def terms(self, budget: Budget | None, upstreams: Mapping[str, Upstream]) -> OwnerTerms:
+        """On what terms the batch's jobs come in: its budget, and what earlier runs know of the accounts."""
+        return OwnerTerms(
+            budget,
+            sent={name: self.resume.spent_places(name, each.submit.rate.per) for name, each in upstreams.items()},
+            latencies={name: self.resume.latencies(name) for name in upstreams},
+        )
+
+    def on_change(self, change: Change, now: float) -> None:
+        """Have it say, soon and in order, how a job is now, where that is news to whoever reads it later."""
+        before, job = change.before, change.after
+        if before is None:
+            is_news = isinstance(job.state, Ended)  # what comes in was made here, or read from it
+        else:
+            # What an answer of "not yet" changes within a state is of no use to a later run.
+            is_news = type(before.state) is not type(job.state) or isinstance(change.event, CallbackNamed)
+        if is_news and not isinstance(change.event, Readmitted):
+            self.writer.note(job)
+            if self._callbacks is not None:
+                self._callbacks.note(job)
 
     def durable(self, job: Job) -> Awaitable[None] | None:
         """What ends once the job, as it is, is on disk, with JournalError when it cannot be; None: it is."""

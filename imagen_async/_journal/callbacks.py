@@ -80,20 +80,22 @@ class JournalCallbacks:
         entry = await self._entry_for(address)
         if entry is None or address.create not in entry.lost_creates or entry.task_id == task_id:
             return
+        # The request has a task by now, or this one is another request's: only the log can name it.
         if entry.state != "unknown" or entry.task_id is not None or self._store.find_task(task_id) is not None:
             log_stray(self.account_of(address.name), task_id)
             return
         lost_creates = with_last(entry.lost_creates, address.create)
-        told = msgspec.structs.replace(entry, task_id=task_id, lost_creates=lost_creates)
-        job = self._resume.take_up_told(told, self._owner, self._new_id())
+        named = msgspec.structs.replace(entry, task_id=task_id, lost_creates=lost_creates)
+        job = self._resume.take_up_named(named, self._owner, self._new_id())
         if job is None:
-            self._writer.put(told)
+            # Nobody here can ask about it: its name is kept for the run that can.
+            self._writer.put(named)
         else:
             self._collect(job)
             self._writer.note(job)
             self.note(job)
         # Whoever calls back is answered then, and will not call again.
-        await self._writer.wait_durable(told.key)
+        await self._writer.wait_durable(named.key)
 
     async def _entry_for(self, address: Address) -> JournalEntry | None:
         """What the store says of the request by now; None for one that never lost a create, and for old news."""
@@ -101,6 +103,7 @@ class JournalCallbacks:
             return None
         key, _ = self._with_lost[address.name]
         is_news = address not in self._called_back
+        # Before the wait: the same callback may come again meanwhile.
         self._called_back.add(address)
         try:
             await self._writer.wait_durable(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .._scheduler import now
+from .._clock import now
 
 __all__ = ["epoch", "now"]
 

@@ -24,12 +24,14 @@ class FileLock:
     def __init__(self, path: str) -> None:
         self._path = _path_of(path)
         self._identity: tuple[int, int] | None = None
+        # Not waited for: whoever has it has it for a whole batch.
         self.connection = connect(self._path, "rwc", timeout=0)
 
     def take(self) -> bool:
         """Take it; False while another process, or another journal of this one, has it."""
         try:
             self.connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written to it
+            # The system's lock, which ends with its process: a file that says so would outlive a kill.
             self.connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             if code_of(error) != "SQLITE_BUSY":
@@ -50,6 +52,7 @@ def is_locked(path: str) -> bool:
     if not os.path.exists(lock):
         return False
     try:
+        # An exclusive lock keeps readers out, too, so that a read is enough to tell.
         with contextlib.closing(connect(lock, "ro", timeout=0)) as connection:
             connection.execute("SELECT 1 FROM sqlite_master").fetchall()
     except sqlite3.OperationalError:

@@ -84,11 +84,13 @@ class JournalReader:
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
         """The latest requests of an account whose latency is known, and one that can be, oldest first."""
         with explained(self.path):
+            # Up to what a curve knows: a provider's broken clock, or another program, may have left anything there.
             rows = self._reading.execute(LATENCIES, (account, EDGES[-1], at_most)).fetchall()
             return [(self._rows.decode_request(request), latency) for request, latency in reversed(rows)]
 
     def bills(self) -> list[tuple[Bill, int]]:
         """What its jobs say of money, and how many say the same."""
+        # Added up by the file: of many thousand jobs few have a bill of their own.
         columns = "state, credits, price, lost, task_id IS NOT NULL"
         with explained(self.path):
             rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .._core.job import Job
+from .._core.job_events import Readmitted
 from .._core.journal_entry import JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
-from .._core.resuming import changes, earlier_result, held, resumed, sent_again
+from .._core.resuming import awaited, changes, earlier_result, resumed, sent_again
 from .._core.values import ImageRequest, Result, numbered
 from .._job_factory import JobFactory
 from .._log import log
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class TakenUp(msgspec.Struct, frozen=True):
-    """A request that an earlier run has sent, and that goes on: its job's id, and the job as it would be made new."""
+    """A request that an earlier run has sent, and that goes on: its job's id, and the leave that this run gives it."""
 
     job_id: int
-    like: Job
+    leave: Readmitted
 
 
 class ResumeState:
@@ -76,16 +77,12 @@ class ResumeState:
                     self._denied.add(jobs[-1].id)
         return jobs + self._take_up_held(owner, new_id, wait)
 
-    def take_up_told(self, entry: JournalEntry, owner: int, number: int) -> Job | None:
+    def take_up_named(self, entry: JournalEntry, owner: int, number: int) -> Job | None:
         """The job of a held entry whose task a callback has named; None where nobody here can ask about that."""
         if not self._factory.serves(entry.account):
             return None
         self._taken_up[entry.key] = number
         return self._resumed(entry, owner, number)
-
-    def is_given_up(self, job_id: int) -> bool:
-        """True for a job taken up whose task the provider denied, where the caller wants new tasks of what failed."""
-        return job_id in self._denied and "failed" in self._again
 
     def spent_places(self, account: str, window: float) -> list[float]:
         """When the places are free again that earlier processes took in an account's window, in loop time.
@@ -94,6 +91,7 @@ class ResumeState:
         """
         present, began = now(), epoch()
         sent = self._store.sent_since(account, began + present - window)
+        # Answered by now at the latest, also where the clock was set back since.
         return [window + (present if accepted is None else min(present, accepted - began)) for _, accepted in sent]
 
     def latencies(self, account: str) -> list[tuple[Kind, float]]:
@@ -116,20 +114,28 @@ class ResumeState:
             InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
         """
         job = self._factory.job(item, index, owner, number)
+        # Before its key is counted on disk: half a character in it would end the batch, and not this request.
         _check_writable(job.request)
         job = self._numbered(job, has_key=isinstance(item, ImageRequest) and item.key is not None)
         entry = None if self._store.is_new else self._store.find(job.key)
         if entry is None:
             return job
+        # Before anything of it is used: what was paid for under this key may be another picture.
         self._check_unchanged(entry, item)
         self.unmet -= entry.state not in self._again
         if entry.key in self._taken_up:
-            return TakenUp(self._taken_up[entry.key], like=job)
+            return self._readmitted(self._taken_up[entry.key], job)
         # Sent to another account, its task might stand beside the one that the lost create has made.
         is_elsewhere = entry.state == "unknown" and job.way.only(entry.account) is None
         if entry.state in self._again and not is_elsewhere:
             return sent_again(entry, job)
         return self._earlier(entry, job)
+
+    def _readmitted(self, job_id: int, like: Job) -> TakenUp:
+        """Leave for a job taken up to be sent again, as one that is made new would have."""
+        # Where the caller wants new tasks of what failed, also of what the provider has denied.
+        is_doubted = job_id in self._denied and "failed" in self._again
+        return TakenUp(job_id, Readmitted(like.retries, like.resubmits, like.route, is_doubted))
 
     def _take_up_held(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
         """The held requests of which a callback may soon tell, and that are not sent again."""
@@ -140,15 +146,16 @@ class ResumeState:
             if entry.state == "unknown" and entry.task_id is None and self._factory.serves(entry.account):
                 blank = self._factory.job_of(entry, owner, new_id())
                 seconds = wait(blank)
+                # Later than that none comes: it stays held, until somebody has looked at the provider.
                 if (entry.sent_at or 0.0) + seconds > epoch() + now():
-                    jobs.append(held(entry, blank, now(), epoch(), seconds))
+                    jobs.append(awaited(entry, blank, now(), epoch(), seconds))
                     self._taken_up[entry.key] = blank.id
         return jobs
 
     def _resumed(self, entry: JournalEntry, owner: int, number: int) -> Job:
         blank = self._factory.job_of(entry, owner, number)
         if entry.state == "unknown":
-            return held(entry, blank, now(), epoch(), 0.0)
+            return awaited(entry, blank, now(), epoch(), 0.0)
         return resumed(entry, blank, now(), epoch())
 
     def _numbered(self, job: Job, *, has_key: bool) -> Job:
@@ -171,6 +178,7 @@ class ResumeState:
             raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")
 
     def _earlier(self, entry: JournalEntry, job: Job) -> Result | Job:
+        # A run that saved nothing has made it: this one fetches it, and pays nothing.
         is_unsaved = entry.state == "done" and job.save_to is not None and entry.urls and not entry.files
         if is_unsaved and self._factory.serves(entry.account):
             return self._resumed(entry, job.owner, job.id)

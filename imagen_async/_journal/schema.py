@@ -64,6 +64,7 @@ MOVE = (
 )
 """Write how a job is that was sent before: the columns of `MOVED`, then its key."""
 
+# A row has the answer's time of its last create only: any other counts as answered just now.
 SENT_SINCE = (
     "SELECT sends.sent_at, accepted_at FROM sends LEFT JOIN jobs "
     "ON jobs.key = sends.key AND jobs.sent_at = sends.sent_at "

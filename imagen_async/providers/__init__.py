@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .._core.provider import Limits, Model, Provider
+from .._core.model import Model
+from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
 from .apiin import APIIN
 from .apikley import APIKLEY

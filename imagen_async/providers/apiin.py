@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .._core.dialects.tasks import TasksDialect
 from .._core.latency import LatencyPrior
+from .._core.model import Model
 from .._core.parameters import Choice, Schema, Text, Whole, same
-from .._core.provider import Model, Provider
+from .._core.provider import Provider
 from .kie import GUESSED_LIMITS
 
 INPUT: Schema = {

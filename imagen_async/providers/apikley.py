@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
-from .._core.provider import Model, Provider
+from .._core.model import Model
+from .._core.provider import Provider
 from .kie import FAST, GUESSED_LIMITS, LATENCY, STANDARD
 
 APIKLEY = Provider(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
 from .._core.latency import LatencyPrior
+from .._core.model import Model
 from .._core.parameters import Choice, Schema, Text, Whole, same
-from .._core.provider import Limits, Model, Provider
+from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
 
 PROMPT = Text(max_length=5000, required=True)

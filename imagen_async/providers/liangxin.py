@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
+from .._core.model import Model
 from .._core.parameters import Choice, Flag, Schema, Text, Whole, same
-from .._core.provider import Model, Provider
+from .._core.provider import Provider
 from .kie import GUESSED_LIMITS, LATENCY
 
 INPUT: Schema = {
@@ -31,6 +32,7 @@ INPUT: Schema = {
 LIANGXIN = Provider(
     name="liangxin",
     title="LiangXin",
+    # Published nowhere: its users have it from their account there.
     base_url=None,
     dialect=JobsDialect(
         # 403 is "insufficient quota or access denied".

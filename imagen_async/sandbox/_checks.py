@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .._core.model import Model
 from .._core.parameters import Choice, Flag, Parameter, Schema, Text, Whole
-from .._core.provider import Model, Provider
+from .._core.provider import Provider
 from ..providers.kie import KIE
 from ._dialects import CreateBody
 from ._tasks import images_of
@@ -17,6 +18,7 @@ def problem_of(provider: Provider, asked: CreateBody) -> tuple[int, str] | None:
     if _find(provider, asked) is None:
         return 422, f"The model name {asked.model!r} you specified is not supported"
     if not asked.input.get("prompt"):
+        # Seen so: a missing field is a 500 in the body, and not a 422.
         return 500, "prompt is required"
     for field, parameter in _schema(provider, asked).items():
         if field in asked.input and not _wire_takes(parameter, asked.input[field]):

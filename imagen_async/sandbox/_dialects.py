@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from .._core.dialect import Dialect
 from .._core.dialects.jobs import JobsDialect
 from .._core.dialects.tasks import TasksDialect
-from .._core.wire import Dialect, Operation
+from .._core.wire import Operation
 from ._envelopes import Reply, document, record_info
 from ._tasks import Task
 
@@ -246,6 +247,7 @@ def _task_id(form: str, model: str, hexadecimal: str) -> str:
 
 
 def _result_json(task: Task) -> Any:
+    # Shapes that other clients have met, beside the string that was recorded.
     match task.fault:
         case "object_result":
             return {"resultUrls": task.urls}

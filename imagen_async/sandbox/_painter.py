@@ -22,6 +22,7 @@ Colour = tuple[int, int, int]
 def paint(prompt: str, aspect_ratio: str, variant: str) -> bytes:
     """Make the picture: with Pillow where it is installed, else a plain gradient. The same for the same arguments."""
     size = SIZES.get(aspect_ratio, SIZES["1:1"])
+    # JSON may hold half a character, which UTF-8 has no bytes for.
     digest = hashlib.sha256(f"{prompt}\0{variant}".encode("utf-8", "replace")).digest()
     try:
         return _paint_with_pillow(prompt, size, digest)

@@ -113,6 +113,7 @@ class Sandbox:
             stack.push_async_callback(_whole, session.close)
             self._webhook_sender = WebhookSender(session, self.ledger, self._callback_retry)
             self._sending = await stack.enter_async_context(PlainGroup())
+            # Before the group is left, which would wait for callbacks that are due later.
             stack.callback(self._sending.cancel)
             await runner.setup()
             stack.push_async_callback(_whole, runner.cleanup)
@@ -208,6 +209,7 @@ class Sandbox:
             return web.Response(status=int(fault.removeprefix("http_")), text="not now")
         number = request.match_info["number"]
         variant = f"{task.input.get('seed', task.id)}/{number}"
+        # It takes milliseconds, for which every other answer would wait.
         picture = await anyio.to_thread.run_sync(paint, task.input["prompt"], task.shape, variant)
         if fault == "html":
             return web.Response(text="<html>try again</html>", content_type="text/html")
@@ -234,5 +236,6 @@ async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:
         response.content_type = reply.media_type
         await response.prepare(request)
         await response.write(reply.body[: len(reply.body) // 2])
+    # Closed once what was written has gone; aborted, so that not even a beginning goes.
     transport.close() if reply.ending == "truncated" else transport.abort()
     return response

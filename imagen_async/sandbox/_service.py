@@ -100,6 +100,7 @@ class Service:
         fault = self._faults.draw("poll")
         if not self._is_key(authorization):
             return self._refused("401", 401, "invalid token")
+        # Of all tasks together, as kie.ai counts them: by key, not by task.
         if not self._gate.status_calls.take(now):
             return self._refused("status", 429, "Too many status calls")
         task = self._tasks.get(task_id)
@@ -132,6 +133,7 @@ class Service:
         """Answer what is left."""
         if not self._is_key(authorization):
             return self._refused("401", 401, "invalid token")
+        # JSON has no infinity.
         left = 1_000_000.0 if math.isinf(self._balance) else self._balance
         return self.dialect.success(left, "credits")
 
@@ -179,6 +181,7 @@ class Service:
 
     def _make(self, asked: CreateBody, now: float, wall: float) -> Task:
         credits = price_of(self.provider, asked)
+        # When it is made, as kie.ai does.
         self._balance -= credits
         # The order of the draws is part of what a seed promises.
         callback_fault = self._faults.draw("callback") if asked.callback_url is not None else None

@@ -37,6 +37,7 @@ class WebhookSender:
         self._post_until_taken = backoff.on_predicate(
             backoff.expo,
             lambda status: not 200 <= status < 300,
+            # Not `max_time`: for that backoff reads the wall clock.
             max_tries=_TRIES,
             factor=retry,
             jitter=None,

@@ -55,6 +55,7 @@ def columns_of(samples: Iterable[Sample]) -> list[Column]:
 
 def _type_of(values: Sequence[Any]) -> ColumnType:
     known = [value for value in values if value is not None]
+    # Their very types: True is an int as well, and would turn into 1 in a column of numbers.
     kinds = {type(value) for value in known}
     if kinds == {bool}:
         return "bool"

@@ -105,6 +105,7 @@ def _is_shard(name: str) -> bool:
 
 def _replace(target: Path, part: Path, shards: Sequence[str]) -> None:
     """Put the new shards in the place of the old ones; whoever dies in the midst leaves a folder that is ours still."""
+    # Once more: to write the shards took its time, in which something else may have come here.
     refuse_foreign_files(target)
     (target / MARK).write_text("Made by imagen-async export, which may replace what is here.\n")
     for name in shards:

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import msgspec
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
-from ..provider import Model
+from ..failure import Failure
+from ..model import Model
 from ..values import ImageRequest
 from ..wire import (
     NOT_JSON,
@@ -88,27 +89,33 @@ class JobsDialect(msgspec.Struct, frozen=True):
             return answers.read_refused_create(answer, self.no_credit)
         try:
             task = _decode_task(answer.data) or _Task()
+        # It says success: whatever else it holds, a task may be there.
         except NOT_JSON:
             task = _Task()
         return answers.accepted(answer, task.taskId, task.recordId)
 
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
+        # Ids are opaque: whatever one holds stays in its place of the path.
         return HttpRequest("GET", f"/api/v1/jobs/recordInfo?taskId={quote(task_id, safe='')}")
 
     def read_status(self, response: HttpResponse) -> TaskStatus:
         """Say how a task stands."""
         answer = answers.open_answer(response)
+        # kie.ai's word for a task that has failed; as a bare status it would be some proxy's.
         if answer.code == 501 and answer.in_body:
-            return TaskFailed(GenerationFailed(answer.text or "no reason given", code=501), None, response.body)
+            return TaskFailed(
+                Failure(GenerationFailed, answer.text or "no reason given", code=501), None, response.body
+            )
         if not answer.is_success:
             return answers.read_refused_status(answer)
         try:
             record = _decode_record(answer.data)
         except NOT_JSON as error:
-            return NoAnswer(ProtocolError(f"The status answer has a wrong shape: {error}"))
+            return NoAnswer(Failure(ProtocolError, f"The status answer has a wrong shape: {error}"))
+        # `data: null` under 200 is how a missing task looks, too.
         if record is None:
-            return TaskRefused(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
+            return TaskRefused(Failure(InvalidRequest, f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
         return _read_record(record, response.body)
 
     def build_renewal(self, url: str) -> HttpRequest | None:
@@ -117,16 +124,16 @@ class JobsDialect(msgspec.Struct, frozen=True):
             return None
         return HttpRequest("POST", self.renewal_path, _encode({"url": url}), "renewal")
 
-    def read_renewal(self, response: HttpResponse) -> str:
-        """Read the new link; raises DownloadFailed, `gone` where the provider does not have the picture any more."""
+    def read_renewal(self, response: HttpResponse) -> str | Failure:
+        """Read the new link; a DownloadFailed, gone where the provider does not have the picture any more."""
         return answers.read_renewal(answers.open_answer(response))
 
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""
         return None if self.credits_path is None else HttpRequest("GET", self.credits_path, operation="credits")
 
-    def read_credits(self, response: HttpResponse) -> float:
-        """Read the balance; raises ImagenError when the answer holds none."""
+    def read_credits(self, response: HttpResponse) -> float | Failure:
+        """Read the balance, or why the answer holds none."""
         return answers.read_balance(answers.open_answer(response))
 
 
@@ -137,7 +144,8 @@ def _read_record(record: _Record, raw: bytes) -> TaskStatus:
     if state in answers.FAILED:
         code = answers.code_of(record.failCode)
         text = clean(str(record.failMsg or "no reason given"))
-        return TaskFailed(GenerationFailed(text, code=code), answers.figure(record.creditsConsumed), raw)
+        return TaskFailed(Failure(GenerationFailed, text, code=code), answers.figure(record.creditsConsumed), raw)
+    # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
     return Pending(clean(str(record.state)), state in answers.WAITING)
 
 
@@ -148,7 +156,7 @@ def _read_success(record: _Record, raw: bytes) -> TaskStatus:
     if urls:
         return Succeeded(urls, _latency(record), credits, raw)
     message = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
-    return TaskFailed(GenerationFailed(message, code="no_urls"), credits, raw)
+    return TaskFailed(Failure(GenerationFailed, message, code="no_urls"), credits, raw)
 
 
 def _latency(record: _Record) -> float | None:

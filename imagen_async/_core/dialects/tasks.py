@@ -7,20 +7,21 @@ from urllib.parse import quote
 
 import msgspec
 
-from ...errors import GenerationFailed, ImagenError, InvalidRequest
-from ..provider import Model
+from ...errors import GenerationFailed, InvalidRequest, ProtocolError
+from ..failure import Failure
+from ..model import Model
 from ..values import ImageRequest
 from ..wire import (
     Created,
     HttpRequest,
     HttpResponse,
+    NoAnswer,
     Pending,
     Succeeded,
     TaskFailed,
     TaskRefused,
     TaskStatus,
     clean,
-    decode_json,
 )
 from . import answers
 
@@ -52,12 +53,13 @@ class TasksDialect(msgspec.Struct, frozen=True):
         answer = answers.open_answer(response)
         if not answer.is_success:
             return answers.read_refused_create(answer, self.no_credit)
-        task = _inner(answer)
+        task = _inner(answer) or {}
         # An older page of the provider shows `id`.
         return answers.accepted(answer, task.get("task_id"), task.get("id"), task.get("taskId"))
 
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
+        # Ids are opaque: whatever one holds stays in its place of the path.
         return HttpRequest("GET", f"/api/v1/tasks/{quote(task_id, safe='')}")
 
     def read_status(self, response: HttpResponse) -> TaskStatus:
@@ -66,21 +68,24 @@ class TasksDialect(msgspec.Struct, frozen=True):
         if not answer.is_success:
             return answers.read_refused_status(answer)
         task = _inner(answer)
+        if task is None:
+            return NoAnswer(Failure(ProtocolError, "The status answer is not JSON"))
         if not task:
-            return TaskRefused(InvalidRequest(f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
+            return TaskRefused(Failure(InvalidRequest, f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
         word = task.get("status", task.get("state"))
         state = word.casefold() if isinstance(word, str) else ""
         if state in answers.SUCCEEDED:
             return _read_success(task, response.body)
         if state in answers.FAILED:
             return TaskFailed(_reason(task, answer), answers.figure(task.get("credits")), response.body)
+        # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
         return Pending(clean(str(word)), state in answers.WAITING)
 
     def build_renewal(self, url: str) -> HttpRequest | None:
         """None: the API gives no new links."""
         return None
 
-    def read_renewal(self, response: HttpResponse) -> str:
+    def read_renewal(self, response: HttpResponse) -> str | Failure:
         """Read the new link; never needed, since no such question is written."""
         return answers.read_renewal(answers.open_answer(response))
 
@@ -88,18 +93,18 @@ class TasksDialect(msgspec.Struct, frozen=True):
         """Write the question for the balance, or None where the API has no such question."""
         return None
 
-    def read_credits(self, response: HttpResponse) -> float:
-        """Read the balance; raises ImagenError when the answer holds none."""
+    def read_credits(self, response: HttpResponse) -> float | Failure:
+        """Read the balance, or why the answer holds none."""
         return answers.read_balance(answers.open_answer(response))
 
 
-def _inner(answer: answers.Answer) -> dict[str, Any]:
-    """The object that describes the task: `data`, or the whole body where there is no `data`."""
+def _inner(answer: answers.Answer) -> dict[str, Any] | None:
+    """The object that describes the task: `data`, or the whole body where there is no `data`; None: it is no JSON."""
     for text in (answer.data, answer.response.body):
-        value = decode_json(text)
+        value = answers.loose_json(text)
         if isinstance(value, dict) and value:
             return value if text is answer.data or "data" not in value else {}
-    return {}
+    return {} if answers.loose_json(answer.response.body) is not None else None
 
 
 def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
@@ -110,11 +115,11 @@ def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
     message = (
         "The provider says success and gives no picture URL that we know; the result's `raw` holds its whole answer"
     )
-    return TaskFailed(GenerationFailed(message, code="no_urls"), credits, raw)
+    return TaskFailed(Failure(GenerationFailed, message, code="no_urls"), credits, raw)
 
 
-def _reason(task: dict[str, Any], answer: answers.Answer) -> ImagenError:
+def _reason(task: dict[str, Any], answer: answers.Answer) -> Failure:
     error = task.get("error")
     detail = error if isinstance(error, dict) else {"message": error}
     text = detail.get("message") or task.get("message") or answer.text or "no reason given"
-    return GenerationFailed(clean(str(text)), code=answers.code_of(detail.get("code")))
+    return Failure(GenerationFailed, clean(str(text)), code=answers.code_of(detail.get("code")))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
-from .values import Result, Thumbnail
+from ._core.values import ImageFile, Result
+
+Thumbnail = Callable[[ImageFile], str | None]
+"""Gives a small form of a picture as an address that a page can show, or None where the file is not there."""
 
 _FIGURE = "display:inline-block;vertical-align:top;width:{width}px;margin:0 12px 12px 0;overflow-wrap:anywhere"
 _QUIET = "opacity:.7;font-size:85%"
@@ -26,6 +29,7 @@ def _sources(result: Result, thumbnail: Thumbnail) -> list[str]:
     """Of the files, where there are any; else where the provider has them, for as long as it has."""
     if result.files:
         return [src for src in map(thumbnail, result.files) if src is not None]
+    # Whatever else a provider calls a URL is not put into a page.
     return [url for url in result.urls if url.startswith(("https://", "http://"))]
 
 

@@ -1,0 +1,116 @@
+"""The course of jobs: lets things happen to them, keeps the books, puts them where they belong, tells what changed."""
+
+from __future__ import annotations
+
+from .change import Change
+from .job import Job
+from .job_events import Added, Event, NobodyTakes, OverBudget, OwnerWithholds, Readmitted, Turn
+from .machine import advance
+from .places import Places
+from .spending import Spending
+from .states import Ended, Queued
+from .upstream import Upstreams
+from .wording import used_up
+
+
+class Course:
+    """Carries out what the machine says of each event, for all jobs of a plan.
+
+    Args:
+        upstreams: The accounts.
+        spending: The owners' budgets.
+        places: Where each job waits.
+    """
+
+    def __init__(self, upstreams: Upstreams, spending: Spending, places: Places) -> None:
+        self._upstreams = upstreams
+        self._spending = spending
+        self._places = places
+        # Who wants nothing more to be sent: that meets also what comes to wait later, after a refusal or a failure.
+        self._withholding: set[int] = set()
+        self._changes: list[Change] = []
+
+    def withhold(self, owner: int) -> None:
+        """Let every job of an owner that comes to wait to be sent from now on be withheld."""
+        self._withholding.add(owner)
+
+    def forget(self, owner: int) -> None:
+        """Know nothing more of an owner."""
+        self._withholding.discard(owner)
+        self._spending.forget(owner)
+
+    def arrive(self, job: Job, now: float) -> None:
+        """Take in a job, as it is."""
+        self._spending.arrives(job)
+        self._places.store(job)
+        self._changes.append(Change(None, job, Added()))
+        self.put(job, now, arrives=True)
+
+    def tell(self, job: Job, turn: Turn) -> None:
+        """Say that a job talks, which changes nothing of it yet."""
+        self._changes.append(Change(job, job, turn))
+
+    def happen(self, job: Job, event: Event, now: float) -> None:
+        """Let something happen to a job that waits, or talks."""
+        after = advance(job, event, now)
+        # Where it waits is as it was: it keeps its place in the line, and its times.
+        if after.state is job.state or isinstance(event, Readmitted):
+            if after is not job:
+                self._places.store(after)
+                self._changes.append(Change(job, after, event))
+            return
+        self._places.take_out(job)
+        self._note(Change(job, after, event))
+        self.put(after, now, arrives=True)
+
+    def move(self, job: Job, event: Event, now: float) -> Job:
+        """Let what came of a job's talk happen to it; where it belongs then is still to be said, with `put`."""
+        after = advance(job, event, now)
+        self._note(Change(job, after, event))
+        return after
+
+    def _note(self, change: Change) -> None:
+        if change.after is not change.before:
+            self._spending.settle(change)
+            self._places.store(change.after)
+        self._changes.append(change)
+
+    def put(self, job: Job, now: float, *, arrives: bool) -> None:
+        """Put a job where it belongs; one that nobody sends, though it waits for that, ends at once."""
+        if isinstance(job.state, Ended):
+            self._places.end(job)
+            return
+        if isinstance(job.state, Queued):
+            # The caller's wish first: nobody waits for a word about the accounts any more.
+            event = OwnerWithholds() if job.owner in self._withholding else self._refusal(job)
+            if event is not None:
+                self._places.end(self.move(job, event, now))
+                return
+        self._places.put(job, now, arrives=arrives)
+
+    def _refusal(self, job: Job) -> NobodyTakes | None:
+        refusals = self._upstreams.refusals(job.way)
+        return None if refusals is None else NobodyTakes(refusals)
+
+    def turn_away(self, now: float) -> None:
+        """End the queued jobs that no account takes any more, now that one takes less."""
+        # Those who wait for a model that an account lost count for it no more: it is short of items, and more come in.
+        self._places.to_send.look_again()
+        for job_id in list(self._places.to_send.unwanted()):
+            job = self._places.jobs[job_id]
+            refusal = self._refusal(job)
+            assert refusal is not None
+            self.happen(job, refusal, now)
+
+    def end_unaffordable(self, now: float) -> None:
+        """End the queued jobs of an owner whose budget is used up."""
+        for job_id in list(self._places.to_send.unaffordable()) if self._spending else ():
+            job = self._places.jobs[job_id]
+            budget = self._spending.of(job.owner)
+            assert budget is not None
+            self.happen(job, OverBudget(used_up(budget.limit, budget.spent)), now)
+
+    def drain(self) -> list[Change]:
+        """Take out what has changed, in the order in which it happened."""
+        changes, self._changes = self._changes, []
+        return changes

@@ -1,0 +1,86 @@
+"""The record of a model: what its input takes, what it costs, and what it would not take of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from .fields import PARAMETERS
+from .parameters import Schema, Text
+from .values import ImageRequest
+
+_RAW_PROMPT = Text(required=True)
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One model of one provider.
+
+    Attributes:
+        name: Our name.
+        wire_name: The provider's.
+        parameters: What its input takes; None for a raw model: whatever `extra` holds.
+        aspect_ratio: The documented default, sent when the request names none; None where there is none.
+        credits: Price of one picture in the provider's credits, or None where no page tells.
+    """
+
+    name: str
+    wire_name: str
+    parameters: Schema | None
+    aspect_ratio: str | None = None
+    credits: float | None = None
+
+    def price(self, request: ImageRequest) -> float | None:
+        """Credits that this request costs when it succeeds, or None where nobody knows."""
+        return None if self.credits is None else self.credits * request.images
+
+    def input_of(self, request: ImageRequest) -> dict[str, Any]:
+        """Write the input of a checked request: the prompt, the aspect ratio always, and what the user set."""
+        if self.parameters is None:
+            return {"prompt": request.prompt, **request.extra}
+        return {name: self.parameters[name].wire(value) for name, value in self._values(request)}
+
+    def _values(self, request: ImageRequest) -> Iterator[tuple[str, Any]]:
+        """The parameters that are set, the aspect ratio's default filled in: the providers' own defaults differ."""
+        yield "prompt", request.prompt
+        for name in PARAMETERS:
+            value = getattr(request, name)
+            if value is None and name == "aspect_ratio":
+                value = self.aspect_ratio
+            if value is not None:
+                yield name, value
+        yield from request.extra.items()
+
+    def problems(self, request: ImageRequest) -> Iterator[Problem]:
+        """Say what this model would not take of the request; nothing when it takes it all."""
+        if self.parameters is None:
+            yield from self._raw_problems(request)
+            return
+        for name, value in self._values(request):
+            if name not in self.parameters:
+                yield Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters)}")
+            elif not self.parameters[name].takes(value):
+                yield Problem(name, value, f"allowed is {self.parameters[name].allowed}")
+
+    def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
+        if not _RAW_PROMPT.takes(request.prompt):
+            yield Problem("prompt", request.prompt, f"allowed is {_RAW_PROMPT.allowed}")
+        # How a raw model wants them written nobody knows: '7' or 7, and by which name.
+        for name in PARAMETERS:
+            if getattr(request, name) is not None:
+                problem = "a raw model takes its parameters, this one too, from `extra`"
+                yield Problem(name, getattr(request, name), problem)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One parameter that a model does not take: its name, what was given, what is allowed."""
+
+    field: str
+    given: object
+    allowed: str
+
+    def __str__(self) -> str:
+        shown = repr(self.given)
+        given = shown if len(shown) <= 60 else f"{shown[:56]}…{shown[-1]} ({len(str(self.given)):,} characters)"
+        return f"{self.field}={given}: {self.allowed}"

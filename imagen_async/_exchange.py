@@ -1,0 +1,162 @@
+"""One talk of a job with its account: a create, a question, a download. From values to what came of it, as an event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from ._core.dialect import Dialect
+from ._core.failure import Failure
+from ._core.job import Job
+from ._core.job_events import NotSaved, Saved, SendAborted, Unsendable
+from ._core.states import Confirming, Fetching, Links, Running
+from ._core.values import ImageFile, Result
+from ._core.wire import (
+    ConnectFailed,
+    Created,
+    HttpRequest,
+    HttpResponse,
+    Lost,
+    NoAnswer,
+    Pending,
+    Succeeded,
+    TaskStatus,
+)
+from ._core.wording import result_of
+from ._log import log
+from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
+
+SAVE_AT_LEAST = 60.0
+"""Seconds that a download may take even when the job's deadline is near: the picture is paid for."""
+
+
+class Transport(Protocol):
+    """What carries a request to an account and brings the answer; `SessionPool.send` is one."""
+
+    def __call__(
+        self, account: str, request: HttpRequest, *, within: float | None = None
+    ) -> Awaitable[HttpResponse]: ...
+
+
+Save = Callable[[Result, str], Awaitable[tuple[ImageFile, ...]]]
+
+
+class Exchange:
+    """Does the talking for all jobs of a client, and decides nothing.
+
+    Args:
+        dialects: How each account's API talks.
+        send: Carries requests.
+        save: Fetches a result's pictures into a folder.
+        callback_url: Where the end of a job's present create is to be announced; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        dialects: Mapping[str, Dialect],
+        send: Transport,
+        save: Save,
+        callback_url: Callable[[Job], str] | None = None,
+    ) -> None:
+        self._dialects = dialects
+        self._send = send
+        self._save = save
+        self._callback_url = callback_url
+        self._now = asyncio.get_running_loop().time
+        self._odd_states: set[tuple[str, str]] = set()
+
+    async def create(self, job: Job, leaves: Callable[[], bool]) -> Created | SendAborted | Unsendable:
+        """Send a create, once.
+
+        Args:
+            job: Whose turn has come, and whose intent is noted.
+            leaves: Says whether it may go, right before it does; asked once. From then on a task may exist.
+        """
+        dialect = self._dialects[job.account]
+        try:
+            callback_url = None if self._callback_url is None else self._callback_url(job)
+            request = dialect.build_create(job.request, job.model, callback_url)
+        except Exception as error:  # a bug of ours: nothing was sent, and one request must not end the others
+            return Unsendable(unexpected(job, error))
+        # The last instant: a caller who left, or a callback, may have come while its intent was noted.
+        if not leaves():
+            return SendAborted()
+        try:
+            # With the whole timeout, however near the deadline is: a create that is cut short is a lost one.
+            return dialect.read_created(await self._send(job.account, request))
+        except TransportError as error:
+            # Only where no byte has left is it certain that nothing was made.
+            return Lost(Failure.of(error)) if error.sent else ConnectFailed(Failure.of(error))
+        except ImagenError as error:
+            # An answer that is too long, or breaks off, tells nothing of the task: it may well be there.
+            return Lost(Failure.of(error))
+        except Exception as error:  # a bug of ours; it has been sent, so it must not be repeated for it
+            return Lost(unexpected(job, error))
+
+    async def ask(self, job: Job, state: Running | Confirming) -> TaskStatus:
+        """Ask how a task stands; free to repeat."""
+        dialect = self._dialects[job.account]
+        # A question that goes at the deadline itself needs some time, too.
+        left = max((job.due or math.inf) - self._now(), 0.1)
+        try:
+            response = await self._send(job.account, dialect.build_status(state.task_id), within=left)
+            status = dialect.read_status(response)
+        except ImagenError as error:
+            return NoAnswer(Failure.of(error))
+        except Exception as error:
+            return NoAnswer(unexpected(job, error))
+        if isinstance(status, Pending) and not status.known:
+            self._warn_of_state(job.account, status.state)
+        return status
+
+    async def fetch(self, job: Job, state: Fetching) -> Saved | NotSaved:
+        """Fetch a finished task's pictures; free to repeat."""
+        assert job.save_to is not None
+        left = (job.expires_at or math.inf) - self._now()
+        try:
+            with anyio.fail_after(max(left, SAVE_AT_LEAST)):
+                outcome = await self._renewed(job.account, state.outcome) if state.links is Links.RENEWED else None
+                if isinstance(outcome, Failure):
+                    return NotSaved(outcome)
+                done = state.done() if outcome is None else msgspec.structs.replace(state, outcome=outcome).done()
+                return Saved(await self._save(result_of(job.to(done)), job.save_to))
+        except ImagenError as error:
+            return NotSaved(Failure.of(error), error.files if isinstance(error, DownloadFailed) else ())
+        except TimeoutError:
+            message = "The picture could not be fetched in time; its URL is on the result."
+            return NotSaved(Failure(DownloadFailed, message))
+        except Exception as error:
+            return NotSaved(unexpected(job, error))
+
+    async def _renewed(self, account: str, outcome: Succeeded) -> Succeeded | Failure:
+        """Ask for new links to the pictures."""
+        dialect = self._dialects[account]
+        urls: list[str] = []
+        for url in outcome.urls:
+            request = dialect.build_renewal(url)
+            if request is None:
+                # No other link can be had, so that the picture is as good as gone.
+                return Failure(DownloadFailed, f"The provider gives no new link for {url}.", is_gone=True)
+            renewed = dialect.read_renewal(await self._send(account, request))
+            if isinstance(renewed, Failure):
+                return renewed
+            urls.append(renewed)
+        return msgspec.structs.replace(outcome, urls=tuple(urls))
+
+    def _warn_of_state(self, account: str, word: str) -> None:
+        if (account, word) not in self._odd_states:
+            # Said once: the same word would come with every question about every task.
+            self._odd_states.add((account, word))
+            log(logging.WARNING, "%s: unknown task state %r is taken for: not finished", account, word)
+
+
+def unexpected(job: Job, error: Exception) -> Failure:
+    """Log a bug of ours, and make of it a failure of that one job; no job may be lost for it."""
+    log(logging.ERROR, "unexpected error while job %s talked", job.key, exc_info=True)
+    return Failure(ProtocolError, f"Unexpected {type(error).__name__}: {error}")

@@ -1,0 +1,106 @@
+"""Pulls a batch's input, one request at a time, when the accounts and the reader have room for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sized
+
+import anyio
+import anyio.lowlevel
+
+from ._inputs import END, Requests, check_keys, puller
+from .errors import InvalidRequest
+
+BREATHE_EVERY = 50
+"""Requests pulled at most before whatever else the program does has its turn."""
+
+
+class Feeder:
+    """The input of one batch, on its way in.
+
+    Args:
+        requests: The input.
+        window: Requests that may be pulled and not have come out yet.
+        room: Ends once the accounts have room for one more.
+        take: Takes in one request, with its place in the input; an exception of it ends the feeding.
+        ended: Called once no more will come.
+
+    Attributes:
+        total: Requests in the input, or None where it has no length.
+        pulled: Requests taken from it so far.
+        error: What the input raised, or `take`; None while all is well.
+        is_over: True once no more will come.
+        is_stopped: True once no more is wanted.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        window: int,
+        room: Callable[[], Awaitable[None]],
+        take: Callable[[object, int], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self.total = len(requests) if isinstance(requests, Sized) else None
+        self.pulled = 0
+        self.error: BaseException | None = None
+        self.is_over = False
+        self.is_stopped = False
+        self._requests = requests
+        self._window = window
+        self._room = room
+        self._take = take
+        self._ended = ended
+        self._passed = 0
+        self._space = asyncio.Event()
+        self._scope = anyio.CancelScope()
+
+    def check(self) -> None:
+        """Refuse an input that can be seen to be wrong before anything is sent; raises InvalidRequest."""
+        check_keys(self._requests)
+
+    def passed(self) -> None:
+        """One more has come out, so that another one may be pulled."""
+        self._passed += 1
+        self._space.set()
+
+    def stop(self) -> None:
+        """Pull no more."""
+        # The flag holds at once; the scope ends a feeder that waits. A scope alone lets a running feeder run on.
+        self.is_stopped = True
+        self._scope.cancel()
+
+    def unpulled(self, unmet: int) -> int | None:
+        """Requests that are to be pulled and sent yet, without so many that an earlier run has; None: nobody knows."""
+        if self.is_over or self.is_stopped:
+            return 0
+        return None if self.total is None else max(0, self.total - self.pulled - unmet)
+
+    async def run(self) -> None:
+        """Pull until there is no more, or no more is wanted. What the input raises is kept, not raised."""
+        try:
+            with self._scope:
+                pull = puller(self._requests)
+                # The input may take its time: what it gives after a stop is not sent any more.
+                while await self._has_room() and (item := await pull()) is not END and not self.is_stopped:
+                    index = self.pulled
+                    self.pulled += 1
+                    self._take(item, index)
+        except Exception as error:  # the user's iterable failed: what was sent is delivered first
+            self.error = error
+        except asyncio.CancelledError:  # its own, not ours: those end in the scope
+            self.error = InvalidRequest("The input was cancelled from within; what it gave was sent.")
+        finally:
+            self.is_over = True
+            self._ended()
+
+    async def _has_room(self) -> bool:
+        """Wait until one more may be pulled; False when none will be."""
+        while self.pulled - self._passed >= self._window:
+            self._space.clear()
+            await self._space.wait()
+        await self._room()
+        if self.pulled % BREATHE_EVERY == BREATHE_EVERY - 1:
+            # Where each request ends at once, for no account takes it, nothing else would let others run.
+            await anyio.lowlevel.checkpoint()
+        return not self.is_stopped

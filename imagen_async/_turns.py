@@ -1,0 +1,79 @@
+"""A job's turn, from when the plan has given it to what came of it: noted, let go, talked, settled, published."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+
+from ._change_stream import ChangeStream
+from ._core.failure import Failure
+from ._core.job import Job
+from ._core.job_events import Event, SendAborted
+from ._core.plan import Plan
+from ._core.states import Confirming, Fetching, Running
+from ._core.wire import Accepted, clean
+from ._exchange import Exchange, unexpected
+from ._log import log
+from .errors import JournalError
+
+
+class Turns:
+    """Has jobs talk, one turn each.
+
+    Args:
+        plan: Gives the turns, and is told what came of them.
+        exchange: Does the talking.
+        stream: Takes what changed by it.
+    """
+
+    def __init__(self, plan: Plan, exchange: Exchange, stream: ChangeStream) -> None:
+        self._plan = plan
+        self._exchange = exchange
+        self._stream = stream
+        self._now = asyncio.get_running_loop().time
+
+    async def talk(self, job: Job) -> None:
+        """Let one job talk, and settle what came of it."""
+        event = await self._talked(job)
+        now = self._now()
+        changes = self._plan.settle(job, event, now)
+        # The job has ended meanwhile, for its caller did not wait: only the log can keep the id now.
+        if isinstance(event, Accepted) and not changes:
+            name = clean(event.task_id)
+            log(logging.WARNING, "%s: nobody waits for task %s; it is paid for: collect it", job.account, name)
+        self._stream.publish(changes, now)
+
+    async def _talked(self, job: Job) -> Event:
+        noting = self._stream.durable(job)
+        failure = None if noting is None else await _not_noted(job, noting)
+        match job.state:
+            # What exists is asked about and fetched also when that cannot be noted: it is paid for.
+            case Running() | Confirming() as state:
+                return await self._exchange.ask(job, state)
+            case Fetching() as state:
+                return await self._exchange.fetch(job, state)
+        # A create whose intent is not on disk would be made again after a crash: it does not go.
+        if failure is not None:
+            return SendAborted(failure)
+        return await self._exchange.create(job, lambda: self._leaves(job))
+
+    def _leaves(self, job: Job) -> bool:
+        """Ask for the last time whether a create may go; from a yes on a task may exist."""
+        now = self._now()
+        changes = self._plan.leaves(job, now)
+        # Nobody's turn comes by this.
+        self._stream.publish(changes, now, is_quiet=True)
+        return bool(changes)
+
+
+async def _not_noted(job: Job, noting: Awaitable[None]) -> Failure | None:
+    """Have the job noted, as it is; returns why that cannot be, or None."""
+    try:
+        await noting
+    except JournalError as error:
+        return Failure.of(error)
+    # A store of the user's own may raise what it likes; nothing leaves that is not noted.
+    except Exception as error:
+        return unexpected(job, error)
+    return None

@@ -1,0 +1,28 @@
+"""The ports by which another store and another limit enter a client, in place of SQLite and of this process's windows.
+
+    Client("kie", limiter=make_limiter)              # make_limiter(account, kind, rate) -> Limiter
+    client.batch(prompts, journal=my_store)          # my_store: a JobStore
+
+What is kept through them are promises: that nothing is paid twice, and that no window holds more than its limit. What
+each call means for them stands at the protocols; `Window` is the exact window of one process, to build upon.
+"""
+
+from __future__ import annotations
+
+from ._core.journal_entry import Bill, EntryError, EntryState, JournalEntry
+from ._core.limiter import Limiter
+from ._core.rate_limit import Rate, Window
+from ._journal.store import JobStore
+from ._opening import LimiterFactory
+
+__all__ = [
+    "Bill",
+    "EntryError",
+    "EntryState",
+    "JobStore",
+    "JournalEntry",
+    "Limiter",
+    "LimiterFactory",
+    "Rate",
+    "Window",
+]

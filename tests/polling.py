@@ -1,0 +1,41 @@
+"""Tasks that are asked about, and what may be answered: what the tests of the questions share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builders import failure, make_job
+
+from imagen_async._core.job import Job
+from imagen_async._core.latency import LatencyPrior
+from imagen_async._core.poll_schedule import Kind
+from imagen_async._core.states import Running
+from imagen_async._core.values import ImageRequest
+from imagen_async._core.wire import NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused
+from imagen_async.errors import GenerationFailed, InvalidRequest, TransportError
+
+FIVE = LatencyPrior(median=5, sigma=0.5)
+KIND: Kind = ("imagen4", 1)
+Step = tuple[str, int, float]
+"""What happens in a script, to which task, and for how many seconds."""
+
+PENDING = Pending("waiting")
+SUCCESS = Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}")
+UNTOLD = Succeeded(("https://files.example/1.png",), None, 8.0, b"{}")
+BROKEN = TaskFailed(failure(GenerationFailed, "too dark", code="500"), 0.0, b"{}")
+NOTHING = NoAnswer(failure(TransportError, "502"))
+SILENT = TaskRefused(failure(InvalidRequest, "no such task", code=422))
+
+
+def task(
+    number: int,
+    since: float = 0.0,
+    kind: type[Running] = Running,
+    *,
+    model: str = KIND[0],
+    images: int = KIND[1],
+    **more: Any,
+) -> Job:
+    """A job whose task runs."""
+    request = ImageRequest("a red fox", model=model, num_images=images)
+    return make_job(number, kind(f"t{number}", since, **more), model=model, request=request)
