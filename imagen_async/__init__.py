@@ -1,7 +1,7 @@
 """Thousands of pictures out of the Imagen 4 APIs: an asyncio client and batch runner that never pays twice."""
 
 from ._accounts import Account
-from ._batch import Batch
+from ._batch.batch import Batch
 from ._callbacks import Callback
 from ._client import Client
 from ._core.provider import Limits

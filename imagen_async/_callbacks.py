@@ -19,7 +19,7 @@ from ._core.provider import Provider
 from ._core.states import AwaitingCallback, Confirming, Ended, Running, Unknown
 from ._core.upstream import Upstreams
 from ._core.wire import clean
-from ._log import log
+from ._watch.log import log
 from .errors import ConfigurationError
 
 _REMEMBERED = 1000

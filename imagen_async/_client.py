@@ -13,8 +13,8 @@ import anyio
 import msgspec
 
 from ._accounts import Account, OpenAccount, named, open_pool, router_of
-from ._batch import AHEAD, Batch, OnExit
-from ._callback_desk import CallbackDesk
+from ._batch.batch import AHEAD, Batch, OnExit
+from ._batch.inputs import Requests, check_input
 from ._callbacks import Callback, CallbackRegistry
 from ._checked import (
     checked_choice,
@@ -37,10 +37,8 @@ from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._core.wording import result_of
 from ._downloads import save_all
 from ._folders import prepare_folder
-from ._inputs import Requests, check_input
 from ._job_factory import JobFactory, JobOptions, Parameters, overridden
-from ._notebook import result_html
-from ._observer import Observer
+from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
     OpenClient,
@@ -52,8 +50,10 @@ from ._opening import (
     window,
 )
 from ._plain_group import PlainGroup
+from ._scheduler.callback_desk import CallbackDesk
 from ._session_pool import FileSession, SessionPool, SSLSetting
 from ._single import Job, Single
+from ._watch.observer import Observer
 from .errors import ConfigurationError, ImagenError, InvalidRequest
 from .events import Listener
 

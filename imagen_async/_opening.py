@@ -14,7 +14,6 @@ import backoff
 import msgspec
 
 from ._accounts import SANDBOX_KEY, OpenAccount
-from ._callback_desk import CallbackDesk
 from ._callbacks import CallbackRegistry
 from ._checked import checked_seconds
 from ._clock import now
@@ -24,12 +23,13 @@ from ._core.plan import Plan
 from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
 from ._core.upstream import Upstream
-from ._exchange import Exchange, Save
-from ._log import log
-from ._observer import Observer
 from ._plain_group import PlainGroup
-from ._scheduler import Scheduler
+from ._scheduler.callback_desk import CallbackDesk
+from ._scheduler.exchange import Exchange, Save
+from ._scheduler.scheduler import Scheduler
 from ._session_pool import Endpoint, SessionPool, SessionSettings, SSLSetting
+from ._watch.log import log
+from ._watch.observer import Observer
 from .errors import ConfigurationError
 from .events import Listener
 
@@ -135,7 +135,7 @@ def listeners(on_event: Listener | None) -> Iterator[Listener]:
     # Who has set a provider for it has imported it: nobody else pays for its import, or for events that go nowhere.
     if "opentelemetry" in sys.modules:
         try:
-            from ._tracing import Tracing, is_set_up
+            from ._watch.tracing import Tracing, is_set_up
 
             if is_set_up():
                 yield Tracing()

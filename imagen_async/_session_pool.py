@@ -17,8 +17,8 @@ import msgspec
 from yarl import URL
 
 from ._core.wire import HttpRequest, HttpResponse, clean
-from ._observer import Observer
 from ._version import __version__
+from ._watch.observer import Observer
 from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
 
 USER_AGENT = f"imagen_async/{__version__}"

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any
 
-from ._change_stream import Owner
 from ._core.change import Change
 from ._core.job import Job as CoreJob
 from ._core.states import Ended
 from ._core.values import Result
 from ._core.wire import clean
 from ._core.wording import failure_of
-from ._log import log
-from ._scheduler import Scheduler
+from ._scheduler.change_stream import Owner
+from ._scheduler.scheduler import Scheduler
+from ._watch.log import log
 from .errors import UnknownOutcome
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from ._callback_desk import CallbackDesk
 from ._callbacks import Callback, CallbackClaim
 from ._client import Client
 from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_hinted_at, task_named_by
+from ._scheduler.callback_desk import CallbackDesk
 from .errors import ConfigurationError, JournalError, ProtocolError
 
 if TYPE_CHECKING:

@@ -18,21 +18,21 @@ from builders import upstream
 from virtual_network import Network, batch_over
 
 from imagen_async import ImageFile, ImageRequest, Result
-from imagen_async._callback_desk import CallbackDesk
 from imagen_async._callbacks import CallbackRegistry
 from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.routing import Router
 from imagen_async._core.wire import HttpRequest, HttpResponse
-from imagen_async._exchange import Exchange
 from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.batch_journal import BatchJournal
-from imagen_async._observer import Observer
 from imagen_async._opening import SAVING_AT_ONCE
 from imagen_async._plain_group import PlainGroup
-from imagen_async._scheduler import Scheduler
+from imagen_async._scheduler.callback_desk import CallbackDesk
+from imagen_async._scheduler.exchange import Exchange
+from imagen_async._scheduler.scheduler import Scheduler
+from imagen_async._watch.observer import Observer
 from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.testing import VirtualTimeLoop
 

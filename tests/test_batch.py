@@ -33,7 +33,7 @@ from imagen_async import (
     Result,
     UnknownOutcome,
 )
-from imagen_async._reorder_buffer import AsTheyFinish, InOrder
+from imagen_async._batch.reorder_buffer import AsTheyFinish, InOrder
 from imagen_async.sandbox import Faults, Latency, Sandbox
 from imagen_async.testing import running_sandbox
 

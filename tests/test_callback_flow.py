@@ -18,7 +18,7 @@ from anyio import create_task_group
 from servers import called_back, free_socket, served, serving
 
 from imagen_async import Account, Batch, Callback, Client, Limits, Rate, Result, UnknownOutcome
-from imagen_async._batch import _Phase
+from imagen_async._batch.batch import _Phase
 from imagen_async._journal import JournalReader
 from imagen_async.sandbox import Create, Latency, Sandbox
 from imagen_async.webhooks import Receiver

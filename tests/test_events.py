@@ -32,7 +32,7 @@ from imagen_async import (
 from imagen_async._core.callbacks import Address, Seal
 from imagen_async._core.wire import HttpRequest, HttpResponse
 from imagen_async._journal import JournalReader
-from imagen_async._observer import Observer
+from imagen_async._watch.observer import Observer
 from imagen_async.events import ENDS, AccountEvent, Event, ExchangeEvent, JobEvent
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -333,7 +333,7 @@ async def work():
         settings = {"api_key": sandbox.key, "base_url": sandbox.url}
         async with Client("sandbox", **settings) as client:
             await client.credits()
-        assert "imagen_async._tracing" not in sys.modules, "nothing is set up, so nothing is loaded"
+        assert "imagen_async._watch.tracing" not in sys.modules, "nothing is set up, so nothing is loaded"
         sandbox.order("create", None, "429")
         from opentelemetry import metrics, trace
         from opentelemetry.sdk.metrics import MeterProvider

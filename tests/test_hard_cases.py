@@ -141,7 +141,7 @@ def test_collect_of_another_requests_task_is_refused(call: Call, imagen_sandbox:
 
 def test_denied_tasks_are_collected_at_the_right_address(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Denied at a wrong address, tasks stay running, and --retry-failed at the right one collects and buys none."""
-    monkeypatch.setattr("imagen_async._core.transitions.PATIENCE", 0.2)
+    monkeypatch.setattr("imagen_async._core.transitions.asking.PATIENCE", 0.2)
     prompt_file("a", "b", "c")
     with running_sandbox(Sandbox(latency=STEADY)) as right, running_sandbox(Sandbox(seed=9)) as wrong:
         call(*batch(right, "--deadline", "0.2"))
@@ -157,7 +157,7 @@ def test_denied_tasks_are_collected_at_the_right_address(call: Call, monkeypatch
 
 async def test_a_task_that_is_denied_again_is_replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a provider denies a task in two runs, retry_failed makes exactly one new task of its request."""
-    monkeypatch.setattr("imagen_async._core.transitions.PATIENCE", 0.2)
+    monkeypatch.setattr("imagen_async._core.transitions.asking.PATIENCE", 0.2)
     path = tmp_path / "j.db"
     with running_sandbox(Sandbox(latency=ENDLESS)) as lost, running_sandbox(Sandbox(latency=STEADY, seed=9)) as server:
         async with client_of(lost) as client:
@@ -320,7 +320,7 @@ async def test_what_waits_for_a_slow_journal_is_not_held(
     imagen_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A create that still waited to be noted when its batch was left is not sent, and not held as if it had been."""
-    monkeypatch.setattr("imagen_async._scheduler.GRACE", 0.2)
+    monkeypatch.setattr("imagen_async._scheduler.scheduler.GRACE", 0.2)
     path, prompts = tmp_path / "j.db", ["a", "b", "c"]
     async with client_of(imagen_sandbox) as client:
         left = client.batch(prompts, journal=path)

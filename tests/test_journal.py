@@ -1087,7 +1087,7 @@ def is_free(path: Path) -> bool:
 
 async def test_a_wrong_key_loses_no_running_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Resumed with a wrong key, tasks that run stay running in the journal, for a run with the right one."""
-    monkeypatch.setattr("imagen_async._core.transitions.PATIENCE", 0.2)
+    monkeypatch.setattr("imagen_async._core.transitions.asking.PATIENCE", 0.2)
     prompts, path = ["a", "b", "c"], tmp_path / "j.db"
     with running_sandbox(Sandbox(latency=Latency(median=0.8, sigma=0), limits=FAST)) as server:
         async with client_of(server) as client:

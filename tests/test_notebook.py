@@ -17,7 +17,7 @@ from test_panel import standing
 from test_readme import blocks
 
 from imagen_async import GenerationFailed, ImageFile, ImageRequest, InsufficientCredits, Result
-from imagen_async._notebook import batch_html, result_html, thumbnail
+from imagen_async._notebook.views import batch_html, result_html, thumbnail
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 

@@ -1010,6 +1010,7 @@ def test_an_account_is_paused_from_a_setback_to_the_next_answer(setback: str, an
         world.answer(job.id, CREATED[setback](""))
     error = world.plan.upstreams["wide"].health(world.now).error
     assert isinstance(error, TransportError)
+    assert error.provider == "wide"
     assert upstream.health(world.now).state == "paused"
     for probe in ("limited", answer):
         while not world.creating():

@@ -24,7 +24,7 @@ from imagen_async import (
     UnknownOutcome,
 )
 from imagen_async._core.wording import result_of
-from imagen_async._scheduler import Scheduler
+from imagen_async._scheduler.scheduler import Scheduler
 from imagen_async._single import Single
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, Faults, Latency

@@ -12,8 +12,7 @@ from typing import Any
 import anyio
 from builders import upstream
 
-from imagen_async._batch import Batch
-from imagen_async._change_stream import Owner
+from imagen_async._batch.batch import Batch
 from imagen_async._core.change import Change
 from imagen_async._core.job import Job
 from imagen_async._core.limiter import Limiter
@@ -25,12 +24,13 @@ from imagen_async._core.states import Ended
 from imagen_async._core.values import ImageFile, ImageRequest, Result
 from imagen_async._core.wire import Accepted, HttpRequest, HttpResponse
 from imagen_async._core.wording import result_of
-from imagen_async._exchange import Exchange
 from imagen_async._job_factory import JobFactory, JobOptions
-from imagen_async._observer import Observer
 from imagen_async._plain_group import PlainGroup
-from imagen_async._scheduler import Scheduler
+from imagen_async._scheduler.change_stream import Owner
+from imagen_async._scheduler.exchange import Exchange
+from imagen_async._scheduler.scheduler import Scheduler
 from imagen_async._session_pool import MAX_ANSWER
+from imagen_async._watch.observer import Observer
 from imagen_async.errors import ProtocolError, TransportError
 from imagen_async.sandbox import Faults, Latency, Ledger
 from imagen_async.sandbox._service import Service

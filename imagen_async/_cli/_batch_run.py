@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from .._accounts import Account
-from .._batch import Batch
+from .._batch.batch import Batch
 from .._client import Client
 from .._core.routing import Router
 from .._core.values import Result

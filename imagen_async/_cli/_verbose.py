@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .._log import logger
+from .._watch.log import logger
 
 
 class _ToStderr(logging.Handler):

@@ -255,6 +255,9 @@ class Plan:
                 return breaker.judge_status(event, now)
             case Rejected():
                 event = breaker.judge(event, job.model.name)
+                # Only one that was lost before has a callback to wait for.
+                if getattr(job.state, "fallback", None) is None:
+                    return event
             # Nothing to judge, but a callback may tell of it yet.
             case Lost():
                 pass

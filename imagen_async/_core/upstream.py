@@ -129,7 +129,7 @@ class Upstream:
         """How it fares."""
         state, trouble = self.state(now), self.breaker.trouble
         sent = self.submit.taken(now) / self.submit.rate.per
-        error = None if state == "ready" or trouble is None else trouble.exception()
+        error = None if state == "ready" or trouble is None else trouble.about(account=self.name).exception()
         return Health(self.name, state, self.allowed.submit, sent, self.running, error)
 
     def submit_at(self, now: float) -> float:

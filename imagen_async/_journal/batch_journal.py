@@ -20,6 +20,7 @@ from .._core.job_events import CallbackNamed, Readmitted
 from .._core.plan import OwnerTerms
 from .._core.states import Ended
 from .._core.upstream import Upstream
+from .._core.wording import STATE_WORDS
 from .._job_factory import JobFactory
 from .callbacks import SECRET, JournalCallbacks
 from .file import Journal
@@ -134,7 +135,9 @@ class BatchJournal:
             is_news = isinstance(job.state, Ended)  # what comes in was made here, or read from it
         else:
             # What an answer of "not yet" changes within a state is of no use to a later run.
-            is_news = type(before.state) is not type(job.state) or isinstance(change.event, CallbackNamed)
+            # By the word that people see: what leads from one to another state of one word is no news for a later run.
+            is_other = STATE_WORDS[type(before.state)] != STATE_WORDS[type(job.state)]
+            is_news = is_other or isinstance(change.event, CallbackNamed)
         if is_news and not isinstance(change.event, Readmitted):
             self.writer.note(job)
             if self._callbacks is not None:

@@ -16,7 +16,7 @@ from .._core.poll_schedule import Kind
 from .._core.resuming import awaited, changes, earlier_result, resumed, sent_again
 from .._core.values import ImageRequest, Result, numbered
 from .._job_factory import JobFactory
-from .._log import log
+from .._watch.log import log
 from ..errors import ConfigurationError, InvalidRequest
 from .clock import epoch, now
 from .store import JobStore

@@ -8,17 +8,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec
 
-from ._core.change import Change
-from ._core.failure import Failure
-from ._core.job import Job
-from ._core.states import AwaitingCallback, Confirming, Ended, Failed, Left, NotAdmitted, Queued, Unknown
-from ._core.upstream import HealthState, Upstream, Upstreams
-from ._core.values import Result
-from ._core.wire import HttpRequest, HttpResponse, clean
-from ._core.wording import STATE_WORDS, result_of
-from ._log import log, log_event, logger, without_queries
-from .errors import ImagenError
-from .events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
+from .._core.change import Change
+from .._core.failure import Failure
+from .._core.job import Job
+from .._core.job_events import Leaves
+from .._core.states import AwaitingCallback, Confirming, Ended, Failed, Left, NotAdmitted, Queued, Unknown
+from .._core.upstream import HealthState, Upstream, Upstreams
+from .._core.values import Result
+from .._core.wire import HttpRequest, HttpResponse, clean
+from .._core.wording import STATE_WORDS, result_of
+from ..errors import ImagenError
+from ..events import AccountEvent, Event, ExchangeEvent, JobEvent, JobState, Listener
+from .log import log, log_event, logger, without_queries
 
 P = ParamSpec("P")
 
@@ -76,6 +77,8 @@ class Observer:
         # Several states of ours are one to people, who hear of it once.
         if change.before is None or _name(change.before) != _name(change.after):
             self._tell(self._job_event, change.after, now)
+        if isinstance(change.event, Leaves):
+            return  # whoever hears of an account may stop the batch: not between its last look and a create
         upstream = self._upstreams.get(change.after.account)
         if upstream is not None and upstream.state(now) != self._states.get(upstream.name, "ready"):
             self._tell(self._account_event, upstream, now)

@@ -6,7 +6,7 @@ import msgspec
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from .events import ENDS, AccountEvent, Event, ExchangeEvent, JobEvent
+from ..events import ENDS, AccountEvent, Event, ExchangeEvent, JobEvent
 
 SCOPE = "imagen_async"
 

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import anyio
 import anyio.to_thread
 
-from ._core.values import ImageFile, Result
-from ._log import log
-from ._markup import contact_sheet, figure
-from ._progress import AccountProgress, Progress
+from .._core.values import ImageFile, Result
+from .._progress import AccountProgress, Progress
+from .._watch.log import log
+from .markup import contact_sheet, figure
 
 REFRESH = 0.5
 """Seconds between two looks at a batch that runs."""

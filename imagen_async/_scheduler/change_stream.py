@@ -8,9 +8,9 @@ from typing import Protocol
 
 import msgspec
 
-from ._core.change import Change, ChangeListener
-from ._core.job import Job
-from ._observer import Observer
+from .._core.change import Change, ChangeListener
+from .._core.job import Job
+from .._watch.observer import Observer
 
 
 class JobKeeper(Protocol):

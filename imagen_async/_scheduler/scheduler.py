@@ -10,22 +10,22 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from ._callbacks import CallbackClaim, CallbackRegistry, SilenceWatch
-from ._change_stream import ChangeStream, Owner
-from ._core.job import Job
-from ._core.job_events import OwnerGone, OwnerLeft, OwnerWithholds, Readmitted
-from ._core.plan import OwnerTerms, Plan
-from ._core.states import Claimed, Confirming, Orphaned
-from ._core.upstream import Upstreams
-from ._core.values import Result
-from ._exchange import Exchange
-from ._leasing import Leasing
-from ._observer import Observer
-from ._plain_group import PlainGroup
-from ._turns import Turns
-from ._wakeup import Wakeup
-from ._workers import Workers
-from .errors import ConfigurationError
+from .._callbacks import CallbackClaim, CallbackRegistry, SilenceWatch
+from .._core.job import Job
+from .._core.job_events import OwnerGone, OwnerLeft, OwnerWithholds, Readmitted
+from .._core.plan import OwnerTerms, Plan
+from .._core.states import Claimed, Confirming, Orphaned
+from .._core.upstream import Upstreams
+from .._core.values import Result
+from .._plain_group import PlainGroup
+from .._watch.observer import Observer
+from ..errors import ConfigurationError
+from .change_stream import ChangeStream, Owner
+from .exchange import Exchange
+from .leasing import Leasing
+from .turns import Turns
+from .wakeup import Wakeup
+from .workers import Workers
 
 GRACE = 1.5
 """Seconds that leaving waits for the answers of creates that are on the way: their task ids are worth it."""

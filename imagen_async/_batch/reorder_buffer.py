@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ._core.values import Result
+from .._core.values import Result
 
 
 class AsTheyFinish:

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable
 
 import anyio
 
-from ._core.limiter import Limiter
-from ._log import log
-from ._plain_group import PlainGroup
+from .._clock import now
+from .._core.limiter import Limiter
+from .._plain_group import PlainGroup
+from .._watch.log import log
 
 AGAIN = 1.0
 """Seconds after a lease that failed until the next try: without a place nothing is sent meanwhile."""
+
+REST = 0.05
+"""Seconds after a lease that brought nothing until the next one: it should have waited by itself."""
 
 
 class Leasing:
@@ -39,6 +43,8 @@ class Leasing:
     async def _lease(self, limiter: Limiter, count: int) -> None:
         try:
             await limiter.lease(count)
+            if limiter.ready_at(now()) > now():
+                await anyio.sleep(REST)
         except Exception:  # somebody else's: a limit that fails must not end the client, and nothing goes without it
             log(logging.WARNING, "places of a shared limit could not be had; they are asked for again", exc_info=True)
             await anyio.sleep(AGAIN)

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sized
 import anyio
 import anyio.lowlevel
 
-from ._inputs import END, Requests, check_keys, puller
-from .errors import InvalidRequest
+from ..errors import InvalidRequest
+from .inputs import END, Requests, check_keys, puller
 
 BREATHE_EVERY = 50
 """Requests pulled at most before whatever else the program does has its turn."""

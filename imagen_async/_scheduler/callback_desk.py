@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from ._callbacks import CallbackClaim, CallbackRegistry, log_stray
-from ._core.states import Claimed, Orphaned, Sending
-from ._log import log
-from ._scheduler import Scheduler, claimed_task
+from .._callbacks import CallbackClaim, CallbackRegistry, log_stray
+from .._core.states import Claimed, Orphaned, Sending
+from .._watch.log import log
+from .scheduler import Scheduler, claimed_task
 
 
 class CallbackDesk:

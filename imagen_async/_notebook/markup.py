@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
-from ._core.values import ImageFile, Result
+from .._core.values import ImageFile, Result
 
 Thumbnail = Callable[[ImageFile], str | None]
 """Gives a small form of a picture as an address that a page can show, or None where the file is not there."""

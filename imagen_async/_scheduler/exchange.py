@@ -11,13 +11,13 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from ._core.dialect import Dialect
-from ._core.failure import Failure
-from ._core.job import Job
-from ._core.job_events import NotSaved, Saved, SendAborted, Unsendable
-from ._core.states import Confirming, Fetching, Links, Running
-from ._core.values import ImageFile, Result
-from ._core.wire import (
+from .._core.dialect import Dialect
+from .._core.failure import Failure
+from .._core.job import Job
+from .._core.job_events import NotSaved, Saved, SendAborted, Unsendable
+from .._core.states import Confirming, Fetching, Links, Running
+from .._core.values import ImageFile, Result
+from .._core.wire import (
     ConnectFailed,
     Created,
     HttpRequest,
@@ -28,9 +28,9 @@ from ._core.wire import (
     Succeeded,
     TaskStatus,
 )
-from ._core.wording import result_of
-from ._log import log
-from .errors import DownloadFailed, ImagenError, ProtocolError, TransportError
+from .._core.wording import result_of
+from .._watch.log import log
+from ..errors import DownloadFailed, ImagenError, ProtocolError, TransportError
 
 SAVE_AT_LEAST = 60.0
 """Seconds that a download may take even when the job's deadline is near: the picture is paid for."""

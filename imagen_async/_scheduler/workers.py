@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from ._core.change import Change
-from ._core.job import Job
-from ._core.job_events import FetchBegun, StatusAsked, Taken
-from ._plain_group import PlainGroup
+from .._core.change import Change
+from .._core.job import Job
+from .._core.job_events import FetchBegun, StatusAsked, Taken
+from .._plain_group import PlainGroup
 
 _TURNS = frozenset({Taken, StatusAsked, FetchBegun})
 

@@ -6,16 +6,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
-from ._change_stream import ChangeStream
-from ._core.failure import Failure
-from ._core.job import Job
-from ._core.job_events import Event, SendAborted
-from ._core.plan import Plan
-from ._core.states import Confirming, Fetching, Running
-from ._core.wire import Accepted, clean
-from ._exchange import Exchange, unexpected
-from ._log import log
-from .errors import JournalError
+from .._core.failure import Failure
+from .._core.job import Job
+from .._core.job_events import Event, SendAborted
+from .._core.plan import Plan
+from .._core.states import Confirming, Fetching, Running
+from .._core.wire import Accepted, clean
+from .._watch.log import log
+from ..errors import JournalError
+from .change_stream import ChangeStream
+from .exchange import Exchange, unexpected
 
 
 class Turns:

@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 
-from ._change_stream import Owner
-from ._clock import now
-from ._core.budget import Budget
-from ._core.change import Change
-from ._core.failure import Failure
-from ._core.job import Job
-from ._core.plan import OwnerTerms
-from ._core.states import Ended, Left, NotAdmitted, Queued
-from ._core.values import ImageRequest, Result
-from ._core.wording import result_of
-from ._feeder import Feeder
-from ._inputs import Requests
-from ._job_factory import JobFactory
-from ._notebook import LiveViews, batch_html, batch_text
-from ._outlet import Outlet
-from ._progress import Progress
-from ._scheduler import Scheduler
-from ._tally import Tally
-from .errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, JournalError
+from .._clock import now
+from .._core.budget import Budget
+from .._core.change import Change
+from .._core.failure import Failure
+from .._core.job import Job
+from .._core.plan import OwnerTerms
+from .._core.states import Ended, Left, NotAdmitted, Queued
+from .._core.values import ImageRequest, Result
+from .._core.wording import result_of
+from .._job_factory import JobFactory
+from .._notebook.views import LiveViews, batch_html, batch_text
+from .._progress import Progress
+from .._scheduler.change_stream import Owner
+from .._scheduler.scheduler import Scheduler
+from ..errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, JournalError
+from .feeder import Feeder
+from .inputs import Requests
+from .outlet import Outlet
+from .tally import Tally
 
 if TYPE_CHECKING:
     # They load sqlite3, which only a batch with a journal needs.
-    from ._journal.batch_journal import BatchJournal
-    from ._journal.resume import TakenUp
+    from .._journal.batch_journal import BatchJournal
+    from .._journal.resume import TakenUp
 
 OnExit = Literal["detach", "drain"]
 """What leaving does with tasks that run: leaves them to the journal, or waits for them."""

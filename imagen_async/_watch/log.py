@@ -6,10 +6,10 @@ import contextlib
 import logging
 import re
 
-from ._core.resuming import shown
-from ._core.wire import clean
-from .errors import ImagenError
-from .events import AccountEvent, Event, ExchangeEvent, JobEvent
+from .._core.resuming import shown
+from .._core.wire import clean
+from ..errors import ImagenError
+from ..events import AccountEvent, Event, ExchangeEvent, JobEvent
 
 logger = logging.getLogger("imagen_async")
 

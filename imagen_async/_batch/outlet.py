@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ._core.values import Result
-from ._reorder_buffer import AsTheyFinish, InOrder
+from .._core.values import Result
+from .reorder_buffer import AsTheyFinish, InOrder
 
 
 class Outlet:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
-from ._core.values import ImageRequest
-from .errors import InvalidRequest
+from .._core.values import ImageRequest
+from ..errors import InvalidRequest
 
 Requests = Iterable[str | ImageRequest] | AsyncIterable[str | ImageRequest]
 

@@ -7,18 +7,18 @@ from collections import Counter, deque
 
 import msgspec
 
-from ._core.change import Change
-from ._core.forecast import time_left
-from ._core.job import Job
-from ._core.job_events import StatusAsked
-from ._core.routing import Route
-from ._core.states import Ended, Left, Queued
-from ._core.upstream import Health
-from ._core.values import Result
-from ._core.wording import STATE_WORDS
-from ._progress import AccountProgress, Progress
-from ._scheduler import Standing
-from .errors import UnknownOutcome
+from .._core.change import Change
+from .._core.forecast import time_left
+from .._core.job import Job
+from .._core.job_events import StatusAsked
+from .._core.routing import Route
+from .._core.states import Ended, Left, Queued
+from .._core.upstream import Health
+from .._core.values import Result
+from .._core.wording import STATE_WORDS
+from .._progress import AccountProgress, Progress
+from .._scheduler.scheduler import Standing
+from ..errors import UnknownOutcome
 
 
 class _Recent:

@@ -1,0 +1,1 @@
+"""The shell around the plan: the one loop, the talks, and the one stream of what changed."""

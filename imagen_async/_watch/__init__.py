@@ -1,0 +1,1 @@
+"""Who watches: events for the user's listener, the log, traces."""
