@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 from imagen_async.testing import imagen_sandbox
 
@@ -20,6 +21,9 @@ __all__ = ["imagen_sandbox"]
 # A shell starts a command in the background with Ctrl-C ignored, and its children inherit that; the tests that press
 # Ctrl-C on a child need it back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# For tests.mutants: the same on every run, and whatever fails ends the test at once.
+settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
 
 RECORDED = Path(__file__).parent / "data" / "recorded"
 

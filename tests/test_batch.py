@@ -369,6 +369,7 @@ async def test_a_closed_client_ends_its_batches(imagen_sandbox: Sandbox) -> None
     assert [type(result.error) for result in results] == [DeadlineExceeded] * 2
 
 
+@pytest.mark.slow
 async def test_chaos_on_every_road(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a tenth of all requests going wrong, each prompt has one result and at most one task."""
     faults = Faults(0.1, seed=11)

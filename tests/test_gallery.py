@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pytest
 from browsing import browser, screenshot_of
 from PIL import Image
 from test_command import Call, at, call, clean_environment, prompt_file
@@ -170,6 +171,7 @@ def made(call: Call, sandbox: Sandbox) -> Path:
     return Path("out/index.html")
 
 
+@pytest.mark.slow
 def test_five_hundred_pictures_in_a_browser(call: Call, tmp_path: Path) -> None:
     """Grid, search, filters, sorting, viewer, keys and colours do what they say, and pictures of them are taken."""
     with running_sandbox(FAST) as sandbox:
@@ -365,6 +367,7 @@ def an_entry(number: int, state: Any = "done", **fields: Any) -> JournalEntry:
     return JournalEntry(str(number), number, state, "kie", request, attempts=1, **fields)
 
 
+@pytest.mark.slow
 def test_ten_thousand_pictures_are_as_quick_as_fifty(tmp_path: Path) -> None:
     """Of 10,000 cards only those in view are in the page, from the first to the last; a search looks at all."""
     file = ImageFile(str(tmp_path / "x.png"), "0" * 64, 1000, "image/png", "https://x.example/x.png")

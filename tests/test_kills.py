@@ -21,6 +21,7 @@ from imagen_async import Rate
     ],
     ids=["limit", "faults", "callbacks"],
 )
+@pytest.mark.slow
 def test_kills_cost_nothing(trial: Trial, tmp_path: Path) -> None:
     """However often kill -9 ends a batch: nothing is paid for twice, every picture comes, no limit is exceeded."""
     seed = random.randrange(1_000_000)

@@ -67,6 +67,7 @@ def html_of(notebook: Any, number: int) -> str:
 
 
 # The client of notebooks opens loops, sockets and files that it leaves to be collected.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_real_notebook_shows_what_it_makes(tmp_path: Path) -> None:
     """Top-level await and async for work over several cells; a result, a live batch and its contact sheet are shown."""

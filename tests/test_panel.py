@@ -194,6 +194,7 @@ LIMITS = Limits(Rate(40, per=0.5), Rate(500, per=1), 80)
 LATENCY = Latency(0.4, minimum=0.1)
 
 
+@pytest.mark.slow
 def test_the_panel_in_a_terminal_tears_no_line(tmp_path: Path) -> None:
     """At full speed, with the log and the paths on the same terminal, every line is whole and the panel is there once.
 

@@ -208,6 +208,7 @@ def server(creates: int = 50, *, balance: float | None = None, latency: float = 
     return Sandbox(limits=limits, latency=Latency(latency, minimum=0.01), balance=balance)
 
 
+@pytest.mark.slow
 async def test_a_thousand_items_over_three_real_servers() -> None:
     """One key is revoked, one account runs dry, one refuses all for 2 s: each item has one billed picture."""
     kie, apiin, apikley = server(120), server(60, balance=8.0 * 150), server(100)

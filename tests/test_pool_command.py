@@ -211,6 +211,7 @@ def test_an_account_is_shown_with_its_state() -> None:
     )
 
 
+@pytest.mark.slow
 def test_kills_pay_nothing_twice_and_no_more_than_the_budget(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed six times in the midst, a pool makes each picture at most once, and all runs together keep the budget."""
     limits = Limits(Rate(40, per=1), Rate(500, per=1), 200)
