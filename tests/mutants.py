@@ -20,7 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
+from copy import copy
 from fnmatch import fnmatch
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -147,7 +147,7 @@ def changes_of(node: ast.AST) -> list[ast.AST]:
 
 
 def _with(node: ast.AST, **fields: object) -> ast.AST:
-    changed = deepcopy(node)
+    changed = copy(node)
     for name, value in fields.items():
         setattr(changed, name, value)
     return changed
@@ -219,9 +219,9 @@ def _short(node: ast.AST) -> str:
 
 def chosen(seed: int, count: int, only: Sequence[str] = ()) -> list[Mutant]:
     """So many of all mutants: those with the lowest numbers of this seed."""
-    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if tests_of(str(path.relative_to(PACKAGE)))]
-    found = [mutant for path in paths for mutant in mutants_of(path)]
-    found = [each for each in found if not only or any(fnmatch(each.module, pattern) for pattern in only)]
+    modules = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
+    wanted = [name for name in modules if not only or any(fnmatch(name, pattern) for pattern in only)]
+    found = [mutant for name in wanted if room_of(name) for mutant in mutants_of(modules[name])]
     return sorted(found, key=lambda each: hashlib.sha256(f"{seed} {each}".encode()).digest())[:count]
 
 
@@ -280,7 +280,7 @@ class _Replaced(ast.NodeTransformer):
 # ---------------------------------------------------------------------------------------------------- trying them out
 
 
-def tests_of(module: str) -> tuple[str, ...]:
+def room_of(module: str) -> tuple[str, ...]:
     """The tests of a module's room, as files; none for a module that is not tried."""
     names = next((names for pattern, names in ROOMS.items() if fnmatch(module, pattern)), "")
     return tuple(f"tests/test_{name}.py" for name in names.split())
@@ -391,7 +391,7 @@ def report(mutants: list[Mutant], trials: Trials) -> int:
     # What every trial needs is imported once, before they begin.
     for name in ("aiohttp.web", "hypothesis", "pytest"):
         importlib.import_module(name)
-    rooms = sorted({tests_of(mutant.module) for mutant in mutants})
+    rooms = sorted({room_of(mutant.module) for mutant in mutants})
     for trial, status, took in trials.run([None] * len(rooms), rooms):
         if status:
             print(trial.output.read_text(), f"Without a mutant these fail already: {' '.join(trial.tests)}", sep="\n")
@@ -400,7 +400,7 @@ def report(mutants: list[Mutant], trials: Trials) -> int:
     known = [mutant for mutant in mutants if str(mutant) in EQUIVALENT]
     tried = [mutant for mutant in mutants if str(mutant) not in EQUIVALENT]
     alive = []
-    for trial, status, _ in trials.run(tried, [tests_of(mutant.module) for mutant in tried]):
+    for trial, status, _ in trials.run(tried, [room_of(mutant.module) for mutant in tried]):
         if status == 0:
             alive.append(trial.mutant)
             print("ALIVE", trial.mutant, flush=True)
