@@ -22,7 +22,7 @@ from benchmarks.clients import account, in_process
 from benchmarks.server import server_process
 from benchmarks.worker import Work, main, prompts
 from imagen_async import Batch, Client
-from imagen_async._cli._panel import LivePanel
+from imagen_async._cli.panel import LivePanel
 from imagen_async.events import Event, Listener
 
 TITLE = "one create and one status call a job at full speed, watched in several ways; medians of rounds in turn"

@@ -1,4 +1,4 @@
-"""A real headless Chromium for the tests that look at a page, and where the pictures of it go."""
+"""A real headless Chromium for the tests that look at a page, and pictures of it for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -40,8 +40,7 @@ def browser() -> Iterator[Browser]:
             opened.close()
 
 
-def screenshot_of(name: str, folder: Path) -> Path:
-    """Where a screenshot goes: the test's own folder, or the one that SCREENSHOTS names, to be looked at later."""
-    kept = Path(os.environ.get("SCREENSHOTS", folder))
-    kept.mkdir(parents=True, exist_ok=True)
-    return kept / f"{name}.png"
+def take_picture(page: Page, name: str) -> None:
+    """Take a picture of a page, to be looked at later, where SCREENSHOTS names a folder for it."""
+    if "SCREENSHOTS" in os.environ:
+        page.screenshot(path=Path(os.environ["SCREENSHOTS"], f"{name}.png"))

@@ -6,26 +6,25 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from commands import Call, at, call, clean_environment, lines_of, prompt_file
 from conftest import naming
 from hypothesis import given
 from hypothesis import strategies as st
-from test_command import Call, at, call, clean_environment, lines_of
 
-from imagen_async import ImageFile, ImageRequest
+from imagen_async import ConfigurationError, ImageFile, ImageRequest
 from imagen_async._cli import main
 from imagen_async._cli.export import FORMATS
 from imagen_async._cli.export.columns import columns_of
-from imagen_async._cli.export.folder import MARK
+from imagen_async._cli.export.folder import MARK, export
 from imagen_async._cli.export.samples import Sample, samples_of
-from imagen_async._cli.export.shards import ShardSize, shard_size, shards_of
-from imagen_async._core.journal_entry import JournalEntry
-from imagen_async._journal import Journal
+from imagen_async._cli.export.shards import ShardSize, shards_of
+from imagen_async._cli.library import Journal, JournalReader
+from imagen_async.ports import JournalEntry
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 
@@ -41,7 +40,7 @@ ROWS = [
         "score": 1.5,
         "is_new": False,
     },
-    {"prompt": "training a train.test", "negative_prompt": 'mud, "rain"', "tags": ["x", "y"], "score": None},
+    {"prompt": "training a train.test", "negative_prompt": 'mud, "rain"', "tags": ["x", "日"], "score": None},
     {"prompt": "it fails", "category": 3},
 ]
 
@@ -71,11 +70,9 @@ def test_webdataset_loads_the_shards(call: Call, out: Path) -> None:
     import webdataset
 
     outcome = call("export", "out", "--to", "webdataset", "--shard-size", "3")
-    assert outcome.code == 0
-    assert outcome.err == "4 pictures in 2 shards\n"
-    assert [Path(line).name for line in outcome.lines] == ["shard-000000.tar", "shard-000001.tar"]
-    assert all(Path(line).parent == Path.cwd() / "out-webdataset" for line in outcome.lines)
-    samples = list(webdataset.WebDataset(outcome.lines, shardshuffle=False))
+    paths = [str(Path.cwd() / "out-webdataset" / name) for name in ("shard-000000.tar", "shard-000001.tar")]
+    assert (outcome.code, outcome.err, outcome.lines) == (0, "4 pictures in 2 shards\n", paths)
+    samples = list(webdataset.WebDataset(paths, shardshuffle=False))
     metadata = {line["file_name"]: line for line in lines_of(out / "metadata.jsonl")}
     assert len(samples) == len(metadata) == 4
     for sample in samples:
@@ -84,34 +81,33 @@ def test_webdataset_loads_the_shards(call: Call, out: Path) -> None:
         assert hashlib.sha256(sample["png"]).hexdigest() == line["sha256"]
         assert sample["txt"].decode() == line["prompt"]
         assert sample["__key__"].endswith(Path(line["file_name"]).stem)
-    for picture, line in webdataset.WebDataset(outcome.lines, shardshuffle=False).decode("pil").to_tuple("png", "json"):
+    for picture, line in webdataset.WebDataset(paths, shardshuffle=False).decode("pil").to_tuple("png", "json"):
         assert picture.size == (line["width"], line["height"])
 
 
 def test_datasets_loads_the_parquet_and_the_folder(call: Call, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet has an Image column and typed ones beside it; the folder, gallery and all, is an ImageFolder still."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    outcome = call("export", "out", "--to", "parquet", "--shard-size", "3", "-o", "table")
-    assert [Path(line).name for line in outcome.lines] == [f"train-0000{n}-of-00002.parquet" for n in range(2)]
+    shards = call("export", "out", "--to", "parquet", "--shard-size", "3", "-o", "table").lines
+    assert [Path(line).name for line in shards] == [f"train-0000{n}-of-00002.parquet" for n in range(2)]
     from datasets import Image, Value, load_dataset
     from pyarrow import parquet
 
-    table = load_dataset("parquet", data_files=outcome.lines, split="train", cache_dir="cache")
-    assert isinstance(table.features["image"], Image)
+    table = load_dataset("parquet", data_files=shards, split="train", cache_dir="cache")
     types = {"prompt": "string", "seed": "int64", "score": "float64", "category": "string", "tags": "string"}
-    assert {name: table.features[name] for name in types} == {name: Value(kind) for name, kind in types.items()}
-    assert table.features["is_new"] == Value("bool")
+    expected = {name: Value(kind) for name, kind in {**types, "is_new": "bool"}.items()}
+    assert {name: table.features[name] for name in expected} == expected
+    assert isinstance(table.features["image"], Image)
     metadata = {line["sha256"]: line for line in lines_of(out / "metadata.jsonl")}
     assert {row["sha256"] for row in table} == set(metadata)
     for row in table:
         line = metadata[row["sha256"]]
+        same = ("prompt", "key", "credits", "index")
         assert row["image"].size == (line["width"], line["height"])
-        assert [row[name] for name in ("prompt", "key", "credits", "index")] == [
-            line[name] for name in ("prompt", "key", "credits", "index")
-        ]
+        assert [row[name] for name in same] == [line[name] for name in same]
         assert row["input_image"] == line.get("image")
-        assert row["tags"] == (None if line.get("tags") is None else json.dumps(line["tags"]))
-    stored = [image for path in outcome.lines for image in parquet.read_table(path)["image"].to_pylist()]
+        assert row["tags"] == (None if line.get("tags") is None else json.dumps(line["tags"], ensure_ascii=False))
+    stored = [image for path in shards for image in parquet.read_table(path)["image"].to_pylist()]
     assert {hashlib.sha256(image["bytes"]).hexdigest() for image in stored} == set(metadata)
     folder = load_dataset("imagefolder", data_dir="out", split="train", cache_dir="cache")
     assert sorted(row["prompt"] for row in folder) == sorted(line["prompt"] for line in metadata.values())
@@ -130,65 +126,64 @@ def test_the_same_pictures_make_the_same_shards(call: Call, out: Path) -> None:
         assert [(member.mtime, member.uid, member.uname) for member in tar] == [(0, 0, "")] * 12
 
 
-def test_spoilt_pictures_are_named_and_left_out(call: Call, out: Path) -> None:
-    """A picture that has gone, and one that was changed, are said and left out; the others are exported."""
-    gone, changed, *_ = sorted(out.glob("*.png"))
+def test_spoilt_pictures_are_left_out_and_what_has_them_stays(call: Call, out: Path) -> None:
+    """Pictures that have gone or changed are named and left out; an export that has them is not replaced by less."""
+    (whole,) = map(Path, call("export", "out", "--to", "webdataset", "-o", "whole").lines)
+    before = whole.read_bytes()
+    gone, changed, *others = sorted(out.glob("*.png"))
     gone.unlink()
     changed.write_bytes(changed.read_bytes()[:-1] + b"x")
     for form in FORMATS:
         outcome = call("export", "out", "--to", form)
-        assert outcome.code == 1
-        assert outcome.err.count("Left out: ") == 2
-        assert str(gone) in outcome.err
-        assert str(changed) in outcome.err
-        assert "2 pictures in 1 shard" in outcome.err
-
-
-def test_an_earlier_export_outlives_its_pictures(call: Call, out: Path) -> None:
-    """Where pictures have gone, an export that still has them is not replaced, and one of nothing is not made."""
-    (shard,) = map(Path, call("export", "out", "--to", "webdataset").lines)
-    before = shard.read_bytes()
-    gone, *others = out.glob("*.png")
-    gone.unlink()
-    outcome = call("export", "out", "--to", "webdataset")
-    assert (outcome.code, "the earlier export stays" in outcome.err, str(gone) in outcome.err) == (2, True, True)
+        *named, counted = outcome.err.splitlines()
+        spoilt = [f"Left out: {path} is missing, or is not as it was saved" for path in (gone, changed)]
+        assert (outcome.code, sorted(named), counted) == (1, sorted(spoilt), "2 pictures in 1 shard")
+    outcome = call("export", "out", "--to", "webdataset", "-o", "whole")
+    told = "and 1 other are missing, or not as saved; the earlier export stays. Choose another -o, or mend it."
+    assert (outcome.code, told in outcome.err) == (2, True)
+    assert f"imagen-async: {gone} " in outcome.err or f"imagen-async: {changed} " in outcome.err
     for picture in others:
         picture.unlink()
-    assert call("export", "out", "--to", "webdataset").code == 2
-    assert "nothing is left to export" in call("export", "out", "--to", "webdataset", "-o", "new").err
-    assert not Path("new").exists()
-    assert shard.read_bytes() == before
-    assert {path.name for path in shard.parent.iterdir()} == {MARK, shard.name}
+    outcome = call("export", "out", "--to", "webdataset", "-o", "new")
+    assert (outcome.code, "nothing is left to export" in outcome.err, Path("new").exists()) == (2, True, False)
+    assert (whole.read_bytes(), sorted(path.name for path in whole.parent.iterdir())) == (before, [MARK, whole.name])
 
 
-def test_nothing_else_is_replaced(call: Call, out: Path, imagen_sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("out -o mine", "mine holds notes.txt, which is no export of this command, and is not replaced."),
+        ("out -o mine/notes.txt", "notes.txt holds notes.txt"),
+        ("out -o data", "data holds train-00000-of-00001.parquet"),
+        ("out -o link", "data holds train-00000-of-00001.parquet"),
+        ("out -o out/sub", "out/sub lies in out, which is an ImageFolder and stays one."),
+        ("out -o .", " holds data"),
+        ("mine", "mine holds no batch"),
+    ],
+)
+def test_nothing_else_is_replaced(call: Call, out: Path, words: str, told: str) -> None:
     """A folder with other files, one inside of the pictures' own, and one without a batch are errors; all stays."""
-    Path("mine").mkdir()
-    Path("mine/notes.txt").write_text("mine")
-    Path("file").write_text("mine")
-    Path("data").mkdir()
-    Path("data/train-00000-of-00001.parquet").write_text("mine: so Hugging Face names them too")
+    mine, table = Path("mine/notes.txt"), Path("data/train-00000-of-00001.parquet")
+    for file in (mine, table):
+        file.parent.mkdir()
+        file.write_text("mine, also where Hugging Face names them so")
     Path("link").symlink_to("data")
-    Path("empty").mkdir()
-    for words, why in (
-        (("out", "-o", "mine"), "mine holds notes.txt"),
-        (("out", "-o", "file"), "file holds file"),
-        (("out", "-o", "data"), "data holds train-00000"),
-        (("out", "-o", "link"), "data holds train-00000"),
-        (("out", "-o", "out/sub"), "lies in out"),
-        (("out", "-o", "."), " holds data"),
-        (("empty",), "holds no batch"),
-        (("out", "--shard-size", "5 MB"), "such as 500MB"),
-    ):
-        outcome = call("export", *words, "--to", "webdataset")
-        assert (outcome.code, why in outcome.err) == (2, True), outcome.err
-    assert Path("mine/notes.txt").read_text() == "mine"
-    assert Path("data/train-00000-of-00001.parquet").read_text().startswith("mine")
-    assert not Path("data/.part").exists()
+    before = sorted(Path.cwd().rglob("*"))
+    outcome = call("export", *words.split(), "--to", "webdataset")
+    assert (outcome.code, outcome.out, told in outcome.err) == (2, "", True), outcome.err
+    assert (sorted(Path.cwd().rglob("*")), mine.read_text()) == (before, table.read_text())
+
+
+def test_what_is_missing_makes_no_export(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Where every request failed, or a library is missing, there is nothing to export, or nothing to do it with."""
     imagen_sandbox.order("task", "fail_word")
-    Path("one.txt").write_text("a fox")
-    assert call("batch", "one.txt", *at(imagen_sandbox), "-o", "failed", "-q").code == 1
-    assert "no picture to export" in call("export", "failed", "--to", "parquet").err
+    assert call("batch", prompt_file("a fox"), *at(imagen_sandbox), "-o", "failed", "-q").code == 1
+    outcome = call("export", "failed", "--to", "parquet")
+    assert (outcome.code, "failed has no picture to export." in outcome.err) == (2, True)
+    form = msgspec.structs.replace(FORMATS["parquet"], needs="no_such_library")
+    needed = r"--to parquet needs an extra: pip install 'imagen-async\[export\]'"
+    with JournalReader("failed/run.db") as journal, pytest.raises(ConfigurationError, match=needed):
+        export("failed", journal, form, "there", ShardSize())
 
 
 def sample(number: int, size: int, **columns: Any) -> Sample:
@@ -216,18 +211,21 @@ def test_shards_keep_the_order_and_the_size(sizes: list[int], size: ShardSize) -
             assert is_full or weights[number] + shards[number + 1][0].file.size > (size.bytes or 0)
 
 
-def kinds() -> Iterator[tuple[list[Any], str]]:
-    """Values of a prompt file's column, and the type that holds them all."""
-    yield [1, 2, None], "int64"
-    yield [1, 2.5], "float64"
-    yield [True, None], "bool"
-    yield [True, 1], "string"
-    yield [1, "x"], "string"
-    yield [None, None], "string"
-    yield [2**80], "string"
-    yield [2**60, 2.5], "string"
-    yield [["x"], {"y": 1}], "string"
-    yield [float("nan"), 1], "float64"
+KINDS: tuple[tuple[list[Any], str], ...] = (
+    ([1, 2, None], "int64"),
+    ([1, 2.5], "float64"),
+    ([True, None], "bool"),
+    ([True, 1], "string"),
+    ([1, "x"], "string"),
+    ([None, None], "string"),
+    ([2**63 - 1, -(2**63)], "int64"),
+    ([2**63], "string"),
+    ([2**53, 2.5], "float64"),
+    ([2**53 + 1, 2.5], "string"),
+    ([["x"], {"y": 1}], "string"),
+    ([float("nan"), 1], "float64"),
+)
+"""Values of a prompt file's column, and the type that holds them all."""
 
 
 def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
@@ -235,14 +233,13 @@ def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     (tmp_path / "0.png").write_bytes(b"")
-    for values, kind in kinds():
+    empty = ImageFile(str(tmp_path / "0.png"), hashlib.sha256(b"").hexdigest(), 0, "image/png", "")
+    for values, kind in KINDS:
         with naming(values):
-            samples = [sample(number, 1, mine=value) for number, value in enumerate(values)]
-            column = columns_of(samples)[-1]
-            assert (column.name, column.kind) == ("mine", kind)
-            empty = ImageFile(str(tmp_path / "0.png"), hashlib.sha256(b"").hexdigest(), 0, "image/png", "")
-            rows = [Sample(each.name, empty, each.line) for each in samples]
-            assert FORMATS["parquet"].write(tmp_path / "x.parquet", rows, columns_of(rows)) == []
+            rows = [Sample("x", empty, sample(0, 1, mine=value).line) for value in values]
+            columns = columns_of(rows)
+            assert (columns[-1].name, columns[-1].kind) == ("mine", kind)
+            assert FORMATS["parquet"].write(tmp_path / "x.parquet", rows, columns) == []
             assert len(parquet.read_table(tmp_path / "x.parquet")) == len(values)
 
 
@@ -264,12 +261,3 @@ def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
             journal.write([msgspec.structs.replace(entry, state="done", files=(file,), urls=("https://x.example/",))])
         names_given = [each.name for each in samples_of(journal, tmp_path)]
     assert names_given == ["000001-x", "000001-x-pngpngpn", "000001-x-pngpngpn-pngpngpn"]
-
-
-def test_sizes_are_read_as_people_write_them() -> None:
-    """A plain number counts pictures, one with a unit bytes; anything else is refused."""
-    assert shard_size("1000") == ShardSize(pictures=1000)
-    assert [shard_size(text) for text in ("5KB", "500MB", "2GB")] == [
-        ShardSize(bytes=number) for number in (5_000, 500_000_000, 2_000_000_000)
-    ]
-    assert [shard_size(text) for text in ("0", "-1", "1.5GB", "MB", "", "10 MB", "1e9")] == [None] * 7

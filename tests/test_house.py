@@ -120,9 +120,18 @@ def test_imports_point_one_way(path: Path) -> None:
             parts[0] != "imagen_async"
             or len(parts) < 2
             or (own[0] == "_opening" and parts[1] == "sandbox" and is_inner)
+            # The command stands outside, and takes what is public from where everybody does.
+            or (own[0] == "_cli" and parts[1] in imagen_async.__all__)
         ):
             continue
         assert ORDER.index(parts[1]) <= ORDER.index(own[0]), f"{name_of(path)} imports {name}"
+
+
+def test_the_command_has_one_door_to_the_inside() -> None:
+    """The command uses what is public; what is not comes in by one module, which is the list of it."""
+    for path in (PACKAGE / "_cli").rglob("*.py"):
+        private = {name for name, _ in imports_of(path) if re.match(r"imagen_async\._(?!cli)", name)}
+        assert not private or path.name == "library.py", f"{name_of(path)} imports {min(private)}"
 
 
 def test_any_module_can_be_imported_first() -> None:

@@ -10,13 +10,11 @@ from typing import Any
 
 import nbformat
 import pytest
+from commands import blocks, fare, standing
 from nbclient import NotebookClient
 from PIL import Image
-from test_client import client_of
-from test_panel import standing
-from test_readme import blocks
 
-from imagen_async import GenerationFailed, ImageFile, ImageRequest, InsufficientCredits, Result
+from imagen_async import Client, GenerationFailed, ImageFile, ImageRequest, InsufficientCredits, Result
 from imagen_async._notebook.views import batch_html, result_html, thumbnail
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -36,16 +34,9 @@ def look(event):
 
 client = Client("sandbox", api_key="{key}", base_url="{url}", on_event=look)
 """,
-    """
-async with client:
-    result = await client.generate("a red fox", seed=7)
-result
-""",
+    'async with client:\n    result = await client.generate("a red fox", seed=7)\nresult',
     next(block for block in blocks("python") if "display(results)" in block).split("\n", 1)[1],
-    """
-from IPython.display import HTML
-HTML(midst[0])
-""",
+    "from IPython.display import HTML\nHTML(midst[0])",
     "results",
 )
 
@@ -61,11 +52,6 @@ class Watching(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
 
-def html_of(notebook: Any, number: int) -> str:
-    """What a cell shows, as HTML."""
-    return "".join(output.get("data", {}).get("text/html", "") for output in notebook.cells[number].outputs)
-
-
 # The client of notebooks opens loops, sockets and files that it leaves to be collected.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
@@ -78,19 +64,22 @@ def test_a_real_notebook_shows_what_it_makes(tmp_path: Path) -> None:
         settings = {"timeout": 60, "kernel_name": "python3", "resources": {"metadata": {"path": str(tmp_path)}}}
         running = Watching(notebook, **settings)
         running.execute()
-    shown = html_of(notebook, 1)
-    assert '<img src="http://127.0.0.1' in shown
-    assert all(word in shown for word in ("a red fox", "imagen4", "seed 7", "8 credits", " s<"))
-    batch = html_of(notebook, 2)
+    _, result, batch, midst, after = (
+        "".join(output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in notebook.cells
+    )
+    told = ('<img src="http://127.0.0.1', "a red fox", "imagen4", "seed 7", "8 credits", " s<")
+    assert [word for word in told if word not in result] == []
     assert running.updates >= 2, "while it runs, and at its end"
-    assert "60 of 60" in batch
-    assert "<b>59</b> done · <b>1</b> failed" in batch
+    told = ("60 of 60", "<b>59</b> done · <b>1</b> failed", "and 12 before these")
+    assert [word for word in told if word not in batch] == []
     assert batch.count('<img src="data:image/jpeg;base64,') in (47, 48), "the last 48, of which one may have failed"
-    assert "and 12 before these" in batch
-    midst = html_of(notebook, 3)
-    assert all(re.search(word, midst) for word in ("1[01] of 60", "ETA", "projected"))
-    assert "sandbox: ready" in midst
-    assert html_of(notebook, 4) == batch
+    assert [word for word in ("1[01] of 60", "ETA", "projected", "sandbox: ready") if not re.search(word, midst)] == []
+    assert after == batch
+
+
+def a_result(request: ImageRequest, **fields: Any) -> Result:
+    """What came of a request."""
+    return Result("k", 0, request, "kie", "imagen4", **fields)
 
 
 def test_a_result_shows_its_picture_or_its_reason(tmp_path: Path) -> None:
@@ -98,48 +87,38 @@ def test_a_result_shows_its_picture_or_its_reason(tmp_path: Path) -> None:
     Image.new("RGB", (1024, 768), "teal").save(tmp_path / "x.png")
     file = ImageFile(str(tmp_path / "x.png"), "", 1, "image/png", "https://x.example/x.png")
     request = ImageRequest(NASTY, seed=3)
-    saved = Result("k", 0, request, NASTY, NASTY, urls=(file.url,), files=(file,), credits=8)
-    html = result_html(saved)
-    assert "<script" not in html
-    assert html.count("<img ") == 1
-    encoded = html.partition("base64,")[2].partition('"')[0]
+    saved = result_html(Result("k", 0, request, NASTY, NASTY, urls=(file.url,), files=(file,), credits=8))
+    assert ("<script" in saved, saved.count("<img ")) == (False, 1)
+    encoded = saved.partition("base64,")[2].partition('"')[0]
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (512, 384)
-    failed = Result("k", 0, request, "kie", "imagen4", error=GenerationFailed(NASTY))
-    assert "GenerationFailed: &lt;img" in result_html(failed)
-    assert "<img" not in result_html(failed).replace("&lt;img", "")
+    failed = result_html(a_result(request, error=GenerationFailed(NASTY)))
+    assert ("GenerationFailed: &lt;img" in failed, "<img" in failed) == (True, False)
     urls = ("javascript:alert(1)", 'https://x.example/"><script>', "data:text/html,x")
-    odd = Result("k", 0, ImageRequest("x"), "kie", "imagen4", urls=urls)
-    assert result_html(odd).count("<img ") == 1
-    assert "<script" not in result_html(odd)
+    odd = result_html(a_result(ImageRequest("x"), urls=urls))
+    assert (odd.count("<img "), "<script" in odd) == (1, False)
 
 
-def test_a_thumbnail_of_what_is_no_picture_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x.png", "gone.png"])
+def test_a_thumbnail_of_what_is_no_picture_is_none(tmp_path: Path, name: str) -> None:
     """A file that has gone or is no picture is left out of the page, which stands as it is."""
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
-    for name in ("x.png", "gone.png"):
-        file = ImageFile(str(tmp_path / name), "", 1, "image/png", "")
-        assert thumbnail(file) is None
-        result = Result("k", 0, ImageRequest("a fox"), "kie", "imagen4", files=(file,))
-        assert "<img" not in result_html(result)
-        assert "a fox" in result_html(result)
+    file = ImageFile(str(tmp_path / name), "", 1, "image/png", "")
+    shown = result_html(a_result(ImageRequest("a fox"), files=(file,)))
+    assert (thumbnail(file), "<img" in shown, "a fox" in shown) == (None, False, True)
 
 
 def test_a_batch_shows_its_accounts_trouble() -> None:
     """While it runs each account is there with its state, and its error is escaped; without a length no bar is."""
-    account = standing().accounts[0]
-    trouble = type(account)(
-        account.name, "stopped", account.limit, 0.0, 0, InsufficientCredits(NASTY), account.done, account.credits
-    )
-    html = batch_html(standing(accounts=(account, trouble), total=None), is_over=False)
+    trouble = fare("mine", state="stopped", error=InsufficientCredits(NASTY))
+    html = batch_html(standing(accounts=(fare("kie"), trouble), total=None), is_over=False)
     assert "kie: ready, 2.0/s of 20 per 10 s, 9 running" in html
-    assert "kie: stopped, 0.0/s of 20 per 10 s, 0 running: &lt;img" in html
-    assert "<script" not in html
-    assert "<progress" not in html
+    assert "mine: stopped, 2.0/s of 20 per 10 s, 9 running: &lt;img" in html
+    assert ("<script" in html, "<progress" in html) == (False, False)
 
 
 async def test_a_batch_reads_well_at_any_time(imagen_sandbox: Sandbox) -> None:
     """Before, in and after its block a batch has a repr and HTML; after it, time stands still."""
-    async with client_of(imagen_sandbox) as client:
+    async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url) as client:
         batch = client.batch(["x", "y"])
         assert (repr(batch), batch._repr_html_()) == ("<Batch: not begun>", "")
         async with batch as results:
@@ -147,7 +126,6 @@ async def test_a_batch_reads_well_at_any_time(imagen_sandbox: Sandbox) -> None:
             assert repr(batch) in ("<Batch: 1 of 2 finished, 8 credits>", "<Batch: 2 of 2 finished, 16 credits>")
             assert "ETA" in batch._repr_html_()
             await anext(results)
-    assert repr(batch) == "<Batch: 2 of 2 finished, 16 credits>"
     before = batch.progress
-    assert batch.progress == before
+    assert (repr(batch), batch.progress) == ("<Batch: 2 of 2 finished, 16 credits>", before)
     assert "2 of 2" in batch._repr_html_()

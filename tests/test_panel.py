@@ -21,15 +21,14 @@ from typing import Any
 import anyio
 import pyte
 import pytest
-from browsing import browser, screenshot_of
+from browsing import browser, take_picture
+from commands import at, clean_environment, fare, finish, foxes, prompt_file, standing, start
 from conftest import naming
 from rich.console import Console
-from test_client import client_of
-from test_command import at, clean_environment, finish, prompt_file, start
 from virtual_network import Network, batch_over, scheduler_over
 
 from imagen_async import (
-    AccountProgress,
+    Client,
     GenerationFailed,
     ImagenError,
     ImageRequest,
@@ -40,37 +39,22 @@ from imagen_async import (
     RateLimited,
     Result,
 )
-from imagen_async._cli._panel import REFRESH, LivePanel, draw
-from imagen_async._cli._progress import display
-from imagen_async._core.upstream import HealthState
-from imagen_async.providers.apikley import APIKLEY
-from imagen_async.providers.kie import KIE
+from imagen_async._cli.panel import REFRESH, LivePanel, draw
+from imagen_async._cli.progress import display
+from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import VirtualTimeLoop, running_sandbox
 
 __all__ = ["clean_environment"]
 
-
-def fare(name: str, *, state: HealthState = "ready", error: ImagenError | None = None) -> AccountProgress:
-    """How an account fares."""
-    return AccountProgress(name, state, Rate(20, per=10), 2.0, 9, error, 1200, 9624.0)
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def standing(**changes: Any) -> Progress:
-    """How a batch stands in the midst."""
-    counts = {"pulled": 40, "queued": 10, "submitting": 1, "held": 0, "running": 9, "saving": 0, "unknown": 0}
-    figures = {"total": 1632, "done": 1200, "failed": 3, "earlier": 0, "credits": 9624.0, "elapsed": 60.0, "rate": 20.0}
-    rest = {"reserved": 72.0, "projected": 13056.0, "eta": 21.45, "latency": 12.13, "latency_p95": 19.8}
-    last = {"calls_per_task": 1.12, "recent": (), "accounts": (fare("kie"),)}
-    return Progress(**{**counts, **figures, **rest, **last, **changes})
-
-
-def drawn(progress: Progress, width: int) -> list[str]:
+def drawn(progress: Progress, width: int, title: str = "imagen-async: prompts.txt → out") -> list[str]:
     """The panel's lines, as plain text."""
-    console = Console(file=io.StringIO(), width=width)
-    console.print(draw(progress, "imagen-async: prompts.txt → out", width))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue().splitlines()
+    text = io.StringIO()
+    Console(file=text, width=width).print(draw(progress, title, width))
+    return text.getvalue().split("\n")[:-1]
 
 
 def a_result(prompt: str, error: ImagenError | None = None) -> Result:
@@ -93,34 +77,33 @@ def test_the_panel_has_every_figure_at_any_width() -> None:
     for width in (60, 80, 140, 200):
         lines = drawn(progress, width)
         assert {len(line) for line in lines} == {width}
-        for word in words:
-            assert any(word in line for line in lines), (word, width)
-    order = "".join(lines)
-    assert order.index("a red fox") < order.index("a bat"), "the newest comes first"
+        assert [word for word in words if not any(word in line for line in lines)] == [], width
+    text = "".join(lines)
+    assert text.index("a red fox") < text.index("a bat"), "the newest comes first"
 
 
 def test_the_panel_says_what_it_does_not_know() -> None:
     """Without a length there is no ETA and no projection, without results no latency; an empty input is all done."""
     text = "".join(drawn(standing(total=None, eta=None, projected=None, latency=None, latency_p95=None), 80))
-    assert "ETA unknown" in text
-    assert "unknown projected" in text
+    told = ("ETA unknown", "unknown projected", "1,203 finished, 40 taken from the input")
+    assert [word for word in told if word not in text] == []
     assert "latency" not in text
-    assert "1,203 finished, 40 taken from the input" in text
     assert "0 of 0  100%" in "".join(drawn(standing(total=0, done=0, failed=0), 80))
     assert "1,203 of 1,203  100%" in "".join(drawn(standing(total=100), 80)), "with what an earlier run has left"
 
 
-def test_long_and_odd_prompts_keep_the_panel_whole() -> None:
-    """Wide, long and many-lined prompts and errors are cut to one line each, and no control character gets through."""
+def test_odd_prompts_and_narrow_terminals_keep_the_panel_whole() -> None:
+    """Whatever is too long is cut to its line, from ten columns on, and no control character gets through."""
+    height = len(drawn(standing(recent=(a_result("x"),)), 80))
     for prompt in ("猫" * 300, "two\nlines\x1b[2J", "", "word " * 200, "[bold]x[/bold]", "👩‍👩‍👧‍👦" * 50):
         for error in (None, GenerationFailed("because\n" * 40 + "[red]")):
-            console = Console(file=io.StringIO(), width=80)
-            console.print(draw(standing(recent=(a_result(prompt, error),)), "x" * 200, 80))
-            assert isinstance(console.file, io.StringIO)
-            lines = console.file.getvalue().splitlines()
-            assert len(lines) == len(drawn(standing(recent=(a_result("x"),)), 80)), prompt
-            assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines))
+            lines = drawn(standing(recent=(a_result(prompt, error),)), 80, "a\x1b]0;title\x07b\x9b2J" + "x" * 200)
+            assert len(lines) == height, prompt
+            assert not CONTROLS.search("".join(lines))
             assert error is not None or "[bold]x[/bold]" not in prompt or any(prompt in line for line in lines)
+    for width in range(10, 40):
+        lines = drawn(standing(total=1_632_000, recent=(a_result("a red fox"),)), width)
+        assert {len(line) for line in lines} == {width}
 
 
 class Terminal:
@@ -152,10 +135,7 @@ class Terminal:
 
     def page(self) -> str:
         """The screen as a page with its colours, for a picture."""
-        rows = []
-        for y in range(self.screen.lines):
-            cells = (self.screen.buffer[y][x] for x in range(self.screen.columns))
-            rows.append("".join(map(_cell, cells)))
+        rows = ("".join(_cell(self.screen.buffer[y][x]) for x in range(self.screen.columns)) for y in range(40))
         style = "background:#111;color:#ddd;font:14px/1.2 'DejaVu Sans Mono',monospace;margin:0;padding:8px"
         return f'<pre style="{style}">{"<br>".join(rows)}</pre>'
 
@@ -163,8 +143,7 @@ class Terminal:
 def _cell(cell: Any) -> str:
     colour = {"default": "inherit", "brown": "#dd0"}.get(cell.fg, cell.fg)
     colour = f"#{colour}" if re.fullmatch("[0-9a-f]{6}", colour) else colour
-    weight = "bold" if cell.bold else "normal"
-    return f'<span style="color:{colour};font-weight:{weight}">{html.escape(cell.data)}</span>'
+    return f'<span style="color:{colour};font-weight:{"bold" * cell.bold}">{html.escape(cell.data)}</span>'
 
 
 @contextlib.contextmanager
@@ -178,45 +157,32 @@ def terminal(columns: int) -> Iterator[Terminal]:
 
 
 ALLOWED = re.compile(
-    r"|".join(
-        (
-            r"out-\d+/\d{6}-a-fox-\d+\.png",
-            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO sandbox: '[\w-]+' (runs as task \w{32} of imagen4: "
-            r"'a fox \d+'|is done after \d+\.\d s, 8 credits: out-\d+/\d{6}-a-fox-\d+\.png)",
-            r"[╭│╰].*[╮│╯]",
-            r"60 done, 0 failed; 480 credits in \d+ s",
-        )
-    )
+    r"out-\d+/\d{6}-fox-number-\d+\.png"
+    r"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO sandbox: '[\w-]+' (runs as task \w{32} of imagen4: 'fox number \d+'"
+    r"|is done after \d+\.\d s, 8 credits: out-\d+/\d{6}-fox-number-\d+\.png)"
+    r"|[╭│╰].*[╮│╯]"
+    r"|60 done, 0 failed; 480 credits in \d+ s"
 )
 
 
-LIMITS = Limits(Rate(40, per=0.5), Rate(500, per=1), 80)
-LATENCY = Latency(0.4, minimum=0.1)
-
-
 @pytest.mark.slow
-def test_the_panel_in_a_terminal_tears_no_line(tmp_path: Path) -> None:
-    """At full speed, with the log and the paths on the same terminal, every line is whole and the panel is there once.
-
-    A picture of it in the midst is taken where there is a Chromium.
-    """
-    prompts = prompt_file(*(f"a fox {number}" for number in range(60)))
-    pages = {}
-    with running_sandbox(Sandbox(latency=LATENCY, limits=LIMITS)) as sandbox:
+def test_the_panel_in_a_terminal_tears_no_line() -> None:
+    """At full speed, with log and paths on the same terminal, every line is whole and the panel is there once."""
+    limits, pages = Limits(Rate(40, per=0.5), Rate(500, per=1), 80), {}
+    with running_sandbox(Sandbox(latency=Latency(0.4, minimum=0.1), limits=limits)) as sandbox:
         for columns in (80, 140):
             with naming(columns):
-                lines, pages[columns] = _shown(columns, prompts, sandbox)
+                lines, pages[columns] = _shown(columns, foxes(60), sandbox)
                 assert [line for line in lines if not ALLOWED.fullmatch(line)] == []
-                assert sum(line.startswith("out-") for line in lines) == 60
-                assert sum(" runs as task " in line for line in lines) == 60
-                assert sum(" is done after " in line for line in lines) == 60
-                assert sum(line.startswith("╭") for line in lines) == 1
+                for mark, count in (("^out-", 60), (" runs as task ", 60), (" is done after ", 60), ("^╭", 1)):
+                    assert sum(bool(re.search(mark, line)) for line in lines) == count, mark
                 assert any("60 of 60  100%" in line for line in lines)
-    with browser() as chromium:
-        for columns, midst in pages.items():
-            page = chromium.new_page(viewport={"width": columns * 9 + 16, "height": 700})
-            page.set_content(midst)
-            page.screenshot(path=screenshot_of(f"panel-{columns}", tmp_path))
+    if "SCREENSHOTS" in os.environ:
+        with browser() as chromium:
+            for columns, midst in pages.items():
+                page = chromium.new_page(viewport={"width": columns * 9 + 16, "height": 700})
+                page.set_content(midst)
+                take_picture(page, f"panel-{columns}")
 
 
 def _shown(columns: int, prompts: str, sandbox: Sandbox) -> tuple[list[str], str]:
@@ -230,10 +196,10 @@ def _shown(columns: int, prompts: str, sandbox: Sandbox) -> tuple[list[str], str
         midst = shown.page()
         shown.read()
         assert finish(process).code == 0
-    return unwrapped(shown.lines, columns), midst
+    return _unwrapped(shown.lines, columns), midst
 
 
-def unwrapped(lines: list[str], columns: int) -> list[str]:
+def _unwrapped(lines: list[str], columns: int) -> list[str]:
     """Put together again the log lines that the terminal has broken at its edge."""
     whole: list[str] = []
     for line in lines:
@@ -254,16 +220,12 @@ def test_the_panel_is_on_a_terminal_and_on_stderr_only(imagen_sandbox: Sandbox, 
         os.close(shown.end)
         shown.read()
         outcome = finish(process)
-    assert outcome.code == 0
-    assert sorted(outcome.lines) == ["out/000000-a-fox.png", "out/000001-a-dog.png"]
+    assert (outcome.code, sorted(outcome.lines)) == (0, ["out/000000-a-fox.png", "out/000001-a-dog.png"])
     *panel, summary = shown.lines
     assert summary.startswith("2 done, 0 failed; 16 credits in ")
-    if quiet:
-        assert panel == []
-        assert b"\x1b" not in shown.raw
-    else:
-        assert "prompts.txt → out" in panel[0]
-        assert all(word in "".join(panel) for word in ("2 of 2  100%", "0 failed", "credits: 16 spent", "a dog"))
+    assert (panel == [], b"\x1b" in shown.raw) == (quiet, not quiet)
+    told = ("prompts.txt → out", "2 of 2  100%", "0 failed", "credits: 16 spent", "a dog")
+    assert quiet or [word for word in told if word not in "".join(panel)] == []
 
 
 def test_lines_without_an_end_come_out_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
@@ -279,27 +241,40 @@ def test_lines_without_an_end_come_out_at_the_end(capfd: pytest.CaptureFixture[s
     assert "and more\n" in capfd.readouterr().err
 
 
-def test_plain_progress_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where stderr is no terminal, a plain line every ten seconds tells counts, rate, ETA and credits, and how it goes.
-
-    That is told of each account where there are several, and of one that is in trouble.
-    """
-    expected = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 of 13,056 credits"
-    assert watched_for_35_seconds(standing(accounts=(fare("kie"),)), capsys) == [expected] * 3
-    assert display("", quiet=True) is None
-    two = (fare("kie"), fare("mine", state="paused", error=RateLimited("slow down")))
-    below = [
-        "  kie: ready, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits",
-        "  mine: paused, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits; slow down",
-    ]
-    assert watched_for_35_seconds(standing(accounts=two), capsys) == [expected, *below] * 3
-    assert watched_for_35_seconds(standing(accounts=two[1:]), capsys) == [expected, below[1]] * 3
-    (line, *_) = watched_for_35_seconds(standing(held=2, accounts=()), capsys)
-    assert "9 running, 2 waiting for a callback, 20.0/s" in line
+def test_many_lines_wait_no_longer_than_a_look(capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines are kept for the next look up to a size, in their order; a long wait loses none and costs no more each."""
+    with LivePanel(standing, "x"):
+        for number in range(5000):
+            sys.stderr.write(f"line number {number}\n")
+        early = capfd.readouterr().err
+        assert 3000 < early.count("line number") < 5000
+    lines = [line for line in (early + capfd.readouterr().err).splitlines() if line.startswith("line number")]
+    assert lines == [f"line number {number}" for number in range(5000)]
 
 
-def watched_for_35_seconds(snapshot: Progress, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What comes on stderr, where that is no terminal, while a batch stands like that."""
+WHOLE = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 of 13,056 credits"
+KIE = "  kie: ready, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits"
+MINE = "  mine: paused, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits; slow down"
+PAUSED = fare("mine", state="paused", error=RateLimited("slow down"))
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "lines"),
+    [
+        (standing(), [WHOLE]),
+        (standing(accounts=(fare("kie"), PAUSED)), [WHOLE, KIE, MINE]),
+        (standing(accounts=(PAUSED,)), [WHOLE, MINE]),
+        (standing(held=2), [WHOLE.replace("9 running,", "9 running, 2 waiting for a callback,")]),
+        (standing(total=None, eta=None, projected=None), ["1,203 finished, 1,200 done, 3 failed, 9 running, 20.0/s,"]),
+    ],
+    ids=["one", "several", "trouble", "held", "unknown"],
+)
+def test_plain_progress_comes_now_and_then(
+    capsys: pytest.CaptureFixture[str], snapshot: Progress, lines: list[str]
+) -> None:
+    """Where stderr is no terminal, it tells every ten seconds how the batch stands, and each account or its trouble."""
+    if snapshot.total is None:
+        lines = [f"{lines[0]} 9,624 credits"]
 
     async def watch() -> None:
         show = display("", quiet=False)
@@ -310,8 +285,8 @@ def watched_for_35_seconds(snapshot: Progress, capsys: pytest.CaptureFixture[str
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(watch())
     streams = capsys.readouterr()
-    assert streams.out == ""
-    return streams.err.splitlines()
+    assert (streams.out, streams.err.splitlines()) == ("", lines * 3)
+    assert display("", quiet=True) is None
 
 
 class TestFigures:
@@ -327,7 +302,7 @@ class TestFigures:
 
         The calls, the latencies and the last results are those that the provider saw and made.
         """
-        network = Network(KIE, latency=Latency(5, sigma=0.3, minimum=1))
+        network = Network(PROVIDERS["kie"], latency=Latency(5, sigma=0.3, minimum=1))
         prompts = [f"a fox {number}" for number in range(100)]
         async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=200) as batch:
             start = batch.progress
@@ -335,8 +310,7 @@ class TestFigures:
             results = [await anext(batch) for _ in range(30)]
             midst = batch.progress
             live = midst.submitting + midst.running
-            assert live > 0
-            assert midst.reserved == 8 * live
+            assert (live > 0, midst.reserved) == (True, 8 * live)
             assert midst.projected == midst.credits + midst.reserved + 8 * (100 - midst.done - live) == 800
             results += [result async for result in batch]
             end = batch.progress
@@ -348,8 +322,8 @@ class TestFigures:
 
     async def test_what_nobody_knows_is_not_projected(self) -> None:
         """Where the input has no length or the price is unknown, nothing is projected."""
-        for provider, prompts in ((KIE, map(str, itertools.count())), (APIKLEY, ["x", "y"])):
-            network = Network(provider)
+        for name, prompts in (("kie", map(str, itertools.count())), ("apikley", ["x", "y"])):
+            network = Network(PROVIDERS[name])
             async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=9) as batch:
                 await anyio.sleep(1)
                 assert batch.progress.projected is None
@@ -359,7 +333,7 @@ async def test_what_earlier_runs_have_paid_for_is_not_projected(imagen_sandbox: 
     """Lines that the journal has done are no money to come, wherever they stand; a lost create may be, and is named."""
     old, new = [f"old {number}" for number in range(20)], [f"new {number}" for number in range(20)]
     limits = Limits(Rate(100, per=1), Rate(200, per=1), 5)
-    async with client_of(imagen_sandbox, limits=limits) as client:
+    async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url, limits=limits) as client:
         async with client.batch(old, journal=tmp_path / "j.db") as results:
             assert len([result async for result in results]) == 20
         imagen_sandbox.order("create", None, None, "reset_after")
@@ -378,30 +352,8 @@ async def test_what_earlier_runs_have_paid_for_is_not_projected(imagen_sandbox: 
 async def test_a_batch_that_could_not_begin_still_reads(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
     """What is wrong with a journal comes out, and the batch can be looked at afterwards, loop or no loop."""
     (tmp_path / "j.db").write_text("no journal " * 200)
-    async with client_of(imagen_sandbox) as client:
+    async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url) as client:
         batch = client.batch(["x"], journal=tmp_path / "j.db")
         with pytest.raises(JournalError):
             await batch.__aenter__()
     assert await asyncio.to_thread(repr, batch) == "<Batch: 0 of 1 finished, 0 credits>"
-
-
-def test_many_lines_wait_no_longer_than_a_look(capfd: pytest.CaptureFixture[str]) -> None:
-    """Lines are kept for the next look up to a size, in their order; a long wait loses none and costs no more each."""
-    with LivePanel(standing, "x"):
-        for number in range(5000):
-            sys.stderr.write(f"line number {number}\n")
-        early = capfd.readouterr().err
-        assert 3000 < early.count("line number") < 5000
-    lines = [line for line in (early + capfd.readouterr().err).splitlines() if line.startswith("line number")]
-    assert lines == [f"line number {number}" for number in range(5000)]
-
-
-def test_any_terminal_is_wide_enough() -> None:
-    """From ten columns on no line of the panel is longer than the terminal, and a title cannot steer it."""
-    for width in range(10, 40):
-        lines = drawn(standing(total=1_632_000, recent=(a_result("a red fox"),)), width)
-        assert {len(line) for line in lines} == {width}, width
-    console = Console(file=io.StringIO(), width=80)
-    console.print(draw(standing(), "a\x1b]0;title\x07b\x9b2J", 80))
-    assert isinstance(console.file, io.StringIO)
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", console.file.getvalue())

@@ -11,28 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import COMMAND, ROOT, blocks
 
-import imagen_async
-from imagen_async import ImageRequest
-from imagen_async._cli._arguments import build_parser
+from imagen_async import ImageRequest, errors
+from imagen_async._cli.commands import COMMANDS
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Sandbox
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 
-
-def blocks(language: str, heading: str | None = None) -> list[str]:
-    """The code blocks of a language, of the whole README or under one heading."""
-    text = README if heading is None else README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+def ran(folder: Path, *words: str, **environment: str) -> str:
+    """What a program of ours that ends well has printed, run in a folder with this environment's Python."""
+    command = [sys.executable, *words] if words[0].startswith("-") else words
+    process = subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, **environment})
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def test_the_first_program_runs_as_printed(tmp_path: Path) -> None:
     """The ten-line script, with the sandbox in the place of kie.ai, leaves pictures."""
     program = blocks("python", "From Python")[0].replace('Client("kie")', 'Client("sandbox")')
-    ran = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=tmp_path)
-    assert ran.returncode == 0, ran.stderr
+    ran(tmp_path, "-W", "error", "-c", program)
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
@@ -41,21 +39,18 @@ def test_the_users_own_test_passes_as_printed(tmp_path: Path) -> None:
     conftest, test = re.split(r"^# test_mine\.py\n", blocks("python", "Your own tests")[0], flags=re.M)
     (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "test_mine.py").write_text(test)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert "1 passed" in ran.stdout, ran.stdout
+    assert "1 passed" in ran(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path))
 
 
 def test_the_pool_runs_as_printed(tmp_path: Path, imagen_sandbox: Sandbox) -> None:
     """The program with four accounts, each led to the sandbox, uses up its budget and says so."""
     program = next(block for block in blocks("python") if "kie-2" in block).replace("=500", "=100")
-    keys = {f"{name}_API_KEY": imagen_sandbox.key for name in ("KIE", "APIIN", "APIKLEY")}
-    urls = {f"{name}_BASE_URL": imagen_sandbox.url_of(name.lower()) for name in ("KIE", "APIIN", "APIKLEY")}
-    environment = {**os.environ, **keys, **urls, "KIE_2_API_KEY": "wrong-key"}
-    command = [sys.executable, "-W", "error", "-c", f"{program}\nimport asyncio\nasyncio.run(fast(['a'] * 30))"]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-1].startswith("The budget is reached: 100 credits")
+    environment = {"KIE_2_API_KEY": "wrong-key"}
+    for name in ("KIE", "APIIN", "APIKLEY"):
+        environment |= {f"{name}_API_KEY": imagen_sandbox.key, f"{name}_BASE_URL": imagen_sandbox.url_of(name.lower())}
+    program = f"{program}\nimport asyncio\nasyncio.run(fast(['a'] * 30))"
+    out = ran(tmp_path, "-W", "error", "-c", program, **environment)
+    assert out.splitlines()[-1].startswith("The budget is reached: 100 credits")
     assert len(imagen_sandbox.ledger.tasks) == 25
 
 
@@ -82,10 +77,9 @@ async def test_the_listener_hears_as_printed(imagen_sandbox: Sandbox, capsys: py
 def test_the_quick_start_makes_pictures(tmp_path: Path) -> None:
     """The last line of the first block, with this environment's command, leaves a picture for every prompt."""
     line = blocks("sh", "Quick start")[0].strip().splitlines()[-1]
-    words = line.replace(".venv/bin/imagen-async", str(Path(sys.executable).with_name("imagen-async"))).split()
+    words = line.replace(".venv/bin/imagen-async", COMMAND).split()
     words[words.index("-o") + 1] = str(tmp_path / "pictures")
-    ran = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
+    ran(ROOT, *words)
     prompts = (ROOT / "imagen_async" / "sandbox" / "prompts.txt").read_text().splitlines()
     assert len(list((tmp_path / "pictures").glob("*.png"))) == len(prompts)
 
@@ -98,8 +92,7 @@ def test_ci_runs_the_printed_command() -> None:
 
 def test_the_tables_name_what_exists() -> None:
     """Every command, error, provider and variable is in the README."""
-    commands = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    assert commands is not None
-    names = [*commands, *PROVIDERS, *imagen_async.errors.__all__]
+    readme = (ROOT / "README.md").read_text()
+    names = [*(command.name for command in COMMANDS), *PROVIDERS, *errors.__all__]
     names += [provider.key_variable for provider in PROVIDERS.values() if not provider.is_local]
-    assert [name for name in names if name not in README] == []
+    assert [name for name in names if name not in readme] == []

@@ -15,6 +15,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(find_spec(name) is None for name in _NEEDED):
         print("imagen-async needs its command line extra: pip install 'imagen-async[cli]'", file=sys.stderr)
         return 2
-    from ._run import run  # only here: what it imports may be missing
+    from .run import run  # only here: what it imports may be missing
 
     return run(sys.argv[1:] if arguments is None else arguments)

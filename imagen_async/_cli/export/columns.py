@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..._core.fields import FIELDS, ColumnType
+from ..library import FIELDS, ColumnType
 from .samples import Sample
 
 _EXACT = 2**53

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from ..._folders import PART_SUFFIX
-from ..._journal import JournalReader
 from ...errors import ConfigurationError
-from .._wording import counted
+from ..library import PART_SUFFIX, JournalReader
+from ..wording import counted
 from . import FORMATS
 from .columns import columns_of
 from .format import Format

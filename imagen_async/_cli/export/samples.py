@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 
-from ..._core.resuming import earlier_result
-from ..._core.values import ImageFile
-from ..._journal import JournalReader
-from .._json import pictures_json
-from .._manifest import METADATA
-from .._picture_sizes import sizes_in
+from ... import ImageFile
+from ..as_json import pictures_json
+from ..library import JournalReader, earlier_result
+from ..manifest import METADATA
+from ..picture_sizes import sizes_in
 
 
 class Sample(msgspec.Struct, frozen=True):

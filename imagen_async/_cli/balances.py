@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 import anyio
 
-from .._accounts import Account, open_account
-from .._client import Client
+from .. import Account, Client
 from ..errors import ConfigurationError, ImagenError
-from ._loop import run_in_loop
+from .library import open_account
+from .loop import run_in_loop
 
 PATIENCE = 10.0
 """Seconds for an account to tell its balance."""

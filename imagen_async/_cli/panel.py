@@ -18,11 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.text import Text
 
-from .._core.resuming import shown
-from .._core.values import Result
-from .._core.wire import clean
-from .._progress import AccountProgress, Progress
-from ._wording import amount, duration
+from .. import AccountProgress, Progress, Result
+from .library import clean, shown
+from .wording import amount, duration
 
 REFRESH = 0.25
 """Seconds between two looks at least."""

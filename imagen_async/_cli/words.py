@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .._core.poll_schedule import checked_freshness
-from .._core.rate_limit import Rate
+from .. import Rate
 from ..errors import ConfigurationError
 from .export import shards
+from .library import checked_freshness
 
 
 def of_account(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None, Any]]:

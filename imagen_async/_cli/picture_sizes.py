@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 from PIL import Image
 
-from .._core.values import ImageFile
+from .. import ImageFile
 
 Sizes = Mapping[str, tuple[Any, Any]]
 """Width and height in pixels of pictures, by their sha256."""

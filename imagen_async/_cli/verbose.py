@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .._watch.log import logger
+from .library import logger
 
 
 class _ToStderr(logging.Handler):

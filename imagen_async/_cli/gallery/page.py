@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .._core.fields import FIELDS
-from .._core.journal_entry import EntryError, JournalEntry
-from .._core.resuming import earlier_result
-from .._folders import PART_SUFFIX
-from .._journal import JournalReader
-from ..errors import ConfigurationError
-from ._json import other_columns, pictures_json
-from ._manifest import METADATA
-from ._picture_sizes import Sizes, sizes_in
-from ._wording import amount, counted
+from ...errors import ConfigurationError
+from ...ports import EntryError, JournalEntry
+from ..as_json import other_columns, pictures_json
+from ..library import FIELDS, PART_SUFFIX, JournalReader, earlier_result
+from ..manifest import METADATA
+from ..picture_sizes import Sizes, sizes_in
+from ..wording import amount, counted
 
 PAGE = "index.html"
 """The page's name in its folder, where a web server would look for it too."""
@@ -72,7 +69,7 @@ def _page(journal: JournalReader, folder: Path) -> tuple[str, str]:
 
     cards = list(cards_of(journal, folder))
     summary = _summary(cards)
-    environment = Environment(loader=PackageLoader(__package__, "gallery"), autoescape=True)
+    environment = Environment(loader=PackageLoader(__package__, ""), autoescape=True)
     assert environment.loader is not None
     style, script = (environment.loader.get_source(environment, name)[0] for name in ("style.css", "script.js"))
     page = environment.get_template("page.html").render(

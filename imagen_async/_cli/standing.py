@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from .._core.journal_entry import JournalEntry, cut_off
-from .._core.resuming import shown
-from .._journal import JournalReader
-from ._wording import amount, counted
+from ..ports import JournalEntry
+from .library import JournalReader, cut_off, shown
+from .next_commands import settling
+from .wording import amount, counted
 
 _SHOWN = 10
 """Held requests that are shown to people; `--json` has them all."""
@@ -56,6 +55,13 @@ class AccountFigures(msgspec.Struct):
 class Status:
     """The figures of one journal.
 
+    Args:
+        folder: The batch's.
+        entries: What its journal has.
+        notes: Those of its journal.
+        is_at_work: True while a batch writes to it.
+        working_folder: Where the next command is to be run.
+
     Attributes:
         counts: Requests by state; `not sent` are those of the file that have no row yet.
         spent: Credits billed, as far as they are known.
@@ -66,17 +72,26 @@ class Status:
         is_at_work: True while a batch writes to the journal.
     """
 
-    def __init__(self, journal: JournalReader) -> None:
-        self.folder = journal.folder
-        self.is_at_work = journal.is_being_written()
-        self._notes = journal.notes()
+    def __init__(
+        self,
+        folder: str,
+        entries: Iterable[JournalEntry],
+        notes: Mapping[str, str],
+        *,
+        is_at_work: bool = False,
+        working_folder: str = "",
+    ) -> None:
+        self.folder = folder
+        self.is_at_work = is_at_work
+        self._notes = notes
+        self._working_folder = working_folder
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[JournalEntry] = []
         self.accounts: dict[str, AccountFigures] = {}
         self._reasons: dict[tuple[str, object, str], Reason] = {}
-        self._add_all(journal.entries())
-        total = int(self._notes.get("total", 0))
+        self._add_all(entries)
+        total = int(notes.get("total", 0))
         self.counts["not sent"] = max(0, total - self.counts.total())
 
     @property
@@ -118,21 +133,7 @@ class Status:
 
     def next_commands(self) -> list[str]:
         """What to run next: to go on, to pay for failed ones again, to settle the held ones."""
-        command = self._notes.get("command")
-        if self.is_at_work or command is None:
-            return []
-        folder, account = shlex.quote(self.folder), self._notes["account"]
-        # The paths of its words are those of the folder in which it was given.
-        if self._notes["working_folder"] != os.getcwd():
-            command = f"cd {shlex.quote(self._notes['working_folder'])} && {command}"
-        goes_on = any(self.counts[name] for name in ("running", "ready", "queued", "not sent"))
-        commands = [command] if goes_on else []
-        if self.counts["failed"]:
-            commands.append(f"{command} --retry-failed")
-        if self.unknown:
-            commands.append(f"imagen-async collect TASK_ID --dir {folder} --key KEY {account}  # found at the provider")
-            commands.append(f"{command} --resubmit-unknown  # not found there")
-        return commands
+        return [] if self.is_at_work else settling(self.folder, self._notes, self.counts, self._working_folder)
 
     def _add_all(self, entries: Iterable[JournalEntry]) -> None:
         for entry in entries:
@@ -158,6 +159,13 @@ class Status:
         example = {"key": entry.key, "prompt": entry.request.prompt, "message": error.message}
         reason = Reason(error.type, error.code, 0, example)
         self._reasons.setdefault((error.type, error.code, kind), reason).count += 1
+
+
+def status_of(journal: JournalReader) -> Status:
+    """How the batch of a journal stands now."""
+    is_at_work = journal.is_being_written()
+    entries, notes = journal.entries(), journal.notes()
+    return Status(journal.folder, entries, notes, is_at_work=is_at_work, working_folder=os.getcwd())
 
 
 def _count_line(name: str, count: int) -> str:

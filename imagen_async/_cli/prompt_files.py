@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from .._core.fields import FIELDS
-from .._core.values import ImageRequest, stable_key
+from .. import ImageRequest
 from ..errors import ConfigurationError, InvalidRequest
+from .library import FIELDS, stable_key
 
 _KINDS = {field.name: field.kind for field in FIELDS}
 """What a cell of each column is read as, by its name in lower case; other columns are not a request's."""

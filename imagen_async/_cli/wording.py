@@ -1,8 +1,10 @@
-"""How the command words numbers, and where its words go: stderr, for stdout is for data."""
+"""How the command words numbers and places, and where its words go: stderr, for stdout is for data."""
 
 from __future__ import annotations
 
 import sys
+
+from .. import Result
 
 
 def amount(credits: float) -> str:
@@ -23,6 +25,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def places(result: Result) -> list[str]:
+    """Where its pictures are: their paths, or their URLs while they are not saved."""
+    return [str(file) for file in result.files] or list(result.urls)
 
 
 def say(message: str) -> None:

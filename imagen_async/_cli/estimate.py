@@ -8,17 +8,21 @@ from typing import Any
 
 import msgspec
 
-from .._accounts import Account, provider_of
-from .._core.budget import Budget
-from .._core.forecast import Shares, making_time, sending_time
-from .._core.poll_schedule import Kind, PollSchedule
-from .._core.provider import Limits
-from .._core.routing import Router
-from .._core.values import ImageRequest
-from .._job_factory import with_defaults
+from .. import Account, ImageRequest, Limits
 from ..errors import ImagenError
-from ._balances import Balance
-from ._wording import amount, counted, duration
+from .balances import Balance
+from .library import (
+    Budget,
+    PollSchedule,
+    Router,
+    Shares,
+    TaskKind,
+    making_time,
+    provider_of,
+    sending_time,
+    with_defaults,
+)
+from .wording import amount, counted, duration
 
 
 class Share(msgspec.Struct):
@@ -34,7 +38,7 @@ class Share(msgspec.Struct):
         balance: What the account has left; why that is not known; None where nobody tells.
     """
 
-    kinds: Counter[Kind]
+    kinds: Counter[TaskKind]
     credits: dict[str, float | None]
     sending: float
     seconds: float

@@ -9,9 +9,9 @@ from typing import Any
 
 import anyio
 
-from .._core.resuming import shown
-from .._progress import AccountProgress, Progress
-from ._wording import amount, duration
+from .. import AccountProgress, Progress
+from .library import shown
+from .wording import amount, duration
 
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines."""
@@ -25,7 +25,7 @@ def display(title: str, *, quiet: bool) -> Callable[[Callable[[], Progress]], Co
 
 
 async def _show_panel(title: str, look: Callable[[], Progress]) -> None:
-    from ._panel import LivePanel  # only here: elsewhere rich is not needed
+    from .panel import LivePanel  # only here: elsewhere rich is not needed
 
     with LivePanel(look, title) as panel:
         while True:

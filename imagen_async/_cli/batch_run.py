@@ -1,43 +1,51 @@
-"""One `batch` command: prints and lists every result as it comes out."""
+"""One run over a batch: prints and lists every result as it comes out."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
 
-from .._accounts import Account
-from .._batch.batch import Batch
-from .._client import Client
-from .._core.routing import Router
-from .._core.values import Result
-from .._journal import Journal
-from .._plain_group import PlainGroup
+from .. import Account, Batch, Client, Result
 from ..errors import DeadlineExceeded, DownloadFailed, ImagenError
-from ._counts import ResultCounts
-from ._json import result_json
-from ._manifest import Manifest
-from ._options import defaults_of
-from ._picture_sizes import Sizes, sizes_of
-from ._progress import display
-from ._prompt_files import PromptFile, PromptLine
-from ._receiving import receiving
-from ._summary import Summary
-from ._wording import say
+from .as_json import result_json
+from .counts import ResultCounts
+from .exits import ALL_DONE, INTERRUPTED, SOME_FAILED
+from .library import Journal, PlainGroup, Router
+from .loop import run_in_loop
+from .manifest import Manifest
+from .options import RunOptions
+from .picture_sizes import Sizes, sizes_of
+from .progress import display
+from .prompt_files import PromptFile, PromptLine
+from .receiving import callback_of, receiving
+from .summary import Summary
+from .wording import places, say
 
-INTERRUPTED = 130
+
+def run_batch(
+    requests: PromptFile | None,
+    journal: Journal | None,
+    pool: Mapping[str, Account],
+    router: Router,
+    options: RunOptions,
+) -> int:
+    """Make what is to be made, or finish what the journal has; returns the exit code."""
+    # Before there is a loop: an older list may lack pictures, and each of them is opened.
+    with contextlib.nullcontext() if journal is None else Manifest(str(options.output.out), journal) as manifest:
+        run = BatchRun(requests, journal, manifest, router, options)
+        return run_in_loop(run.work(pool), run.stop)
 
 
 class BatchRun:
-    """One `batch` command: prints and lists every result, and says at the end what became of all.
+    """One run over a batch: prints and lists every result, and says at the end what became of all.
 
     Args:
         requests: What is to be made; nothing, to finish what the journal has.
         journal: The folder's, open for writing, or None where nothing is saved.
         manifest: The folder's lists, open for adding to, or None where nothing is saved.
         router: Finds who can take a request.
-        options: Of the command line; `command_line` is the line itself, `callback` where tasks are announced, or None.
+        options: What the run is told.
     """
 
     def __init__(
@@ -46,7 +54,7 @@ class BatchRun:
         journal: Journal | None,
         manifest: Manifest | None,
         router: Router,
-        options: argparse.Namespace,
+        options: RunOptions,
     ) -> None:
         self._requests = requests
         self._journal = journal
@@ -62,8 +70,13 @@ class BatchRun:
     async def work(self, pool: Mapping[str, Account]) -> int:
         """Run the batch; returns the exit code."""
         options, ended_by = self._options, None
-        client = Client(*pool.values(), policy=options.policy, freshness=options.freshness, callback=options.callback)
-        async with client, receiving(client, options):
+        client = Client(
+            *pool.values(),
+            policy=options.accounts.policy,
+            freshness=options.output.freshness,
+            callback=callback_of(options.callbacks),
+        )
+        async with client, receiving(client, options.callbacks):
             batch = self._batch_of(client)
             try:
                 await self._read(batch)
@@ -73,27 +86,27 @@ class BatchRun:
             finally:
                 # However it ended: what nobody took is paid for, and is to be listed.
                 await self._finish(batch, ended_by)
-        return INTERRUPTED if self._is_stopped else 1 if self._counts.failed else 0
+        return INTERRUPTED if self._is_stopped else SOME_FAILED if self._counts.failed else ALL_DONE
 
     def _batch_of(self, client: Client) -> Batch:
         options = self._options
         return client.batch(
             self._requests or (),
             journal=self._journal,
-            save_to=options.out,
+            save_to=options.output.out,
             ordered=options.ordered,
-            max_credits=options.max_credits,
+            max_credits=options.budget.max_credits,
             retries=options.retries,
-            retry_failed=options.retry_failed,
-            on_unknown="resubmit" if options.resubmit_unknown else "hold",
-            on_exit=options.on_exit,
-            deadline=options.deadline,
-            **defaults_of(options),
+            retry_failed=options.going_on.retry_failed,
+            on_unknown="resubmit" if options.going_on.resubmit_unknown else "hold",
+            on_exit=options.going_on.on_exit,
+            deadline=options.output.deadline,
+            **options.picture.parameters(),
         )
 
     def stop(self) -> bool:
         """Hear of Ctrl-C or SIGTERM; True when the run ends by itself then, with what runs still waited for."""
-        if self._options.on_exit != "drain" or self._batch is None or self._is_stopped:
+        if self._options.going_on.on_exit != "drain" or self._batch is None or self._is_stopped:
             return False
         self._is_stopped = True
         self._batch.stop()
@@ -101,11 +114,12 @@ class BatchRun:
         return True
 
     def _title(self) -> str:
-        to = "" if self._options.out is None else f" → {self._options.out}"
-        return f"imagen-async: {getattr(self._requests, 'name', self._options.command)}{to}"
+        out = self._options.output.out
+        what = "collect" if self._requests is None else self._requests.name
+        return f"imagen-async: {what}{'' if out is None else f' → {out}'}"
 
     async def _read(self, batch: Batch) -> None:
-        show = display(self._title(), quiet=self._options.quiet)
+        show = display(self._title(), quiet=self._options.output.quiet)
         async with batch as results, PlainGroup() as beside:
             self._batch = batch
             if show is not None:
@@ -114,7 +128,7 @@ class BatchRun:
                 await self._take(result)
                 if self._disk_error is not None:
                     reason = self._disk_error.strerror or self._disk_error
-                    raise DownloadFailed(f"The lists in {self._options.out} cannot be written: {reason}.")
+                    raise DownloadFailed(f"The lists in {self._options.output.out} cannot be written: {reason}.")
             beside.cancel()
 
     async def _take(self, result: Result) -> None:
@@ -171,7 +185,7 @@ class BatchRun:
     def _print(self, result: Result) -> None:
         if result.earlier:
             return  # the run that made it has printed it
-        if self._options.json:
+        if self._options.output.json:
             print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
         elif result.ok:
             print("\n".join(places(result)), flush=True)
@@ -181,8 +195,3 @@ class BatchRun:
 
 def _line(result: Result) -> int:
     return result.request.line if isinstance(result.request, PromptLine) else result.index + 1
-
-
-def places(result: Result) -> list[str]:
-    """Where its pictures are: their paths, or their URLs while they are not saved."""
-    return [str(file) for file in result.files] or list(result.urls)

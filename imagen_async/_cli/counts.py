@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._core.values import Result
+from .. import Result
 from ..errors import UnknownOutcome
 
 

@@ -13,13 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .._core.resuming import earlier_result
-from .._core.values import Result
-from .._folders import PART_SUFFIX
-from .._journal import JournalReader
+from .. import Result
 from ..errors import ConfigurationError, JournalError
-from ._json import pictures_json, result_json
-from ._picture_sizes import Sizes, sizes_in
+from .as_json import pictures_json, result_json
+from .library import PART_SUFFIX, JournalReader, earlier_result
+from .picture_sizes import Sizes, sizes_in
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .._core.fields import FIELDS
-from .._core.values import ImageRequest, Result
+from .. import ImageRequest, Result
 from ..errors import ImagenError, UnknownOutcome
-from ._picture_sizes import Sizes, size_of
-from ._prompt_files import PromptLine
+from .library import FIELDS
+from .picture_sizes import Sizes, size_of
+from .prompt_files import PromptLine
 
 
 def pictures_json(result: Result, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from .._client import Client
+from .. import Callback, Client
 from ..errors import ConfigurationError
-from ..webhooks import Callback, Receiver
-from ._wording import say
+from ..webhooks import Receiver
+from .options import CallbackOptions
+from .wording import say
 
 KEY_VARIABLE = "IMAGEN_WEBHOOK_KEY"
 """Has the key with which kie.ai signs callbacks."""
@@ -18,7 +18,7 @@ KEY_VARIABLE = "IMAGEN_WEBHOOK_KEY"
 DEFAULT_PORT = 8788
 
 
-def callback_of(options: argparse.Namespace) -> Callback | None:
+def callback_of(options: CallbackOptions) -> Callback | None:
     """Where the options have tasks announced, or None; raises ConfigurationError for what can be no such address."""
     if options.callback_url is None:
         if options.callback_port is not None or options.callback_host is not None:
@@ -28,9 +28,9 @@ def callback_of(options: argparse.Namespace) -> Callback | None:
 
 
 @asynccontextmanager
-async def receiving(client: Client, options: argparse.Namespace) -> AsyncIterator[None]:
+async def receiving(client: Client, options: CallbackOptions) -> AsyncIterator[None]:
     """Serve the client's callbacks while the block runs, where the options ask for it."""
-    if options.callback is None:
+    if options.callback_url is None:
         yield
         return
     from aiohttp import web  # only here: who takes no callbacks loads no server

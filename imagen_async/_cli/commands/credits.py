@@ -1,0 +1,55 @@
+"""`credits`: asks accounts for their balance."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from ...errors import ImagenError
+from ...providers import PROVIDERS
+from ..accounts import keys_in_environment, pool_of
+from ..balances import balances_of
+from ..exits import ALL_DONE, told
+from ..grammar import Command, Options, Parser
+from ..options import AccountOptions
+from ..wording import amount
+
+
+class CreditsOptions(Options, frozen=True):
+    """What `credits` is told."""
+
+    accounts: AccountOptions
+    json: bool
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        AccountOptions.declare(parser)
+        parser.add_argument("--json", action="store_true", help="a JSON object on stdout")
+
+
+def _run(options: CreditsOptions) -> int:
+    named = options.accounts.provider or keys_in_environment()
+    pool = pool_of(msgspec.structs.replace(options.accounts, provider=named))
+    codes = [ALL_DONE]
+    for name, balance in balances_of(pool).items():
+        if isinstance(balance, ImagenError):
+            codes.append(told(balance))
+        elif options.json:
+            print(json.dumps({"provider": name, "credits": balance}))
+        else:
+            print(balance_text(name, PROVIDERS[pool[name].provider].title, balance))
+    return max(codes)
+
+
+def balance_text(account: str, title: str, balance: float | None) -> str:
+    """What an account has left, for people; `title` is its provider's."""
+    return (
+        f"{account}: the API of {title} does not tell a balance" if balance is None else f"{account} {amount(balance)}"
+    )
+
+
+CREDITS = Command(
+    "credits", "ask for the balance of the named accounts, or of all whose key is set", CreditsOptions, _run
+)

@@ -1,0 +1,69 @@
+"""`plan`: checks every line of a file as `batch` would, and tells what it will cost in credits and time."""
+
+from __future__ import annotations
+
+import json
+
+from ..accounts import pool_of
+from ..balances import balances_of
+from ..checking import checked_file, states_of
+from ..estimate import Estimator
+from ..exits import ALL_DONE, WRONG_USE
+from ..folder import journal_in
+from ..grammar import Command, Options, Parser
+from ..library import Budget, JournalReader, PollSchedule, latencies_of, provider_of, router_of
+from ..options import AccountOptions, BudgetOptions, FileOptions, PictureOptions
+
+
+class PlanOptions(Options, frozen=True):
+    """What `plan` is told."""
+
+    file: FileOptions
+    accounts: AccountOptions
+    picture: PictureOptions
+    budget: BudgetOptions
+    out: str | None
+    json: bool
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        for part in (FileOptions, AccountOptions, PictureOptions):
+            part.declare(parser)
+        parser.add_argument(
+            "-o", "--out", metavar="DIR", help="a batch's folder: leave out what its journal has, learn from it"
+        )
+        BudgetOptions.declare(parser)
+        parser.add_argument("--json", action="store_true", help="a JSON object on stdout")
+
+
+def _run(options: PlanOptions) -> int:
+    pool, max_credits = pool_of(options.accounts), options.budget.max_credits
+    router = router_of(pool, options.accounts.policy, needs_price=max_credits is not None)
+    defaults = options.picture.request("-")
+    requests = checked_file(options.file, defaults, router)
+    if requests is None:
+        return WRONG_USE
+    schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
+    path = journal_in(options.out)
+    known: dict[str, str] | None = {}
+    spent = 0.0
+    if path is not None:
+        with JournalReader(path) as journal:
+            known = states_of(requests, journal, defaults, router)
+            spent = sum(bill.total * count for bill, count in journal.bills())
+            for name, schedule in schedules.items():
+                schedule.recall(latencies_of(journal, name))
+    if known is None:
+        return WRONG_USE
+    # A queued one was noted and never sent, so that it is still to be paid for.
+    settled = {key for key, state in known.items() if state != "queued"}
+    estimator = Estimator(pool, router, schedules, Budget(max_credits, spent) if max_credits else None)
+    found = estimator.estimate(requests, defaults, settled, balances_of(pool, own_sandbox=False))
+    print(json.dumps(found.to_json()) if options.json else found.text())
+    return ALL_DONE
+
+
+PLAN = Command(
+    "plan", "check every line of a file, and tell credits and time, before a cent is spent", PlanOptions, _run
+)

@@ -1,0 +1,59 @@
+"""The one door from the command to the inside of the library: what it uses that is not public. All else is public."""
+
+from __future__ import annotations
+
+from .._accounts import named, open_account, open_pool, provider_of, router_of
+from .._core.budget import Budget
+from .._core.fields import FIELDS, ColumnType
+from .._core.fields import Kind as FieldKind
+from .._core.forecast import Shares, making_time, sending_time
+from .._core.journal_entry import cut_off, is_denied
+from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
+from .._core.poll_schedule import Kind as TaskKind
+from .._core.resuming import changes, earlier_result, shown
+from .._core.routing import Policy, Router
+from .._core.values import stable_key
+from .._core.wire import clean
+from .._folders import PART_SUFFIX, prepare_folder
+from .._job_factory import Parameters, with_defaults
+from .._journal import Journal, JournalReader
+from .._journal.resume import latencies_of
+from .._plain_group import PlainGroup
+from .._watch.log import logger
+
+__all__ = [
+    "FIELDS",
+    "FRESHNESS",
+    "PART_SUFFIX",
+    "Budget",
+    "ColumnType",
+    "FieldKind",
+    "Journal",
+    "JournalReader",
+    "Parameters",
+    "PlainGroup",
+    "Policy",
+    "PollSchedule",
+    "Router",
+    "Shares",
+    "TaskKind",
+    "changes",
+    "checked_freshness",
+    "clean",
+    "cut_off",
+    "earlier_result",
+    "is_denied",
+    "latencies_of",
+    "logger",
+    "making_time",
+    "named",
+    "open_account",
+    "open_pool",
+    "prepare_folder",
+    "provider_of",
+    "router_of",
+    "sending_time",
+    "shown",
+    "stable_key",
+    "with_defaults",
+]

@@ -1,0 +1,233 @@
+"""What several commands are told: each record with its fields, and below them what may be written for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast, get_args
+
+import msgspec
+
+from .. import ImageRequest, Rate
+from ..providers import PROVIDERS
+from . import words
+from .grammar import Options, Parser
+from .library import FIELDS, FRESHNESS, FieldKind, Parameters, Policy
+
+T = TypeVar("T")
+
+Said = tuple[tuple[str | None, T], ...]
+"""What was said of accounts, in its order: the account that was named, None for all, and the value."""
+
+FileFormat = Literal["txt", "jsonl", "csv", "tsv"]
+
+_READERS: dict[FieldKind, tuple[Callable[[str], Any], Any]] = {
+    "text": (str, None),
+    "whole": (int, None),
+    "object": (words.json_object, {}),
+}
+"""What reads the option of a request's field, by its kind, and what stands where it is not given."""
+
+
+_Described = tuple[str, Callable[[str], Any], str, str]
+"""An option: its name, what reads its value, what stands for that in `--help`, and its help."""
+
+_SAID_OF_ACCOUNTS: tuple[_Described, ...] = (
+    ("--base-url", str, "URL", "of the API, in place of the provider's"),
+    ("--price", words.price, "CREDITS", "of a picture, where the provider publishes none"),
+)
+
+LIMITS: tuple[_Described, ...] = (
+    ("--rate", words.rate, "N/SECONDS", "creates in any window, such as 20/10"),
+    ("--status-rate", words.rate, "N/SECONDS", "status calls in any window"),
+    ("--running", words.positive, "N", "tasks that may run at once"),
+)
+"""The options for limits, of accounts and of the sandbox."""
+
+
+class FileOptions(Options, frozen=True):
+    """Which prompts."""
+
+    file: str
+    limit: int | None = None
+    format: FileFormat | None = None
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        parser.add_argument(
+            "file",
+            metavar="FILE",
+            help=".txt (a prompt a line), .jsonl, .csv or .tsv (columns named like a request's fields: "
+            f"{', '.join(field.name for field in FIELDS)}; others go to the manifest), or - for stdin",
+        )
+        parser.add_argument("--limit", type=words.positive, metavar="N", help="only the first N requests")
+        parser.add_argument("--format", choices=get_args(FileFormat), help="of FILE, where its name does not tell")
+
+
+class AccountOptions(Options, frozen=True):
+    """Who makes it."""
+
+    provider: tuple[str, ...] = ()
+    policy: Policy = "spread"
+    base_url: Said[str] = ()
+    price: Said[float] = ()
+    rate: Said[Rate] = ()
+    status_rate: Said[Rate] = ()
+    running: Said[int] = ()
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        group = parser.add_argument_group("accounts", "what is said with NAME= in front is said of that account alone")
+        group.add_argument(
+            "-p",
+            "--provider",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help=f"one of {', '.join(PROVIDERS)}; several times for one pool; a second account of one as MYNAME=NAME, "
+            "with its key in MYNAME_API_KEY",
+        )
+        group.add_argument(
+            "--policy",
+            choices=get_args(Policy),
+            default="spread",
+            help="who of several gets a request: who can send soonest (spread), the cheapest, the first named "
+            "(in_order)",
+        )
+        for name, read, metavar, help_text in (*_SAID_OF_ACCOUNTS, *LIMITS):
+            kind = words.of_account(read)
+            group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=help_text)
+
+
+class PictureOptions(Options, frozen=True):
+    """What a request asks for that does not say it itself: the fields of a request that may have a default."""
+
+    model: str | None = None
+    aspect_ratio: str | None = None
+    negative_prompt: str | None = None
+    num_images: int | None = None
+    seed: int | None = None
+    extra: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies an empty default
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        group = parser.add_argument_group("picture", "for requests that do not say it themselves")
+        for field in FIELDS:
+            if field.has_default:
+                names = filter(None, (field.short, f"--{field.name.replace('_', '-')}"))
+                read, nothing = _READERS[field.kind]
+                group.add_argument(*names, type=read, default=nothing, metavar=field.metavar, help=field.help)
+
+    def parameters(self) -> Parameters:
+        """As parameters of a call."""
+        return cast(Parameters, msgspec.structs.asdict(self))
+
+    def request(self, prompt: str) -> ImageRequest:
+        """The request for a prompt."""
+        return ImageRequest(prompt, **self.parameters())
+
+
+class OutputOptions(Options, frozen=True):
+    """What becomes of a result, how long it may take, and what is told meanwhile."""
+
+    out: str | None = None
+    deadline: float = 900
+    freshness: float = FRESHNESS
+    quiet: bool = False
+    json: bool = False
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        group = parser.add_argument_group("output")
+        group.add_argument("-o", "--out", metavar="DIR", help="save the pictures here (else their URLs are printed)")
+        group.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for each request (900)")
+        group.add_argument(
+            "--freshness",
+            type=words.freshness,
+            default=FRESHNESS,
+            metavar="SECONDS",
+            help=f"of waiting that a status call is worth: smaller sees pictures sooner and asks more ({FRESHNESS:g})",
+        )
+        group.add_argument("-q", "--quiet", action="store_true", help="no progress")
+        group.add_argument(
+            "-v",
+            "--verbose",
+            action="count",
+            default=0,
+            help="log on stderr what happens to each job; -vv: every exchange",
+        )
+        group.add_argument("--json", action="store_true", help="a JSON object a result on stdout")
+
+
+class CallbackOptions(Options, frozen=True):
+    """Where the end of a task is announced."""
+
+    callback_url: str | None = None
+    callback_port: int | None = None
+    callback_host: str | None = None
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        group = parser.add_argument_group(
+            "callbacks",
+            "have the end of each task announced to this command; signed with IMAGEN_WEBHOOK_KEY, where it is set",
+        )
+        group.add_argument("--callback-url", metavar="URL", help="public address of your proxy or tunnel to the port")
+        group.add_argument("--callback-port", type=words.port, metavar="PORT", help="where they are taken (8788)")
+        group.add_argument("--callback-host", metavar="ADDRESS", help="of this machine, to listen on (127.0.0.1)")
+
+
+class BudgetOptions(Options, frozen=True):
+    """What may be spent."""
+
+    max_credits: float | None = None
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        parser.add_argument(
+            "--max-credits", type=words.credits, metavar="N", help="spend no more, earlier runs of the folder included"
+        )
+
+
+class GoingOnOptions(Options, frozen=True):
+    """What a run makes of an earlier one, and what it leaves to the next."""
+
+    retry_failed: bool = False
+    resubmit_unknown: bool = False
+    on_exit: Literal["detach", "drain"] = "detach"
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        group = parser.add_argument_group("going on", "what the folder's journal does not repeat by itself")
+        group.add_argument("--retry-failed", action="store_true", help="make new tasks, paid for, of those that failed")
+        group.add_argument(
+            "--resubmit-unknown",
+            action="store_true",
+            help="send those once more whose create's answer was lost: what was made already is paid for twice",
+        )
+        group.add_argument(
+            "--on-exit",
+            choices=("detach", "drain"),
+            default="detach",
+            help="after Ctrl-C or SIGTERM: leave running tasks to the journal (detach), or wait for them (drain)",
+        )
+
+
+class RunOptions(Options, frozen=True, kw_only=True):
+    """What a run over a batch is told. What is not said is as in a batch of one task that exists."""
+
+    accounts: AccountOptions
+    output: OutputOptions
+    command_line: str
+    picture: PictureOptions = PictureOptions()
+    budget: BudgetOptions = BudgetOptions()
+    callbacks: CallbackOptions = CallbackOptions()
+    going_on: GoingOnOptions = GoingOnOptions()
+    retries: int = 0
+    ordered: bool = False

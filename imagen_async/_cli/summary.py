@@ -1,0 +1,121 @@
+"""The last words of a `batch` command: what became of all its requests, and what to run next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+
+from .. import AccountProgress, Progress, Result
+from ..errors import BudgetReached, ImagenError, JournalError
+from .accounts import words_of
+from .counts import ResultCounts
+from .library import Journal, Router, with_defaults
+from .manifest import FAILURES
+from .next_commands import going_on, with_budget
+from .options import RunOptions
+from .progress import account_text
+from .prompt_files import PromptFile
+from .wording import amount, duration, say
+
+
+class Summary:
+    """Says on stderr what became of a batch.
+
+    Args:
+        requests: What was to be made; nothing where only the journal's was to be finished.
+        journal: The folder's, or None where nothing is saved.
+        router: Finds who can take a request.
+        options: What the run is told.
+    """
+
+    def __init__(
+        self, requests: PromptFile | None, journal: Journal | None, router: Router, options: RunOptions
+    ) -> None:
+        self._requests = requests
+        self._journal = journal
+        self._router = router
+        self._options = options
+
+    def say(
+        self, progress: Progress, counts: ResultCounts, left: Sequence[Result], ended_by: ImagenError | None
+    ) -> None:
+        """Say it.
+
+        Args:
+            progress: How the batch stood when it was left.
+            counts: Of its results.
+            left: Of these, those whose tasks were left running.
+            ended_by: What ended it before its time, or None.
+        """
+        unsent = self._unsent(counts)
+        for line in [ending_text(progress, counts, len(left), unsent), *account_lines(progress.accounts)]:
+            say(line)
+        if self._journal is None:
+            for account in dict.fromkeys(result.provider for result in left):
+                say(how_to_collect(account, words_of(self._options.accounts, account)))
+            return
+        out = str(self._options.output.out)
+        if isinstance(ended_by, JournalError):
+            say(f"What the journal could not take is in {out}/{FAILURES}, with the task ids.")
+        elif left or unsent > 0:
+            self._say_how_to_go_on(self._journal, is_budget_reached=isinstance(ended_by, BudgetReached))
+        elif counts.failed:
+            say(f"Why is in {out}/{FAILURES}; what to do: imagen-async status {shlex.quote(out)}")
+
+    def _unsent(self, counts: ResultCounts) -> int:
+        """How many requests wait to be sent yet."""
+        if self._journal is None or self._requests is None:
+            return len(self._requests or ()) - counts.done - counts.failed
+        rows = self._journal.counts()
+        return int(self._journal.notes()["total"]) - rows.total() + rows["queued"]
+
+    def _say_how_to_go_on(self, journal: Journal, *, is_budget_reached: bool) -> None:
+        command = going_on(self._options.command_line)
+        if is_budget_reached and self._requests is not None:
+            spent = sum(bill.total * count for bill, count in journal.bills())
+            # At the dearest account each, so that it is enough whoever makes them.
+            command = with_budget(command, math.ceil(spent + self._dearest(journal, self._requests)))
+        # `status` is to say the same.
+        journal.note({"command": command})
+        say(f"Nothing is lost; go on with: {command}")
+
+    def _dearest(self, journal: Journal, requests: PromptFile) -> float:
+        """Credits that what is not sent costs at most."""
+        defaults = self._options.picture.request("-")
+        credits = 0.0
+        for line in requests:
+            entry = journal.find(str(line.key))
+            if entry is None or entry.state == "queued":
+                request, route = self._router.route(with_defaults(line, defaults))
+                credits += max(offer.model.price(request) or 0.0 for offer in route.offers)
+        return credits
+
+
+def ending_text(progress: Progress, counts: ResultCounts, left: int, unsent: int) -> str:
+    """How a batch ended, in a line: so many of its tasks were left running, and so many requests are not sent."""
+    earlier_done = progress.earlier - counts.earlier_failed
+    parts = [_with_note(f"{counts.done:,} done", f"{earlier_done:,} earlier" if earlier_done else "")]
+    held = f"{counts.unknown:,} with the create's answer lost: maybe billed, not sent again"
+    parts.append(_with_note(f"{counts.failed - left:,} failed", held if counts.unknown else ""))
+    if left:
+        parts.append(f"{left:,} left running and paid for")
+    if unsent > 0:
+        parts.append(f"{unsent:,} not sent")
+    return f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}"
+
+
+def account_lines(accounts: Sequence[AccountProgress]) -> Iterator[str]:
+    """Who did what, where there are several; and whoever ended badly."""
+    for account in accounts:
+        if len(accounts) > 1 or (account.state == "stopped" and account.done):
+            yield f"  {account_text(account)}"
+
+
+def how_to_collect(account: str, words: Iterable[str]) -> str:
+    """What to run for tasks of an account that were left running, and that no journal has."""
+    return f"Collect each of {account}, by its task id above, with: imagen-async collect TASK_ID {shlex.join(words)}"
+
+
+def _with_note(text: str, note: str) -> str:
+    return f"{text} ({note})" if note else text
