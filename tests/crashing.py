@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 from builders import upstream
+from journals import Inline, quick_folder
 from virtual_network import Network, batch_over
 
-from imagen_async import ImageFile, ImageRequest, Result
+from imagen_async import ImageFile, ImageRequest, JournalError, Result
 from imagen_async._callbacks import CallbackRegistry
-from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.routing import Router
@@ -33,19 +31,14 @@ from imagen_async._scheduler.callback_desk import CallbackDesk
 from imagen_async._scheduler.exchange import Exchange
 from imagen_async._scheduler.scheduler import Scheduler
 from imagen_async._watch.observer import Observer
+from imagen_async.ports import JournalEntry
 from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.testing import VirtualTimeLoop
 
+__all__ = ["Life", "World", "quick_folder"]
+
 CALLED = "https://example.com/imagen"
 """Where the provider is told to call back; nothing is sent there."""
-
-
-@contextmanager
-def quick_folder() -> Iterator[Path]:
-    """A folder in memory where there is one: it is the process that dies here, not the machine."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 class Life:
@@ -54,43 +47,36 @@ class Life:
     Args:
         dies_at: The step at which it dies: from there on nothing that it does has any effect.
         leaves_at: The step at which it is cancelled, as by Ctrl-C, and leaves in good order.
+        room: Groups of changes that its disk takes; None: any.
 
     Attributes:
         steps: What it did, in order.
-        is_dead: True from the step of its death on.
         scope: What it runs in; cancelled at its death, so that what is left of it comes down.
     """
 
-    def __init__(self, dies_at: int | None = None, *, leaves_at: int | None = None) -> None:
+    def __init__(self, dies_at: int | None = None, *, leaves_at: int | None = None, room: int | None = None) -> None:
         self.steps: list[str] = []
-        self.is_dead = False
         self.scope: anyio.CancelScope | None = None
+        self.room = room
+        self._is_dead = False
+        self._ends_at = {dies_at, leaves_at}
         self._dies_at = dies_at
-        self._leaves_at = leaves_at
 
     def step(self, name: str) -> bool:
         """Take a step; False when the process is dead, by this step or by one before it."""
-        if not self.is_dead:
+        if not self._is_dead:
+            number = len(self.steps)
             self.steps.append(name)
-            number = len(self.steps) - 1
-            self.is_dead = number == self._dies_at
-            if number in (self._dies_at, self._leaves_at):
+            self._is_dead = number == self._dies_at
+            if number in self._ends_at:
                 assert self.scope is not None
                 self.scope.cancel()
-        return not self.is_dead
+        return not self._is_dead
 
-
-class Inline(Executor):
-    """Does the work at once, in the caller's thread: on virtual time nothing may wait for a thread."""
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        """Do it."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(work(*arguments, **named))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    async def reach(self, name: str) -> None:
+        """Take a step of a task, which goes no further when the process is dead."""
+        if not self.step(name):
+            await anyio.sleep_forever()
 
 
 class MortalJournal(Journal):
@@ -102,14 +88,18 @@ class MortalJournal(Journal):
         super().__init__(path)
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
-        """Write, if the process lives."""
+        """Write, if the process lives and the disk has room."""
         rows = list(entries)
-        for entry in rows:
-            for file in entry.files:
-                self._watch("done", file.path)
-        if self._life.step(f"before writing {_named(rows)}"):
+        for file in (file for entry in rows for file in entry.files):
+            self._watch("done", file.path)
+        if self._life.room == 0:
+            raise JournalError("The disk is full. Make room first.")
+        if self._life.room is not None:
+            self._life.room -= 1
+        named = ", ".join(f"{entry.request.prompt} {entry.state}" for entry in rows) or "nothing"
+        if self._life.step(f"before writing {named}"):
             super().write(rows)
-            self._life.step(f"after writing {_named(rows)}")
+            self._life.step(f"after writing {named}")
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Note, if the process lives."""
@@ -131,22 +121,21 @@ class World:
             (`POST`, `GET`, `save`, `done`) and about what: the prompt, the task's id, the URL, the file's path.
     """
 
-    def __init__(self, folder: Path, network: Network, *, expects_callbacks: bool = False) -> None:
+    def __init__(self, folder: Path, network: Network, *, calls_back: bool = False) -> None:
         self.network = network
-        self.expects_callbacks = expects_callbacks
+        self.calls_back = calls_back
         self.calls: list[Webhook] = []
         self.watch: Callable[[str, str], None] = lambda what, about: None
         self.folder = folder / "out"
         self.journal = folder / "run.db"
         self._clock = 0.0
         self._unfinished = 0
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
 
     def live(self, requests: Sequence[str | ImageRequest], life: Life | None = None, **terms: Any) -> list[Result]:
         """Run a process until it has all results, or dies; what was handed out is returned."""
-        life = life or Life()
         with asyncio.Runner(loop_factory=self._new_loop) as runner:
-            return runner.run(self._run(requests, life, **terms))
+            return runner.run(self._run(requests, life or Life(), **terms))
 
     def entries(self) -> dict[str, JournalEntry]:
         """What the journal says, by prompt."""
@@ -173,69 +162,77 @@ class World:
         resubmits: int = 0,
         deadline: float = 900.0,
     ) -> list[Result]:
-        terms = JobOptions(deadline=deadline, retries=retries, resubmits=resubmits, save_to=str(self.folder))
         provider = self.network.provider
+        terms = JobOptions(deadline=deadline, retries=retries, resubmits=resubmits, save_to=str(self.folder))
         factory = JobFactory(Router({provider.name: provider}), ImageRequest("-"), terms)
+        registry = CallbackRegistry(CALLED, {}) if self.calls_back else None
+        plan = Plan(
+            [upstream(provider.name, self.network.limits, PollSchedule(provider.latency))],
+            SAVING_AT_ONCE,
+            expects_callbacks=self.calls_back,
+        )
+        exchange = Exchange(
+            {provider.name: provider.dialect},
+            lambda *request, within=None: self._send(life, *request),
+            lambda result, folder: self._save(life, result),
+            None if registry is None else registry.url_of,
+        )
         results: list[Result] = []
         life.scope = anyio.CancelScope()
         try:
-            with closing(MortalJournal(self.journal, life, self.watch)) as journal, life.scope:
-                terms_again = frozenset({"queued", *again})
-                kept = BatchJournal(
-                    journal, factory, again=terms_again, expects_callbacks=self.expects_callbacks, executor=Inline()
+            with closing(MortalJournal(self.journal, life, self.watch)) as store, life.scope:
+                journal = BatchJournal(
+                    store,
+                    factory,
+                    again=frozenset({"queued", *again}),
+                    expects_callbacks=self.calls_back,
+                    executor=Inline(),
                 )
-                await self._work(requests, life, factory, kept, results)
+                async with PlainGroup() as group:
+                    scheduler = Scheduler(group, plan, exchange, Observer(), registry)
+                    scheduler.start(scheduler.run)
+                    if registry is not None:
+                        self._call_back(life, registry, scheduler, group)
+                    try:
+                        batch = batch_over(
+                            scheduler, self.network, requests, factory=factory, window=100, journal=journal
+                        )
+                        async with batch:
+                            async for result in batch:
+                                results.append(result)
+                    finally:
+                        await scheduler.close()
         finally:
             self._clock = asyncio.get_running_loop().time()
         return results
 
-    async def _work(
-        self,
-        requests: Sequence[str | ImageRequest],
-        life: Life,
-        factory: JobFactory,
-        journal: BatchJournal,
-        results: list[Result],
-    ) -> None:
-        provider, network = self.network.provider, self.network
+    async def _send(self, life: Life, account: str, request: HttpRequest) -> HttpResponse:
+        """Carry a request; what a dead process was about to say or hear, it does not."""
+        created = None if request.body is None else json.loads(request.body)["input"]["prompt"]
+        self.watch(request.method, created or request.path.rpartition("=")[2])
+        await life.reach(f"before the server sees a {request.method}")
+        try:
+            return await self.network(account, request)
+        finally:
+            await life.reach(f"before the answer to a {request.method} arrives")
 
-        async def send(account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
-            """Carry a request; what a dead process was about to say or hear, it does not."""
-            self.watch(request.method, _subject(request))
-            if not life.step(f"before the server sees a {request.method}"):
-                await anyio.sleep_forever()
-            answer: HttpResponse | Exception
-            try:
-                answer = await network(account, request, within=within)
-            except Exception as error:
-                answer = error
-            if not life.step(f"before the answer to a {request.method} arrives"):
-                await anyio.sleep_forever()
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        async def save(result: Result, folder: str) -> tuple[ImageFile, ...]:
-            return tuple([await self._save(life, result, url) for url in result.urls])
-
-        account = upstream(provider.name, network.limits, PollSchedule(provider.latency))
-        registry = CallbackRegistry(CALLED, {}) if self.expects_callbacks else None
-        plan = Plan([account], SAVING_AT_ONCE, expects_callbacks=self.expects_callbacks)
-        callback_url = None if registry is None else registry.url_of
-        exchange = Exchange({provider.name: provider.dialect}, send, save, callback_url)
-        async with PlainGroup() as group:
-            scheduler = Scheduler(group, plan, exchange, Observer(), registry)
-            scheduler.start(scheduler.run)
-            if registry is not None:
-                self._call_back(life, registry, scheduler, group)
-            try:
-                async with batch_over(
-                    scheduler, network, requests, factory=factory, window=100, journal=journal
-                ) as batch:
-                    async for result in batch:
-                        results.append(result)
-            finally:
-                await scheduler.close()
+    async def _save(self, life: Life, result: Result) -> tuple[ImageFile, ...]:
+        """Write pictures under another name and rename them; each is told from others by its task."""
+        files = []
+        for number, url in enumerate(result.urls):
+            await anyio.sleep(0.1)
+            content = f"the picture at {url}".encode()
+            path = self.folder / f"{result.index}-{number}-{result.request.prompt}.png"
+            self._unfinished += 1
+            part = self.folder / f".part-{self._unfinished}"
+            self.watch("save", url)
+            await life.reach("before a rename")
+            part.write_bytes(content)
+            part.replace(path)
+            await life.reach("after a rename")
+            digest = hashlib.sha256(content).hexdigest()
+            files.append(ImageFile(str(path), digest, len(content), "image/png", url))
+        return tuple(files)
 
     def _call_back(self, life: Life, registry: CallbackRegistry, scheduler: Scheduler, group: PlainGroup) -> None:
         """Have every callback delivered to this process that no other one has answered."""
@@ -246,11 +243,9 @@ class World:
             # Only until the journal is open, which takes no time here: a batch without work ends in the same instant.
             while (call := registry.find(webhook.url.rpartition("/")[2])) is None:
                 await anyio.lowlevel.checkpoint()
-            if not life.step("before a callback is heard"):
-                await anyio.sleep_forever()
+            await life.reach("before a callback is heard")
             await desk.take(call, webhook.task_id)
-            if not life.step("before a callback is answered"):
-                await anyio.sleep_forever()
+            await life.reach("before a callback is answered")
             self.calls.remove(webhook)
             life.step("after a callback was answered")
 
@@ -261,29 +256,3 @@ class World:
         self.network.call_back = begin
         for webhook in self.calls:
             group.start_soon(deliver, webhook)
-
-    async def _save(self, life: Life, result: Result, url: str) -> ImageFile:
-        """Write a picture under another name and rename it; it is told from others by its task."""
-        await anyio.sleep(0.1)
-        content = f"the picture at {url}".encode()
-        name = f"{result.index}-{result.request.prompt}.png"
-        self._unfinished += 1
-        part = self.folder / f".part-{self._unfinished}"
-        self.watch("save", url)
-        if not life.step("before a rename"):
-            await anyio.sleep_forever()
-        part.write_bytes(content)
-        part.replace(self.folder / name)
-        if not life.step("after a rename"):
-            await anyio.sleep_forever()
-        return ImageFile(str(self.folder / name), hashlib.sha256(content).hexdigest(), len(content), "image/png", url)
-
-
-def _subject(request: HttpRequest) -> str:
-    if request.body is not None:
-        return str(json.loads(request.body)["input"]["prompt"])
-    return request.path.rpartition("=")[2]
-
-
-def _named(entries: Iterable[JournalEntry]) -> str:
-    return ", ".join(f"{entry.request.prompt} {entry.state}" for entry in entries) or "nothing"

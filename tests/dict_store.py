@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from imagen_async import ImageRequest, JournalError
-from imagen_async._core.journal_entry import Bill, JournalEntry, bill_of, cut_off
+from imagen_async._core.journal_entry import bill_of, cut_off
 from imagen_async._core.latency import EDGES
 from imagen_async._journal.store import LONGEST_WAY
+from imagen_async.ports import Bill, JournalEntry
 
 TIMES = ("sent_at", "accepted_at", "ended_at")
 
 
 class DictStore:
-    """A JobStore in memory: what is written is as durable as it will be, at once.
+    """A JobStore in memory, whose promises stand at the port: what is written is as durable as it will be, at once.
 
     Args:
         kept: All that it knows; a later store over the same dict goes on with that.
@@ -34,7 +35,6 @@ class DictStore:
         self._is_in_use = False
 
     def begin_run(self) -> None:
-        """Begin a run; what was on the way when an earlier one ended without an end is unknown."""
         if self._is_in_use:
             raise JournalError(f"{self.name} is in use: another batch of this program is at work on it.")
         self._is_in_use = True
@@ -43,14 +43,12 @@ class DictStore:
         self._jobs.update({entry.key: cut_off(entry) for entry in self._those(lambda each: each.state == "submitting")})
 
     def end_run(self) -> None:
-        """End the run."""
         self._is_in_use = False
 
     def close(self) -> None:
-        """Nothing: a dict holds nothing open."""
+        pass
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
-        """Keep these changes, all or none."""
         changed: dict[str, JournalEntry] = {}
         sends = []
         for entry in entries:
@@ -62,49 +60,36 @@ class DictStore:
         self._sends.extend(sends)
 
     def note(self, notes: Mapping[str, str]) -> None:
-        """Keep something of the batch as a whole."""
         self._notes.update(notes)
 
     def notes(self) -> dict[str, str]:
-        """All that was noted."""
         return dict(self._notes)
 
     def find(self, key: str) -> JournalEntry | None:
-        """The job of that key."""
         return self._jobs.get(key)
 
     def find_task(self, task_id: str) -> JournalEntry | None:
-        """The job with that task."""
         return next(iter(self._those(lambda each: each.task_id == task_id)), None)
 
     def unfinished(self) -> list[JournalEntry]:
-        """What runs, is to be fetched, or is held with a task."""
         states = ("running", "ready")
         return self._those(lambda each: each.state in states or (each.state == "unknown" and each.task_id is not None))
 
     def with_lost_creates(self) -> list[JournalEntry]:
-        """What may have been made without an answer."""
         return self._those(lambda each: each.lost > 0)
 
     def counts(self) -> Counter[str]:
-        """How many jobs are in which state."""
-        return Counter(each.state for each in self._all())
+        return Counter(each.state for each in self._those())
 
     def bills(self) -> list[tuple[Bill, int]]:
-        """What the jobs say of money."""
-        return list(Counter(map(bill_of, self._all())).items())
+        return list(Counter(map(bill_of, self._those())).items())
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
-        """The latest latencies of an account that can be."""
-        known = [
-            (each.request, each.latency)
-            for each in self._all()
-            if each.account == account and each.latency is not None and 0 <= each.latency <= EDGES[-1]
-        ]
+        own = self._those(lambda each: each.account == account)
+        known = [(job.request, job.latency) for job in own if job.latency is not None and 0 <= job.latency <= EDGES[-1]]
         return known[max(0, len(known) - at_most) :]
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
-        """When creates were sent and accepted that the server may have seen since."""
         found = []
         for whose, key, sent_at in self._sends:
             job = self._jobs.get(key)
@@ -115,16 +100,12 @@ class DictStore:
         return found
 
     def times_seen(self, key: str) -> int:
-        """How often this run has met a key."""
         self._seen[key] += 1
         return self._seen[key]
 
-    def _all(self) -> list[JournalEntry]:
+    def _those(self, condition: Callable[[JournalEntry], bool] = lambda each: True) -> list[JournalEntry]:
         # A copy, made in one go: the writer's thread may add to the dict meanwhile.
-        return list(self._jobs.values())
-
-    def _those(self, condition: Any) -> list[JournalEntry]:
-        return [each for each in self._all() if condition(each)]
+        return [each for each in list(self._jobs.values()) if condition(each)]
 
 
 def _changed(before: JournalEntry, entry: JournalEntry) -> JournalEntry:

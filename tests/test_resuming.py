@@ -1,28 +1,24 @@
-"""The command that goes on where it stopped: the same batch again, after any end, and what the folder tells of it.
-
-Runs are left by a signal where that is the matter, elsewhere by a deadline that is shorter than the tasks.
-"""
+"""A batch that goes on where it stopped, after any end: through the client, and by the same command again."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import asyncio
 import os
-import shlex
 import signal
 import socket
-import sqlite3
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from kills import rows_of_copy
-from PIL import Image
-from test_command import (
+from commands import (
     COMMAND,
+    FAILURES,
+    METADATA,
     PATIENCE,
     Call,
     Outcome,
@@ -30,36 +26,32 @@ from test_command import (
     at,
     call,
     clean_environment,
-    empty_sandbox,
     finish,
+    foxes,
     lines_of,
-    prompt_file,
     rows_of,
     running_in,
     short_waits,
     start,
+    tasks_in,
 )
+from dict_store import DictStore
+from journals import entry, place
 
-from imagen_async import Limits, Rate
-from imagen_async._downloads import TRIES
+from imagen_async import Client, ImageRequest, Limits, Result
+from imagen_async._core.values import stable_key
+from imagen_async._journal import Journal
+from imagen_async.events import Event, JobEvent
 from imagen_async.sandbox import Latency, Lives, Sandbox
 from imagen_async.testing import running_sandbox
 
-__all__ = ["call", "clean_environment", "empty_sandbox"]
+__all__ = ["call", "clean_environment", "place"]
 
-STEADY = Latency(median=0.6, sigma=0)
+STEADY = Latency(median=0.8, sigma=0)
 """Long enough for a signal to find tasks that run, short enough for the next run to wait for them."""
-BRISK = Latency(median=0.4, sigma=0)
-SOON = ("--deadline", "0.2")
-"""Leaves tasks of the brisk latency running."""
-METADATA, FAILURES = Path("out/metadata.jsonl"), Path("out/failures.jsonl")
-
-
-@pytest.fixture
-def brisk_sandbox() -> Iterator[Sandbox]:
-    """A sandbox whose tasks all take the same short time."""
-    with running_sandbox(Sandbox(latency=BRISK)) as sandbox:
-        yield sandbox
+SOON = ("--deadline", "0.4")
+"""Leaves tasks of that latency running."""
+ENDLESS = Latency(median=60, sigma=0)
 
 
 def batch(sandbox: Sandbox, *options: str, file: str = "prompts.txt", out: str = "out") -> list[str]:
@@ -67,24 +59,390 @@ def batch(sandbox: Sandbox, *options: str, file: str = "prompts.txt", out: str =
     return ["batch", file, *at(sandbox), "-o", out, *options]
 
 
-def foxes(count: int) -> str:
-    """A file of so many prompts."""
-    return prompt_file(*(f"fox number {number}" for number in range(count)))
-
-
 def states_in(folder: str) -> list[str]:
     """The states of a journal's jobs, in the order of the input."""
     return [row["state"] for row in rows_of(folder)]
 
 
-def is_tidy(outcome: Outcome) -> bool:
-    """True for a stderr without what only a programmer understands."""
-    return not any(word in outcome.err for word in ("Traceback", "Unclosed", "Warning", "never retrieved"))
+@pytest.fixture
+def steady_sandbox() -> Iterator[Sandbox]:
+    """A sandbox whose tasks all take the same time."""
+    with running_sandbox(Sandbox(latency=STEADY)) as sandbox:
+        yield sandbox
 
 
-def tasks_of(sandbox: Sandbox) -> set[str | None]:
-    """The ids of all tasks that a sandbox made."""
-    return {task.task_id for task in sandbox.ledger.tasks}
+# Through the client
+
+
+@pytest.mark.parametrize("kind", ["file", "dict"])
+async def test_a_batch_that_is_left_goes_on(kind: str, place: Path) -> None:
+    """Left in the middle, a batch goes on in another client, over a file or the caller's own store, and pays once."""
+    kept: dict[str, Any] = {}
+    prompts = [f"p{number}" for number in range(20)]
+
+    def terms() -> dict[str, Any]:
+        return {"journal": place / "j.db" if kind == "file" else DictStore(kept), "save_to": place / "out"}
+
+    with running_sandbox(Sandbox(latency=Latency(median=0.05, minimum=0.01))) as sandbox:
+        async with client_of(sandbox, limits=Limits(running=5)) as client, client.batch(prompts, **terms()) as results:
+            await anext(results)
+        assert 0 < len(sandbox.ledger.tasks) < 20, "or it was not left in the middle"
+        async with client_of(sandbox) as client:
+            first, again = [await all_of(client, prompts, **terms()) for _ in range(2)]
+            (by_hand,) = await again[0].save(place / "saved by hand")
+    assert sandbox.ledger.tasks_by_prompt() == dict.fromkeys(prompts, 1)
+    assert sorted(result.request.prompt for result in first) == sorted(prompts)
+    assert all(Path(file).exists() for result in first for file in (*result.files, by_hand))
+    assert {result.earlier for result in first} == {False, True}
+    assert {(result.ok, result.earlier) for result in again} == {(True, True)}
+
+
+def client_of(sandbox: Sandbox, **settings: Any) -> Client:
+    """A client of a sandbox in another thread."""
+    return Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, **settings)
+
+
+async def all_of(client: Client, requests: Any, **terms: Any) -> list[Result]:
+    """All results of a batch."""
+    async with client.batch(requests, **terms) as results:
+        return [result async for result in results]
+
+
+async def test_tasks_of_a_sandbox_that_died_with_its_client_are_made_again(place: Path) -> None:
+    """What ran at a client's own sandbox is gone with it, and cost nothing: the next run makes it anew, at once."""
+    running = asyncio.Semaphore(0)
+
+    def hear(event: Event) -> None:
+        if isinstance(event, JobEvent) and event.state == "running":
+            running.release()
+
+    async with Client("sandbox", on_event=hear) as client, client.batch(["a", "b"], journal=place / "j.db"):
+        for _ in range(2):
+            await running.acquire()
+    with anyio.fail_after(20):
+        async with Client("sandbox") as client:
+            again = await all_of(client, ["a", "b"], journal=place / "j.db")
+    assert [result.ok for result in again] == [True, True]
+
+
+@pytest.mark.slow
+async def test_thousands_of_earlier_results_take_no_memory(imagen_sandbox: Sandbox, place: Path) -> None:
+    """A lazy input whose jobs are all done streams through a resumed batch, and nothing of it stays."""
+    count, seen = 5_000, 0
+    keys = [stable_key(ImageRequest(f"prompt {number}")) for number in range(count)]
+    with Journal(place / "j.db") as journal:
+        for fields in ({}, {"state": "done", "urls": ("https://x.example/1.png",)}):
+            journal.write(entry(n, key=key, account="sandbox", **fields) for n, key in enumerate(keys))
+    async with client_of(imagen_sandbox) as client:
+        prompts = (f"prompt {number}" for number in range(count))
+        tracemalloc.start()
+        try:
+            async with client.batch(prompts, journal=place / "j.db", ordered=True) as results:
+                async for result in results:
+                    seen += result.earlier
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert (seen, imagen_sandbox.ledger.creates) == (count, [])
+    assert peak < 8e6, "about a window of results, of which each takes a kilobyte or two"
+
+
+# Signals
+
+
+class Silent:
+    """A server that takes a connection and a request, and never says a word."""
+
+    def __enter__(self) -> Silent:
+        self._socket = self._taken = socket.create_server(("127.0.0.1", 0))
+        self.options = ["-p", "sandbox", "--base-url", f"http://127.0.0.1:{self._socket.getsockname()[1]}"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._taken.close()
+        self._socket.close()
+
+    def wait_for_a_create(self) -> None:
+        """Wait until a request has come."""
+        self._socket.settimeout(PATIENCE)
+        self._taken, _ = self._socket.accept()
+        self._taken.settimeout(PATIENCE)
+        assert self._taken.recv(65536).startswith(b"POST")
+
+
+LEFT = {
+    "Ctrl-C": (signal.SIGINT, [], "running", "3 left running and paid for, 3 not sent"),
+    "SIGTERM": (signal.SIGTERM, [], "running", "Nothing is lost; go on with: imagen-async batch prompts.txt"),
+    "drain": (signal.SIGTERM, ["--on-exit", "drain"], "done", "Stopping: nothing more is sent"),
+}
+
+
+@pytest.mark.parametrize(("number", "options", "state", "told"), LEFT.values(), ids=list(LEFT))
+def test_a_signal_leaves_and_the_same_command_goes_on(
+    call: Call, number: signal.Signals, options: list[str], state: str, told: str
+) -> None:
+    """A signal leaves with 130, soon or once what runs is done; the same command waits for that, and sends the rest."""
+    foxes(6)
+    watched = Watched()
+    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
+        process = start(*batch(sandbox, "--running", "3", *options))
+        watched.wait("create", 3)
+        process.send_signal(number)
+        left = finish(process)
+        assert (left.code, left.is_clean, told in left.err) == (130, True, True), left.err
+        assert {row["task_id"]: row["state"] for row in rows_of("out")} == dict.fromkeys(tasks_in(sandbox), state)
+        outcome = call(*batch(sandbox))
+    assert (outcome.code, len(left.lines) + len(outcome.lines)) == (0, 6)
+    assert set(sandbox.ledger.tasks_by_prompt().values()) == {1}
+    assert {line["task_id"] for line in lines_of(METADATA)} == tasks_in(sandbox).keys()
+    assert FAILURES.read_bytes() == b""
+
+
+ENDS = {
+    "Ctrl-C": ([signal.SIGINT], 130, "unknown"),
+    "Ctrl-C twice": ([signal.SIGINT, signal.SIGINT], 130, "unknown"),
+    "kill": ([signal.SIGKILL], -9, "submitting"),
+}
+
+
+@pytest.mark.parametrize(("signals", "code", "state"), ENDS.values(), ids=list(ENDS))
+def test_a_create_on_the_way_is_held(call: Call, signals: list[signal.Signals], code: int, state: str) -> None:
+    """However a run ends while a create's answer is awaited, `status` tells that request as unknown, and its price."""
+    foxes(3)
+    with Silent() as silent:
+        process = start("batch", "prompts.txt", *silent.options, "-o", "out")
+        silent.wait_for_a_create()
+        assert states_in("out") == ["submitting"], "the intent is on disk before the request is on the wire"
+        process.send_signal(signals[0])
+        for number in signals[1:]:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.2)  # it waits for the answer, which would tell a task
+            process.send_signal(number)
+        outcome = finish(process)
+    assert (outcome.code, outcome.is_clean) == (code, True)
+    assert states_in("out") in ([state], ["submitting"] * len(signals[1:]))
+    (entry,) = call("status", "out", "--json").records
+    assert (entry["at_work"], entry["credits_at_risk"], entry["unknown"][0]["prompt"]) == (False, 8, "fox number 0")
+    assert {name: count for name, count in entry["counts"].items() if count} == {"not sent": 2, "unknown": 1}
+
+
+def test_drain_is_left_by_a_second_ctrl_c() -> None:
+    """With `--on-exit drain` a second Ctrl-C leaves at once, as the first one's message says; the journal has all."""
+    foxes(9)
+    watched = Watched()
+    with running_sandbox(Sandbox(latency=ENDLESS, faults=watched)) as sandbox:
+        process = start(*batch(sandbox, "--running", "3", "--on-exit", "drain"))
+        watched.wait("poll", 3)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert "Once more leaves at once" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        outcome = finish(process)
+        assert (outcome.code, outcome.is_clean) == (130, True)
+        assert running_in("out") == tasks_in(sandbox)
+
+
+def test_nohup_stays_nohup() -> None:
+    """A batch that was started with Ctrl-C ignored goes on at a Ctrl-C, to its end."""
+    foxes(3)
+    watched = Watched()
+    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
+        process = start(*batch(sandbox), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+        watched.wait("poll", 1)
+        process.send_signal(signal.SIGINT)
+        outcome = finish(process)
+    assert (outcome.code, len(outcome.lines)) == (0, 3)
+
+
+def test_a_folder_at_work_is_looked_at_and_left_alone(call: Call) -> None:
+    """While a batch is at work on a folder, `status` tells so; another batch there, or `collect`, exits 2."""
+    foxes(3)
+    watched = Watched()
+    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
+        process = start(*batch(sandbox))
+        watched.wait("create", 3)
+        (entry,) = call("status", "out", "--json").records
+        assert (entry["at_work"], entry["next"], sum(entry["counts"].values())) == (True, [], 3)
+        assert "a batch is at work on it" in call("status", "out").out
+        listed = METADATA.read_bytes()
+        for arguments in (batch(sandbox), ["collect", "some-task", "--dir", "out", *at(sandbox)]):
+            outcome = call(*arguments)
+            assert (outcome.code, outcome.out) == (2, "")
+            assert f"another batch (process {process.pid}) is at work on it. Nothing was sent" in outcome.err
+        assert METADATA.read_bytes() == listed
+        assert finish(process).code == 0
+        assert len(sandbox.ledger.creates) == 3
+
+
+# The same command again
+
+
+def test_one_folder_through_five_runs(call: Call) -> None:
+    """New lines are sent, moved ones known, removed ones fetched; what ended badly is paid again only when asked."""
+
+    def runs(*options: str) -> tuple[int, int, int, list[str]]:
+        """How a run ended, how many pictures it printed, how many creates it sent, and which prompts are not done."""
+        before = len(sandbox.ledger.creates)
+        outcome = call(*batch(sandbox, *options, file="prompts.csv"))
+        failed = sorted(line["prompt"] for line in lines_of(FAILURES))
+        return outcome.code, len(outcome.lines), len(sandbox.ledger.creates) - before, failed
+
+    with running_sandbox(Sandbox(latency=STEADY)) as sandbox:
+        sandbox.order("create", "reset_after")
+        sandbox.order("task", None, "fail_word")
+        Path("prompts.csv").write_text("prompt,note\na fox,lost\na dog,bad\na hen,gone\na hen,twice\n")
+        assert runs(*SOON) == (1, 0, 4, ["a dog", "a fox", "a hen", "a hen"])
+        assert sorted(states_in("out")) == ["running", "running", "running", "unknown"]
+        Path("prompts.csv").write_text("prompt,note\nan owl,new\na hen,twice\na dog,bad\na fox,lost\n")
+        assert runs() == (1, 3, 1, ["a dog", "a fox"])
+        assert runs("--json") == (1, 0, 0, ["a dog", "a fox"]), "as it is, nothing is sent or printed again"
+        assert runs("--retry-failed", "--resubmit-unknown") == (0, 2, 2, [])
+        assert runs("--retry-failed", "--resubmit-unknown") == (0, 0, 0, [])
+    assert sandbox.ledger.tasks_by_prompt() == {"a fox": 2, "a dog": 2, "a hen": 2, "an owl": 1}
+    listed = {(line["prompt"], line["note"]) for line in lines_of(METADATA)}
+    assert listed == {("a fox", "lost"), ("a dog", "bad"), ("a hen", "gone"), ("a hen", "twice"), ("an owl", "new")}
+
+
+def test_a_changed_option_is_named_before_anything_is_sent(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Another aspect ratio, or prompt, for a known key exits 2 and names the first such lines; nothing is sent."""
+    lines = [f"fox {number},k{number}\n" for number in range(12)]
+    Path("prompts.csv").write_text("prompt,key\n" + "".join(lines))
+    assert call(*batch(imagen_sandbox, file="prompts.csv")).code == 0
+    Path("prompts.csv").write_text("prompt,key\na bear,k0\n" + "".join(lines[1:]) + "an owl,new\n")
+    outcome = call(*batch(imagen_sandbox, "--aspect-ratio", "16:9", file="prompts.csv"))
+    assert (outcome.code, outcome.out) == (2, "")
+    *named, summary = outcome.err.splitlines()
+    assert [line.partition(": ")[0] for line in named] == [f"prompts.csv:{number}" for number in range(2, 12)]
+    assert "the key 'k0' stood for another request in out/run.db" in named[0]
+    assert 'prompt was "fox 0" and is "a bear" now' in named[0]
+    assert 'aspect_ratio was "1:1" and is "16:9" now' in named[1]
+    assert summary == "12 problems of 13 requests; nothing was sent."
+    assert len(imagen_sandbox.ledger.creates) == 12
+
+
+def test_the_next_commands_work_as_they_stand(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Pasted into a shell, what `status` says to run next does it, also with spaces in the paths."""
+    Path("my prompts.txt").write_text("a fox\na dog\n")
+    imagen_sandbox.order("create", "reset_after")
+    imagen_sandbox.order("task", None, "fail_word")
+    options = {"file": "my prompts.txt", "out": "my out"}
+    assert call(*batch(imagen_sandbox, "--negative-prompt", "blur; 'noise'", **options)).code == 1
+    (told,) = call("status", "my out", "--json").records
+    retry, collect, _ = told["next"]
+    found = {"TASK_ID": str(imagen_sandbox.ledger.tasks[0].task_id), "KEY": told["unknown"][0]["key"]}
+    for word, value in found.items():
+        collect = collect.replace(word, value)
+    for command in (collect, retry):
+        environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"}
+        subprocess.run(command, shell=True, check=True, capture_output=True, env=environment, timeout=PATIENCE)
+    assert len(imagen_sandbox.ledger.creates) == 3, "what was found at the provider is not made again"
+    assert call("status", "my out", "--json").records[0]["next"] == []
+
+
+REFUSED = {
+    "no such task": (["collect", "t", "--dir", "out"], "--key KEY"),
+    "no such request": (["collect", "t", "--dir", "out", "--key", "no-such-key"], "--key KEY"),
+    "one with another task": (["collect", "t", "--dir", "out", "--key", "{key}"], "has another task in out/run.db"),
+    "a key without its batch": (["collect", "t", "--key", "{key}"], "--dir"),
+    "no batch to collect for": (["collect", "t", "--dir", "nowhere"], "nowhere holds no batch"),
+    "no batch to look at": (["status", "nowhere"], "nowhere holds no batch: there is no run.db in it"),
+}
+
+
+def test_collect_brings_one_task_of_a_batch_to_its_end(call: Call, steady_sandbox: Sandbox) -> None:
+    """`collect --dir` fetches a task that was left, and names its path again; what belongs to no request is refused."""
+    foxes(2)
+    assert call(*batch(steady_sandbox, *SOON)).code == 1
+    before = rows_of("out")
+    for name, (arguments, words) in REFUSED.items():
+        options = at(steady_sandbox) if arguments[0] == "collect" else []
+        outcome = call(*(each.format(key=before[0]["key"]) for each in arguments), *options)
+        assert (outcome.code, outcome.out, words in outcome.err) == (2, "", True), (name, outcome.err)
+    assert (rows_of("out"), Path("nowhere").exists()) == (before, False)
+    first, second = tasks_in(steady_sandbox)
+    for _ in range(2):
+        outcome = call("collect", first, "--dir", "out", *at(steady_sandbox))
+        (line,) = lines_of(METADATA)
+        assert (outcome.code, outcome.lines) == (0, [f"out/{line['file_name']}"])
+        assert (line["task_id"], line["credits"]) == (first, 8)
+        assert {row["task_id"]: row["state"] for row in rows_of("out")} == {first: "done", second: "running"}
+    assert call(*batch(steady_sandbox)).code == 0
+    assert (len(steady_sandbox.ledger.creates), len(lines_of(METADATA))) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda path: path.write_bytes(path.read_bytes()[:-40]), Path.unlink], ids=["torn", "gone"]
+)
+def test_the_lists_follow_the_journal(call: Call, imagen_sandbox: Sandbox, spoil: Callable[[Path], Any]) -> None:
+    """Lists with a torn line, or none, are right after the next run."""
+    foxes(4)
+    imagen_sandbox.order("task", "fail_word")
+    assert call(*batch(imagen_sandbox)).code == 1
+    before = [sorted(path.read_bytes().splitlines()) for path in (METADATA, FAILURES)]
+    spoil(METADATA)
+    spoil(FAILURES)
+    assert call(*batch(imagen_sandbox)).code == 1
+    assert [sorted(path.read_bytes().splitlines()) for path in (METADATA, FAILURES)] == before
+
+
+# Keys, addresses, links
+
+
+def test_the_key_is_nowhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API key is in no file of the folder, and on no stream of any command."""
+    secret = "sk-very-secret-0123456789"
+    monkeypatch.setenv("SANDBOX_API_KEY", secret)
+    foxes(3)
+    with running_sandbox(Sandbox(latency=STEADY, key=secret)) as sandbox:
+        sandbox.order("create", "reset_after")
+        said = [call(*batch(sandbox, *SOON, "-vv")), call("status", "out"), call("status", "out", "--json")]
+        said.append(call(*batch(sandbox, "--resubmit-unknown", "--json", "-vv", "--gallery")))
+        said.append(call("export", "out", "--to", "parquet"))
+    assert (said[-2].code, said[-1].code) == (0, 0)
+    assert " DEBUG sandbox: create: POST /api/v1/jobs/createTask: HTTP 200 in " in said[-2].err
+    assert secret not in "".join(outcome.out + outcome.err for outcome in said)
+    assert secret.encode() not in b"".join(path.read_bytes() for path in Path().rglob("*.*") if path.is_file())
+
+
+@pytest.mark.parametrize("key", ["sk-wrong-0123", None], ids=["a wrong key", "another address"])
+def test_whoever_does_not_know_a_task_does_not_end_it(
+    call: Call, steady_sandbox: Sandbox, imagen_sandbox: Sandbox, key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resume with a key that is refused, or at a server that knows no such task, leaves it for the right one."""
+    foxes(1)
+    assert call(*batch(steady_sandbox, *SOON)).code == 1
+    with monkeypatch.context() as other:
+        other.setenv("SANDBOX_API_KEY", key or imagen_sandbox.key)
+        assert call(*batch(steady_sandbox if key else imagen_sandbox, "--deadline", "1")).code == 1
+    assert states_in("out") == ["running"]
+    assert call(*batch(steady_sandbox)).code == 0
+    assert len(steady_sandbox.ledger.creates) == 1
+
+
+LINKS = {
+    "has died": (Lives(link=0.0), 0, "done", ""),
+    "is gone": (Lives(link=0.0, picture=0.0), 1, "failed", "gone at the provider, and was paid for"),
+}
+
+
+@pytest.mark.parametrize(("lives", "code", "state", "words"), LINKS.values(), ids=list(LINKS))
+def test_a_picture_whose_link_has_died_is_asked_for_anew(
+    call: Call, lives: Lives, code: int, state: str, words: str
+) -> None:
+    """A later run fetches it by a new link, paid for once; one that the provider has no more is said to be gone."""
+    foxes(1)
+    with running_sandbox(Sandbox(latency=STEADY, lives=lives)) as sandbox:
+        assert call(*batch(sandbox, *SOON)).code == 1
+        with short_waits():
+            outcome = call(*batch(sandbox))
+        assert (outcome.code, len(outcome.lines), states_in("out")) == (code, 1 - code, [state])
+        assert [line["error"]["type"] for line in lines_of(FAILURES)] == ["DownloadFailed"] * code
+        assert words in FAILURES.read_text()
+        assert call(*batch(sandbox)).code == code
+    assert (len(sandbox.ledger.creates), call("status", "out", "--json").records[0]["credits_spent"]) == (1, 8)
+
+
+# Asked for by test_hard_cases.
 
 
 def eventually(condition: Callable[[], object]) -> None:
@@ -95,757 +453,11 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def in_shell(command: str) -> Outcome:
-    """Run a command line as a person would paste it."""
-    environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"}
-    ran = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, timeout=PATIENCE)
-    return Outcome(ran.returncode, ran.stdout, ran.stderr)
+def is_tidy(outcome: Any) -> bool:
+    """True for a stderr without what only a programmer understands."""
+    return Outcome(*outcome).is_clean
 
 
-class Silent:
-    """A server that takes connections and requests, and never says a word."""
-
-    def __enter__(self) -> Silent:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._taken: list[socket.socket] = []
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in (*self._taken, self._socket):
-            each.close()
-
-    def wait_for_a_create(self) -> None:
-        """Wait until a request has come."""
-        self._socket.settimeout(PATIENCE)
-        connection, _ = self._socket.accept()
-        connection.settimeout(PATIENCE)
-        self._taken.append(connection)
-        assert connection.recv(65536).startswith(b"POST")
-
-
-# The same command again
-
-
-def test_the_same_command_again_repeats_nothing(call: Call, imagen_sandbox: Sandbox) -> None:
-    """After a batch that came to its end, the same command sends nothing, prints nothing twice and exits 0."""
-    foxes(2)
-    first = call(*batch(imagen_sandbox))
-    listed = METADATA.read_bytes()
-    second = call(*batch(imagen_sandbox))
-    assert (first.code, len(first.lines)) == (0, 2)
-    assert (second.code, second.out) == (0, "")
-    assert second.err.startswith("2 done (2 earlier), 0 failed; 0 credits in ")
-    assert len(imagen_sandbox.ledger.creates) == 2
-    assert METADATA.read_bytes() == listed
-    assert FAILURES.read_bytes() == b""
-
-
-def test_as_json_too_nothing_is_printed_twice(call: Call, imagen_sandbox: Sandbox) -> None:
-    """With `--json` a second run prints the results that are new, and no other."""
-    foxes(2)
-    assert len(call(*batch(imagen_sandbox, "--json", "--limit", "1")).records) == 1
-    (entry,) = call(*batch(imagen_sandbox, "--json", "--ordered")).records
-    assert (entry["ok"], entry["index"], entry["prompt"]) == (True, 1, "fox number 1")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_and_the_same_command_goes_on(call: Call, number: signal.Signals) -> None:
-    """Ctrl-C or SIGTERM leaves soon with 130; the same command waits for what ran, and sends the rest, once."""
-    foxes(9)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
-        process = start(*batch(sandbox, "--running", "3"))
-        watched.wait("create", 3)
-        began = time.monotonic()
-        process.send_signal(number)
-        left = finish(process)
-        assert time.monotonic() - began < 5
-        assert (left.code, left.out, is_tidy(left)) == (130, "", True)
-        assert running_in("out").keys() == tasks_of(sandbox)
-        outcome = call(*batch(sandbox))
-        assert (outcome.code, len(outcome.lines)) == (0, 9)
-    assert set(sandbox.ledger.tasks_by_prompt().values()) == {1}
-    assert {line["task_id"] for line in lines_of(METADATA)} == tasks_of(sandbox)
-    assert FAILURES.read_bytes() == b""
-
-
-def test_a_create_on_the_way_is_held_after_ctrl_c(call: Call) -> None:
-    """Ctrl-C while a create's answer is awaited leaves within seconds, and holds that request as unknown."""
-    foxes(3)
-    with Silent() as silent:
-        process = start("batch", "prompts.txt", "-p", "sandbox", "--base-url", silent.url, "-o", "out")
-        silent.wait_for_a_create()
-        assert states_in("out") == ["submitting"], "the intent is on disk before the request is on the wire"
-        began = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        outcome = finish(process)
-    assert time.monotonic() - began < 5
-    assert (outcome.code, is_tidy(outcome)) == (130, True)
-    assert states_in("out") == ["unknown"]
-    (failure,) = lines_of(FAILURES)
-    assert failure["error"]["type"] == "UnknownOutcome"
-
-
-def test_a_second_ctrl_c_loses_nothing() -> None:
-    """A second Ctrl-C ends the waiting for a create's answer; the journal still has what was on the way."""
-    foxes(3)
-    with Silent() as silent:
-        process = start("batch", "prompts.txt", "-p", "sandbox", "--base-url", silent.url, "-o", "out")
-        silent.wait_for_a_create()
-        process.send_signal(signal.SIGINT)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.2)  # it waits for the answer, which would tell a task
-        process.send_signal(signal.SIGINT)
-        outcome = finish(process)
-    assert (outcome.code, is_tidy(outcome)) == (130, True)
-    assert [row["state"] for row in rows_of_copy(Path("out"))] in (["unknown"], ["submitting"])
-
-
-def test_drain_waits_for_what_runs() -> None:
-    """With `--on-exit drain` SIGTERM sends no more, waits for the running tasks and exits 130 with none left."""
-    foxes(9)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
-        process = start(*batch(sandbox, "--running", "3", "--on-exit", "drain"))
-        watched.wait("create", 3)
-        process.send_signal(signal.SIGTERM)
-        outcome = finish(process)
-    assert (outcome.code, is_tidy(outcome)) == (130, True)
-    assert len(sandbox.ledger.creates) == len(outcome.lines) == 3
-    assert "Stopping: nothing more is sent" in outcome.err
-    assert "3 done, 0 failed, 6 not sent" in outcome.err
-    assert states_in("out") == ["done"] * 3
-
-
-def test_drain_is_left_by_a_second_ctrl_c() -> None:
-    """With `--on-exit drain` a second Ctrl-C leaves at once, as the first one's message says; the journal has all."""
-    foxes(9)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=Latency(median=60), faults=watched)) as sandbox:
-        process = start(*batch(sandbox, "--running", "3", "--on-exit", "drain"))
-        watched.wait("poll", 3)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        assert "Once more leaves at once" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(5)
-        finally:
-            process.kill()
-            outcome = finish(process)
-        assert (outcome.code, is_tidy(outcome)) == (130, True)
-        assert running_in("out").keys() == tasks_of(sandbox)
-
-
-def test_nohup_stays_nohup() -> None:
-    """A batch that was started with Ctrl-C ignored goes on at a Ctrl-C, to its end."""
-    foxes(3)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
-        ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-        process = start(*batch(sandbox), **ignoring)
-        watched.wait("poll", 1)
-        process.send_signal(signal.SIGINT)
-        outcome = finish(process)
-    assert (outcome.code, len(outcome.lines)) == (0, 3)
-
-
-# The file has changed, or the options
-
-
-def test_new_lines_are_sent(call: Call, imagen_sandbox: Sandbox) -> None:
-    """Lines that were added are sent, wherever they stand, and the others are not repeated."""
-    prompt_file("a fox", "a dog")
-    assert call(*batch(imagen_sandbox)).code == 0
-    prompt_file("an owl", "a fox", "a bear", "a dog")
-    outcome = call(*batch(imagen_sandbox))
-    assert (outcome.code, len(outcome.lines)) == (0, 2)
-    assert imagen_sandbox.ledger.tasks_by_prompt() == dict.fromkeys(("a fox", "a dog", "an owl", "a bear"), 1)
-    assert {line["prompt"] for line in lines_of(METADATA)} == {"a fox", "a dog", "an owl", "a bear"}
-    assert all(Path("out", line["file_name"]).exists() for line in lines_of(METADATA))
-
-
-def test_a_removed_line_that_is_paid_for_is_still_fetched(call: Call, brisk_sandbox: Sandbox) -> None:
-    """A task that runs is collected although its line is gone from the file; nothing of that line is sent again."""
-    prompt_file("a fox", "a dog")
-    assert call(*batch(brisk_sandbox, *SOON)).code == 1
-    prompt_file("a dog", "an owl")
-    outcome = call(*batch(brisk_sandbox))
-    assert outcome.code == 0
-    assert {line["prompt"] for line in lines_of(METADATA)} == {"a fox", "a dog", "an owl"}
-    assert set(brisk_sandbox.ledger.tasks_by_prompt().values()) == {1}
-
-
-def test_other_order_is_the_same_batch(call: Call, imagen_sandbox: Sandbox) -> None:
-    """Lines in another order are the same requests, doubled ones too."""
-    prompt_file("a fox", "a dog", "a fox")
-    assert call(*batch(imagen_sandbox)).code == 0
-    prompt_file("a fox", "a fox", "a dog")
-    outcome = call(*batch(imagen_sandbox))
-    assert (outcome.code, outcome.out) == (0, "")
-    assert len(imagen_sandbox.ledger.creates) == 3
-
-
-def test_a_changed_option_is_named_before_anything_is_sent(call: Call, imagen_sandbox: Sandbox) -> None:
-    """Another aspect ratio for known lines exits 2, names the first of these lines and the change; nothing is sent."""
-    foxes(12)
-    assert call(*batch(imagen_sandbox)).code == 0
-    foxes(14)
-    outcome = call(*batch(imagen_sandbox, "--aspect-ratio", "16:9"))
-    assert (outcome.code, outcome.out) == (2, "")
-    *named, summary = outcome.err.splitlines()
-    assert [line.partition(": ")[0] for line in named] == [f"prompts.txt:{number}" for number in range(1, 11)]
-    assert 'aspect_ratio was "1:1" and is "16:9" now' in named[0]
-    assert summary == "12 problems of 14 requests; nothing was sent."
-    assert len(imagen_sandbox.ledger.creates) == 12
-
-
-def test_another_prompt_under_a_known_key_is_refused(call: Call, imagen_sandbox: Sandbox) -> None:
-    """A key of the file that stood for another prompt exits 2 and names the line, the key and both prompts."""
-    Path("prompts.csv").write_text("prompt,key\na fox,one\na dog,two\n")
-    assert call(*batch(imagen_sandbox, file="prompts.csv")).code == 0
-    Path("prompts.csv").write_text("prompt,key\na fox,one\na bear,two\nan owl,three\n")
-    outcome = call(*batch(imagen_sandbox, file="prompts.csv"))
-    assert outcome.code == 2
-    assert "prompts.csv:3: the key 'two' stood for another request in out/run.db" in outcome.err
-    assert 'prompt was "a dog" and is "a bear" now' in outcome.err
-    assert len(imagen_sandbox.ledger.creates) == 2
-
-
-def test_limit_first_and_then_all(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`--limit 10` tries ten; the command without it makes the rest, and those ten are not made again."""
-    foxes(14)
-    assert len(call(*batch(imagen_sandbox, "--limit", "10")).lines) == 10
-    assert len(call(*batch(imagen_sandbox)).lines) == 4
-    assert set(imagen_sandbox.ledger.tasks_by_prompt().values()) == {1}
-
-
-def test_columns_of_the_file_survive(call: Call, brisk_sandbox: Sandbox) -> None:
-    """A picture that a later run fetches is listed with the other columns of its line, like any other."""
-    Path("prompts.csv").write_text("prompt,id,note\na fox,7,rot\na dog,8,blau\n")
-    assert call(*batch(brisk_sandbox, *SOON, file="prompts.csv")).code == 1
-    assert call(*batch(brisk_sandbox, file="prompts.csv")).code == 0
-    columns = {line["prompt"]: (line["id"], line["note"]) for line in lines_of(METADATA)}
-    assert columns == {"a fox": ("7", "rot"), "a dog": ("8", "blau")}
-
-
-def test_the_window_holds_across_runs(call: Call) -> None:
-    """Creates of an earlier run count until the server has forgotten them: a strict one refuses none."""
-    limits = Limits(submit=Rate(4, per=0.8), status=Rate(200, per=1), running=50)
-    with running_sandbox(Sandbox(latency=Latency(median=0.05), limits=limits)) as sandbox:
-        for count in (4, 8):
-            foxes(count)
-            assert call(*batch(sandbox, "--rate", "4/0.8")).code == 0
-    assert sandbox.ledger.refused.total() == 0
-
-
-def test_the_window_holds_for_a_create_that_took_long(call: Call) -> None:
-    """A create of an earlier run counts from its answer: where it took long, the server may have seen it just now."""
-    limits = Limits(submit=Rate(4, per=0.8), status=Rate(200, per=1), running=50)
-    with running_sandbox(Sandbox(latency=Latency(median=0.05), limits=limits)) as sandbox:
-        foxes(4)
-        assert call(*batch(sandbox, "--rate", "4/0.8")).code == 0
-        with contextlib.closing(sqlite3.connect("out/run.db")) as connection, connection:
-            connection.execute("UPDATE jobs SET sent_at = sent_at - 2")
-        foxes(8)
-        assert call(*batch(sandbox, "--rate", "4/0.8")).code == 0
-    assert sandbox.ledger.refused.total() == 0
-
-
-# Failed ones
-
-
-def test_failed_ones_stay_failed(call: Call, imagen_sandbox: Sandbox) -> None:
-    """The same command does not pay again for what failed at the provider, exits 1, and still lists it."""
-    foxes(3)
-    imagen_sandbox.order("task", "fail_word")
-    assert call(*batch(imagen_sandbox)).code == 1
-    before = FAILURES.read_bytes()
-    outcome = call(*batch(imagen_sandbox))
-    assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith("2 done (2 earlier), 1 failed; 0 credits")
-    assert len(imagen_sandbox.ledger.creates) == 3
-    assert lines_of(FAILURES) == [json.loads(before)]
-
-
-def test_retry_failed_makes_new_tasks_of_those_alone(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`--retry-failed` sends each failed one once more; when it is done it leaves failures.jsonl."""
-    foxes(3)
-    imagen_sandbox.order("task", "fail_word", None, "fail_digits")
-    assert call(*batch(imagen_sandbox)).code == 1
-    imagen_sandbox.order("task", None, "fail_digits")
-    outcome = call(*batch(imagen_sandbox, "--retry-failed"))
-    assert (outcome.code, len(outcome.lines)) == (1, 1)
-    assert len(imagen_sandbox.ledger.creates) == 5
-    assert len(lines_of(METADATA)) == 2
-    (failure,) = lines_of(FAILURES)
-    assert failure["task_id"] in {task.task_id for task in imagen_sandbox.ledger.tasks[3:]}, "the newer task is told"
-    assert call(*batch(imagen_sandbox, "--retry-failed")).code == 0
-    assert FAILURES.read_bytes() == b""
-    assert len(lines_of(METADATA)) == 3
-
-
-# Unknown ones
-
-
-def test_an_unknown_one_is_held(call: Call, imagen_sandbox: Sandbox) -> None:
-    """What a lost answer left unknown is not sent by the same command, and `status` tells prompt, time and credits."""
-    foxes(2)
-    imagen_sandbox.order("create", "reset_after")
-    assert call(*batch(imagen_sandbox, "-m", "imagen4-ultra")).code == 1
-    outcome = call(*batch(imagen_sandbox, "-m", "imagen4-ultra"))
-    assert (outcome.code, outcome.out) == (1, "")
-    assert "1 failed (1 with the create's answer lost: maybe billed, not sent again)" in outcome.err
-    assert len(imagen_sandbox.ledger.creates) == 2
-    lost = imagen_sandbox.ledger.creates[0]
-    shown = call("status", "out").out
-    assert "1 unknown  (the create's answer was lost: maybe billed, held, not sent again)" in shown
-    (held,) = [line for line in shown.splitlines() if lost.prompt in line and line.startswith("  ")]
-    assert time.strftime("%Y-%m-%d ") in held
-    assert "up to 12 credits" in held
-    (entry,) = call("status", "out", "--json").records
-    assert entry["credits_at_risk"] == 12
-    assert entry["unknown"][0]["prompt"] == lost.prompt
-    assert abs(entry["unknown"][0]["sent_at"] - time.time()) < 60
-
-
-def test_resubmit_unknown_sends_it_exactly_once(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`--resubmit-unknown` sends a held one once a run, and never one that is known to be done."""
-    foxes(2)
-    imagen_sandbox.order("create", "reset_after")
-    assert call(*batch(imagen_sandbox)).code == 1
-    imagen_sandbox.order("create", "http_502")
-    outcome = call(*batch(imagen_sandbox, "--resubmit-unknown"))
-    assert (outcome.code, len(imagen_sandbox.ledger.creates)) == (1, 3), "its answer was lost again: held again"
-    assert call("status", "out", "--json").records[0]["credits_at_risk"] == 16
-    outcome = call(*batch(imagen_sandbox, "--resubmit-unknown"))
-    assert (outcome.code, len(outcome.lines)) == (0, 1)
-    assert call(*batch(imagen_sandbox, "--resubmit-unknown")).code == 0
-    assert len(imagen_sandbox.ledger.creates) == 4
-    assert FAILURES.read_bytes() == b""
-
-
-@pytest.mark.parametrize("option", ["--retry-failed", "--resubmit-unknown"])
-def test_what_is_paid_again_is_no_advice(option: str) -> None:
-    """A run that paid again on request and was left does not advise to pay again: what is said is the plain command."""
-    foxes(3)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=Latency(median=60), faults=watched)) as sandbox:
-        process = start(*batch(sandbox, option, "--running", "1"))
-        watched.wait("poll", 1)
-        process.send_signal(signal.SIGINT)
-        outcome = finish(process)
-        assert f"go on with: {shlex.join(['imagen-async', *batch(sandbox, '--running', '1')])}\n" in outcome.err
-
-
-# status
-
-
-def test_status_tells_how_it_stands(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`status` counts by state, adds up credits spent and at risk, groups failures, and says what to run next."""
-    foxes(6)
-    imagen_sandbox.order("create", "reset_after")
-    imagen_sandbox.order("task", None, "fail_word", "fail_digits")
-    assert call(*batch(imagen_sandbox)).code == 1
-    (entry,) = call("status", "out", "--json").records
-    assert (entry["dir"], entry["at_work"]) == ("out", False)
-    counts = {name: count for name, count in entry["counts"].items() if count}
-    assert counts == {"done": 3, "failed": 2, "unknown": 1}
-    assert (entry["credits_spent"], entry["credits_at_risk"]) == (24, 8)
-    reasons = {(each["type"], each["code"]): each for each in entry["failures"]}
-    sensitive = reasons["GenerationFailed", "SENSITIVE_WORD_ERROR"]
-    assert (sensitive["count"], sensitive["example"]["message"]) == (1, "The prompt was flagged as sensitive.")
-    assert sensitive["example"]["prompt"].startswith("fox number ")
-    assert [each["count"] for each in entry["failures"]] == [1, 1]
-    text = call("status", "out").out
-    for words in ("out: 6 requests", "3 done", "2 failed", "1 unknown", "24 spent, up to 8 more", "next:"):
-        assert words in text
-    assert [line.strip() for line in text.splitlines()[-3:]] == entry["next"]
-
-
-def test_reasons_are_grouped(call: Call, imagen_sandbox: Sandbox) -> None:
-    """Failures that differ in ids alone are one reason, with their number, the most frequent first."""
-    foxes(7)
-    imagen_sandbox.order("task", "fail_word", *["fail_digits"] * 4)
-    assert call(*batch(imagen_sandbox)).code == 1
-    (entry,) = call("status", "out", "--json").records
-    assert [(each["code"], each["count"]) for each in entry["failures"]] == [("500", 4), ("SENSITIVE_WORD_ERROR", 1)]
-
-
-def test_what_is_not_sent_is_counted(call: Call, empty_sandbox: Sandbox) -> None:
-    """Requests that a stopped account never took are told by `status` as queued or not sent, and free of charge."""
-    foxes(12)
-    assert call(*batch(empty_sandbox)).code == 1
-    (entry,) = call("status", "out", "--json").records
-    counts = entry["counts"]
-    assert (counts["done"], counts["queued"] + counts["not sent"], entry["credits_spent"]) == (2, 10, 16)
-    assert entry["next"] == [shlex.join(["imagen-async", *batch(empty_sandbox)])]
-
-
-def test_the_next_commands_work_as_they_stand(call: Call, imagen_sandbox: Sandbox) -> None:
-    """Pasted into a shell, what `status` says to run next does it, also with spaces in the paths."""
-    Path("my prompts.txt").write_text("a fox\na dog\nan owl\n")
-    imagen_sandbox.order("create", "reset_after")
-    imagen_sandbox.order("task", None, "fail_word")
-    options = {"file": "my prompts.txt", "out": "my out"}
-    assert call(*batch(imagen_sandbox, "--negative-prompt", "blur; 'noise'", **options)).code == 1
-    (entry,) = call("status", "my out", "--json").records
-    assert entry["dir"] == "my out"
-    retry, _, resubmit = entry["next"]
-    assert retry.endswith(" --retry-failed")
-    assert in_shell(retry).code == 1, "the held one stays"
-    assert len(imagen_sandbox.ledger.creates) == 4
-    assert " --resubmit-unknown" in resubmit
-    assert in_shell(resubmit).code == 0
-    assert call("status", "my out", "--json").records[0]["counts"]["done"] == 3
-    assert call("status", "my out", "--json").records[0]["next"] == []
-
-
-def test_the_next_command_for_a_held_one_finds_its_server(call: Call, imagen_sandbox: Sandbox) -> None:
-    """The `collect` that `status` names asks where the batch was sent, without another word about the account."""
-    foxes(1)
-    imagen_sandbox.order("create", "reset_after")
-    assert call(*batch(imagen_sandbox)).code == 1
-    (entry,) = call("status", "out", "--json").records
-    (command,) = [each for each in entry["next"] if " collect " in each]
-    (task,) = imagen_sandbox.ledger.tasks
-    key = entry["unknown"][0]["key"]
-    filled = command.partition("  #")[0].replace("TASK_ID", str(task.task_id)).replace("KEY", key)
-    outcome = in_shell(f"{filled} --deadline 3")
-    assert (outcome.code, outcome.out) == (0, "out/000000-fox-number-0.png\n")
-
-
-def test_the_hint_at_status_is_quoted(call: Call, imagen_sandbox: Sandbox) -> None:
-    """The `status` command that a batch with failures names works as it stands, also with spaces in the path."""
-    foxes(1)
-    imagen_sandbox.order("task", "fail_word")
-    outcome = call(*batch(imagen_sandbox, out="my out"))
-    _, _, command = outcome.err.strip().rpartition("what to do: ")
-    assert in_shell(command).code == 0
-
-
-def test_a_shortened_option_is_for_one_run_too(call: Call, imagen_sandbox: Sandbox) -> None:
-    """However `--retry-failed` is written, going on does not mean to pay again: the plain command is remembered."""
-    foxes(3)
-    imagen_sandbox.order("create", None, "401")
-    if call(*batch(imagen_sandbox, "--retry", "--running", "1")).out:  # to refuse it is fine, too
-        (entry,) = call("status", "out", "--json").records
-        assert entry["next"] == [shlex.join(["imagen-async", *batch(imagen_sandbox, "--running", "1")])]
-
-
-@pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_status_of_a_folder_without_a_batch(call: Call, folder: str) -> None:
-    """`status` of a folder that holds no batch exits 2, says so, and leaves nothing there."""
-    outcome = call("status", folder)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert f"{folder} holds no batch: there is no run.db in it" in outcome.err
-    assert os.listdir() == []
-
-
-def test_status_while_a_batch_is_at_work(call: Call) -> None:
-    """`status` of a folder at work says so, counts what runs, advises nothing, and disturbs nobody."""
-    foxes(4)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
-        process = start(*batch(sandbox))
-        watched.wait("create", 2)
-        (entry,) = call("status", "out", "--json").records
-        assert (entry["at_work"], entry["next"]) == (True, [])
-        assert entry["counts"]["running"] + entry["counts"]["submitting"] > 0
-        assert sum(entry["counts"].values()) == 4
-        assert "a batch is at work on it" in call("status", "out").out
-        assert finish(process).code == 0
-    assert call("status", "out", "--json").records[0]["counts"]["done"] == 4
-
-
-def test_status_of_a_killed_batch(call: Call) -> None:
-    """A create that was on the way when its process was killed is told as unknown, before any other run."""
-    foxes(3)
-    with Silent() as silent:
-        process = start("batch", "prompts.txt", "-p", "sandbox", "--base-url", silent.url, "-o", "out")
-        silent.wait_for_a_create()
-        process.kill()
-        finish(process)
-    (entry,) = call("status", "out", "--json").records
-    assert (entry["at_work"], entry["credits_at_risk"]) == (False, 8)
-    assert {name: count for name, count in entry["counts"].items() if count} == {"not sent": 2, "unknown": 1}
-    assert entry["unknown"][0]["prompt"] == "fox number 0"
-
-
-# Who may use a folder
-
-
-def test_a_second_process_is_refused(call: Call) -> None:
-    """While a batch is at work on a folder, another one exits 2 with nothing sent, and so does `collect --dir`."""
-    foxes(3)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=STEADY, faults=watched)) as sandbox:
-        process = start(*batch(sandbox))
-        watched.wait("create", 3)
-        listed = METADATA.read_bytes()
-        outcome = call(*batch(sandbox))
-        assert (outcome.code, outcome.out) == (2, "")
-        assert f"another batch (process {process.pid}) is at work on it. Nothing was sent" in outcome.err
-        (task, *_) = sandbox.ledger.tasks
-        assert call("collect", str(task.task_id), "--dir", "out", *at(sandbox)).code == 2
-        assert METADATA.read_bytes() == listed
-        assert finish(process).code == 0
-        assert len(sandbox.ledger.creates) == 3
-
-
-def damage(path: Path) -> None:
-    """Write over the middle of a file."""
-    with open(path, "r+b") as file:
-        file.seek(100)
-        file.write(b"\xa5" * (path.stat().st_size - 100))
-
-
-def age(path: Path) -> None:
-    """Make a journal one of a newer version."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-
-
-def replace(path: Path) -> None:
-    """Put another program's database in a journal's place."""
-    path.unlink()
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE notes (text)")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (damage, "out/run.db is damaged"),
-        (lambda path: path.write_bytes(b"a letter " * 500), "out/run.db is no journal"),
-        (age, "out/run.db was written by a newer version of imagen_async"),
-        (replace, "out/run.db is no journal of imagen_async"),
-    ],
-    ids=["damaged", "no database", "newer", "foreign"],
-)
-def test_a_journal_that_is_no_use(
-    call: Call, imagen_sandbox: Sandbox, spoil: Callable[[Path], Any], words: str
-) -> None:
-    """With a journal that is damaged, newer or foreign each command exits 2 and says so; nothing is sent or written."""
-    foxes(40)
-    assert call(*batch(imagen_sandbox, "--limit", "1")).code == 0
-    spoil(Path("out/run.db"))
-    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
-    collect = ["collect", "some-task", "--dir", "out", *at(imagen_sandbox)]
-    for arguments in (batch(imagen_sandbox), ["status", "out"], collect):
-        outcome = call(*arguments)
-        assert (outcome.code, outcome.out) == (2, "")
-        assert words in outcome.err
-        assert len(imagen_sandbox.ledger.creates) == 1
-        assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
-
-
-# collect --dir
-
-
-def test_collect_into_a_batch(call: Call, brisk_sandbox: Sandbox) -> None:
-    """`collect --dir` brings a task of a left batch to its end: picture, list and journal; again, its path again."""
-    foxes(2)
-    assert call(*batch(brisk_sandbox, *SOON)).code == 1
-    first, second = (str(task.task_id) for task in brisk_sandbox.ledger.tasks)
-    outcome = call("collect", first, "--dir", "out", *at(brisk_sandbox))
-    (line,) = lines_of(METADATA)
-    assert (outcome.code, outcome.lines) == (0, [f"out/{line['file_name']}"])
-    assert (line["task_id"], line["credits"]) == (first, 8)
-    with Image.open(outcome.lines[0]) as picture:
-        assert picture.size == (line["width"], line["height"])
-    assert {row["task_id"]: row["state"] for row in rows_of("out")} == {first: "done", second: "running"}
-    again = call("collect", first, "--dir", "out", *at(brisk_sandbox))
-    assert (again.code, again.lines) == (0, outcome.lines)
-    assert call(*batch(brisk_sandbox)).code == 0
-    assert len(brisk_sandbox.ledger.creates) == 2
-    assert len(lines_of(METADATA)) == 2
-
-
-def test_collect_of_a_task_that_the_batch_does_not_know(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`collect --dir` of an unknown task exits 2 and says how to name the request; the batch stays as it was."""
-    foxes(1)
-    assert call(*batch(imagen_sandbox)).code == 0
-    for options in ([], ["--key", "no-such-key"]):
-        outcome = call("collect", "no-such-task", "--dir", "out", *options, *at(imagen_sandbox))
-        assert (outcome.code, outcome.out) == (2, "")
-        assert "--key KEY" in outcome.err
-    assert states_in("out") == ["done"]
-    assert imagen_sandbox.ledger.polls.keys() == tasks_of(imagen_sandbox)
-
-
-def test_collect_of_a_held_request(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`collect --dir --key` fetches the task that was found at the provider for a held request, held no more."""
-    foxes(2)
-    imagen_sandbox.order("create", "reset_after")
-    assert call(*batch(imagen_sandbox)).code == 1
-    (held,) = [row for row in rows_of("out") if row["state"] == "unknown"]
-    lost = imagen_sandbox.ledger.tasks[0]
-    assert lost.prompt == json.loads(held["request"])["prompt"]
-    outcome = call("collect", str(lost.task_id), "--dir", "out", "--key", held["key"], *at(imagen_sandbox))
-    assert (outcome.code, len(outcome.lines)) == (0, 1)
-    assert states_in("out") == ["done", "done"]
-    assert {line["task_id"] for line in lines_of(METADATA)} == tasks_of(imagen_sandbox)
-    assert FAILURES.read_bytes() == b""
-    assert call(*batch(imagen_sandbox, "--resubmit-unknown")).code == 0
-    assert len(imagen_sandbox.ledger.creates) == 2
-
-
-def test_collect_does_not_move_a_task_to_another_request(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`collect --dir --key` of a request that has another task exits 2 and names that one."""
-    foxes(2)
-    assert call(*batch(imagen_sandbox)).code == 0
-    (first, *_) = rows_of("out")
-    outcome = call("collect", "another-task", "--dir", "out", "--key", first["key"], *at(imagen_sandbox))
-    assert (outcome.code, outcome.out) == (2, "")
-    assert first["task_id"] in outcome.err
-    assert states_in("out") == ["done", "done"]
-
-
-def test_a_key_needs_its_batch(call: Call, imagen_sandbox: Sandbox) -> None:
-    """`collect --key` without `--dir` exits 2 and asks for it; `--dir` without a batch exits 2, too."""
-    outcome = call("collect", "a-task", "--key", "a-key", *at(imagen_sandbox))
-    assert outcome.code == 2
-    assert "--dir" in outcome.err
-    outcome = call("collect", "a-task", "--dir", "nowhere", *at(imagen_sandbox))
-    assert outcome.code == 2
-    assert "nowhere holds no batch" in outcome.err
-    assert not Path("nowhere").exists()
-
-
-# The lists
-
-
-def tear(path: Path) -> None:
-    """Cut the last line in its middle."""
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def double(path: Path) -> None:
-    """Have every line twice."""
-    path.write_bytes(path.read_bytes() * 2)
-
-
-@pytest.mark.parametrize("spoil", [tear, double, Path.unlink, lambda path: path.write_bytes(b"")])
-def test_the_lists_follow_the_journal(call: Call, imagen_sandbox: Sandbox, spoil: Callable[[Path], Any]) -> None:
-    """Lists with a torn, doubled or missing line, or none, are right after the next run, in the order of finishing."""
-    foxes(4)
-    imagen_sandbox.order("task", "fail_word")
-    assert call(*batch(imagen_sandbox)).code == 1
-    before = METADATA.read_bytes(), FAILURES.read_bytes()
-    spoil(METADATA)
-    spoil(FAILURES)
-    assert call(*batch(imagen_sandbox)).code == 1
-    after = METADATA.read_bytes(), FAILURES.read_bytes()
-    assert [sorted(lines.splitlines()) for lines in after] == [sorted(lines.splitlines()) for lines in before]
-    assert sorted(path.name for path in Path("out").glob(".*")) == []
-
-
-# Keys
-
-
-def contents(folder: str) -> bytes:
-    """All bytes of all files of a folder."""
-    return b"".join(path.read_bytes() for path in sorted(Path(folder).iterdir()))
-
-
-def test_the_key_is_nowhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The API key is in no file of the folder, at work or after, and on no stream of any command."""
-    secret = "sk-very-secret-0123456789"
-    monkeypatch.setenv("SANDBOX_API_KEY", secret)
-    foxes(4)
-    watched = Watched()
-    with running_sandbox(Sandbox(latency=STEADY, key=secret, faults=watched)) as sandbox:
-        sandbox.order("create", "reset_after")
-        process = start(*batch(sandbox, "-vv"))
-        watched.wait("create", 4)
-        at_work = contents("out")
-        process.send_signal(signal.SIGINT)
-        wording = [
-            finish(process),
-            call(*batch(sandbox, "-v")),
-            call("status", "out"),
-            call("status", "out", "--json"),
-        ]
-        wording.append(call(*batch(sandbox, "--resubmit-unknown", "--json", "-vv", "--gallery")))
-        assert wording[-1].code == 0
-        assert " DEBUG sandbox: create: POST /api/v1/jobs/createTask: HTTP 200 in " in wording[-1].err
-        assert call("export", "out", "--to", "parquet").code == 0
-    assert secret not in "".join(outcome.out + outcome.err for outcome in wording)
-    assert secret.encode() not in at_work + contents("out") + contents("out-parquet")
-
-
-def test_a_wrong_key_leaves_running_tasks_running(
-    call: Call, brisk_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A resume with a key that is refused exits 2, and the tasks that run are collected with the right one."""
-    foxes(3)
-    assert call(*batch(brisk_sandbox, *SOON, "--limit", "2")).code == 1
-    monkeypatch.setenv("SANDBOX_API_KEY", "sk-wrong-0123")
-    outcome = call(*batch(brisk_sandbox, "--deadline", "1"))
-    assert (outcome.code, outcome.out) == (2, "")
-    assert "refuses the key" in outcome.err
-    assert states_in("out")[:2] == ["running", "running"]
-    monkeypatch.delenv("SANDBOX_API_KEY")
-    outcome = call(*batch(brisk_sandbox))
-    assert (outcome.code, len(outcome.lines)) == (0, 3)
-    assert set(brisk_sandbox.ledger.tasks_by_prompt().values()) == {1}
-
-
-def test_another_address_does_not_end_a_task(call: Call, brisk_sandbox: Sandbox) -> None:
-    """A resume at a server that knows no such task leaves it to be had at the right one."""
-    foxes(1)
-    assert call(*batch(brisk_sandbox, *SOON)).code == 1
-    with running_sandbox(Sandbox()) as other:
-        assert call(*batch(other, "--deadline", "1")).code == 1
-    assert call(*batch(brisk_sandbox)).code == 0
-    assert len(brisk_sandbox.ledger.creates) == 1
-
-
-# Links that have died
-
-
-def test_a_dead_link_is_renewed(call: Call) -> None:
-    """A picture whose link has died when a later run comes to it is fetched by a new one, and paid for once."""
-    foxes(1)
-    with running_sandbox(Sandbox(latency=BRISK, lives=Lives(link=0.0))) as sandbox:
-        assert call(*batch(sandbox, *SOON)).code == 1
-        with short_waits():
-            outcome = call(*batch(sandbox))
-    assert (outcome.code, outcome.lines) == (0, ["out/000000-fox-number-0.png"])
-    assert len(sandbox.ledger.creates) == 1
-    assert [line["task_id"] for line in lines_of(METADATA)] == [sandbox.ledger.tasks[0].task_id]
-    assert states_in("out") == ["done"]
-
-
-def test_a_picture_that_is_gone_is_said_to_be(call: Call) -> None:
-    """A picture that the provider has no more is a failure that says so and that it was paid for, and stays one."""
-    foxes(1)
-    with running_sandbox(Sandbox(latency=BRISK, lives=Lives(link=0.0, picture=0.0))) as sandbox:
-        assert call(*batch(sandbox, *SOON)).code == 1
-        with short_waits():
-            outcome = call(*batch(sandbox))
-        assert (outcome.code, outcome.out) == (1, "")
-        (failure,) = lines_of(FAILURES)
-        assert failure["error"]["type"] == "DownloadFailed"
-        assert "gone at the provider, and was paid for" in failure["error"]["message"]
-        assert states_in("out") == ["failed"]
-        assert call(*batch(sandbox)).code == 1
-        assert len(sandbox.ledger.creates) == 1
-    (entry,) = call("status", "out", "--json").records
-    assert (entry["credits_spent"], entry["counts"]["failed"]) == (8, 1)
-
-
-def test_a_picture_that_could_not_be_fetched_is_fetched_later(call: Call, imagen_sandbox: Sandbox) -> None:
-    """A picture that is made and could not be had stays to be fetched: the same command does so, for nothing."""
-    foxes(1)
-    imagen_sandbox.order("file", *["html"] * TRIES)
-    with short_waits():
-        assert call(*batch(imagen_sandbox)).code == 1
-    assert call("status", "out", "--json").records[0]["counts"]["ready"] == 1
-    assert len(lines_of(FAILURES)) == 1
-    outcome = call(*batch(imagen_sandbox))
-    assert (outcome.code, len(outcome.lines)) == (0, 1)
-    assert FAILURES.read_bytes() == b""
-    assert len(imagen_sandbox.ledger.creates) == 1
+def tasks_of(sandbox: Sandbox) -> set[str]:
+    """The ids of all tasks that a sandbox made."""
+    return set(tasks_in(sandbox))

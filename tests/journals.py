@@ -1,0 +1,132 @@
+"""What tests of journals share: a quick disk, entries, jobs as any SQLite program reads them, stores that misbehave."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dict_store import DictStore
+
+from imagen_async import ImageRequest, JournalError
+from imagen_async.ports import JournalEntry
+from imagen_async.testing import VirtualTimeLoop
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: it is the process that dies here, not the machine."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A quick folder of the test's own; not `tmp_path`, whose disk takes its time for every commit."""
+    with quick_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Tests of a module that imports this run on virtual time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+def entry(number: int = 0, **fields: Any) -> JournalEntry:
+    """One job's entry; by default a create on the way."""
+    values = {"state": "submitting", "account": "kie", "attempts": 1, "sent_at": 1000.0 + number, "price": 8.0}
+    request = ImageRequest(f"prompt {number}", model="imagen4", aspect_ratio="1:1")
+    return JournalEntry(**{"key": f"k{number}", "position": number, "request": request, **values, **fields})
+
+
+def keys(entries: Iterable[JournalEntry]) -> list[str]:
+    """Which they are, in a fixed order."""
+    return sorted(each.key for each in entries)
+
+
+def by_hand(path: Path, *statements: str) -> None:
+    """Change a journal's file as another program would."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The jobs of a journal in the order of the input, as any SQLite program reads them."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute("SELECT * FROM jobs ORDER BY position")]
+
+
+class Held(Executor):
+    """A thread that is busy: what it is given to do waits until the test lets it begin, and end.
+
+    Attributes:
+        waiting: What it was given, each with what it is to be answered by, in order.
+        is_given_up: True once whoever had it needs it no more.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self.is_given_up = False
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        """Keep it for later."""
+        future: Future[Any] = Future()
+        self.waiting.append((future, lambda: work(*arguments, **named)))
+        return future
+
+    def let_go(self) -> None:
+        """Do all that waits."""
+        while self.waiting:
+            future, work = self.waiting.pop(0)
+            if future.running() or future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except Exception as error:
+                    future.set_exception(error)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Note that it is given up."""
+        assert not wait, "the loop is not to wait for a thread"
+        self.is_given_up = True
+
+
+class Inline(Held):
+    """Does the work at once, in the caller's thread: on virtual time nothing may wait for a thread."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        """Do it."""
+        future = super().submit(work, *arguments, **named)
+        self.let_go()
+        return future
+
+
+class Disk(DictStore):
+    """A store that notes each group it was given to write, and can be full.
+
+    Attributes:
+        groups: The keys of each group that was given, in order.
+        room: Groups that it still takes; None: any.
+    """
+
+    def __init__(self, *, room: int | None = None, error: Exception | None = None) -> None:
+        super().__init__({})
+        self.groups: list[list[str]] = []
+        self.room = room
+        self._error = error or JournalError("The disk is full. Make room first.")
+
+    def write(self, entries: Iterable[JournalEntry]) -> None:
+        """Keep these changes, or raise."""
+        group = list(entries)
+        self.groups.append([each.key for each in group])
+        if self.room == 0:
+            raise self._error
+        super().write(group)

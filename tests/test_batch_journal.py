@@ -1,0 +1,486 @@
+"""What a batch makes of its journal, on virtual time: what it meets again, takes up, writes, hears from callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from anyio.lowlevel import checkpoint
+from builders import failure, make_job, upstream
+from journals import Disk, Held, Inline, anyio_backend, entry, place
+
+from imagen_async import ImageFile, ImageRequest, InvalidRequest, JournalError, Limits, Rate, Result
+from imagen_async._core.callbacks import Address
+from imagen_async._core.change import Change
+from imagen_async._core.job import Job
+from imagen_async._core.job_events import Added, CallbackNamed, Event, Readmitted, StatusAsked
+from imagen_async._core.routing import Router
+from imagen_async._core.states import Failed, Noting, Queued, Running, Sending, State
+from imagen_async._core.values import stable_key
+from imagen_async._core.wire import Accepted
+from imagen_async._job_factory import JobFactory, JobOptions
+from imagen_async._journal import Journal
+from imagen_async._journal.batch_journal import BatchJournal
+from imagen_async._journal.callbacks import SECRET
+from imagen_async._journal.resume import TakenUp
+from imagen_async.ports import EntryError, JobStore, JournalEntry
+from imagen_async.providers import PROVIDERS
+
+__all__ = ["anyio_backend", "place"]
+
+OWNER = 5
+BOTH = ["kie", "apikley"]
+RESENT = frozenset({"queued"})
+FILE = ImageFile("/a.png", "ab" * 32, 9, "image/png", "u")
+
+
+def journal_over(store: JobStore | Path, **terms: Any) -> BatchJournal:
+    """The journal of a batch of kie.ai and Apikley, worked at once unless another thread is given."""
+    settings = {"executor": Inline()}
+    settings |= {name: terms.pop(name) for name in ("again", "expects_callbacks", "executor") if name in terms}
+    options = JobOptions(**{"deadline": 900.0, "retries": 2, "resubmits": 1, "save_to": None, **terms})  # type: ignore[typeddict-item]
+    router = Router({name: PROVIDERS[name] for name in BOTH})
+    return BatchJournal(store, JobFactory(router, ImageRequest("-"), options), **settings)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def opened(store: JobStore | Path, **terms: Any) -> AsyncIterator[BatchJournal]:
+    """The same, in the midst of its run."""
+    journal = journal_over(store, **terms)
+    await journal.open()
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+def left(*entries: JournalEntry) -> Disk:
+    """A store as earlier runs have left it: with these entries, each of a job that was sent once at least."""
+    disk = Disk()
+    disk.write(msgspec.structs.replace(each, state="submitting") for each in entries)
+    disk.write(entries)
+    return disk
+
+
+def taken_up(journal: BatchJournal, wait: float = 0.0) -> list[Job]:
+    """The jobs that go on, whose ids are from 100 on."""
+    return journal.resume.take_up(OWNER, itertools.count(100).__next__, lambda job: wait)
+
+
+# What a request is to earlier runs
+
+
+def told(met: Job | Result | TakenUp) -> dict[str, Any]:
+    """What came of meeting a request, as far as it matters here."""
+    if isinstance(met, Result):
+        assert met.earlier
+        error = met.error
+        return {"earlier": None if error is None else (type(error).__name__, error.task_id, "to mine" in error.message)}
+    if isinstance(met, TakenUp):
+        assert (met.leave.retries, met.leave.resubmits) == (2, 1)
+        accounts = [offer.account for offer in met.leave.route.offers] if met.leave.route else []
+        return {"goes on as": met.job_id, "to": accounts, "doubted": met.leave.is_doubted}
+    where = [offer.account for offer in met.way.offers]
+    return {"job": type(met.state).__name__, "to": where, "attempts": met.attempts, "lost": met.lost}
+
+
+GOES_ON = {"goes on as": 100, "to": BOTH, "doubted": False}
+SENT_AGAIN = {"job": "Queued", "to": BOTH, "attempts": 1, "lost": 0}
+FETCHED = {"job": "Fetching", "to": ["kie"], "attempts": 1, "lost": 0}
+DONE = {"state": "done", "task_id": "t", "urls": ("u",), "credits": 8.0}
+HELD = {"state": "unknown", "lost": 1, "lost_creates": (1,), "error": EntryError("UnknownOutcome", "lost")}
+RUNNING = {"state": "running", "task_id": "t"}
+READY = {"state": "ready", "task_id": "t", "urls": ("u",)}
+DENIED = {**RUNNING, "error": EntryError("InvalidRequest", "no such task")}
+FAILED = {"state": "failed", "task_id": "t", "error": EntryError("GenerationFailed", "flagged")}
+AS_IT_WAS = {"earlier": None}
+HELD_STILL = {"earlier": ("UnknownOutcome", None, False)}
+NOT_OURS = {"earlier": ("ConfigurationError", "t", True)}
+ELSEWHERE = {"account": "mine"}
+SAVING = {"save_to": "/out"}
+AGAIN = {"again": RESENT | {"failed", "unknown"}}
+MET: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "queued": ({"state": "queued", "error": EntryError("RateLimited", "429")}, {}, SENT_AGAIN),
+    "done": (DONE, {}, AS_IT_WAS),
+    "done, not saved": (DONE, SAVING, FETCHED),
+    "done, saved": ({**DONE, "files": (FILE,)}, SAVING, AS_IT_WAS),
+    "done without a link": ({**DONE, "urls": ()}, SAVING, AS_IT_WAS),
+    "done elsewhere": ({**DONE, **ELSEWHERE}, {}, AS_IT_WAS),
+    "done elsewhere, not saved": ({**DONE, **ELSEWHERE}, SAVING, NOT_OURS),
+    "failed": (FAILED, {}, {"earlier": ("GenerationFailed", "t", False)}),
+    "failed, wanted again": (FAILED, AGAIN, SENT_AGAIN),
+    "held": (HELD, {}, HELD_STILL),
+    "held, wanted again": (HELD, AGAIN, {**SENT_AGAIN, "to": ["kie"], "lost": 1}),
+    "held elsewhere, wanted again": ({**HELD, **ELSEWHERE}, AGAIN, HELD_STILL),
+    "held, named": ({**HELD, "task_id": "t"}, {}, GOES_ON),
+    "held, named, wanted again": ({**HELD, "task_id": "t"}, AGAIN, GOES_ON),
+    "running": (RUNNING, AGAIN, GOES_ON),
+    "running elsewhere": ({**RUNNING, **ELSEWHERE}, {}, NOT_OURS),
+    "ready": (READY, {}, GOES_ON),
+    "ready elsewhere": ({**READY, **ELSEWHERE}, {}, NOT_OURS),
+    "denied": (DENIED, {}, GOES_ON),
+    "denied, wanted again": (DENIED, AGAIN, {**GOES_ON, "doubted": True}),
+}
+
+
+@pytest.mark.parametrize(("found", "terms", "expected"), MET.values(), ids=list(MET))
+async def test_what_a_request_is_to_earlier_runs(
+    found: dict[str, Any], terms: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """What ended is an earlier result, what runs goes on, what never went out is sent; paid again on request only."""
+    assert journal_over(Disk()).unmet == 0, "nothing is known before it is open"
+    async with opened(left(entry(0, **found)), **terms) as journal:
+        for job in taken_up(journal):
+            assert (job.owner, job.way.only("kie"), job.retries, job.resubmits) == (OWNER, job.way, 0, 0), (
+                "no leave yet"
+            )
+        before = journal.unmet
+        met = journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7)
+        assert told(met) == expected
+        assert (before, journal.unmet) == ((0, 0) if found["state"] in terms.get("again", RESENT) else (1, 0))
+        new = journal.resume.meet(ImageRequest("prompt 1", key="k1"), 1, OWNER, 8)
+        assert told(new) == {"job": "Queued", "to": BOTH, "attempts": 0, "lost": 0}
+
+
+class WithField(ImageRequest, frozen=True):
+    """A request with a field of the user's own."""
+
+    own: object = None
+
+
+MADE = f"{stable_key(ImageRequest('a'))}-2"
+"""The key that is made for a second request without one."""
+REFUSED: dict[str, tuple[list[str | ImageRequest], str]] = {
+    "changed": ([ImageRequest("prompt 9", key="k0")], "The key 'k0' stood for another request.*choose another journal"),
+    "a default changed": ([ImageRequest("prompt 0", key="k0", model="imagen4-ultra")], 'model was "imagen4"'),
+    "doubled": ([ImageRequest("a", key="k"), ImageRequest("b", key="k")], "'k' came 2 times"),
+    "made and given": (["a", ImageRequest("b", key=MADE), "a"], "made for this request, was given to another"),
+    "half a character": ([ImageRequest("a", key="\ud800")], "cannot be written to the journal"),
+    "no JSON": ([WithField("a", own=object())], "cannot be written to the journal"),
+}
+
+
+@pytest.mark.parametrize(("items", "words"), REFUSED.values(), ids=list(REFUSED))
+async def test_a_request_that_cannot_be_told_apart_is_refused(items: list[str | ImageRequest], words: str) -> None:
+    """A key that stood, or stands, for something else, or that no journal can hold, fails its own request alone."""
+    async with opened(left(entry(0, **DONE))) as journal:
+        for item in items[:-1]:
+            journal.resume.meet(item, 0, OWNER, 2)
+        with pytest.raises(InvalidRequest, match=words):
+            journal.resume.meet(items[-1], 0, OWNER, 3)
+        assert isinstance(journal.resume.meet("something else", 0, OWNER, 4), Job)
+
+
+async def test_equal_prompts_are_as_many_requests_in_every_run() -> None:
+    """Prompts without keys are told apart by their occurrence, and are the same requests when the input comes again."""
+    disk, seen = Disk(), []
+    for count in (3, 4):
+        async with opened(disk) as journal:
+            jobs = [journal.resume.meet("same", index, OWNER, index) for index in range(count)]
+            seen.append([job.key for job in jobs if isinstance(job, Job)])
+    assert (seen[1][:3], len(set(seen[1]))) == (seen[0], 4)
+
+
+# What earlier runs have cost and seen
+
+
+async def test_what_was_spent_counts_but_not_what_a_job_reserves(caplog: pytest.LogCaptureFixture) -> None:
+    """Earlier jobs count with what they have cost, or may have; what goes on is reserved by its own job."""
+    of_no_price = [entry(number, **RUNNING, price=None) for number in (4, 5)]
+    async with opened(left(entry(0, **DONE))) as journal:
+        assert (journal.resume.spent_credits(), caplog.records) == (8, [])
+    disk = left(
+        entry(0, **DONE), entry(1, **HELD), entry(2, **RUNNING), entry(3, **RUNNING, account="mine"), *of_no_price
+    )
+    async with opened(disk) as journal:
+        spent = [journal.resume.spent_credits(), len(taken_up(journal)), journal.resume.spent_credits()]
+    assert spent == [8 + 8 + 8 + 8, 3, 8 + 8 + 8]
+    message = "a dict: nobody knows what 2 earlier tasks have cost: no budget counts them"
+    assert [each.getMessage() for each in caplog.records] == [message] * 2
+
+
+async def test_what_earlier_runs_have_done_counts_for_the_accounts() -> None:
+    """Creates of an earlier run hold their places until a window after their answer; latencies go on."""
+    asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
+    present = time.time()
+    disk = left(
+        entry(0, **RUNNING, sent_at=present - 9, accepted_at=present - 4),
+        entry(1, **HELD, sent_at=present - 9),
+        entry(2, **RUNNING, sent_at=present - 1, accepted_at=present + 300),
+        entry(3, **DONE, sent_at=present - 30, accepted_at=present - 30, latency=2.5),
+    )
+    upstreams = {name: upstream(name, Limits(submit=Rate(20, per=10.0))) for name in BOTH}
+    async with opened(disk) as journal:
+        terms = journal.terms(None, upstreams)
+    assert terms.sent == {"kie": pytest.approx([1006.0, 1010.0, 1010.0], abs=1.0), "apikley": []}
+    assert terms.latencies == {"kie": [(("imagen4", 1), 2.5)], "apikley": []}
+
+
+WAITED_FOR: dict[str, tuple[dict[str, Any], dict[str, Any], float, list[str]]] = {
+    "just now": ({}, {}, 100.0, ["AwaitingCallback"]),
+    "too long ago": ({}, {}, 40.0, []),
+    "nobody knows when": ({"sent_at": None}, {}, 100.0, []),
+    "named": ({"task_id": "t"}, {}, 0.0, ["Confirming"]),
+    "sent again": ({}, AGAIN, 100.0, []),
+    "elsewhere": (ELSEWHERE, {}, 100.0, []),
+    "ended": ({"state": "done", "task_id": "t"}, {}, 100.0, []),
+    "without callbacks": ({}, {"expects_callbacks": False}, 100.0, []),
+}
+
+
+@pytest.mark.parametrize(("fields", "terms", "wait", "states"), WAITED_FOR.values(), ids=list(WAITED_FOR))
+async def test_a_held_request_is_waited_for_while_a_callback_may_come(
+    fields: dict[str, Any], terms: dict[str, Any], wait: float, states: list[str]
+) -> None:
+    """A lost create of an earlier run is waited for as long as its provider calls back, unless sent again."""
+    asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
+    disk = left(entry(0, **{**HELD, "sent_at": time.time() - 50, **fields}))
+    disk.note({SECRET: "5e" * 32})
+    async with opened(disk, **{"expects_callbacks": True, **terms}) as journal:
+        assert [type(job.state).__name__ for job in taken_up(journal, wait)] == states
+        met = told(journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7))
+        assert (met == GOES_ON) == bool(states)
+
+
+# What is written down
+
+
+AT_WORK = Running("t", since=0.0)
+NEWS: dict[str, tuple[State | None, State, Event, bool]] = {
+    "a job that came in": (None, Queued(), Added(), False),
+    "one that came in ended": (None, Failed(failure(InvalidRequest, "odd")), Added(), True),
+    "another word": (Noting(), AT_WORK, Accepted("t"), True),
+    "the same word": (Noting(), Sending(), StatusAsked(), False),
+    "not yet": (AT_WORK, AT_WORK, StatusAsked(), False),
+    "a callback": (AT_WORK, AT_WORK, CallbackNamed(1, "t"), True),
+    "leave from this run": (AT_WORK, Queued(), Readmitted(0, 0, None), False),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "event", "is_news"), NEWS.values(), ids=list(NEWS))
+async def test_what_a_later_run_needs_is_written(
+    before: State | None, after: State, event: Event, is_news: bool
+) -> None:
+    """A change is written where it is news to a later run: another state by its word, or what a callback told."""
+    disk, job = Disk(), make_job(1, after, expires_at=9.0)
+    async with opened(disk) as journal:
+        journal.on_change(Change(None if before is None else make_job(1, before), job, event), 0.0)
+        if is_news:
+            durable = journal.durable(job)
+            assert durable is not None
+            await durable
+        assert disk.groups == ([["k1"]] if is_news else [])
+
+
+# From its opening to its closing
+
+
+async def test_the_loop_waits_for_no_disk() -> None:
+    """Opening, the callbacks' secret, writing and closing are a thread's work, and nothing happens before its turn."""
+    disk, thread = Disk(), Held()
+    journal = journal_over(disk, expects_callbacks=True, executor=thread)
+    opening = asyncio.ensure_future(journal.open())
+    await anyio.sleep(1)
+    assert (disk.notes(), opening.done()) == ({}, False)
+    thread.let_go()
+    await opening
+    journal.writer.put(entry(1))
+    closing = asyncio.ensure_future(journal.close())
+    await anyio.sleep(1)
+    assert (disk.groups, closing.done()) == ([], False)
+    while not closing.done():
+        thread.let_go()
+        await checkpoint()
+    disk.begin_run()
+
+
+async def test_a_store_is_closed_by_whoever_opened_it(place: Path) -> None:
+    """A store that the caller has opened serves one run after another; a path's file is given back with each run."""
+    with Journal(place / "own.db") as store:
+        for _ in range(2):
+            async with opened(store):
+                assert (store.is_in_use, store.times_seen("a")) == (True, 1)
+            assert (store.is_in_use, store.counts()) == (False, {})
+    for _ in range(2):
+        async with opened(place / "j.db"):
+            with pytest.raises(JournalError, match="in use"):
+                await journal_over(place / "j.db").open()
+
+
+DEAD = ".imagen-999999999-a.part"
+PARTS = {
+    "of a dead process": (DEAD, ".", ".", False),
+    "of a living one": (f".imagen-{os.getpid()}-a.part", ".", ".", True),
+    "of somebody else's": (".imagen-1-a.part", ".", ".", True),
+    "of nobody": (".imagen-now-a.part", ".", ".", True),
+    "in another folder": (DEAD, "other", "other", True),
+    "where nothing is saved": (DEAD, ".", None, True),
+}
+
+
+@pytest.mark.parametrize(("name", "folder", "save_to", "stays"), PARTS.values(), ids=list(PARTS))
+async def test_a_run_begins_with_a_swept_folder(
+    place: Path, name: str, folder: str, save_to: str | None, stays: bool
+) -> None:
+    """What a killed process has left is removed by a batch that saves to its journal's folder, and nothing else."""
+    part = place / folder / name
+    part.parent.mkdir(exist_ok=True)
+    part.touch()
+    async with opened(place / "j.db", save_to=None if save_to is None else str(place / save_to)):
+        assert part.exists() == stays
+
+
+@pytest.mark.parametrize("is_at_work", [False, True], ids=["before its thread", "in its thread"])
+async def test_a_batch_that_is_cancelled_while_it_opens_leaves_no_run(place: Path, is_at_work: bool) -> None:
+    """However far the opening is when it is cancelled, the journal is free for the next batch of this process."""
+    thread = Held()
+    opening = asyncio.ensure_future(journal_over(place / "j.db", executor=thread).open())
+    await checkpoint()
+    if is_at_work:
+        thread.waiting[0][0].set_running_or_notify_cancel()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    thread.let_go()
+    assert ((place / "j.db").exists(), thread.is_given_up) == (is_at_work, True)
+    Journal(place / "j.db").close()
+
+
+@pytest.mark.parametrize("call", ["notes", "end_run"])
+async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str) -> None:
+    """Where the beginning or the end of a run fails, that is told; one that did not begin is no run that goes on."""
+    disk, thread = Disk(), Inline()
+
+    def failing() -> None:
+        raise JournalError("The disk fails.")
+
+    setattr(disk, call, failing)
+    with pytest.raises(JournalError, match=r"The disk fails\."):
+        async with opened(disk, executor=thread):
+            pass
+    assert thread.is_given_up
+    if call == "notes":
+        disk.begin_run()
+
+
+async def test_a_run_ends_although_its_last_word_cannot_be_written() -> None:
+    """On a disk that stays full closing raises, and the next batch may begin all the same."""
+    disk = Disk(room=0)
+    with pytest.raises(JournalError, match="full"):
+        async with opened(disk) as journal:
+            journal.writer.put(entry(1))
+    async with opened(disk):
+        pass
+
+
+# What callbacks tell
+
+
+class Heard:
+    """A run in which callbacks come.
+
+    Attributes:
+        journal: Of that run.
+        callbacks: What they find in it.
+        collected: The jobs whose tasks they have named, with ids from 50 on.
+    """
+
+    def __init__(self, journal: BatchJournal) -> None:
+        self.journal = journal
+        self.collected: list[Job] = []
+        self.callbacks = journal.callbacks_for(OWNER, itertools.count(50).__next__, self.collected.append)
+
+    async def call(self, key: str, create: int, task_id: str) -> None:
+        """Take one about a create of a request."""
+        await self.callbacks.called_back(Address(self.callbacks.seal.name(key), create), task_id)
+
+
+@asynccontextmanager
+async def heard(disk: Disk) -> AsyncIterator[Heard]:
+    """Such a run."""
+    async with opened(disk, expects_callbacks=True) as journal:
+        yield Heard(journal)
+
+
+async def test_the_secret_of_tokens_is_made_once() -> None:
+    """The first run that asks for callbacks makes the store's secret, and later ones know its tokens by it."""
+    tokens, disks = set[str](), [Disk(), Disk()]
+    for disk in (disks[0], *disks):
+        async with heard(disk) as run:
+            tokens.add(run.callbacks.seal.token(Address(run.callbacks.seal.name("k"), 1)))
+    assert (len(tokens), {len(disk.notes()[SECRET]) for disk in disks}) == (2, {64})
+
+
+ENDED = {**HELD, "state": "done", "task_id": "mine", "error": None}
+COLLECTED, NOTED, LOGGED = (["k0"], "t", False), ([], "t", False), ([], None, True)
+CALLS: dict[str, tuple[dict[str, Any], tuple[str, int, str], tuple[list[str], str | None, bool]]] = {
+    "of a held request": (HELD, ("k0", 1, "t"), COLLECTED),
+    "of one of another account": ({**HELD, **ELSEWHERE}, ("k0", 1, "t"), NOTED),
+    "of a request that lost nothing": ({**FAILED, "task_id": None}, ("k0", 1, "t"), ([], None, False)),
+    "of another create": (HELD, ("k0", 2, "t"), ([], None, False)),
+    "of a request that nobody knows": (HELD, ("k7", 1, "t"), ([], None, False)),
+    "of the task that it came to": (ENDED, ("k0", 1, "mine"), ([], "mine", False)),
+    "of a second task": (ENDED, ("k0", 1, "t"), ([], "mine", True)),
+    "of another task than the named one": ({**HELD, "task_id": "mine"}, ("k0", 1, "t"), ([], "mine", True)),
+    "of another request's task": (HELD, ("k0", 1, "other"), LOGGED),
+}
+
+
+@pytest.mark.parametrize(("fields", "call", "outcome"), CALLS.values(), ids=list(CALLS))
+async def test_what_a_callback_comes_to_that_no_job_waits_for(
+    fields: dict[str, Any], call: Any, outcome: tuple[list[str], str | None, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A held request's task is asked about once, or noted for the run that can; one that nobody can hold is logged."""
+    disk = left(entry(0, **fields), entry(1, state="done", task_id="other"))
+    async with heard(disk) as run:
+        run.journal.writer.put(entry(0, **fields))  # so that the same callback comes again while the first one waits
+        await asyncio.gather(run.call(*call), run.call(*call))
+        found = disk.find("k0")
+        assert found is not None
+        is_logged = any(f"kie: task {call[2]} was made" in each.getMessage() for each in caplog.records)
+        assert ([job.key for job in run.collected], found.task_id, is_logged) == outcome
+        assert (found.state, found.lost_creates) == (fields["state"], fields.get("lost_creates", ()))
+        for job in run.collected:
+            assert (job.id, job.owner, type(job.state).__name__) == (50, OWNER, "Confirming")
+            met = run.journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7)
+            assert told(met) == {**GOES_ON, "goes on as": 50}
+
+
+async def test_the_create_that_was_told_of_is_the_last_that_was_lost() -> None:
+    """Of a request that has lost several, a later run asks about the task of the one that a callback was about."""
+    disk = left(entry(0, **{**HELD, "attempts": 3, "lost": 2, "lost_creates": (1, 3)}))
+    async with heard(disk) as run:
+        await run.call("k0", 1, "t")
+        assert [(each.task_id, each.lost_creates) for each in disk.unfinished()] == [("t", (3, 1))]
+
+
+async def test_a_create_that_is_lost_in_this_run_is_known_at_once() -> None:
+    """A job that loses a create while the journal is open can be called back about from then on."""
+    async with heard(Disk()) as run:
+        for lost, account in ((), None), ((1,), "kie"):
+            job = make_job(1, AT_WORK, lost_creates=lost)
+            run.journal.on_change(Change(make_job(1, Noting()), job, Accepted("t")), 0.0)
+            assert run.callbacks.account_of(run.callbacks.seal.name("k1")) == account
+
+
+async def test_a_callback_that_could_not_be_written_is_heard_when_it_comes_again() -> None:
+    """Whoever calls back is told that it was not taken while the disk is full, and is heard the next time."""
+    disk = left(entry(0, **HELD))
+    async with heard(disk) as run:
+        run.journal.writer.put(entry(0, **HELD))
+        disk.room = 0
+        with pytest.raises(JournalError):
+            await run.call("k0", 1, "t")
+        assert run.collected == []
+        disk.room = None
+        await run.call("k0", 1, "t")
+        assert [job.key for job in run.collected] == ["k0"]
