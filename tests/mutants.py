@@ -12,6 +12,7 @@ import argparse
 import ast
 import hashlib
 import importlib
+import json
 import os
 import signal
 import sys
@@ -48,66 +49,32 @@ ROOMS = {
     "_core/callbacks.py": "callbacks",
     "_core/wire.py": "dialects",
     "_core/dialect.py": "dialects",
-    "_core/dialects/*.py": "dialects callbacks",
     "_core/fields.py": "fields providers",
     "_core/model.py": "providers",
     "_core/parameters.py": "providers",
     "_core/provider.py": "providers",
-    "_core/values.py": "providers journal_entry",
+    "_core/values.py": "fields providers",
     "_core/journal_entry.py": "journal_entry",
-    "_core/resuming.py": "journal_entry pool_plan",
-    "_core/*.py": "machine plan awaiting_callback budget pool_plan",
-    "_core/transitions/*.py": "machine plan awaiting_callback budget pool_plan",
-    "_scheduler/*.py": "scheduler batch client callback_flow pool",
-    "_batch/*.py": "batch pool batch_journal",
+    "_core/resuming.py": "journal_entry",
     "_journal/writer.py": "journal_writer",
     "_journal/batch_journal.py": "batch_journal",
     "_journal/callbacks.py": "batch_journal",
     "_journal/clock.py": "batch_journal",
     "_journal/resume.py": "batch_journal",
-    "_journal/*.py": "batch_journal job_store journal old_journals",
     "_folders.py": "batch_journal journal",
-    "_callbacks.py": "callbacks callback_flow",
+    "_callbacks.py": "callbacks",
     "_job_factory.py": "routing batch pool",
     "_single.py": "scheduler client",
+    "_core/dialects/*.py": "dialects providers",
+    "_core/*.py": "machine plan awaiting_callback budget pool_plan",
+    "_core/transitions/*.py": "machine plan awaiting_callback budget pool_plan",
+    "_scheduler/*.py": "scheduler batch client callback_flow pool",
+    "_batch/*.py": "batch pool batch_journal",
+    "_journal/*.py": "batch_journal job_store journal old_journals",
 }
 """The first pattern that a module fits names the tests of its room, the quickest first."""
 
-EQUIVALENT: dict[str, str] = {
-    "_folders.py: _is_alive: True -> False": "only Windows comes there",
-    "_folders.py: _is_alive: True -> False (#2)": "whoever may ask of any process, such as root, never comes there",
-    "_folders.py: sync_folder: os.fsync(handle) -> pass": "only a power loss tells",
-    "_journal/batch_journal.py: BatchJournal.__init__: 1 -> 2": "what it is given comes one after another",
-    "_journal/batch_journal.py: _end: not beginning.cancelled() and beginning.exception() is None"
-    " -> not beginning.cancelled() or beginning.exception() is None": "nobody hears what is raised there",
-    "_journal/callbacks.py: JournalCallbacks.called_back: self.note(job) -> pass": "who is called back about is known",
-    "_journal/connection.py: connect: True -> False": "most builds of SQLite take an address for one without it",
-    "_journal/file.py: Journal._connect: writing.execute('PRAGMA synchronous = FULL') -> pass": "most builds begin so",
-    "_journal/file.py: Journal.sent_since: 1.0 -> 2.0": "any later time stands for an answer that is not known",
-    "_journal/file.py: _make: sync_folder(os.path.dirname(path)) -> pass": "only a power loss tells",
-    "_journal/lock.py: FileLock.__init__: 0 -> 1": "it only waits longer",
-    "_journal/lock.py: FileLock.take: self.connection.execute('PRAGMA journal_mode = MEMORY') -> pass": "nothing is"
-    " written to it",
-    "_journal/lock.py: is_locked: 0 -> 1": "it only waits longer",
-    "_journal/reader.py: JournalReader.__init__: self._stack = contextlib.ExitStack() -> pass": "nobody has a reader"
-    " that could not be opened",
-    "_journal/reader.py: JournalReader._connect: mode == 'ro' -> mode != 'ro'": "SQLite itself reads what it may not"
-    " write, so that both modes fail alike",
-    "_journal/reader.py: _has_more: 0 -> 1": "what is there has 32 bytes at least",
-    "_journal/resume.py: ResumeState._resumed: 0.0 -> 1.0": "a named task is asked about for a minute at least",
-    "_journal/resume.py: ResumeState._take_up_held: 0.0 -> 1.0": "both were in 1970",
-    "_journal/resume.py: ResumeState._take_up_held: (entry.sent_at or 0.0) + seconds > epoch() + now()"
-    " -> (entry.sent_at or 0.0) + seconds >= epoch() + now()": "the clock is never so exact",
-    "_journal/rows.py: Rows.entry: True -> False": "every statement selects all columns",
-    "_journal/schema.py: upgrade: for name, since in _SINCE.items() if since > version"
-    " -> for name, since in _SINCE.items()": "one column only was ever added",
-    "_journal/schema.py: upgrade: since > version -> since >= version": "one column only was ever added",
-    "_journal/schema.py: upgrade: version < SCHEMA_VERSION -> version <= SCHEMA_VERSION": "it writes what is there",
-    "_journal/writer.py: JournalWriter.__init__: 1 -> 2": "one group is written at a time",
-    "_journal/writer.py: JournalWriter.close: False -> True": "by then the thread has nothing to do",
-    "_journal/writer.py: JournalWriter.close: self._gathering.entries and self.failure is not None"
-    " -> self._gathering.entries or self.failure is not None": "what is left has failed, and only that is left",
-}
+EQUIVALENT: dict[str, str] = json.loads((ROOT / "tests" / "data" / "equivalent.json").read_text())
 """Mutants that no test can tell from the module itself, each with the reason."""
 
 MUTANT = "IMAGEN_ASYNC_MUTANT"

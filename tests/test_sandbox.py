@@ -1,124 +1,163 @@
-"""The sandbox as a server of its own: protocol, limits, ledger, pictures."""
+"""The sandbox: what its service answers as each provider, without sockets, and over real ones for any record alone."""
 
 from __future__ import annotations
 
-import asyncio
 import io
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
-from aiohttp import web
+from conftest import naming
 from PIL import Image
-from servers import served
 from virtual_network import busiest_window
 
-from imagen_async import Client, Limits, Rate
+from imagen_async import Account, Client, ImageRequest, InvalidRequest, Limits, Rate
+from imagen_async._accounts import SANDBOX_KEY
 from imagen_async._core.callbacks import signature_of
+from imagen_async._core.dialect import Dialect
+from imagen_async._core.dialects.jobs import JobsDialect
+from imagen_async._core.dialects.tasks import TasksDialect
+from imagen_async._core.latency import LatencyPrior
+from imagen_async._core.model import Model
+from imagen_async._core.parameters import Choice, Schema, Text, Whole
+from imagen_async._core.provider import Provider
+from imagen_async._core.wire import Accepted, HttpResponse, Pending, Succeeded, TaskFailed
+from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
+from imagen_async.sandbox._checks import PRICE_WHERE_NONE_IS_KNOWN
 from imagen_async.sandbox._painter import SIZES, _gradient, paint
+from imagen_async.sandbox._service import Service
 from imagen_async.testing import running_sandbox
 
-
-async def post(url: str, body: object, key: str) -> tuple[int, dict[str, object]]:
-    """One plain POST, as any other client would send it."""
-    headers = {"Authorization": f"Bearer {key}"}
-    async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=headers) as response:
-        return response.status, await response.json(content_type=None)
+AS_EACH = pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
 
 
-def create_of(provider: str, sandbox: Sandbox) -> tuple[str, dict[str, object]]:
-    """The address and body of a create at one of the APIs."""
-    if provider == "apiin":
-        return f"{sandbox.url_of(provider)}/api/v1/images/generations", {"model": "imagen4", "prompt": "x"}
-    model = "imagen4-ultra" if provider == "liangxin" else "google/imagen4"
-    return f"{sandbox.url_of(provider)}/api/v1/jobs/createTask", {"model": model, "input": {"prompt": "x"}}
+class Api:
+    """A provider's API, and its create of an `imagen4-fast`.
+
+    Attributes:
+        ledger: What it saw.
+        dialect: The client's half of how it talks.
+        service: The server's half.
+    """
+
+    def __init__(self, provider: str, limits: Limits | None = None, **settings: Any) -> None:
+        self.ledger = Ledger()
+        record = PROVIDERS[provider]
+        self.dialect = record.dialect
+        given: dict[str, Any] = {"latency": Latency(median=10, sigma=0), "faults": Faults(), **settings}
+        self.service = Service(
+            record, key="k", limits=limits or Limits(), ledger=self.ledger, files="http://files", **given
+        )
+        model = record.find("imagen4-fast")
+        assert model is not None
+        request = ImageRequest("a red fox", aspect_ratio="16:9")
+        self.body = self.dialect.build_create(request, model, "http://me/token").body or b""
+
+    def create(self, now: float = 0.0, key: str = "k", body: bytes | None = None) -> dict[str, Any]:
+        """The answer to a create."""
+        reply = self.service.create(f"Bearer {key}", self.body if body is None else body, now, now)
+        answer: dict[str, Any] = {"http": reply.status, **json.loads(reply.body)}
+        return answer
+
+    def read(self, now: float) -> Any:
+        """What the client makes of a status answer."""
+        reply = self.service.status("Bearer k", str(self.ledger.tasks[0].task_id), now)
+        return self.dialect.read_status(HttpResponse(reply.status, reply.body))
 
 
-@pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
-async def test_speaks_as_each_provider_and_refuses_in_its_envelope(imagen_sandbox: Sandbox, provider: str) -> None:
-    """A create is answered in each provider's own words; a wrong key in its own envelope and status."""
-    url, body = create_of(provider, imagen_sandbox)
-    status, answer = await post(url, body, imagen_sandbox.key)
-    assert (status, answer["code"]) == (200, 200)
-    assert ("message" in answer) == (provider == "apiin")
-    status, answer = await post(url, body, "wrong")
-    assert status == (200 if provider in ("kie", "apikley") else 401)
-    assert ("error" in answer) == (provider in ("liangxin", "apiin"))
+@AS_EACH
+def test_it_speaks_as_each_provider(provider: str) -> None:
+    """In each one's own words, which the client understands up to the picture; and so it refuses a wrong key."""
+    api = Api(provider)
+    made = api.create()
+    assert (made["http"], made["code"], "message" in made) == (200, 200, provider == "apiin")
+    reply = json.dumps(made).encode()
+    assert api.dialect.read_created(HttpResponse(200, reply)) == Accepted(str(api.ledger.tasks[0].task_id))
+    assert [type(api.read(now)) for now in (0.0, 9.9)] == [Pending, Pending]
+    ended = api.read(10.0)
+    assert isinstance(ended, Succeeded)
+    assert ended.urls == (f"http://files/{provider}/{api.ledger.tasks[0].task_id}/1.png",)
+    refused = api.create(key="wrong")
+    assert refused["http"] == (200 if provider in ("kie", "apikley") else 401)
+    assert ("error" in refused) == (provider in ("liangxin", "apiin"))
 
 
-async def test_enforces_a_strict_window() -> None:
-    """The third create in a window of two is refused and makes no task."""
-    limits = Limits(Rate(2, per=60), Rate(1, per=60), running=10)
-    with running_sandbox(Sandbox(limits=limits)) as sandbox:
-        url, body = create_of("kie", sandbox)
-        codes = [(await post(url, body, sandbox.key))[1]["code"] for _ in range(3)]
-    assert codes == [200, 200, 429]
-    assert (len(sandbox.ledger.tasks), sandbox.ledger.refused["submit"]) == (2, 1)
+@AS_EACH
+@pytest.mark.parametrize("fault", [None, "fail_word"])
+def test_it_calls_back_as_each_provider_does(provider: str, fault: str | None) -> None:
+    """Once the task has ended, in the shape of its status answers; kie.ai signs, and says 501 of a failure."""
+    faults = Faults()
+    faults.order("task", fault)
+    api = Api(provider, signing_key="k", faults=faults)
+    api.create()
+    webhook = api.service.webhooks.popleft()
+    assert (webhook.url, webhook.ends) == ("http://me/token", 10.0)
+    lines, body = webhook.message(10.0, 1700000000.0)
+    document = json.loads(body)
+    data, task_id = document["data"], str(api.ledger.tasks[0].task_id)
+    assert task_id in (data.get("taskId"), data.get("task_id"))
+    assert document["code"] == (501 if provider == "kie" and fault else 200)
+    assert ("resultJson" in data) == (provider != "apiin" and not (provider == "kie" and fault))
+    whole = json.dumps({**document, "code": 200}).encode()
+    assert type(api.dialect.read_status(HttpResponse(200, whole))) is (TaskFailed if fault else Succeeded)
+    signed = {"X-Webhook-Timestamp": "1700000000", "X-Webhook-Signature": signature_of(task_id, "1700000000", "k")}
+    assert lines == {"Content-Type": "application/json", **(signed if provider == "kie" else {})}
 
 
-async def test_enforces_the_running_limit_and_the_balance() -> None:
-    """With room for one task the second is refused; with credit for one, the second is 402."""
-    with running_sandbox(Sandbox(limits=Limits(running=1), latency=Latency(median=60))) as sandbox:
-        url, body = create_of("kie", sandbox)
-        assert [(await post(url, body, sandbox.key))[1]["code"] for _ in range(2)] == [200, 429]
-    with running_sandbox(Sandbox(balance=8)) as sandbox:
-        url, body = create_of("kie", sandbox)
-        assert [(await post(url, body, sandbox.key))[1]["code"] for _ in range(2)] == [200, 402]
+def test_its_limits_and_its_balance_are_strict() -> None:
+    """A create too many in a window, or while too many run, or beyond the balance, is refused and makes no task."""
+    slow = Limits(Rate(2, per=60), Rate(1, per=60), running=10)
+    window, room, purse = Api("kie", slow), Api("kie", Limits(running=1)), Api("kie", balance=4)
+    assert [window.create(now)["code"] for now in (0, 59, 59.9, 60, 60)] == [200, 200, 429, 200, 429]
+    assert (len(window.ledger.tasks), window.ledger.refused["submit"]) == (3, 2)
+    assert [room.create(now)["code"] for now in (0, 9, 10)] == [200, 429, 200]
+    assert [purse.create()["code"] for _ in range(2)] == [200, 402]
 
 
-@pytest.mark.parametrize(
-    ("wire_input", "code"),
-    [
-        ({"prompt": "x", "seed": 7}, 422),
-        ({"prompt": "x", "seed": "7"}, 200),
-        ({"prompt": "x", "aspect_ratio": "2:1"}, 422),
-        ({"aspect_ratio": "1:1"}, 500),
-        ({"prompt": "x", "misspelt": 1}, 200),
-    ],
-)
-async def test_checks_the_wire_types(imagen_sandbox: Sandbox, wire_input: dict[str, object], code: int) -> None:
+CHECKED: list[tuple[dict[str, Any], int]] = [
+    ({"prompt": "x", "seed": 7}, 422),
+    ({"prompt": "x", "seed": "7"}, 200),
+    ({"prompt": "x", "aspect_ratio": "2:1"}, 422),
+    ({"aspect_ratio": "1:1"}, 500),
+    ({"prompt": "x", "misspelt": 1}, 200),
+]
+
+
+def test_it_checks_the_wire_types() -> None:
     """It objects to what kie.ai objects to, and ignores a misspelt field as kie.ai does."""
-    url, _ = create_of("kie", imagen_sandbox)
-    assert (await post(url, {"model": "google/imagen4", "input": wire_input}, imagen_sandbox.key))[1]["code"] == code
+    for wire_input, code in CHECKED:
+        body = json.dumps({"model": "google/imagen4", "input": wire_input}).encode()
+        assert Api("kie").create(body=body)["code"] == code, wire_input
 
 
-async def test_the_ledger_is_served(imagen_sandbox: Sandbox) -> None:
-    """Anybody may read what would have been billed."""
-    url, body = create_of("kie", imagen_sandbox)
-    await post(url, body, imagen_sandbox.key)
-    async with aiohttp.ClientSession() as session, session.get(f"{imagen_sandbox.url}/sandbox/ledger") as response:
-        summary = await response.json()
-    assert (summary["creates"], summary["tasks"], summary["credits"]) == (1, 1, 8)
-
-
-async def test_a_picture_is_there_only_when_its_task_is_done() -> None:
-    """The file of a task that runs is 404, as is any other."""
+async def test_its_ledger_and_its_pictures_are_served() -> None:
+    """Anybody may read what would have been billed; a picture is there only when its task is done."""
     with running_sandbox(Sandbox(latency=Latency(median=60))) as sandbox:
-        url, body = create_of("kie", sandbox)
-        _, answer = await post(url, body, sandbox.key)
-        data = answer["data"]
-        assert isinstance(data, dict)
         async with aiohttp.ClientSession() as session:
-            for path in (f"kie/{data['taskId']}/1.png", "kie/other/1.png", "nobody/x/1.png"):
+            headers = {"Authorization": f"Bearer {sandbox.key}"}
+            create = {"model": "google/imagen4", "input": {"prompt": "x"}}
+            await session.post(f"{sandbox.url_of('kie')}/api/v1/jobs/createTask", json=create, headers=headers)
+            async with session.get(f"{sandbox.url}/sandbox/ledger") as response:
+                summary = await response.json()
+            assert (summary["creates"], summary["tasks"], summary["credits"]) == (1, 1, 8)
+            for path in (f"kie/{sandbox.ledger.tasks[0].task_id}/1.png", "kie/other/1.png", "nobody/x/1.png"):
                 async with session.get(f"{sandbox.url}/files/{path}") as response:
-                    assert response.status == 404
+                    assert response.status == 404, path
 
 
-@pytest.mark.parametrize("shape", SIZES)
-def test_paints_the_asked_shape_with_and_without_pillow(shape: str) -> None:
-    """Both painters make a whole PNG of the asked aspect ratio."""
-    for data in (paint("a red fox", shape, "1"), _gradient(SIZES[shape], bytes(range(40)))):
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            assert picture.format == "PNG"
-            width, height = (int(part) for part in shape.split(":"))
-            assert picture.width * height == picture.height * width
-
-
-def test_paintings_differ_by_prompt_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same prompt and seed give the same picture, anything else another one; without Pillow too."""
+def test_a_painting_has_the_asked_shape_and_differs_by_prompt_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole PNG, the same for the same arguments, with Pillow and without."""
+    for shape, size in SIZES.items():
+        for data in (paint("a red fox", shape, "1"), _gradient(size, bytes(range(40)))):
+            with naming(shape), Image.open(io.BytesIO(data)) as picture:
+                picture.load()
+                width, height = map(int, shape.split(":"))
+                assert (picture.format, picture.width * height) == ("PNG", picture.height * width)
     for _ in range(2):
         pictures = {paint(prompt, "1:1", variant) for prompt in ("a", "b") for variant in ("1", "2")}
         assert len(pictures) == 4
@@ -128,10 +167,9 @@ def test_paintings_differ_by_prompt_and_variant(monkeypatch: pytest.MonkeyPatch)
 
 def test_faults_come_as_ordered_then_by_chance() -> None:
     """Orders are served first, in turn; chance is repeatable; a misspelt fault is refused."""
-    faults = Faults(1.0, seed=5)
+    faults, again = Faults(1.0, seed=5), Faults(1.0, seed=5)
     faults.order("create", None, "429")
     assert [faults.draw("create"), faults.draw("create")] == [None, "429"]
-    again = Faults(1.0, seed=5)
     assert [faults.draw("poll") for _ in range(20)] == [again.draw("poll") for _ in range(20)]
     with pytest.raises(ValueError, match="no fault"):
         faults.order("poll", "reset_after")
@@ -139,43 +177,67 @@ def test_faults_come_as_ordered_then_by_chance() -> None:
 
 def test_busiest_window_counts_as_a_strict_server_does() -> None:
     """Arrivals that are a whole window apart do not share one."""
-    assert busiest_window([0, 10, 20], 10) == 1
-    assert busiest_window([0, 9.99, 10], 10) == 2
-    assert busiest_window([], 10) == 0
-    assert Ledger().credits == 0
+    assert [busiest_window(times, 10) for times in ([0, 10, 20], [0, 9.99, 10], [])] == [1, 2, 0]
 
 
-async def test_client_sandbox_uses_the_accounts_limits() -> None:
-    """The server inside the process enforces what the account was given."""
-    async with Client("sandbox", limits=Limits(Rate(100, per=0.1), Rate(100, per=0.1), running=100)) as client:
-        async with client.batch(f"p{n}" for n in range(150)) as results:
-            assert all([result.ok async for result in results])
+# ------------------------------------------------------------------- whoever is added while the program runs
+
+SCHEMA: Schema = {
+    "prompt": Text(required=True),
+    "aspect_ratio": Choice({"1:1": "square", "16:9": "wide"}),
+    "steps": Whole(minimum=1, maximum=50, as_text=True),
+}
+
+FIFTH = Provider(
+    name="fifth",
+    title="The Fifth",
+    base_url=None,
+    dialect=JobsDialect(credits_path="/api/v1/left"),
+    models=(Model("painter", "fifth/painter-2", SCHEMA, aspect_ratio="1:1"),),
+    limits=Limits(),
+    latency=LatencyPrior(median=0.05, sigma=0.5),
+)
 
 
-@pytest.mark.parametrize("task_fault", [None, "fail_word"])
-@pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
-async def test_calls_back_as_each_provider_does(provider: str, task_fault: str | None) -> None:
-    """Once the task has ended, in the shape of its status answers; kie.ai signs, and says 501 of a failure."""
-    calls: list[tuple[dict[str, str], dict[str, Any]]] = []
-    called = asyncio.Event()
+@pytest.mark.parametrize(
+    "dialect", [FIFTH.dialect, TasksDialect(task_id_form="fifth-{number}")], ids=["createTask", "images/generations"]
+)
+async def test_a_record_alone_makes_a_provider(
+    dialect: Dialect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model makes a picture of the asked shape, at a price although nobody publishes one, beside the others."""
+    monkeypatch.setitem(PROVIDERS, "fifth", msgspec.structs.replace(FIFTH, dialect=dialect))
+    async with Sandbox(latency=Latency(median=0.01, minimum=0.01)) as sandbox:
+        account = Account("fifth", api_key=sandbox.key, base_url=sandbox.url_of("fifth"))
+        async with Client(account) as client:
+            result = await client.generate("a fox", model="painter", aspect_ratio="16:9", extra={"steps": 20})
+            (picture,) = await result.save(tmp_path)
+            (balance,) = (await client.credits()).values()
+        (task,) = sandbox.ledger.tasks
+        async with Client("kie", api_key=sandbox.key, base_url=sandbox.url_of("kie"), freshness=0.001) as client:
+            assert (await client.generate("a heron", model="imagen4")).credits == 8
+            with pytest.raises(InvalidRequest, match="painter is served by: fifth"):
+                await client.generate("a heron", model="painter")
+    assert (task.provider, task.model) == ("fifth", "fifth/painter-2")
+    assert task.input == {"prompt": "a fox", "aspect_ratio": "wide", "steps": "20"}
+    assert (task.credits, result.task_id) == (PRICE_WHERE_NONE_IS_KNOWN, task.task_id)
+    assert (balance is not None) == (dialect.build_credits() is not None)
+    with Image.open(picture.path) as image:
+        assert image.width * 9 == image.height * 16
 
-    async def listen(request: web.Request) -> web.Response:
-        calls.append((dict(request.headers), await request.json()))
-        called.set()
-        return web.Response(status=204)
 
-    async with Sandbox(latency=Latency(median=0.05), signing_key="k") as sandbox, served(listen) as url:
-        sandbox.order("task", task_fault)
-        create, body = create_of(provider, sandbox)
-        body["callback_url" if provider == "apiin" else "callBackUrl"] = f"{url}/hook/token"
-        await post(create, body, sandbox.key)
-        await called.wait()
-    ((lines, document),) = calls
-    task_id, data = str(sandbox.ledger.tasks[0].task_id), document["data"]
-    assert task_id in (data.get("taskId"), data.get("task_id"))
-    assert (data.get("state") or data["status"]) in (("fail", "failed") if task_fault else ("success", "completed"))
-    assert document["code"] == (501 if provider == "kie" and task_fault else 200)
-    assert ("resultJson" in data) == (provider != "apiin" and not (provider == "kie" and task_fault))
-    assert ("X-Webhook-Signature" in lines) == (provider == "kie")
-    if provider == "kie":
-        assert lines["X-Webhook-Signature"] == signature_of(task_id, lines["X-Webhook-Timestamp"], "k")
+async def test_a_local_provider_needs_no_key_and_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes it local is in its record: the client serves it by itself, with the limits that its account was given,
+    and is not kept from it by another whose server's half is not written yet."""
+    monkeypatch.setitem(PROVIDERS, "fifth", msgspec.structs.replace(FIFTH, is_local=True))
+    monkeypatch.setitem(PROVIDERS, "sixth", msgspec.structs.replace(FIFTH, name="sixth", dialect=object()))
+    async with Client("fifth", limits=Limits(Rate(1, per=60))) as client:
+        result = await client.generate("a fox", model="painter")
+        address, _, file = result.urls[0].partition("/files/")
+        headers = {"Authorization": f"Bearer {SANDBOX_KEY}"}
+        create = {"model": "fifth/painter-2", "input": {"prompt": "another"}}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            async with session.post(f"{address}/fifth/api/v1/jobs/createTask", json=create) as response:
+                answer = await response.json()
+    assert file.startswith("fifth/")
+    assert answer["code"] == 429
