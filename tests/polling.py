@@ -16,8 +16,6 @@ from imagen_async.errors import GenerationFailed, InvalidRequest, TransportError
 
 FIVE = LatencyPrior(median=5, sigma=0.5)
 KIND: Kind = ("imagen4", 1)
-Step = tuple[str, int, float]
-"""What happens in a script, to which task, and for how many seconds."""
 
 PENDING = Pending("waiting")
 SUCCESS = Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}")

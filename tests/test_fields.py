@@ -1,16 +1,24 @@
-"""The table of a request's fields: it agrees with what is written out for type checkers, and keys stay as they are."""
+"""What a request is before it is a job: its fields agree everywhere, its key stays, defaults fill in what it leaves."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec, module_from_spec
 from typing import get_type_hints
 
+import msgspec
 import pytest
 
 from imagen_async import ImageRequest
-from imagen_async._core import values
-from imagen_async._core.fields import FIELDS
+from imagen_async._accounts import named, router_of
+from imagen_async._core import fields
+from imagen_async._core.fields import FIELDS, Field
+from imagen_async._core.job import Job
+from imagen_async._core.journal_entry import JournalEntry
+from imagen_async._core.resuming import model_of
 from imagen_async._core.values import stable_key
-from imagen_async._job_factory import Parameters
+from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden, with_defaults
+from imagen_async.errors import InvalidRequest
+from imagen_async.providers import PROVIDERS
 
 TYPES = {"text": "str", "whole": "int", "object": "dict"}
 
@@ -24,6 +32,7 @@ def test_the_table_is_what_type_checkers_read() -> None:
     assert {**hints, **get_type_hints(Parameters)} == hints
     for field in FIELDS:
         assert str(hints[field.name]).removeprefix("<class '").startswith(TYPES[field.kind]), field.name
+    assert {field.kind: field.column_type for field in FIELDS} == {"text": "string", "whole": "int64", "object": None}
 
 
 def test_keys_are_those_of_every_earlier_version() -> None:
@@ -34,13 +43,95 @@ def test_keys_are_those_of_every_earlier_version() -> None:
 
 
 def test_a_field_of_a_later_version_changes_no_key_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a request that has such a field has a key of its own for it."""
+    """One line more in the table: only a request that has such a field has a key of its own for it."""
+    monkeypatch.setattr(fields, "FIELDS", (*FIELDS, Field("style")))
+    spec = find_spec("imagen_async._core.values")
+    assert spec is not None
+    assert spec.loader is not None
+    later = module_from_spec(spec)
+    spec.loader.exec_module(later)
 
     class Later(ImageRequest, frozen=True):
         style: str | None = None
 
-    before = stable_key(Later("a fox"))
-    monkeypatch.setattr(values, "_KEYED_WHERE_GIVEN", ("style",))
-    assert stable_key(Later("a fox")) == before
-    keys = {stable_key(Later("a fox", style=style)) for style in (None, "", "noir")}
-    assert len(keys) == 3
+    keys = {style: later.stable_key(Later("a fox", style=style)) for style in (None, "", "noir")}
+    assert keys[None] == stable_key(ImageRequest("a fox"))
+    assert len(set(keys.values())) == 3
+
+
+FULL = ImageRequest("-", "imagen4-fast", "4:3", "mud", 1, 7, "mine", {"a": 1, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("item", "filled"),
+    [
+        ("a cat", ImageRequest("a cat", "imagen4-fast", "4:3", "mud", 1, 7, "mine", {"a": 1, "b": 1})),
+        (ImageRequest("a cat"), ImageRequest("a cat", "imagen4-fast", "4:3", "mud", 1, 7, None, {"a": 1, "b": 1})),
+        (
+            ImageRequest("a cat", "imagen4", "1:1", "", 2, 0, "own", {"b": 2}),
+            ImageRequest("a cat", "imagen4", "1:1", "", 2, 0, "own", {"a": 1, "b": 2}),
+        ),
+        (
+            ImageRequest("a cat", extra=[1]),  # type: ignore[arg-type]
+            ImageRequest("a cat", "imagen4-fast", "4:3", "mud", 1, 7, None, [1]),  # type: ignore[arg-type]
+        ),
+    ],
+    ids=["a prompt", "an open request", "a full one", "a bad one"],
+)
+def test_defaults_fill_in_what_a_request_leaves_open(item: str | ImageRequest, filled: ImageRequest) -> None:
+    """Each field that is None, but never the key, and of the provider's own fields those that are not there."""
+    assert with_defaults(item, FULL) == filled
+    assert with_defaults(filled, ImageRequest("-")) == filled
+    with pytest.raises(InvalidRequest, match="prompts and ImageRequests, not list"):
+        with_defaults(["a cat"], FULL)  # type: ignore[arg-type]
+
+
+def test_the_parameters_of_a_call_win() -> None:
+    """Over those of the request that it is called with, which stays as it is; one that is not there is named."""
+    assert overridden("a cat", {"seed": 0}) == ImageRequest("a cat", seed=0)
+    assert overridden(FULL, {"seed": 0, "key": None}) == msgspec.structs.replace(FULL, seed=0, key=None)
+    for prompt in ("a cat", FULL):
+        with pytest.raises(InvalidRequest, match=r"^sede: there is no such parameter; a request has model, aspect_rat"):
+            overridden(prompt, {"seed": 1, "sede": 2})  # type: ignore[typeddict-unknown-key]
+
+
+TERMS: JobOptions = {"retries": 1, "resubmits": 2, "deadline": 60.0, "save_to": "out"}
+ROUTER = router_of(named(["apiin", "kie"]))
+
+
+def factory(model: str = "imagen4-fast") -> JobFactory:
+    """Jobs for two accounts."""
+    return JobFactory(ROUTER, ImageRequest("-", model, seed=7), TERMS)
+
+
+@pytest.mark.parametrize("key", [None, "own"])
+def test_a_job_is_its_request_as_it_is_sent_on_the_terms_of_its_batch(key: str | None) -> None:
+    """Its key is the one given, which is a string, or made of what was given, whatever the defaults are."""
+    given = ImageRequest("a cat", key=key)
+    job = factory().job(given, index=3, owner=2, number=1)
+    request, route = ROUTER.route(ImageRequest("a cat", "imagen4-fast", seed=7, key=key))
+    way = {"route": route, "account": "apiin", "model": route.offers[0].model}
+    assert job == Job(id=1, owner=2, index=3, key=key or stable_key(given), request=request, **way, **TERMS)
+    with pytest.raises(InvalidRequest, match="key=7: allowed is a string"):
+        factory().job(ImageRequest("a cat", key=7), 0, 1, 1)  # type: ignore[arg-type]
+
+
+def test_plain_prompts_have_a_way_unless_the_defaults_fit_nobody() -> None:
+    """It tells who is short of work before the first request is read."""
+    assert factory().default_route() == ROUTER.route(ImageRequest("-", "imagen4-fast", seed=7))[1]
+    assert factory("imagen5").default_route() is None
+    assert (list(factory().accounts), factory().save_to) == (["apiin", "kie"], "out")
+
+
+@pytest.mark.parametrize("model", ["imagen4", "imagen3", None])
+def test_a_job_of_a_journal_has_its_own_model_and_account_and_no_leave_to_be_sent_again(model: str | None) -> None:
+    """With the price of its time; one whose model is gone keeps its name."""
+    entry = JournalEntry("k", 4, "running", "kie", ImageRequest("a cat", model), "t1", price=9)
+    record = model_of(entry, PROVIDERS["kie"].find(model or ""))
+    blank = Job(id=1, owner=2, index=4, key="k", request=entry.request, account="kie", model=record, deadline=60.0)
+    job = factory().job_of(entry, owner=2, number=1)
+    assert [factory().serves(account) for account in ("kie", "sandbox")] == [True, False]
+    assert job == msgspec.structs.replace(blank, save_to="out")
+    assert job.model.price(job.request) == 9
+    sent = ImageRequest("a cat", "imagen4-fast", "1:1", seed=7)
+    assert factory().as_before(msgspec.structs.replace(entry, request=sent), "a cat") == sent
