@@ -1,22 +1,40 @@
-"""A plan and all that is around it, as the tests of the plan drive it: what talks, what is answered, what is seen."""
+"""A plan and all that is around it: who talks, what is answered, what was seen, and books of what it may have cost."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
+import msgspec
 from builders import DrivenPlan, failure, make_job, upstream
 
+from imagen_async import errors
+from imagen_async._core.budget import Budget
+from imagen_async._core.failure import Failure
 from imagen_async._core.job import Job
 from imagen_async._core.job_events import Event, NotSaved, Saved, SendAborted, Unsendable
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.poll_schedule import Kind, PollSchedule
-from imagen_async._core.provider import Limits
+from imagen_async._core.provider import Limits, Provider
 from imagen_async._core.rate_limit import Rate
-from imagen_async._core.states import Fetching, Noting, Running, Submitting
+from imagen_async._core.routing import Policy, Route, Router
+from imagen_async._core.states import (
+    AwaitingCallback,
+    BeingAsked,
+    Confirming,
+    Doubted,
+    Fetching,
+    Noting,
+    Queued,
+    Running,
+    State,
+    Submitting,
+)
 from imagen_async._core.upstream import Upstream
+from imagen_async._core.values import ImageRequest
 from imagen_async._core.wire import (
     Accepted,
     ConnectFailed,
@@ -29,73 +47,83 @@ from imagen_async._core.wire import (
     TaskFailed,
     TaskRefused,
 )
-from imagen_async.errors import (
-    AuthenticationError,
-    DownloadFailed,
-    GenerationFailed,
-    InsufficientCredits,
-    InvalidRequest,
-    JournalError,
-    ModelUnavailable,
-    RateLimited,
-    TransportError,
-)
+from imagen_async.providers import PROVIDERS
+
+FAST, PLAIN, ULTRA = "imagen4-fast", "imagen4", "imagen4-ultra"
+ROOMY = Limits(submit=Rate(100, per=1), status=Rate(100, per=1), running=100)
+SMALL = Limits(submit=Rate(2, per=2), status=Rate(4, per=1), running=4)
+PRICES = {"a": 0.5, "b": 0.3, "c": 1.0}
+"""Of a picture, in credits."""
+
+SUCCESS = Succeeded(("https://files.example/1.png",), 1.0, None, b"{}")
+GONE = NotSaved(failure(errors.DownloadFailed, "404", is_gone=True))
+KNOWN = Pending | Succeeded | TaskFailed
+"""What the provider says of a task that it knows."""
+
+
+def refused(kind: type[errors.ImagenError], code: int, remedy: Remedy, retry_after: float | None = None) -> Rejected:
+    """A create that the provider refused."""
+    return Rejected(failure(kind, f"{kind.__name__} told", code=code), remedy, retry_after)
+
+
+CREATED: dict[str, Event] = {
+    "accepted": Accepted(""),
+    "lost": Lost(failure(errors.TransportError, "reset")),
+    "not sent": ConnectFailed(failure(errors.TransportError, "no route", was_sent=False)),
+    "refused": refused(errors.InvalidRequest, 422, Remedy.FAIL),
+    "silent": refused(errors.GenerationFailed, 408, Remedy.NEW_TASK),
+    "model gone": refused(errors.ModelUnavailable, 404, Remedy.CLOSE_MODEL),
+    "no credit": refused(errors.InsufficientCredits, 402, Remedy.STOP),
+    "wrong key": refused(errors.AuthenticationError, 401, Remedy.STOP),
+    "limited": refused(errors.RateLimited, 429, Remedy.BACK_OFF),
+    "limited long": refused(errors.RateLimited, 429, Remedy.BACK_OFF, 4.0),
+    "maintenance": refused(errors.TransportError, 455, Remedy.PAUSE),
+    "maintenance long": refused(errors.TransportError, 455, Remedy.PAUSE, 3.0),
+}
+UNSENT: dict[str, Event] = {
+    "not noted": SendAborted(failure(errors.JournalError, "the disk is full")),
+    "unsendable": Unsendable(failure(errors.InvalidRequest, "it cannot be written")),
+}
+"""Creates that do not leave after all."""
+ASKED: dict[str, Event] = {
+    "pending": Pending("waiting"),
+    "succeeded": SUCCESS,
+    "broken": TaskFailed(failure(errors.GenerationFailed, "too dark", code="500"), None, b"{}"),
+    "no urls": TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b"{}"),
+    "denied": TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
+    "unreadable": NoAnswer(failure(errors.TransportError, "502")),
+    "asked too often": NoAnswer(failure(errors.RateLimited, "429"), limited=True),
+}
+FETCHED: dict[str, Event] = {
+    "saved": Saved(()),
+    "not saved": NotSaved(failure(errors.DownloadFailed, "502")),
+    "gone": GONE,
+}
+NAMED = CREATED | UNSENT | ASKED | FETCHED
+
+FREE_TO_REPEAT = ("not sent", "limited", "limited long", "maintenance", "maintenance long")
+"""Answers after which a create goes again by itself."""
+MAY_MOVE = (*FREE_TO_REPEAT, "model gone", "no credit", "wrong key")
+"""Answers after which it is known that nothing was made, and that others may have the item."""
 
 
 class EverySecond(PollSchedule):
-    """Knows nothing and learns nothing: a question a second up to the age of 4, then one every 2 seconds."""
+    """Asks every second until the age of 4, then every 2 seconds."""
 
     def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
         """A fixed interval for each stretch of a task's age."""
         return asked + (1.0 if asked < 4 else 2.0)
 
 
-SCHEDULE = EverySecond(LatencyPrior(median=5, sigma=0.5))
-SUCCESS = Succeeded(("https://files.example/1.png",), 1.0, 8.0, b"{}")
-SAVING_AT_ONCE = 2
-LIMITS = {
-    "wide": Limits(submit=Rate(3, per=2), status=Rate(2, per=1), running=5),
-    "narrow": Limits(submit=Rate(1, per=0.5), status=Rate(3, per=2), running=2),
-}
-CONNECTIONS = 6
-
-CREATED: dict[str, Callable[[str], Event]] = {
-    "accepted": Accepted,
-    "lost": lambda _: Lost(failure(TransportError, "reset")),
-    "not sent": lambda _: ConnectFailed(failure(TransportError, "no route")),
-    "refused": lambda _: Rejected(failure(InvalidRequest, "bad", code=422), Remedy.FAIL),
-    "silent": lambda _: Rejected(failure(GenerationFailed, "silent", code=408), Remedy.NEW_TASK),
-    "model gone": lambda _: Rejected(failure(ModelUnavailable, "gone", code=404), Remedy.CLOSE_MODEL),
-    "no credit": lambda _: Rejected(failure(InsufficientCredits, "empty", code=402), Remedy.STOP),
-    "wrong key": lambda _: Rejected(failure(AuthenticationError, "no", code=401), Remedy.STOP),
-    "limited": lambda _: Rejected(failure(RateLimited, "slow down", code=429), Remedy.BACK_OFF),
-    "limited long": lambda _: Rejected(failure(RateLimited, "slow down", code=429), Remedy.BACK_OFF, 4.0),
-    "maintenance": lambda _: Rejected(failure(TransportError, "maintenance", code=455), Remedy.PAUSE),
-    "maintenance long": lambda _: Rejected(failure(TransportError, "maintenance", code=455), Remedy.PAUSE, 3.0),
-}
-UNSENT: dict[str, Event] = {
-    "not noted": SendAborted(failure(JournalError, "the disk is full")),
-    "unsendable": Unsendable(failure(InvalidRequest, "it cannot be written")),
-}
-"""Creates that do not leave after all."""
-FREE_TO_REPEAT = ("not sent", "limited", "limited long", "maintenance", "maintenance long")
-ASKED: dict[str, Callable[[str], Event]] = {
-    "pending": lambda _: Pending("waiting"),
-    "succeeded": lambda _: SUCCESS,
-    "broken": lambda _: TaskFailed(failure(GenerationFailed, "too dark", code="500"), 0.0, b"{}"),
-    "no urls": lambda _: TaskFailed(failure(GenerationFailed, "no picture", code="no_urls"), 8.0, b"{}"),
-    "denied": lambda _: TaskRefused(failure(InvalidRequest, "recordInfo is null", code=422)),
-    "unreadable": lambda _: NoAnswer(failure(TransportError, "502")),
-    "asked too often": lambda _: NoAnswer(failure(RateLimited, "429"), limited=True),
-}
+def provider(name: str, price: float | None = None) -> Provider:
+    """kie.ai's record as that of another account, at a price of its own where one is given."""
+    return msgspec.structs.replace(PROVIDERS["kie"], name=name, prices=price)
 
 
-GONE = NotSaved(failure(DownloadFailed, "404", is_gone=True))
-FETCHED: dict[str, Callable[[str], Event]] = {
-    "saved": lambda _: Saved(()),
-    "not saved": lambda _: NotSaved(failure(DownloadFailed, "502")),
-    "gone": lambda _: GONE,
-}
+def exact(credits: float | None) -> Fraction:
+    """An amount as a person reads it."""
+    return Fraction(credits or 0.0).limit_denominator(10_000)
+
 
 Trip = tuple[float, float]
 
@@ -113,95 +141,197 @@ def most_at_the_server(trips: Iterable[Trip], per: float) -> int:
     )
 
 
-def make_upstream(
-    name: str = "wide",
-    limits: Limits | None = None,
-    connections: int = CONNECTIONS,
-    delay: Callable[[int, float], float] = lambda setbacks, longest: 1.0,
-) -> Upstream:
-    """An account whose tasks are asked about every second."""
-    return upstream(name, limits or LIMITS[name], SCHEDULE, connections, delay)
+class Create(msgspec.Struct):
+    """A create that has left.
+
+    Attributes:
+        number: Which one of its job, from 1; 0 for a task that an earlier run has made.
+        account: Where it went.
+        price: Of its task.
+        retried: New tasks that its job was given for failed ones before it.
+        answer: What came of it, by name; empty while it is on its way.
+        end: What its task came to, by name.
+        cost: What it has cost, once nobody can tell more of it.
+    """
+
+    number: int
+    account: str
+    price: Fraction
+    retried: int = 0
+    answer: str = ""
+    end: str = ""
+    cost: Fraction | None = None
+
+
+class Turn(msgspec.Struct):
+    """A job that talks, as it was handed out, since when, and its create once that has left."""
+
+    job: Job
+    since: float
+    create: Create | None = None
 
 
 class World:
-    """A plan, and everything around it that a shell and a server would be: what talks, and what was seen of it.
+    """A plan of some accounts, by their limits, and everything around it that a shell and some servers would be.
 
     Attributes:
         is_noting: True while intents take their time: then no create leaves before it is answered.
-        talking: The jobs that talk, as they were handed out, and since when.
-        stale: Turns whose create may leave no more, as something else has become of their jobs.
-        creates: How many creates of each job have left.
+        added: Every job as it came in.
+        talking, stale: Turns under way, and those that a callback or an owner has called off.
+        taken: What the last look has handed out.
+        ended: The jobs that ended, in order.
+        creates: Those of each job that have left.
+        first: Who had a first turn, in order.
+        unwanted: Jobs that were handed out, or sent, for an owner who had left or withheld that.
+        overheard: Jobs that were sent though a callback had named their task.
+        lost: Creates of each job whose answer was lost.
+        told_at, named: How often a job had been retried when a callback named its task, and those names.
+        believed: Tasks of each job that the provider itself has told of.
     """
 
-    def __init__(self, *upstreams: Upstream, expects_callbacks: bool = False) -> None:
-        accounts = upstreams or [make_upstream("wide"), make_upstream("narrow")]
-        self.plan = DrivenPlan(accounts, SAVING_AT_ONCE, expects_callbacks=expects_callbacks)
+    def __init__(
+        self,
+        limits: Mapping[str, Limits] | None = None,
+        policy: Policy = "spread",
+        prices: Mapping[str, float | None] | None = None,
+        *,
+        connections: int = 12,
+        delay: Callable[[int, float], float] = lambda setbacks, longest: min(2.0**setbacks, longest),
+        callbacks: bool = False,
+    ) -> None:
+        limits = limits or {"a": ROOMY}
+        self.policy = policy
+        self.providers = {name: provider(name, (prices or {}).get(name)) for name in limits}
+        prior = LatencyPrior(median=5, sigma=0.5)
+        accounts = [upstream(name, each, EverySecond(prior), connections, delay) for name, each in limits.items()]
+        self.plan = DrivenPlan(accounts, saving_at_once=2, expects_callbacks=callbacks)
         self.now = 0.0
         self.is_noting = False
         self.added: dict[int, Job] = {}
-        self.talking: dict[int, tuple[Job, float]] = {}
-        self.stale: list[tuple[Job, float]] = []
+        self.talking: dict[int, Turn] = {}
+        self.stale: list[Turn] = []
+        self.taken: list[Job] = []
         self.ended: list[Job] = []
-        self.creates: Counter[int] = Counter()
-        self.leave_to_repeat: Counter[int] = Counter()
-        self.first_creates: dict[str, list[int]] = defaultdict(list)
+        self.creates: dict[int, list[Create]] = defaultdict(list)
+        self.first: dict[int, Job] = {}
         self.trips: dict[tuple[str, str], list[Trip]] = defaultdict(list)
-        self.left: set[int] = set()
+        self.gone: set[int] = set()
         self.withheld: set[int] = set()
-        self._on_the_way: set[int] = set()
+        self.unwanted: list[Job] = []
+        self.overheard: list[Job] = []
+        self.told_at: dict[int, int] = {}
+        self.lost: dict[int, set[int]] = defaultdict(set)
+        self.named: dict[int, set[str]] = defaultdict(set)
+        self.believed: dict[int, set[str]] = defaultdict(set)
+        self.budgets: dict[int, Budget] = {}
 
-    def check_creates(self) -> None:
-        """Each job had one create, and one for each that made nothing, each retry and each resubmit."""
-        for job in self.ended:
-            again = job.retried + self.added[job.id].resubmits - job.resubmits
-            assert job.retried <= job.retries
-            assert job.attempts == self.creates[job.id] <= 1 + self.leave_to_repeat[job.id] + again
+    def upstream(self, name: str = "a") -> Upstream:
+        """An account's turns."""
+        return self.plan.upstreams[name]
 
-    def add(self, account: str = "wide", model: str = "imagen4", **place: Any) -> Job:
-        """Take in a job."""
+    def health(self, name: str = "a") -> str:
+        """How an account fares, in a word."""
+        return self.upstream(name).health(self.now).state
+
+    def stop(self, *names: str) -> None:
+        """Let accounts take nothing more, before anybody waits for them."""
+        for name in names:
+            self.upstream(name).breaker.stopped = failure(errors.InsufficientCredits, "empty")
+
+    def limit(self, owner: int, credits: float) -> Budget:
+        """Let an owner spend no more than that."""
+        budget = self.budgets[owner] = Budget(credits)
+        self.plan.open(owner, budget=budget)
+        return budget
+
+    def route(self, accounts: str = "", model: str = PLAIN, images: int | None = None) -> Route:
+        """The way to some accounts, or to all."""
+        chosen = {name: each for name, each in self.providers.items() if name in (accounts or self.providers)}
+        return Router(chosen, self.policy).route(ImageRequest("a red fox", model=model, num_images=images))[1]
+
+    def add(self, accounts: str = "", model: str = PLAIN, images: int | None = None, **place: Any) -> Job:
+        """Take in a job for some accounts, or for all."""
         number = len(self.added) + 1
-        job = self.added[number] = make_job(number, model=model, account=account, **place)
+        route = self.route(accounts, model, images)
+        first = route.offers[0]
+        request = ImageRequest("a red fox", model=model, num_images=images)
+        terms = {"account": first.account, "route": route, "request": request, **place}
+        job = self.added[number] = msgspec.structs.replace(make_job(number, **terms), model=first.model)
         self.plan.add(job, self.now)
         return job
+
+    def add_many(self, number: int, accounts: str = "", **place: Any) -> list[int]:
+        """Take in so many alike; their numbers."""
+        return [self.add(accounts, **place).id for _ in range(number)]
+
+    def take_up(self, state: State, accounts: str = "", **place: Any) -> Job:
+        """Take in a job that an earlier run has begun."""
+        number = len(self.added) + 1
+        create = Create(0, accounts or next(iter(self.providers)), Fraction(0), answer="accepted")
+        terms: dict[str, Any] = {"expires_at": self.now + 900.0, **place}
+        if isinstance(state, AwaitingCallback | Confirming):
+            create = msgspec.structs.replace(create, number=1, answer="lost")
+            self.lost[number].add(1)
+            terms |= {"attempts": 1, "lost": 1, "lost_creates": (1,)}
+        if isinstance(state, Confirming):
+            self.named[number].add(state.task_id)
+        if isinstance(state, Running | Fetching):
+            self.believed[number].add(state.task_id)
+        offer = self.route(create.account, terms.get("model", PLAIN), terms.get("images")).offers[0]
+        create.price = exact(offer.model.price(ImageRequest("", num_images=terms.get("images"))))
+        budget = self.budgets.get(terms.get("owner", 1))
+        if not isinstance(state, Running):
+            # Its task has ended, or is unknown: the journal's figure has it already.
+            create.cost = create.price
+            if budget is not None:
+                budget.add_spent(float(create.price))
+        self.creates[number].append(create)
+        return self.add(create.account, state=state, **terms)
+
+    def trusted(self) -> World:
+        """Let every account answer once, so that none of them is at its first contact; the world of before is over."""
+        for name in self.plan.upstreams:
+            self.add(name, owner=99)
+        self.drain()
+        self.now += 1000.0
+        return self
 
     def look(self) -> list[Job]:
         """What the loop does: take what may talk now, deliver what ended, and find out when to look again."""
         self._call_off()
-        taken = self.plan.take(self.now)
-        for job in taken:
+        self.taken = self.plan.take(self.now)
+        over = {job.id for job in self.ended}
+        for job in self.taken:
             assert job.id not in self.talking, "a job that talks was handed out again"
-            assert job.id not in {ended.id for ended in self.ended}, "a job that ended was handed out"
-            self.talking[job.id] = (job, self.now)
-            if isinstance(job.state, Noting):
-                if job.attempts == 1:
-                    self.first_creates[job.account].append(job.id)
-                assert self.is_noting or self.send(job)
+            assert job.id not in over, "a job that ended was handed out"
+            turn = self.talking[job.id] = Turn(job, self.now)
+            is_create = isinstance(job.state, Noting)
+            if job.owner in (self.gone | self.withheld if is_create else self.gone):
+                self.unwanted.append(job)
+            if is_create:
+                self.first.setdefault(job.id, job)
+                assert self.is_noting or self.send(turn), "a create whose turn it is may not leave"
         self.deliver()
-        assert self.plan.wake_at(self.now) > self.now
-        return taken
+        assert self.plan.wake_at(self.now) > self.now, "after a look nothing is to be done at once"
+        return self.taken
 
-    def send(self, job: Job) -> bool:
+    def send(self, turn: Turn) -> bool:
         """Let a create leave, if it may."""
+        job = turn.job
         if not self.plan.leaves(job, self.now):
             return False
-        assert job.owner not in self.left | self.withheld
-        self.creates[job.id] += 1
-        self._on_the_way.add(job.id)
+        if job.owner in self.gone | self.withheld:
+            self.unwanted.append(job)
+        if job.retried <= self.told_at.get(job.id, -1):
+            self.overheard.append(job)
+        turn.create = Create(job.attempts, job.account, exact(job.model.price(job.request)), job.retried)
+        self.creates[job.id].append(turn.create)
         return True
-
-    def noting(self) -> list[int]:
-        """The jobs whose create was handed out and has not left."""
-        talking = sorted(self.talking.items())
-        return [n for n, (job, _) in talking if isinstance(job.state, Noting) and n not in self._on_the_way]
-
-    def creating(self) -> list[int]:
-        """The jobs whose create was handed out, or is on the way."""
-        return [job_id for job_id, (job, _) in self.talking.items() if isinstance(job.state, Submitting)]
 
     def _call_off(self) -> None:
         for job_id in self.noting():
             live = self.plan.find(job_id)
-            if live is None or live.state is not self.talking[job_id][0].state:
+            if live is None or live.state is not self.talking[job_id].job.state:
                 self.stale.append(self.talking.pop(job_id))
 
     def deliver(self) -> list[Job]:
@@ -210,80 +340,133 @@ class World:
         new = list(self.plan.finished)
         self.plan.finished.clear()
         for job in new:
-            assert job.id not in self.talking or job.owner in self.left, "a job that talks ended without its answer"
+            assert job.id not in self.talking or job.owner in self.gone, "a job that talks ended without its answer"
+            self._close(job.id)
         self.ended += new
         return new
 
-    def answer(self, job_id: int, event: Event) -> Job | None:
-        """Settle a job that talks."""
-        job, sent = self.talking.pop(job_id)
-        self._on_the_way.discard(job_id)
-        return self._settle(job, sent, event)
+    def answer(self, job_id: int, what: str | Event, credits: float | None = None) -> Job | None:
+        """Settle a job that talks, with an event or that of a name, and with what was billed; the job as it is then."""
+        turn = self.talking.pop(job_id)
+        name = what if isinstance(what, str) else ""
+        event = NAMED[what] if isinstance(what, str) else what
+        if isinstance(turn.job.state, Noting) and turn.create is None and name not in UNSENT:
+            assert self.send(turn), "a create whose turn it is may not leave"
+        match event:
+            case Accepted(task_id=""):
+                event = Accepted(f"t{job_id}-{turn.job.attempts}")
+            case Succeeded(credits=None) | TaskFailed(credits=None):
+                event = msgspec.structs.replace(event, credits=credits)
+        return self._settle(turn, name, event)
 
     def settle_stale(self) -> None:
         """Say of a create that may leave no more that it has not left."""
-        job, sent = self.stale.pop(0)
-        assert not self.plan.leaves(job, self.now)
-        before = self.plan.find(job.id)
-        self._settle(job, sent, SendAborted())
-        assert self.plan.find(job.id) is before, "nothing but its place is given back"
+        turn = self.stale.pop(0)
+        before = self.plan.find(turn.job.id)
+        assert not self.plan.leaves(turn.job, self.now), "a create leaves that was called off"
+        self._settle(turn, "", SendAborted())
+        assert self.plan.find(turn.job.id) is before, "nothing but its place is given back"
 
-    def _settle(self, job: Job, sent: float, event: Event) -> Job | None:
+    def _settle(self, turn: Turn, name: str, event: Event) -> Job | None:
+        job, before = turn.job, self.plan.find(turn.job.id)
         kind = (
             "create" if isinstance(job.state, Submitting) else "file" if isinstance(job.state, Fetching) else "status"
         )
-        self.trips[job.account, kind].append((sent, self.now))
-        return self.plan.settle(job, event, self.now)
+        self.trips[job.account, kind].append((turn.since, self.now))
+        after = self.plan.settle(job, event, self.now)
+        if turn.create is not None:
+            turn.create.answer = name
+        if before is None or after is None:
+            return after
+        if turn.create is not None:
+            self._created(turn.create, before, event, after)
+        elif isinstance(job.state, BeingAsked) and isinstance(event, KNOWN | TaskRefused):
+            self._asked(job, name, event, after)
+        return after
 
-    def answer_by_name(self, number: int, created: str, asked: str, fetched: str) -> None:
-        """Settle one of the jobs that talk with the event of that name that fits it."""
-        job_id = sorted(self.talking)[number % len(self.talking)]
-        job, _ = self.talking[job_id]
-        if isinstance(job.state, Submitting):
-            if job_id not in self._on_the_way:
-                assert self.send(job)
-            self.leave_to_repeat[job_id] += created in FREE_TO_REPEAT and self.is_leave(job_id)
-            self.answer(job_id, CREATED[created](f"t{job_id}-{job.attempts}"))
-        elif isinstance(job.state, Fetching):
-            self.answer(job_id, FETCHED[fetched](""))
+    def _created(self, create: Create, before: Job, event: Event, after: Job) -> None:
+        """Note what came of a create."""
+        claim = getattr(before.state, "claim", None)
+        if isinstance(event, Accepted):
+            self.believed[before.id].add(event.task_id)
+        elif isinstance(event, Lost) or (claim is not None and claim.create == create.number):
+            self.lost[before.id].add(create.number)
+            if not isinstance(after.state, AwaitingCallback | Confirming):
+                create.cost = create.price
         else:
-            self.answer(job_id, ASKED[asked](""))
+            create.cost = Fraction(0)
 
-    def is_leave(self, job_id: int) -> bool:
-        """True where an answer that says that nothing was made is leave to send a job's create again."""
-        return True
+    def _asked(self, job: Job, name: str, event: Event, after: Job) -> None:
+        """Note what the provider said of a task."""
+        assert isinstance(job.state, BeingAsked)
+        number = job.lost_creates[-1] if isinstance(job.state, Confirming) else number_of(job.state.task_id)
+        (create,) = [each for each in self.creates[job.id] if each.number == number]
+        if isinstance(event, KNOWN):
+            self.believed[job.id].add(job.state.task_id)
+        if isinstance(event, Succeeded | TaskFailed):
+            create.end = create.end or name
+            self._close(job.id, event.credits)
+        elif isinstance(event, TaskRefused) and isinstance(job.state, Doubted) and isinstance(after.state, Queued):
+            create.end = name
+            self._close(job.id)
+
+    def _close(self, job_id: int, credits: float | None = None) -> None:
+        """What is open of a job has cost that, or, where nobody tells, its price."""
+        for create in self.creates[job_id]:
+            if create.cost is None:
+                create.cost = create.price if credits is None else exact(credits)
+
+    def hear(self, job: Job, create: int | None = None, task_id: str | None = "") -> Job | None:
+        """Let a callback come; without more, the true one about the last create. The job, where it is news."""
+        live = self.plan.find(job.id)
+        create = (live or job).attempts if create is None else create
+        task_id = f"t{job.id}-{create}" if task_id == "" else task_id
+        told = self.plan.on_callback(job.id, create, task_id, self.now, job.account)
+        if told is not None and task_id is not None:
+            self.named[job.id].add(task_id)
+            self.told_at[job.id] = told.retried
+        return told
 
     def sleep(self, until: float) -> None:
         """Let time pass without an answer: nothing before `wake_at`, and something at it."""
-        wake_at = self.plan.wake_at(self.now)
-        ended = len(self.ended)
+        wake_at, ended = self.plan.wake_at(self.now), len(self.ended)
         self.now = until
         something = bool(self.look()) or len(self.ended) > ended
-        assert something == (until >= wake_at)
+        assert something == (until >= wake_at), f"something happened: {something}; it was to be at {wake_at}"
 
-    def sleep_until_asked(self, job_id: int) -> None:
-        """Let time pass until a job is asked about."""
+    def wake(self) -> None:
+        """Look, and where there is nothing to do, sleep until there is."""
+        if not self.look():
+            wake_at = self.plan.wake_at(self.now)
+            assert wake_at < math.inf, "nothing will ever happen"
+            self.sleep(wake_at)
+
+    def wake_for(self, job_id: int) -> None:
+        """Let time pass until a job talks."""
         while job_id not in self.talking:
-            self.sleep(self.plan.wake_at(self.now))
+            self.wake()
 
     def withhold(self, owner: int) -> None:
         """The owner wants no more to be sent."""
         self.withheld.add(owner)
         self.plan.withhold(owner, self.now)
 
-    def wants_more(self, owner: int) -> bool:
-        """Say whether an owner should add more jobs."""
-        return self.plan.plan.wants_more(owner)
-
     def leave(self, owner: int) -> None:
         """The owner goes."""
-        self.left.add(owner)
+        self.gone.add(owner)
         self.plan.leave(owner, self.now)
 
     def abandon(self, owner: int) -> None:
         """The owner goes, and what was on the way is not heard out."""
         self.leave(owner)
         self.plan.abandon(owner, self.now)
+
+    def go_well(self) -> None:
+        """Answer one that talks with the best that there is."""
+        job_id = min(self.talking)
+        state = self.talking[job_id].job.state
+        asked = isinstance(state, BeingAsked)
+        self.answer(job_id, "succeeded" if asked else "saved" if isinstance(state, Fetching) else "accepted")
 
     def drain(self) -> None:
         """Let everything go well from here on, until nothing is left to do."""
@@ -293,43 +476,83 @@ class World:
             if self.stale:
                 self.settle_stale()
             elif self.talking:
-                self.answer_by_name(0, "accepted", "succeeded", "saved")
+                self.go_well()
             elif len(self.plan):
                 self.sleep(self.plan.wake_at(self.now))
             else:
                 return
         raise AssertionError("the plan came to no end")
 
-    def all_trips(self, account: str, kind: str) -> list[Trip]:
-        """Every call of this kind; those without an answer may be seen at any later time."""
-        wanted = Submitting if kind == "create" else Running
-        under_way = [
-            (sent, math.inf)
-            for job, sent in (*self.talking.values(), *self.stale)
-            if job.account == account and isinstance(job.state, wanted)
+    def sent(self) -> list[int]:
+        """Look, and say whose creates had their turn."""
+        return [job.id for job in self.look() if isinstance(job.state, Noting)]
+
+    def asked(self) -> list[int]:
+        """Look, and say who is asked about."""
+        return [job.id for job in self.look() if isinstance(job.state, BeingAsked)]
+
+    def creating(self, account: str = "") -> list[int]:
+        """Whose creates were handed out, or are on the way."""
+        turns = [turn.job for turn in self.talking.values() if isinstance(turn.job.state, Noting)]
+        return sorted(job.id for job in turns if account in ("", job.account))
+
+    def noting(self) -> list[int]:
+        """Whose creates were handed out and have not left."""
+        return [job_id for job_id in self.creating() if self.talking[job_id].create is None]
+
+    def accounts_of(self, *job_ids: int) -> list[str]:
+        """Where these jobs talk."""
+        return [self.talking[job_id].job.account for job_id in job_ids]
+
+    def live(self, job: Job) -> Job:
+        """A live job as it is now."""
+        found = self.plan.find(job.id)
+        assert found is not None
+        return found
+
+    def end_of(self, job: Job | int) -> Job:
+        """A job as it ended."""
+        self.deliver()
+        (ended,) = [each for each in self.ended if each.id == (job if isinstance(job, int) else job.id)]
+        return ended
+
+    def ends(self, *job_ids: int) -> list[type[State]]:
+        """How these jobs ended, or all in the order in which they came."""
+        self.deliver()
+        states = {job.id: type(job.state) for job in self.ended}
+        return [states[job_id] for job_id in job_ids or sorted(states)]
+
+    def turns(self, account: str) -> tuple[int, int]:
+        """How many creates and status calls of an account are on the way, those that were called off included."""
+        turns = [turn.job for turn in (*self.talking.values(), *self.stale) if turn.job.account == account]
+        creating = sum(isinstance(job.state, Noting) for job in turns)
+        return creating, sum(isinstance(job.state, BeingAsked) for job in turns)
+
+    def books(self, owner: int) -> tuple[Fraction, Fraction]:
+        """What an owner's creates have cost, and what those may cost of which nothing is known yet."""
+        creates = [each for job_id in self.added for each in self.creates[job_id] if self.added[job_id].owner == owner]
+        noting = [self.talking[job_id].job for job_id in self.noting()]
+        reserved = sum(exact(job.model.price(job.request)) for job in noting if job.owner == owner)
+        spent = sum((each.cost for each in creates if each.cost is not None), Fraction(0))
+        return spent, reserved + sum((each.price for each in creates if each.cost is None), Fraction(0))
+
+    def is_at_rest(self) -> bool:
+        """True where nothing is left to be done, and every place was given back."""
+        counts = [
+            (each.running, each.submit.taken(self.now + 1e6), each.status.taken(self.now + 1e6), len(each.poll_queue))
+            for each in self.plan.upstreams.values()
         ]
-        return self.trips[account, kind] + under_way
+        return len(self.plan) == 0 and set(counts) == {(0, 0, 0, 0)} and self.plan.wake_at(self.now) == math.inf
 
 
-def play(world: World, step: tuple[Any, ...]) -> None:
-    """Do one step of a script, but for those that add somebody, and look, as the loop does after each change."""
-    match step:
-        case ("answer", *what):
-            if world.talking:
-                world.answer_by_name(*what)
-        case ("unsent", number, why):
-            if noting := world.noting():
-                world.answer(noting[number % len(noting)], UNSENT[why])
-        case ("stale",):
-            if world.stale:
-                world.settle_stale()
-        case ("noting", is_noting):
-            world.is_noting = is_noting
-        case ("wait", seconds):
-            world.sleep(world.now + seconds)
-        case ("wake",):
-            if world.plan.wake_at(world.now) < math.inf:
-                world.sleep(world.plan.wake_at(world.now))
-        case ("leave" | "abandon" | "withhold" as what, owner):
-            getattr(world, what)(owner)
-    world.look()
+def number_of(task_id: str) -> int:
+    """Which create has made a task of this name."""
+    return int(task_id.rpartition("-")[2])
+
+
+def failure_of(job: Job | None) -> Failure:
+    """What a job ended with."""
+    assert job is not None
+    why = getattr(job.state, "failure", None)
+    assert isinstance(why, Failure)
+    return why
