@@ -64,12 +64,12 @@ ROOMS = {
     "_folders.py": "batch_journal journal",
     "_callbacks.py": "callbacks",
     "_job_factory.py": "fields",
-    "_single.py": "scheduler client",
+    "_single.py": "single",
     "_core/dialects/*.py": "dialects providers",
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
     "_core/transitions/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
-    "_scheduler/*.py": "scheduler batch client callback_flow pool",
-    "_batch/*.py": "batch pool batch_journal",
+    "_scheduler/*.py": "single scheduler callback_flow batch hard_cases pool",
+    "_batch/*.py": "tally batch hard_cases pool callback_flow",
     "_journal/*.py": "batch_journal job_store journal old_journals",
 }
 """The first pattern that a module fits names the tests of its room, the quickest first."""

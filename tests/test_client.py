@@ -1,4 +1,4 @@
-"""The client against the real sandbox server: one picture at a time, errors, attaching, leaving, several loops."""
+"""The client over real sockets, from end to end: pictures, attaching, several loops, what is refused beforehand."""
 
 from __future__ import annotations
 
@@ -6,41 +6,24 @@ import asyncio
 import gc
 import json
 import logging
-import traceback
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
+from clients import FAST, client_of, run
+from servers import called_back, free_socket, serving
+from virtual_network import prompts
 
-from imagen_async import (
-    Account,
-    AuthenticationError,
-    Client,
-    ConfigurationError,
-    DeadlineExceeded,
-    GenerationFailed,
-    ImageRequest,
-    InsufficientCredits,
-    InvalidRequest,
-    Job,
-    Limits,
-    ModelUnavailable,
-    Rate,
-    Result,
-    TransportError,
-    UnknownOutcome,
-    raw_model,
-)
-from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, TASK_FAULTS, Latency, Sandbox
-from imagen_async.testing import running_sandbox
+from imagen_async import Account, Callback, Client, ImageRequest, Limits, Rate, Result, errors
+from imagen_async.sandbox import Faults, Latency, Sandbox
+from imagen_async.webhooks import Receiver
 
+NOWHERE = "http://127.0.0.1:9"
+PROVIDERS = ("kie", "apikley", "liangxin", "apiin")
 
-def client_of(sandbox: Sandbox, **settings: Any) -> Client:
-    """A client of the sandbox in the other thread."""
-    return Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, **settings)
+__all__ = ["client_of"]
 
 
 async def test_generate_makes_a_picture_and_saves_it(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
@@ -48,275 +31,139 @@ async def test_generate_makes_a_picture_and_saves_it(imagen_sandbox: Sandbox, tm
     async with client_of(imagen_sandbox) as client:
         result = await client.generate("a bowl of ramen", model="imagen4-ultra", aspect_ratio="16:9")
         (file,) = await result.save(tmp_path / "out")
-    assert result.ok
-    assert (result.provider, result.model, result.credits) == ("sandbox", "imagen4-ultra", 12)
+    assert (result.ok, result.provider, result.model, result.credits) == (True, "sandbox", "imagen4-ultra", 12)
     assert result.latency == pytest.approx(0.05, abs=0.2)
     assert json.loads(result.raw)["data"]["state"] == "success"
     assert Path(file).name == "000000-a-bowl-of-ramen.png"
     assert imagen_sandbox.ledger.key_leaks == 0
 
 
-async def test_every_provider_is_spoken_to_in_its_own_way(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
-    """The same request, with an aspect ratio, gives pictures at all four providers' APIs."""
-
-    async def try_one(name: str) -> Result:
-        account = Account(name, api_key=imagen_sandbox.key, base_url=imagen_sandbox.url_of(name))
-        async with Client(account) as client:
-            result = await client.generate("a fox", model="imagen4-ultra", aspect_ratio="9:16", seed=7)
-            await result.save(tmp_path / name)
-            return result
-
-    names = ("kie", "apikley", "liangxin", "apiin")
-    results = await asyncio.gather(*map(try_one, names))
-    assert [result.provider for result in results] == list(names)
-    wire = {create.provider: create.input for create in imagen_sandbox.ledger.creates}
-    assert wire["kie"] == wire["apikley"] == {"prompt": "a fox", "aspect_ratio": "9:16", "seed": "7"}
-    assert wire["liangxin"] == {"prompt": "a fox", "aspect_ratio": "social_story_9_16", "seed": 7}
-    assert wire["apiin"] == {"prompt": "a fox", "aspect_ratio": "9:16", "seed": 7}
-    assert [result.latency is None for result in results] == [False, False, False, True]
-
-
-async def test_a_raw_model_sends_its_extra_unchecked(imagen_sandbox: Sandbox) -> None:
-    """A model without a record goes out under its own name; the provider's refusal of it is ModelUnavailable."""
-    async with client_of(imagen_sandbox) as client:
-        with pytest.raises(ModelUnavailable, match="not supported"):
-            await client.generate("x", model=raw_model("seedream/5-lite"), extra={"quality": "basic"})
-    (create,) = imagen_sandbox.ledger.creates
-    assert (create.model, create.input) == ("seedream/5-lite", {"prompt": "x", "quality": "basic"})
-
-
-async def test_submit_returns_with_the_task_id_and_the_job_is_awaited(imagen_sandbox: Sandbox) -> None:
-    """The job names its task as soon as the provider took it, and can be awaited more than once."""
-    async with client_of(imagen_sandbox) as client:
-        job = await client.submit(ImageRequest("x", key="mine"))
-        assert (job.task_id, job.key) == (imagen_sandbox.ledger.creates[0].task_id, "mine")
-        assert (await job).urls == (await job).urls != ()
-
-
 async def test_collect_attaches_to_a_task_of_an_earlier_client(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
-    """A task id is enough to have the picture, and nothing is created."""
+    """A task id is enough to have the picture, and nothing is created; one that is not known is an error at once."""
     async with client_of(imagen_sandbox) as client:
         job = await client.submit("x")
     async with client_of(imagen_sandbox) as client:
         result = await client.collect(job.task_id, provider="sandbox")
         (file,) = await result.save(tmp_path)
+        for wrong, error in ((("no-such-task",), errors.InvalidRequest), ((" ",), errors.InvalidRequest)):
+            with pytest.raises(error):
+                await client.collect(*wrong)
+        with pytest.raises(errors.ConfigurationError, match="no account"):
+            await client.collect("x", provider="kie")
     assert result.task_id == job.task_id
     assert job.task_id in Path(file).name
     assert len(imagen_sandbox.ledger.creates) == 1
 
 
-async def test_collect_says_at_once_that_a_task_is_unknown(imagen_sandbox: Sandbox) -> None:
-    """A task id that the provider does not know is an error now, not after the deadline."""
-    async with client_of(imagen_sandbox) as client:
-        with pytest.raises(InvalidRequest, match="knows no such task"):
-            await client.collect("no-such-task")
-        with pytest.raises(ConfigurationError, match="no account"):
-            await client.collect("x", provider="kie")
+async def test_trouble_on_the_way_makes_no_second_task(imagen_sandbox: Sandbox) -> None:
+    """Over real sockets too a create that is cut off is made once at most, and a question is asked again."""
+    imagen_sandbox.order("create", "reset_after", "truncated", "too_long")
+    imagen_sandbox.order("poll", "reset", "truncated", "too_long")
+    results = await run(client_of(imagen_sandbox), prompts(4))
+    assert Counter(type(result.error) for result in results) == {errors.UnknownOutcome: 3, type(None): 1}
+    assert imagen_sandbox.ledger.tasks_by_prompt() == Counter(prompts(4))
 
 
-async def test_a_smaller_freshness_asks_more_often_and_sees_sooner() -> None:
-    """A picture of which a client values a status call less is asked about more often; both are seen."""
-    with running_sandbox(Sandbox(latency=Latency(median=1.0, sigma=0))) as sandbox:
-
-        async def ask(freshness: float) -> int:
-            async with client_of(sandbox, freshness=freshness) as client:
-                return sandbox.ledger.polls[str((await client.generate("x")).task_id)]
-
-        few, many = await asyncio.gather(ask(0.3), ask(0.005))
-    assert 1 <= few < many / 2
-
-
-@pytest.mark.parametrize("freshness", [0, -1, float("nan"), float("inf"), True, "0.1", None])
-def test_a_freshness_that_cannot_be_meant_is_refused(freshness: Any) -> None:
-    """A freshness that is no number of seconds above 0 is refused when the client is made, by its name."""
-    with pytest.raises(ConfigurationError, match="freshness="):
-        Client("sandbox", freshness=freshness)
-
-
-async def test_a_deadline_names_the_task_and_collect_takes_it() -> None:
-    """generate gives up in time; the task goes on and its picture is not lost."""
-    with running_sandbox(Sandbox(latency=Latency(median=1.2, sigma=0))) as sandbox:
-        async with client_of(sandbox) as client:
-            with pytest.raises(DeadlineExceeded, match="collect") as caught:
-                await client.generate("x", deadline=0.4)
-            assert caught.value.task_id is not None
-            assert (await client.collect(caught.value.task_id)).ok
-
-
-@pytest.mark.parametrize("fault", POLL_FAULTS)
-async def test_no_trouble_while_polling_fails_a_job(imagen_sandbox: Sandbox, fault: str) -> None:
-    """Whatever a status call meets, it is repeated, the task is not, and the picture comes."""
-    imagen_sandbox.order("poll", fault, fault)
-    async with client_of(imagen_sandbox, timeout=2) as client:
-        result = await client.generate("x")
-    assert result.ok
-    assert len(imagen_sandbox.ledger.creates) == 1
-
-
-@pytest.mark.parametrize("fault", CREATE_FAULTS)
-async def test_no_trouble_with_a_create_makes_two_tasks(imagen_sandbox: Sandbox, fault: str) -> None:
-    """Over real sockets too, a prompt makes at most one task, whatever its create meets."""
-    imagen_sandbox.order("create", fault)
-    async with client_of(imagen_sandbox) as client:
-        try:
-            await client.generate("x")
-            error = None
-        except (UnknownOutcome, InvalidRequest) as caught:
-            error = caught
-    assert len(imagen_sandbox.ledger.tasks) <= 1
-    sent_again = fault in ("429", "http_429", "455")
-    assert len(imagen_sandbox.ledger.creates) == 1 + sent_again
-    assert (error is None) == sent_again
-
-
-@pytest.mark.parametrize("fault", TASK_FAULTS)
-async def test_every_end_of_a_task_is_read(imagen_sandbox: Sandbox, fault: str) -> None:
-    """Failures are GenerationFailed with their code; odd shapes of success give their pictures."""
-    imagen_sandbox.order("task", fault)
-    async with client_of(imagen_sandbox) as client:
-        if fault in ("fail_digits", "fail_word", "no_urls"):
-            with pytest.raises(GenerationFailed) as caught:
-                await client.generate("x")
-            assert caught.value.code in ("500", "SENSITIVE_WORD_ERROR", "no_urls")
-            assert caught.value.task_id == imagen_sandbox.ledger.creates[0].task_id
-        else:
-            result = await client.generate("x")
-            assert len(result.urls) == (4 if fault == "more_urls" else 1)
-
-
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        ("401", AuthenticationError),
-        ("402", InsufficientCredits),
-        ("no_credit_500", InsufficientCredits),
-        ("433", InsufficientCredits),
-    ],
-)
-async def test_account_errors_are_told_apart(imagen_sandbox: Sandbox, fault: str, error: type[Exception]) -> None:
-    """A refused key and an empty account are different errors, and neither is tried again."""
-    imagen_sandbox.order("create", fault)
-    async with client_of(imagen_sandbox) as client:
-        with pytest.raises(error):
-            await client.generate("x")
-    assert len(imagen_sandbox.ledger.creates) == 1
-
-
-async def test_a_wrong_key_shows_in_no_message(imagen_sandbox: Sandbox) -> None:
-    """The refusal names the provider and not the key."""
-    async with Client("sandbox", api_key="sk-wrong-and-secret", base_url=imagen_sandbox.url) as client:
-        with pytest.raises(AuthenticationError) as caught:
-            await client.generate("x")
-        with pytest.raises(AuthenticationError):
+async def test_the_balance_is_that_of_every_account_or_of_one(imagen_sandbox: Sandbox) -> None:
+    """`credits` asks all at once; None where the API has no such question; a failure names whose, and no key."""
+    accounts = [
+        Account(name, api_key=imagen_sandbox.key, base_url=imagen_sandbox.url_of(name)) for name in PROVIDERS[1:]
+    ]
+    wrong = Account("kie", api_key="sk-wrong-and-secret", base_url=imagen_sandbox.url_of("kie"))
+    async with Client(wrong, accounts[0], accounts[2]) as client:
+        assert await client.credits("apikley") == {"apikley": 1_000_000.0}
+        assert await client.credits("apiin") == {"apiin": None}
+        with pytest.raises(errors.AuthenticationError) as caught:
             await client.credits()
+    assert caught.value.provider == "kie"
     assert "secret" not in f"{caught.value!r} {caught.value} {client!r}"
-    assert "sandbox" in str(caught.value)
 
 
-async def test_each_caller_raises_an_error_of_its_own(imagen_sandbox: Sandbox) -> None:
-    """Twenty callers of an account that its wrong key has stopped raise twenty objects, each with its own traceback."""
-    async with Client("sandbox", api_key="wrong-key-0123456789", base_url=imagen_sandbox.url) as client:
-        job_errors = await asyncio.gather(*(client.generate(f"{n}") for n in range(20)), return_exceptions=True)
-        again = await asyncio.gather(*(client.submit("once more") for _ in range(2)), return_exceptions=True)
-    errors = [*job_errors, *again]
-    assert {type(error) for error in errors} == {AuthenticationError}
-    assert len({id(error) for error in errors}) == 22
-    frames = [len(traceback.extract_tb(error.__traceback__)) for error in errors if isinstance(error, BaseException)]
-    assert max(frames) < 10, "no traceback goes on where another caller's ended"
-
-
-async def test_a_job_awaited_twice_raises_twice(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
-    """Whoever awaits a job that failed gets an error of its own, and so does who saves its result."""
-    imagen_sandbox.order("task", "fail_word")
-    async with client_of(imagen_sandbox) as client:
-        job = await client.submit("a fox")
-        errors = await asyncio.gather(*(_awaited(job) for _ in range(2)), return_exceptions=True)
-        async with client.batch(["a heron"]) as results:
-            imagen_sandbox.order("task", "fail_word")
-            (result,) = [result async for result in results]
-        saving = await asyncio.gather(*(result.save(tmp_path) for _ in range(2)), return_exceptions=True)
-    assert len({id(error) for error in (*errors, *saving, result.error)}) == 5
-    assert {type(error) for error in (*errors, *saving, result.error)} == {GenerationFailed}
-
-
-async def _awaited(job: Job) -> Result:
-    return await job
-
-
-async def test_an_address_where_nobody_listens(imagen_sandbox: Sandbox) -> None:
-    """The error comes in seconds, says that nothing was sent, and what to check."""
+async def test_an_address_where_nobody_listens() -> None:
+    """The error comes in seconds, is ours, says that nothing was sent, and what to check."""
     limits = Limits(Rate(5, per=0.1), Rate(5, per=0.1), 5)
-    async with Client("kie", api_key="k" * 20, base_url="http://127.0.0.1:9", limits=limits) as client:
-        with pytest.raises(DeadlineExceeded, match="nothing was billed"):
+    async with Client("kie", api_key="k" * 20, base_url=NOWHERE, limits=limits) as client:
+        with pytest.raises(errors.DeadlineExceeded, match="nothing was billed"):
             await client.generate("x", deadline=0.5)
+        with pytest.raises(errors.TransportError) as caught:
+            await client.credits()
+    assert not caught.value.sent
 
 
-async def test_credits(imagen_sandbox: Sandbox) -> None:
-    """The balance is a float by account, and None where the API does not tell."""
-    async with client_of(imagen_sandbox) as client:
-        assert await client.credits() == {"sandbox": 1_000_000.0}
-    async with Client("apiin", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url_of("apiin")) as client:
-        assert await client.credits() == {"apiin": None}
+async def test_save_to_fetches_every_picture(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Results come with their files; file faults on the way are tried again, and no key goes to the file host."""
+    imagen_sandbox.order("file", "reset", "html", "http_503", "truncated")
+    async with client_of(imagen_sandbox, limits=FAST) as client:
+        results = await run(client, prompts(20), save_to=tmp_path, model="imagen4-fast", num_images=2)
+    assert [(result.ok, len(result.files)) for result in results] == [(True, 2)] * 20
+    assert (len(list(tmp_path.glob("*.png"))), list(tmp_path.glob(".*"))) == (40, [])
+    assert imagen_sandbox.ledger.key_leaks == 0
 
 
-async def test_cancelling_generate_stops_it_and_tells_its_task(
-    imagen_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A cancelled call asks no more; a task that runs by then is logged with its id, for it is paid for."""
-    async with client_of(imagen_sandbox) as client:
-        with caplog.at_level(logging.WARNING, "imagen_async"), anyio.move_on_after(0.15):
-            await client.generate("x")
-        polls = len(imagen_sandbox.ledger.poll_times)
-        assert (await client.generate("y")).ok
-    (first, _) = imagen_sandbox.ledger.creates
-    assert first.task_id is not None
-    assert first.task_id in caplog.text
-    assert imagen_sandbox.ledger.polls[first.task_id] <= polls
+async def test_many_saves_at_once_wait_for_one_another(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Saving more pictures at once than there are connections fails none of them."""
+    async with client_of(imagen_sandbox, connections=2, connect_timeout=0.2) as client:
+        result = await client.generate("x")
+        saved = await asyncio.gather(*(result.save(tmp_path / str(n)) for n in range(20)))
+    assert len(saved) == 20
 
 
-@pytest.mark.parametrize("turns", range(8))
-async def test_a_call_that_has_just_begun_does_not_hold_up_leaving(imagen_sandbox: Sandbox, turns: int) -> None:
-    """Whatever a call in another task has come to, its exchange not even begun, the client is left at once."""
-    with anyio.fail_after(5):
-        async with client_of(imagen_sandbox) as client:
-            await asyncio.sleep(0.01)
-            call = asyncio.create_task(client.collect("no-such-task"))
-            for _ in range(turns):
-                await anyio.lowlevel.checkpoint()
-        with pytest.raises((InvalidRequest, DeadlineExceeded, ConfigurationError)):
-            await call
-        async with client_of(imagen_sandbox) as client:
-            await client.credits()  # by now the server has seen what became of the first connection
+async def test_a_client_is_called_back(tmp_path: Path) -> None:
+    """Over real sockets too, signed or not, each picture is announced, seen for one status call and paid once."""
+    async with Sandbox(latency=Latency(median=0.25, sigma=0.1), signing_key="a-key", callback_retry=0.05) as sandbox:
+        sandbox.order("create", None, "reset_after")
+        async with called_back(sandbox, "kie", "apiin", key="a-key", freshness=60) as client:
+            results = await run(client, prompts(12), journal=tmp_path / "run.db")
+    assert {(result.provider, result.ok) for result in results} == {("kie", True), ("apiin", True)}
+    assert sandbox.ledger.tasks_by_prompt() == Counter(prompts(12))
+    assert set(sandbox.ledger.callback_answers) == {200}
 
 
-async def test_leaving_the_client_ends_a_waiting_call(imagen_sandbox: Sandbox) -> None:
-    """Who still waits when the client is left hears which task runs on."""
-    with running_sandbox(Sandbox(latency=Latency(median=60))) as slow:
-        async with client_of(slow) as client:
-            job = await client.submit("x")
-        with pytest.raises(DeadlineExceeded, match="Left while the task ran") as caught:
-            await job
-        assert caught.value.task_id == job.task_id
+@pytest.mark.slow
+async def test_chaos_on_every_road(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A tenth of all requests goes wrong, a key is revoked, an account is empty: no prompt has two tasks."""
+    settings: dict[str, Any] = {"limits": FAST, "latency": Latency(0.05, minimum=0.01)}
+    kie = Sandbox(**settings, faults=Faults(0.1, seed=11))
+    apiin = Sandbox(**settings, balance=8.0 * 50)
+    apikley = Sandbox(**settings, faults=Faults(0.1, seed=12))
+    servers = {"kie": kie, "apiin": apiin, "apikley": apikley}
+    async with kie, apiin, apikley:
+        accounts = [
+            Account(name, api_key=each.key, base_url=each.url_of(name), limits=FAST) for name, each in servers.items()
+        ]
+        async with Client(*accounts, timeout=3) as client, client.batch(prompts(400), save_to=tmp_path) as batch:
+            with caplog.at_level(logging.ERROR, "imagen_async"):
+                results = [await anext(batch) for _ in range(100)]
+                kie.keep("create", "401")
+                results += [result async for result in batch]
+            progress = batch.progress
+    made = [create for each in servers.values() for create in each.ledger.tasks]
+    assert sorted(result.index for result in results) == list(range(400))
+    assert max(Counter(create.prompt for create in made).values()) == 1
+    assert all(bool(result.files) == result.ok == (result.error is None) for result in results)
+    assert sum(result.ok for result in results) > 100
+    # A task that exists and whose id came through is a picture, or a failure that the server knows of.
+    unnamed = {create.task_id for create in made} - {result.task_id for result in results}
+    assert len(unnamed) <= sum(isinstance(result.error, errors.UnknownOutcome) for result in results)
+    assert isinstance(progress.accounts[1].error, errors.InsufficientCredits)
+    assert [each.ledger.refused["submit"] for each in servers.values()] == [0, 0, 0]
+    assert caplog.text == ""
 
 
-async def test_an_error_in_the_block_comes_out_as_it_is(imagen_sandbox: Sandbox) -> None:
-    """Leaving by an exception raises that exception, never a group."""
-    with pytest.raises(ZeroDivisionError):
-        async with client_of(imagen_sandbox) as client:
-            await client.submit("x")
-            raise ZeroDivisionError
-
-
-async def test_a_closed_client_says_how_to_open_it(imagen_sandbox: Sandbox) -> None:
-    """Use before or after the block is a clear error; the block can be entered again."""
+async def test_a_client_is_open_inside_its_block_alone(imagen_sandbox: Sandbox) -> None:
+    """Use outside of the block is a clear error; it can be entered again, and an error in it comes out as it is."""
     client = client_of(imagen_sandbox)
-    with pytest.raises(ConfigurationError, match="async with"):
+    with pytest.raises(errors.ConfigurationError, match="async with"):
         await client.generate("x")
     for _ in range(2):
-        async with client:
-            assert (await client.generate("x")).ok
-            with pytest.raises(ConfigurationError, match="open already"):
-                await client.__aenter__()
+        with pytest.raises(ZeroDivisionError):
+            async with client:
+                assert client.is_open
+                with pytest.raises(errors.ConfigurationError, match="open already"):
+                    await client.__aenter__()
+                await client.submit("x")
+                raise ZeroDivisionError
+        assert not client.is_open
 
 
 def test_several_loops_in_one_process_and_saving_after_the_client(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
@@ -336,11 +183,14 @@ def test_several_loops_in_one_process_and_saving_after_the_client(imagen_sandbox
 
 
 def test_the_sandbox_inside_the_process_needs_nothing() -> None:
-    """Client("sandbox") starts a server, uses it and stops it."""
+    """Client("sandbox") starts a server, which calls it back where that is asked for, signed, and stops it."""
 
     async def work() -> Result:
-        async with Client("sandbox") as client:
-            return await client.generate("x")
+        with free_socket() as (found, port):
+            callback = Callback(f"http://127.0.0.1:{port}/imagen", signing_key="a-key")
+            client = Client("sandbox", callback=callback, freshness=60)
+            async with serving(Receiver(client).application(), found), client:
+                return await asyncio.wait_for(client.generate("x"), 20)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -348,121 +198,91 @@ def test_the_sandbox_inside_the_process_needs_nothing() -> None:
         gc.collect()
 
 
-def test_configuration_errors_name_the_thing_and_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is missing or wrong is said when the client is made, before anything is sent."""
+MINE = Account("kie", api_key="k")
+CONFIGURATIONS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+    (("kie",), {}, "KIE_API_KEY"),
+    (("nobody",), {}, "knows: kie, apikley"),
+    ((), {}, r'Name an account, such as Client\("kie"\)'),
+    (("liangxin",), {"api_key": "k"}, "LIANGXIN_BASE_URL"),
+    (("kie",), {"api_key": "two words"}, "copy it again"),
+    (("kie",), {"api_key": "k", "base_url": "api.kie.ai"}, "no address"),
+    (("kie",), {"api_key": "k", "base_url": "http://api.kie.ai"}, "unencrypted"),
+    (("kie",), {"api_key": "k", "ssl": False}, "TLS stays on"),
+    (("kie", "kie"), {}, "Two accounts have the name 'kie'.*name="),
+    ((MINE, Account("kie", api_key="k", name="b")), {}, "'kie' and 'b' have the same key and address"),
+    (
+        (MINE, Account("kie", api_key="k", name="b", base_url="https://API.kie.ai:443/")),
+        {},
+        "'kie' and 'b'.*one account",
+    ),
+    ((MINE, Account("kie", name="kie-2")), {}, "KIE_2_API_KEY"),
+    ((MINE, "sandbox"), {"api_key": "k"}, "api_key: with several accounts, say it of each"),
+    ((MINE,), {"policy": "dearest"}, "policy='dearest'"),
+    ((Account("kie", api_key="k", name="apiin"),), {}, "another provider"),
+    ((Account("kie", api_key="k", name="2nd=x"),), {}, "a word"),
+    ((Account("kie", api_key="k", credits=-1),), {}, "credits=-1: a price is a number of credits"),
+    ((Account("kie", api_key="k", credits={"imagen5": 1}),), {}, "kie.ai has no model 'imagen5'"),
+    (("sandbox",), {"connections": 0}, "connections"),
+    (("sandbox",), {"connections": None}, "connections"),
+    (("sandbox",), {"timeout": 0}, "timeout"),
+    (("sandbox",), {"connect_timeout": float("inf")}, "connect_timeout"),
+    *[(("sandbox",), {"freshness": each}, "freshness=") for each in (0, -1, float("nan"), True, "0.1", None)],
+]
+
+
+@pytest.mark.parametrize(("accounts", "settings", "words"), CONFIGURATIONS)
+def test_configuration_errors_name_the_thing_and_the_remedy(
+    accounts: tuple[Any, ...], settings: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing, wrong or cannot work is said when the client is made, before anything is sent."""
     for name in ("KIE_API_KEY", "LIANGXIN_API_KEY", "LIANGXIN_BASE_URL", "KIE_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    mine = Account("kie", api_key="k")
-    cases: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
-        (("kie",), {}, "KIE_API_KEY"),
-        (("nobody",), {}, "knows: kie, apikley"),
-        ((), {}, r'Name an account, such as Client\("kie"\)'),
-        (("liangxin",), {"api_key": "k"}, "LIANGXIN_BASE_URL"),
-        (("kie",), {"api_key": "two words"}, "copy it again"),
-        (("kie",), {"api_key": "k", "base_url": "api.kie.ai"}, "no address"),
-        (("kie",), {"api_key": "k", "base_url": "http://api.kie.ai"}, "unencrypted"),
-        (("kie",), {"api_key": "k", "ssl": False}, "TLS stays on"),
-        (("kie", "kie"), {}, "Two accounts have the name 'kie'"),
-        ((mine, Account("kie", api_key="k", name="b")), {}, "'kie' and 'b' have the same key and address"),
-        ((mine, Account("kie", name="b")), {}, "B_API_KEY"),
-        ((mine, "sandbox"), {"api_key": "k"}, "api_key: with several accounts, say it of each"),
-        ((mine,), {"policy": "dearest"}, "policy='dearest'"),
-        ((Account("kie", api_key="k", credits=-1),), {}, "credits=-1: a price is a number of credits"),
-        ((Account("kie", api_key="k", credits={"imagen5": 1}),), {}, "kie.ai has no model 'imagen5'"),
-    ]
-    for accounts, settings, expected in cases:
-        with pytest.raises(ConfigurationError, match=expected):
-            Client(*accounts, **settings)
+    with pytest.raises(errors.ConfigurationError, match=words):
+        Client(*accounts, **settings)
+
+
+def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of an account named `kie-2` is in KIE_2_API_KEY; none is in a repr, nor is a signing key."""
     monkeypatch.setenv("KIE_API_KEY", " from-the-environment\n")
-    assert "environment" not in repr(Client("kie")) + repr(Account("kie", api_key="from-the-environment"))
+    monkeypatch.setenv("KIE_2_API_KEY", "second-from-the-environment")
+    client = Client("kie", Account("kie", name="kie-2"))
+    assert client.accounts == ("kie", "kie-2")
+    assert "environment" not in repr(client) + repr(Account("kie", api_key="from-the-environment"))
+    assert "secret" not in repr(Callback("https://example.com", signing_key="a-secret"))
 
 
-async def test_wrong_parameters_are_refused_before_anything_is_sent(imagen_sandbox: Sandbox) -> None:
-    """Each names the field, what was given, what is allowed and who takes it."""
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"model": "imagen5"}, "imagen4-fast, imagen4-ultra"),
-        ({"aspect_ratio": "2:1"}, r"aspect_ratio='2:1': allowed is one of 1:1"),
-        ({"num_images": 2}, r"num_images=2: imagen4 has no such parameter.*imagen4-fast.*apiin"),
-        ({"seed": "7"}, "seed='7': allowed is a whole number"),
-        ({"extra": {"person_generation": "allow_all"}}, "person_generation.*imagen4 has no such parameter"),
-        ({"colour": "red"}, "colour: there is no such parameter"),
-        ({"deadline": 0}, "deadline=0"),
-    ]
-    async with client_of(imagen_sandbox) as client:
-        for parameters, expected in cases:
-            with pytest.raises(InvalidRequest, match=expected):
-                await client.generate("x", **parameters)
-        with pytest.raises(InvalidRequest, match="prompt=' ': allowed is a non-empty string"):
-            await client.generate(" ")
-    assert imagen_sandbox.ledger.creates == []
+PARAMETERS: list[tuple[dict[str, Any], str]] = [
+    ({"model": "imagen5"}, "imagen4-fast, imagen4-ultra"),
+    ({"aspect_ratio": "2:1"}, r"aspect_ratio='2:1': allowed is one of 1:1"),
+    ({"num_images": 2}, r"num_images=2: imagen4 has no such parameter.*imagen4-fast.*apiin"),
+    ({"seed": "7"}, "seed='7': allowed is a whole number"),
+    ({"extra": {"person_generation": "allow_all"}}, "person_generation.*imagen4 has no such parameter"),
+    ({"colour": "red"}, "colour: there is no such parameter"),
+    ({"deadline": 0}, "deadline=0"),
+    ({"prompt": " "}, "prompt=' ': allowed is a non-empty string"),
+]
+INPUTS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    ("a prompt", {}, errors.InvalidRequest, "put it in a list"),
+    (7, {}, errors.InvalidRequest, "not int"),
+    (["a"], {"model": "imagen5"}, errors.InvalidRequest, "imagen5"),
+    (["a"], {"key": "k"}, errors.InvalidRequest, "key"),
+    (["a"], {"retries": -1}, errors.InvalidRequest, "retries=-1"),
+    (["a"], {"save_to": "file/x"}, errors.ConfigurationError, "choose another folder"),
+    ([ImageRequest("a", key="k"), ImageRequest("b", key="k")], {}, errors.InvalidRequest, "same key 'k'"),
+]
 
 
-async def test_connection_errors_are_ours() -> None:
-    """No aiohttp exception reaches the user: the network's trouble is a TransportError."""
-    async with Client("kie", api_key="k" * 20, base_url="http://127.0.0.1:9") as client:
-        with pytest.raises(TransportError) as caught:
-            await client.credits()
-    assert not caught.value.sent
-
-
-async def test_collecting_where_nobody_listens_does_not_wait_for_the_deadline() -> None:
-    """A wrong address ends a collect after a few tries, and the error keeps the task id."""
-    limits = Limits(Rate(5, per=0.1), Rate(5, per=0.1), 5)
-    async with Client("sandbox", api_key="k" * 20, base_url="http://127.0.0.1:9", limits=limits) as client:
-        with pytest.raises(TransportError, match="cannot be reached") as caught:
-            await client.collect("t1", deadline=60)
-    assert caught.value.task_id == "t1"
-
-
-@pytest.mark.parametrize("fault", ["reset_after", None])
-async def test_a_paid_create_that_nobody_waits_for_is_logged(
-    imagen_sandbox: Sandbox, caplog: pytest.LogCaptureFixture, fault: str | None
+async def test_what_is_wrong_is_refused_before_anything_is_sent(
+    imagen_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """generate is cancelled while its create is on the way: the log says what became of it, lost or accepted."""
-    imagen_sandbox.order("create", fault)
+    """A parameter, an input or a term that is wrong is named, with what was given, what is allowed and who takes it."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     async with client_of(imagen_sandbox) as client:
-        call = asyncio.ensure_future(client.generate("x", key="mine"))
-        await anyio.lowlevel.checkpoint()
-        await anyio.lowlevel.checkpoint()
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-    if imagen_sandbox.ledger.tasks:
-        named = "cost up to 8 credits" if fault else str(imagen_sandbox.ledger.tasks[0].task_id)
-        assert named in caplog.text
-
-
-async def test_errors_hold_no_key_anywhere_in_their_chain() -> None:
-    """An answer that is no HTTP makes an error whose whole chain of causes shows no key."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 two hundred\r\nbad\x00header\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    key = "sk-a-very-secret-key"
-    async with await asyncio.start_server(answer, "127.0.0.1") as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with Client("sandbox", api_key=key, base_url=url) as client:
-            with pytest.raises(UnknownOutcome) as caught:
-                await client.generate("x")
-    chain: BaseException | None = caught.value
-    while chain is not None:
-        assert key not in f"{chain!r} {chain} {vars(chain)!r}"
-        chain = chain.__cause__ or chain.__context__
-
-
-def test_settings_that_cannot_work_are_refused() -> None:
-    """No connections, or no time, is a configuration error and not a client that pays and never looks."""
-    for settings in ({"connections": 0}, {"connections": None}, {"timeout": 0}, {"connect_timeout": float("inf")}):
-        with pytest.raises(ConfigurationError, match=next(iter(settings))):
-            Client("sandbox", **settings)  # type: ignore[arg-type]
-
-
-async def test_many_saves_at_once_wait_for_one_another(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
-    """Saving more pictures at once than there are connections fails none of them."""
-    async with client_of(imagen_sandbox, connections=2, connect_timeout=0.2) as client:
-        results = [await client.generate(f"p{n}") for n in range(3)]
-        saved = await asyncio.gather(*(result.save(tmp_path / str(n)) for n in range(10) for result in results))
-    assert len(saved) == 30
+        for parameters, words in PARAMETERS:
+            with pytest.raises(errors.InvalidRequest, match=words):
+                await client.generate(**{"prompt": "x", **parameters})
+        for requests, terms, error, words in INPUTS:
+            with pytest.raises(error, match=words):
+                await run(client, requests, **terms)
+    assert imagen_sandbox.ledger.creates == []

@@ -11,204 +11,164 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
-from conftest import naming
+from clients import Heard, client_of, run
+from dict_store import DictStore
 from servers import called_back
-from test_client import client_of
+from virtual_network import VIRTUAL_TIME, Network, VirtualClient, prompts
 
-from imagen_async import (
-    Client,
-    ConfigurationError,
-    DownloadFailed,
-    GenerationFailed,
-    ImageRequest,
-    InsufficientCredits,
-    InvalidRequest,
-    Limits,
-    Rate,
-    Result,
-)
+from imagen_async import Client, ImageRequest, Limits, Rate, Result, errors
 from imagen_async._core.callbacks import Address, Seal
 from imagen_async._core.wire import HttpRequest, HttpResponse
-from imagen_async._journal import JournalReader
 from imagen_async._watch.observer import Observer
 from imagen_async.events import ENDS, AccountEvent, Event, ExchangeEvent, JobEvent
+from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
-from imagen_async.testing import running_sandbox
+from imagen_async.testing import VirtualTimeLoop, running_sandbox
+
+KIE = PROVIDERS["kie"]
+virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL_TIME], ids=["virtual-time"])
 
 
-def states_of(events: list[Event], key: str) -> list[str]:
-    """What a request's job went through."""
-    return [event.state for event in events if isinstance(event, JobEvent) and event.key == key]
+def two(**first: Any) -> list[ImageRequest]:
+    """Two requests with the keys a and b."""
+    return [ImageRequest("x", key="a", **first), ImageRequest("y", key="b")]
 
 
 async def test_a_saved_picture_tells_each_state_and_exchange(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
     """From the queue to the file, each state comes once and in order, with the task, the result and the exchanges."""
-    events: list[Event] = []
-    async with client_of(imagen_sandbox, on_event=events.append) as client:
-        async with client.batch([ImageRequest("a fox", key="mine")], save_to=tmp_path) as results:
-            (result,) = [result async for result in results]
-    jobs = [event for event in events if isinstance(event, JobEvent)]
-    assert [event.state for event in jobs] == ["queued", "submitting", "running", "ready", "done"]
-    assert {(event.account, event.model, event.key, event.index) for event in jobs} == {
-        ("sandbox", "imagen4", "mine", 0)
-    }
-    assert [event.attempts for event in jobs] == [0, 1, 1, 1, 1]
-    assert [event.task_id for event in jobs] == [None, None, *[result.task_id] * 3]
-    assert [event.result for event in jobs[:-1]] == [None] * 4
-    last = jobs[-1].result
+    heard = Heard()
+    imagen_sandbox.order("poll", "truncated")
+    async with client_of(imagen_sandbox, on_event=heard) as client:
+        (result,) = await run(client, [ImageRequest("a fox", key="mine")], save_to=tmp_path)
+    told = [(event.state, event.attempts, event.task_id, event.result is not None) for event in heard.jobs()]
+    assert told == [
+        ("queued", 0, None, False),
+        ("submitting", 1, None, False),
+        ("running", 1, result.task_id, False),
+        ("ready", 1, result.task_id, False),
+        ("done", 1, result.task_id, True),
+    ]
+    places = {(event.account, event.model, event.key, event.index) for event in heard.jobs()}
+    assert places == {("sandbox", "imagen4", "mine", 0)}
+    last = heard.jobs()[-1].result
     assert last is not None
     assert (last.files, last.credits, last.urls) == (result.files, 8, result.urls)
-    assert [event.at for event in events] == sorted(event.at for event in events)
-    exchanges = [event for event in events if isinstance(event, ExchangeEvent)]
-    calls = Counter(event.call for event in exchanges)
-    assert (calls["create"], calls["file"]) == (1, 1)
-    assert calls["status"] == imagen_sandbox.ledger.polls[str(result.task_id)]
-    assert {(event.status, event.seconds > 0) for event in exchanges} == {(200, True)}
+    assert [event.at for event in heard.events] == sorted(event.at for event in heard.events)
+    exchanges = [event for event in heard.events if isinstance(event, ExchangeEvent)]
+    polls = imagen_sandbox.ledger.polls[str(result.task_id)]
+    assert Counter(event.call for event in exchanges) == {"create": 1, "status": polls, "file": 1}
+    told = {(event.call, event.status, event.error is None, event.seconds > 0) for event in exchanges}
+    answered = {(call, 200, True, True) for call in ("create", "status", "file")}
+    assert told == answered | {("status", None, False, True)}
     assert '"prompt":"a fox"' in exchanges[0].sent
     assert str(result.task_id) in exchanges[0].received
 
 
-async def test_what_goes_wrong_is_told(imagen_sandbox: Sandbox) -> None:
+@virtual_time
+async def test_what_goes_wrong_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """A request refused by our check, a failed task, a 429 and a lost answer each tell their error; no end twice."""
-    events: list[Event] = []
-    imagen_sandbox.order("create", "429", None, "reset_after")
-    imagen_sandbox.order("task", "fail_word")
-    requests = [ImageRequest("x", key=key) for key in ("broken", "lost")]
-    requests.insert(0, ImageRequest("x", key="bad", aspect_ratio="7:7"))
-    limits = Limits(Rate(20, per=0.2), Rate(100, per=1), 1)
-    async with client_of(imagen_sandbox, on_event=events.append, limits=limits) as client:
-        async with client.batch(requests) as results:
-            errors = {result.key: result.error async for result in results}
-    assert states_of(events, "bad") == ["failed"]
-    assert states_of(events, "broken") == ["queued", "submitting", "queued", "submitting", "running", "failed"]
-    assert states_of(events, "lost") == ["queued", "submitting", "unknown"]
-    ends = {event.key: event for event in events if isinstance(event, JobEvent) and event.state in ENDS}
-    assert {key: type(event.error) for key, event in ends.items()} == {key: type(errors[key]) for key in errors}
-    assert isinstance(ends["bad"].error, InvalidRequest)
-    assert isinstance(ends["broken"].error, GenerationFailed)
-    accounts = [event for event in events if isinstance(event, AccountEvent)]
-    assert [event.state for event in accounts][:1] == ["limited"]
-    lost = [event for event in events if isinstance(event, ExchangeEvent) and event.error is not None]
-    assert [(event.call, event.status) for event in lost] == [("create", None)]
+    network, heard = Network(KIE, limits=Limits(Rate(20, per=10), Rate(100, per=1), 1)), Heard()
+    network.faults.order("create", "429", None, "reset_after")
+    network.faults.order("task", "fail_word")
+    caplog.set_level(logging.INFO, "imagen_async")
+    requests = [ImageRequest("x", key="bad", aspect_ratio="7:7"), *two()]
+    async with VirtualClient(network, on_event=heard) as client:
+        outcomes = {result.key: type(result.error) for result in await run(client, requests)}
+    assert {key: heard.states(key) for key in outcomes} == {
+        "bad": ["failed"],
+        "a": ["queued", "submitting", "queued", "submitting", "running", "failed"],
+        "b": ["queued", "submitting", "unknown"],
+    }
+    ends = {event.key: type(event.error) for event in heard.jobs() if event.state in ENDS}
+    assert ends == outcomes
+    assert (ends["bad"], ends["a"]) == (errors.InvalidRequest, errors.GenerationFailed)
+    assert [event.state for event in heard.events if isinstance(event, AccountEvent)][:1] == ["limited"]
+    assert "kie is limited, " in caplog.text
 
 
-async def test_a_stopped_account_and_what_it_leaves_are_told(imagen_sandbox: Sandbox) -> None:
+@virtual_time
+async def test_a_stopped_account_and_what_it_leaves_are_told() -> None:
     """An account without credit stops, and what could not be sent is `unsent`, with no result that never was."""
-    events: list[Event] = []
-    imagen_sandbox.keep("create", "402")
-    async with client_of(imagen_sandbox, on_event=events.append) as client:
-        with pytest.raises(InsufficientCredits):
-            async with client.batch([ImageRequest("x", key="first"), ImageRequest("y", key="second")]) as results:
-                async for _ in results:
-                    pass
-    (stopped,) = [event for event in events if isinstance(event, AccountEvent)]
-    assert (stopped.account, stopped.state, type(stopped.error)) == ("sandbox", "stopped", InsufficientCredits)
-    ends = [event for event in events if isinstance(event, JobEvent) and event.state in ENDS]
-    assert {(event.state, event.result) for event in ends} == {("unsent", None)}
+    network, heard = Network(KIE), Heard()
+    network.faults.keep("create", "402")
+    async with VirtualClient(network, on_event=heard) as client:
+        with pytest.raises(errors.InsufficientCredits):
+            await run(client, two())
+    (stopped,) = [event for event in heard.events if isinstance(event, AccountEvent)]
+    assert (stopped.account, stopped.state, type(stopped.error)) == ("kie", "stopped", errors.InsufficientCredits)
+    assert {(event.state, event.result) for event in heard.jobs() if event.state in ENDS} == {("unsent", None)}
 
 
-async def test_leaving_is_told() -> None:
-    """A batch that is left tells of the tasks that go on without it, by their ids."""
-    events: list[Event] = []
-    with running_sandbox(Sandbox(latency=Latency(60, sigma=0))) as sandbox:
-        async with client_of(sandbox, on_event=events.append) as client:
-            async with client.batch([ImageRequest("x", key="mine")]):
-                while "running" not in states_of(events, "mine"):
-                    await asyncio.sleep(0)
-    last = events[-1]
-    assert isinstance(last, JobEvent)
-    assert (last.state, last.task_id) == ("left", sandbox.ledger.creates[0].task_id)
-
-
-async def test_a_listener_that_fails_costs_nothing(imagen_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+@virtual_time
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), asyncio.CancelledError(), pytest.fail.Exception("x"), StopIteration()], ids=repr
+)
+async def test_a_listener_that_fails_costs_nothing(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever a listener raises, at every event, no outcome changes, and the log says so once."""
-    for error in (
-        ValueError("no such table"),
-        asyncio.CancelledError(),
-        pytest.fail.Exception("wrong"),
-        StopIteration(),
-    ):
 
-        def fail(event: Event, error: BaseException = error) -> None:
-            raise error
+    def fail(event: Event) -> None:
+        raise error
 
-        with naming(error):
-            caplog.clear()
-            before = len(imagen_sandbox.ledger.creates)
-            async with client_of(imagen_sandbox, on_event=fail) as client:
-                async with client.batch(["x", "y"]) as results:
-                    assert [result.ok async for result in results] == [True, True]
-            assert len(imagen_sandbox.ledger.creates) == before + 2
-            (record,) = caplog.records
-            assert "a listener failed" in record.message
-            assert record.exc_info is not None
+    network = Network(KIE)
+    assert [result.ok for result in await run(VirtualClient(network, on_event=fail), ["x", "y"])] == [True, True]
+    assert len(network.ledger.creates) == 2
+    (record,) = caplog.records
+    assert "a listener failed" in record.message
+    assert record.exc_info
 
 
-async def test_a_log_that_fails_costs_nothing(imagen_sandbox: Sandbox) -> None:
+@virtual_time
+async def test_a_log_that_fails_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A filter or a handler that raises at every line changes no outcome."""
 
-    class TaskFailed(logging.Handler):
-        """A handler whose disk is full, and that says so in the wrong way."""
+    def fail(record: logging.LogRecord) -> bool:
+        raise OSError("no space left")
 
-        def emit(self, record: logging.LogRecord) -> None:
-            """Fail."""
-            raise OSError("no space left")
-
-    logger, handler = logging.getLogger("imagen_async"), TaskFailed()
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        imagen_sandbox.order("create", None, "429", "reset_after")
-        async with client_of(imagen_sandbox, limits=Limits(Rate(20, per=0.2), Rate(100, per=1), 50)) as client:
-            async with client.batch(["x", "y", "z"]) as results:
-                assert sorted([result.ok async for result in results]) == [False, True, True]
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
-    assert len(imagen_sandbox.ledger.tasks) == 3
+    network = Network(KIE)
+    caplog.set_level(logging.DEBUG, "imagen_async")
+    monkeypatch.setattr(logging.getLogger("imagen_async"), "filters", [fail])
+    network.faults.order("create", None, "429", "reset_after")
+    assert sorted(result.ok for result in await run(VirtualClient(network), ["x", "y", "z"])) == [False, True, True]
+    assert len(network.ledger.tasks) == 3
 
 
-def test_a_listener_may_end_the_program(tmp_path: Path) -> None:
+def test_a_listener_may_end_the_program() -> None:
     """SystemExit of a listener ends the program in good order: the task that it was told of is in the journal."""
 
     def leave(event: Event) -> None:
         if isinstance(event, JobEvent) and event.state == "running":
             raise SystemExit(3)
 
-    async def work(sandbox: Sandbox) -> None:
-        async with client_of(sandbox, on_event=leave) as client:
-            async with client.batch(["x"], journal=tmp_path / "j.db") as results:
-                async for _ in results:
-                    pass
+    kept: dict[str, Any] = {}
 
-    with running_sandbox(Sandbox(latency=Latency(60, sigma=0))) as sandbox:
-        with pytest.raises(SystemExit) as end:
-            asyncio.run(work(sandbox))
-    assert end.value.code == 3
-    with JournalReader(tmp_path / "j.db") as journal:
-        (record,) = journal.entries()
-    assert (record.state, record.task_id) == ("running", sandbox.ledger.creates[0].task_id)
+    async def work() -> None:
+        await run(VirtualClient(Network(KIE), on_event=leave), ["x"], journal=DictStore(kept))
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner, pytest.raises(SystemExit) as end:
+        runner.run(work())
+    (entry,) = kept["jobs"].values()
+    assert (end.value.code, entry.state, entry.task_id is None) == (3, "running", False)
 
 
+@virtual_time
 async def test_a_listener_may_stop_a_batch_at_any_event() -> None:
     """However often a listener stops a batch with hundreds of jobs in it, each comes to one end, and nothing hangs."""
+    network = Network(KIE, limits=Limits(Rate(300, per=60), Rate(1000, per=1), 300), latency=Latency(20, sigma=0))
     ends: Counter[str] = Counter()
-    limits = Limits(Rate(300, per=60), Rate(1000, per=1), 300)
-    with running_sandbox(Sandbox(latency=Latency(0.2, sigma=0), limits=limits)) as sandbox:
 
-        def stop(event: Event) -> None:
-            if isinstance(event, JobEvent) and event.state in ENDS:
-                ends[event.state] += 1
-                batch.stop()
+    def stop(event: Event) -> None:
+        if isinstance(event, JobEvent) and event.state in ENDS:
+            ends[event.state] += 1
+            batch.stop()
 
-        async with client_of(sandbox, on_event=stop, limits=limits) as client:
-            with anyio.fail_after(30):
-                batch = client.batch([f"x {number}" for number in range(700)])
-                async with batch as results:
-                    done = len([result async for result in results])
-    assert ends["done"] == done == len(sandbox.ledger.tasks) > 0
+    async with VirtualClient(network, on_event=stop) as client:
+        batch = client.batch(prompts(700))
+        async with batch as results:
+            done = len([result async for result in results])
+    assert ends["done"] == done == len(network.ledger.tasks) > 0
     assert set(ends) <= {"done", "left"}
     assert ends.total() == batch.progress.pulled
 
@@ -220,25 +180,23 @@ def test_a_listener_must_be_a_plain_function() -> None:
         """Nobody would await this."""
 
     for wrong in (listen, "print"):
-        with pytest.raises(ConfigurationError, match="plain function"):
+        with pytest.raises(errors.ConfigurationError, match="plain function"):
             Client("sandbox", on_event=wrong)  # type: ignore[arg-type]
 
 
 async def test_no_event_and_no_line_has_a_secret(caplog: pytest.LogCaptureFixture) -> None:
     """Neither the key nor a callback's token is in any event or log line, also where the provider repeats both."""
-    events: list[Event] = []
-    key = "sk-a-very-secret-key"
+    heard, key = Heard(), "sk-a-very-secret-key"
     with running_sandbox(Sandbox(key=key)) as sandbox, caplog.at_level(logging.DEBUG, "imagen_async"):
-        async with called_back(sandbox, "kie", "apikley", on_event=events.append) as client:
-            for name in ("kie", "apikley"):
+        async with called_back(sandbox, "kie", "apikley", on_event=heard) as client:
+            for _ in ("kie", "apikley"):
                 sandbox.order("create", None, "500")
                 for _ in range(2):
-                    async with client.batch(["x"], model="imagen4") as results:
-                        assert [result.provider async for result in results], name
+                    assert await run(client, ["x"])
         tokens = [str(create.callback_url).rpartition("/")[2] for create in sandbox.ledger.creates]
-    told = "\n".join([*map(repr, events), *(record.getMessage() for record in caplog.records)])
-    assert all(len(token) == 36 for token in tokens)
-    assert not [secret for secret in (key, *tokens) if secret in told]
+    told = "\n".join([*map(repr, heard.events), *(record.getMessage() for record in caplog.records)])
+    assert {len(token) for token in tokens} == {36}
+    assert [secret for secret in (key, *tokens) if secret in told] == []
     assert "/imagen/***" in told
 
 
@@ -277,7 +235,7 @@ def test_what_opens_a_file_is_masked(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "imagen_async"):
         observer.exchange("kie", HttpRequest("GET", "/x", body), HttpResponse(200, body), 0.0, 1.0)
         result = Result(
-            "k", 0, ImageRequest("x"), "kie", "imagen4", urls=(url,), error=DownloadFailed(f"Its URL: {url}.")
+            "k", 0, ImageRequest("x"), "kie", "imagen4", urls=(url,), error=errors.DownloadFailed(f"Its URL: {url}.")
         )
         observer.refused(result, 1, 0.0)
     assert isinstance(told[0], ExchangeEvent)
@@ -295,9 +253,7 @@ async def test_the_log_has_a_line_for_what_a_person_cares_about(
     for level in (logging.INFO, logging.DEBUG):
         caplog.clear()
         with caplog.at_level(level, "imagen_async"):
-            async with client_of(imagen_sandbox) as client:
-                async with client.batch(requests, save_to=tmp_path) as results:
-                    assert len([result async for result in results]) == 2
+            assert len(await run(client_of(imagen_sandbox), requests, save_to=tmp_path)) == 2
         lines[level] = [record.getMessage() for record in caplog.records]
         assert {record.name for record in caplog.records} == {"imagen_async"}
         assert all(line.isprintable() for line in lines[level])

@@ -1,34 +1,27 @@
-"""The one loop on virtual time: limits as the server sees them, polling, deadlines, outages, leaving."""
+"""The one loop on virtual time: limits as the server sees them, polling, faults, deadlines, outages, leaving."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
-from collections.abc import Iterator
-from statistics import fmean as mean
+import logging
+import math
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
-from virtual_network import Listener, Network, busiest_window, jobs_for, scheduler_over
-
-from imagen_async import (
-    DeadlineExceeded,
-    GenerationFailed,
-    InsufficientCredits,
-    Limits,
-    Rate,
-    TransportError,
-    UnknownOutcome,
+from clients import Heard, run
+from virtual_network import (
+    VIRTUAL_TIME,
+    Network,
+    VirtualClient,
+    busiest_window,
+    prompts,
 )
-from imagen_async._core.wording import result_of
-from imagen_async._scheduler.scheduler import Scheduler
-from imagen_async._single import Single
+
+from imagen_async import ImageFile, Limits, Rate, Result, errors
+from imagen_async.ports import Window
 from imagen_async.providers import PROVIDERS
-from imagen_async.sandbox import CREATE_FAULTS, Faults, Latency
-from imagen_async.testing import VirtualTimeLoop
+from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, TASK_FAULTS, Latency
 
 KIE = PROVIDERS["kie"]
 OPEN = Limits(Rate(20, per=10), Rate(100, per=1), running=1000)
@@ -38,285 +31,264 @@ OPEN = Limits(Rate(20, per=10), Rate(100, per=1), running=1000)
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """These tests run on virtual time."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
+    return VIRTUAL_TIME
 
 
 def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def enter(scheduler: Scheduler, count: int, **fields: object) -> Listener:
-    """Hand in jobs of one new owner; what it hears is returned."""
-    listener, owner = Listener(), scheduler.new_id()
-    scheduler.enter(owner, listener.owner())
-    for job in jobs_for(scheduler, KIE, owner, count, **fields):
-        scheduler.add(job)
-    return listener
+async def made_at(network: Network, count: int, **settings: Any) -> list[Result]:
+    """A batch of so many prompts, run to its end."""
+    return await run(VirtualClient(network, **settings), prompts(count))
 
 
-async def test_a_thousand_jobs_stay_in_both_limits_and_reach_them() -> None:
-    """The server never sees more than its limits in any window, refuses nothing, and is kept as busy as it allows."""
-    network = Network(KIE, limits=Limits(Rate(20, per=10), Rate(50, per=1), running=200))
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 1000)
-        await listener.heard(finished=1000)
-    assert all(result.ok for result in listener.results)
+LIMITS = {
+    "creates": (200, Limits(Rate(20, per=10), Rate(50, per=1), running=200)),
+    "questions": (40, Limits(Rate(40, per=1), Rate(1, per=1), running=40)),
+    "running tasks": (50, Limits(Rate(100, per=1), Rate(100, per=1), running=7)),
+}
+
+
+@pytest.mark.parametrize("binding", LIMITS)
+async def test_no_limit_is_passed_and_no_task_forgotten(binding: str) -> None:
+    """Whatever limit binds, the server sees no more in any window, refuses nothing, and is kept as busy as can be."""
+    count, limits = LIMITS[binding]
+    network = Network(KIE, limits=limits)
+    results = await made_at(network, count)
+    assert [result.error for result in results] == [None] * count
     assert network.ledger.refused == {}
-    assert busiest_window(network.ledger.create_times, 10) == 20
-    assert busiest_window(network.ledger.poll_times, 1) <= 50
-    span = network.ledger.create_times[-1] - network.ledger.create_times[0]
+    assert busiest_window(network.ledger.create_times, limits.submit.per) <= limits.submit.count
+    assert busiest_window(network.ledger.poll_times, limits.status.per) <= limits.status.count
     # A place is free again one window and one round trip (0.3 s on average, twice) after it was taken.
-    assert span <= 1.05 * (1000 / 20 - 1) * (10 + network.round_trip)
+    windows = count / limits.submit.count - 1
+    span = network.ledger.create_times[-1] - network.ledger.create_times[0]
+    assert binding != "creates" or span <= 1.05 * windows * (limits.submit.per + network.round_trip)
 
 
-async def test_status_limit_binds_and_every_task_is_seen() -> None:
-    """With one status call a second for forty running tasks, none is refused and none is forgotten."""
-    network = Network(KIE, limits=Limits(Rate(40, per=1), Rate(1, per=1), running=40))
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 40)
-        await listener.heard(finished=40)
-    assert all(result.ok for result in listener.results)
-    assert network.ledger.refused == {}
-    assert busiest_window(network.ledger.poll_times, 1) == 1
-
-
-async def test_running_limit_is_never_passed() -> None:
-    """No more tasks run at once than the account has room for, and that many do."""
-    network = Network(KIE, limits=Limits(Rate(100, per=1), Rate(100, per=1), running=7))
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 50)
-        await listener.heard(finished=50)
-    assert all(result.ok for result in listener.results)
+async def test_a_client_that_is_opened_again_keeps_its_limit() -> None:
+    """What an earlier opening of the same client sent still counts: the server's window holds no more than it may."""
+    network = Network(KIE, limits=Limits(Rate(5, per=100), Rate(100, per=1), running=50))
+    client = VirtualClient(network)
+    for name in "abc":
+        async with client:
+            assert all(result.ok for result in await run(client, prompts(3, name)))
     assert network.ledger.refused == {}
 
 
-async def asked_about(latency: Latency, count: int) -> tuple[list[int], list[float]]:
-    """The status calls of each of so many tasks, in order, and how late each end was seen."""
-    network = Network(KIE, limits=OPEN, latency=latency, round_trip=0.0)
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, count)
-        await listener.heard(finished=count)
-    assert all(result.ok for result in listener.results)
-    since: dict[int, float] = {}
-    for job in listener.accepted_jobs:
-        since.setdefault(job.index, job.state.since)  # type: ignore[union-attr]
-    ends = zip(listener.results, listener.finish_times, strict=True)
-    late = {result.index: seen - since[result.index] - (result.latency or 0.0) for result, seen in ends}
-    return [network.ledger.polls[str(task.task_id)] for task in network.ledger.tasks], [late[n] for n in range(count)]
+class Lent(Window):
+    """A limit whose places are lent one by one: its store is away twice, then it has none, then all that are wanted."""
+
+    is_shared = True
+    lent = 0
+
+    def ready_at(self, now: float) -> float:
+        """When the window says, with a place at hand; else only a lease can tell."""
+        return super().ready_at(now) if self.lent else math.inf
+
+    def take(self, now: float) -> None:
+        """Use one of those at hand."""
+        self.lent -= 1
+        super().take(now)
+
+    async def lease(self, wanted: int) -> None:
+        """Do as the class says."""
+        self.leases = [*getattr(self, "leases", []), (now(), wanted)]
+        if len(self.leases) <= 2:
+            raise OSError("the store is away")
+        self.lent += len(self.leases) > 3
 
 
-@pytest.mark.parametrize("median", [3, 30, 120])
-async def test_polling_learns_how_long_tasks_take(median: float) -> None:
-    """After some two hundred tasks, each costs fewer status calls, or is seen sooner, and neither is worse."""
-    claims, late = await asked_about(Latency(median=median, sigma=0.1), 300)
-    first, last = slice(0, 20), slice(200, 300)
-    assert min(late) > -0.01
-    assert mean(claims[last]) < 1.2 * mean(claims[first])
-    assert mean(late[last]) < 1.2 * mean(late[first])
-    assert mean(claims[last]) * mean(late[last]) < 0.5 * mean(claims[first]) * mean(late[first])
-    # The price of a call is a tenth of a second: so many calls, so much delay, and no more.
-    assert mean(late[last]) < 0.13 * mean(claims[last])
+async def test_a_shared_limit_is_asked_again_until_it_lends_a_place(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing goes without a place; a lease that fails is logged and comes again in a second, an empty one sooner."""
+    limiter = Lent(Rate(10, per=1))
+    network = Network(KIE, limiter=limiter)
+    assert all(result.ok for result in await made_at(network, 5))
+    assert [(round(at, 1), wanted) for at, wanted in limiter.leases[:3]] == [(0, 5), (1, 5), (2, 5)]
+    assert limiter.leases[3][0] - limiter.leases[2][0] == pytest.approx(0.05, abs=0.01)
+    assert network.ledger.create_times[0] >= 2.05
+    told = [(record.levelno, bool(record.exc_info)) for record in caplog.records]
+    assert told == [(logging.WARNING, True)] * 2
 
 
-async def test_polling_asks_of_the_first_task_too() -> None:
-    """A first task of about 100 s, of which only the record is known, is seen within seconds, for some 30 calls."""
-    claims, late = await asked_about(Latency(median=100, sigma=0), 1)
-    assert 5 < claims[0] < 50
-    assert 0 <= late[0] < 6
-
-
-class Slowing(Latency, frozen=True):
-    """Two hundred tasks of about 5 s, and from then on tasks of about 20 s."""
-
-    numbers: Iterator[int] = msgspec.field(default_factory=itertools.count)
-
-    def draw(self, chance: random.Random) -> float:
-        """One task's seconds."""
-        return chance.gauss(5, 0.5) if next(self.numbers) < 200 else chance.gauss(20, 2)
-
-
-async def test_polling_follows_tasks_that_become_slower() -> None:
-    """When tasks of 5 s become tasks of 20 s, the first of these cost many calls, and later ones far fewer."""
-    claims, late = await asked_about(Slowing(), 800)
-    assert mean(claims[700:]) < 0.7 * mean(claims[200:240])
-    assert mean(late[700:]) < 1
+NOTHING_MADE = ("429", "http_429", "455")
+"""What a create can meet that is certain to have made nothing, so that it is sent again."""
 
 
 @pytest.mark.parametrize("fault", CREATE_FAULTS)
 async def test_no_create_is_repeated_unless_nothing_was_made(fault: str) -> None:
     """Whatever goes wrong with a create, its prompt makes at most one task, and its job has one result."""
-    faults = Faults()
-    faults.order("create", None, fault)
-    network = Network(KIE, faults=faults)
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 3)
-        await listener.heard(finished=3)
+    network = Network(KIE)
+    network.faults.order("create", None, fault)
+    results = await made_at(network, 3)
+    wrong = [type(result.error) for result in results if result.error is not None]
+    at_risk = [result.error.credits for result in results if isinstance(result.error, errors.UnknownOutcome)]
+    expected: list[type] = (
+        [] if fault in NOTHING_MADE else [errors.InvalidRequest if fault == "500" else errors.UnknownOutcome]
+    )
+    assert (wrong, at_risk) == (expected, [8] * expected.count(errors.UnknownOutcome))
+    assert len(network.ledger.creates) == 3 + (fault in NOTHING_MADE)
     assert max(network.ledger.tasks_by_prompt().values()) == 1
-    sendable = fault in ("429", "http_429", "455")
-    assert len(network.ledger.creates) == (4 if sendable else 3)
-    errors = [result.error for result in listener.results if result.error is not None]
-    assert len(errors) == (0 if sendable else 1)
-    if not sendable and fault != "500":
-        assert isinstance(errors[0], UnknownOutcome)
-        assert errors[0].credits == 8
 
 
-async def test_a_429_holds_the_account_for_a_window_and_its_rate_comes_back() -> None:
-    """After a 429 nothing is sent for a full window; the refused job is sent again and the limit is reached again."""
-    faults = Faults()
-    faults.order("create", None, "429")
-    network = Network(KIE, faults=faults, latency=Latency(median=3))
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 600)
-        await listener.heard(finished=600)
-    times = network.ledger.create_times
-    pause = max(after - before for before, after in itertools.pairwise(times))
-    assert pause >= 10
-    assert all(result.ok for result in listener.results)
-    assert busiest_window(times[-200:], 10) == 20
-
-
-async def test_an_outage_of_minutes_loses_nothing() -> None:
-    """While no connection can be made the account pauses, longer each time; then every job is sent, once."""
+@pytest.mark.parametrize("fault", POLL_FAULTS)
+async def test_no_trouble_while_polling_fails_a_job(fault: str) -> None:
+    """Whatever a status call meets, it is repeated, the task is not, and the picture comes."""
     network = Network(KIE)
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 60)
-        await listener.heard(accepted=5)
-        network.is_down = True
-        await anyio.sleep(240)
-        network.is_down = False
-        await listener.heard(finished=60)
-    assert all(result.ok for result in listener.results)
-    assert len(network.ledger.creates) == 60
+    network.faults.order("poll", fault, fault)
+    (result,) = await made_at(network, 1)
+    assert result.error is None
+    assert len(network.ledger.creates) == 1
 
 
-async def test_an_account_that_was_never_reached_is_given_up_soon() -> None:
-    """A wrong address is told after five tries, not after the deadline, and nothing was sent."""
+ENDS = {"fail_digits": "500", "fail_word": "SENSITIVE_WORD_ERROR", "no_urls": "no_urls", "more_urls": 4}
+
+
+@pytest.mark.parametrize("fault", TASK_FAULTS)
+async def test_every_end_of_a_task_is_read(fault: str) -> None:
+    """Failures are GenerationFailed with their code and task; odd shapes of success give their pictures."""
     network = Network(KIE)
-    network.is_down = True
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 3)
-        await listener.heard(finished=3)
-        assert now() < 60
-    assert all(isinstance(result.error, TransportError) and not result.error.sent for result in listener.results)
+    network.faults.order("task", fault)
+    (result,) = await made_at(network, 1)
+    assert result.task_id == network.ledger.creates[0].task_id
+    if isinstance(result.error, errors.GenerationFailed):
+        assert (result.error.code, result.error.task_id) == (ENDS[fault], result.task_id)
+    else:
+        assert (result.error, len(result.urls)) == (None, ENDS.get(fault, 1))
 
 
-async def test_deadline_error_carries_the_task_id() -> None:
-    """A task that takes longer than the deadline ends with an error that says which task to collect."""
+ACCOUNT_ERRORS = {
+    "401": errors.AuthenticationError,
+    "402": errors.InsufficientCredits,
+    "no_credit_500": errors.InsufficientCredits,
+    "433": errors.InsufficientCredits,
+    "403_edge": errors.ImagenError,
+    "model_gone": errors.ModelUnavailable,
+}
+
+
+@pytest.mark.parametrize("fault", ACCOUNT_ERRORS)
+async def test_account_errors_are_told_apart(fault: str) -> None:
+    """A refused key, an empty account and a missing model are different errors, and none is tried again."""
+    network = Network(KIE)
+    network.faults.order("create", fault)
+    async with VirtualClient(network) as client:
+        with pytest.raises(ACCOUNT_ERRORS[fault]):
+            await client.generate("x")
+    assert len(network.ledger.creates) == 1
+
+
+async def test_a_state_that_no_dialect_knows_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A word for a state that is new to us means not finished, and is in the log once, however often it comes."""
+    network = Network(KIE)
+    network.faults.order("poll", *["odd_state"] * 3)
+    assert all(result.ok for result in await made_at(network, 3))
+    assert [record.getMessage() for record in caplog.records] == [
+        "kie: unknown task state 'pondering' is taken for: not finished"
+    ]
+
+
+async def test_a_deadline_names_the_task_and_collect_takes_it() -> None:
+    """A task that takes longer than the deadline ends with an error that says which to collect; it is not lost."""
     network = Network(KIE, latency=Latency(median=2000, sigma=0))
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 1)
-        await listener.heard(finished=1)
+    async with VirtualClient(network) as client:
+        with pytest.raises(errors.DeadlineExceeded, match="collect") as caught:
+            await client.generate("x")
         assert now() == pytest.approx(900, abs=5)
-    error = listener.results[0].error
-    assert isinstance(error, DeadlineExceeded)
-    assert error.task_id == network.ledger.creates[0].task_id
+        assert caught.value.task_id == network.ledger.creates[0].task_id
+        assert (await client.collect(caught.value.task_id, deadline=2000)).ok
 
 
-async def test_retries_make_a_new_task_only_where_asked_for() -> None:
-    """A failed generation costs a new task when `retries` allows one, and is a failed result when it does not."""
-    for retries, creates in ((0, 1), (2, 3)):
-        faults = Faults()
-        faults.order("task", "fail_word", "fail_word", "fail_digits")
-        network = Network(KIE, faults=faults)
-        async with scheduler_over(network) as scheduler:
-            listener = enter(scheduler, 1, retries=retries)
-            await listener.heard(finished=1)
-        assert isinstance(listener.results[0].error, GenerationFailed)
-        assert len(network.ledger.creates) == creates
+async def test_a_question_at_the_deadline_has_some_time_and_no_more() -> None:
+    """A status call takes no longer than the job has left, so that its end is told in time."""
+    network = Network(KIE, latency=Latency(median=2000, sigma=0))
+    async with VirtualClient(network) as client:
+        job = await client.submit("x", deadline=100)
+        network.round_trip = 1000.0
+        with pytest.raises(errors.DeadlineExceeded):
+            await job
+    assert now() == pytest.approx(100, abs=2)
 
 
-async def test_no_credit_stops_the_account_and_what_runs_is_delivered() -> None:
-    """Without credit nothing more is sent; the tasks that run already still give their pictures."""
-    faults = Faults()
-    faults.order("create", None, None, None, "402")
-    network = Network(KIE, faults=faults, round_trip=0.0)
-    async with scheduler_over(network) as scheduler:
-        listener = enter(scheduler, 100)
-        await listener.heard(finished=100)
-    assert sum(result.ok for result in listener.results) == len(network.ledger.tasks)
-    assert {type(result.error) for result in listener.results if not result.ok} == {InsufficientCredits}
-    # Those of the first window were on the way when the refusal came; no later window was opened.
-    assert len(network.ledger.creates) <= 20
+async def saved_at(network: Network, save: Any, **terms: Any) -> Result:
+    """One picture, as it comes out with that way of saving."""
+    (result,) = await run(VirtualClient(network, save=save), ["x"], save_to=".", **terms)
+    return result
+
+
+@pytest.mark.parametrize("provider", ["kie", "apikley"])
+async def test_a_dead_link_is_renewed_where_that_can_be(provider: str) -> None:
+    """A picture whose link has died is fetched by a new one; where none can be had, the error says so and has URLs."""
+    asked: list[tuple[str, ...]] = []
+
+    async def save(result: Result, folder: str) -> tuple[ImageFile, ...]:
+        asked.append(result.urls)
+        if "until=" not in result.urls[0]:
+            raise errors.DownloadFailed("404", gone=True)
+        return (ImageFile("x.png", "0", 1, "image/png", result.urls[0]),)
+
+    result = await saved_at(Network(PROVIDERS[provider]), save)
+    if provider == "kie":
+        assert (result.error, [file.url for file in result.files]) == (None, list(asked[-1]))
+    else:
+        assert isinstance(result.error, errors.DownloadFailed)
+        assert f"The provider gives no new link for {asked[0][0]}." in result.error.message
+        assert result.urls == asked[0]
+
+
+async def test_a_download_has_a_minute_at_least() -> None:
+    """Fetching takes no longer than the deadline, or a minute where that is more: the picture is paid for."""
+    network = Network(KIE, latency=Latency(median=10, sigma=0))
+
+    async def hang(result: Result, folder: str) -> tuple[ImageFile, ...]:
+        await anyio.sleep_forever()
+        return ()
+
+    for deadline, seconds in ((20, 10 + 60), (500, 500)):
+        began_at = now()
+        result = await saved_at(network, hang, deadline=deadline)
+        assert isinstance(result.error, errors.DownloadFailed)
+        assert (result.error.message[:48], bool(result.urls)) == (
+            "The picture could not be fetched in time; its UR",
+            True,
+        )
+        assert now() - began_at == pytest.approx(seconds, abs=4)
 
 
 async def test_leaving_stops_at_once_and_hears_the_creates_on_the_way() -> None:
     """From the instant of leaving no create is sent; those on the way end with their task ids, not as unknown."""
-    network = Network(KIE, round_trip=0.8)
-    async with scheduler_over(network) as scheduler:
-        listener, owner = Listener(), scheduler.new_id()
-        scheduler.enter(owner, listener.owner())
-        for job in jobs_for(scheduler, KIE, owner, 100):
-            scheduler.add(job)
-        await listener.heard(accepted=2)
-        left_at = now()
-        await scheduler.leave(owner)
+    network, heard = Network(KIE, round_trip=0.8), Heard()
+    async with VirtualClient(network, on_event=heard) as client:
+        async with client.batch(prompts(100)) as batch:
+            await heard.job("running", 2)
+            left_at = now()
         assert now() - left_at <= 2
         seen = len(network.ledger.creates)
         await anyio.sleep(100)
         assert len(network.ledger.creates) == seen
-        known = {result.task_id for result in listener.results if result.task_id}
-    assert known == {create.task_id for create in network.ledger.creates}
-    assert not any(isinstance(result.error, UnknownOutcome) for result in listener.results)
+    assert {result.task_id for result in batch.leftover} == {create.task_id for create in network.ledger.creates}
+    assert {type(result.error) for result in batch.leftover} == {errors.DeadlineExceeded}
 
 
-async def test_of_an_owner_that_has_left_nothing_is_kept() -> None:
-    """A program that gives up one picture after the other, for months, keeps no word of any."""
-    network = Network(KIE)
-    async with scheduler_over(network) as scheduler:
-        for _ in range(5):
-            (job,) = jobs_for(scheduler, KIE, scheduler.new_id(), 1)
-            single = Single(scheduler, job, result_of)
-            single.begin()
-            await anyio.sleep(5)
-            scheduler.withhold(job.owner)
-            single.drop()
-        course = scheduler._plan._course
-        assert (course._withholding, bool(course._spending)) == (set(), False)
+async def test_a_create_that_is_not_answered_is_not_waited_for_long(caplog: pytest.LogCaptureFixture) -> None:
+    """Leaving waits 1.5 s for the answers of creates; what has none by then is unknown, and logged if it comes yet."""
+    network = Network(KIE, round_trip=100.0)
+    async with VirtualClient(network) as client:
+        async with client.batch(prompts(3)) as batch:
+            await anyio.sleep(1)
+        assert now() == pytest.approx(1 + 1.5)
+        await anyio.sleep(200)
+    assert {type(result.error) for result in batch.leftover} == {errors.UnknownOutcome}
+    told = f"kie: nobody waits for task {network.ledger.tasks[0].task_id}; it is paid for: collect it"
+    assert [record.getMessage() for record in caplog.records] == [told]
 
 
 async def test_cancelling_around_the_client_still_hears_the_creates_on_the_way() -> None:
     """A cancel scope around everything does not cut off a create whose answer names a paid task."""
     network = Network(KIE, round_trip=0.8)
-    listener = Listener()
     with anyio.move_on_after(1.0):
-        async with scheduler_over(network) as scheduler:
-            owner = scheduler.new_id()
-            scheduler.enter(owner, listener.owner())
-            for job in jobs_for(scheduler, KIE, owner, 30):
-                scheduler.add(job)
+        async with VirtualClient(network) as client, client.batch(prompts(30)) as batch:
             await anyio.sleep_forever()
-    known = {result.task_id for result in listener.results if result.task_id}
+    known = {result.task_id for result in batch.leftover}
     assert known == {create.task_id for create in network.ledger.creates}
     assert known
-
-
-async def test_two_owners_share_one_limit() -> None:
-    """Two batches of one account together stay within its limit, and both are served."""
-    network = Network(KIE, latency=Latency(median=3))
-    async with scheduler_over(network) as scheduler:
-        listeners = enter(scheduler, 60), enter(scheduler, 60)
-        for listener in listeners:
-            await listener.heard(finished=60)
-    assert busiest_window(network.ledger.create_times, 10) == 20
-    assert network.ledger.refused == {}
-
-
-async def test_a_cancelled_waiter_takes_nobodys_turn() -> None:
-    """Of three owners in line the middle one leaves; the others are sent, in order, and no place is lost."""
-    network = Network(KIE, limits=Limits(Rate(1, per=10), Rate(10, per=1), running=10), latency=Latency(median=3))
-    async with scheduler_over(network) as scheduler:
-        listeners = []
-        for index in range(3):
-            listener, owner = Listener(), scheduler.new_id()
-            scheduler.enter(owner, listener.owner())
-            (job,) = jobs_for(scheduler, KIE, owner, 1)
-            scheduler.add(job)
-            if index == 1:
-                scheduler.drop(owner)
-            listeners.append(listener)
-        await listeners[0].heard(finished=1)
-        await listeners[2].heard(finished=1)
-    first, second = network.ledger.create_times
-    assert len(network.ledger.creates) == 2
-    assert 10 < second - first <= 10 + 2 * network.round_trip + 0.01
