@@ -127,6 +127,13 @@ def test_a_request_that_nobody_takes_is_refused_account_by_account(
         assert refusal(router, request) == (together if len(pool) > 1 else next(iter(alone.values())))
 
 
+def test_a_single_account_s_refusal_names_it_as_it_is_called() -> None:
+    """An account with a name of its own is not called by its provider's."""
+    with pytest.raises(InvalidRequest) as refused:
+        router_of(named([Account("kie", name="mine")])).route(ImageRequest("a fox", num_images=0))
+    assert refused.value.provider == "mine"
+
+
 @pytest.mark.parametrize(
     ("order", "fields", "ratio", "takers"),
     [

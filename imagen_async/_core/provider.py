@@ -95,7 +95,7 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
     """
     model = provider.find(name) if isinstance(name, str) else None
     if model is None:
-        raise InvalidRequest(_no_such_model(name, provider, others), provider=provider.name)
+        raise InvalidRequest(_no_such_model(name, provider, others))
     if not isinstance(request.extra, dict):
         raise InvalidRequest(f"extra={request.extra!r}: allowed is a mapping of the provider's own fields.")
     if request.extra:
@@ -103,7 +103,7 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
     # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
     problems = [str(problem) + _takers(problem, request, name, provider, others) for problem in model.problems(request)]
     if problems:
-        raise InvalidRequest(f"{'; '.join(problems)}.", provider=provider.name)
+        raise InvalidRequest(f"{'; '.join(problems)}.")
     return model
 
 

@@ -43,7 +43,7 @@ class TimerQueue:
 
     def pop_due(self, now: float) -> int | None:
         """Take out the job whose time is the earliest, if that is now or past."""
-        if self.next_at() > now:
+        if self.next_at() > now or not self._heap:
             return None
         job_id = heapq.heappop(self._heap)[2]
         del self._current[job_id]
