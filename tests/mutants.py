@@ -35,8 +35,8 @@ PACKAGE = ROOT / "imagen_async"
 ROOMS = {
     "_core/rate_limit.py": "rate_limit",
     "_core/limiter.py": "limiter",
-    "_core/latency.py": "latency poll_schedule forecast",
-    "_core/poll_schedule.py": "poll_schedule latency",
+    "_core/latency.py": "latency",
+    "_core/poll_schedule.py": "poll_schedule",
     "_core/forecast.py": "forecast",
     "_core/poll_queue.py": "poll_queue",
     "_core/callback_reliability.py": "callback_reliability poll_queue",
@@ -65,6 +65,7 @@ ROOMS = {
     "_callbacks.py": "callbacks",
     "_job_factory.py": "fields",
     "_single.py": "single",
+    "_scheduler/leasing.py": "limiter",
     "_core/dialects/*.py": "dialects providers",
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
     "_core/transitions/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
