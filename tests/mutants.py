@@ -68,7 +68,6 @@ ROOMS = {
     "_scheduler/leasing.py": "limiter",
     "_core/dialects/*.py": "dialects providers",
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
-    "_core/transitions/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
     "_scheduler/*.py": "single scheduler callback_flow batch hard_cases pool",
     "_batch/*.py": "tally batch hard_cases pool callback_flow",
     "_journal/*.py": "batch_journal job_store journal old_journals",
@@ -77,8 +76,6 @@ ROOMS = {
 
 EQUIVALENT: dict[str, str] = json.loads((ROOT / "tests" / "data" / "equivalent.json").read_text())
 """Mutants that no test can tell from the module itself, each with the reason."""
-
-MUTANT = "IMAGEN_ASYNC_MUTANT"
 
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
@@ -237,31 +234,20 @@ def chosen(seed: int, count: int, only: Sequence[str] = ()) -> list[Mutant]:
 # ------------------------------------------------------------------------------------------- a mutant as it is imported
 
 
-class MutantFinder(MetaPathFinder):
-    """Finds one module of the package changed, and leaves all others to those who come next."""
+class MutantImporter(MetaPathFinder, Loader):
+    """Imports one module of the package changed, and leaves all others to those who come next."""
 
     def __init__(self, mutant: Mutant) -> None:
         self._mutant = mutant
         parts = Path(mutant.module).with_suffix("").parts
         self._name = ".".join(["imagen_async", *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
         """The changed module, if it is this one."""
-        if fullname != self._name:
-            return None
-        spec = PathFinder.find_spec(fullname, path)
-        assert spec is not None
-        spec.loader = MutantLoader(self._mutant)
+        spec = PathFinder.find_spec(fullname, path) if fullname == self._name else None
+        if spec is not None:
+            spec.loader = self
         return spec
-
-
-class MutantLoader(Loader):
-    """Runs the changed module."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self._mutant = mutant
 
     def exec_module(self, module: ModuleType) -> None:
         """Run it."""
@@ -309,7 +295,7 @@ def start(tests: Iterable[str], mutant: Mutant | None, output: Path) -> int:
         import pytest
 
         if mutant is not None:
-            sys.meta_path.insert(0, MutantFinder(mutant))
+            sys.meta_path.insert(0, MutantImporter(mutant))
         # What is imported before pytest begins has asserts that it cannot rewrite: none of them is a test's.
         options = ["-xq", "-n0", "-mnot slow", "-pno:cacheprovider", "-Wignore::pytest.PytestAssertRewriteWarning"]
         options.append("--hypothesis-profile=mutants")
@@ -408,14 +394,16 @@ def report(mutants: list[Mutant], trials: Trials) -> int:
         trials.usual[trial.tests] = took
     known = [mutant for mutant in mutants if str(mutant) in EQUIVALENT]
     tried = [mutant for mutant in mutants if str(mutant) not in EQUIVALENT]
-    alive = []
+    alive, endless = [], 0
     for trial, status, _ in trials.run(tried, [room_of(mutant.module) for mutant in tried]):
         if status == 0:
             alive.append(trial.mutant)
             print("ALIVE", trial.mutant, flush=True)
-        elif status not in (1, 2, 4, -1):
+        elif status == -1:
+            endless += 1
+        elif status not in (1, 2, 4):
             print(trial.output.read_text()[-2000:], f"{trial.mutant}: pytest ended with {status}", sep="\n")
-    counts = f"{len(tried) - len(alive)} dead, {len(known)} equivalent, {len(alive)} alive"
+    counts = f"{len(tried) - len(alive)} dead ({endless} never ended), {len(known)} equivalent, {len(alive)} alive"
     print(f"{len(mutants)} mutants: {counts}; {(time.monotonic() - began) / 60:.1f} min")
     return bool(alive)
 
