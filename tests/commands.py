@@ -19,11 +19,10 @@ import pytest
 
 from imagen_async import AccountProgress, ImagenError, Progress, Rate
 from imagen_async._cli import main
-from imagen_async.sandbox import Faults, Latency, Sandbox
-from imagen_async.testing import running_sandbox
+from imagen_async.sandbox import Faults, Sandbox
 
-ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("imagen-async"))
+DATA = Path(__file__).parent / "data"
 PATIENCE = 30.0
 """Seconds after which a process that should have ended is a failure."""
 
@@ -104,6 +103,11 @@ def at(sandbox: Sandbox) -> list[str]:
     return ["-p", "sandbox", "--base-url", sandbox.url]
 
 
+def data(name: str) -> Any:
+    """A table of what goes in and what comes out."""
+    return json.loads((DATA / name).read_text(encoding="utf-8"))
+
+
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """A file of JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -149,13 +153,6 @@ def short_waits() -> Iterator[None]:
         random.setstate(state)
 
 
-@pytest.fixture
-def empty_sandbox() -> Iterator[Sandbox]:
-    """A sandbox whose account pays for two pictures of imagen4."""
-    with running_sandbox(Sandbox(latency=Latency(median=0.05, minimum=0.01), balance=16)) as sandbox:
-        yield sandbox
-
-
 class Watched(Faults):
     """No faults; lets a test wait for the requests that a sandbox sees."""
 
@@ -182,13 +179,7 @@ def standing(**changes: Any) -> Progress:
     """How a batch stands in the midst."""
     counts = {"pulled": 40, "queued": 10, "submitting": 1, "held": 0, "running": 9, "saving": 0, "unknown": 0}
     figures = {"total": 1632, "done": 1200, "failed": 3, "earlier": 0, "credits": 9624.0, "elapsed": 60.0, "rate": 20.0}
-    rest = {"reserved": 72.0, "projected": 13056.0, "eta": 21.45, "latency": 12.13, "latency_p95": 19.8}
-    last = {"calls_per_task": 1.12, "recent": (), "accounts": (fare("kie"),)}
-    return Progress(**{**counts, **figures, **rest, **last, **changes})
-
-
-def blocks(language: str, heading: str | None = None) -> list[str]:
-    """The code blocks of a language, of the whole README or under one heading."""
-    text = (ROOT / "README.md").read_text()
-    text = text if heading is None else text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+    figures |= {"reserved": 72.0, "projected": 13056.0, "eta": 21.45, "latency": 12.13, "latency_p95": 19.8}
+    return Progress(
+        **{"calls_per_task": 1.12, "recent": (), "accounts": (fare("kie"),), **counts, **figures, **changes}
+    )

@@ -8,38 +8,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from commands import clean_environment, fare, standing
+from commands import DATA, clean_environment, fare, standing
 
-from imagen_async import (
-    AuthenticationError,
-    ConfigurationError,
-    GenerationFailed,
-    ImageFile,
-    ImagenError,
-    ImageRequest,
-    InsufficientCredits,
-    JournalError,
-    RateLimited,
-    Result,
-    UnknownOutcome,
-)
+from imagen_async import ImageFile, ImageRequest, Result, errors
+from imagen_async._cli import checking, exits, next_commands, summary, wording
 from imagen_async._cli.accounts import pool_of
 from imagen_async._cli.as_json import pictures_json, result_json
-from imagen_async._cli.checking import bad_lines
-from imagen_async._cli.commands.credits import balance_text
-from imagen_async._cli.commands.providers import provider_json, provider_text
 from imagen_async._cli.counts import ResultCounts
 from imagen_async._cli.estimate import Estimate, Estimator
-from imagen_async._cli.exits import code_of, lines_of
 from imagen_async._cli.library import Budget, PollSchedule, provider_of, router_of
-from imagen_async._cli.next_commands import going_on, settling, with_budget
 from imagen_async._cli.options import AccountOptions
 from imagen_async._cli.prompt_files import BadLine, PromptLine
 from imagen_async._cli.standing import Status
-from imagen_async._cli.summary import account_lines, ending_text, how_to_collect
-from imagen_async._cli.wording import amount, counted, duration, places
 from imagen_async.ports import EntryError, JournalEntry
-from imagen_async.providers import PROVIDERS
 
 __all__ = ["clean_environment"]
 
@@ -48,57 +29,36 @@ def test_figures_for_people() -> None:
     """Times are told as people say them, credits with two decimals where they have any, things with their number."""
     times = {-1: "0 s", 59.4: "59 s", 59.6: "1 min 0 s", 725: "12 min 5 s", 3599: "59 min 59 s", 3600: "1 h 0 min"}
     times |= {12_000: "3 h 20 min", 3600 * 1234: "1,234 h 0 min"}
-    assert {seconds: duration(seconds) for seconds in times} == times
     credits = {0: "0", 6528.0: "6,528", 72.62: "72.62", 0.5: "0.50"}
-    assert {each: amount(each) for each in credits} == credits
     things = {0: "0 shards", 1: "1 shard", 1632: "1,632 shards"}
-    assert {number: counted(number, "shard") for number in things} == things
+    assert {seconds: wording.duration(seconds) for seconds in times} == times
+    assert {each: wording.amount(each) for each in credits} == credits
+    assert {number: wording.counted(number, "shard") for number in things} == things
 
 
-KEY_OF_KIE = "The key is that of KIE_API_KEY."
+NAMED = {"kie": ["imagen-async: no [provider kie]", "The key is that of KIE_API_KEY."]}
+NAMED["mine"] = ["imagen-async: no [provider mine]"]
 
 
 @pytest.mark.parametrize(
     ("error", "code", "lines"),
     [
-        (ConfigurationError("no such thing"), 2, ["imagen-async: no such thing"]),
-        (JournalError("no journal"), 2, ["imagen-async: no journal"]),
-        (GenerationFailed("too dark"), 1, ["imagen-async: too dark"]),
-        (AuthenticationError("no", provider="kie"), 2, ["imagen-async: no [provider kie]", KEY_OF_KIE]),
-        (AuthenticationError("no", provider="mine"), 2, ["imagen-async: no [provider mine]"]),
+        (errors.ConfigurationError("no such thing"), 2, ["imagen-async: no such thing"]),
+        (errors.JournalError("no journal"), 2, ["imagen-async: no journal"]),
+        (errors.GenerationFailed("too dark"), 1, ["imagen-async: too dark"]),
+        *((errors.AuthenticationError("no", provider=name), 2, lines) for name, lines in NAMED.items()),
     ],
 )
-def test_what_an_error_comes_to(error: ImagenError, code: int, lines: list[str]) -> None:
+def test_what_an_error_comes_to(error: errors.ImagenError, code: int, lines: list[str]) -> None:
     """Wrong usage and configuration exit with 2, all else with 1; a refused key is named by its variable."""
-    assert (code_of(error), lines_of(error)) == (code, lines)
+    assert (exits.code_of(error), exits.lines_of(error)) == (code, lines)
 
 
 def test_bad_lines_are_named_by_their_numbers() -> None:
     """Each is named with its file, so many of them at most, and their number is told with that of all requests."""
     bad = [BadLine(2, "no"), BadLine(5, "never")]
-    assert bad_lines("p.txt", 7, bad, 1) == ["p.txt:2: no", "2 problems of 7 requests; nothing was sent."]
-    assert bad_lines("p.txt", 0, [BadLine(0, "empty")]) == ["p.txt: empty", "1 problem; nothing was sent."]
-
-
-def test_providers_are_told_without_their_keys() -> None:
-    """Address, key variable, models, prices and limits stand in a provider's lines, and whether its key is set."""
-    assert provider_text(PROVIDERS["kie"], key_is_set=True).splitlines() == [
-        "kie: kie.ai, https://api.kie.ai, key: KIE_API_KEY (set)",
-        "  models: imagen4 (8 credits), imagen4-fast (4 credits), imagen4-ultra (12 credits)",
-        "  limits: 20 creates per 10 s, 10 status calls per 1 s, 100 running",
-    ]
-    assert [provider_text(each, key_is_set=False).split("\n")[0] for each in PROVIDERS.values()][2:] == [
-        "liangxin: LiangXin, give --base-url or LIANGXIN_BASE_URL, key: LIANGXIN_API_KEY (not set)",
-        "apiin: API in One, https://apiin.one, key: APIIN_API_KEY (not set)",
-        "sandbox: the sandbox, on this machine, needs no key",
-    ]
-    assert "imagen4 (price unknown)" in provider_text(PROVIDERS["apikley"], key_is_set=False)
-    record = provider_json(PROVIDERS["kie"], key_is_set=False)
-    assert (record["base_url"], record["key_variable"]) == ("https://api.kie.ai", "KIE_API_KEY")
-    assert record["models"] == {"imagen4": 8, "imagen4-fast": 4, "imagen4-ultra": 12}
-    assert [record[name] for name in ("submit", "status", "running")] == [[20, 10], [10, 1], 100]
-    assert balance_text("mine", "kie.ai", 1600.5) == "mine 1,600.50"
-    assert balance_text("b", "API in One", None) == "b: the API of API in One does not tell a balance"
+    assert checking.bad_lines("p.txt", 7, bad, 1) == ["p.txt:2: no", "2 problems of 7 requests; nothing was sent."]
+    assert checking.bad_lines("p.txt", 0, [BadLine(0, "empty")]) == ["p.txt: empty", "1 problem; nothing was sent."]
 
 
 # What to run next
@@ -110,10 +70,10 @@ HELD = "imagen-async collect TASK_ID --dir 'my out' --key KEY -p kie  # found at
 def test_what_goes_on_pays_for_nothing_twice() -> None:
     """The command that goes on lacks what is said for one run; a budget that is used up gives way to another."""
     command = "imagen-async batch 'my file' --retry-failed -o out --resubmit-unknown --ordered"
-    assert going_on(command) == "imagen-async batch 'my file' -o out --ordered"
-    assert with_budget("x --max-credits 30 -o 'a b'", 80) == "x --max-credits 80 -o 'a b'"
-    assert with_budget("x --max-credits=30", 80) == "x --max-credits=80"
-    assert with_budget("x -o out", 80) == "x -o out"
+    assert next_commands.going_on(command) == "imagen-async batch 'my file' -o out --ordered"
+    assert next_commands.with_budget("x --max-credits 30 -o 'a b'", 80) == "x --max-credits 80 -o 'a b'"
+    assert next_commands.with_budget("x --max-credits=30", 80) == "x --max-credits=80"
+    assert next_commands.with_budget("x -o out", 80) == "x -o out"
 
 
 @pytest.mark.parametrize(
@@ -130,14 +90,14 @@ def test_a_folder_tells_what_to_run_next(counts: dict[str, int], folder: str, li
     """What is unfinished is gone on with, failed ones are paid for again, held ones settled; from any folder."""
     command = NOTES["command"] if folder == "/here" else f"cd /here && {NOTES['command']}"
     expected = [line if line == HELD else f"{command}{line}" for line in lines]
-    assert settling("my out", NOTES, Counter(counts), folder) == expected
-    assert settling("my out", {}, Counter(counts), folder) == []
+    assert next_commands.settling("my out", NOTES, Counter(counts), folder) == expected
+    assert next_commands.settling("my out", {}, Counter(counts), folder) == []
 
 
 # How a batch ended, and how it stands
 
 
-def a_result(key: str, error: ImagenError | None = None, **fields: Any) -> Result:
+def a_result(key: str, error: errors.ImagenError | None = None, **fields: Any) -> Result:
     """What came of a request."""
     return Result(key, 0, ImageRequest("a fox"), "kie", "imagen4", error=error, **fields)
 
@@ -150,25 +110,27 @@ def counts_of(*results: Result, keys_differ: bool = True) -> ResultCounts:
     return counts
 
 
-WELL, BAD, LOST = a_result("a"), a_result("b", GenerationFailed("x")), a_result("c", UnknownOutcome("lost", credits=12))
+WELL, BAD = a_result("a"), a_result("b", errors.GenerationFailed("x"))
+LOST = a_result("c", errors.UnknownOutcome("lost", credits=12))
 EARLIER = [msgspec.structs.replace(each, key="e", earlier=True) for each in (WELL, BAD)]
 HELD_BACK = "with the create's answer lost: maybe billed, not sent again"
-ENDINGS: dict[str, tuple[list[Result], dict[str, int]]] = {
-    "1 done, 0 failed": ([WELL], {}),
-    "2 done (1 earlier), 0 failed": ([WELL, EARLIER[0]], {"earlier": 1, "unsent": -1}),
-    "0 done, 1 failed": ([EARLIER[1]], {"earlier": 1}),
-    f"0 done, 2 failed (1 {HELD_BACK}), 1 not sent": ([BAD, LOST], {"unsent": 1}),
-    "0 done, 1 failed, 2 left running and paid for": ([BAD, BAD, BAD], {"left": 2}),
-    "1 done, 0 failed, 3 not sent": ([LOST, a_result("c")], {"unsent": 3}),
+ENDINGS: dict[str, tuple[list[Result], int, int, int]] = {
+    "1 done, 0 failed": ([WELL], 0, 0, 0),
+    "2 done (1 earlier), 0 failed": ([WELL, EARLIER[0]], 1, 0, -1),
+    "0 done, 1 failed": ([EARLIER[1]], 1, 0, 0),
+    f"0 done, 2 failed (1 {HELD_BACK}), 1 not sent": ([BAD, LOST], 0, 0, 1),
+    "0 done, 1 failed, 2 left running and paid for": ([BAD, BAD, BAD], 0, 2, 0),
+    "1 done, 0 failed, 3 not sent": ([LOST, a_result("c")], 0, 0, 3),
 }
+"""By results, and how many there are of earlier, how many were left running, and how many are not sent."""
 
 
-@pytest.mark.parametrize(("text", "ending"), ENDINGS.items(), ids=ENDINGS)
-def test_an_ending_in_a_line(text: str, ending: tuple[list[Result], dict[str, int]]) -> None:
+@pytest.mark.parametrize("text", ENDINGS)
+def test_an_ending_in_a_line(text: str) -> None:
     """What is done, failed, lost, left and not sent is told apart, each request once; credits and time come last."""
-    results, told = ending
-    progress = standing(earlier=told.get("earlier", 0), credits=1600.0, elapsed=725)
-    line = ending_text(progress, counts_of(*results), told.get("left", 0), told.get("unsent", 0))
+    results, earlier, left, unsent = ENDINGS[text]
+    progress = standing(earlier=earlier, credits=1600.0, elapsed=725)
+    line = summary.ending_text(progress, counts_of(*results), left, unsent)
     assert line == f"{text}; 1,600 credits in 12 min 5 s"
 
 
@@ -180,14 +142,13 @@ def test_without_keys_every_result_counts() -> None:
 
 def test_accounts_at_the_end() -> None:
     """Who did what is told where there are several, and of one that stopped after it had done something."""
-    stopped = fare("mine", state="stopped", error=InsufficientCredits("no credit left"))
+    stopped = fare("mine", state="stopped", error=errors.InsufficientCredits("no credit left"))
     kie = "  kie: ready, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits"
     mine = "  mine: stopped, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits; no credit left"
-    assert list(account_lines([fare("kie"), stopped])) == [kie, mine]
-    assert list(account_lines([stopped])) == [mine]
-    assert list(account_lines([fare("kie")])) == list(account_lines([msgspec.structs.replace(stopped, done=0)])) == []
+    ends = [[fare("kie"), stopped], [stopped], [fare("kie")], [msgspec.structs.replace(stopped, done=0)]]
+    assert [list(summary.account_lines(accounts)) for accounts in ends] == [[kie, mine], [mine], [], []]
     collect = "Collect each of b, by its task id above, with: imagen-async collect TASK_ID -p b=kie --base-url 'x y'"
-    assert how_to_collect("b", ["-p", "b=kie", "--base-url", "x y"]) == collect
+    assert summary.how_to_collect("b", ["-p", "b=kie", "--base-url", "x y"]) == collect
 
 
 def entry(number: int, state: Any, account: str = "kie", **fields: Any) -> JournalEntry:
@@ -203,36 +164,6 @@ ENTRIES = (
     entry(5, "submitting"),
     entry(6, "running", "mine", task_id="t6"),
 )
-STANDS = """\
-my out: 8 requests
-          1 done
-          1 running  (tasks at the provider, paid for: the next run collects them)
-          2 not sent  (of the file)
-          2 failed  (stay failed, unless --retry-failed makes new tasks)
-          2 unknown  (the create's answer was lost: maybe billed, held, not sent again)
-credits: 8 spent, up to 16 more for creates whose answer was lost
-  kie: 1 done, 2 failed, 2 unknown, 8 credits
-  mine: 1 running, 0 credits
-failures:
-          2 GenerationFailed 500: task 2: 'too dark'
-            e.g. 'prompt 2'
-held; look for them at the provider before paying again:
-  4    up to 8 credits  'prompt 4'
-  5    up to 8 credits  'prompt 5'
-next:
-  imagen-async batch p.txt -o out
-  imagen-async batch p.txt -o out --retry-failed
-  imagen-async collect TASK_ID --dir 'my out' --key KEY -p kie  # found at the provider
-  imagen-async batch p.txt -o out --resubmit-unknown  # not found there"""
-AT_WORK = """\
-out: 8 requests, a batch is at work on it
-          0 done
-          1 running  (tasks at the provider, paid for: the next run collects them)
-          1 submitting  (creates on the way)
-          6 not sent  (of the file)
-credits: 0 spent
-  kie: 1 submitting, 0 credits
-  mine: 1 running, 0 credits"""
 
 
 def test_how_a_folder_stands() -> None:
@@ -241,9 +172,11 @@ def test_how_a_folder_stands() -> None:
     While a batch is at work creates are on their way, and nothing is to be run; many held ones are cut short.
     """
     notes = {**NOTES, "total": "8"}
-    assert Status("my out", ENTRIES, notes, working_folder="/here").text() == STANDS
+    assert Status("my out", ENTRIES, notes, working_folder="/here").text() + "\n" == (DATA / "status.txt").read_text()
     at_work = Status("out", ENTRIES[4:], notes, is_at_work=True)
-    assert (at_work.text(), at_work.to_json()["next"]) == (AT_WORK, [])
+    first, *_, kie, mine = at_work.text().splitlines()
+    assert (first, at_work.to_json()["next"]) == ("out: 8 requests, a batch is at work on it", [])
+    assert (kie, mine) == ("  kie: 1 submitting, 0 credits", "  mine: 1 running, 0 credits")
     held = Status("out", [msgspec.structs.replace(ENTRIES[3], price=None)] * 12, {})
     assert held.text().splitlines()[-2:] == ["  4    an unknown price  'prompt 4'", "  … and 2 more (--json)"]
     assert (len(held.to_json()["unknown"]), held.counts["not sent"]) == (12, 0)
@@ -265,17 +198,14 @@ def estimate_of(line: AccountOptions, requests: list[ImageRequest], **told: Any)
     """What requests cost with these accounts."""
     pool = pool_of(line)
     schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
-    estimator = Estimator(pool, router_of(pool, line.policy), schedules, told.get("budget"))
-    default = ImageRequest("-", "imagen4-fast")
-    return estimator.estimate(requests, default, told.get("settled", ()), told.get("balances", {}))
+    estimator = Estimator(pool, router_of(pool, line.policy), schedules, told.pop("budget", None))
+    return estimator.estimate(requests, ImageRequest("-", "imagen4-fast"), **{"settled": (), "balances": {}, **told})
 
 
 KIE = AccountOptions(("kie",))
-MIXED = [
-    *(ImageRequest("a fox", key=str(number)) for number in range(40)),
-    ImageRequest("a dog", "imagen4-fast", num_images=3, key="dog"),
-    ImageRequest("an owl", "imagen4-ultra", key="owl"),
-]
+DOG, OWL = ImageRequest("a dog", num_images=3, key="dog"), ImageRequest("an owl", "imagen4-ultra", key="owl")
+MIXED = [*(ImageRequest("a fox", key=str(number)) for number in range(40)), DOG, OWL]
+SETTLED = {request.key for request in MIXED[:-2]}
 
 
 def test_an_estimate_in_words() -> None:
@@ -285,38 +215,38 @@ def test_an_estimate_in_words() -> None:
     sending = "sent in 20 s at 20 creates per 10 s, 100 tasks at once of some 1 min 14 s each"
     assert told.text().splitlines() == [
         f"42 requests ({counts}), 44 pictures, 184 credits; 30 credits on the account, too few",
-        f"about {duration(told.seconds)}: {sending}",
-        "the budget of 100 credits, of which 60 are spent or may have been pays for 10 requests of it",
+        f"about {wording.duration(told.seconds)}: {sending}",
+        "the budget of 100 credits, of which 60 are spent or may have been, pays for 10 requests of it",
     ]
     figures = told.to_json()
     assert 20 + 74 < figures["seconds"] < 600
     models, credits = {"imagen4-fast": 41, "imagen4-ultra": 1}, {"imagen4-fast": 172, "imagen4-ultra": 12}
     kie = {"models": models, "credits": credits, "seconds": figures["seconds"], "balance": 30}
-    assert figures["accounts"] == {"kie": kie}
-    names = ("requests", "images", "credits", "models", "seconds_at_least", "in_journal", "affordable")
-    assert [figures[name] for name in names] == [42, 44, 184, models, 20, 0, 10]
+    whole = {"requests": 42, "images": 44, "credits": 184, "models": models, "accounts": {"kie": kie}}
+    assert figures | whole | {"seconds_at_least": 20, "in_journal": 0, "affordable": 10} == figures
 
 
 def test_an_estimate_of_what_is_left() -> None:
     """What the journal has is counted and not paid for; with nothing left there is nothing to be told."""
-    settled = {request.key for request in MIXED[:-2]}
-    first, second, third, fourth = estimate_of(KIE, MIXED, settled=settled, budget=Budget(500, 0)).text().splitlines()
-    assert first == "40 requests of the file in the journal already; to be sent:"
-    assert second == "2 requests (1 × imagen4-fast, 1 × imagen4-ultra), 4 pictures, 24 credits"
-    assert ": all sent at once at 20 creates per 10 s, " in third
-    assert fourth == "the budget of 500 credits pays for all of it"
+    settled, whole, time, budget = estimate_of(KIE, MIXED, settled=SETTLED, budget=Budget(500, 0)).text().splitlines()
+    assert settled == "40 requests of the file in the journal already; to be sent:"
+    assert whole == "2 requests (1 × imagen4-fast, 1 × imagen4-ultra), 4 pictures, 24 credits"
+    assert (": all sent at once at 20 creates" in time, budget) == (
+        True,
+        "the budget of 500 credits pays for all of it",
+    )
     enough = estimate_of(KIE, MIXED[:1], balances={"kie": 4.0}).text().splitlines()[0]
     assert enough.endswith(", 4 credits; 4 credits on the account")
     one_by_one = estimate_of(AccountOptions(("kie",), running=((None, 1),)), MIXED[:21]).to_json()
     assert (one_by_one["seconds_at_least"], one_by_one["seconds"] > 20 * one_by_one["latency"]) == (10, True)
-    nothing = estimate_of(KIE, MIXED[:1], settled=settled)
+    nothing = estimate_of(KIE, MIXED[:1], settled=SETTLED)
     assert nothing.text() == "1 request of the file in the journal already; to be sent:\nnothing"
     assert (nothing.credits, nothing.seconds, nothing.to_json()["latency"]) == (0, 0, 0)
 
 
 def test_an_estimate_for_several_accounts() -> None:
     """Each account's share stands below the whole, with what it costs there, and with why a balance is not known."""
-    balances = {"kie": RateLimited("slow down"), "apikley": None}
+    balances = {"kie": errors.RateLimited("slow down"), "apikley": None}
     several = estimate_of(AccountOptions(("kie", "apikley"), "in_order"), MIXED[:1], balances=balances)
     whole, about, kie, times, apikley = several.text().splitlines()
     assert whole == "1 request (1 × imagen4-fast), 1 picture, 4 credits"
@@ -335,19 +265,11 @@ def test_a_result_as_json() -> None:
     file = ImageFile("out/1.png", "0" * 64, 12, "image/png", "https://x.example/1.png")
     done = Result("k", 2, asked, "kie", "imagen4", (file.url,), (file,), task_id="t", credits=8.0, latency=3.5)
     told = result_json(done)
-    ours = {
-        "ok": True,
-        "key": "k",
-        "index": 2,
-        "prompt": "a fox",
-        "task_id": "t",
-        "credits": 8.0,
-        "error": None,
-        "seed": None,
-    }
-    assert {**told, **ours, "files": ["out/1.png"], "urls": [file.url], "line": 3} == told
-    assert [told[name] for name in ("n", "input_line", "input_key")] == [1, "x", "mine"]
+    ours = {"ok": True, "key": "k", "index": 2, "prompt": "a fox", "task_id": "t", "credits": 8.0, "error": None}
+    theirs = {"seed": None, "line": 3, "n": 1, "input_line": "x", "input_key": "mine"}
+    assert told | ours | theirs | {"files": ["out/1.png"], "urls": [file.url]} == told
     assert "extra" not in told, "only where there is anything in it"
     lost = {"type": "UnknownOutcome", "message": "lost", "code": None, "credits_at_risk": 12}
     assert (result_json(LOST)["error"], "credits_at_risk" in result_json(BAD)["error"]) == (lost, False)
-    assert (places(done), places(msgspec.structs.replace(done, files=()))) == (["out/1.png"], [file.url])
+    unsaved = msgspec.structs.replace(done, files=())
+    assert [wording.places(done), wording.places(unsaved)] == [["out/1.png"], [file.url]]

@@ -17,44 +17,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest
-from imagen_async._cli import main
-from imagen_async._cli.export import FORMATS
+from imagen_async._cli import library, main
+from imagen_async._cli.export import FORMATS, folder
 from imagen_async._cli.export.columns import columns_of
-from imagen_async._cli.export.folder import MARK, export
 from imagen_async._cli.export.samples import Sample, samples_of
 from imagen_async._cli.export.shards import ShardSize, shards_of
-from imagen_async._cli.library import Journal, JournalReader
 from imagen_async.ports import JournalEntry
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 
 __all__ = ["call", "clean_environment"]
 
-ROWS = [
-    {"prompt": "a red fox", "seed": 7, "category": "Animals", "score": 1, "image": "a.png", "is_new": True},
-    {
-        "prompt": "two foxes",
-        "num_images": 2,
-        "model": "imagen4-fast",
-        "category": "日本",
-        "score": 1.5,
-        "is_new": False,
-    },
-    {"prompt": "training a train.test", "negative_prompt": 'mud, "rain"', "tags": ["x", "日"], "score": None},
-    {"prompt": "it fails", "category": 3},
-]
+ROWS = """\
+{"prompt": "a red fox", "seed": 7, "category": "Animals", "score": 1, "image": "a.png", "is_new": true}
+{"prompt": "two foxes", "num_images": 2, "model": "imagen4-fast", "category": "日本", "score": 1.5, "is_new": false}
+{"prompt": "training a train.test", "negative_prompt": "mud, \\"rain\\"", "tags": ["x", "日"], "score": null}
+{"prompt": "it fails", "category": 3}
+"""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with four pictures of three requests, and one that failed; with a gallery beside them."""
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    place = tmp_path_factory.mktemp("made")
+    (place / "prompts.jsonl").write_text(ROWS)
     with running_sandbox(Sandbox(latency=Latency(0.01, minimum=0))) as sandbox:
         sandbox.order("task", None, None, None, "fail_word")
-        words = (*at(sandbox), "--running", "1", "--freshness", "0.001", "--gallery", "-q")
-        assert main(("batch", str(folder / "prompts.jsonl"), *words, "-o", str(folder / "out"))) == 1
-    return folder / "out"
+        words = (*at(sandbox), "--running", "1", "--freshness", "0.001", "--gallery", "-q", "-o", str(place / "out"))
+        assert main(("batch", str(place / "prompts.jsonl"), *words)) == 1
+    return place / "out"
 
 
 @pytest.fixture
@@ -72,14 +63,12 @@ def test_webdataset_loads_the_shards(call: Call, out: Path) -> None:
     outcome = call("export", "out", "--to", "webdataset", "--shard-size", "3")
     paths = [str(Path.cwd() / "out-webdataset" / name) for name in ("shard-000000.tar", "shard-000001.tar")]
     assert (outcome.code, outcome.err, outcome.lines) == (0, "4 pictures in 2 shards\n", paths)
+    metadata = {line["sha256"]: line for line in lines_of(out / "metadata.jsonl")}
     samples = list(webdataset.WebDataset(paths, shardshuffle=False))
-    metadata = {line["file_name"]: line for line in lines_of(out / "metadata.jsonl")}
     assert len(samples) == len(metadata) == 4
     for sample in samples:
-        line = json.loads(sample["json"])
-        assert line == metadata[line["file_name"]]
-        assert hashlib.sha256(sample["png"]).hexdigest() == line["sha256"]
-        assert sample["txt"].decode() == line["prompt"]
+        line = metadata[hashlib.sha256(sample["png"]).hexdigest()]
+        assert (json.loads(sample["json"]), sample["txt"].decode()) == (line, line["prompt"])
         assert sample["__key__"].endswith(Path(line["file_name"]).stem)
     for picture, line in webdataset.WebDataset(paths, shardshuffle=False).decode("pil").to_tuple("png", "json"):
         assert picture.size == (line["width"], line["height"])
@@ -102,65 +91,66 @@ def test_datasets_loads_the_parquet_and_the_folder(call: Call, out: Path, monkey
     assert {row["sha256"] for row in table} == set(metadata)
     for row in table:
         line = metadata[row["sha256"]]
-        same = ("prompt", "key", "credits", "index")
+        tags = None if line.get("tags") is None else json.dumps(line["tags"], ensure_ascii=False)
+        same = {name: line[name] for name in ("prompt", "key", "credits", "index")}
+        assert {**row, **same, "input_image": line.get("image"), "tags": tags} == row
         assert row["image"].size == (line["width"], line["height"])
-        assert [row[name] for name in same] == [line[name] for name in same]
-        assert row["input_image"] == line.get("image")
-        assert row["tags"] == (None if line.get("tags") is None else json.dumps(line["tags"], ensure_ascii=False))
     stored = [image for path in shards for image in parquet.read_table(path)["image"].to_pylist()]
     assert {hashlib.sha256(image["bytes"]).hexdigest() for image in stored} == set(metadata)
-    folder = load_dataset("imagefolder", data_dir="out", split="train", cache_dir="cache")
-    assert sorted(row["prompt"] for row in folder) == sorted(line["prompt"] for line in metadata.values())
-    assert all(row["image"].size == (row["width"], row["height"]) for row in folder)
+    pictures = load_dataset("imagefolder", data_dir="out", split="train", cache_dir="cache")
+    assert sorted(row["prompt"] for row in pictures) == sorted(line["prompt"] for line in metadata.values())
+    assert all(row["image"].size == (row["width"], row["height"]) for row in pictures)
 
 
 def test_the_same_pictures_make_the_same_shards(call: Call, out: Path) -> None:
     """An export is replaced by the next one, byte for byte where nothing changed; no shard of the old one is left."""
-    first = call("export", "out", "--to", "webdataset", "--shard-size", "1", "-o", "there")
-    before = [Path(line).read_bytes() for line in first.lines]
-    again = call("export", "out", "--to", "webdataset", "--shard-size", "1", "-o", "there")
-    assert [Path(line).read_bytes() for line in again.lines] == before
-    whole = call("export", "out", "--to", "webdataset", "-o", "there")
-    assert {path.name for path in Path("there").iterdir()} == {MARK, *(Path(line).name for line in whole.lines)}
-    with tarfile.open(whole.lines[0]) as tar:
+    words = ("export", "out", "--to", "webdataset", "-o", "there")
+    first = [Path(line).read_bytes() for line in call(*words, "--shard-size", "1").lines]
+    again = [Path(line).read_bytes() for line in call(*words, "--shard-size", "1").lines]
+    assert again == first
+    whole = call(*words).lines
+    assert {path.name for path in Path("there").iterdir()} == {folder.MARK, *(Path(line).name for line in whole)}
+    with tarfile.open(whole[0]) as tar:
         assert [(member.mtime, member.uid, member.uname) for member in tar] == [(0, 0, "")] * 12
 
 
 def test_spoilt_pictures_are_left_out_and_what_has_them_stays(call: Call, out: Path) -> None:
     """Pictures that have gone or changed are named and left out; an export that has them is not replaced by less."""
-    (whole,) = map(Path, call("export", "out", "--to", "webdataset", "-o", "whole").lines)
+    words = ("export", "out", "--to", "webdataset", "-o")
+    (whole,) = map(Path, call(*words, "whole").lines)
     before = whole.read_bytes()
     gone, changed, *others = sorted(out.glob("*.png"))
     gone.unlink()
     changed.write_bytes(changed.read_bytes()[:-1] + b"x")
+    spoilt = [f"Left out: {path} is missing, or is not as it was saved" for path in (gone, changed)]
     for form in FORMATS:
         outcome = call("export", "out", "--to", form)
         *named, counted = outcome.err.splitlines()
-        spoilt = [f"Left out: {path} is missing, or is not as it was saved" for path in (gone, changed)]
-        assert (outcome.code, sorted(named), counted) == (1, sorted(spoilt), "2 pictures in 1 shard")
-    outcome = call("export", "out", "--to", "webdataset", "-o", "whole")
+        assert (outcome.code, sorted(named), counted) == (1, spoilt, "2 pictures in 1 shard")
+    outcome = call(*words, "whole")
     told = "and 1 other are missing, or not as saved; the earlier export stays. Choose another -o, or mend it."
     assert (outcome.code, told in outcome.err) == (2, True)
     assert f"imagen-async: {gone} " in outcome.err or f"imagen-async: {changed} " in outcome.err
     for picture in others:
         picture.unlink()
-    outcome = call("export", "out", "--to", "webdataset", "-o", "new")
+    outcome = call(*words, "new")
     assert (outcome.code, "nothing is left to export" in outcome.err, Path("new").exists()) == (2, True, False)
-    assert (whole.read_bytes(), sorted(path.name for path in whole.parent.iterdir())) == (before, [MARK, whole.name])
+    names = sorted(path.name for path in whole.parent.iterdir())
+    assert (whole.read_bytes(), names) == (before, [folder.MARK, whole.name])
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ("out -o mine", "mine holds notes.txt, which is no export of this command, and is not replaced."),
-        ("out -o mine/notes.txt", "notes.txt holds notes.txt"),
-        ("out -o data", "data holds train-00000-of-00001.parquet"),
-        ("out -o link", "data holds train-00000-of-00001.parquet"),
-        ("out -o out/sub", "out/sub lies in out, which is an ImageFolder and stays one."),
-        ("out -o .", " holds data"),
-        ("mine", "mine holds no batch"),
-    ],
-)
+KEPT = {
+    "out -o mine": "mine holds notes.txt, which is no export of this command, and is not replaced.",
+    "out -o mine/notes.txt": "notes.txt holds notes.txt",
+    "out -o data": "data holds train-00000-of-00001.parquet",
+    "out -o link": "data holds train-00000-of-00001.parquet",
+    "out -o out/sub": "out/sub lies in out, which is an ImageFolder and stays one.",
+    "out -o .": " holds data",
+    "mine": "mine holds no batch",
+}
+
+
+@pytest.mark.parametrize(("words", "told"), KEPT.items(), ids=KEPT)
 def test_nothing_else_is_replaced(call: Call, out: Path, words: str, told: str) -> None:
     """A folder with other files, one inside of the pictures' own, and one without a batch are errors; all stays."""
     mine, table = Path("mine/notes.txt"), Path("data/train-00000-of-00001.parquet")
@@ -182,8 +172,8 @@ def test_what_is_missing_makes_no_export(call: Call, imagen_sandbox: Sandbox) ->
     assert (outcome.code, "failed has no picture to export." in outcome.err) == (2, True)
     form = msgspec.structs.replace(FORMATS["parquet"], needs="no_such_library")
     needed = r"--to parquet needs an extra: pip install 'imagen-async\[export\]'"
-    with JournalReader("failed/run.db") as journal, pytest.raises(ConfigurationError, match=needed):
-        export("failed", journal, form, "there", ShardSize())
+    with library.JournalReader("failed/run.db") as journal, pytest.raises(ConfigurationError, match=needed):
+        folder.export("failed", journal, form, "there", ShardSize())
 
 
 def sample(number: int, size: int, **columns: Any) -> Sample:
@@ -202,30 +192,20 @@ def test_shards_keep_the_order_and_the_size(sizes: list[int], size: ShardSize) -
     shards = list(shards_of(samples, size))
     assert [each for shard in shards for each in shard] == samples
     weights = [sum(each.file.size for each in shard) for shard in shards]
-    for number, shard in enumerate(shards):
-        assert shard
-        assert size.pictures is None or len(shard) <= size.pictures
-        assert size.bytes is None or weights[number] <= size.bytes or len(shard) == 1
-        if number + 1 < len(shards):
-            is_full = len(shard) == size.pictures
-            assert is_full or weights[number] + shards[number + 1][0].file.size > (size.bytes or 0)
+    most, largest = size.pictures or len(sizes), size.bytes or sum(sizes)
+    assert all(len(shard) == 1 or weight <= largest for shard, weight in zip(shards, weights, strict=True))
+    assert all(1 <= len(shard) <= most for shard in shards)
+    for shard, weight, later in zip(shards, weights, shards[1:], strict=False):
+        assert len(shard) == most or weight + later[0].file.size > largest
 
 
-KINDS: tuple[tuple[list[Any], str], ...] = (
-    ([1, 2, None], "int64"),
-    ([1, 2.5], "float64"),
-    ([True, None], "bool"),
-    ([True, 1], "string"),
-    ([1, "x"], "string"),
-    ([None, None], "string"),
-    ([2**63 - 1, -(2**63)], "int64"),
-    ([2**63], "string"),
-    ([2**53, 2.5], "float64"),
-    ([2**53 + 1, 2.5], "string"),
-    ([["x"], {"y": 1}], "string"),
-    ([float("nan"), 1], "float64"),
-)
-"""Values of a prompt file's column, and the type that holds them all."""
+KINDS: dict[str, list[list[Any]]] = {
+    "int64": [[1, 2, None], [2**63 - 1, -(2**63)]],
+    "float64": [[1, 2.5], [2**53, 2.5], [float("nan"), 1]],
+    "bool": [[True, None]],
+    "string": [[True, 1], [1, "x"], [None, None], [2**63], [2**53 + 1, 2.5], [["x"], {"y": 1}]],
+}
+"""Values of a prompt file's column, by the type that holds them all."""
 
 
 def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
@@ -234,19 +214,17 @@ def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
 
     (tmp_path / "0.png").write_bytes(b"")
     empty = ImageFile(str(tmp_path / "0.png"), hashlib.sha256(b"").hexdigest(), 0, "image/png", "")
-    for values, kind in KINDS:
-        with naming(values):
-            rows = [Sample("x", empty, sample(0, 1, mine=value).line) for value in values]
-            columns = columns_of(rows)
-            assert (columns[-1].name, columns[-1].kind) == ("mine", kind)
-            assert FORMATS["parquet"].write(tmp_path / "x.parquet", rows, columns) == []
-            assert len(parquet.read_table(tmp_path / "x.parquet")) == len(values)
-
-
-def test_no_column_hides_another() -> None:
-    """The picture's column keeps its name, and a column of the prompt file that has it gets one that nobody has."""
+    for kind, examples in KINDS.items():
+        for values in examples:
+            with naming(values):
+                rows = [Sample("x", empty, sample(0, 1, mine=value).line) for value in values]
+                columns = columns_of(rows)
+                assert (columns[-1].name, columns[-1].kind) == ("mine", kind)
+                assert FORMATS["parquet"].write(tmp_path / "x.parquet", rows, columns) == []
+                assert len(parquet.read_table(tmp_path / "x.parquet")) == len(values)
     columns = columns_of([sample(1, 1, image="a", input_image="b", input_input_image="c")])
-    assert len({column.name for column in columns} | {"image"}) == len(columns) + 1
+    names = {column.name for column in columns} | {"image"}
+    assert len(names) == len(columns) + 1, "the picture's own column keeps its name"
     assert {column.field for column in columns} >= {"image", "input_image", "input_input_image"}
 
 
@@ -254,7 +232,7 @@ def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
     """A PNG and a JPEG of the same prompt and place in the file are two samples, and the same one elsewhere a third."""
     names = (("png", "000001-x.png"), ("jpg", "000001-x.jpg"), ("png", "sub/000001-x.png"))
     files = [ImageFile(str(tmp_path / name), kind * 8, 1, "image/png", "") for kind, name in names]
-    with Journal(tmp_path / "j.db") as journal:
+    with library.Journal(tmp_path / "j.db") as journal:
         for number, file in enumerate(files):
             entry = JournalEntry(str(number), 1, "submitting", "kie", ImageRequest("x"), attempts=1)
             journal.write([entry])

@@ -7,14 +7,15 @@ import html
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import browser, take_picture
 from commands import Call, at, call, clean_environment, prompt_file
+from conftest import naming
 from PIL import Image
 
 from imagen_async import ImageFile
@@ -25,12 +26,9 @@ from imagen_async.ports import EntryError, JournalEntry
 from imagen_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 __all__ = ["call", "clean_environment"]
-
-PATIENCE = 120_000.0
-"""Milliseconds after which a wait is in vain: long, for the machine may be busy, and no wait here measures a time."""
 
 LARGE = 2**53 + 1
 """A seed that a page's own numbers cannot hold."""
@@ -51,30 +49,36 @@ NASTY = (
 """Prompts that would do harm where they are not taken for what they are."""
 
 
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+
+
 @contextlib.contextmanager
-def opened(
-    chromium: Browser, path: Path, *, width: int = 1280, dark: bool = False, complains: bool = False
-) -> Iterator[Page]:
-    """The page as a person opens it, from its file; what it complains of, or fetches from elsewhere, is a failure.
+def opened(path: Path, width: int = 1280, complains: bool = False, **terms: Any) -> Iterator[Page]:
+    """The page as a person opens it, from its file; what it complains of, or fetches from elsewhere, is a failure."""
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on this machine: none of {', '.join(CHROMIUMS)} is in PATH")
+    from playwright.sync_api import sync_playwright  # only here: every worker would wait for it
 
-    A wait in vain, whichever it is, fails with what the page complained of by then.
-    """
-    from playwright.sync_api import TimeoutError as InVain  # only here: every worker would wait for it
-
-    colours: Literal["dark", "light"] = "dark" if dark else "light"
-    page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=colours, offline=True)
-    page.set_default_timeout(PATIENCE)
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: complaints.extend([request.url] * (not request.url.startswith("file:"))))
-    try:
+    # The machine may be busy, and no wait here measures a time.
+    with sync_playwright() as playwright, naming(complaints):
+        chromium = playwright.chromium.launch(executable_path=found, timeout=120_000)
+        page = chromium.new_page(viewport={"width": width, "height": 800}, offline=True, **terms)
+        page.set_default_timeout(120_000)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.extend([request.url] * (not request.url.startswith("file:"))))
         page.goto(path.absolute().as_uri())
         yield page
-    except InVain as error:
-        raise AssertionError(f"{error.message}\ncomplaints: {complaints}") from error
-    page.close()
+        chromium.close()
     assert complains or complaints == []
+
+
+def take_picture(page: Page, name: str) -> None:
+    """Take a picture of a page, to be looked at later, where SCREENSHOTS names a folder for it."""
+    if "SCREENSHOTS" in os.environ:
+        page.screenshot(path=Path(os.environ["SCREENSHOTS"], f"{name}.png"))
 
 
 def wait_for(page: Page, condition: str, argument: object = None) -> None:
@@ -92,15 +96,16 @@ def texts(page: Page, selector: str) -> list[str]:
     return page.locator(selector).all_text_contents()
 
 
-def picture(path: Path, size: tuple[int, int] = (288, 288)) -> ImageFile:
+def picture(path: Path, width: int = 288) -> ImageFile:
     """A picture that a batch has saved."""
-    Image.new("RGB", size, "teal").save(path)
+    Image.new("RGB", (width, 288), "teal").save(path)
     return ImageFile(str(path), path.stem, 1000, "image/png", f"https://x.example/{path.name}")
 
 
 def an_entry(number: int, state: Any = "done", account: str = "kie", **fields: Any) -> JournalEntry:
     """One request as a journal has it; what is no field of an entry is asked for."""
     own = {name: fields.pop(name) for name in JournalEntry.__struct_fields__ if name in fields}
+    own = {"urls": tuple(file.url for file in own.get("files", ())), **own}
     asked = PromptLine(**{"prompt": f"prompt {number}", "model": "imagen4", "key": str(number), **fields})
     return JournalEntry(str(number), number, state, account, asked, attempts=1, **own)
 
@@ -118,16 +123,12 @@ def gallery_of(folder: Path, entries: Iterable[JournalEntry]) -> Path:
 
 def made_of(files: list[ImageFile], number: int) -> JournalEntry:
     """One of 10,000: some of another model, some with a seed, three that failed."""
-    asked = {
-        "model": "imagen4-fast" if number % 5 == 0 else "imagen4",
-        "seed": number if number % 2 else None,
-        "columns": {"category": "Animals"},
-    }
+    asked = {"model": "imagen4" if number % 5 else "imagen4-fast", "seed": number if number % 2 else None}
     if number in (30, 31, 33):
         error = EntryError("GenerationFailed", "flagged", "SENSITIVE_WORD" if number > 30 else 500)
         return an_entry(number, "failed", error=error, **asked)
-    file, latency = files[number % 7 == 0], 5 + number * 37 % 100 / 10
-    return an_entry(number, files=(file,), urls=(file.url,), credits=8.0, latency=latency, task_id="t", **asked)
+    made = {"files": (files[number % 7 == 0],), "credits": 8.0, "latency": 5 + number * 37 % 100 / 10, "task_id": "t"}
+    return an_entry(number, columns={"category": "Animals"}, **asked, **made)
 
 
 @pytest.mark.slow
@@ -136,122 +137,100 @@ def test_ten_thousand_pictures_in_a_browser(tmp_path: Path) -> None:
 
     Only the cards in view are in the page, from the first to the last; a search looks at all.
     """
-    files = [picture(tmp_path / "square.png"), picture(tmp_path / "wide.png", (384, 216))]
-    sizes = [{"sha256": "square", "width": 288, "height": 288}, {"sha256": "wide", "width": 384, "height": 216}]
+    files = [picture(tmp_path / "square.png"), picture(tmp_path / "wide.png", 512)]
+    sizes = [{"sha256": "square", "width": 288, "height": 288}, {"sha256": "wide", "width": 512, "height": 288}]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, sizes)))
     path = gallery_of(tmp_path, (made_of(files, number) for number in range(10_000)))
-    with browser() as chromium, opened(chromium, path) as page:
+    with opened(path) as page:
         _check_grid(page)
         _check_finding(page)
         _check_viewer(page)
-        _check_dark(chromium, path)
+    with opened(path, width=900, color_scheme="dark") as page:
+        _check_dark(page)
 
 
-def _wait_for_pictures(page: Page) -> None:
-    """Wait until every picture that can be seen is there."""
-    wait_for(
-        page,
-        "() => [...document.querySelectorAll('.cell img')].filter(picture => {"
-        "  const place = picture.getBoundingClientRect(); return place.bottom > 0 && place.top < innerHeight;"
-        "}).every(picture => picture.complete && picture.naturalWidth > 0)",
-    )
+SEEN_AND_SHOWN = """() => [...document.querySelectorAll('.cell img')].filter(picture => {
+    const place = picture.getBoundingClientRect(); return place.bottom > 0 && place.top < innerHeight;
+}).every(picture => picture.complete && picture.naturalWidth > 0)"""
 
 
-def _check_dark(chromium: Browser, path: Path) -> None:
+def _check_dark(page: Page) -> None:
+    wait_for(page, SEEN_AND_SHOWN)
+    take_picture(page, "gallery-dark")
     has_colour = "colour => getComputedStyle(document.body).backgroundColor === colour"
-    with opened(chromium, path, width=900, dark=True) as page:
-        _wait_for_pictures(page)
-        take_picture(page, "gallery-dark")
-        wait_for(page, has_colour, "rgb(19, 20, 22)")
-        page.click("#theme")
-        wait_for(page, has_colour, "rgb(246, 246, 247)")
+    wait_for(page, has_colour, "rgb(19, 20, 22)")
+    page.click("#theme")
+    wait_for(page, has_colour, "rgb(246, 246, 247)")
 
 
 def _check_grid(page: Page) -> None:
-    _wait_for_pictures(page)
+    wait_for(page, SEEN_AND_SHOWN)
     take_picture(page, "gallery-light")
     assert page.locator("#summary").inner_text() == "9,997 pictures, 3 failed; 79,976 credits"
     wait_for_text(page, "#count", "10,000 of 10,000")
     first = page.locator(".cell").filter(has_text="prompt 3").first
-    assert first.locator(".line").all_text_contents()[-2:] == [
-        "imagen4 · kie",
-        "288×288 · seed 3 · 8 credits · 6.1 s",
-    ]
+    lines = first.locator(".line").all_text_contents()[-2:]
+    assert lines == ["imagen4 · kie", "288×288 · seed 3 · 8 credits · 6.1 s"]
     for place in (0.5, 1, 0):
         page.evaluate(f"scrollTo(0, document.body.scrollHeight * {place})")
         page.wait_for_selector(f"text=/^prompt {int(place * 9_990)}$/")
-        _wait_for_pictures(page)
+        wait_for(page, SEEN_AND_SHOWN)
         assert 15 < page.locator(".cell").count() < 60, "what is not seen is not laid out"
         assert page.evaluate("document.querySelectorAll('*').length") < 600
 
 
 def _check_finding(page: Page) -> None:
-    def finds(number: str) -> None:
+    def finds(number: str, *, search: str = "", **chosen: str) -> None:
+        page.fill("#search", search)
+        for name, value in chosen.items():
+            page.select_option(f"#{name}", value)
         wait_for_text(page, "#count", f"{number} of 10,000")
 
-    page.fill("#search", "99 Prompt 49")
-    finds(str(sum("99" in str(number) and "49" in str(number) for number in range(10_000))))
-    page.fill("#search", "")
-    page.select_option("#model", "imagen4-fast")
-    finds("2,000")
-    page.select_option("#sort", "prompt")
+    finds(str(sum("99" in str(number) and "49" in str(number) for number in range(10_000))), search="99 Prompt 49")
+    finds("2,000", model="imagen4-fast", sort="prompt")
     wait_for_text(page, ".words", "prompt 0")
     assert texts(page, ".words")[:3] == ["prompt 0", "prompt 5", "prompt 10"]
-    page.select_option("#sort", "slowest first")
+    finds("2,000", sort="slowest first")
     latencies = [float(text.rsplit("· ", 1)[1].removesuffix(" s")) for text in texts(page, ".line") if "×" in text]
     assert latencies == sorted(latencies, reverse=True)
-    page.select_option("#model", "")
-    page.select_option("#provider", "kie")
-    page.select_option("#state", "failed")
-    finds("3")
-    assert sorted(texts(page, "div.thumb"))[::2] == [
-        "GenerationFailed (500): flagged",
-        "GenerationFailed (SENSITIVE_WORD): flagged",
-    ]
+    finds("3", model="", provider="kie", state="failed")
+    reasons = ["GenerationFailed (500): flagged", "GenerationFailed (SENSITIVE_WORD): flagged"]
+    assert sorted(texts(page, "div.thumb"))[::2] == reasons
     take_picture(page, "gallery-failures")
-    page.fill("#search", "sensitive_word")
-    finds("2")
-    page.fill("#search", "nothing like it")
-    finds("0")
+    finds("2", search="sensitive_word")
+    finds("0", search="nothing like it")
     assert page.locator(".cell").count() == 0
-    page.fill("#search", "")
+    finds("10,000", state="", sort="order of the input")
 
 
 def _check_viewer(page: Page) -> None:
-    page.select_option("#state", "")
-    page.select_option("#sort", "order of the input")
-    page.locator(".card").filter(has_text="prompt 2").first.click()
-
-    def shows(prompt: str) -> None:
-        wait_for_text(page, "#prompt", prompt)
+    def press(*keys: str, shows: str) -> None:
+        for key in keys:
+            page.keyboard.press(key)
+        wait_for_text(page, "#prompt", shows)
 
     def has_focus(number: int) -> None:
         wait_for(page, "number => document.activeElement.dataset.number === number", str(number))
 
-    shows("prompt 2")
+    page.locator(".card").filter(has_text="prompt 2").first.click()
+    press(shows="prompt 2")
     wait_for(page, "() => document.querySelector('#stage img')?.naturalWidth === 288")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    shows("prompt 4")
-    page.keyboard.press("ArrowLeft")
-    shows("prompt 3")
+    press("ArrowRight", "ArrowRight", shows="prompt 4")
+    press("ArrowLeft", shows="prompt 3")
     details = dict(zip(texts(page, "dt"), texts(page, "dd"), strict=True))
     assert (details["category"], details["seed"], details["model"]) == ("Animals", "3", "imagen4")
     take_picture(page, "gallery-viewer")
     page.click("#stage img")
     page.wait_for_selector("#stage.whole")
-    page.keyboard.press("End")
-    shows("prompt 9999")
+    press("End", shows="prompt 9999")
     page.wait_for_selector("#next:disabled")
-    page.keyboard.press("Home")
-    shows("prompt 0")
+    press("Home", shows="prompt 0")
     page.keyboard.press("Escape")
     has_focus(0)
     assert page.locator("#viewer").get_attribute("open") is None
     page.keyboard.press("ArrowDown")
     has_focus(5)  # of five cards in a row the one below the first
-    page.keyboard.press("Enter")
-    shows("prompt 5")
+    press("Enter", shows="prompt 5")
     page.click("#close")
 
 
@@ -262,7 +241,7 @@ def nasty_in(folder: Path) -> Path:
     for number, text in enumerate(NASTY):
         asked = {"prompt": text, "negative_prompt": text, "seed": LARGE, "columns": {text: text, "id": -LARGE}}
         failed = {"error": EntryError("GenerationFailed", text, text), "model": text, "task_id": text}
-        came = failed if number % 2 else {"files": (file,), "urls": (file.url,)}
+        came = failed if number % 2 else {"files": (file,)}
         rows.append(an_entry(number, "failed" if number % 2 else "done", text, **asked, **came))
     return gallery_of(folder, rows)
 
@@ -285,7 +264,7 @@ def test_no_prompt_breaks_out_of_its_place(tmp_path: Path) -> None:
 def test_no_prompt_is_run_in_a_browser(tmp_path: Path) -> None:
     """A real browser shows every prompt and detail as it is, runs none of it, and would not run what broke out."""
     path = nasty_in(tmp_path)
-    with browser() as chromium, opened(chromium, path) as shown:
+    with opened(path) as shown:
         assert [text.strip() for text in texts(shown, ".words")] == [text.strip() for text in NASTY]
         for number in range(len(NASTY)):
             shown.locator(".card").nth(number).click()
@@ -297,10 +276,9 @@ def test_no_prompt_is_run_in_a_browser(tmp_path: Path) -> None:
             shown.wait_for_selector("#viewer", state="hidden")
         assert (shown.evaluate("window.broken"), shown.locator("script").count()) == (None, 2)
         assert shown.evaluate("document.querySelectorAll('#grid b, #grid svg, dd *, #prompt *').length") == 0
-        # Should one ever break out, the page's own policy stops it: a script put in by hand is not run.
-        path.write_text(path.read_text(encoding="utf-8").replace("<main", "<script>window.broken = 1</script><main"))
-        broken = chromium.new_page()
-        broken.goto(path.absolute().as_uri())
+    # Should one ever break out, the page's own policy stops it: a script put in by hand is not run.
+    path.write_text(path.read_text(encoding="utf-8").replace("<main", "<script>window.broken = 1</script><main"))
+    with opened(path, complains=True) as broken:
         assert (broken.locator("script").count(), broken.evaluate("window.broken")) == (3, None)
 
 
@@ -309,13 +287,13 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
     """What runs, waits, is held or was not saved is there with what it is; a picture that has gone says so."""
     gone = ImageFile(str(tmp_path / "gone.png"), "1" * 64, 1000, "image/png", "https://x.example/gone.png")
     entries = [
-        an_entry(0, files=(gone,), urls=(gone.url,)),
+        an_entry(0, files=(gone,)),
         an_entry(1, urls=("javascript:alert(1)", "https://x.example/1.png")),
         an_entry(2, "running", task_id="t2"),
         an_entry(3, "ready", task_id="t3", urls=("javascript:alert(1)",)),
         an_entry(4, "unknown", error=EntryError("UnknownOutcome", "its answer was lost"), lost=1),
     ]
-    with browser() as chromium, opened(chromium, gallery_of(tmp_path, entries), complains=True) as page:
+    with opened(gallery_of(tmp_path, entries), complains=True) as page:
         page.wait_for_selector("text=This file cannot be shown")
         assert texts(page, "div.thumb")[1:] == [
             "It is done, and its pictures were not saved.",
@@ -323,25 +301,29 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
             "It is made, and its picture is not on disk yet.",
             "UnknownOutcome: its answer was lost",
         ]
+        original = page.locator("#original")
         page.locator(".card").nth(1).click()
         wait_for_text(page, "#position", "2 of 5")
-        assert page.locator("#original").get_attribute("href") == "https://x.example/1.png"
+        assert original.get_attribute("href") == "https://x.example/1.png"
         page.keyboard.press("ArrowRight")
         wait_for_text(page, "#position", "3 of 5")
-        assert page.locator("#original").is_hidden()
+        assert original.is_hidden()
 
 
 def test_only_our_own_page_is_written_over(call: Call, imagen_sandbox: Sandbox) -> None:
     """Somebody's index.html stays as it is, before a cent is spent and after; our own is made anew."""
     words = ("batch", prompt_file("a fox"), *at(imagen_sandbox), "-o")
-    Path("out").mkdir()
-    Path("out/index.html").write_text("my own")
+    own = Path("out/index.html")
+    own.parent.mkdir()
+    own.write_text("my own")
     outcome = call(*words, "out", "--gallery")
-    assert (outcome.code, "is no gallery of this command" in outcome.err) == (2, True)
-    assert imagen_sandbox.ledger.creates == []
-    assert call(*words, "out").code == 0
-    assert "written over" in call("gallery", "out").err
-    assert Path("out/index.html").read_text() == "my own"
+    assert (outcome.code, "is no gallery of this command" in outcome.err, imagen_sandbox.ledger.creates) == (
+        2,
+        True,
+        [],
+    )
+    assert (call(*words, "out").code, "written over" in call("gallery", "out").err) == (0, True)
+    assert own.read_text() == "my own"
     made = call(*words, "made", "--gallery")
     assert (made.code, "The pictures are shown by made/index.html\n" in made.err) == (0, True)
     assert call("gallery", "made") == (0, "made/index.html\n", "1 picture; 8 credits\n")

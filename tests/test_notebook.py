@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import re
@@ -10,11 +11,12 @@ from typing import Any
 
 import nbformat
 import pytest
-from commands import blocks, fare, standing
+from commands import fare, standing
 from nbclient import NotebookClient
 from PIL import Image
+from readme import blocks
 
-from imagen_async import Client, GenerationFailed, ImageFile, ImageRequest, InsufficientCredits, Result
+from imagen_async import Client, ImageFile, ImageRequest, JournalError, Result, errors
 from imagen_async._notebook.views import batch_html, result_html, thumbnail
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -46,10 +48,10 @@ class Watching(NotebookClient):
 
     updates = 0
 
-    def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+    def process_message(self, msg: dict[str, Any], *cell: Any) -> Any:
         """See what the kernel sends."""
         self.updates += msg["msg_type"] == "update_display_data"
-        return super().process_message(msg, cell, cell_index)
+        return super().process_message(msg, *cell)
 
 
 # The client of notebooks opens loops, sockets and files that it leaves to be collected.
@@ -61,8 +63,7 @@ def test_a_real_notebook_shows_what_it_makes(tmp_path: Path) -> None:
         sandbox.order("task", None, None, "fail_word")
         cells = [cell.strip().format(key=sandbox.key, url=sandbox.url) for cell in CELLS]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        settings = {"timeout": 60, "kernel_name": "python3", "resources": {"metadata": {"path": str(tmp_path)}}}
-        running = Watching(notebook, **settings)
+        running = Watching(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}})
         running.execute()
     _, result, batch, midst, after = (
         "".join(output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in notebook.cells
@@ -77,47 +78,48 @@ def test_a_real_notebook_shows_what_it_makes(tmp_path: Path) -> None:
     assert after == batch
 
 
-def a_result(request: ImageRequest, **fields: Any) -> Result:
-    """What came of a request."""
-    return Result("k", 0, request, "kie", "imagen4", **fields)
+def shown(request: ImageRequest, **fields: Any) -> str:
+    """The HTML of what came of a request."""
+    return result_html(Result("k", 0, request, NASTY, NASTY, **fields))
 
 
 def test_a_result_shows_its_picture_or_its_reason(tmp_path: Path) -> None:
-    """Whatever it holds is escaped; a file is embedded, a URL is shown only where it is one, an error is worded."""
+    """Whatever it holds is escaped; a file is embedded, a URL is shown only where it is one, an error is worded.
+
+    A file that has gone or is no picture is left out.
+    """
     Image.new("RGB", (1024, 768), "teal").save(tmp_path / "x.png")
     file = ImageFile(str(tmp_path / "x.png"), "", 1, "image/png", "https://x.example/x.png")
     request = ImageRequest(NASTY, seed=3)
-    saved = result_html(Result("k", 0, request, NASTY, NASTY, urls=(file.url,), files=(file,), credits=8))
+    saved = shown(request, urls=(file.url,), files=(file,), credits=8)
     assert ("<script" in saved, saved.count("<img ")) == (False, 1)
     encoded = saved.partition("base64,")[2].partition('"')[0]
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (512, 384)
-    failed = result_html(a_result(request, error=GenerationFailed(NASTY)))
+    failed = shown(request, error=errors.GenerationFailed(NASTY))
     assert ("GenerationFailed: &lt;img" in failed, "<img" in failed) == (True, False)
     urls = ("javascript:alert(1)", 'https://x.example/"><script>', "data:text/html,x")
-    odd = result_html(a_result(ImageRequest("x"), urls=urls))
+    odd = shown(ImageRequest("x"), urls=urls)
     assert (odd.count("<img "), "<script" in odd) == (1, False)
-
-
-@pytest.mark.parametrize("name", ["x.png", "gone.png"])
-def test_a_thumbnail_of_what_is_no_picture_is_none(tmp_path: Path, name: str) -> None:
-    """A file that has gone or is no picture is left out of the page, which stands as it is."""
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
-    file = ImageFile(str(tmp_path / name), "", 1, "image/png", "")
-    shown = result_html(a_result(ImageRequest("a fox"), files=(file,)))
-    assert (thumbnail(file), "<img" in shown, "a fox" in shown) == (None, False, True)
+    for name in ("x.png", "gone.png"):
+        spoilt = ImageFile(str(tmp_path / name), "", 1, "image/png", "")
+        assert (thumbnail(spoilt), "<img" in shown(request, files=(spoilt,))) == (None, False), name
 
 
 def test_a_batch_shows_its_accounts_trouble() -> None:
     """While it runs each account is there with its state, and its error is escaped; without a length no bar is."""
-    trouble = fare("mine", state="stopped", error=InsufficientCredits(NASTY))
+    trouble = fare("mine", state="stopped", error=errors.InsufficientCredits(NASTY))
     html = batch_html(standing(accounts=(fare("kie"), trouble), total=None), is_over=False)
     assert "kie: ready, 2.0/s of 20 per 10 s, 9 running" in html
     assert "mine: stopped, 2.0/s of 20 per 10 s, 9 running: &lt;img" in html
     assert ("<script" in html, "<progress" in html) == (False, False)
 
 
-async def test_a_batch_reads_well_at_any_time(imagen_sandbox: Sandbox) -> None:
-    """Before, in and after its block a batch has a repr and HTML; after it, time stands still."""
+async def test_a_batch_reads_well_at_any_time(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Before, in and after its block a batch has a repr and HTML; after it, time stands still.
+
+    One that could not begin can be looked at, loop or no loop.
+    """
     async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url) as client:
         batch = client.batch(["x", "y"])
         assert (repr(batch), batch._repr_html_()) == ("<Batch: not begun>", "")
@@ -129,3 +131,9 @@ async def test_a_batch_reads_well_at_any_time(imagen_sandbox: Sandbox) -> None:
     before = batch.progress
     assert (repr(batch), batch.progress) == ("<Batch: 2 of 2 finished, 16 credits>", before)
     assert "2 of 2" in batch._repr_html_()
+    (tmp_path / "j.db").write_text("no journal " * 200)
+    async with Client("sandbox") as client:
+        batch = client.batch(["x"], journal=tmp_path / "j.db")
+        with pytest.raises(JournalError):
+            await batch.__aenter__()
+    assert await asyncio.to_thread(repr, batch) == "<Batch: 0 of 1 finished, 0 credits>"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import COMMAND, ROOT, blocks
+from commands import COMMAND
+from readme import README, ROOT, blocks
 
 from imagen_async import ImageRequest, errors
 from imagen_async._cli.commands import COMMANDS
@@ -29,8 +30,7 @@ def ran(folder: Path, *words: str, **environment: str) -> str:
 
 def test_the_first_program_runs_as_printed(tmp_path: Path) -> None:
     """The ten-line script, with the sandbox in the place of kie.ai, leaves pictures."""
-    program = blocks("python", "From Python")[0].replace('Client("kie")', 'Client("sandbox")')
-    ran(tmp_path, "-W", "error", "-c", program)
+    ran(tmp_path, "-W", "error", "-c", blocks("python", "From Python")[0].replace('Client("kie")', 'Client("sandbox")'))
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
@@ -45,11 +45,11 @@ def test_the_users_own_test_passes_as_printed(tmp_path: Path) -> None:
 def test_the_pool_runs_as_printed(tmp_path: Path, imagen_sandbox: Sandbox) -> None:
     """The program with four accounts, each led to the sandbox, uses up its budget and says so."""
     program = next(block for block in blocks("python") if "kie-2" in block).replace("=500", "=100")
-    environment = {"KIE_2_API_KEY": "wrong-key"}
-    for name in ("KIE", "APIIN", "APIKLEY"):
-        environment |= {f"{name}_API_KEY": imagen_sandbox.key, f"{name}_BASE_URL": imagen_sandbox.url_of(name.lower())}
+    names = ("KIE", "APIIN", "APIKLEY")
+    keys = {"KIE_2_API_KEY": "wrong-key", **{f"{name}_API_KEY": imagen_sandbox.key for name in names}}
+    urls = {f"{name}_BASE_URL": imagen_sandbox.url_of(name.lower()) for name in names}
     program = f"{program}\nimport asyncio\nasyncio.run(fast(['a'] * 30))"
-    out = ran(tmp_path, "-W", "error", "-c", program, **environment)
+    out = ran(tmp_path, "-W", "error", "-c", program, **keys, **urls)
     assert out.splitlines()[-1].startswith("The budget is reached: 100 credits")
     assert len(imagen_sandbox.ledger.tasks) == 25
 
@@ -84,15 +84,8 @@ def test_the_quick_start_makes_pictures(tmp_path: Path) -> None:
     assert len(list((tmp_path / "pictures").glob("*.png"))) == len(prompts)
 
 
-def test_ci_runs_the_printed_command() -> None:
-    """`.ci/run` takes its commands from the README, so the two cannot differ."""
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert blocks("sh", "Tests")[0].strip().endswith("pytest -q")
-
-
 def test_the_tables_name_what_exists() -> None:
     """Every command, error, provider and variable is in the README."""
-    readme = (ROOT / "README.md").read_text()
     names = [*(command.name for command in COMMANDS), *PROVIDERS, *errors.__all__]
     names += [provider.key_variable for provider in PROVIDERS.values() if not provider.is_local]
-    assert [name for name in names if name not in readme] == []
+    assert [name for name in names if name not in README] == []

@@ -21,8 +21,8 @@ from anyio.from_thread import start_blocking_portal
 from builders import make_job
 from dict_store import DictStore
 from fastapi import FastAPI
+from readme import blocks
 from servers import called_back, free_socket, serving
-from test_readme import blocks
 
 from imagen_async import Callback, Client, ConfigurationError, JournalError
 from imagen_async._core.callbacks import MAX_CALLBACK, signature_of

@@ -163,7 +163,7 @@ class Estimate(msgspec.Struct, frozen=True):
     def _budget_lines(self) -> list[str]:
         if self.affordable is None or self.max_credits is None:
             return []
-        spent = f", of which {amount(self.spent)} are spent or may have been" if self.spent else ""
+        spent = f", of which {amount(self.spent)} are spent or may have been," if self.spent else ""
         what = "all of it" if self.affordable >= self.requests else f"{counted(self.affordable, 'request')} of it"
         return [f"the budget of {amount(self.max_credits)} credits{spent} pays for {what}"]
 

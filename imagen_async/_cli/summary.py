@@ -76,8 +76,9 @@ class Summary:
             spent = sum(bill.total * count for bill, count in journal.bills())
             # At the dearest account each, so that it is enough whoever makes them.
             command = with_budget(command, math.ceil(spent + self._dearest(journal, self._requests)))
-        # `status` is to say the same.
-        journal.note({"command": command})
+        if self._requests is not None:
+            # `status` is to say the same; what collects one task is not how the batch goes on.
+            journal.note({"command": command})
         say(f"Nothing is lost; go on with: {command}")
 
     def _dearest(self, journal: Journal, requests: PromptFile) -> float:
