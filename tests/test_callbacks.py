@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
 import string
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,23 +19,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from samples import EVENTS, STATES, job_in
 
-from imagen_async import Callback
-from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, SilenceWatch, log_stray
-from imagen_async._core.callbacks import (
-    TOLERANCE,
-    Address,
-    Seal,
-    is_signed,
-    read_callback,
-    signature_of,
-    task_hinted_at,
-    task_named_by,
-)
+from imagen_async import Callback, _callbacks
+from imagen_async._callbacks import CallbackClaim, CallbackRegistry
+from imagen_async._core import callbacks, states
+from imagen_async._core.callbacks import Address, Seal, signature_of
 from imagen_async._core.change import Change
 from imagen_async._core.job import Job
 from imagen_async._core.job_events import Added
 from imagen_async._core.machine import advance
-from imagen_async._core.states import AwaitingCallback, Confirming, Running
 from imagen_async._core.upstream import Upstreams
 from imagen_async.errors import ConfigurationError, ProtocolError
 from imagen_async.providers import PROVIDERS
@@ -68,12 +59,9 @@ def as_bytes(document: object) -> bytes:
 
 def is_good(document: dict[str, Any], lines: dict[str, str], key: str = KEY, now: float = NOW) -> bool:
     """What both readers say of a callback; they must agree."""
-    said = is_signed(lines, document, key, now=now, tolerance=math.inf)
+    said = callbacks.is_signed(lines, document, key, now=now, tolerance=math.inf)
     assert verify_signature(lines, as_bytes(document), key, math.inf) == said
     return said
-
-
-# ------------------------------------------------------------------------------------------------- tokens
 
 
 @OFTEN
@@ -93,7 +81,6 @@ def test_a_token_opens_to_what_it_was_made_of(secret: bytes, text: str, create: 
 
 @OFTEN
 @given(text=ANY_TEXT | st.text(ANY_CHARACTER, min_size=36, max_size=36), cut=st.integers(0, 35))
-@example(text="=" * 36, cut=0)
 @example(text="\ud800" * 36, cut=0)
 @example(text="é" * 18, cut=0)
 @example(text="A" * 32 + "====", cut=0)
@@ -116,69 +103,30 @@ def test_no_two_tokens_are_alike_and_none_is_guessed() -> None:
     assert b"fox" not in SEAL.name("fox") + base64.urlsafe_b64decode(TOKEN)
 
 
-# ----------------------------------------------------------------------------------- the task, and its signature
-
-NAMED: list[tuple[dict[str, Any], str | None]] = [
-    # At any of three places, or at several that agree; what is null or empty is no contradiction.
-    *((document, TASK) for document in ({"data": {"taskId": TASK}}, {"data": {"task_id": TASK}}, {"taskId": TASK})),
-    ({"taskId": TASK, "data": {"taskId": TASK, "task_id": TASK}}, TASK),
-    ({"taskId": TASK, "data": {"taskId": None, "task_id": TASK}}, TASK),
-    ({"taskId": "", "data": {"taskId": TASK}}, TASK),
-    *(({"taskId": TASK, "data": odd}, TASK) for odd in (None, [{"taskId": "another"}], "taskId")),
-    # Ids are opaque: of any letters, and a number is as good as its digits.
-    ({"taskId": "задача-狐"}, "задача-狐"),
-    *(({"taskId": number}, str(number)) for number in (0, 1, 2**63, -5)),
-    ({"taskId": "17", "data": {"taskId": 17}}, "17"),
-    # The rest of the body may be anything: no URL of it is to be believed.
-    ({"code": 501, "data": {"taskId": TASK, "resultJson": "https://bad.example", "x": [None]}}, TASK),
-    *((none, None) for none in ({}, {"data": {}}, {"taskId": None, "data": {"taskId": None, "task_id": None}})),
-    ({"taskId": "", "data": {"taskId": ""}}, None),
-    *((elsewhere, None) for elsewhere in ({"task_id": TASK}, {"data": {"data": {"taskId": TASK}}})),
-    ({"data": {"taskId": TASK, "task_id": "another"}}, None),
-    *(({"taskId": other, "data": {"taskId": TASK}}, None) for other in ("another", TASK.upper(), [TASK], {}, True)),
-    ({"taskId": TASK, "data": {"taskId": TASK, "task_id": "another"}}, None),
-    ({"taskId": 1, "data": {"taskId": 2}}, None),
-    *(({"taskId": odd}, None) for odd in ([TASK], {"taskId": TASK}, True, False, 1.5)),
-]
+DOCUMENTS = json.loads((Path(__file__).parent / "data" / "callbacks.json").read_text())
+NAMED, HINTED = ([row for rows in DOCUMENTS[what].values() for row in rows] for what in ("named", "hinted at"))
 
 
 def test_a_task_is_named_at_any_of_three_places_that_agree() -> None:
     """Where none is named, or several that differ, or something that is no id, no signature is good."""
     for document, task_id in NAMED:
         with naming(document):
-            assert task_named_by(document) == task_id
+            assert callbacks.task_named_by(document) == task_id
             claims = {TASK, "another", "", "None", "True", "1", task_id or TASK}
             good = [claim for claim in claims if is_good(document, headers(signature_of(claim, str(NOW), KEY)))]
             assert good == ([] if task_id is None else [task_id])
 
 
-HINTED: list[tuple[dict[str, Any], str | None]] = [
-    *((document, "a") for document in ({"task_id": "a"}, {"id": "a"}, {"data": {"id": "a"}})),
-    ({"data": {"recordId": "a", "taskId": "b"}}, "b"),
-    ({"data": {"recordId": 7}}, "7"),
-    ({"data": {"recordId": "", "id": "a"}}, "a"),
-    *((document, None) for document in ({"data": [], "id": [1]}, {"data": {"recordId": None}, "id": True})),
-]
-
-
 def test_unsigned_callbacks_are_read_generously() -> None:
     """Where no signature fixes the place of the task id, it is looked for wherever answers have it."""
     for document, task_id in HINTED:
-        assert task_hinted_at(document) == task_id, document
+        assert callbacks.task_hinted_at(document) == task_id, document
 
 
-ELSEWHERE = [
-    (
-        *("test-webhook-hmac-key", "ee9c2715375b7837f8bb51d641ff5863", 1769670760),
-        "xG6/yOyrMyJtUdc1yjmHpKLHSHF3MpzOPa6uxSj3qb4=",
-    ),
-    ("k", TASK, 1700000000, "NxMBkEb15g/FU6hAoAL0z9oxSPE+9myafNFGpfzhBAI="),
-]
-
-
-@pytest.mark.parametrize(("key", "task_id", "at", "signature"), ELSEWHERE, ids=["kie", "short"])
-def test_signatures_that_were_computed_elsewhere_are_good(key: str, task_id: str, at: int, signature: str) -> None:
-    """They are ours, and good to both readers, for their own task, time and key alone."""
+def test_a_signature_that_was_computed_elsewhere_is_good() -> None:
+    """It is ours, and good to both readers, for its own task, time and key alone."""
+    key, task_id, at = "test-webhook-hmac-key", "ee9c2715375b7837f8bb51d641ff5863", 1769670760
+    signature = "xG6/yOyrMyJtUdc1yjmHpKLHSHF3MpzOPa6uxSj3qb4="
     lines, document = headers(signature, str(at)), {"data": {"taskId": task_id}}
     assert signature_of(task_id, str(at), key) == signature
     assert is_good(document, lines, key)
@@ -188,12 +136,7 @@ def test_signatures_that_were_computed_elsewhere_are_good(key: str, task_id: str
     assert not is_good(document, headers(signature, str(at + 1)), key)
 
 
-ODD_TIMES = [
-    *("", "now", "-1700000000", "+1700000000", " 1700000000", "1700000000\n", "1700000000.0", "1.7e9", "1_700_000_000"),
-    *("0x6553f100", "nan", "inf", "17000000²²", "9" * 16, "9" * 5000, "0" * 20 + "1700000000"),
-    # Which int() takes.
-    *("１７００００００００", "١٧٠٠٠٠٠٠٠٠"),
-]
+ODD_TIMES = [*DOCUMENTS["odd times"], "9" * 5000]
 ODD_SIGNATURES = [
     *("", "x", GOOD[:-1], GOOD + "=", "x" + GOOD, GOOD[1:], GOOD.lower(), GOOD.rstrip("="), f"sha256={GOOD}"),
     *(GOOD.translate(str.maketrans("+/", "-_")), base64.b64decode(GOOD).hex()),
@@ -217,13 +160,12 @@ def test_odd_headers_are_no_signature() -> None:
 @pytest.mark.parametrize("tolerance", [0, 1, 60.5, None, 1e6])
 def test_the_tolerance_is_exact(tolerance: float | None) -> None:
     """A signature is good up to the tolerance before and after its time, and no longer: five minutes by itself."""
-    given_one, longest = ({}, TOLERANCE) if tolerance is None else ({"tolerance": tolerance}, tolerance)
-    assert TOLERANCE == 300
+    given_one, longest = ({}, 300) if tolerance is None else ({"tolerance": tolerance}, tolerance)
     for away in (0.0, longest / 2, longest, longest + 0.001, longest + 1e9):
         for now in (NOW - away, NOW + away):
-            assert is_signed(headers(), DOCUMENT, KEY, now=now, **given_one) == (away <= longest)
+            assert callbacks.is_signed(headers(), DOCUMENT, KEY, now=now, **given_one) == (away <= longest)
     for none in (math.nan, -1.0, -math.inf):
-        assert not is_signed(headers(), DOCUMENT, KEY, now=NOW, tolerance=none)
+        assert not callbacks.is_signed(headers(), DOCUMENT, KEY, now=NOW, tolerance=none)
 
 
 def test_the_public_reader_goes_by_the_clock_and_needs_a_key() -> None:
@@ -237,28 +179,24 @@ def test_the_public_reader_goes_by_the_clock_and_needs_a_key() -> None:
             verify_signature(headers(signature_of(TASK, str(NOW), "")), body, " ")
 
 
+KEYS = st.sampled_from(["taskId", "task_id", "data", "x"])
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(TASK),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["taskId", "task_id", "data", "x"]), inner, max_size=4)
-    ),
-    max_leaves=10,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
 )
 
 
 @OFTEN
 @given(body=JSONS.map(as_bytes) | st.binary(max_size=60), timestamp=ANY_TEXT, signature=ANY_TEXT)
 @example(body=as_bytes({"taskId": 10**400}), timestamp="", signature="")
-@example(body=as_bytes({"taskId": math.nan}), timestamp="", signature="")
 def test_nothing_that_comes_is_an_error(body: bytes, timestamp: str, signature: str) -> None:
     """Whatever a body is, it is signed where it names the task that is; whatever the headers are, they are none."""
     assert not verify_signature(headers(signature, timestamp), as_bytes(DOCUMENT), KEY, math.inf)
-    good = verify_signature(headers(), body, KEY, math.inf)
     try:
-        assert good == (task_named_by(read_callback(body)) == TASK)
+        task_id = callbacks.task_named_by(callbacks.read_callback(body))
     except ProtocolError:
-        assert not good
+        task_id = None
+    assert verify_signature(headers(), body, KEY, math.inf) == (task_id == TASK)
 
 
 NO_OBJECTS = [
@@ -275,10 +213,8 @@ def test_a_body_that_is_no_object_is_not_signed() -> None:
         with naming(body[:60]):
             assert not verify_signature(headers(), body, KEY, math.inf)
             with pytest.raises(ProtocolError):
-                read_callback(body)
+                callbacks.read_callback(body)
 
-
-# --------------------------------------------------------------------------------------- the setting, and its keys
 
 HERE = "https://example.com"
 WRONG: list[tuple[Any, Any, str]] = [
@@ -296,30 +232,29 @@ def test_a_wrong_callback_is_refused_before_anything_is_sent() -> None:
             Callback(url, signing_key=key)
 
 
-@pytest.mark.parametrize(
-    ("accounts", "key", "keys"),
-    [
-        (("kie", "apiin"), " secret\n", {"kie": "secret"}),
-        (("apikley",), "secret", {"apikley": "secret"}),
-        (("kie", "apiin"), {"apiin": " secret "}, {"apiin": "secret"}),
-        (("kie", "apiin"), None, {}),
-        (("apikley", "apiin"), "secret", "none of apikley, apiin is known to sign callbacks; say whose key it is"),
-        (("kie", "apiin"), {"liangxin": "secret"}, "no account 'liangxin', only kie, apiin"),
-    ],
-)
-def test_whose_key_it_is(accounts: tuple[str, ...], key: Any, keys: dict[str, str] | str) -> None:
+KEYS_OF: list[tuple[tuple[str, ...], Any, dict[str, str] | str]] = [
+    (("kie", "apiin"), " secret\n", {"kie": "secret"}),
+    (("apikley",), "secret", {"apikley": "secret"}),
+    (("kie", "apiin"), {"apiin": " secret "}, {"apiin": "secret"}),
+    (("kie", "apiin"), None, {}),
+    (("apikley", "apiin"), "secret", "none of apikley, apiin is known to sign callbacks; say whose key it is"),
+    (("kie", "apiin"), {"liangxin": "secret"}, "no account 'liangxin', only kie, apiin"),
+]
+
+
+def test_whose_key_it_is() -> None:
     """One key is that of the accounts that sign, or of the only one; where none signs, it has to be said."""
-    callback = Callback("http://127.0.0.1:8080", signing_key=key)
-    providers = {name: PROVIDERS[name] for name in accounts}
-    if isinstance(keys, str):
-        with pytest.raises(ConfigurationError, match=keys):
-            callback.keys(providers)
-    else:
-        assert callback.keys(providers) == keys
-    assert repr(callback) == f"Callback('http://127.0.0.1:8080', signing_key={None if key is None else '***'!r})"
-
-
-# ------------------------------------------------------------------------------------------- whose it is
+    for accounts, key, keys in KEYS_OF:
+        callback = Callback("http://127.0.0.1:8080", signing_key=key)
+        providers = {name: PROVIDERS[name] for name in accounts}
+        shown = None if key is None else "***"
+        with naming(accounts, key):
+            assert repr(callback) == f"Callback('http://127.0.0.1:8080', signing_key={shown!r})"
+            if isinstance(keys, dict):
+                assert callback.keys(providers) == keys
+            else:
+                with pytest.raises(ConfigurationError, match=keys):
+                    callback.keys(providers)
 
 
 JOURNAL: Any = SimpleNamespace(
@@ -335,38 +270,37 @@ def lived(registry: CallbackRegistry, job: Job, *events: str) -> str:
     for name in events:
         before, job = job, advance(job, EVENTS[name], 0.0)
         registry.on_change(Change(before, job, EVENTS[name]), 0.0)
-    address, _, token = registry.url_of(job).rpartition("/")
-    assert address == HERE
-    return token
+    return registry.url_of(job).removeprefix(f"{HERE}/")
 
 
 def found(registry: CallbackRegistry, token: str) -> CallbackClaim:
     """What a token is about; it is a good one."""
     claim = registry.find(token)
-    assert claim is not None
-    assert registry.is_token(token)
+    assert (claim is not None, registry.is_token(token)) == (True, True)
     return claim
 
 
 def test_a_job_is_known_from_its_turn_on() -> None:
     """Not while it only waits; then by the number of its create, and with what it came to when it has ended."""
-    registry = CallbackRegistry(f"{HERE}/", {})
-    job = job_in("Queued", account="mine")
-    assert found(registry, lived(registry, job)).job_id is None
-    token = lived(registry, job, "Taken")
-    claim = found(registry, token)
+    registry, job = CallbackRegistry(f"{HERE}/", {}), job_in("Queued", account="mine")
+
+    def after(*events: str) -> CallbackClaim:
+        return found(registry, lived(registry, job, *events))
+
+    assert after().job_id is None
+    claim = after("Taken")
     assert claim == CallbackClaim(0, Address(claim.address.name, 1), 1, "kie", None)
-    again = found(registry, lived(registry, job, "Taken", "Leaves", "ConnectFailed", "Taken"))
+    again = after("Taken", "Leaves", "ConnectFailed", "Taken")
     assert again == msgspec.structs.replace(claim, address=Address(claim.address.name, 2))
-    done = found(registry, lived(registry, job, "Taken", "Leaves", "Accepted", "Succeeded"))
-    assert done.ending == EndedJob(is_unknown=False, task_id="t1", lost_creates=())
-    assert registry.journal_of(done) is None
-    assert (registry.find(TOKEN), registry.is_token(TOKEN)) == (None, False)
+    done = after("Taken", "Leaves", "Accepted", "Succeeded")
+    assert done.ending == _callbacks.EndedJob(is_unknown=False, task_id="t1", lost_creates=())
+    assert (registry.journal_of(done), registry.find(TOKEN), registry.is_token(TOKEN)) == (None, None, False)
 
 
 def test_a_job_that_comes_in_is_known_where_a_task_of_it_may_be_announced() -> None:
     """One that runs, waits for a callback or had a create lost in an earlier run; not one of which nothing can come."""
-    announced = [name for name, state in STATES.items() if isinstance(state, Running | Confirming | AwaitingCallback)]
+    kinds = states.Running | states.Confirming | states.AwaitingCallback
+    announced = [name for name, state in STATES.items() if isinstance(state, kinds)]
     for state in ("Queued", "Queued after a failure", "Queued after a loss", "Fetching", *announced):
         with naming(state):
             registry = CallbackRegistry(HERE, {})
@@ -380,10 +314,10 @@ def test_a_job_with_a_lost_create_is_never_forgotten() -> None:
     jobs = [msgspec.structs.replace(job_in("Queued"), id=number) for number in range(1, 1003)]
     tokens = [lived(registry, jobs[0], "Taken", "Leaves", "Lost")]
     tokens += [lived(registry, job, "Taken", "Leaves", "Accepted", "Succeeded") for job in jobs[1:]]
-    claims = [found(registry, token) for token in (tokens[0], tokens[1], tokens[2], tokens[-1])]
-    assert [claim.address.create for claim in claims] == [1, 1, 1, 1]
+    claims = [found(registry, tokens[at]) for at in (0, 1, 2, -1)]
     assert [claim.ending is not None for claim in claims] == [True, False, True, True]
-    assert claims[0].ending == EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
+    assert {claim.address.create for claim in claims} == {1}
+    assert claims[0].ending == _callbacks.EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
 
 
 def test_a_journal_s_tokens_are_known_to_whoever_has_it_open() -> None:
@@ -419,22 +353,18 @@ def test_an_account_s_callbacks_are_signed_where_it_has_a_key(caplog: pytest.Log
     assert (registry.key_of("kie"), registry.key_of("apiin")) == (KEY, None)
 
 
-def test_silence_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Where tasks end and no callback ever comes, the log says which account, and what cannot be reached."""
+def test_silence_and_a_task_that_nobody_waits_for_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Where tasks end and no callback ever comes, the log says once which account; what is paid for it says each time,
+    safe to print."""
     kie = upstream("kie")
-    watch = SilenceWatch(Upstreams([kie, upstream("mine")]), HERE)
+    watch = _callbacks.SilenceWatch(Upstreams([kie, upstream("mine")]), HERE)
     for number in range(10):
         watch.on_change(Change(None, job_in("Running"), Added()), 0.0)
         assert caplog.messages == []
         kie.poll_queue.reliability.ended(number, announced=False)
     for account in ("kie", "mine", "kie"):
         watch.on_change(Change(None, job_in("Running", account=account), Added()), 0.0)
-    (told,) = caplog.messages
-    assert re.match(f"kie: tasks end and no callback comes: can it reach {HERE} ", told)
-
-
-def test_a_task_that_nobody_waits_for_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """It is paid for, so the log names it, safe to print, with its account."""
-    log_stray("kie", "t9\x1b")
-    (told,) = caplog.messages
-    assert told == "kie: task t9 was made by a create whose answer was lost; it is paid for: collect it"
+    _callbacks.log_stray("kie", "t9\x1b")
+    silence, stray = caplog.messages
+    assert silence.startswith(f"kie: tasks end and no callback comes: can it reach {HERE} ")
+    assert stray == "kie: task t9 was made by a create whose answer was lost; it is paid for: collect it"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from anyio.from_thread import start_blocking_portal
 from builders import make_job
 from dict_store import DictStore
@@ -33,28 +33,31 @@ from imagen_async.webhooks import LONGEST_READ, Receiver
 
 KEY = "a-webhook-key"
 AT_ONCE = Latency(median=0, sigma=0, minimum=0)
+HERE = Callback("https://example.com")
 
 
-def scope_of(method: str, url: str, headers: dict[str, str]) -> dict[str, Any]:
-    """A request as an ASGI server gives it on."""
-    lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    path = "/" + url.split("/", 3)[3]
-    return {"type": "http", "method": method, "path": path, "root_path": "", "query_string": b"", "headers": lines}
-
-
-async def posted(application: Any, url: str, body: bytes, headers: dict[str, str], method: str = "POST") -> int:
-    """Ask an application as an ASGI server does, without the server; the status of its answer."""
-    sent: list[Any] = []
+async def told_by(application: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an application answers to these messages, as an ASGI server hears it; none comes after the last."""
+    sent: list[dict[str, Any]] = []
+    coming = iter(messages)
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body}
+        return next(coming, None) or await asyncio.get_running_loop().create_future()
 
-    async def send(message: Any) -> None:
+    async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    await application(scope_of(method, url, headers), receive, send)
-    status: int = sent[0]["status"]
-    return status
+    await application(scope, receive, send)
+    return sent
+
+
+async def posted(application: Any, url: str, body: bytes, headers: dict[str, str], **unusual: Any) -> int:
+    """The status of the answer to a request, which may be of another method, or not come whole."""
+    lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    path, method = "/" + url.split("/", 3)[3], unusual.pop("method", "POST")
+    scope = {"type": "http", "method": method, "path": path, "root_path": "", "query_string": b"", "headers": lines}
+    sent = await told_by(application, scope, {"type": "http.request", "body": body, **unusual})
+    return sent[0]["status"]
 
 
 def signed(task_id: str, *, key: str = KEY, age: float = 0.0) -> dict[str, str]:
@@ -80,15 +83,10 @@ async def test_each_answer() -> None:
             task = b'{"data": {"taskId": "%s"}}' % job.task_id.encode()
             good, other = signed(job.task_id), signed("another")
             long = b" " * (MAX_CALLBACK + 1)
-            assert await post(forged, task, good) == 404
-            assert await post(f"{root}/", task, good) == 404
-            for headers in ({}, other, signed(job.task_id, key="k")):
-                assert await post(url, task, headers) == 401, headers
-            for age in (301, -302):
-                assert await post(url, task, signed(job.task_id, age=age)) == 401, age
-            for body in (b"{", b"[1]", long[1:]):
-                assert await post(url, body, good) == 400, body[:9]
-            assert await post(url, long, good) == 413
+            assert [await post(address, task, good) for address in (forged, f"{root}/")] == [404, 404]
+            unsigned = [{}, other, signed(job.task_id, key="k"), *(signed(job.task_id, age=age) for age in (301, -302))]
+            assert [await post(url, task, headers) for headers in unsigned] == [401] * 5
+            assert [await post(url, body, good) for body in (b"{", b"[1]", long[1:], long)] == [400, 400, 400, 413]
             assert await post(url, b"", {}, method="GET") == 405
             assert await post(url, b'{"data": {"taskId": "another"}}', other) == 200
             assert not sandbox.ledger.polls
@@ -102,18 +100,11 @@ async def test_each_answer() -> None:
 
 async def test_an_asgi_server_may_start_and_end_it() -> None:
     """Where it is the whole application, the server's start and end are answered, and a websocket is closed."""
-    receiver = Receiver(Client("sandbox", callback=Callback("https://example.com")))
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "lifespan"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message["type"])
-
-    await receiver({"type": "lifespan"}, receive, send)
-    await receiver({"type": "websocket"}, receive, send)
-    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
+    receiver, lifespan = Receiver(Client("sandbox", callback=HERE)), {"type": "lifespan"}
+    sent = await told_by(receiver, lifespan, lifespan, lifespan)
+    sent += await told_by(receiver, {"type": "websocket"})
+    told = [message["type"] for message in sent]
+    assert told == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
 
 
 def test_a_receiver_needs_a_client_that_is_called_back() -> None:
@@ -126,17 +117,12 @@ def test_a_receiver_needs_a_client_that_is_called_back() -> None:
 
 async def test_a_server_in_another_thread(imagen_sandbox: Sandbox) -> None:
     """A receiver that is served in another thread than the client's loop tells it all the same."""
-    with free_socket() as (found, port):
-        callback = Callback(f"http://127.0.0.1:{port}/imagen")
-        client = Client(
-            "sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url, callback=callback, freshness=60
-        )
-        application = web.Application()
-        application.add_subapp("/imagen", Receiver(client).application())
-        with start_blocking_portal() as portal:
-            with portal.wrap_async_context_manager(serving(application, found)):
-                async with client:
-                    assert (await client.generate("a red fox")).urls
+    sandbox = {"api_key": imagen_sandbox.key, "base_url": imagen_sandbox.url, "freshness": 60}
+    with free_socket() as (found, port), start_blocking_portal() as portal:
+        client = Client("sandbox", callback=Callback(f"http://127.0.0.1:{port}/imagen"), **sandbox)
+        with portal.wrap_async_context_manager(serving(Receiver(client).application(), found)):
+            async with client:
+                assert (await client.generate("a red fox")).urls
     assert list(imagen_sandbox.ledger.polls.values()) == [1]
 
 
@@ -145,21 +131,13 @@ async def as_printed(name: str, folder: Path, sandbox: Sandbox, port: int) -> As
     """README's program of that name, as a process whose kie.ai is the sandbox, once it says that it is there."""
     program = next(block for block in blocks("python") if block.startswith(f"# {name}\n"))
     (folder / name).write_text(program)
-    environment = {
-        **os.environ,
-        "PYTHONUNBUFFERED": "1",
-        "PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "PORT": str(port),
-        "IMAGEN_WEBHOOK_KEY": KEY,
-        "KIE_API_KEY": sandbox.key,
-        "KIE_BASE_URL": sandbox.url_of("kie"),
-    }
+    here = {"PYTHONUNBUFFERED": "1", "PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
+    keys = {"IMAGEN_WEBHOOK_KEY": KEY, "KIE_API_KEY": sandbox.key, "KIE_BASE_URL": sandbox.url_of("kie")}
     served = ["-m", "uvicorn", f"{name.removesuffix('.py')}:app", "--no-access-log", "--port", str(port)]
     command = served if "fastapi" in name else [name]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT
+        sys.executable, *command, cwd=folder, env={**os.environ, **here, **keys}, stdout=PIPE, stderr=STDOUT
     )
-    assert process.stdout is not None
     try:
         said = b""
         while b"unning on http" not in said:
@@ -184,32 +162,19 @@ async def test_the_programs_run_as_printed(name: str, tmp_path: Path) -> None:
         async with as_printed(name, tmp_path, sandbox, port), ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/picture?prompt=a+red+fox") as response:
                 answer = await response.json()
-    assert answer == {"task": sandbox.ledger.tasks[0].task_id, "urls": answer["urls"]}
-    assert len(answer["urls"]) == 1
-    assert sandbox.ledger.callback_answers == {200: 1}
-    assert list(sandbox.ledger.polls.values()) == [1]
+    assert (answer["task"], len(answer["urls"])) == (sandbox.ledger.tasks[0].task_id, 1)
+    assert (sandbox.ledger.callback_answers, list(sandbox.ledger.polls.values())) == ({200: 1}, [1])
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})], ids=["virtual-time"])
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     """Whoever has a token and sends half a body is answered 408 after ten seconds."""
-    client = Client("sandbox", api_key="k" * 9, base_url="http://127.0.0.1:9", callback=Callback("https://example.com"))
-    halves = [{"type": "http.request", "body": b'{"data":', "more_body": True}]
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return halves.pop() if halves else await asyncio.get_running_loop().create_future()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
+    client = Client("sandbox", api_key="k" * 9, base_url="http://127.0.0.1:9", callback=HERE)
     async with client:
-        desk = client._open().desk
-        assert desk is not None
+        url = client._open().desk.registry.url_of(make_job())
         began = asyncio.get_running_loop().time()
-        await Receiver(client)(scope_of("POST", desk.registry.url_of(make_job()), {}), receive, send)
+        assert await posted(Receiver(client), url, b'{"data":', {}, more_body=True) == 408
         assert asyncio.get_running_loop().time() - began == pytest.approx(LONGEST_READ, abs=0.1)
-    assert sent[0]["status"] == 408
 
 
 class FullStore(DictStore):
@@ -242,8 +207,7 @@ async def test_what_cannot_be_noted_is_not_taken() -> None:
             statuses: list[int] = []
             for is_full in (True, True, False):
                 store.is_full = is_full
-                body = {"data": {"taskId": task.task_id}}
-                async with session.post(str(task.callback_url), json=body) as response:
+                async with session.post(task.callback_url, json={"data": {"taskId": task.task_id}}) as response:
                     statuses.append(response.status)
             results = [result async for result in batch]
     assert statuses == [503, 503, 200]
