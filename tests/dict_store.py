@@ -49,15 +49,10 @@ class DictStore:
         pass
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
-        changed: dict[str, JournalEntry] = {}
-        sends = []
-        for entry in entries:
-            before = changed.get(entry.key) or self._jobs.get(entry.key)
-            changed[entry.key] = entry if before is None else _changed(before, entry)
-            if entry.state == "submitting" and entry.sent_at is not None:
-                sends.append((entry.account, entry.key, entry.sent_at))
+        changed = {entry.key: _changed(self._jobs.get(entry.key, entry), entry) for entry in entries}
+        on_the_way = [entry for entry in changed.values() if entry.state == "submitting" and entry.sent_at is not None]
         self._jobs.update(changed)
-        self._sends.extend(sends)
+        self._sends.extend((entry.account, entry.key, entry.sent_at or 0.0) for entry in on_the_way)
 
     def note(self, notes: Mapping[str, str]) -> None:
         self._notes.update(notes)
@@ -91,11 +86,9 @@ class DictStore:
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         found = []
-        for whose, key, sent_at in self._sends:
-            job = self._jobs.get(key)
-            accepted_at = job.accepted_at if job is not None and job.sent_at == sent_at else None
-            is_late = accepted_at is None or accepted_at > moment
-            if whose == account and sent_at > moment - LONGEST_WAY and is_late:
+        for key, sent_at in ((key, sent_at) for whose, key, sent_at in self._sends if whose == account):
+            accepted_at = self._jobs[key].accepted_at if self._jobs[key].sent_at == sent_at else None
+            if sent_at > moment - LONGEST_WAY and (accepted_at is None or accepted_at > moment):
                 found.append((sent_at, accepted_at))
         return found
 

@@ -15,7 +15,12 @@ from dict_store import DictStore
 
 from imagen_async import ImageRequest, JournalError
 from imagen_async.ports import JournalEntry
+from imagen_async.sandbox import CREATE_FAULTS
 from imagen_async.testing import VirtualTimeLoop
+
+FULL = "The disk is full. Make room first."
+LOST = frozenset(CREATE_FAULTS) - {"429", "http_429", "455", "500"}
+"""Faults of a create after which nobody can tell whether there is a task."""
 
 
 @contextmanager
@@ -56,13 +61,6 @@ def by_hand(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in statements:
             connection.execute(statement)
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The jobs of a journal in the order of the input, as any SQLite program reads them."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute("SELECT * FROM jobs ORDER BY position")]
 
 
 class Held(Executor):
@@ -121,7 +119,7 @@ class Disk(DictStore):
         super().__init__({})
         self.groups: list[list[str]] = []
         self.room = room
-        self._error = error or JournalError("The disk is full. Make room first.")
+        self._error = error or JournalError(FULL)
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
         """Keep these changes, or raise."""

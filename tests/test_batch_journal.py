@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from imagen_async import ImageFile, ImageRequest, InvalidRequest, JournalError, 
 from imagen_async._core.callbacks import Address
 from imagen_async._core.change import Change
 from imagen_async._core.job import Job
-from imagen_async._core.job_events import Added, CallbackNamed, Event, Readmitted, StatusAsked
+from imagen_async._core.job_events import Added, CallbackNamed, Readmitted, StatusAsked
 from imagen_async._core.routing import Router
-from imagen_async._core.states import Failed, Noting, Queued, Running, Sending, State
+from imagen_async._core.states import Failed, Noting, Queued, Running, Sending
 from imagen_async._core.values import stable_key
 from imagen_async._core.wire import Accepted
 from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._journal import Journal
 from imagen_async._journal.batch_journal import BatchJournal
-from imagen_async._journal.callbacks import SECRET
+from imagen_async._journal.callbacks import SECRET, JournalCallbacks
 from imagen_async._journal.resume import TakenUp
 from imagen_async.ports import EntryError, JobStore, JournalEntry
 from imagen_async.providers import PROVIDERS
@@ -45,11 +45,9 @@ FILE = ImageFile("/a.png", "ab" * 32, 9, "image/png", "u")
 
 def journal_over(store: JobStore | Path, **terms: Any) -> BatchJournal:
     """The journal of a batch of kie.ai and Apikley, worked at once unless another thread is given."""
-    settings = {"executor": Inline()}
-    settings |= {name: terms.pop(name) for name in ("again", "expects_callbacks", "executor") if name in terms}
-    options = JobOptions(**{"deadline": 900.0, "retries": 2, "resubmits": 1, "save_to": None, **terms})  # type: ignore[typeddict-item]
+    options = JobOptions(deadline=900.0, retries=2, resubmits=1, save_to=terms.pop("save_to", None))
     router = Router({name: PROVIDERS[name] for name in BOTH})
-    return BatchJournal(store, JobFactory(router, ImageRequest("-"), options), **settings)  # type: ignore[arg-type]
+    return BatchJournal(store, JobFactory(router, ImageRequest("-"), options), **{"executor": Inline(), **terms})
 
 
 @asynccontextmanager
@@ -84,7 +82,7 @@ def told(met: Job | Result | TakenUp) -> dict[str, Any]:
     if isinstance(met, Result):
         assert met.earlier
         error = met.error
-        return {"earlier": None if error is None else (type(error).__name__, error.task_id, "to mine" in error.message)}
+        return {"earlier": error and (type(error).__name__, error.task_id, "to mine" in error.message)}
     if isinstance(met, TakenUp):
         assert (met.leave.retries, met.leave.resubmits) == (2, 1)
         accounts = [offer.account for offer in met.leave.route.offers] if met.leave.route else []
@@ -108,7 +106,7 @@ NOT_OURS = {"earlier": ("ConfigurationError", "t", True)}
 ELSEWHERE = {"account": "mine"}
 SAVING = {"save_to": "/out"}
 AGAIN = {"again": RESENT | {"failed", "unknown"}}
-MET: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+MET: dict[str, Any] = {
     "queued": ({"state": "queued", "error": EntryError("RateLimited", "429")}, {}, SENT_AGAIN),
     "done": (DONE, {}, AS_IT_WAS),
     "done, not saved": (DONE, SAVING, FETCHED),
@@ -133,9 +131,7 @@ MET: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("found", "terms", "expected"), MET.values(), ids=list(MET))
-async def test_what_a_request_is_to_earlier_runs(
-    found: dict[str, Any], terms: dict[str, Any], expected: dict[str, Any]
-) -> None:
+async def test_what_a_request_is_to_earlier_runs(found: Any, terms: Any, expected: Any) -> None:
     """What ended is an earlier result, what runs goes on, what never went out is sent; paid again on request only."""
     assert journal_over(Disk()).unmet == 0, "nothing is known before it is open"
     async with opened(left(entry(0, **found)), **terms) as journal:
@@ -198,10 +194,8 @@ async def test_what_was_spent_counts_but_not_what_a_job_reserves(caplog: pytest.
     of_no_price = [entry(number, **RUNNING, price=None) for number in (4, 5)]
     async with opened(left(entry(0, **DONE))) as journal:
         assert (journal.resume.spent_credits(), caplog.records) == (8, [])
-    disk = left(
-        entry(0, **DONE), entry(1, **HELD), entry(2, **RUNNING), entry(3, **RUNNING, account="mine"), *of_no_price
-    )
-    async with opened(disk) as journal:
+    of_price = [entry(0, **DONE), entry(1, **HELD), entry(2, **RUNNING), entry(3, **RUNNING, **ELSEWHERE)]
+    async with opened(left(*of_price, *of_no_price)) as journal:
         spent = [journal.resume.spent_credits(), len(taken_up(journal)), journal.resume.spent_credits()]
     assert spent == [8 + 8 + 8 + 8, 3, 8 + 8 + 8]
     message = "a dict: nobody knows what 2 earlier tasks have cost: no budget counts them"
@@ -225,7 +219,7 @@ async def test_what_earlier_runs_have_done_counts_for_the_accounts() -> None:
     assert terms.latencies == {"kie": [(("imagen4", 1), 2.5)], "apikley": []}
 
 
-WAITED_FOR: dict[str, tuple[dict[str, Any], dict[str, Any], float, list[str]]] = {
+WAITED_FOR: dict[str, Any] = {
     "just now": ({}, {}, 100.0, ["AwaitingCallback"]),
     "too long ago": ({}, {}, 40.0, []),
     "nobody knows when": ({"sent_at": None}, {}, 100.0, []),
@@ -238,8 +232,8 @@ WAITED_FOR: dict[str, tuple[dict[str, Any], dict[str, Any], float, list[str]]] =
 
 
 @pytest.mark.parametrize(("fields", "terms", "wait", "states"), WAITED_FOR.values(), ids=list(WAITED_FOR))
-async def test_a_held_request_is_waited_for_while_a_callback_may_come(
-    fields: dict[str, Any], terms: dict[str, Any], wait: float, states: list[str]
+async def test_a_held_request_is_waited_for_while_it_may_be_told(
+    fields: Any, terms: Any, wait: Any, states: Any
 ) -> None:
     """A lost create of an earlier run is waited for as long as its provider calls back, unless sent again."""
     asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
@@ -255,7 +249,7 @@ async def test_a_held_request_is_waited_for_while_a_callback_may_come(
 
 
 AT_WORK = Running("t", since=0.0)
-NEWS: dict[str, tuple[State | None, State, Event, bool]] = {
+NEWS: dict[str, Any] = {
     "a job that came in": (None, Queued(), Added(), False),
     "one that came in ended": (None, Failed(failure(InvalidRequest, "odd")), Added(), True),
     "another word": (Noting(), AT_WORK, Accepted("t"), True),
@@ -267,16 +261,14 @@ NEWS: dict[str, tuple[State | None, State, Event, bool]] = {
 
 
 @pytest.mark.parametrize(("before", "after", "event", "is_news"), NEWS.values(), ids=list(NEWS))
-async def test_what_a_later_run_needs_is_written(
-    before: State | None, after: State, event: Event, is_news: bool
-) -> None:
+async def test_what_a_later_run_needs_is_written(before: Any, after: Any, event: Any, is_news: bool) -> None:
     """A change is written where it is news to a later run: another state by its word, or what a callback told."""
     disk, job = Disk(), make_job(1, after, expires_at=9.0)
     async with opened(disk) as journal:
         journal.on_change(Change(None if before is None else make_job(1, before), job, event), 0.0)
-        if is_news:
-            durable = journal.durable(job)
-            assert durable is not None
+        durable = journal.durable(job)
+        assert (durable is not None) == is_news
+        if durable is not None:
             await durable
         assert disk.groups == ([["k1"]] if is_news else [])
 
@@ -316,27 +308,18 @@ async def test_a_store_is_closed_by_whoever_opened_it(place: Path) -> None:
                 await journal_over(place / "j.db").open()
 
 
-DEAD = ".imagen-999999999-a.part"
-PARTS = {
-    "of a dead process": (DEAD, ".", ".", False),
-    "of a living one": (f".imagen-{os.getpid()}-a.part", ".", ".", True),
-    "of somebody else's": (".imagen-1-a.part", ".", ".", True),
-    "of nobody": (".imagen-now-a.part", ".", ".", True),
-    "in another folder": (DEAD, "other", "other", True),
-    "where nothing is saved": (DEAD, ".", None, True),
-}
-
-
-@pytest.mark.parametrize(("name", "folder", "save_to", "stays"), PARTS.values(), ids=list(PARTS))
-async def test_a_run_begins_with_a_swept_folder(
-    place: Path, name: str, folder: str, save_to: str | None, stays: bool
-) -> None:
+async def test_a_run_begins_with_a_swept_folder(place: Path) -> None:
     """What a killed process has left is removed by a batch that saves to its journal's folder, and nothing else."""
-    part = place / folder / name
-    part.parent.mkdir(exist_ok=True)
-    part.touch()
-    async with opened(place / "j.db", save_to=None if save_to is None else str(place / save_to)):
-        assert part.exists() == stays
+    dead, others = ".imagen-999999999-a.part", {f".imagen-{name}-a.part" for name in (os.getpid(), 1, "now")}
+    elsewhere = place / "other"
+    elsewhere.mkdir()
+    for name in (dead, *others):
+        (place / name).touch()
+        (elsewhere / name).touch()
+    for save_to, swept in ((None, set()), (elsewhere, set()), (place, {dead})):
+        async with opened(place / "j.db", save_to=save_to and str(save_to)):
+            assert {path.name for path in place.glob(".*")} == {dead, *others} - swept
+            assert {path.name for path in elsewhere.iterdir()} == {dead, *others}
 
 
 @pytest.mark.parametrize("is_at_work", [False, True], ids=["before its thread", "in its thread"])
@@ -355,75 +338,54 @@ async def test_a_batch_that_is_cancelled_while_it_opens_leaves_no_run(place: Pat
     Journal(place / "j.db").close()
 
 
-@pytest.mark.parametrize("call", ["notes", "end_run"])
-async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str) -> None:
-    """Where the beginning or the end of a run fails, that is told; one that did not begin is no run that goes on."""
+@pytest.mark.parametrize(("call", "is_over"), [("notes", True), ("write", True), ("end_run", False)])
+async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str, is_over: bool) -> None:
+    """Where a run's beginning, last word or end fails, that is told; the next may begin unless this one has no end."""
     disk, thread = Disk(), Inline()
 
-    def failing() -> None:
+    def failing(*_: object) -> None:
         raise JournalError("The disk fails.")
 
     setattr(disk, call, failing)
     with pytest.raises(JournalError, match=r"The disk fails\."):
-        async with opened(disk, executor=thread):
-            pass
-    assert thread.is_given_up
-    if call == "notes":
-        disk.begin_run()
-
-
-async def test_a_run_ends_although_its_last_word_cannot_be_written() -> None:
-    """On a disk that stays full closing raises, and the next batch may begin all the same."""
-    disk = Disk(room=0)
-    with pytest.raises(JournalError, match="full"):
-        async with opened(disk) as journal:
+        async with opened(disk, executor=thread) as journal:
             journal.writer.put(entry(1))
-    async with opened(disk):
-        pass
+    assert thread.is_given_up
+    with nullcontext() if is_over else pytest.raises(JournalError, match="in use"):
+        disk.begin_run()
 
 
 # What callbacks tell
 
 
-class Heard:
-    """A run in which callbacks come.
-
-    Attributes:
-        journal: Of that run.
-        callbacks: What they find in it.
-        collected: The jobs whose tasks they have named, with ids from 50 on.
-    """
-
-    def __init__(self, journal: BatchJournal) -> None:
-        self.journal = journal
-        self.collected: list[Job] = []
-        self.callbacks = journal.callbacks_for(OWNER, itertools.count(50).__next__, self.collected.append)
-
-    async def call(self, key: str, create: int, task_id: str) -> None:
-        """Take one about a create of a request."""
-        await self.callbacks.called_back(Address(self.callbacks.seal.name(key), create), task_id)
-
-
 @asynccontextmanager
-async def heard(disk: Disk) -> AsyncIterator[Heard]:
-    """Such a run."""
+async def heard(disk: Disk) -> AsyncIterator[tuple[BatchJournal, JournalCallbacks, list[Job]]]:
+    """A run in which callbacks come: what they find in it, and the jobs, with ids from 50 on, whose tasks they name."""
+    collected: list[Job] = []
     async with opened(disk, expects_callbacks=True) as journal:
-        yield Heard(journal)
+        yield journal, journal.callbacks_for(OWNER, itertools.count(50).__next__, collected.append), collected
+
+
+async def call_back(callbacks: JournalCallbacks, key: str, create: int, task_id: str) -> None:
+    """Take one about a create of a request."""
+    await callbacks.called_back(Address(callbacks.seal.name(key), create), task_id)
 
 
 async def test_the_secret_of_tokens_is_made_once() -> None:
     """The first run that asks for callbacks makes the store's secret, and later ones know its tokens by it."""
     tokens, disks = set[str](), [Disk(), Disk()]
     for disk in (disks[0], *disks):
-        async with heard(disk) as run:
-            tokens.add(run.callbacks.seal.token(Address(run.callbacks.seal.name("k"), 1)))
+        async with heard(disk) as (_, callbacks, _):
+            tokens.add(callbacks.seal.token(Address(callbacks.seal.name("k"), 1)))
     assert (len(tokens), {len(disk.notes()[SECRET]) for disk in disks}) == (2, {64})
 
 
 ENDED = {**HELD, "state": "done", "task_id": "mine", "error": None}
+HELD_TWICE = {**HELD, "attempts": 3, "lost": 2, "lost_creates": (1, 3)}
 COLLECTED, NOTED, LOGGED = (["k0"], "t", False), ([], "t", False), ([], None, True)
-CALLS: dict[str, tuple[dict[str, Any], tuple[str, int, str], tuple[list[str], str | None, bool]]] = {
+CALLS: dict[str, Any] = {
     "of a held request": (HELD, ("k0", 1, "t"), COLLECTED),
+    "of the first of two that were lost": (HELD_TWICE, ("k0", 1, "t"), COLLECTED),
     "of one of another account": ({**HELD, **ELSEWHERE}, ("k0", 1, "t"), NOTED),
     "of a request that lost nothing": ({**FAILED, "task_id": None}, ("k0", 1, "t"), ([], None, False)),
     "of another create": (HELD, ("k0", 2, "t"), ([], None, False)),
@@ -436,51 +398,42 @@ CALLS: dict[str, tuple[dict[str, Any], tuple[str, int, str], tuple[list[str], st
 
 
 @pytest.mark.parametrize(("fields", "call", "outcome"), CALLS.values(), ids=list(CALLS))
-async def test_what_a_callback_comes_to_that_no_job_waits_for(
-    fields: dict[str, Any], call: Any, outcome: tuple[list[str], str | None, bool], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_a_callback_comes_to_that_nobody_awaits(fields: Any, call: Any, outcome: Any, caplog: Any) -> None:
     """A held request's task is asked about once, or noted for the run that can; one that nobody can hold is logged."""
     disk = left(entry(0, **fields), entry(1, state="done", task_id="other"))
-    async with heard(disk) as run:
-        run.journal.writer.put(entry(0, **fields))  # so that the same callback comes again while the first one waits
-        await asyncio.gather(run.call(*call), run.call(*call))
+    async with heard(disk) as (journal, callbacks, collected):
+        journal.writer.put(entry(0, **fields))  # so that the same callback comes again while the first one waits
+        await asyncio.gather(*(call_back(callbacks, *call) for _ in range(2)))
         found = disk.find("k0")
         assert found is not None
         is_logged = any(f"kie: task {call[2]} was made" in each.getMessage() for each in caplog.records)
-        assert ([job.key for job in run.collected], found.task_id, is_logged) == outcome
-        assert (found.state, found.lost_creates) == (fields["state"], fields.get("lost_creates", ()))
-        for job in run.collected:
+        assert ([job.key for job in collected], found.task_id, is_logged) == outcome
+        lost = sorted(fields.get("lost_creates", ()), key=lambda create: create == call[1])
+        assert (found.state, found.lost_creates) == (fields["state"], (*lost,)), "the one that was told of is the last"
+        for job in collected:
             assert (job.id, job.owner, type(job.state).__name__) == (50, OWNER, "Confirming")
-            met = run.journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7)
+            met = journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7)
             assert told(met) == {**GOES_ON, "goes on as": 50}
-
-
-async def test_the_create_that_was_told_of_is_the_last_that_was_lost() -> None:
-    """Of a request that has lost several, a later run asks about the task of the one that a callback was about."""
-    disk = left(entry(0, **{**HELD, "attempts": 3, "lost": 2, "lost_creates": (1, 3)}))
-    async with heard(disk) as run:
-        await run.call("k0", 1, "t")
-        assert [(each.task_id, each.lost_creates) for each in disk.unfinished()] == [("t", (3, 1))]
 
 
 async def test_a_create_that_is_lost_in_this_run_is_known_at_once() -> None:
     """A job that loses a create while the journal is open can be called back about from then on."""
-    async with heard(Disk()) as run:
+    async with heard(Disk()) as (journal, callbacks, _):
         for lost, account in ((), None), ((1,), "kie"):
             job = make_job(1, AT_WORK, lost_creates=lost)
-            run.journal.on_change(Change(make_job(1, Noting()), job, Accepted("t")), 0.0)
-            assert run.callbacks.account_of(run.callbacks.seal.name("k1")) == account
+            journal.on_change(Change(make_job(1, Noting()), job, Accepted("t")), 0.0)
+            assert callbacks.account_of(callbacks.seal.name("k1")) == account
 
 
 async def test_a_callback_that_could_not_be_written_is_heard_when_it_comes_again() -> None:
     """Whoever calls back is told that it was not taken while the disk is full, and is heard the next time."""
     disk = left(entry(0, **HELD))
-    async with heard(disk) as run:
-        run.journal.writer.put(entry(0, **HELD))
+    async with heard(disk) as (journal, callbacks, collected):
+        journal.writer.put(entry(0, **HELD))
         disk.room = 0
         with pytest.raises(JournalError):
-            await run.call("k0", 1, "t")
-        assert run.collected == []
+            await call_back(callbacks, "k0", 1, "t")
+        assert collected == []
         disk.room = None
-        await run.call("k0", 1, "t")
-        assert [job.key for job in run.collected] == ["k0"]
+        await call_back(callbacks, "k0", 1, "t")
+        assert [job.key for job in collected] == ["k0"]

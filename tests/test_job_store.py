@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from journals import entry, keys, place, quick_folder
 
 from imagen_async import ImageRequest, JournalError
-from imagen_async._core.latency import EDGES, MEMORY
+from imagen_async._core.latency import EDGES
 from imagen_async._journal import Journal
-from imagen_async._journal.resume import latencies_of
 from imagen_async._journal.store import LONGEST_WAY
 from imagen_async.ports import JobStore, JournalEntry
 
@@ -80,13 +79,14 @@ def told_by(store: JobStore) -> dict[str, Any]:
     """All that a store says, in a fixed order."""
     bills = list(store.bills())
     assert len(bills) == len(dict(bills)), "what says the same of money is told once"
+    moments = (0.0, NOW + 49, NOW + 50, NOW + 50 + LONGEST_WAY, NOW + 999)
     return {
         "is new": store.is_new,
         "seen": [store.times_seen(key) for key in "abab"],
         "jobs": [store.find(f"k{number}") for number in range(4)],
         "tasks": [store.find_task(f"t{number}") for number in range(4)],
         "latencies": [list(store.latencies(name, count)) for name in ("kie", "apiin") for count in (0, 1, 2, 9)],
-        "windows": [sent(store, moment) for moment in (0.0, NOW + 49, NOW + 50, NOW + 50 + LONGEST_WAY, NOW + 999)],
+        "windows": [sorted(store.sent_since("kie", moment), key=repr) for moment in moments],
         "unfinished": keys(store.unfinished()),
         "lost": keys(store.with_lost_creates()),
         "counts": store.counts(),
@@ -95,16 +95,29 @@ def told_by(store: JobStore) -> dict[str, Any]:
     }
 
 
-def sent(store: JobStore, moment: float) -> list[tuple[float, float | None]]:
-    """What kie.ai may have seen since, in a fixed order."""
-    return sorted(store.sent_since("kie", moment), key=lambda times: (times[0], times[1] or 0.0))
-
-
 @pytest.mark.parametrize("kind", ["file", "dict"])
-def test_a_schedule_is_told_the_latest_latencies(kind: str, place: Path) -> None:
-    """Of many, those that were sent last are told, oldest first, whichever ended first: as many as are remembered."""
-    jobs = range(2 * MEMORY)
-    with closing(Journal(place / "j.db") if kind == "file" else DictStore({})) as store:
-        store.write(entry(number) for number in jobs)
-        store.write(entry(number, state="done", latency=float(number)) for number in reversed(jobs))
-        assert latencies_of(store, "kie") == [(("imagen4", 1), float(number)) for number in jobs[MEMORY:]]
+def test_what_a_store_tells(kind: str, place: Path) -> None:
+    """What a job is stays as it was sent, what became of it is told, and nothing is on the way in a later run."""
+    kept: dict[str, Any] = {}
+    with closing(Journal(place / "j.db") if kind == "file" else DictStore(kept)) as store:
+        store.begin_run()
+        store.write(entry(number) for number in range(3))
+        store.write([entry(3, state="queued", attempts=0, sent_at=None, account="apiin")])
+        news = {"state": "done", "task_id": "t", "credits": 4.0, "latency": 2.0, "accepted_at": 1001.0}
+        other = {"position": 9, "request": ImageRequest("b"), "price": None, "sent_at": None}
+        store.write([entry(1, **news, **other), entry(2, state="unknown", lost=1, lost_creates=(1,))])
+        store.note({"total": "4", "command": "a"})
+        store.note({"command": "b"})
+        assert (store.find("k1"), store.find("k9")) == (entry(1, **news), None)
+        assert store.find_task("t") == entry(1, **news)
+        assert list(store.latencies("kie", 9)) == [(entry(1).request, 2.0)]
+        assert sorted(store.sent_since("kie", 1000.5), key=repr) == [(1000.0, None), (1001.0, 1001.0), (1002.0, None)]
+        assert [store.times_seen(key) for key in "aab"] == [1, 2, 1]
+    with closing(Journal(place / "j.db") if kind == "file" else DictStore(kept)) as store:
+        store.begin_run()
+        assert (store.is_new, store.times_seen("a")) == (False, 1)
+        assert store.counts() == {"unknown": 2, "done": 1, "queued": 1}
+        assert (keys(store.unfinished()), keys(store.with_lost_creates())) == ([], ["k0", "k2"])
+        assert store.notes().items() >= {"total": "4", "command": "b"}.items()
+        spent = {(bill.state, bill.total): count for bill, count in store.bills()}
+        assert spent == {("unknown", 8.0): 2, ("done", 4.0): 1, ("queued", 0.0): 1}
