@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TypeVar
@@ -224,36 +224,29 @@ def attributes_of(node: ast.ClassDef) -> set[str]:
     }
 
 
-def check(limit: int, figures: Iterable[tuple[str, int]]) -> None:
-    """Nothing has more than the limit; whatever does is named, with what it has."""
-    found = [f"{name}: {figure}, at most {limit}" for name, figure in figures if figure > limit]
-    assert not found, "\n".join(found)
+def own_lines(path: Path) -> int:
+    """Lines of a module beside its docstrings."""
+    text = path.read_text()
+    return len(text.splitlines()) - sum(lines_of(docstring_of(node)) for node in ast.walk(ast.parse(text)))
 
 
-def test_functions_are_short() -> None:
-    """No function's body has more than 25 lines beside its docstring: more means that waiting and deciding meet."""
-    found = defined(ast.FunctionDef, ast.AsyncFunctionDef)
-    check(25, ((name, lines_of(node.body[len(docstring_of(node)) :])) for name, node in found))
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+FIGURES: dict[str, tuple[int, Callable[[], Iterable[tuple[str, int]]]]] = {
+    "lines of a function's body": (
+        25,
+        lambda: ((name, lines_of(node.body[len(docstring_of(node)) :])) for name, node in defined(*FUNCTIONS)),
+    ),
+    "attributes of a class": (14, lambda: ((name, len(attributes_of(node))) for name, node in defined(ast.ClassDef))),
+    "methods of a class": (20, lambda: ((name, len(methods_of(node))) for name, node in defined(ast.ClassDef))),
+    "lines of a module": (350, lambda: ((str(path.relative_to(ROOT)), own_lines(path)) for path in MODULES)),
+}
 
 
-def test_classes_know_few_things() -> None:
-    """No class keeps more than 14 attributes."""
-    check(14, ((name, len(attributes_of(node))) for name, node in defined(ast.ClassDef)))
-
-
-def test_classes_do_few_things() -> None:
-    """No class has more than 20 methods."""
-    check(20, ((name, len(methods_of(node))) for name, node in defined(ast.ClassDef)))
-
-
-def test_modules_are_short() -> None:
-    """No module has more than 350 lines beside its docstrings."""
-    lengths = []
-    for path in MODULES:
-        text = path.read_text()
-        said = sum(lines_of(docstring_of(node)) for node in ast.walk(ast.parse(text)))
-        lengths.append((f"{path.relative_to(ROOT)}:1 {name_of(path)}", len(text.splitlines()) - said))
-    check(350, lengths)
+@pytest.mark.parametrize("figure", FIGURES)
+def test_nothing_is_longer_than_can_be_seen_at_once(figure: str) -> None:
+    """Docstrings left out, nothing has more than its limit: more means that waiting, deciding and parsing meet."""
+    limit, count = FIGURES[figure]
+    assert [f"{name}: {found}, at most {limit}" for name, found in count() if found > limit] == []
 
 
 def test_no_imports_go_in_a_circle() -> None:
