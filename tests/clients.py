@@ -39,11 +39,7 @@ async def until_error(batch: Any, error: type[BaseException], match: str | None 
 
 
 class Heard:
-    """A client's `on_event` that keeps what it hears, and lets a test wait for it.
-
-    Attributes:
-        events: All, in order.
-    """
+    """A client's `on_event` that keeps what it hears, as `events`, and lets a test wait for it."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

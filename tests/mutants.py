@@ -68,8 +68,8 @@ ROOMS = {
     "_scheduler/leasing.py": "limiter",
     "_core/dialects/*.py": "dialects providers",
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
-    "_scheduler/*.py": "single scheduler callback_flow batch hard_cases pool",
-    "_batch/*.py": "tally batch hard_cases pool callback_flow",
+    "_scheduler/*.py": "single scheduler batch pool callback_flow limiter",
+    "_batch/*.py": "tally batch pool callback_flow",
     "_journal/*.py": "batch_journal job_store journal old_journals",
 }
 """The first pattern that a module fits names the tests of its room, the quickest first."""

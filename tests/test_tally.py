@@ -11,18 +11,17 @@ from builders import make_job, upstream
 from imagen_async import ImageRequest, Progress, Result, errors
 from imagen_async._batch.feeder import Feeder
 from imagen_async._batch.tally import Tally, _Recent
+from imagen_async._core import job_events, states, wire
 from imagen_async._core.change import Change
-from imagen_async._core.job_events import Saved, StatusAsked, Taken
 from imagen_async._core.plan import Plan
 from imagen_async._core.routing import Offer
-from imagen_async._core.states import Done, Left, Noting, Queued, Running
-from imagen_async._core.wire import Succeeded
 from imagen_async._scheduler.scheduler import Standing
 
 NOW = 100.0
-MODEL = make_job().model
-RUNNING = Running("t1", NOW)
-DONE = Done("t1", Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}"))
+QUEUED, NOTING, RUNNING = states.Queued(), states.Noting(), states.Running("t1", NOW)
+DONE = states.Done("t1", wire.Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}"))
+LEFT, UNSENT = states.Left(RUNNING), states.Left(QUEUED)
+TAKEN, SAVED = job_events.Taken(Offer("kie", make_job().model)), job_events.Saved(())
 
 
 def result(key: str = "k", provider: str = "kie", **fields: Any) -> Result:
@@ -37,14 +36,18 @@ def lost(key: str, **fields: Any) -> Result:
 
 def told(tally: Tally, *jobs: Any, unpulled: int | None = 0) -> Progress:
     """How far it is, with those jobs alive and so many requests to come."""
-    upstreams = Plan([upstream("kie"), upstream("apiin")], 8).upstreams
-    standing = Standing(NOW, jobs, upstreams)
+    standing = Standing(NOW, jobs, Plan([upstream("kie"), upstream("apiin")], 8).upstreams)
     return tally.progress(standing, total=None, pulled=0, unpulled=unpulled, route=None)
 
 
-def test_each_result_counts_once() -> None:
+@pytest.fixture
+def tally() -> Tally:
+    """A new count."""
+    return Tally()
+
+
+def test_each_result_counts_once(tally: Tally) -> None:
     """Done and failed, unknown among the failed, earlier ones among both; credits and accounts are this run's."""
-    tally = Tally()
     for each in (
         result("a", credits=8.0),
         result("b", credits=4.0, provider="apiin"),
@@ -58,16 +61,14 @@ def test_each_result_counts_once() -> None:
         tally.count(each, NOW)
     now = told(tally)
     assert (now.done, now.failed, now.unknown, now.earlier) == (4, 4, 3, 2)
-    assert (now.credits, now.reserved) == (14.0, 8.0)
+    assert (now.credits, now.reserved, now.elapsed) == (14.0, 8.0, NOW)
     assert [(each.name, each.done, each.credits) for each in now.accounts] == [("kie", 1, 10.0), ("apiin", 2, 4.0)]
-    assert now.elapsed == NOW
     tally.began_at, tally.ended_at = 10.0, 90.0
     assert told(tally).elapsed == 80.0
 
 
-def test_an_unknown_result_is_taken_back_once() -> None:
+def test_an_unknown_result_is_taken_back_once(tally: Tally) -> None:
     """Where another result will come in its place, an unknown one counts no more, nor what it may have cost."""
-    tally = Tally()
     tally.count(lost("lost"), NOW)
     tally.count(lost("before", earlier=True), NOW)
     for _ in range(2):
@@ -78,59 +79,47 @@ def test_an_unknown_result_is_taken_back_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "unpulled", "spent", "reserved", "projected"),
+    ("at", "price", "unpulled", "spent", "reserved", "projected"),
     [
-        ([], 3, 0.0, 0.0, 24.0),
-        ([Queued(), Queued()], 1, 5.0, 0.0, 5.0 + 24.0),
-        ([Queued(), Noting(), Noting()], 0, 5.0, 16.0, 5.0 + 16.0 + 8.0),
-        ([RUNNING], None, 5.0, 8.0, None),
+        ([], 8.0, 3, 0.0, 0.0, 24.0),
+        ([QUEUED, QUEUED], 8.0, 1, 5.0, 0.0, 5.0 + 24.0),
+        ([QUEUED, NOTING, NOTING], 8.0, 0, 5.0, 16.0, 5.0 + 16.0 + 8.0),
+        ([RUNNING], 8.0, None, 5.0, 8.0, None),
+        ([], None, 1, 5.0, 0.0, None),
+        ([QUEUED], None, 0, 5.0, 0.0, None),
+        ([], None, 0, 5.0, 0.0, 5.0),
     ],
 )
 def test_what_is_to_come_costs_the_mean(
-    states: list[Any], unpulled: int | None, spent: float, reserved: float, projected: float | None
+    tally: Tally, at: list[Any], price: Any, unpulled: int | None, spent: float, reserved: float, projected: Any
 ) -> None:
     """Projected are what is spent, what the tasks at the providers will cost, and the mean price of all not sent."""
-    tally = Tally()
-    jobs = [make_job(number, state) for number, state in enumerate(states, 1)]
-    for job in jobs or [make_job(9)]:
-        tally.on_change(Change(None, job, Taken(Offer("kie", MODEL))), NOW)
+    model = msgspec.structs.replace(make_job().model, credits=price)
+    jobs = [msgspec.structs.replace(make_job(number, state), model=model) for number, state in enumerate(at, 1)]
+    assert told(tally, unpulled=1).projected is None, "before any was sent nobody knows"
+    for job in jobs or [msgspec.structs.replace(make_job(9), model=model)]:
+        tally.on_change(Change(None, job, TAKEN), NOW)
     tally.count(result(credits=spent), NOW)
     now = told(tally, *jobs, unpulled=unpulled)
     assert (now.reserved, now.projected) == (reserved, projected)
-    assert (now.queued, now.submitting, now.running) == (
-        sum(isinstance(state, Queued) for state in states),
-        sum(isinstance(state, Noting) for state in states),
-        sum(isinstance(state, Running) for state in states),
-    )
+    assert (now.queued, now.submitting, now.running) == (at.count(QUEUED), at.count(NOTING), at.count(RUNNING))
 
 
-def test_without_a_price_nothing_is_projected() -> None:
-    """One unknown price makes what is to come unknown; what has ended is known all the same."""
-    unknown = msgspec.structs.replace(make_job(1), model=msgspec.structs.replace(MODEL, credits=None))
-    for jobs, unpulled, projected in (((), 1, None), ((unknown,), 0, None), ((), 0, 0.0)):
-        tally = Tally()
-        tally.on_change(Change(None, unknown, Taken(Offer("kie", MODEL))), NOW)
-        assert told(tally, *jobs, unpulled=unpulled).projected == projected
-    assert told(Tally(), unpulled=1).projected is None
-
-
-def test_calls_are_counted_for_tasks_that_finished() -> None:
+def test_calls_are_counted_for_tasks_that_finished(tally: Tally) -> None:
     """On average over the tasks, of which each retry had one before; a task that was left, or never was, is none."""
-    tally = Tally()
     assert told(tally).calls_per_task is None
-    for number, calls, ends, retried in ((1, 3, DONE, 0), (2, 5, DONE, 1), (3, 7, Left(RUNNING), 0), (4, 2, None, 0)):
-        running = make_job(number, RUNNING, retried=retried)
+    for calls, ends, retried in ((3, DONE, 0), (5, DONE, 1), (7, LEFT, 0), (2, None, 0), (0, UNSENT, 0)):
+        running = make_job(1 + calls, RUNNING, retried=retried)
         for _ in range(calls):
-            tally.on_change(Change(running, running, StatusAsked()), NOW)
+            tally.on_change(Change(running, running, job_events.StatusAsked()), NOW)
         if ends is not None:
-            tally.on_change(Change(running, make_job(number, ends, retried=retried), Saved(())), NOW)
-    tally.on_change(Change(make_job(5), make_job(5, Left(Queued())), Saved(())), NOW)
+            tally.on_change(Change(running, make_job(1 + calls, ends, retried=retried), SAVED), NOW)
     assert told(tally).calls_per_task == (3 + 5) / 3
 
 
-def test_the_last_results_tell_the_pace() -> None:
+def test_the_last_results_tell_the_pace(tally: Tally) -> None:
     """Latencies and pace are of the last 512 results of this run; a pace is told once it was steady for its time."""
-    tally, recent = Tally(), _Recent()
+    recent, few = _Recent(), _Recent()
     for number in range(600):
         each = result(str(number), latency=float(number), earlier=number % 100 == 99)
         tally.count(each, number / 10)
@@ -143,29 +132,23 @@ def test_the_last_results_tell_the_pace() -> None:
     assert now.rate == pytest.approx(512 / (NOW - 8.2))
     assert recent.pace(60.0, 51.0) == pytest.approx(511 / (60.0 - 8.2))
     assert recent.pace(60.0, 52.0) is None
-    few = _Recent()
     assert (few.latencies(0.5), few.rate(NOW, NOW)) == ([None], 0.0)
     for number in range(20):
         assert few.pace(1000.0, 1.0) is None
         few.add(result(), float(number))
-    assert few.pace(19.0, 19.0) == 1.0
-    assert few.rate(NOW, 60.0) == 0.5
+    assert (few.pace(19.0, 19.0), few.rate(NOW, 60.0)) == (1.0, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("requests", "change", "unpulled"),
-    [
+async def test_what_will_still_be_pulled() -> None:
+    """All that has a length and was neither pulled nor made by an earlier run, here two; after the end nothing."""
+    for requests, change, unpulled in (
         (["x"] * 10, {"pulled": 3}, 5),
         (["x"] * 10, {"pulled": 9}, 0),
         (["x"] * 10, {"is_over": True}, 0),
         (["x"] * 10, {"is_stopped": True}, 0),
         (iter(["x"]), {}, None),
         (iter(["x"]), {"is_over": True}, 0),
-    ],
-)
-async def test_what_will_still_be_pulled(requests: Any, change: dict[str, Any], unpulled: int | None) -> None:
-    """All that has a length and was neither pulled nor made by an earlier run, here two; after the end nothing."""
-    feeder = Feeder(requests, 9, room=None, take=None, ended=None)  # type: ignore[arg-type]
-    for name, value in change.items():
-        setattr(feeder, name, value)
-    assert feeder.unpulled(2) == unpulled
+    ):
+        feeder = Feeder(requests, 9, room=None, take=None, ended=None)  # type: ignore[arg-type]
+        vars(feeder).update(change)
+        assert feeder.unpulled(2) == unpulled, (requests, change)
