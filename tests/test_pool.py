@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import anyio
 import pytest
 from clients import Heard, run, until_error
 from dict_store import DictStore
-from virtual_network import (
-    VIRTUAL_TIME,
-    Network,
-    VirtualClient,
-    batch_over,
-    billed,
-    busiest_window,
-    prompts,
-    scheduler_over,
-)
+from virtual_network import VIRTUAL_TIME, Network, VirtualClient, batch_over, billed, prompts, scheduler_over
 
-from imagen_async import ImageRequest, Limits, Rate, Result, errors
+from imagen_async import ImageRequest, Limits, Rate, errors
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
 
-LATENCY = Latency(median=8, sigma=0.3, minimum=2)
+pytestmark = pytest.mark.parametrize("anyio_backend", [VIRTUAL_TIME], ids=["virtual-time"])
+ROOMY = Limits(Rate(50, per=1), Rate(500, per=1), 200)
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """These tests run on virtual time."""
-    random.seed(1)
-    return VIRTUAL_TIME
-
-
-def server(name: str = "kie", **settings: Any) -> Network:
+def server(name: str = "kie", limits: Limits = ROOMY, **settings: Any) -> Network:
     """A provider that takes fifty creates in a second."""
-    limits = settings.pop("limits", Limits(Rate(50, per=1), Rate(500, per=1), 200))
-    return Network(PROVIDERS[name], limits=limits, latency=settings.pop("latency", LATENCY), **settings)
+    return Network(PROVIDERS[name], limits=limits, latency=Latency(median=8, sigma=0.3, minimum=2), **settings)
 
 
 def made_by(*networks: Network) -> list[int]:
@@ -45,17 +30,13 @@ def made_by(*networks: Network) -> list[int]:
     return [len(network.ledger.tasks) for network in networks]
 
 
-def by_prompt(results: list[Result]) -> dict[str, Result]:
-    """Results, by what they show."""
-    return {result.request.prompt: result for result in results}
-
-
 async def test_hundreds_of_items_survive_the_loss_of_accounts() -> None:
     """One account dies, one runs out of credit, one refuses all for a minute: each item has one billed picture."""
-    dying = server("kie", limits=Limits(Rate(20, per=10), Rate(20, per=1), 100))
-    poor = server("apiin", limits=Limits(Rate(12, per=10), Rate(20, per=1), 100), balance=800.0)
-    limited = server("apikley", limits=Limits(Rate(15, per=10), Rate(20, per=1), 100))
+    dying = server("kie", Limits(Rate(20, per=10), Rate(20, per=1), 100))
+    poor = server("apiin", Limits(Rate(12, per=10), Rate(20, per=1), 100), balance=800.0)
+    limited = server("apikley", Limits(Rate(15, per=10), Rate(20, per=1), 100))
     networks = (dying, poor, limited)
+    random.seed(1)
 
     async def trouble() -> None:
         await anyio.sleep(30)
@@ -72,55 +53,35 @@ async def test_hundreds_of_items_survive_the_loss_of_accounts() -> None:
             progress = batch.progress
     assert [result.ok for result in results] == [True] * 500
     assert billed(*networks) == dict.fromkeys(prompts(500), 1)
-    assert [network.ledger.refused["submit"] for network in networks] == [0, 0, 0]
     assert [account.state for account in progress.accounts] == ["paused", "stopped", "ready"]
     assert [account.done for account in progress.accounts] == made_by(*networks)
     assert [account.credits for account in progress.accounts[:2]] == [8.0 * made_by(dying)[0], 800.0]
     # Each at its limit for as long as it is healthy needs 248 s.
     assert progress.elapsed <= 1.2 * 248
-    for network in networks:
-        assert busiest_window(network.ledger.create_times, 10.0) <= network.limits.submit.count
+    assert [network.ledger.refused["submit"] for network in networks] == [0, 0, 0]
 
 
 async def test_a_request_goes_to_the_account_that_takes_it_whole() -> None:
     """A field, a model or a number of pictures that others lack; what fits nobody is one bad result that says why."""
-    kie, liangxin = server("kie"), server("liangxin")
-    requests = [
-        ImageRequest("own field", model="imagen4-fast", extra={"enhance_prompt": True}),
-        ImageRequest("two", model="imagen4-fast", num_images=2),
-        ImageRequest("plain", model="imagen4"),
-        ImageRequest("odd", model="imagen4-fast", num_images=2, extra={"enhance_prompt": True}),
-    ]
-    async with VirtualClient(kie, liangxin) as client:
-        results = by_prompt(await run(client, requests))
-        with pytest.raises(errors.InvalidRequest, match="No account takes this request"):
-            await client.generate("x", model="imagen9")
+    own: dict[str, Any] = {"extra": {"enhance_prompt": True}}
+    fields = {"own": own, "two": {"num_images": 2}, "odd": {**own, "num_images": 2}}
+    requests = [ImageRequest("x", "imagen4-fast", key=key, **each) for key, each in fields.items()]
+    async with VirtualClient(server("kie"), server("liangxin")) as client:
+        results = {result.key: result for result in await run(client, requests)}
         with pytest.raises(errors.ConfigurationError, match="provider="):
             await client.collect("t1")
-    assert {prompt: result.provider for prompt, result in results.items()} == {
-        "own field": "liangxin",
-        "two": "kie",
-        "plain": "kie",
-        "odd": "",
-    }
-    assert liangxin.ledger.tasks[0].input["enhance_prompt"] is True
-    error = results["odd"].error
-    assert isinstance(error, errors.InvalidRequest)
-    assert "kie: enhance_prompt=True" in error.message
-    assert "liangxin: num_images=2" in error.message
-    assert made_by(kie, liangxin) == [2, 1]
+    assert {key: result.provider for key, result in results.items()} == {"own": "liangxin", "two": "kie", "odd": ""}
+    with pytest.raises(errors.InvalidRequest, match=r"kie: enhance_prompt=True(.|\n)*liangxin: num_images=2"):
+        raise results["odd"].error
 
 
-MOVES = ("402", "433", "401", "403_edge", "no_credit_500", "429", "455", "model_gone")
-
-
-@pytest.mark.parametrize("fault", MOVES)
+@pytest.mark.parametrize("fault", ["402", "433", "401", "403_edge", "no_credit_500", "429", "455", "model_gone"])
 async def test_what_an_account_refuses_moves_to_the_next(fault: str) -> None:
     """A create that is known not to exist, for the account's sake, is made by the other, once."""
     kie, apiin = server("kie"), server("apiin")
     kie.faults.keep("create", fault)
     assert all(result.ok for result in await run(VirtualClient(kie, apiin), prompts(20)))
-    assert (made_by(kie, apiin), billed(apiin)) == ([0, 20], dict.fromkeys(prompts(20), 1))
+    assert (made_by(kie), billed(apiin)) == ([0], dict.fromkeys(prompts(20), 1))
 
 
 @pytest.mark.parametrize("fault", ["reset_after", "http_504_made", "no_task_id", "http_502", "500"])
@@ -128,48 +89,35 @@ async def test_what_may_exist_and_what_is_wrong_never_moves(fault: str) -> None:
     """A create whose answer was lost, and one that is wrong, are not sent to another account."""
     kie, apiin = server("kie"), server("apiin")
     kie.faults.order("create", fault)
-    (bad,) = [result for result in await run(VirtualClient(kie, apiin, policy="in_order"), prompts(3)) if not result.ok]
-    assert (type(bad.error), bad.provider) == (
-        errors.InvalidRequest if fault == "500" else errors.UnknownOutcome,
-        "kie",
-    )
-    assert bad.request.prompt not in billed(apiin)
+    results = await run(VirtualClient(kie, apiin, policy="in_order"), prompts(3))
+    (bad,) = [result for result in results if not result.ok]
+    kind = errors.InvalidRequest if fault == "500" else errors.UnknownOutcome
+    assert (type(bad.error), bad.provider, billed(apiin)[bad.request.prompt]) == (kind, "kie", 0)
     assert max(billed(kie, apiin).values()) == 1
-
-
-async def test_the_batch_ends_when_no_account_is_left() -> None:
-    """When all accounts have stopped the batch ends with one error that names each and its reason."""
-    kie, apiin = server("kie", balance=16), server("apiin")
-    apiin.faults.keep("create", "401")
-    async with VirtualClient(kie, apiin) as client, client.batch(prompts(50)) as batch:
-        results = await until_error(batch, errors.AccountError, "(?s)kie: .*apiin: ")
-    assert [result.ok for result in results] == [True, True]
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_what_remains_goes_on_when_some_have_no_account_left(*, ordered: bool) -> None:
     """Items whose only account has stopped are told of at the end; the others are made, and hold no place meanwhile."""
-    empty, other = server("kie"), server("liangxin", limits=Limits(Rate(20, per=10)))
+    empty, other = networks = server("kie"), server("liangxin", Limits(Rate(20, per=10)))
     empty.faults.keep("create", "402")
     mixed = [ImageRequest(f"{i}", model=("imagen4", "imagen4-fast")[i % 2]) for i in range(100)]
     async with scheduler_over(empty, other) as scheduler:
-        async with batch_over(scheduler, (empty, other), mixed, window=30, ordered=ordered) as batch:
+        async with batch_over(scheduler, networks, mixed, window=30, ordered=ordered) as batch:
             results = await until_error(batch, errors.InsufficientCredits)
-    assert {result.provider for result in results} == {"liangxin"}
     indices = [result.index for result in results]
     assert (indices if ordered else sorted(indices)) == list(range(1, 100, 2))
 
 
 @pytest.mark.parametrize("count", [1, 7, 25])
 async def test_a_budget_is_used_and_never_overshot(count: int) -> None:
-    """As many are sent as the budget pays for, then BudgetReached is raised; the ledgers never bill more."""
-    kie, apiin = server("kie"), server("apiin")
-    async with VirtualClient(kie, apiin) as client:
+    """As many are sent as the budget pays for, then BudgetReached is raised; one that is just enough ends in peace."""
+    networks = (server("kie"), server("apiin"))
+    async with VirtualClient(*networks) as client:
         async with client.batch(prompts(100), model="imagen4-fast", max_credits=4 * count + 3) as batch:
             results = await until_error(batch, errors.BudgetReached, "max_credits")
         assert [result.ok for result in results] == [True] * count
-        assert sum(network.ledger.credits for network in (kie, apiin)) == 4 * count
-        # One that costs exactly its budget ends like one without.
+        assert sum(network.ledger.credits for network in networks) == 4 * count
         assert len(await run(client, prompts(10), model="imagen4-fast", max_credits=40)) == 10
 
 
@@ -178,33 +126,14 @@ async def test_an_account_without_a_price_is_not_used_with_a_budget() -> None:
     for price, makers in ((None, {"kie"}), (8, {"kie", "apikley"})):
         results = await run(VirtualClient(server("kie"), server("apikley", price=price)), prompts(40), max_credits=1000)
         assert {result.provider for result in results if result.ok} == makers
-    async with VirtualClient(server("apikley")) as client:
-        with pytest.raises(errors.InvalidRequest, match="credits="):
-            client.batch(prompts(1), max_credits=1000)
-
-
-async def test_a_budget_counts_what_earlier_runs_have_spent() -> None:
-    """With a journal the budget is that of the whole batch: the same again sends nothing, a higher one the rest."""
-    kie, apiin, kept = server("kie"), server("apiin"), {}
-    terms: dict[str, Any] = {"model": "imagen4-fast"}
-    for budget, done in ((40, 10), (40, 10), (60, 15)):
-        async with VirtualClient(kie, apiin) as client:
-            async with client.batch(prompts(20), max_credits=budget, journal=DictStore(kept), **terms) as batch:
-                results = await until_error(batch, errors.BudgetReached)
-        assert (len(results), sum(made_by(kie, apiin))) == (done, done)
-    results = await run(VirtualClient(kie, apiin), prompts(20), max_credits=80, journal=DictStore(kept), **terms)
-    assert (len(results), sum(made_by(kie, apiin))) == (20, 20)
-    assert set(billed(kie, apiin).values()) == {1}
 
 
 async def test_a_resumed_batch_asks_each_account_for_its_own_tasks() -> None:
     """Tasks that an earlier run left are collected from the accounts that have them, whatever the order is now."""
     kie, apikley, heard, kept = server("kie"), server("apikley"), Heard(), {}
-    async with (
-        VirtualClient(kie, apikley, on_event=heard) as client,
-        client.batch(prompts(40), journal=DictStore(kept)),
-    ):
-        await heard.job("running", 30)
+    async with VirtualClient(kie, apikley, on_event=heard) as client:
+        async with client.batch(prompts(40), journal=DictStore(kept)):
+            await heard.job("running", 30)
     assert all(made_by(kie, apikley))
     apikley.price = 8.0
     async with VirtualClient(apikley, kie) as client:
@@ -212,19 +141,15 @@ async def test_a_resumed_batch_asks_each_account_for_its_own_tasks() -> None:
             assert batch.progress.reserved == 8.0 * batch.progress.running > 0, "at today's price, where none was known"
             results = [result async for result in batch]
     assert [(result.index, result.ok) for result in results] == [(number, True) for number in range(40)]
-    assert billed(kie, apikley) == dict.fromkeys(prompts(40), 1)
+    assert billed(kie, apikley) == Counter(prompts(40))
 
 
 async def test_a_held_create_is_never_resubmitted_elsewhere() -> None:
     """With leave to resubmit, a create that was lost at an account that is not there, or unfit, stays held."""
     apikley, kie, kept = server("apikley"), server("kie"), {}
     apikley.faults.order("create", "reset_after")
-    runs: list[tuple[tuple[Network, ...], dict[str, Any]]] = [
-        ((apikley,), {}),
-        ((kie,), {"on_unknown": "resubmit"}),
-        ((apikley, kie), {"on_unknown": "resubmit", "max_credits": 100}),
-    ]
-    for networks, terms in runs:
-        results = await run(VirtualClient(*networks), ["x"], journal=DictStore(kept), **terms)
-        assert [type(result.error) for result in results] == [errors.UnknownOutcome]
+    again: dict[str, Any] = {"on_unknown": "resubmit"}
+    for networks, terms in (([apikley], {}), ([kie], again), ([apikley, kie], {**again, "max_credits": 100})):
+        (result,) = await run(VirtualClient(*networks), ["x"], journal=DictStore(kept), **terms)
+        assert isinstance(result.error, errors.UnknownOutcome)
     assert made_by(apikley, kie) == [1, 0]
