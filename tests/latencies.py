@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from imagen_async._core.latency import EDGES, MEMORY, LatencyPrior
 
 BINS = len(EDGES) - 1
 FAR_OFF = LatencyPrior(median=47, sigma=0.95)
-"""kie.ai's record: tasks of the laws below are much quicker."""
-
-LAWS: dict[str, Callable[[random.Random], float]] = {
-    "narrow": lambda chance: chance.lognormvariate(math.log(5), 0.35),
-    "wide": lambda chance: chance.lognormvariate(math.log(8), 0.8),
-    "two humps": lambda chance: chance.lognormvariate(math.log(4 if chance.random() < 0.85 else 25), 0.25),
-    "even": lambda chance: chance.uniform(10, 40),
-}
-
-
-def drawn(law: str, count: int, seed: int = 7) -> list[float]:
-    """So many latencies of a law."""
-    chance = random.Random(seed)
-    return [LAWS[law](chance) for _ in range(count)]
+"""kie.ai's record: tasks of the tests are much quicker."""
 
 
 class PlainCurve:
-    """A curve of straight lines between the edges, each figure added up piece by piece.
-
-    Args:
-        shares: Of tasks that last beyond each edge.
-    """
+    """A curve of straight lines between the shares that last beyond each edge, its figures added up piece by piece."""
 
     def __init__(self, shares: Sequence[float]) -> None:
         self.shares = shares
@@ -73,75 +55,56 @@ class PlainCurve:
         return [after, *(edge for edge in EDGES if after < edge < by), by]
 
 
-class Batch:
-    """What was told between two curves: how many tasks reached each bin, and how many of them ended in it."""
-
-    def __init__(self) -> None:
-        self.reached, self.ended = [0.0] * BINS, [0.0] * BINS
-        self.known_at = 0
-
-    def note(self, bins: range, part: float = 1.0, *, is_ending: bool = False) -> None:
-        """Note a task, or a part of one, that reached these bins and ended in the last of them."""
-        for k in bins:
-            self.reached[k] += part
-        if is_ending:
-            self.ended[bins[-1]] += part
-
-
 class PlainTable:
-    """A life table that keeps all it was ever told, and reckons each curve anew, with each task as it still counts.
-
-    Attributes:
-        count: Ended tasks that the curve knows of, each as much as it still counts.
-    """
+    """A life table that keeps all it was ever told, and reckons each curve anew, with each task as it still counts."""
 
     def __init__(self, prior: LatencyPrior) -> None:
         self.count = 0.0
         self._prior = prior
-        self._ended = self._known = 0
-        self._batches = [Batch()]
         self._curve: PlainCurve | None = None
-
-    @property
-    def is_new(self) -> bool:
-        """True until the first task ends."""
-        return self._ended == 0
+        # Of a task or a part of one: the first curve that knows of it, the bins it reached, if it ended in the last.
+        self._notes: list[tuple[int, range, float, bool]] = []
+        # Tasks that have ended, and that had when each curve was made.
+        self._ended, self._known = 0, [0]
 
     def lasted(self, after: float, age: float) -> None:
         """It reached every bin between the two, and not the end of the last."""
-        self._batches[-1].note(range(_bin(after), _bin(age)))
+        self._note(range(_bin(after), _bin(age)))
 
     def ended(self, after: float, by: float, latency: float | None) -> None:
         """It ended in one bin, or, where none is told, in each between the two for a part."""
         first = _bin(after)
         if latency is not None:
-            self._batches[-1].note(range(first, _bin(sorted((after, latency, by))[1]) + 1), is_ending=True)
+            self._note(range(first, _bin(sorted((after, latency, by))[1]) + 1), is_ending=True)
         else:
             points = {k: (max(after, EDGES[k]), min(by, EDGES[k + 1])) for k in range(first, _bin(by) + 1)}
             parts = {k: self.curve.survival(start) - self.curve.survival(end) for k, (start, end) in points.items()}
             whole = sum(parts.values())
             for k, part in parts.items():
-                share = part / whole if whole else 1 / len(parts)
-                self._batches[-1].note(range(first, k + 1), share, is_ending=True)
+                self._note(range(first, k + 1), part / whole if whole else 1 / len(parts), is_ending=True)
         self._ended += 1
 
     @property
     def curve(self) -> PlainCurve:
         """Made anew when an eighth as much has ended since as it knows of."""
-        if self._curve is None or self._ended - self._known > self.count / 8:
-            self.count = self.count * self._fading(self._known) + self._ended - self._known
-            self._known = self._batches[-1].known_at = self._ended
+        new = self._ended - self._known[-1]
+        if self._curve is None or new > self.count / 8:
+            self.count = self.count * math.exp(-new / MEMORY) + new
+            self._known.append(self._ended)
             self._curve = PlainCurve(self._shares())
-            self._batches.append(Batch())
         return self._curve
 
-    def _fading(self, known_at: int) -> float:
-        return math.exp((known_at - self._ended) / MEMORY)
+    def _note(self, bins: range, part: float = 1.0, *, is_ending: bool = False) -> None:
+        self._notes.append((len(self._known), bins, part, is_ending))
 
     def _shares(self) -> list[float]:
-        weighted = [(self._fading(batch.known_at), batch) for batch in self._batches]
-        reached = [sum(weight * batch.reached[k] for weight, batch in weighted) for k in range(BINS)]
-        ended = [sum(weight * batch.ended[k] for weight, batch in weighted) for k in range(BINS)]
+        reached, ended = [0.0] * BINS, [0.0] * BINS
+        for curve, bins, part, is_ending in self._notes:
+            weight = part * math.exp((self._known[curve] - self._ended) / MEMORY)
+            for k in bins:
+                reached[k] += weight
+            if is_ending:
+                ended[bins[-1]] += weight
         # So many bins on either side make up for few tasks, and two tasks of the record's stand in each.
         reach = int(16 / (1 + self.count) ** (1 / 3))
         shares = [1.0]

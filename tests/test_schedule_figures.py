@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from benchmarks import callbacks, schedule
-from benchmarks.callbacks import LONG, SHORT
-from benchmarks.shapes import SHAPES, Lognormal
-from imagen_async import Limits
-from imagen_async.providers import PROVIDERS, SANDBOX
-
-KIE = PROVIDERS["kie"]
+from benchmarks.shapes import SHAPES, Lognormal, draws
+from benchmarks.simulation import Simulation
+from imagen_async._core.poll_schedule import PollSchedule
+from imagen_async.providers import PROVIDERS, SANDBOX, Provider
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -20,33 +19,43 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {row["schedule"]: row["ours / this"] for row in rows}
 
 
+@pytest.mark.parametrize("shape", ["narrow", "two humps", "wide"])
+def test_the_mean_delay_is_the_freshness_times_the_calls(shape: str) -> None:
+    """So a quarter of the freshness shows pictures about twice as soon, for about twice as many calls."""
+    figures = {}
+    for freshness in (0.2, 0.05):
+        outcome = Simulation(PollSchedule(schedule.PRIOR, freshness), draws(SHAPES[shape], 600), schedule.OPEN).run()
+        calls, delay = figures[freshness] = fmean(outcome.calls[200:]), fmean(outcome.delays[200:])
+        assert delay == pytest.approx(freshness * calls, rel=0.25), freshness
+    (calls, delay), (more_calls, less_delay) = figures.values()
+    assert (more_calls / calls, delay / less_delay) == pytest.approx((2, 2), rel=0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("shape", "calls", "delay"),
-    [("narrow", 0.6, 0.4), ("two humps", 0.6, 0.4), ("wide", 1.05, 0.45), ("drifting", 0.6, 0.4)],
+    ("shape", "tasks", "calls", "delay"),
+    [("two humps", 1000, 0.6, 0.4), ("wide", 1000, 1.05, 0.45), ("drifting", 1600, 0.6, 0.4)],
 )
-def test_once_it_has_learnt_it_needs_few_calls(shape: str, calls: float, delay: float) -> None:
+def test_once_it_has_learnt_it_needs_few_calls(shape: str, tasks: int, calls: float, delay: float) -> None:
     """After 200 tasks it needs fewer calls than a fixed interval as soon, and comes near the optimum that knows all.
 
     Against exponential backoff with as many calls, its delay is 0.4 times as long at most. Where the latencies are
-    wide, the optimum itself does not get there.
+    wide, the optimum itself does not get there. Each law that a drifting one goes through needs enough tasks, too.
     """
-    # Each law that a drifting one goes through needs enough tasks to be learnt.
-    ours = ratios(schedule.warm(shape, 1600 if shape == "drifting" else 1000))
+    ours = ratios(schedule.warm(shape, tasks))
     assert ours["fixed, as soon as ours"] <= calls
     assert ours["1 s × 1.5 up to 10 s"] <= delay
-    assert ours["optimum, law known"] <= 1.10
-    assert ours["optimum, as many calls as that"] <= 1.10
+    assert max(ours["optimum, law known"], ours["optimum, as many calls as that"]) <= 1.10
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_cold_start_costs_little(shape: str) -> None:
     """Over its first 50 tasks, with a record that is far off, it needs 1.1 times a fixed interval's calls at most."""
-    assert ratios(schedule.cold(shape, seeds=24))["fixed, as soon as ours"] <= 1.1
+    assert ratios(schedule.cold(shape, seeds=8))["fixed, as soon as ours"] <= 1.1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("shape", "delay"), [("narrow", 0.7), ("two humps", 0.7), ("wide", 0.95), ("drifting", 0.7)])
+@pytest.mark.parametrize(("shape", "delay"), [("narrow", 0.7), ("two humps", 0.7), ("wide", 0.95)])
 def test_scarce_calls_go_where_they_count(shape: str, delay: float) -> None:
     """With too few status calls for all, pictures wait 0.7 times as long as with first come, first asked.
 
@@ -57,20 +66,22 @@ def test_scarce_calls_go_where_they_count(shape: str, delay: float) -> None:
     assert ours["optimum without a limit"] <= 1.10
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["two humps", "drifting"])
 def test_a_batch_takes_hardly_longer_than_the_limits_make_it(shape: str) -> None:
     """1,000 tasks under 20 creates per 10 s end within 1.03 times the shortest time that there is."""
     (ratio,) = ratios(schedule.makespan(shape)).values()
     assert 1.0 <= ratio <= 1.03
 
 
-@pytest.mark.parametrize(("law", "limits", "calls"), [(SHORT, SANDBOX.limits, 1.2), (LONG, KIE.limits, 2.5)])
-def test_callbacks_save_calls_and_their_loss_costs_nothing(law: Lognormal, limits: Limits, calls: float) -> None:
+@pytest.mark.parametrize(
+    ("law", "provider", "calls"), [(callbacks.SHORT, SANDBOX, 1.2), (callbacks.LONG, PROVIDERS["kie"], 2.5)]
+)
+def test_callbacks_save_calls_and_their_loss_costs_nothing(law: Lognormal, provider: Provider, calls: float) -> None:
     """With callbacks 500 tasks are seen within 50 ms on average, for few calls; with all of them lost, as by polling.
 
     Where they cease in the middle, or half of them never come, pictures are seen no later than by polling alone.
     """
-    rows = {way: callbacks.simulated(way, law, limits, 500) for way in callbacks.WAYS}
+    rows = {way: callbacks.simulated(way, law, provider.limits, 500) for way in callbacks.WAYS}
     delays = {way: row["mean delay, ms"] for way, row in rows.items()}
     assert rows["all arrive"]["status calls per task"] <= calls
     assert delays["all arrive"] <= 50
