@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -12,92 +12,67 @@ import msgspec
 from builders import DrivenPlan, failure, make_job, upstream
 
 from imagen_async import errors
+from imagen_async._core import job_events, states, wire
 from imagen_async._core.budget import Budget
-from imagen_async._core.failure import Failure
 from imagen_async._core.job import Job
-from imagen_async._core.job_events import Event, NotSaved, Saved, SendAborted, Unsendable
 from imagen_async._core.latency import LatencyPrior
 from imagen_async._core.poll_schedule import Kind, PollSchedule
-from imagen_async._core.provider import Limits, Provider
+from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.routing import Policy, Route, Router
-from imagen_async._core.states import (
-    AwaitingCallback,
-    BeingAsked,
-    Confirming,
-    Doubted,
-    Fetching,
-    Noting,
-    Queued,
-    Running,
-    State,
-    Submitting,
-)
 from imagen_async._core.upstream import Upstream
 from imagen_async._core.values import ImageRequest
-from imagen_async._core.wire import (
-    Accepted,
-    ConnectFailed,
-    Lost,
-    NoAnswer,
-    Pending,
-    Rejected,
-    Remedy,
-    Succeeded,
-    TaskFailed,
-    TaskRefused,
-)
 from imagen_async.providers import PROVIDERS
 
 FAST, PLAIN, ULTRA = "imagen4-fast", "imagen4", "imagen4-ultra"
+REQUEST = ImageRequest("a red fox", model=PLAIN)
 ROOMY = Limits(submit=Rate(100, per=1), status=Rate(100, per=1), running=100)
 SMALL = Limits(submit=Rate(2, per=2), status=Rate(4, per=1), running=4)
 PRICES = {"a": 0.5, "b": 0.3, "c": 1.0}
 """Of a picture, in credits."""
 
-SUCCESS = Succeeded(("https://files.example/1.png",), 1.0, None, b"{}")
-GONE = NotSaved(failure(errors.DownloadFailed, "404", is_gone=True))
-KNOWN = Pending | Succeeded | TaskFailed
+SUCCESS = wire.Succeeded(("https://files.example/1.png",), 1.0, None, b"{}")
+KNOWN = wire.Pending | wire.Succeeded | wire.TaskFailed
 """What the provider says of a task that it knows."""
 
 
-def refused(kind: type[errors.ImagenError], code: int, remedy: Remedy, retry_after: float | None = None) -> Rejected:
+def refused(kind: type, code: int, remedy: wire.Remedy, retry_after: float | None = None) -> wire.Rejected:
     """A create that the provider refused."""
-    return Rejected(failure(kind, f"{kind.__name__} told", code=code), remedy, retry_after)
+    return wire.Rejected(failure(kind, f"{kind.__name__} told", code=code), remedy, retry_after)
 
 
-CREATED: dict[str, Event] = {
-    "accepted": Accepted(""),
-    "lost": Lost(failure(errors.TransportError, "reset")),
-    "not sent": ConnectFailed(failure(errors.TransportError, "no route", was_sent=False)),
-    "refused": refused(errors.InvalidRequest, 422, Remedy.FAIL),
-    "silent": refused(errors.GenerationFailed, 408, Remedy.NEW_TASK),
-    "model gone": refused(errors.ModelUnavailable, 404, Remedy.CLOSE_MODEL),
-    "no credit": refused(errors.InsufficientCredits, 402, Remedy.STOP),
-    "wrong key": refused(errors.AuthenticationError, 401, Remedy.STOP),
-    "limited": refused(errors.RateLimited, 429, Remedy.BACK_OFF),
-    "limited long": refused(errors.RateLimited, 429, Remedy.BACK_OFF, 4.0),
-    "maintenance": refused(errors.TransportError, 455, Remedy.PAUSE),
-    "maintenance long": refused(errors.TransportError, 455, Remedy.PAUSE, 3.0),
+CREATED: dict[str, job_events.Event] = {
+    "accepted": wire.Accepted(""),
+    "lost": wire.Lost(failure(errors.TransportError, "reset")),
+    "not sent": wire.ConnectFailed(failure(errors.TransportError, "no route", was_sent=False)),
+    "refused": refused(errors.InvalidRequest, 422, wire.Remedy.FAIL),
+    "silent": refused(errors.GenerationFailed, 408, wire.Remedy.NEW_TASK),
+    "model gone": refused(errors.ModelUnavailable, 404, wire.Remedy.CLOSE_MODEL),
+    "no credit": refused(errors.InsufficientCredits, 402, wire.Remedy.STOP),
+    "wrong key": refused(errors.AuthenticationError, 401, wire.Remedy.STOP),
+    "limited": refused(errors.RateLimited, 429, wire.Remedy.BACK_OFF),
+    "limited long": refused(errors.RateLimited, 429, wire.Remedy.BACK_OFF, 4.0),
+    "maintenance": refused(errors.TransportError, 455, wire.Remedy.PAUSE),
+    "maintenance long": refused(errors.TransportError, 455, wire.Remedy.PAUSE, 3.0),
 }
-UNSENT: dict[str, Event] = {
-    "not noted": SendAborted(failure(errors.JournalError, "the disk is full")),
-    "unsendable": Unsendable(failure(errors.InvalidRequest, "it cannot be written")),
+UNSENT: dict[str, job_events.Event] = {
+    "not noted": job_events.SendAborted(failure(errors.JournalError, "the disk is full")),
+    "unsendable": job_events.Unsendable(failure(errors.InvalidRequest, "it cannot be written")),
 }
 """Creates that do not leave after all."""
-ASKED: dict[str, Event] = {
-    "pending": Pending("waiting"),
+ASKED: dict[str, job_events.Event] = {
+    "pending": wire.Pending("waiting"),
     "succeeded": SUCCESS,
-    "broken": TaskFailed(failure(errors.GenerationFailed, "too dark", code="500"), None, b"{}"),
-    "no urls": TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b"{}"),
-    "denied": TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
-    "unreadable": NoAnswer(failure(errors.TransportError, "502")),
-    "asked too often": NoAnswer(failure(errors.RateLimited, "429"), limited=True),
+    "broken": wire.TaskFailed(failure(errors.GenerationFailed, "too dark", code="500"), None, b"{}"),
+    "no urls": wire.TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b"{}"),
+    "denied": wire.TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
+    "unreadable": wire.NoAnswer(failure(errors.TransportError, "502")),
+    "asked too often": wire.NoAnswer(failure(errors.RateLimited, "429"), limited=True),
 }
-FETCHED: dict[str, Event] = {
-    "saved": Saved(()),
-    "not saved": NotSaved(failure(errors.DownloadFailed, "502")),
-    "gone": GONE,
+FETCHED: dict[str, job_events.Event] = {
+    "saved": job_events.Saved(()),
+    "not saved": job_events.NotSaved(failure(errors.DownloadFailed, "502")),
+    "gone": job_events.NotSaved(failure(errors.DownloadFailed, "404", is_gone=True)),
 }
 NAMED = CREATED | UNSENT | ASKED | FETCHED
 
@@ -115,11 +90,6 @@ class EverySecond(PollSchedule):
         return asked + (1.0 if asked < 4 else 2.0)
 
 
-def provider(name: str, price: float | None = None) -> Provider:
-    """kie.ai's record as that of another account, at a price of its own where one is given."""
-    return msgspec.structs.replace(PROVIDERS["kie"], name=name, prices=price)
-
-
 def exact(credits: float | None) -> Fraction:
     """An amount as a person reads it."""
     return Fraction(credits or 0.0).limit_denominator(10_000)
@@ -128,17 +98,14 @@ def exact(credits: float | None) -> Fraction:
 Trip = tuple[float, float]
 
 
-def most_at_the_server(trips: Iterable[Trip], per: float) -> int:
+def most_at_the_server(trips: list[Trip], per: float) -> int:
     """The most calls that some server could see within less than `per` seconds.
 
     A server may see a call at any instant from its sending to its answer. Those that were answered at `start` or later
     and sent before `start + per` can all be seen in [start, start + per); to try each answer as start is enough.
     """
-    trips = list(trips)
-    return max(
-        (sum(sent < start + per and answered >= start for sent, answered in trips) for _, start in trips),
-        default=0,
-    )
+    seen = [sum(sent < start + per and answered >= start for sent, answered in trips) for _, start in trips]
+    return max(seen, default=0)
 
 
 class Create(msgspec.Struct):
@@ -146,11 +113,9 @@ class Create(msgspec.Struct):
 
     Attributes:
         number: Which one of its job, from 1; 0 for a task that an earlier run has made.
-        account: Where it went.
-        price: Of its task.
+        account, price: Where it went, and the price of its task.
         retried: New tasks that its job was given for failed ones before it.
-        answer: What came of it, by name; empty while it is on its way.
-        end: What its task came to, by name.
+        answer, end: What came of it, and of its task, by name; empty while that is not known.
         cost: What it has cost, once nobody can tell more of it.
     """
 
@@ -161,6 +126,13 @@ class Create(msgspec.Struct):
     answer: str = ""
     end: str = ""
     cost: Fraction | None = None
+
+
+def doing(job: Job) -> str:
+    """What a job talks about that was handed out: a `create`, a `status` call or a `file`."""
+    if isinstance(job.state, states.Submitting):
+        return "create"
+    return "status" if isinstance(job.state, states.BeingAsked) else "file"
 
 
 class Turn(msgspec.Struct):
@@ -181,9 +153,6 @@ class World:
         taken: What the last look has handed out.
         ended: The jobs that ended, in order.
         creates: Those of each job that have left.
-        first: Who had a first turn, in order.
-        unwanted: Jobs that were handed out, or sent, for an owner who had left or withheld that.
-        overheard: Jobs that were sent though a callback had named their task.
         lost: Creates of each job whose answer was lost.
         told_at, named: How often a job had been retried when a callback named its task, and those names.
         believed: Tasks of each job that the provider itself has told of.
@@ -195,30 +164,26 @@ class World:
         policy: Policy = "spread",
         prices: Mapping[str, float | None] | None = None,
         *,
-        connections: int = 12,
-        delay: Callable[[int, float], float] = lambda setbacks, longest: min(2.0**setbacks, longest),
         callbacks: bool = False,
+        connections: int = 12,
+        **account: Any,
     ) -> None:
-        limits = limits or {"a": ROOMY}
+        limits, prices = limits or {"a": ROOMY}, prices or {}
         self.policy = policy
-        self.providers = {name: provider(name, (prices or {}).get(name)) for name in limits}
+        kie = PROVIDERS["kie"]
+        self.providers = {name: msgspec.structs.replace(kie, name=name, prices=prices.get(name)) for name in limits}
         prior = LatencyPrior(median=5, sigma=0.5)
-        accounts = [upstream(name, each, EverySecond(prior), connections, delay) for name, each in limits.items()]
+        accounts = [upstream(name, each, EverySecond(prior), connections, **account) for name, each in limits.items()]
         self.plan = DrivenPlan(accounts, saving_at_once=2, expects_callbacks=callbacks)
-        self.now = 0.0
-        self.is_noting = False
+        self.now, self.is_noting = 0.0, False
         self.added: dict[int, Job] = {}
         self.talking: dict[int, Turn] = {}
         self.stale: list[Turn] = []
         self.taken: list[Job] = []
         self.ended: list[Job] = []
         self.creates: dict[int, list[Create]] = defaultdict(list)
-        self.first: dict[int, Job] = {}
         self.trips: dict[tuple[str, str], list[Trip]] = defaultdict(list)
-        self.gone: set[int] = set()
-        self.withheld: set[int] = set()
-        self.unwanted: list[Job] = []
-        self.overheard: list[Job] = []
+        self.gone, self.withheld = set[int](), set[int]()
         self.told_at: dict[int, int] = {}
         self.lost: dict[int, set[int]] = defaultdict(set)
         self.named: dict[int, set[str]] = defaultdict(set)
@@ -229,34 +194,24 @@ class World:
         """An account's turns."""
         return self.plan.upstreams[name]
 
-    def health(self, name: str = "a") -> str:
-        """How an account fares, in a word."""
-        return self.upstream(name).health(self.now).state
-
-    def stop(self, *names: str) -> None:
-        """Let accounts take nothing more, before anybody waits for them."""
-        for name in names:
-            self.upstream(name).breaker.stopped = failure(errors.InsufficientCredits, "empty")
-
     def limit(self, owner: int, credits: float) -> Budget:
         """Let an owner spend no more than that."""
         budget = self.budgets[owner] = Budget(credits)
         self.plan.open(owner, budget=budget)
         return budget
 
-    def route(self, accounts: str = "", model: str = PLAIN, images: int | None = None) -> Route:
+    def route(self, accounts: str = "", request: ImageRequest = REQUEST) -> Route:
         """The way to some accounts, or to all."""
         chosen = {name: each for name, each in self.providers.items() if name in (accounts or self.providers)}
-        return Router(chosen, self.policy).route(ImageRequest("a red fox", model=model, num_images=images))[1]
+        return Router(chosen, self.policy).route(request)[1]
 
     def add(self, accounts: str = "", model: str = PLAIN, images: int | None = None, **place: Any) -> Job:
         """Take in a job for some accounts, or for all."""
-        number = len(self.added) + 1
-        route = self.route(accounts, model, images)
-        first = route.offers[0]
-        request = ImageRequest("a red fox", model=model, num_images=images)
-        terms = {"account": first.account, "route": route, "request": request, **place}
-        job = self.added[number] = msgspec.structs.replace(make_job(number, **terms), model=first.model)
+        number, request = len(self.added) + 1, ImageRequest("a red fox", model=model, num_images=images)
+        route = self.route(accounts, request)
+        terms = {"account": route.offers[0].account, "route": route, "request": request, **place}
+        job = msgspec.structs.replace(make_job(number, **terms), model=route.offers[0].model)
+        self.added[number] = job
         self.plan.add(job, self.now)
         return job
 
@@ -264,23 +219,20 @@ class World:
         """Take in so many alike; their numbers."""
         return [self.add(accounts, **place).id for _ in range(number)]
 
-    def take_up(self, state: State, accounts: str = "", **place: Any) -> Job:
+    def take_up(self, state: states.State, accounts: str = "", **place: Any) -> Job:
         """Take in a job that an earlier run has begun."""
         number = len(self.added) + 1
         create = Create(0, accounts or next(iter(self.providers)), Fraction(0), answer="accepted")
         terms: dict[str, Any] = {"expires_at": self.now + 900.0, **place}
-        if isinstance(state, AwaitingCallback | Confirming):
+        if isinstance(state, states.AwaitingCallback | states.Confirming):
             create = msgspec.structs.replace(create, number=1, answer="lost")
             self.lost[number].add(1)
             terms |= {"attempts": 1, "lost": 1, "lost_creates": (1,)}
-        if isinstance(state, Confirming):
-            self.named[number].add(state.task_id)
-        if isinstance(state, Running | Fetching):
-            self.believed[number].add(state.task_id)
-        offer = self.route(create.account, terms.get("model", PLAIN), terms.get("images")).offers[0]
-        create.price = exact(offer.model.price(ImageRequest("", num_images=terms.get("images"))))
+        if not isinstance(state, states.AwaitingCallback):
+            (self.named if isinstance(state, states.Confirming) else self.believed)[number].add(state.task_id)
+        create.price = exact(self.route(create.account).offers[0].model.price(REQUEST))
         budget = self.budgets.get(terms.get("owner", 1))
-        if not isinstance(state, Running):
+        if not isinstance(state, states.Running):
             # Its task has ended, or is unknown: the journal's figure has it already.
             create.cost = create.price
             if budget is not None:
@@ -304,12 +256,10 @@ class World:
         for job in self.taken:
             assert job.id not in self.talking, "a job that talks was handed out again"
             assert job.id not in over, "a job that ended was handed out"
+            assert job.owner not in self.gone, "a job was handed out for an owner who had left"
             turn = self.talking[job.id] = Turn(job, self.now)
-            is_create = isinstance(job.state, Noting)
-            if job.owner in (self.gone | self.withheld if is_create else self.gone):
-                self.unwanted.append(job)
-            if is_create:
-                self.first.setdefault(job.id, job)
+            if doing(job) == "create":
+                assert job.owner not in self.withheld, "a create was handed out for an owner who withholds it"
                 assert self.is_noting or self.send(turn), "a create whose turn it is may not leave"
         self.deliver()
         assert self.plan.wake_at(self.now) > self.now, "after a look nothing is to be done at once"
@@ -320,10 +270,8 @@ class World:
         job = turn.job
         if not self.plan.leaves(job, self.now):
             return False
-        if job.owner in self.gone | self.withheld:
-            self.unwanted.append(job)
-        if job.retried <= self.told_at.get(job.id, -1):
-            self.overheard.append(job)
+        assert job.owner not in self.gone | self.withheld, "a create left for an owner who had left, or withheld it"
+        assert job.retried > self.told_at.get(job.id, -1), "a callback had named its task, and it was sent again"
         turn.create = Create(job.attempts, job.account, exact(job.model.price(job.request)), job.retried)
         self.creates[job.id].append(turn.create)
         return True
@@ -345,17 +293,17 @@ class World:
         self.ended += new
         return new
 
-    def answer(self, job_id: int, what: str | Event, credits: float | None = None) -> Job | None:
+    def answer(self, job_id: int, what: str | job_events.Event, credits: float | None = None) -> Job | None:
         """Settle a job that talks, with an event or that of a name, and with what was billed; the job as it is then."""
         turn = self.talking.pop(job_id)
         name = what if isinstance(what, str) else ""
         event = NAMED[what] if isinstance(what, str) else what
-        if isinstance(turn.job.state, Noting) and turn.create is None and name not in UNSENT:
+        if isinstance(turn.job.state, states.Noting) and turn.create is None and name not in UNSENT:
             assert self.send(turn), "a create whose turn it is may not leave"
         match event:
-            case Accepted(task_id=""):
-                event = Accepted(f"t{job_id}-{turn.job.attempts}")
-            case Succeeded(credits=None) | TaskFailed(credits=None):
+            case wire.Accepted(task_id=""):
+                event = wire.Accepted(f"t{job_id}-{turn.job.attempts}")
+            case wire.Succeeded(credits=None) | wire.TaskFailed(credits=None):
                 event = msgspec.structs.replace(event, credits=credits)
         return self._settle(turn, name, event)
 
@@ -364,15 +312,12 @@ class World:
         turn = self.stale.pop(0)
         before = self.plan.find(turn.job.id)
         assert not self.plan.leaves(turn.job, self.now), "a create leaves that was called off"
-        self._settle(turn, "", SendAborted())
+        self._settle(turn, "", job_events.SendAborted())
         assert self.plan.find(turn.job.id) is before, "nothing but its place is given back"
 
-    def _settle(self, turn: Turn, name: str, event: Event) -> Job | None:
+    def _settle(self, turn: Turn, name: str, event: job_events.Event) -> Job | None:
         job, before = turn.job, self.plan.find(turn.job.id)
-        kind = (
-            "create" if isinstance(job.state, Submitting) else "file" if isinstance(job.state, Fetching) else "status"
-        )
-        self.trips[job.account, kind].append((turn.since, self.now))
+        self.trips[job.account, doing(job)].append((turn.since, self.now))
         after = self.plan.settle(job, event, self.now)
         if turn.create is not None:
             turn.create.answer = name
@@ -380,33 +325,34 @@ class World:
             return after
         if turn.create is not None:
             self._created(turn.create, before, event, after)
-        elif isinstance(job.state, BeingAsked) and isinstance(event, KNOWN | TaskRefused):
+        elif isinstance(event, KNOWN | wire.TaskRefused):
             self._asked(job, name, event, after)
         return after
 
-    def _created(self, create: Create, before: Job, event: Event, after: Job) -> None:
+    def _created(self, create: Create, before: Job, event: job_events.Event, after: Job) -> None:
         """Note what came of a create."""
         claim = getattr(before.state, "claim", None)
-        if isinstance(event, Accepted):
+        if isinstance(event, wire.Accepted):
             self.believed[before.id].add(event.task_id)
-        elif isinstance(event, Lost) or (claim is not None and claim.create == create.number):
+        elif isinstance(event, wire.Lost) or (claim is not None and claim.create == create.number):
             self.lost[before.id].add(create.number)
-            if not isinstance(after.state, AwaitingCallback | Confirming):
+            if not isinstance(after.state, states.AwaitingCallback | states.Confirming):
                 create.cost = create.price
         else:
             create.cost = Fraction(0)
 
-    def _asked(self, job: Job, name: str, event: Event, after: Job) -> None:
+    def _asked(self, job: Job, name: str, event: job_events.Event, after: Job) -> None:
         """Note what the provider said of a task."""
-        assert isinstance(job.state, BeingAsked)
-        number = job.lost_creates[-1] if isinstance(job.state, Confirming) else number_of(job.state.task_id)
+        is_held = isinstance(job.state, states.Confirming)
+        number = job.lost_creates[-1] if is_held else int(job.state.task_id.rpartition("-")[2])
         (create,) = [each for each in self.creates[job.id] if each.number == number]
         if isinstance(event, KNOWN):
             self.believed[job.id].add(job.state.task_id)
-        if isinstance(event, Succeeded | TaskFailed):
+        if isinstance(event, wire.Succeeded | wire.TaskFailed):
             create.end = create.end or name
             self._close(job.id, event.credits)
-        elif isinstance(event, TaskRefused) and isinstance(job.state, Doubted) and isinstance(after.state, Queued):
+        elif isinstance(after.state, states.Queued):
+            # It was denied, and is to be replaced.
             create.end = name
             self._close(job.id)
 
@@ -446,27 +392,18 @@ class World:
         while job_id not in self.talking:
             self.wake()
 
-    def withhold(self, owner: int) -> None:
-        """The owner wants no more to be sent."""
-        self.withheld.add(owner)
-        self.plan.withhold(owner, self.now)
-
-    def leave(self, owner: int) -> None:
-        """The owner goes."""
-        self.gone.add(owner)
-        self.plan.leave(owner, self.now)
-
-    def abandon(self, owner: int) -> None:
-        """The owner goes, and what was on the way is not heard out."""
-        self.leave(owner)
-        self.plan.abandon(owner, self.now)
+    def go(self, how: str, owner: int = 1) -> None:
+        """An owner goes: it may `withhold` its creates, `leave`, or `abandon` even what is on the way."""
+        (self.withheld if how == "withhold" else self.gone).add(owner)
+        if how == "abandon":
+            self.plan.leave(owner, self.now)
+        getattr(self.plan, how)(owner, self.now)
 
     def go_well(self) -> None:
         """Answer one that talks with the best that there is."""
         job_id = min(self.talking)
-        state = self.talking[job_id].job.state
-        asked = isinstance(state, BeingAsked)
-        self.answer(job_id, "succeeded" if asked else "saved" if isinstance(state, Fetching) else "accepted")
+        best = {"create": "accepted", "status": "succeeded", "file": "saved"}
+        self.answer(job_id, best[doing(self.talking[job_id].job)])
 
     def drain(self) -> None:
         """Let everything go well from here on, until nothing is left to do."""
@@ -485,30 +422,20 @@ class World:
 
     def sent(self) -> list[int]:
         """Look, and say whose creates had their turn."""
-        return [job.id for job in self.look() if isinstance(job.state, Noting)]
+        return [job.id for job in self.look() if doing(job) == "create"]
 
     def asked(self) -> list[int]:
         """Look, and say who is asked about."""
-        return [job.id for job in self.look() if isinstance(job.state, BeingAsked)]
+        return [job.id for job in self.look() if doing(job) == "status"]
 
     def creating(self, account: str = "") -> list[int]:
         """Whose creates were handed out, or are on the way."""
-        turns = [turn.job for turn in self.talking.values() if isinstance(turn.job.state, Noting)]
-        return sorted(job.id for job in turns if account in ("", job.account))
+        turns = [turn.job for turn in self.talking.values() if account in ("", turn.job.account)]
+        return sorted(job.id for job in turns if doing(job) == "create")
 
     def noting(self) -> list[int]:
         """Whose creates were handed out and have not left."""
         return [job_id for job_id in self.creating() if self.talking[job_id].create is None]
-
-    def accounts_of(self, *job_ids: int) -> list[str]:
-        """Where these jobs talk."""
-        return [self.talking[job_id].job.account for job_id in job_ids]
-
-    def live(self, job: Job) -> Job:
-        """A live job as it is now."""
-        found = self.plan.find(job.id)
-        assert found is not None
-        return found
 
     def end_of(self, job: Job | int) -> Job:
         """A job as it ended."""
@@ -516,17 +443,16 @@ class World:
         (ended,) = [each for each in self.ended if each.id == (job if isinstance(job, int) else job.id)]
         return ended
 
-    def ends(self, *job_ids: int) -> list[type[State]]:
-        """How these jobs ended, or all in the order in which they came."""
+    def ends(self, *job_ids: int) -> list[type[states.State]]:
+        """How these jobs ended."""
         self.deliver()
-        states = {job.id: type(job.state) for job in self.ended}
-        return [states[job_id] for job_id in job_ids or sorted(states)]
+        found = {job.id: type(job.state) for job in self.ended}
+        return [found[job_id] for job_id in job_ids]
 
-    def turns(self, account: str) -> tuple[int, int]:
+    def turns(self, account: str) -> Counter[str]:
         """How many creates and status calls of an account are on the way, those that were called off included."""
-        turns = [turn.job for turn in (*self.talking.values(), *self.stale) if turn.job.account == account]
-        creating = sum(isinstance(job.state, Noting) for job in turns)
-        return creating, sum(isinstance(job.state, BeingAsked) for job in turns)
+        turns = (*self.talking.values(), *self.stale)
+        return Counter(doing(turn.job) for turn in turns if turn.job.account == account)
 
     def books(self, owner: int) -> tuple[Fraction, Fraction]:
         """What an owner's creates have cost, and what those may cost of which nothing is known yet."""
@@ -538,21 +464,7 @@ class World:
 
     def is_at_rest(self) -> bool:
         """True where nothing is left to be done, and every place was given back."""
-        counts = [
-            (each.running, each.submit.taken(self.now + 1e6), each.status.taken(self.now + 1e6), len(each.poll_queue))
-            for each in self.plan.upstreams.values()
-        ]
-        return len(self.plan) == 0 and set(counts) == {(0, 0, 0, 0)} and self.plan.wake_at(self.now) == math.inf
-
-
-def number_of(task_id: str) -> int:
-    """Which create has made a task of this name."""
-    return int(task_id.rpartition("-")[2])
-
-
-def failure_of(job: Job | None) -> Failure:
-    """What a job ended with."""
-    assert job is not None
-    why = getattr(job.state, "failure", None)
-    assert isinstance(why, Failure)
-    return why
+        later, accounts = self.now + 1e6, self.plan.upstreams.values()
+        counts = {(each.running, each.submit.taken(later), each.status.taken(later)) for each in accounts}
+        watched = [each.poll_queue._watched for each in accounts if each.poll_queue._watched]
+        return (len(self.plan), counts, watched, self.plan.wake_at(self.now)) == (0, {(0, 0, 0)}, [], math.inf)

@@ -7,47 +7,19 @@ import math
 from collections import defaultdict
 from typing import Any
 
+import plan_world
 from builders import failure
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from plan_world import (
-    ASKED,
-    FAST,
-    FETCHED,
-    FREE_TO_REPEAT,
-    MAY_MOVE,
-    PLAIN,
-    PRICES,
-    SMALL,
-    SUCCESS,
-    UNSENT,
-    World,
-    exact,
-    most_at_the_server,
-)
+from plan_world import SMALL, World, doing, exact
 
+from imagen_async import errors
+from imagen_async._core import states
 from imagen_async._core.job import Job
+from imagen_async._core.job_events import Taken
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
-from imagen_async._core.states import (
-    AwaitingCallback,
-    BeingAsked,
-    Collected,
-    Confirming,
-    Done,
-    Doubted,
-    Ended,
-    Failed,
-    Fetching,
-    NotAdmitted,
-    Noting,
-    Queued,
-    Running,
-    Submitting,
-    Unknown,
-)
-from imagen_async.errors import BudgetReached, JournalError, ModelUnavailable, UnknownOutcome
 
 WIDE = Limits(submit=Rate(3, per=2), status=Rate(2, per=1), running=5)
 NARROW = Limits(submit=Rate(1, per=0.5), status=Rate(3, per=2), running=2)
@@ -55,7 +27,8 @@ ACCOUNTS = st.sampled_from([{"a": WIDE}, {"a": WIDE, "b": NARROW}, {"a": SMALL, 
 CONNECTIONS = 6
 
 # Sums of eighths are exact, so a test at the very edge of a window is a test of the rule and not of rounding.
-SECONDS = st.sampled_from([0.125, 0.5, 1.0, 1.375, 2.0, 5.0, 31.0])
+SECONDS = st.sampled_from([None, None, 0.125, 0.5, None, 1.0, 1.375, 2.0, None, 5.0, 31.0])
+"""None: until there is something to do."""
 WHICH = st.integers(0, 9)
 TERMS = st.fixed_dictionaries(
     {
@@ -67,8 +40,9 @@ TERMS = st.fixed_dictionaries(
     }
 )
 # Without those that close an account or a model: who ends for that is compared with how things are after the step.
-VOLLEY = ["accepted"] * 14 + [*FREE_TO_REPEAT, "lost", "lost", "refused", "silent"]
-STATUS = st.sampled_from(["succeeded"] * 5 + ["pending", "broken", "denied"] + list(ASKED))
+VOLLEY = st.sampled_from(["accepted"] * 14 + [*plan_world.FREE_TO_REPEAT, "lost", "lost", "refused", "silent"])
+STATUS = st.sampled_from(["succeeded"] * 5 + ["pending", "broken", "denied"] + list(plan_world.ASKED))
+FILE = st.sampled_from(list(plan_world.FETCHED))
 QUARTERS = st.sampled_from([None, 0, 1, 3, 4])
 
 
@@ -85,73 +59,63 @@ class AnyCourse(RuleBasedStateMachine):
         callbacks=st.sampled_from([True, True, False]),
         is_noting=st.booleans(),
         tenths=st.sampled_from([(), (), (12, 40), (30, 90)]),
-        jobs=st.integers(1, 5),
         terms=TERMS,
     )
-    def begin(
-        self, accounts: Any, policy: Any, callbacks: bool, is_noting: bool, tenths: Any, jobs: int, terms: Any
-    ) -> None:
-        self.world = World(
-            accounts, policy, PRICES, connections=CONNECTIONS, delay=lambda n, longest: 1.0, callbacks=callbacks
-        )
+    def begin(self, accounts: Any, policy: Any, callbacks: bool, is_noting: bool, tenths: Any, terms: Any) -> None:
+        account = {"connections": CONNECTIONS, "delay": lambda setbacks, longest: 1.0}
+        self.world = World(accounts, policy, plan_world.PRICES, callbacks=callbacks, **account)
         self.callbacks = callbacks
         self.most = {}
         self.looked_at = self.closings = 0
         for owner, limit in enumerate(tenths, 1):
             self.most[owner] = exact(self.world.limit(owner, limit / 10).limit)
         self.world.is_noting = is_noting
-        self.world.add_many(jobs, **terms)
+        self.world.add_many(3, **terms)
         self.world.look()
 
     @rule(accounts=st.sampled_from(["abc", "abc", "ab", "a"]), images=st.integers(0, 4), jobs=WHICH, terms=TERMS)
     def add(self, accounts: str, images: int, jobs: int, terms: dict[str, Any]) -> None:
         for _ in range(1 + jobs // 3 if terms["owner"] not in self.world.gone else 0):
-            self.world.add(accounts, FAST if images else PLAIN, images or None, **terms)
+            self.world.add(accounts, plan_world.FAST if images else plan_world.PLAIN, images or None, **terms)
         self.world.look()
 
-    @rule(kind=st.sampled_from([Running, Collected, Doubted, Fetching, AwaitingCallback, Confirming]), terms=TERMS)
-    def take_up(self, kind: type, terms: dict[str, Any]) -> None:
+    @rule(kind=st.integers(0, 5), terms=TERMS)
+    def take_up(self, kind: int, terms: dict[str, Any]) -> None:
         if terms["owner"] in self.world.gone:
             return
-        now, number = self.world.now, len(self.world.added) + 1
-        lost = {"unknown": failure(UnknownOutcome, "lost", credits=0.5), "since": now, "until": now + 40.0}
-        fields = {
-            Fetching: {"task_id": "old-0", "outcome": SUCCESS},
-            AwaitingCallback: lost,
-            Confirming: {**lost, "task_id": f"t{number}-1"},
-        }.get(kind, {"task_id": "old-0", "since": now})
-        self.world.take_up(kind(**fields), **{**terms, "save_to": "out"})
+        now, unknown = self.world.now, failure(errors.UnknownOutcome, "lost", credits=0.5)
+        begun = [
+            states.Running("old-0", now),
+            states.Collected("old-0", now),
+            states.Doubted("old-0", now),
+            states.Fetching("old-0", plan_world.SUCCESS),
+            states.AwaitingCallback(unknown, now, now + 40.0),
+            states.Confirming(unknown, now, now + 40.0, f"t{len(self.world.added) + 1}-1"),
+        ]
+        self.world.take_up(begun[kind], **{**terms, "save_to": "out"})
         # What earlier runs have left may be more than the budget has.
         if terms["owner"] in self.most:
-            spent_and_reserved = sum(self.world.books(terms["owner"]))
-            self.most[terms["owner"]] = max(self.most[terms["owner"]], spent_and_reserved)
+            self.most[terms["owner"]] = max(self.most[terms["owner"]], sum(self.world.books(terms["owner"])))
         self.world.look()
 
     @precondition(lambda self: self.world.talking)
-    @rule(
-        which=WHICH,
-        created=st.sampled_from(VOLLEY),
-        status=STATUS,
-        quarters=QUARTERS,
-        fetched=st.sampled_from(list(FETCHED)),
-    )
+    @rule(which=WHICH, created=VOLLEY, status=STATUS, quarters=QUARTERS, fetched=FILE)
     def answer(self, which: int, created: str, status: str, quarters: int | None, fetched: str) -> None:
         job_id = sorted(self.world.talking)[which % len(self.world.talking)]
         job = self.world.talking[job_id].job
-        if isinstance(job.state, Noting):
-            self.world.answer(job_id, created)
-        elif isinstance(job.state, BeingAsked):
-            price = job.model.price(job.request) or 0.0
-            self.world.answer(job_id, status, None if quarters is None else price * quarters / 4)
-        else:
-            self.world.answer(job_id, fetched)
+        told = {"create": created, "status": status, "file": fetched}[doing(job)]
+        price = job.model.price(job.request) or 0.0
+        is_billed = doing(job) == "status" and quarters is not None
+        self.world.answer(job_id, told, price * quarters / 4 if is_billed else None)
         self.world.look()
 
-    @precondition(lambda self: self.world.creating())
-    @rule(names=st.lists(st.sampled_from(VOLLEY), min_size=1, max_size=4))
-    def answer_creates(self, names: list[str]) -> None:
-        for job_id, name in zip(self.world.creating(), names, strict=False):
-            self.world.answer(job_id, name)
+    @precondition(lambda self: self.world.talking)
+    @rule(creates=st.lists(VOLLEY, min_size=1, max_size=4), statuses=st.lists(STATUS, min_size=1, max_size=4))
+    def answer_several(self, creates: list[str], statuses: list[str]) -> None:
+        asked = [job_id for job_id, turn in self.world.talking.items() if doing(turn.job) == "status"]
+        for job_ids, names in ((self.world.creating(), creates), (asked, statuses)):
+            for job_id, name in zip(job_ids, names, strict=False):
+                self.world.answer(job_id, name)
         self.world.look()
 
     @precondition(lambda self: self.world.creating() and self.closings < 2)
@@ -162,16 +126,8 @@ class AnyCourse(RuleBasedStateMachine):
         self.world.answer(creating[which % len(creating)], name)
         self.world.look()
 
-    @precondition(lambda self: set(self.world.talking) - set(self.world.creating()))
-    @rule(names=st.lists(STATUS, min_size=1, max_size=4))
-    def answer_statuses(self, names: list[str]) -> None:
-        asked = [job_id for job_id, turn in self.world.talking.items() if isinstance(turn.job.state, BeingAsked)]
-        for job_id, name in zip(asked, names, strict=False):
-            self.world.answer(job_id, name)
-        self.world.look()
-
     @precondition(lambda self: self.world.noting())
-    @rule(which=WHICH, why=st.sampled_from(list(UNSENT)))
+    @rule(which=WHICH, why=st.sampled_from(list(plan_world.UNSENT)))
     def does_not_leave(self, which: int, why: str) -> None:
         noting = self.world.noting()
         self.world.answer(noting[which % len(noting)], why)
@@ -191,7 +147,8 @@ class AnyCourse(RuleBasedStateMachine):
     )
     def call_back(self, which: int, create: str, task: str | None) -> None:
         world = self.world
-        waiting = [job.id for job in world.plan.jobs if job.lost or isinstance(job.state, Submitting)] or [*world.added]
+        waiting = [job.id for job in world.plan.jobs if job.lost or isinstance(job.state, states.Submitting)]
+        waiting = waiting or [*world.added]
         job = world.added[waiting[-1 - which % len(waiting)]]
         live = world.plan.find(job.id)
         attempts = len(world.creates[job.id]) if live is None else live.attempts
@@ -214,13 +171,10 @@ class AnyCourse(RuleBasedStateMachine):
         self.world.look()
 
     @rule(seconds=SECONDS)
-    def wait(self, seconds: float) -> None:
-        self.world.sleep(self.world.now + seconds)
-
-    @precondition(lambda self: self.world.plan.wake_at(self.world.now) < math.inf)
-    @rule()
-    def wake(self) -> None:
-        self.world.sleep(self.world.plan.wake_at(self.world.now))
+    def wait(self, seconds: float | None) -> None:
+        wake_at = self.world.plan.wake_at(self.world.now)
+        if seconds is not None or wake_at < math.inf:
+            self.world.sleep(wake_at if seconds is None else self.world.now + seconds)
 
     @rule(times=st.integers(1, 6))
     def go_well(self, times: int) -> None:
@@ -234,7 +188,7 @@ class AnyCourse(RuleBasedStateMachine):
     @precondition(lambda self: self.world.creating() and len(self.world.gone | self.world.withheld) < 2)
     @rule(how=st.sampled_from(["leave", "abandon", "withhold"]), owner=st.integers(2, 3))
     def go(self, how: str, owner: int) -> None:
-        getattr(self.world, how)(owner)
+        self.world.go(how, owner)
         self.world.look()
 
     # -------------------------------------------------------------------------------- what holds after every step
@@ -244,53 +198,42 @@ class AnyCourse(RuleBasedStateMachine):
         """No create is handed out that could make one task too many, and `running` counts those that there may be."""
         for name, upstream in self.world.plan.upstreams.items():
             own = [job for job in self.world.plan.jobs if job.account == name]
-            running = sum(isinstance(job.state, Submitting | Running) for job in own)
+            running = sum(isinstance(job.state, states.Submitting | states.Running) for job in own)
             assert upstream.running == running, f"{name} counts other tasks than there may be"
-            if any(job.account == name and isinstance(job.state, Noting) for job in self.world.taken):
+            if any(job.account == name and isinstance(job.state, states.Noting) for job in self.world.taken):
                 assert running <= upstream.limits.running, f"a create went to {name} for which there was no room"
 
     @invariant()
-    def creates_leave_half_of_the_connections_to_status_calls(self) -> None:
-        """Creates hold at most half of an account's connections, both together all, and each is given back."""
+    def no_more_calls_are_on_the_way_than_may(self) -> None:
+        """Creates hold half of an account's connections at most, with status calls all; two at most are saved."""
         for name, upstream in self.world.plan.upstreams.items():
-            creating, asking = self.world.turns(name)
+            turns = self.world.turns(name)
+            creating, asking = turns["create"], turns["status"]
             assert creating <= CONNECTIONS // 2, f"{creating} creates at a time"
             assert creating + asking <= CONNECTIONS, f"{creating} creates and {asking} status calls at a time"
             assert (upstream._creating, upstream._asking) == (creating, asking), "a connection is lost, or not counted"
-
-    @invariant()
-    def so_many_are_saved_at_once(self) -> None:
-        """Never more downloads than the plan was made for."""
-        saving = [job_id for job_id, turn in self.world.talking.items() if isinstance(turn.job.state, Fetching)]
-        assert len(saving) <= 2, "more are saved at once than may be"
-
-    @invariant()
-    def nothing_is_sent_that_is_not_wanted(self) -> None:
-        """From the instant that an owner leaves nothing goes out for it, and no create for one that withholds."""
-        assert not self.world.unwanted, "something went out for an owner who had left, or withheld it"
-
-    @invariant()
-    def nothing_is_sent_after_a_callback_s_word(self) -> None:
-        """A lost create that a callback has named is not paid for again, unless its task failed and may be retried."""
-        assert not self.world.overheard, "a callback had named its task, and it was sent again"
+        saving = sum(doing(turn.job) == "file" for turn in self.world.talking.values())
+        assert saving <= 2, "more are saved at once than may be"
 
     @invariant()
     def only_the_provider_is_believed(self) -> None:
-        """A job has the task that its provider has told of; one that a callback has named is asked about first."""
-        for job in self.world.plan.jobs:
-            if isinstance(job.state, Confirming):
-                assert job.state.task_id in self.world.named[job.id], "a name that nobody gave is asked about"
-            elif job.task_id is not None:
-                assert job.task_id in self.world.believed[job.id], "a callback was believed by itself"
+        """A job has the task that its provider has told of; held or unknown, that which a callback has named."""
+        for job in (*self.world.plan.jobs, *self.world.ended):
+            task_id = job.state.task_id if isinstance(job.state, states.Confirming) else job.task_id
+            is_named = isinstance(job.state, states.Confirming | states.Unknown)
+            told = (self.world.named if is_named else self.world.believed)[job.id]
+            assert task_id is None or task_id in told, "nobody has told of that task, or a callback was believed"
 
     @invariant()
     def lost_creates_are_counted(self) -> None:
         """What was lost and not found again is counted, by its number; and none but a lost one waits for a callback."""
+        held = states.AwaitingCallback | states.Confirming
+        for job in (*self.world.plan.jobs, *self.world.ended):
+            assert job.lost == len(job.lost_creates) == len(set(job.lost_creates)) <= job.attempts, "counted wrongly"
+            assert job.lost or not isinstance(job.state, held | states.Unknown), "held or unknown, and nothing was lost"
         for job in self.world.plan.jobs:
-            assert job.lost == len(job.lost_creates) == len(set(job.lost_creates)), "counted wrongly"
             assert set(job.lost_creates) <= self.world.lost[job.id], "one counts as lost that was not"
-            if isinstance(job.state, AwaitingCallback | Confirming):
-                assert job.lost, "nothing was lost, and it waits for a callback"
+            if isinstance(job.state, held):
                 is_told = bool(self.world.named[job.id])
                 assert is_told or job.expires_at is None or job.state.until <= job.expires_at, "beyond its deadline"
                 assert self.callbacks or job.attempts == 1, "no callback will come"
@@ -308,12 +251,16 @@ class AnyCourse(RuleBasedStateMachine):
     def a_budget_is_used_up_before_any_is_turned_away(self) -> None:
         """None ends for the budget that could be sent on it, now or later, and none waits that never can be."""
         for job in self.world.ended[self.looked_at :]:
-            if isinstance(job.state, NotAdmitted) and job.state.failure.is_a(BudgetReached):
+            if isinstance(job.state, states.NotAdmitted) and job.state.failure.is_a(errors.BudgetReached):
                 assert self.world.budgets[job.owner].is_idle, "something in flight may turn out to cost less"
                 assert not self._fits(job), "there was room for it"
         for owner, budget in self.world.budgets.items():
-            queued = [job for job in self.world.plan.jobs if job.owner == owner and isinstance(job.state, Queued)]
+            queued = [job for job in self.queued() if job.owner == owner]
             assert not queued or not budget.is_idle or any(map(self._fits, queued)), "they wait for nothing"
+
+    def queued(self) -> list[Job]:
+        """Every job that waits to be sent."""
+        return [job for job in self.world.plan.jobs if isinstance(job.state, states.Queued)]
 
     def _fits(self, job: Job) -> bool:
         offers = self.world.plan.upstreams.open_offers(job.way)
@@ -324,37 +271,35 @@ class AnyCourse(RuleBasedStateMachine):
         """A job ends for its accounts' sake only once all of them refuse it, and its error names each of several."""
         for job in self.world.ended[self.looked_at :]:
             state = job.state
-            if not isinstance(state, NotAdmitted | Failed) or state.failure.is_a(BudgetReached, JournalError):
+            is_unsent = isinstance(state, states.NotAdmitted)
+            if is_unsent and state.failure.is_a(errors.BudgetReached, errors.JournalError):
                 continue
-            if isinstance(state, NotAdmitted) or state.failure.is_a(ModelUnavailable):
+            if is_unsent or (isinstance(state, states.Failed) and state.failure.is_a(errors.ModelUnavailable)):
                 route = self.world.added[job.id].way if not job.lost else job.way
                 refusals = {
                     offer.account: self.world.upstream(offer.account).breaker.refusal(offer.model.name)
                     for offer in route.offers
                 }
                 assert all(refusals.values()), f"an account of its route takes it: {refusals}"
-                is_gone = all(why is not None and why.is_a(ModelUnavailable) for why in refusals.values())
-                assert isinstance(state, Failed) == is_gone, (
-                    "it failed where its model is gone everywhere, and only there"
-                )
+                is_gone = all(why is not None and why.is_a(errors.ModelUnavailable) for why in refusals.values())
+                assert is_unsent != is_gone, "it failed where its model is gone everywhere, and only there"
                 if len(refusals) > 1:
                     assert all(f"{name}: " in state.failure.message for name in refusals), "not all accounts are named"
         self.looked_at = len(self.world.ended)
-        for job in self.world.plan.jobs:
-            takers = self.world.plan.upstreams.open_offers(job.way)
-            assert takers or not isinstance(job.state, Queued), "it waits, and no account takes it"
+        for job in self.queued():
+            assert self.world.plan.upstreams.open_offers(job.way), "it waits, and no account takes it"
 
     @invariant()
     def an_account_is_as_it_says(self) -> None:
         """A stopped account is sent nothing, a new or troubled one a create at a time, and each says why."""
         for name, upstream in self.world.plan.upstreams.items():
             health = upstream.health(self.world.now)
-            fresh = [job for job in self.world.taken if job.account == name and isinstance(job.state, Noting)]
+            fresh = [job for job in self.world.taken if job.account == name and isinstance(job.state, states.Noting)]
             assert (health.state == "stopped") == (upstream.breaker.stopped is not None), health
             assert (health.error is None) == (health.state == "ready") or health.state == "limited", health
             assert health.state != "stopped" or not fresh, "a create went to an account that had stopped"
             if fresh and not upstream.breaker.is_trusted:
-                assert self.world.turns(name)[0] == 1, "several creates are under way at an account in trouble"
+                assert self.world.turns(name)["create"] == 1, "several creates are under way at an account in trouble"
             assert 1 <= health.limit.count <= upstream.limits.submit.count, health
 
     # ------------------------------------------------------------------------------------------ what holds at the end
@@ -363,13 +308,10 @@ class AnyCourse(RuleBasedStateMachine):
         """Let everything go well from here on, and look at the whole story."""
         if not hasattr(self, "world"):
             return
-        queued = [job for job in self.world.plan.jobs if isinstance(job.state, Queued)]
         can_be_made = [
             job.id
-            for job in queued
-            if self.world.plan.upstreams.open_offers(job.way)
-            and (job.expires_at or math.inf) > self.world.now + 100
-            and job.deadline > 100
+            for job in self.queued()
+            if min(job.expires_at or math.inf, self.world.now + job.deadline) > self.world.now + 100
             and job.owner not in self.world.budgets
         ]
         self.world.drain()
@@ -380,18 +322,19 @@ class AnyCourse(RuleBasedStateMachine):
         self.no_window_at_the_server_is_exceeded()
         self.first_creates_go_in_order()
         self.no_create_goes_again_without_leave()
-        self.an_end_tells_what_is_known()
+        self.only_the_provider_is_believed()
+        self.lost_creates_are_counted()
         self.budgets_are_kept()
 
     def what_can_be_made_is_made(self, job_ids: list[int]) -> None:
         """After any trouble, a job that waited with an account open, with time and money left, is done."""
         for job_id in job_ids:
-            assert isinstance(self.world.end_of(job_id).state, Done), "it was left behind"
+            assert isinstance(self.world.end_of(job_id).state, states.Done), "it was left behind"
 
     def each_job_ends_once(self) -> None:
         """No job is lost, none ends twice, and each comes to a final state."""
         assert sorted(job.id for job in self.world.ended) == sorted(self.world.added), "not each ended exactly once"
-        assert all(isinstance(job.state, Ended) for job in self.world.ended), "a job ended in a state that is no end"
+        assert all(isinstance(job.state, states.Ended) for job in self.world.ended), "it ended, and its state is no end"
 
     def the_plan_is_at_rest(self) -> None:
         """When all have ended nothing runs, waits, holds a place or is asked about, and the plan never wakes."""
@@ -412,13 +355,14 @@ class AnyCourse(RuleBasedStateMachine):
         """Wherever in its round trip the server sees each call, no window holds more of them than may be."""
         for name, upstream in self.world.plan.upstreams.items():
             for kind, rate in (("create", upstream.limits.submit), ("status", upstream.limits.status)):
-                most = most_at_the_server(self.world.trips[name, kind], rate.per)
+                most = plan_world.most_at_the_server(self.world.trips[name, kind], rate.per)
                 assert most <= rate.count, f"{most} {kind} calls in a window of {name}"
 
     def first_creates_go_in_order(self) -> None:
         """Those of an owner that may go the same ways are sent for the first time in the order in which they came."""
         order: dict[object, list[int]] = defaultdict(list)
-        for job_id in self.world.first:
+        taken = [change.after.id for change in self.world.plan.changes if isinstance(change.event, Taken)]
+        for job_id in dict.fromkeys(taken):
             job = self.world.added[job_id]
             order[job.owner, job.way.key, job.request.images].append(job_id)
         assert all(ids == sorted(ids) for ids in order.values()), order
@@ -432,28 +376,17 @@ class AnyCourse(RuleBasedStateMachine):
         for job in self.world.ended:
             creates, terms = self.world.creates[job.id], self.world.added[job.id]
             failed = sum(each.end == "broken" or each.answer == "silent" for each in creates)
-            denied = sum(each.end == "denied" for each in creates)
             assert job.retried <= min(terms.retries, failed), "a retry without leave, or without a failure"
             resubmitted = 0
             for earlier, later in itertools.pairwise(creates):
                 is_retried = later.retried > earlier.retried
                 resubmitted += earlier.answer == "lost" and not is_retried
-                made_nothing = earlier.answer in (*MAY_MOVE, "lost") or earlier.end == "denied"
+                made_nothing = earlier.answer in (*plan_world.MAY_MOVE, "lost") or earlier.end == "denied"
                 assert is_retried or made_nothing, f"sent again after {earlier.answer}"
                 if earlier.answer == "lost" and not earlier.end:
                     assert later.account == earlier.account, "what was lost at one account was sent to another"
             assert resubmitted <= terms.resubmits, "a lost create was sent again without leave"
-            assert job.attempts == len(creates) - (creates[:1] != [] and creates[0].number == 0), (creates, denied)
-
-    def an_end_tells_what_is_known(self) -> None:
-        """A task on a result is the provider's word, on an unknown one a callback's; what was lost stays counted."""
-        for job in self.world.ended:
-            assert job.lost == len(job.lost_creates) <= job.attempts, "counted wrongly"
-            if isinstance(job.state, Unknown):
-                assert job.lost, "unknown, and nothing was lost"
-                assert job.task_id is None or job.task_id in self.world.named[job.id], "nobody has named that task"
-            elif job.task_id is not None:
-                assert job.task_id in self.world.believed[job.id], "the provider has not told of that task"
+            assert job.attempts == len(creates) - (creates[:1] != [] and creates[0].number == 0), creates
 
 
 TestAnyCourse = AnyCourse.TestCase
