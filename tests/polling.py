@@ -25,15 +25,7 @@ NOTHING = NoAnswer(failure(TransportError, "502"))
 SILENT = TaskRefused(failure(InvalidRequest, "no such task", code=422))
 
 
-def task(
-    number: int,
-    since: float = 0.0,
-    kind: type[Running] = Running,
-    *,
-    model: str = KIND[0],
-    images: int = KIND[1],
-    **more: Any,
-) -> Job:
+def task(number: int, since: float = 0.0, state: type[Running] = Running, *, kind: Kind = KIND, **more: Any) -> Job:
     """A job whose task runs."""
-    request = ImageRequest("a red fox", model=model, num_images=images)
-    return make_job(number, kind(f"t{number}", since, **more), model=model, request=request)
+    request = ImageRequest("a red fox", model=kind[0], num_images=kind[1])
+    return make_job(number, state(f"t{number}", since, **more), model=kind[0], request=request)
