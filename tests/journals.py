@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,17 @@ class Held(Executor):
         is_given_up: True once whoever had it needs it no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_busy: bool = True) -> None:
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
         self.is_given_up = False
+        self._is_busy = is_busy
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        """Keep it for later."""
+        """Keep it for later, or do it at once, in the caller's thread."""
         future: Future[Any] = Future()
         self.waiting.append((future, lambda: work(*arguments, **named)))
+        if not self._is_busy:
+            self.let_go()
         return future
 
     def let_go(self) -> None:
@@ -97,14 +101,8 @@ class Held(Executor):
         self.is_given_up = True
 
 
-class Inline(Held):
-    """Does the work at once, in the caller's thread: on virtual time nothing may wait for a thread."""
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        """Do it."""
-        future = super().submit(work, *arguments, **named)
-        self.let_go()
-        return future
+Inline = partial(Held, is_busy=False)
+"""On virtual time nothing may wait for a thread."""
 
 
 class Disk(DictStore):

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, AsyncExitStack, closing
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -16,33 +16,24 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from builders import upstream
+from clients import run
 from conftest import naming
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from journals import FULL, LOST, Inline, place, quick_folder
-from virtual_network import Network, batch_over
+from journals import LOST, place, quick_folder
+from virtual_network import Network, VirtualClient
 
-from imagen_async import ImageFile, ImageRequest, JournalError, Result
+from imagen_async import ImageFile, Result
 from imagen_async._callbacks import CallbackRegistry
-from imagen_async._core.plan import Plan
-from imagen_async._core.poll_schedule import PollSchedule
-from imagen_async._core.routing import Router
 from imagen_async._core.wire import HttpRequest, HttpResponse
-from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._journal import Journal, JournalReader
-from imagen_async._journal.batch_journal import BatchJournal
-from imagen_async._opening import SAVING_AT_ONCE
 from imagen_async._plain_group import PlainGroup
-from imagen_async._scheduler.callback_desk import CallbackDesk
-from imagen_async._scheduler.exchange import Exchange
-from imagen_async._scheduler.scheduler import Scheduler
-from imagen_async._watch.observer import Observer
 from imagen_async.ports import JournalEntry
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults, Latency
 from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.testing import VirtualTimeLoop
+from imagen_async.webhooks import Callback
 
 __all__ = ["place"]
 
@@ -51,32 +42,29 @@ class Life:
     """The steps of one process.
 
     Args:
-        dies_at: The step at which it dies: from there on nothing that it does has any effect.
-        leaves_at: The step at which it is cancelled, as by Ctrl-C, and leaves in good order.
-        room: Groups of changes that its disk takes; -1: any.
+        ends_at: The step at which it comes to its end; None: it works to the end.
+        is_killed: True where nothing that it does from there on has any effect; else it is cancelled, as by Ctrl-C.
 
     Attributes:
         steps: What it did, in order.
-        scope: What it runs in; cancelled at its death, so that what is left of it comes down.
+        scope: What it runs in; cancelled at its end, so that what is left of it comes down.
     """
 
-    def __init__(self, *, dies_at: int | None = None, leaves_at: int | None = None, room: int = -1) -> None:
+    scope: anyio.CancelScope
+
+    def __init__(self, ends_at: int | None = None, *, is_killed: bool = True) -> None:
         self.steps: list[str] = []
-        self.scope: anyio.CancelScope | None = None
-        self.room = room
+        self._ends_at = ends_at
+        self._is_killed = is_killed
         self._is_dead = False
-        self._ends_at = {dies_at, leaves_at}
-        self._dies_at = dies_at
 
     def step(self, name: str) -> bool:
         """Take a step; False when the process is dead, by this step or by one before it."""
         if not self._is_dead:
-            number = len(self.steps)
-            self.steps.append(name)
-            self._is_dead = number == self._dies_at
-            if number in self._ends_at:
-                assert self.scope is not None
+            if len(self.steps) == self._ends_at:
+                self._is_dead = self._is_killed
                 self.scope.cancel()
+            self.steps.append(name)
         return not self._is_dead
 
     async def reach(self, name: str) -> None:
@@ -93,11 +81,8 @@ class MortalJournal(Journal):
         super().__init__(path)
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
-        """Write, if the process lives and the disk has room."""
+        """Write, if the process lives."""
         rows = list(entries)
-        if self._life.room == 0:
-            raise JournalError(FULL)
-        self._life.room -= 1
         named = {"submitting": "request.prompt", "running": "task_id", "ready": "urls"}
         told = ", ".join(f"{row.state} {attrgetter(named.get(row.state, 'key'))(row)}" for row in rows)
         if self._life.step(f"before writing: {told}"):
@@ -111,28 +96,79 @@ class MortalJournal(Journal):
             self._life.step("after the note")
 
 
+class MortalClient(VirtualClient):
+    """A client whose exchanges, pictures and callbacks are steps: what a dead one would say or hear, it does not."""
+
+    def __init__(self, network: Network, life: Life, callback: Callback | None) -> None:
+        super().__init__(network, save=self._write, callback=callback)
+        self._network = network
+        self._life = life
+
+    async def _send(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+        created = None if request.body is None else json.loads(request.body)["input"]["prompt"]
+        about = f"submitting {created}" if created else f"running {request.path.rpartition('=')[2]}"
+        await self._life.reach(f"before the server sees: {about}")
+        try:
+            return await self._network(account, request)
+        finally:
+            await self._life.reach(f"before the answer arrives: {about}")
+
+    async def _write(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
+        files = []
+        for number, url in enumerate(result.urls):
+            await anyio.sleep(0.1)
+            content = f"the picture at {url}".encode()
+            path = Path(folder, f"{result.index}-{number}-{result.request.prompt}.png")
+            await self._life.reach(f"before a picture is there: ready {result.urls}")
+            path.write_bytes(content)
+            await self._life.reach("after a picture is there")
+            files.append(ImageFile(str(path), hashlib.sha256(content).hexdigest(), len(content), "image/png", url))
+        return tuple(files)
+
+    async def _begin_to_hear(self, stack: AsyncExitStack) -> CallbackRegistry | None:
+        if self._callback is None:
+            return None
+        registry = CallbackRegistry(self._callback.public_url, {})
+        group = await stack.enter_async_context(PlainGroup())
+        stack.callback(group.cancel)
+        self._network.call_back = partial(group.start_soon, self._hear, registry)
+        unheard, self._network.unheard = self._network.unheard, []
+        for webhook in unheard:
+            self._network.call_back(webhook)
+        return registry
+
+    async def _hear(self, registry: CallbackRegistry, webhook: Webhook) -> None:
+        """Take a callback, which is not forgotten by the provider before it is answered."""
+        self._network.unheard.append(webhook)
+        await anyio.sleep(max(0.0, webhook.ends - asyncio.get_running_loop().time()))
+        # Only until the journal is open, which takes no time here: a batch without work ends in the same instant.
+        while (call := registry.find(webhook.url.rpartition("/")[2])) is None:
+            await checkpoint()
+        desk = self._open().desk
+        assert desk is not None
+        await self._life.reach("before a callback is heard")
+        await desk.take(call, webhook.task_id)
+        await self._life.reach("before a callback is answered")
+        self._network.unheard.remove(webhook)
+        self._life.step("after a callback was answered")
+
+
 class World:
     """What outlives a process: the provider, and a folder with the journal and the pictures.
 
-    Attributes:
-        network: The provider.
-        folder: Of the pictures.
-        journal: The journal's path.
-        calls_back: True where the provider announces the end of each task, until it is answered.
-        calls: Its callbacks that were not answered yet.
+    With a callback the provider announces the end of each task there, until it is answered.
     """
 
-    def __init__(self, folder: Path, network: Network, *, calls_back: bool = False) -> None:
+    def __init__(self, folder: Path, network: Network, callback: Callback | None = None) -> None:
         self.network = network
-        self.calls_back = calls_back
-        self.calls: list[Webhook] = []
         self.folder = folder / "out"
         self.journal = folder / "run.db"
+        self._callback = callback
         self._clock = 0.0
         self.folder.mkdir(parents=True)
 
-    def live(self, requests: Sequence[str | ImageRequest], life: Life | None = None, **terms: Any) -> list[Result]:
-        """Run a process until it has all results, or dies; what was handed out is returned."""
+    def live(self, requests: Sequence[str], life: Life | None = None, **terms: Any) -> list[Result]:
+        """Run a process until it has all results, or comes to its end without any."""
         loop = VirtualTimeLoop()
         loop.jump(self._clock)  # the provider's clock goes on, whatever becomes of a process
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -140,6 +176,13 @@ class World:
                 return runner.run(self._run(requests, life or Life(), **terms))
             finally:
                 self._clock = loop.time()
+
+    async def _run(self, requests: Sequence[str], life: Life, **terms: Any) -> list[Result]:
+        life.scope = anyio.CancelScope()
+        client = MortalClient(self.network, life, self._callback)
+        with closing(MortalJournal(self.journal, life)) as store, life.scope:
+            return await run(client, requests, journal=store, save_to=self.folder, **terms)
+        return []
 
     def entries(self) -> dict[str, JournalEntry]:
         """What the journal says, by prompt."""
@@ -149,84 +192,6 @@ class World:
     def snapshot(self) -> tuple[dict[str, JournalEntry], int, list[str]]:
         """All that another run could change."""
         return self.entries(), len(self.network.ledger.creates), sorted(path.name for path in self.folder.iterdir())
-
-    async def _run(
-        self, requests: Sequence[str | ImageRequest], life: Life, *, again: Iterable[str] = (), **terms: Any
-    ) -> list[Result]:
-        provider = self.network.provider
-        options: Any = {"deadline": 900.0, "retries": 0, "resubmits": 0, "save_to": str(self.folder), **terms}
-        factory = JobFactory(Router({provider.name: provider}), ImageRequest("-"), JobOptions(**options))
-        registry = CallbackRegistry("https://example.com/imagen", {}) if self.calls_back else None
-        account = upstream(provider.name, self.network.limits, PollSchedule(provider.latency))
-        plan = Plan([account], SAVING_AT_ONCE, expects_callbacks=self.calls_back)
-        ways = partial(self._send, life), partial(self._save, life)
-        exchange = Exchange({provider.name: provider.dialect}, *ways, registry.url_of if registry else None)
-        called = {"again": frozenset({"queued", *again}), "expects_callbacks": self.calls_back}
-        results: list[Result] = []
-        life.scope = anyio.CancelScope()
-        with closing(MortalJournal(self.journal, life)) as store, life.scope:
-            journal = BatchJournal(store, factory, executor=Inline(), **called)
-            async with PlainGroup() as group:
-                scheduler = Scheduler(group, plan, exchange, Observer(), registry)
-                scheduler.start(scheduler.run)
-                if registry is not None:
-                    self._call_back(life, registry, scheduler, group)
-                batch = batch_over(scheduler, self.network, requests, factory=factory, window=100, journal=journal)
-                try:
-                    async with batch:
-                        async for result in batch:
-                            results.append(result)
-                finally:
-                    await scheduler.close()
-        return results
-
-    async def _send(
-        self, life: Life, account: str, request: HttpRequest, *, within: float | None = None
-    ) -> HttpResponse:
-        """Carry a request; what a dead process was about to say or hear, it does not."""
-        created = None if request.body is None else json.loads(request.body)["input"]["prompt"]
-        about = f"submitting {created}" if created else f"running {request.path.rpartition('=')[2]}"
-        await life.reach(f"before the server sees: {about}")
-        try:
-            return await self.network(account, request)
-        finally:
-            await life.reach(f"before the answer arrives: {about}")
-
-    async def _save(self, life: Life, result: Result, folder: str) -> tuple[ImageFile, ...]:
-        """Write pictures, each told from others by its task."""
-        files = []
-        for number, url in enumerate(result.urls):
-            await anyio.sleep(0.1)
-            content = f"the picture at {url}".encode()
-            path = self.folder / f"{result.index}-{number}-{result.request.prompt}.png"
-            await life.reach(f"before a picture is there: ready {result.urls}")
-            path.write_bytes(content)
-            await life.reach("after a picture is there")
-            files.append(ImageFile(str(path), hashlib.sha256(content).hexdigest(), len(content), "image/png", url))
-        return tuple(files)
-
-    def _call_back(self, life: Life, registry: CallbackRegistry, scheduler: Scheduler, group: PlainGroup) -> None:
-        """Have every callback delivered to this process that no other one has answered."""
-        desk = CallbackDesk(registry, scheduler)
-
-        async def deliver(webhook: Webhook) -> None:
-            await anyio.sleep(max(0.0, webhook.ends - asyncio.get_running_loop().time()))
-            # Only until the journal is open, which takes no time here: a batch without work ends in the same instant.
-            while (call := registry.find(webhook.url.rpartition("/")[2])) is None:
-                await checkpoint()
-            await life.reach("before a callback is heard")
-            await desk.take(call, webhook.task_id)
-            await life.reach("before a callback is answered")
-            self.calls.remove(webhook)
-            life.step("after a callback was answered")
-
-        def begin(webhook: Webhook) -> None:
-            self.calls.append(webhook)
-            group.start_soon(deliver, webhook)
-
-        self.network.call_back = begin
-        for webhook in self.calls:
-            group.start_soon(deliver, webhook)
 
 
 # What is promised
@@ -244,15 +209,18 @@ def world_of(folder: Path, *, calls_back: bool = False) -> World:
     faults.order("task", None, "fail_word")
     if calls_back:
         faults.order("callback", "early", None, "early", None)
-    return World(folder, Network(KIE, faults=faults, latency=LATENCY), calls_back=calls_back)
+    callback = Callback("https://example.com/imagen") if calls_back else None
+    return World(folder, Network(KIE, faults=faults, latency=LATENCY), callback)
 
 
-def ended_at_each_step(folder: Path, ending: str, **how: bool) -> Iterator[tuple[World, AbstractContextManager[None]]]:
+def ended_at_each_step(
+    folder: Path, *, is_killed: bool = True, **how: bool
+) -> Iterator[tuple[World, AbstractContextManager[None]]]:
     """For each step of an undisturbed process, a world in which one came to its end there; and what names the step."""
     whole = Life()
     world_of(folder / "whole", **how).live(PROMPTS, whole, retries=1)
     for step in range(len(whole.steps)):
-        world, life = world_of(folder / str(step), **how), Life(**{ending: step})
+        world, life = world_of(folder / str(step), **how), Life(step, is_killed=is_killed)
         world.live(PROMPTS, life, retries=1)
         yield world, naming(step, life.steps[step])
 
@@ -330,17 +298,17 @@ def test_everything_is_on_disk_before_what_follows_from_it(place: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["dies_at", "leaves_at"])
-def test_an_end_at_any_step_pays_nothing_twice_and_loses_no_picture(place: Path, ending: str) -> None:
+@pytest.mark.parametrize("is_killed", [True, False], ids=["dies", "leaves"])
+def test_an_end_at_any_step_pays_nothing_twice_and_loses_no_picture(place: Path, is_killed: bool) -> None:
     """Wherever a process dies, the next one brings every prompt to its end, and a third adds none.
 
     One that is cancelled, and may leave in good order, notes what became of each create.
     """
-    for world, named in ended_at_each_step(place, ending):
+    for world, named in ended_at_each_step(place, is_killed=is_killed):
         with named:
             at_end = world.entries()
             flying = in_state(at_end, "submitting")
-            if ending == "leaves_at":
+            if not is_killed:
                 assert (flying, in_state(at_end, "unknown") - lost_in(world)) == (set(), set())
             results = world.live(PROMPTS, retries=1)
             check_money(world)
@@ -351,12 +319,12 @@ def test_an_end_at_any_step_pays_nothing_twice_and_loses_no_picture(place: Path,
 @pytest.mark.slow
 def test_a_crash_at_any_step_loses_no_callback(place: Path) -> None:
     """Where the provider calls back, whatever a dead process had paid for is collected by the next one."""
-    for world, named in ended_at_each_step(place, "dies_at", calls_back=True):
+    for world, named in ended_at_each_step(place, calls_back=True):
         with named:
             at_death = world.entries()
             world.live(PROMPTS, retries=1)
             entries, made = world.entries(), world.network.ledger.tasks_by_prompt()
-            assert (sorted(entries), world.calls) == (PROMPTS, [])
+            assert (sorted(entries), world.network.unheard) == (PROMPTS, [])
             assert made.total() <= len(PROMPTS) + 1, "one generation failed and was asked for again"
             held = in_state(entries, "unknown")
             assert all(made[prompt] <= entries[prompt].retried for prompt in held), "each task was announced"
@@ -370,28 +338,12 @@ def test_a_crash_at_any_step_loses_no_callback(place: Path) -> None:
             check_money(world)
 
 
-@pytest.mark.parametrize("room", [1, 2, 3, 5])
-def test_a_disk_that_fills_up_ends_the_batch(place: Path, room: int) -> None:
-    """Nothing is sent that was not noted, the batch raises; with room again the next run pays for nothing twice."""
-    prompts = [f"prompt {number}" for number in range(30)]
-    world = World(place, Network(KIE, latency=LATENCY))
-    with pytest.raises(JournalError, match="Make room"):
-        world.live(prompts, Life(room=room))
-    sent = {create.prompt for create in world.network.ledger.creates}
-    assert sent <= {prompt for prompt, entry in world.entries().items() if entry.attempts}
-    assert bool(sent) == (room > 1)
-    results = world.live(prompts)
-    assert set(world.network.ledger.tasks_by_prompt().values()) == {1}
-    assert {result.request.prompt for result in results if not result.ok} <= sent, "whose answer found no room is held"
-    assert Counter(result.request.prompt for result in results) == Counter(prompts)
-
-
 def test_a_later_run_asks_less_often(place: Path) -> None:
     """What the first run has seen of the provider's latency is in the journal: the next begins with that."""
     world = World(place, Network(KIE, latency=Latency(median=40, sigma=0)))
     asked = []
-    for run in range(2):
-        world.live([f"prompt {number} of run {run}" for number in range(20)])
+    for part in range(2):
+        world.live([f"prompt {number} of run {part}" for number in range(20)])
         asked.append(len(world.network.ledger.poll_times))
     assert asked[1] - asked[0] < 0.7 * asked[0]
 
@@ -410,7 +362,7 @@ FAULTS = {"create": CREATE_FAULTS, "poll": POLL_FAULTS, "task": TASK_FAULTS}
 )
 def test_random_faults_and_crashes(orders: dict[Any, list[str | None]], deaths: list[int], resubmits: int) -> None:
     """Whatever goes wrong and whenever the process dies, a prompt makes one task, unless another one was asked for."""
-    terms: dict[str, Any] = {"deadline": 1e7, "resubmits": resubmits, "again": ["unknown"] if resubmits else []}
+    terms: dict[str, Any] = {"deadline": 1e7, "on_unknown": "resubmit" if resubmits else "hold"}
     faults = Faults()
     for road, orders_of_road in orders.items():
         faults.order(road, *orders_of_road)
@@ -418,7 +370,7 @@ def test_random_faults_and_crashes(orders: dict[Any, list[str | None]], deaths: 
     with quick_folder() as folder:
         world = World(folder / "world", Network(KIE, faults=faults, latency=LATENCY))
         for step in deaths:
-            world.live(PROMPTS, Life(dies_at=step), **terms)
+            world.live(PROMPTS, Life(step), **terms)
             at_death = world.entries()
             flying |= in_state(at_death, "submitting")
         results = world.live(PROMPTS, **terms)

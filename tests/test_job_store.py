@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from journals import entry, keys, place, quick_folder
+from journals import entry, keys, quick_folder
 
 from imagen_async import ImageRequest, JournalError
 from imagen_async._core.latency import EDGES
 from imagen_async._journal import Journal
 from imagen_async._journal.store import LONGEST_WAY
 from imagen_async.ports import JobStore, JournalEntry
-
-__all__ = ["place"]
 
 NOW = float(round(time.time()))
 some_times = st.none() | st.sampled_from([NOW + 10, NOW + 50, NOW + 100])
@@ -93,31 +90,3 @@ def told_by(store: JobStore) -> dict[str, Any]:
         "notes": {name: value for name, value in store.notes().items() if name != "process"},
         "bills": dict(bills),
     }
-
-
-@pytest.mark.parametrize("kind", ["file", "dict"])
-def test_what_a_store_tells(kind: str, place: Path) -> None:
-    """What a job is stays as it was sent, what became of it is told, and nothing is on the way in a later run."""
-    kept: dict[str, Any] = {}
-    with closing(Journal(place / "j.db") if kind == "file" else DictStore(kept)) as store:
-        store.begin_run()
-        store.write(entry(number) for number in range(3))
-        store.write([entry(3, state="queued", attempts=0, sent_at=None, account="apiin")])
-        news = {"state": "done", "task_id": "t", "credits": 4.0, "latency": 2.0, "accepted_at": 1001.0}
-        other = {"position": 9, "request": ImageRequest("b"), "price": None, "sent_at": None}
-        store.write([entry(1, **news, **other), entry(2, state="unknown", lost=1, lost_creates=(1,))])
-        store.note({"total": "4", "command": "a"})
-        store.note({"command": "b"})
-        assert (store.find("k1"), store.find("k9")) == (entry(1, **news), None)
-        assert store.find_task("t") == entry(1, **news)
-        assert list(store.latencies("kie", 9)) == [(entry(1).request, 2.0)]
-        assert sorted(store.sent_since("kie", 1000.5), key=repr) == [(1000.0, None), (1001.0, 1001.0), (1002.0, None)]
-        assert [store.times_seen(key) for key in "aab"] == [1, 2, 1]
-    with closing(Journal(place / "j.db") if kind == "file" else DictStore(kept)) as store:
-        store.begin_run()
-        assert (store.is_new, store.times_seen("a")) == (False, 1)
-        assert store.counts() == {"unknown": 2, "done": 1, "queued": 1}
-        assert (keys(store.unfinished()), keys(store.with_lost_creates())) == ([], ["k0", "k2"])
-        assert store.notes().items() >= {"total": "4", "command": "b"}.items()
-        spent = {(bill.state, bill.total): count for bill, count in store.bills()}
-        assert spent == {("unknown", 8.0): 2, ("done", 4.0): 1, ("queued", 0.0): 1}

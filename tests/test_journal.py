@@ -235,29 +235,23 @@ def test_every_error_is_told_as_what_it_means() -> None:
 
 
 OTHER_PROCESS = """
-import resource, signal, sys
-from imagen_async import ImageRequest, JournalError
+import resource, sys
+from imagen_async import ImageRequest
 from imagen_async._journal import Journal
 from imagen_async.ports import JournalEntry
-path, count, room = sys.argv[1], *map(int, sys.argv[2:])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-journal, written, request = Journal(path), 0, ImageRequest("long " * 1000)
-try:
-    while written < count:
-        journal.write([JournalEntry(f"k{written}", written, "submitting", "kie", request, attempts=1, sent_at=5.0)])
-        written += 1
-    print("open", flush=True)
-    sys.stdin.read()
-except JournalError as error:
-    print(written, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+journal, request = Journal(sys.argv[1]), ImageRequest("long " * 1000)
+for number, _ in enumerate(sys.stdin):
+    journal.write([JournalEntry(f"k{number}", number, "submitting", "kie", request, attempts=1, sent_at=5.0)])
+    print("written", flush=True)
 """
 
 
-def other_process(path: Path, count: int, room: int) -> subprocess.Popen[str]:
-    """A process that writes so many jobs, on a disk where each file has so much room, and keeps the journal open."""
-    command = [sys.executable, "-c", OTHER_PROCESS, str(path), str(count), str(room)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def other_process(path: Path) -> subprocess.Popen[str]:
+    """A process that writes a job for each line that it is told, on a disk where a file has room for some."""
+    command = [sys.executable, "-c", OTHER_PROCESS, str(path)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
 
 
 def test_one_writer_whatever_the_file_is_called(place: Path) -> None:
@@ -273,10 +267,12 @@ def test_one_writer_whatever_the_file_is_called(place: Path) -> None:
 def test_a_killed_process_leaves_no_lock(place: Path) -> None:
     """While another process writes, this one is refused and can look; once that is killed, it can write at once."""
     path = place / "j.db"
-    with other_process(path, count=1, room=1 << 30) as process:
+    with other_process(path) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         try:
-            assert process.stdout.readline() == "open\n"
+            process.stdin.write("one\n")
+            assert process.stdout.readline() == "written\n"
             with pytest.raises(JournalError, match=rf"in use.*process {process.pid}"):
                 Journal(path)
             assert seen_in(path) == (True, [("submitting", 0, None)])
@@ -401,9 +397,9 @@ def test_a_file_that_another_program_locks_is_told(place: Path) -> None:
 
 def test_a_disk_that_really_takes_no_more(place: Path) -> None:
     """Where the system itself refuses to write, the error says so, and every commit before it is there."""
-    with other_process(place / "j.db", count=1_000_000, room=400_000) as process:
-        written, _, told = process.communicate(timeout=60)[0].partition(" ")
-    assert re.search("is full or fails .* Make room", told)
+    with other_process(place / "j.db") as process:
+        told, error = process.communicate("one more\n" * 1000, timeout=60)
+    assert re.search("JournalError: .* is full or fails .* Make room", error)
     with JournalReader(place / "j.db") as reader:
-        assert reader.counts() == {"submitting": int(written)}
-    assert int(written) > 10
+        assert reader.counts() == {"submitting": told.count("written")}
+    assert told.count("written") > 10

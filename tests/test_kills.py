@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
-from commands import COMMAND, at, lines_of
+from commands import at, lines_of
 from journals import LOST
 
 from imagen_async import Limits, Rate
@@ -43,15 +44,13 @@ class Noted(Faults):
 
 
 @contextlib.contextmanager
-def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: list[str], said: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the command while the block runs, and kill it at the end of that."""
-    with open(folder / "said", "ab") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    with open(said, "ab") as stream, commands.start(*command, stdout=stream, stderr=stream) as process:
         try:
             yield process
         finally:
             process.kill()
-            process.wait()
 
 
 def entries_in(out: Path) -> list[JournalEntry]:
@@ -72,26 +71,27 @@ def test_kills_cost_nothing(rate: Rate, share: float, tmp_path: Path) -> None:
     seed, out, prompts = random.randrange(1_000_000), tmp_path / "out", [f"fox number {number}" for number in range(50)]
     chance, faults, kills, cut = random.Random(seed), Noted(share, seed), 0, set[str]()
     limits, latency = Limits(submit=rate, status=Rate(200, per=1), running=200), Latency(median=0.3, minimum=0.05)
-    (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+    said, file = tmp_path / "said", tmp_path / "prompts.txt"
+    file.write_text("\n".join(prompts))
     with running_sandbox(Sandbox(latency=latency, limits=limits, faults=faults, seed=seed)) as sandbox:
         options = [*at(sandbox), "--rate", f"{rate.count}/{rate.per:g}", "--quiet"]
-        command = [COMMAND, "batch", str(tmp_path / "prompts.txt"), "-o", str(out), *options]
+        command = ["batch", str(file), "-o", str(out), *options]
         for _ in range(3):
             faults.asked.clear()
-            with started(command, tmp_path) as process:
-                assert faults.asked.wait(PATIENCE), f"no request came: {(tmp_path / 'said').read_text()}"
+            with started(command, said) as process:
+                assert faults.asked.wait(PATIENCE), f"no request came: {said.read_text()}"
                 # A run sends a whole window at once, so a kill every half of a window leaves enough for the next.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(chance.uniform(0, chance.choice((0.1, rate.per / 2))))
                     break  # it came to its end by itself
             kills += 1
             cut |= prompts_of(entries_in(out), "submitting")
-        with started(command, tmp_path) as process:
+        with started(command, said) as process:
             code = process.wait(PATIENCE)
     assert kills, "it was over before it was killed"
-    entries, said = entries_in(out), (tmp_path / "said").read_text()
+    entries, words = entries_in(out), ("Traceback", "Unclosed", "Warning")
     found = problems_of_money(sandbox.ledger, entries, cut) | problems_of_pictures(sandbox.ledger, faults, entries, out)
-    found["said"] = [word for word in ("Traceback", "Unclosed", "Warning") if word in said]
+    found["said"] = [word for word in words if word in said.read_text()]
     found["requests"] = {entry.request.prompt for entry in entries} ^ set(prompts)
     assert {what: problem for what, problem in found.items() if problem} == {}, f"with seed {seed}"
     assert code == int(any(entry.state != "done" for entry in entries))

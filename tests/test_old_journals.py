@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -124,13 +125,21 @@ def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
 
 
 async def test_a_batch_goes_on(path: Path, imagen_sandbox: Sandbox) -> None:
-    """What ended comes out as it was, and only what never went out is created."""
-    by_hand(path, "DELETE FROM jobs WHERE task_id NOT NULL AND state != 'done'")  # this sandbox has no such tasks
+    """What ended comes out as it was, what has a task or a link is collected, only what never went out is created."""
     with JournalReader(path, Line) as reader:
-        requests = [each.request for each in reader.entries()]
+        requests = {each.key: each.request for each in reader.entries()}
+    going_on = ("running", "overdue", "denied", "told", "ready", "unsaved")
     async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url) as client:
-        async with client.batch(requests, journal=path, save_to=path.parent) as results:
-            found = {result.key: (result.ok, result.earlier) async for result in results}
-    held_or_failed = dict.fromkeys(("refused", "lost", "submitting"), (False, True))
-    assert found == {"queued": (True, False), "done": (True, True), "found": (True, True), **held_or_failed}
-    assert [create.prompt for create in imagen_sandbox.ledger.creates] == ["a red fox"]
+        made = await asyncio.gather(*(client.generate(requests[key]) for key in going_on))
+        tasks = {key: result.task_id for key, result in zip(going_on, made, strict=True)}
+        for key, result in zip(going_on, made, strict=True):  # this sandbox knows none of the tasks in the journal
+            by_hand(path, f"UPDATE jobs SET task_id = '{result.task_id}' WHERE key = '{key}'")
+            by_hand(path, f"UPDATE jobs SET urls = '{json.dumps(result.urls)}' WHERE key = '{key}' AND state = 'ready'")
+        async with client.batch(requests.values(), journal=path, save_to=path.parent) as results:
+            found = {result.key: result async for result in results}
+    held_or_failed = dict.fromkeys(("failed", "refused", "lost", "submitting"), (False, True))
+    ended = {"done": (True, True), "found": (True, True), **held_or_failed}
+    came = {key: (result.ok, result.earlier) for key, result in found.items()}
+    assert came == dict.fromkeys(("queued", *going_on), (True, False)) | ended
+    assert {key: found[key].task_id for key in going_on} == tasks
+    assert [create.prompt for create in imagen_sandbox.ledger.creates[len(made) :]] == ["a red fox"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
 import subprocess
-import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,18 @@ from typing import Any
 import anyio
 import commands
 import pytest
+from clients import Heard, client_of, run
 from commands import FAILURES, METADATA, PATIENCE, Call, at, call, clean_environment, foxes, lines_of, rows_of, tasks_in
 from dict_store import DictStore
 from journals import entry, place
 
-from imagen_async import Client, ImageRequest, JournalError, Limits, Result
+from imagen_async import Client, ImageRequest, Limits
 from imagen_async._core.values import stable_key
 from imagen_async._journal import Journal
-from imagen_async.events import Event, JobEvent
 from imagen_async.sandbox import Latency, Lives, Sandbox
 from imagen_async.testing import running_sandbox
 
-__all__ = ["FAILURES", "call", "clean_environment", "place"]
+__all__ = ["call", "clean_environment", "place"]
 
 STEADY = Latency(median=0.8, sigma=0)
 """Long enough for a signal to find tasks that run, short enough for the next run to wait for them."""
@@ -64,20 +63,15 @@ def steady_sandbox() -> Iterator[Sandbox]:
 
 @pytest.mark.parametrize("kind", ["file", "dict"])
 async def test_a_batch_that_is_left_goes_on(kind: str, place: Path) -> None:
-    """Left in the middle, a batch goes on in another client, over a file or the caller's own store, and pays once.
-
-    While it is at work another one on its journal is refused, and sends nothing.
-    """
+    """Left in the middle, a batch goes on in another client, over a file or the caller's own store, and pays once."""
     prompts = [f"p{number}" for number in range(20)]
     terms: Any = {"journal": place / "j.db" if kind == "file" else DictStore({}), "save_to": place / "out"}
     with running_sandbox(Sandbox(latency=Latency(median=0.05, minimum=0.01))) as sandbox:
         async with client_of(sandbox, limits=Limits(running=5)) as client, client.batch(prompts, **terms) as results:
             await anext(results)
-            with pytest.raises(JournalError, match=r"is in use: another batch .*is at work on it"):
-                await all_of(client, ["another"], **terms)
         assert 0 < len(sandbox.ledger.tasks) < 20, "or it was not left in the middle"
         async with client_of(sandbox) as client:
-            first, again = [await all_of(client, prompts, **terms) for _ in range(2)]
+            first, again = [await run(client, prompts, **terms) for _ in range(2)]
             (by_hand,) = await again[0].save(place / "saved by hand")
     assert sandbox.ledger.tasks_by_prompt() == dict.fromkeys(prompts, 1)
     assert sorted(result.request.prompt for result in first) == sorted(prompts)
@@ -86,31 +80,13 @@ async def test_a_batch_that_is_left_goes_on(kind: str, place: Path) -> None:
     assert {(result.ok, result.earlier) for result in again} == {(True, True)}
 
 
-def client_of(sandbox: Sandbox, **settings: Any) -> Client:
-    """A client of a sandbox in another thread."""
-    return Client("sandbox", api_key=sandbox.key, base_url=sandbox.url, **settings)
-
-
-async def all_of(client: Client, requests: Any, **terms: Any) -> list[Result]:
-    """All results of a batch."""
-    async with client.batch(requests, **terms) as results:
-        return [result async for result in results]
-
-
 async def test_tasks_of_a_sandbox_that_died_with_its_client_are_made_again(place: Path) -> None:
     """What ran at a client's own sandbox is gone with it, and cost nothing: the next run makes it anew, at once."""
-    running = asyncio.Semaphore(0)
-
-    def hear(event: Event) -> None:
-        if isinstance(event, JobEvent) and event.state == "running":
-            running.release()
-
-    async with Client("sandbox", on_event=hear) as client, client.batch(["a", "b"], journal=place / "j.db"):
-        for _ in range(2):
-            await running.acquire()
+    heard, journal = Heard(), place / "j.db"
+    async with Client("sandbox", on_event=heard) as client, client.batch(["a", "b"], journal=journal):
+        await heard.job("running", 2)
     with anyio.fail_after(20):
-        async with Client("sandbox") as client:
-            again = await all_of(client, ["a", "b"], journal=place / "j.db")
+        again = await run(Client("sandbox"), ["a", "b"], journal=journal)
     assert [result.ok for result in again] == [True, True]
 
 
@@ -123,15 +99,16 @@ async def test_thousands_of_earlier_results_take_no_memory(imagen_sandbox: Sandb
         for fields in ({}, {"state": "done", "urls": ("https://x.example/1.png",)}):
             journal.write(entry(n, key=key, account="sandbox", **fields) for n, key in enumerate(keys))
     prompts = (f"prompt {number}" for number in range(count))
+    terms: Any = {"journal": place / "j.db", "ordered": True}
     tracemalloc.start()
     try:
-        terms: Any = {"journal": place / "j.db", "ordered": True}
         async with client_of(imagen_sandbox) as client, client.batch(prompts, **terms) as results:
             async for result in results:
                 seen += result.earlier
-        assert tracemalloc.get_traced_memory()[1] < 8e6, "about a window of results, a kilobyte or two each"
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert peak < 8e6, "about a window of results, a kilobyte or two each"
     assert (seen, imagen_sandbox.ledger.creates) == (count, [])
 
 
@@ -177,8 +154,7 @@ def test_a_signal_leaves_and_the_same_command_goes_on(call: Call, how: str) -> N
 def test_drain_is_left_by_a_second_ctrl_c() -> None:
     """With `--on-exit drain` a second Ctrl-C leaves at once, as the first one's message says; the journal has all."""
     endless = Latency(median=60, sigma=0)
-    options = ("--running", "3", "--on-exit", "drain")
-    with at_work(9, *options, latency=endless, until="poll") as (sandbox, process):
+    with at_work(9, "--running", "3", "--on-exit", "drain", latency=endless, until="poll") as (sandbox, process):
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         assert "Once more leaves at once" in process.stderr.readline()
@@ -231,7 +207,7 @@ def test_a_create_on_the_way_is_held(call: Call, signals: list[str]) -> None:
     assert len(signals) > 1 or states_in("out") == ["submitting" if "SIGKILL" in signals else "unknown"]
     told = standing_in(call, "out")
     assert (told["at_work"], told["credits_at_risk"], told["unknown"][0]["prompt"]) == (False, 8, "fox number 0")
-    assert {name: count for name, count in told["counts"].items() if count} == {"not sent": 2, "unknown": 1}
+    assert +Counter(told["counts"]) == {"not sent": 2, "unknown": 1}
 
 
 # The same command again
@@ -294,23 +270,15 @@ def test_the_next_commands_work_as_they_stand(call: Call, imagen_sandbox: Sandbo
     assert standing_in(call, "my out")["next"] == []
 
 
-REFUSED = {
-    "no such task": ("collect t --dir out", "--key KEY"),
-    "no such request": ("collect t --dir out --key no-such-key", "--key KEY"),
-    "one with another task": ("collect t --dir out --key {key}", "has another task in out/run.db"),
-    "no such folder": ("status nowhere", "nowhere holds no batch: there is no run.db in it"),
-}
-
-
 def test_collect_brings_one_task_of_a_batch_to_its_end(call: Call, steady_sandbox: Sandbox) -> None:
     """`collect --dir` fetches a task that was left, and names its path again; what belongs to no request is refused."""
     foxes(2)
     assert call(*batch(steady_sandbox, *SOON)).code == 1
     before = rows_of("out")
-    for name, (line, words) in REFUSED.items():
-        options = at(steady_sandbox) if "collect" in line else []
-        outcome = call(*line.format(key=before[0]["key"]).split(), *options)
-        assert (outcome.code, outcome.out, words in outcome.err) == (2, "", True), (name, outcome.err)
+    other = "has another task in out/run.db"
+    for key, words in ((), "--key KEY"), (("--key", "none"), "--key KEY"), (("--key", before[0]["key"]), other):
+        outcome = call("collect", "t", "--dir", "out", *key, *at(steady_sandbox))
+        assert (outcome.code, outcome.out, words in outcome.err) == (2, "", True), outcome.err
     assert rows_of("out") == before
     first, second = tasks_in(steady_sandbox)
     for _ in range(2):
@@ -355,21 +323,6 @@ def test_the_key_is_nowhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
     assert secret.encode() not in b"".join(path.read_bytes() for path in Path().rglob("*.*") if path.is_file())
 
 
-def test_whoever_does_not_know_a_task_does_not_end_it(
-    call: Call, steady_sandbox: Sandbox, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A resume with a key that is refused, or at a server that knows no such task, leaves it for the right one."""
-    foxes(1)
-    assert call(*batch(steady_sandbox, *SOON)).code == 1
-    for sandbox, key in ((steady_sandbox, "sk-wrong-0123"), (imagen_sandbox, imagen_sandbox.key)):
-        with monkeypatch.context() as other:
-            other.setenv("SANDBOX_API_KEY", key)
-            assert call(*batch(sandbox, "--deadline", "1")).code == 1
-        assert states_in("out") == ["running"]
-    assert call(*batch(steady_sandbox)).code == 0
-    assert len(steady_sandbox.ledger.creates) == 1
-
-
 @pytest.mark.parametrize("is_gone", [False, True], ids=["has died", "is gone"])
 def test_a_picture_whose_link_has_died_is_asked_for_anew(call: Call, is_gone: bool) -> None:
     """A later run fetches it by a new link, paid for once; one that the provider has no more is said to be gone."""
@@ -384,24 +337,3 @@ def test_a_picture_whose_link_has_died_is_asked_for_anew(call: Call, is_gone: bo
         assert ("gone at the provider, and was paid for" in FAILURES.read_text()) == is_gone
         assert call(*batch(sandbox)).code == int(is_gone)
     assert (len(sandbox.ledger.creates), standing_in(call, "out")["credits_spent"]) == (1, 8)
-
-
-# Asked for by test_hard_cases.
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.01)
-
-
-def is_tidy(outcome: Any) -> bool:
-    """True for a stderr without what only a programmer understands."""
-    return commands.Outcome(*outcome).is_clean
-
-
-def tasks_of(sandbox: Sandbox) -> set[str]:
-    """The ids of all tasks that a sandbox made."""
-    return set(tasks_in(sandbox))
