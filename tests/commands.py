@@ -180,6 +180,5 @@ def standing(**changes: Any) -> Progress:
     counts = {"pulled": 40, "queued": 10, "submitting": 1, "held": 0, "running": 9, "saving": 0, "unknown": 0}
     figures = {"total": 1632, "done": 1200, "failed": 3, "earlier": 0, "credits": 9624.0, "elapsed": 60.0, "rate": 20.0}
     figures |= {"reserved": 72.0, "projected": 13056.0, "eta": 21.45, "latency": 12.13, "latency_p95": 19.8}
-    return Progress(
-        **{"calls_per_task": 1.12, "recent": (), "accounts": (fare("kie"),), **counts, **figures, **changes}
-    )
+    others = {"calls_per_task": 1.12, "recent": (), "accounts": (fare("kie"),)}
+    return Progress(**{**counts, **figures, **others, **changes})

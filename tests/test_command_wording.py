@@ -11,9 +11,7 @@ import pytest
 from commands import DATA, clean_environment, fare, standing
 
 from imagen_async import ImageFile, ImageRequest, Result, errors
-from imagen_async._cli import checking, exits, next_commands, summary, wording
-from imagen_async._cli.accounts import pool_of
-from imagen_async._cli.as_json import pictures_json, result_json
+from imagen_async._cli import accounts, as_json, checking, exits, next_commands, summary, wording
 from imagen_async._cli.counts import ResultCounts
 from imagen_async._cli.estimate import Estimate, Estimator
 from imagen_async._cli.library import Budget, PollSchedule, provider_of, router_of
@@ -36,22 +34,17 @@ def test_figures_for_people() -> None:
     assert {number: wording.counted(number, "shard") for number in things} == things
 
 
-NAMED = {"kie": ["imagen-async: no [provider kie]", "The key is that of KIE_API_KEY."]}
-NAMED["mine"] = ["imagen-async: no [provider mine]"]
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "lines"),
-    [
-        (errors.ConfigurationError("no such thing"), 2, ["imagen-async: no such thing"]),
-        (errors.JournalError("no journal"), 2, ["imagen-async: no journal"]),
-        (errors.GenerationFailed("too dark"), 1, ["imagen-async: too dark"]),
-        *((errors.AuthenticationError("no", provider=name), 2, lines) for name, lines in NAMED.items()),
-    ],
-)
-def test_what_an_error_comes_to(error: errors.ImagenError, code: int, lines: list[str]) -> None:
+def test_what_an_error_comes_to() -> None:
     """Wrong usage and configuration exit with 2, all else with 1; a refused key is named by its variable."""
-    assert (exits.code_of(error), exits.lines_of(error)) == (code, lines)
+    kie = ["imagen-async: no [provider kie]", "The key is that of KIE_API_KEY."]
+    ends = {
+        errors.ConfigurationError("no such thing"): (2, ["imagen-async: no such thing"]),
+        errors.JournalError("no journal"): (2, ["imagen-async: no journal"]),
+        errors.GenerationFailed("too dark"): (1, ["imagen-async: too dark"]),
+        errors.AuthenticationError("no", provider="mine"): (2, ["imagen-async: no [provider mine]"]),
+        errors.AuthenticationError("no", provider="kie"): (2, kie),
+    }
+    assert {error: (exits.code_of(error), exits.lines_of(error)) for error in ends} == ends
 
 
 def test_bad_lines_are_named_by_their_numbers() -> None:
@@ -146,7 +139,7 @@ def test_accounts_at_the_end() -> None:
     kie = "  kie: ready, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits"
     mine = "  mine: stopped, 2.0/s of 20 per 10 s, 9 running, 1,200 done, 9,624 credits; no credit left"
     ends = [[fare("kie"), stopped], [stopped], [fare("kie")], [msgspec.structs.replace(stopped, done=0)]]
-    assert [list(summary.account_lines(accounts)) for accounts in ends] == [[kie, mine], [mine], [], []]
+    assert [list(summary.account_lines(each)) for each in ends] == [[kie, mine], [mine], [], []]
     collect = "Collect each of b, by its task id above, with: imagen-async collect TASK_ID -p b=kie --base-url 'x y'"
     assert summary.how_to_collect("b", ["-p", "b=kie", "--base-url", "x y"]) == collect
 
@@ -176,6 +169,7 @@ def test_how_a_folder_stands() -> None:
     at_work = Status("out", ENTRIES[4:], notes, is_at_work=True)
     first, *_, kie, mine = at_work.text().splitlines()
     assert (first, at_work.to_json()["next"]) == ("out: 8 requests, a batch is at work on it", [])
+    assert at_work.to_json()["accounts"]["mine"] == {"counts": {"running": 1}, "credits": 0}
     assert (kie, mine) == ("  kie: 1 submitting, 0 credits", "  mine: 1 running, 0 credits")
     held = Status("out", [msgspec.structs.replace(ENTRIES[3], price=None)] * 12, {})
     assert held.text().splitlines()[-2:] == ["  4    an unknown price  'prompt 4'", "  … and 2 more (--json)"]
@@ -187,7 +181,7 @@ def test_a_picture_by_its_first_bytes_only_has_no_size(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"junk")
     for name in ("1.png", "2.png"):
         file = ImageFile(str(tmp_path / name), "0" * 64, 12, "image/png", "https://x.example/1.png")
-        (line,) = pictures_json(msgspec.structs.replace(WELL, urls=(file.url,), files=(file,)), tmp_path, {})
+        (line,) = as_json.pictures_json(msgspec.structs.replace(WELL, urls=(file.url,), files=(file,)), tmp_path, {})
         assert (line["file_name"], line["width"], line["height"]) == (name, None, None)
 
 
@@ -196,7 +190,7 @@ def test_a_picture_by_its_first_bytes_only_has_no_size(tmp_path: Path) -> None:
 
 def estimate_of(line: AccountOptions, requests: list[ImageRequest], **told: Any) -> Estimate:
     """What requests cost with these accounts."""
-    pool = pool_of(line)
+    pool = accounts.pool_of(line)
     schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
     estimator = Estimator(pool, router_of(pool, line.policy), schedules, told.pop("budget", None))
     return estimator.estimate(requests, ImageRequest("-", "imagen4-fast"), **{"settled": (), "balances": {}, **told})
@@ -231,10 +225,8 @@ def test_an_estimate_of_what_is_left() -> None:
     settled, whole, time, budget = estimate_of(KIE, MIXED, settled=SETTLED, budget=Budget(500, 0)).text().splitlines()
     assert settled == "40 requests of the file in the journal already; to be sent:"
     assert whole == "2 requests (1 × imagen4-fast, 1 × imagen4-ultra), 4 pictures, 24 credits"
-    assert (": all sent at once at 20 creates" in time, budget) == (
-        True,
-        "the budget of 500 credits pays for all of it",
-    )
+    assert ": all sent at once at 20 creates" in time
+    assert budget == "the budget of 500 credits pays for all of it"
     enough = estimate_of(KIE, MIXED[:1], balances={"kie": 4.0}).text().splitlines()[0]
     assert enough.endswith(", 4 credits; 4 credits on the account")
     one_by_one = estimate_of(AccountOptions(("kie",), running=((None, 1),)), MIXED[:21]).to_json()
@@ -264,12 +256,13 @@ def test_a_result_as_json() -> None:
     asked = PromptLine("a fox", "imagen4", key="k", line=3, columns={"n": 1, "line": "x", "key": "mine"})
     file = ImageFile("out/1.png", "0" * 64, 12, "image/png", "https://x.example/1.png")
     done = Result("k", 2, asked, "kie", "imagen4", (file.url,), (file,), task_id="t", credits=8.0, latency=3.5)
-    told = result_json(done)
+    told = as_json.result_json(done)
     ours = {"ok": True, "key": "k", "index": 2, "prompt": "a fox", "task_id": "t", "credits": 8.0, "error": None}
     theirs = {"seed": None, "line": 3, "n": 1, "input_line": "x", "input_key": "mine"}
     assert told | ours | theirs | {"files": ["out/1.png"], "urls": [file.url]} == told
     assert "extra" not in told, "only where there is anything in it"
-    lost = {"type": "UnknownOutcome", "message": "lost", "code": None, "credits_at_risk": 12}
-    assert (result_json(LOST)["error"], "credits_at_risk" in result_json(BAD)["error"]) == (lost, False)
+    lost, bad = (as_json.result_json(result)["error"] for result in (LOST, BAD))
+    assert lost == {"type": "UnknownOutcome", "message": "lost", "code": None, "credits_at_risk": 12}
+    assert "credits_at_risk" not in bad
     unsaved = msgspec.structs.replace(done, files=())
     assert [wording.places(done), wording.places(unsaved)] == [["out/1.png"], [file.url]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import pty
 import re
@@ -19,18 +18,14 @@ import pyte
 import pytest
 from commands import Outcome, at, clean_environment, fare, finish, foxes, prompt_file, standing, start
 from rich.console import Console
-from virtual_network import Network, batch_over, scheduler_over
 
 from imagen_async import Client, ImageRequest, Limits, Progress, Rate, Result, errors
 from imagen_async._cli.panel import REFRESH, LivePanel, draw
 from imagen_async._cli.progress import display
-from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import VirtualTimeLoop, running_sandbox
 
 __all__ = ["clean_environment"]
-
-virtual_time = pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})], ids=[""])
 
 
 def drawn(progress: Progress, width: int, title: str = "imagen-async: prompts.txt → out") -> list[str]:
@@ -62,8 +57,8 @@ def test_the_panel_has_every_figure_at_any_width() -> None:
     progress = standing(unknown=1, held=2, saving=2, earlier=5, accounts=accounts, recent=recent)
     for width in (60, 80, 140, 200):
         lines = drawn(progress, width)
-        assert {len(line) for line in lines} == {width}
-        assert [word for word in words if not any(word in line for line in lines)] == [], width
+        missing = [word for word in words if not any(word in line for line in lines)]
+        assert ({len(line) for line in lines}, missing) == ({width}, [])
     text = "".join(lines)
     assert text.index("a red fox") < text.index("a bat"), "the newest comes first"
 
@@ -147,28 +142,23 @@ def test_the_panel_is_on_a_terminal_and_on_stderr_only(imagen_sandbox: Sandbox, 
     assert quiet or [word for word in told if word not in "".join(panel)] == []
 
 
-def test_lines_without_an_end_come_out_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
-    """What was printed and not ended is kept until it is, or until the panel goes; nothing is lost to an error."""
+def test_what_is_printed_under_the_panel_is_kept_for_the_next_look(capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines are kept for it up to a size, and one without an end until it has one; the panel's end loses nothing."""
     with pytest.raises(KeyError), LivePanel(standing, "x") as panel:
         sys.stderr.write("half")
         assert panel.look() >= REFRESH
         assert "half" not in capfd.readouterr().err
-        sys.stderr.write(" of it\nand more")
-        panel.look()
-        assert "half of it\n" in capfd.readouterr().err
-        raise KeyError
-    assert "and more\n" in capfd.readouterr().err
-
-
-def test_many_lines_wait_no_longer_than_a_look(capfd: pytest.CaptureFixture[str]) -> None:
-    """Lines are kept for the next look up to a size, in their order; a long wait loses none and costs no more each."""
-    with LivePanel(standing, "x"):
+        sys.stderr.write(" of it\n")
         for number in range(5000):
             sys.stderr.write(f"line number {number}\n")
         early = capfd.readouterr().err
         assert 3000 < early.count("line number") < 5000
-    lines = [line for line in (early + capfd.readouterr().err).splitlines() if line.startswith("line number")]
-    assert lines == [f"line number {number}" for number in range(5000)]
+        sys.stderr.write("and more")
+        panel.look()
+        raise KeyError
+    said = (early + capfd.readouterr().err).splitlines()
+    lines = [line for line in said if line.startswith(("half", "line number", "and more"))]
+    assert lines == ["half of it", *(f"line number {number}" for number in range(5000)), "and more"]
 
 
 WHOLE = "1,203 of 1,632 finished, 1,200 done, 3 failed, 9 running, 20.0/s, ETA 21 s, 9,624 of 13,056 credits"
@@ -186,10 +176,8 @@ PLAIN = {
 
 
 @pytest.mark.parametrize(("snapshot", "lines"), PLAIN.values(), ids=PLAIN)
-@virtual_time
-async def test_plain_progress_comes_now_and_then(
-    capsys: pytest.CaptureFixture[str], snapshot: Progress, lines: list[str]
-) -> None:
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})], ids=[""])
+async def test_plain_progress(capsys: pytest.CaptureFixture[str], snapshot: Progress, lines: list[str]) -> None:
     """Where stderr is no terminal, it tells every ten seconds how the batch stands, and each account or its trouble."""
     show = display("", quiet=False)
     assert show is not None
@@ -200,56 +188,22 @@ async def test_plain_progress_comes_now_and_then(
     assert display("", quiet=True) is None
 
 
-@virtual_time
-async def test_money_and_calls_add_up() -> None:
-    """In the midst what is spent, reserved and yet to be sent makes the projection; at the end all of it is spent.
+async def test_money_and_calls_add_up(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Calls and last results are the provider's; what earlier runs have paid for is no money to come; a lost create is.
 
-    The calls, the latencies and the last results are those that the provider saw and made.
+    So from the first result on the projection stays as it is.
     """
-    network = Network(PROVIDERS["kie"], latency=Latency(5, sigma=0.3, minimum=1))
-    prompts = [f"a fox {number}" for number in range(100)]
-    async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=200) as batch:
-        start = batch.progress
-        assert (start.projected, start.latency, start.calls_per_task, start.recent) == (None, None, None, ())
-        results = [await anext(batch) for _ in range(30)]
-        midst = batch.progress
-        live = midst.submitting + midst.running
-        assert (live > 0, midst.reserved) == (True, 8 * live)
-        assert midst.projected == midst.credits + midst.reserved + 8 * (100 - midst.done - live) == 800
-        results += [result async for result in batch]
-        end = batch.progress
-    assert (end.credits, end.reserved, end.projected) == (800, 0, 800)
-    assert end.calls_per_task == sum(network.ledger.polls.values()) / 100
-    latencies = sorted(result.latency for result in results if result.latency is not None)
-    assert (end.latency, end.latency_p95) == (latencies[49], latencies[94])
-    assert end.recent == tuple(results[-48:])
-
-
-@virtual_time
-async def test_what_nobody_knows_is_not_projected() -> None:
-    """Where the input has no length or the price is unknown, nothing is projected."""
-    for name, prompts in (("kie", map(str, itertools.count())), ("apikley", ["x", "y"])):
-        network = Network(PROVIDERS[name])
-        async with scheduler_over(network) as scheduler, batch_over(scheduler, network, prompts, window=9) as batch:
-            await anyio.sleep(1)
-            assert batch.progress.projected is None
-
-
-async def test_what_earlier_runs_have_paid_for_is_not_projected(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
-    """Lines that the journal has done are no money to come, wherever they stand; a lost create may be, and is named."""
     old, new = [f"old {number}" for number in range(20)], [f"new {number}" for number in range(20)]
     limits = Limits(Rate(100, per=1), Rate(200, per=1), 5)
     async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url, limits=limits) as client:
         async with client.batch(old, journal=tmp_path / "j.db") as results:
-            assert len([result async for result in results]) == 20
+            start = results.progress
+            made, first = [result async for result in results], results.progress
+        assert (first.credits, first.reserved, first.projected, first.recent) == (160, 0, 160, tuple(made))
+        assert first.calls_per_task == sum(imagen_sandbox.ledger.polls.values()) / 20
         imagen_sandbox.order("create", None, None, "reset_after")
-        seen = set()
         async with client.batch([*new, *old], journal=tmp_path / "j.db") as results:
-            async for result in results:
-                seen.add(results.progress.projected)
-                assert result.error is None or results.progress.reserved >= 8
+            assert {results.progress.projected async for _ in results} == {160}
             end = results.progress
-        made = next(result for result in end.recent if result.ok)
-        assert len(await made.save(tmp_path / "again")) == 1
-    assert seen == {160}
+    assert (start.projected, start.latency, start.calls_per_task, start.recent) == (None, None, None, ())
     assert (end.credits, end.reserved, end.unknown, end.earlier) == (152, 8, 1, 20)

@@ -84,6 +84,12 @@ def test_the_quick_start_makes_pictures(tmp_path: Path) -> None:
     assert len(list((tmp_path / "pictures").glob("*.png"))) == len(prompts)
 
 
+def test_ci_runs_the_printed_command() -> None:
+    """`.ci/run` can be run, and takes its commands from the README, where the tests are the last of them."""
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert blocks("sh", "Tests")[0].strip().endswith("pytest -q")
+
+
 def test_the_tables_name_what_exists() -> None:
     """Every command, error, provider and variable is in the README."""
     names = [*(command.name for command in COMMANDS), *PROVIDERS, *errors.__all__]
