@@ -16,7 +16,16 @@ from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import Disk, Held, place
-from virtual_network import PUBLIC_URL, Network, VirtualClient, anyio_backend, batch_over, prompts, scheduler_over
+from virtual_network import (
+    PUBLIC_URL,
+    Network,
+    VirtualClient,
+    anyio_backend,
+    batch_over,
+    busiest_window,
+    prompts,
+    scheduler_over,
+)
 
 from imagen_async import Callback, ImageRequest, Limits, Rate, Result, errors
 from imagen_async._batch.feeder import BREATHE_EVERY
@@ -423,3 +432,37 @@ async def test_a_late_callback_brings_its_picture(network: Network, caplog: pyte
         assert [await client.call(network.ledger.creates[0]) for _ in range(2)] == [200, 200]
         assert kinds([lost, await anext(batch)]) == [errors.UnknownOutcome, type(None)]
     assert caplog.messages == []
+
+
+async def leave_one_running(network: Network, store: DictStore) -> None:
+    """Let a run end whose only task goes on."""
+    heard = Heard()
+    async with VirtualClient(network, on_event=heard) as client, client.batch(["a"], journal=store):
+        await heard.job("running")
+
+
+async def test_what_an_earlier_run_left_comes_last_where_the_input_has_it_no_more(network: Network) -> None:
+    """In the order of the input, too, a picture that was paid for comes out."""
+    store = DictStore({})
+    await leave_one_running(network, store)
+    results = await run(VirtualClient(network), ["b"], journal=store, ordered=True)
+    assert [(result.request.prompt, result.ok) for result in results] == [("b", True), ("a", True)]
+
+
+async def test_this_runs_leave_holds_for_what_an_earlier_run_left(network: Network) -> None:
+    """A task that an earlier run has made and that fails is made anew where this run has retries for it."""
+    store = DictStore({})
+    network.faults.order("task", "fail_word")
+    await leave_one_running(network, store)
+    assert kinds(await run(VirtualClient(network), ["a"], journal=store, retries=1)) == [type(None)]
+    assert len(network.ledger.creates) == 2
+
+
+async def test_a_later_run_goes_on_by_what_the_earlier_has_sent_and_spent() -> None:
+    """Its first creates stand in the window of the last ones, and the budget is that of all runs together."""
+    network, store = limited(3, 100), DictStore({})
+    await run(VirtualClient(network), prompts(3), journal=store)
+    async with VirtualClient(network) as client, client.batch(prompts(9), journal=store, max_credits=40) as batch:
+        results = await until_error(batch, errors.BudgetReached)
+    assert [result.ok for result in results] == [True] * 5
+    assert busiest_window(network.ledger.create_times, 100) == 3
