@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from inner import main
 
 from imagen_async import AccountProgress, ImagenError, Progress, Rate
-from imagen_async._cli import main
 from imagen_async.sandbox import Faults, Sandbox
 
 COMMAND = str(Path(sys.executable).with_name("imagen-async"))

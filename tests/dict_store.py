@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
+from inner import EDGES, LONGEST_WAY, bill_of, cut_off
 
 from imagen_async import ImageRequest, JournalError
-from imagen_async._core.journal_entry import bill_of, cut_off
-from imagen_async._core.latency import EDGES
-from imagen_async._journal.store import LONGEST_WAY
 from imagen_async.ports import Bill, JournalEntry
 
 TIMES = ("sent_at", "accepted_at", "ended_at")

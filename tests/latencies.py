@@ -7,7 +7,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from imagen_async._core.latency import EDGES, MEMORY, LatencyPrior
+from inner import EDGES, MEMORY, LatencyPrior
 
 BINS = len(EDGES) - 1
 FAR_OFF = LatencyPrior(median=47, sigma=0.95)

@@ -8,71 +8,62 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+import inner
 import msgspec
 from builders import DrivenPlan, failure, make_job, upstream
 
 from imagen_async import errors
-from imagen_async._core import job_events, states, wire
-from imagen_async._core.budget import Budget
-from imagen_async._core.job import Job
-from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.poll_schedule import Kind, PollSchedule
-from imagen_async._core.provider import Limits
-from imagen_async._core.rate_limit import Rate
-from imagen_async._core.routing import Policy, Route, Router
-from imagen_async._core.upstream import Upstream
-from imagen_async._core.values import ImageRequest
 from imagen_async.providers import PROVIDERS
 
 FAST, PLAIN, ULTRA = "imagen4-fast", "imagen4", "imagen4-ultra"
-REQUEST = ImageRequest("a red fox", model=PLAIN)
-ROOMY = Limits(submit=Rate(100, per=1), status=Rate(100, per=1), running=100)
-SMALL = Limits(submit=Rate(2, per=2), status=Rate(4, per=1), running=4)
+REQUEST = inner.ImageRequest("a red fox", model=PLAIN)
+ROOMY = inner.Limits(submit=inner.Rate(100, per=1), status=inner.Rate(100, per=1), running=100)
+SMALL = inner.Limits(submit=inner.Rate(2, per=2), status=inner.Rate(4, per=1), running=4)
 PRICES = {"a": 0.5, "b": 0.3, "c": 1.0}
 """Of a picture, in credits."""
 
-SUCCESS = wire.Succeeded(("https://files.example/1.png",), 1.0, None, b"{}")
-KNOWN = wire.Pending | wire.Succeeded | wire.TaskFailed
+SUCCESS = inner.Succeeded(("https://files.example/1.png",), 1.0, None, b"{}")
+KNOWN = inner.Pending | inner.Succeeded | inner.TaskFailed
 """What the provider says of a task that it knows."""
 
 
-def refused(kind: type, code: int, remedy: wire.Remedy, retry_after: float | None = None) -> wire.Rejected:
+def refused(kind: type, code: int, remedy: inner.Remedy, retry_after: float | None = None) -> inner.Rejected:
     """A create that the provider refused."""
-    return wire.Rejected(failure(kind, f"{kind.__name__} told", code=code), remedy, retry_after)
+    return inner.Rejected(failure(kind, f"{kind.__name__} told", code=code), remedy, retry_after)
 
 
-CREATED: dict[str, job_events.Event] = {
-    "accepted": wire.Accepted(""),
-    "lost": wire.Lost(failure(errors.TransportError, "reset")),
-    "not sent": wire.ConnectFailed(failure(errors.TransportError, "no route", was_sent=False)),
-    "refused": refused(errors.InvalidRequest, 422, wire.Remedy.FAIL),
-    "silent": refused(errors.GenerationFailed, 408, wire.Remedy.NEW_TASK),
-    "model gone": refused(errors.ModelUnavailable, 404, wire.Remedy.CLOSE_MODEL),
-    "no credit": refused(errors.InsufficientCredits, 402, wire.Remedy.STOP),
-    "wrong key": refused(errors.AuthenticationError, 401, wire.Remedy.STOP),
-    "limited": refused(errors.RateLimited, 429, wire.Remedy.BACK_OFF),
-    "limited long": refused(errors.RateLimited, 429, wire.Remedy.BACK_OFF, 4.0),
-    "maintenance": refused(errors.TransportError, 455, wire.Remedy.PAUSE),
-    "maintenance long": refused(errors.TransportError, 455, wire.Remedy.PAUSE, 3.0),
+CREATED: dict[str, inner.Event] = {
+    "accepted": inner.Accepted(""),
+    "lost": inner.Lost(failure(errors.TransportError, "reset")),
+    "not sent": inner.ConnectFailed(failure(errors.TransportError, "no route", was_sent=False)),
+    "refused": refused(errors.InvalidRequest, 422, inner.Remedy.FAIL),
+    "silent": refused(errors.GenerationFailed, 408, inner.Remedy.NEW_TASK),
+    "model gone": refused(errors.ModelUnavailable, 404, inner.Remedy.CLOSE_MODEL),
+    "no credit": refused(errors.InsufficientCredits, 402, inner.Remedy.STOP),
+    "wrong key": refused(errors.AuthenticationError, 401, inner.Remedy.STOP),
+    "limited": refused(errors.RateLimited, 429, inner.Remedy.BACK_OFF),
+    "limited long": refused(errors.RateLimited, 429, inner.Remedy.BACK_OFF, 4.0),
+    "maintenance": refused(errors.TransportError, 455, inner.Remedy.PAUSE),
+    "maintenance long": refused(errors.TransportError, 455, inner.Remedy.PAUSE, 3.0),
 }
-UNSENT: dict[str, job_events.Event] = {
-    "not noted": job_events.SendAborted(failure(errors.JournalError, "the disk is full")),
-    "unsendable": job_events.Unsendable(failure(errors.InvalidRequest, "it cannot be written")),
+UNSENT: dict[str, inner.Event] = {
+    "not noted": inner.SendAborted(failure(errors.JournalError, "the disk is full")),
+    "unsendable": inner.Unsendable(failure(errors.InvalidRequest, "it cannot be written")),
 }
 """Creates that do not leave after all."""
-ASKED: dict[str, job_events.Event] = {
-    "pending": wire.Pending("waiting"),
+ASKED: dict[str, inner.Event] = {
+    "pending": inner.Pending("waiting"),
     "succeeded": SUCCESS,
-    "broken": wire.TaskFailed(failure(errors.GenerationFailed, "too dark", code="500"), None, b"{}"),
-    "no urls": wire.TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b"{}"),
-    "denied": wire.TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
-    "unreadable": wire.NoAnswer(failure(errors.TransportError, "502")),
-    "asked too often": wire.NoAnswer(failure(errors.RateLimited, "429"), limited=True),
+    "broken": inner.TaskFailed(failure(errors.GenerationFailed, "too dark", code="500"), None, b"{}"),
+    "no urls": inner.TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b"{}"),
+    "denied": inner.TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
+    "unreadable": inner.NoAnswer(failure(errors.TransportError, "502")),
+    "asked too often": inner.NoAnswer(failure(errors.RateLimited, "429"), limited=True),
 }
-FETCHED: dict[str, job_events.Event] = {
-    "saved": job_events.Saved(()),
-    "not saved": job_events.NotSaved(failure(errors.DownloadFailed, "502")),
-    "gone": job_events.NotSaved(failure(errors.DownloadFailed, "404", is_gone=True)),
+FETCHED: dict[str, inner.Event] = {
+    "saved": inner.Saved(()),
+    "not saved": inner.NotSaved(failure(errors.DownloadFailed, "502")),
+    "gone": inner.NotSaved(failure(errors.DownloadFailed, "404", is_gone=True)),
 }
 NAMED = CREATED | UNSENT | ASKED | FETCHED
 
@@ -82,10 +73,10 @@ MAY_MOVE = (*FREE_TO_REPEAT, "model gone", "no credit", "wrong key")
 """Answers after which it is known that nothing was made, and that others may have the item."""
 
 
-class EverySecond(PollSchedule):
+class EverySecond(inner.PollSchedule):
     """Asks every second until the age of 4, then every 2 seconds."""
 
-    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
+    def next_age(self, kind: inner.Kind, asked: float, announced: float = 0.0) -> float:
         """A fixed interval for each stretch of a task's age."""
         return asked + (1.0 if asked < 4 else 2.0)
 
@@ -128,17 +119,17 @@ class Create(msgspec.Struct):
     cost: Fraction | None = None
 
 
-def doing(job: Job) -> str:
+def doing(job: inner.Job) -> str:
     """What a job talks about that was handed out: a `create`, a `status` call or a `file`."""
-    if isinstance(job.state, states.Submitting):
+    if isinstance(job.state, inner.Submitting):
         return "create"
-    return "status" if isinstance(job.state, states.BeingAsked) else "file"
+    return "status" if isinstance(job.state, inner.BeingAsked) else "file"
 
 
 class Turn(msgspec.Struct):
     """A job that talks, as it was handed out, since when, and its create once that has left."""
 
-    job: Job
+    job: inner.Job
     since: float
     create: Create | None = None
 
@@ -160,8 +151,8 @@ class World:
 
     def __init__(
         self,
-        limits: Mapping[str, Limits] | None = None,
-        policy: Policy = "spread",
+        limits: Mapping[str, inner.Limits] | None = None,
+        policy: inner.Policy = "spread",
         prices: Mapping[str, float | None] | None = None,
         *,
         callbacks: bool = False,
@@ -172,15 +163,15 @@ class World:
         self.policy = policy
         kie = PROVIDERS["kie"]
         self.providers = {name: msgspec.structs.replace(kie, name=name, prices=prices.get(name)) for name in limits}
-        prior = LatencyPrior(median=5, sigma=0.5)
+        prior = inner.LatencyPrior(median=5, sigma=0.5)
         accounts = [upstream(name, each, EverySecond(prior), connections, **account) for name, each in limits.items()]
         self.plan = DrivenPlan(accounts, saving_at_once=2, expects_callbacks=callbacks)
         self.now, self.is_noting = 0.0, False
-        self.added: dict[int, Job] = {}
+        self.added: dict[int, inner.Job] = {}
         self.talking: dict[int, Turn] = {}
         self.stale: list[Turn] = []
-        self.taken: list[Job] = []
-        self.ended: list[Job] = []
+        self.taken: list[inner.Job] = []
+        self.ended: list[inner.Job] = []
         self.creates: dict[int, list[Create]] = defaultdict(list)
         self.trips: dict[tuple[str, str], list[Trip]] = defaultdict(list)
         self.gone, self.withheld = set[int](), set[int]()
@@ -188,26 +179,26 @@ class World:
         self.lost: dict[int, set[int]] = defaultdict(set)
         self.named: dict[int, set[str]] = defaultdict(set)
         self.believed: dict[int, set[str]] = defaultdict(set)
-        self.budgets: dict[int, Budget] = {}
+        self.budgets: dict[int, inner.Budget] = {}
 
-    def upstream(self, name: str = "a") -> Upstream:
+    def upstream(self, name: str = "a") -> inner.Upstream:
         """An account's turns."""
         return self.plan.upstreams[name]
 
-    def limit(self, owner: int, credits: float) -> Budget:
+    def limit(self, owner: int, credits: float) -> inner.Budget:
         """Let an owner spend no more than that."""
-        budget = self.budgets[owner] = Budget(credits)
+        budget = self.budgets[owner] = inner.Budget(credits)
         self.plan.open(owner, budget=budget)
         return budget
 
-    def route(self, accounts: str = "", request: ImageRequest = REQUEST) -> Route:
+    def route(self, accounts: str = "", request: inner.ImageRequest = REQUEST) -> inner.Route:
         """The way to some accounts, or to all."""
         chosen = {name: each for name, each in self.providers.items() if name in (accounts or self.providers)}
-        return Router(chosen, self.policy).route(request)[1]
+        return inner.Router(chosen, self.policy).route(request)[1]
 
-    def add(self, accounts: str = "", model: str = PLAIN, images: int | None = None, **place: Any) -> Job:
+    def add(self, accounts: str = "", model: str = PLAIN, images: int | None = None, **place: Any) -> inner.Job:
         """Take in a job for some accounts, or for all."""
-        number, request = len(self.added) + 1, ImageRequest("a red fox", model=model, num_images=images)
+        number, request = len(self.added) + 1, inner.ImageRequest("a red fox", model=model, num_images=images)
         route = self.route(accounts, request)
         terms = {"account": route.offers[0].account, "route": route, "request": request, **place}
         job = msgspec.structs.replace(make_job(number, **terms), model=route.offers[0].model)
@@ -219,20 +210,20 @@ class World:
         """Take in so many alike; their numbers."""
         return [self.add(accounts, **place).id for _ in range(number)]
 
-    def take_up(self, state: states.State, accounts: str = "", **place: Any) -> Job:
+    def take_up(self, state: inner.State, accounts: str = "", **place: Any) -> inner.Job:
         """Take in a job that an earlier run has begun."""
         number = len(self.added) + 1
         create = Create(0, accounts or next(iter(self.providers)), Fraction(0), answer="accepted")
         terms: dict[str, Any] = {"expires_at": self.now + 900.0, **place}
-        if isinstance(state, states.AwaitingCallback | states.Confirming):
+        if isinstance(state, inner.AwaitingCallback | inner.Confirming):
             create = msgspec.structs.replace(create, number=1, answer="lost")
             self.lost[number].add(1)
             terms |= {"attempts": 1, "lost": 1, "lost_creates": (1,)}
-        if not isinstance(state, states.AwaitingCallback):
-            (self.named if isinstance(state, states.Confirming) else self.believed)[number].add(state.task_id)
+        if not isinstance(state, inner.AwaitingCallback):
+            (self.named if isinstance(state, inner.Confirming) else self.believed)[number].add(state.task_id)
         create.price = exact(self.route(create.account).offers[0].model.price(REQUEST))
         budget = self.budgets.get(terms.get("owner", 1))
-        if not isinstance(state, states.Running):
+        if not isinstance(state, inner.Running):
             # Its task has ended, or is unknown: the journal's figure has it already.
             create.cost = create.price
             if budget is not None:
@@ -248,7 +239,7 @@ class World:
         self.now += 1000.0
         return self
 
-    def look(self) -> list[Job]:
+    def look(self) -> list[inner.Job]:
         """What the loop does: take what may talk now, deliver what ended, and find out when to look again."""
         self._call_off()
         self.taken = self.plan.take(self.now)
@@ -282,7 +273,7 @@ class World:
             if live is None or live.state is not self.talking[job_id].job.state:
                 self.stale.append(self.talking.pop(job_id))
 
-    def deliver(self) -> list[Job]:
+    def deliver(self) -> list[inner.Job]:
         """Take out the jobs that ended."""
         self._call_off()
         new = list(self.plan.finished)
@@ -293,17 +284,17 @@ class World:
         self.ended += new
         return new
 
-    def answer(self, job_id: int, what: str | job_events.Event, credits: float | None = None) -> Job | None:
+    def answer(self, job_id: int, what: str | inner.Event, credits: float | None = None) -> inner.Job | None:
         """Settle a job that talks, with an event or that of a name, and with what was billed; the job as it is then."""
         turn = self.talking.pop(job_id)
         name = what if isinstance(what, str) else ""
         event = NAMED[what] if isinstance(what, str) else what
-        if isinstance(turn.job.state, states.Noting) and turn.create is None and name not in UNSENT:
+        if isinstance(turn.job.state, inner.Noting) and turn.create is None and name not in UNSENT:
             assert self.send(turn), "a create whose turn it is may not leave"
         match event:
-            case wire.Accepted(task_id=""):
-                event = wire.Accepted(f"t{job_id}-{turn.job.attempts}")
-            case wire.Succeeded(credits=None) | wire.TaskFailed(credits=None):
+            case inner.Accepted(task_id=""):
+                event = inner.Accepted(f"t{job_id}-{turn.job.attempts}")
+            case inner.Succeeded(credits=None) | inner.TaskFailed(credits=None):
                 event = msgspec.structs.replace(event, credits=credits)
         return self._settle(turn, name, event)
 
@@ -312,10 +303,10 @@ class World:
         turn = self.stale.pop(0)
         before = self.plan.find(turn.job.id)
         assert not self.plan.leaves(turn.job, self.now), "a create leaves that was called off"
-        self._settle(turn, "", job_events.SendAborted())
+        self._settle(turn, "", inner.SendAborted())
         assert self.plan.find(turn.job.id) is before, "nothing but its place is given back"
 
-    def _settle(self, turn: Turn, name: str, event: job_events.Event) -> Job | None:
+    def _settle(self, turn: Turn, name: str, event: inner.Event) -> inner.Job | None:
         job, before = turn.job, self.plan.find(turn.job.id)
         self.trips[job.account, doing(job)].append((turn.since, self.now))
         after = self.plan.settle(job, event, self.now)
@@ -325,33 +316,33 @@ class World:
             return after
         if turn.create is not None:
             self._created(turn.create, before, event, after)
-        elif isinstance(event, KNOWN | wire.TaskRefused):
+        elif isinstance(event, KNOWN | inner.TaskRefused):
             self._asked(job, name, event, after)
         return after
 
-    def _created(self, create: Create, before: Job, event: job_events.Event, after: Job) -> None:
+    def _created(self, create: Create, before: inner.Job, event: inner.Event, after: inner.Job) -> None:
         """Note what came of a create."""
         claim = getattr(before.state, "claim", None)
-        if isinstance(event, wire.Accepted):
+        if isinstance(event, inner.Accepted):
             self.believed[before.id].add(event.task_id)
-        elif isinstance(event, wire.Lost) or (claim is not None and claim.create == create.number):
+        elif isinstance(event, inner.Lost) or (claim is not None and claim.create == create.number):
             self.lost[before.id].add(create.number)
-            if not isinstance(after.state, states.AwaitingCallback | states.Confirming):
+            if not isinstance(after.state, inner.AwaitingCallback | inner.Confirming):
                 create.cost = create.price
         else:
             create.cost = Fraction(0)
 
-    def _asked(self, job: Job, name: str, event: job_events.Event, after: Job) -> None:
+    def _asked(self, job: inner.Job, name: str, event: inner.Event, after: inner.Job) -> None:
         """Note what the provider said of a task."""
-        is_held = isinstance(job.state, states.Confirming)
+        is_held = isinstance(job.state, inner.Confirming)
         number = job.lost_creates[-1] if is_held else int(job.state.task_id.rpartition("-")[2])
         (create,) = [each for each in self.creates[job.id] if each.number == number]
         if isinstance(event, KNOWN):
             self.believed[job.id].add(job.state.task_id)
-        if isinstance(event, wire.Succeeded | wire.TaskFailed):
+        if isinstance(event, inner.Succeeded | inner.TaskFailed):
             create.end = create.end or name
             self._close(job.id, event.credits)
-        elif isinstance(after.state, states.Queued):
+        elif isinstance(after.state, inner.Queued):
             # It was denied, and is to be replaced.
             create.end = name
             self._close(job.id)
@@ -362,7 +353,7 @@ class World:
             if create.cost is None:
                 create.cost = create.price if credits is None else exact(credits)
 
-    def hear(self, job: Job, create: int | None = None, task_id: str | None = "") -> Job | None:
+    def hear(self, job: inner.Job, create: int | None = None, task_id: str | None = "") -> inner.Job | None:
         """Let a callback come; without more, the true one about the last create. The job, where it is news."""
         live = self.plan.find(job.id)
         create = (live or job).attempts if create is None else create
@@ -437,13 +428,13 @@ class World:
         """Whose creates were handed out and have not left."""
         return [job_id for job_id in self.creating() if self.talking[job_id].create is None]
 
-    def end_of(self, job: Job | int) -> Job:
+    def end_of(self, job: inner.Job | int) -> inner.Job:
         """A job as it ended."""
         self.deliver()
         (ended,) = [each for each in self.ended if each.id == (job if isinstance(job, int) else job.id)]
         return ended
 
-    def ends(self, *job_ids: int) -> list[type[states.State]]:
+    def ends(self, *job_ids: int) -> list[type[inner.State]]:
         """How these jobs ended."""
         self.deliver()
         found = {job.id: type(job.state) for job in self.ended}

@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from builders import failure, make_job
+from inner import ImageRequest, Job, Kind, LatencyPrior, NoAnswer, Pending, Running, Succeeded, TaskFailed, TaskRefused
 
-from imagen_async._core.job import Job
-from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.poll_schedule import Kind
-from imagen_async._core.states import Running
-from imagen_async._core.values import ImageRequest
-from imagen_async._core.wire import NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused
 from imagen_async.errors import GenerationFailed, InvalidRequest, TransportError
 
 FIVE = LatencyPrior(median=5, sigma=0.5)

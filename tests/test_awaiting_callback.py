@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from inner import AwaitingCallback, Confirming, Done, Job, Unknown
 from plan_world import ROOMY, World
-
-from imagen_async._core.job import Job
-from imagen_async._core.states import AwaitingCallback, Confirming, Done, Unknown
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from clients import Heard, run, until_error
 from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import BREATHE_EVERY, now
 from journals import Disk, Held, place
 from virtual_network import (
     PUBLIC_URL,
@@ -28,9 +29,7 @@ from virtual_network import (
 )
 
 from imagen_async import Callback, ImageRequest, Limits, Rate, Result, errors
-from imagen_async._batch.feeder import BREATHE_EVERY
 from imagen_async._batch.reorder_buffer import InOrder
-from imagen_async._clock import now
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import inner
 import msgspec
 import pytest
 from anyio.lowlevel import checkpoint
@@ -19,15 +20,6 @@ from builders import failure, make_job, upstream
 from journals import Disk, Held, Inline, anyio_backend, entry, place
 
 from imagen_async import ImageFile, ImageRequest, InvalidRequest, JournalError, Limits, Rate, Result
-from imagen_async._core import job_events, states
-from imagen_async._core.callbacks import Address
-from imagen_async._core.change import Change
-from imagen_async._core.job import Job
-from imagen_async._core.routing import Router
-from imagen_async._core.values import stable_key
-from imagen_async._core.wire import Accepted
-from imagen_async._job_factory import JobFactory, JobOptions
-from imagen_async._journal import Journal
 from imagen_async._journal.batch_journal import BatchJournal
 from imagen_async._journal.callbacks import SECRET, JournalCallbacks
 from imagen_async._journal.resume import TakenUp
@@ -44,9 +36,9 @@ FILE = ImageFile("/a.png", "ab" * 32, 9, "image/png", "u")
 
 def journal_over(store: JobStore | Path, **terms: Any) -> BatchJournal:
     """The journal of a batch of kie.ai and Apikley, worked at once unless another thread is given."""
-    options = JobOptions(deadline=900.0, retries=2, resubmits=1, save_to=terms.pop("save_to", None))
-    router = Router({name: PROVIDERS[name] for name in BOTH})
-    return BatchJournal(store, JobFactory(router, ImageRequest("-"), options), **{"executor": Inline(), **terms})
+    options = inner.JobOptions(deadline=900.0, retries=2, resubmits=1, save_to=terms.pop("save_to", None))
+    router = inner.Router({name: PROVIDERS[name] for name in BOTH})
+    return BatchJournal(store, inner.JobFactory(router, ImageRequest("-"), options), **{"executor": Inline(), **terms})
 
 
 @asynccontextmanager
@@ -68,7 +60,7 @@ def left(*entries: JournalEntry) -> Disk:
     return disk
 
 
-def taken_up(journal: BatchJournal, wait: float = 0.0) -> list[Job]:
+def taken_up(journal: BatchJournal, wait: float = 0.0) -> list[inner.Job]:
     """The jobs that go on, whose ids are from 100 on."""
     return journal.resume.take_up(OWNER, itertools.count(100).__next__, lambda job: wait)
 
@@ -76,7 +68,7 @@ def taken_up(journal: BatchJournal, wait: float = 0.0) -> list[Job]:
 # What a request is to earlier runs
 
 
-def told(met: Job | Result | TakenUp) -> dict[str, Any]:
+def told(met: inner.Job | Result | TakenUp) -> dict[str, Any]:
     """What came of meeting a request, as far as it matters here."""
     if isinstance(met, Result):
         assert met.earlier
@@ -151,7 +143,7 @@ class WithField(ImageRequest, frozen=True):
     own: object = None
 
 
-MADE = f"{stable_key(ImageRequest('a'))}-2"
+MADE = f"{inner.stable_key(ImageRequest('a'))}-2"
 """The key that is made for a second request without one."""
 REFUSED: dict[str, tuple[list[str | ImageRequest], str]] = {
     "changed": ([ImageRequest("prompt 9", key="k0")], "The key 'k0' stood for another request.*choose another journal"),
@@ -171,7 +163,7 @@ async def test_a_request_that_cannot_be_told_apart_is_refused(items: list[str | 
             journal.resume.meet(item, 0, OWNER, 2)
         with pytest.raises(InvalidRequest, match=words):
             journal.resume.meet(items[-1], 0, OWNER, 3)
-        assert isinstance(journal.resume.meet("something else", 0, OWNER, 4), Job)
+        assert isinstance(journal.resume.meet("something else", 0, OWNER, 4), inner.Job)
 
 
 async def test_equal_prompts_are_as_many_requests_in_every_run() -> None:
@@ -180,7 +172,7 @@ async def test_equal_prompts_are_as_many_requests_in_every_run() -> None:
     for count in (3, 4):
         async with opened(disk) as journal:
             jobs = [journal.resume.meet("same", index, OWNER, index) for index in range(count)]
-            seen.append([job.key for job in jobs if isinstance(job, Job)])
+            seen.append([job.key for job in jobs if isinstance(job, inner.Job)])
     assert (seen[1][:3], len(set(seen[1]))) == (seen[0], 4)
 
 
@@ -246,15 +238,15 @@ async def test_a_held_request_is_waited_for_while_it_may_be_told(
 # What is written down
 
 
-AT_WORK = states.Running("t", since=0.0)
+AT_WORK = inner.Running("t", since=0.0)
 NEWS: dict[str, Any] = {
-    "a job that came in": (None, states.Queued(), job_events.Added(), False),
-    "one that came in ended": (None, states.Failed(failure(InvalidRequest, "odd")), job_events.Added(), True),
-    "another word": (states.Noting(), AT_WORK, Accepted("t"), True),
-    "the same word": (states.Noting(), states.Sending(), job_events.StatusAsked(), False),
-    "not yet": (AT_WORK, AT_WORK, job_events.StatusAsked(), False),
-    "a callback": (AT_WORK, AT_WORK, job_events.CallbackNamed(1, "t"), True),
-    "leave from this run": (AT_WORK, states.Queued(), job_events.Readmitted(0, 0, None), False),
+    "a job that came in": (None, inner.Queued(), inner.Added(), False),
+    "one that came in ended": (None, inner.Failed(failure(InvalidRequest, "odd")), inner.Added(), True),
+    "another word": (inner.Noting(), AT_WORK, inner.Accepted("t"), True),
+    "the same word": (inner.Noting(), inner.Sending(), inner.StatusAsked(), False),
+    "not yet": (AT_WORK, AT_WORK, inner.StatusAsked(), False),
+    "a callback": (AT_WORK, AT_WORK, inner.CallbackNamed(1, "t"), True),
+    "leave from this run": (AT_WORK, inner.Queued(), inner.Readmitted(0, 0, None), False),
 }
 
 
@@ -263,7 +255,7 @@ async def test_what_a_later_run_needs_is_written(before: Any, after: Any, event:
     """A change is written where it is news to a later run: another state by its word, or what a callback told."""
     disk, job = Disk(), make_job(1, after, expires_at=9.0)
     async with opened(disk) as journal:
-        journal.on_change(Change(None if before is None else make_job(1, before), job, event), 0.0)
+        journal.on_change(inner.Change(None if before is None else make_job(1, before), job, event), 0.0)
         durable = journal.durable(job)
         assert (durable is not None) == is_news
         if durable is not None:
@@ -295,7 +287,7 @@ async def test_the_loop_waits_for_no_disk() -> None:
 
 async def test_a_store_is_closed_by_whoever_opened_it(place: Path) -> None:
     """A store that the caller has opened serves one run after another; a path's file is given back with each run."""
-    with Journal(place / "own.db") as store:
+    with inner.Journal(place / "own.db") as store:
         for _ in range(2):
             async with opened(store):
                 assert (store.is_in_use, store.times_seen("a")) == (True, 1)
@@ -333,7 +325,7 @@ async def test_a_batch_that_is_cancelled_while_it_opens_leaves_no_run(place: Pat
         await opening
     thread.let_go()
     assert ((place / "j.db").exists(), thread.is_given_up) == (is_at_work, True)
-    Journal(place / "j.db").close()
+    inner.Journal(place / "j.db").close()
 
 
 @pytest.mark.parametrize(("call", "is_over"), [("notes", True), ("write", True), ("end_run", False)])
@@ -357,16 +349,16 @@ async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str, is_
 
 
 @asynccontextmanager
-async def heard(disk: Disk) -> AsyncIterator[tuple[BatchJournal, JournalCallbacks, list[Job]]]:
+async def heard(disk: Disk) -> AsyncIterator[tuple[BatchJournal, JournalCallbacks, list[inner.Job]]]:
     """A run in which callbacks come: what they find in it, and the jobs, with ids from 50 on, whose tasks they name."""
-    collected: list[Job] = []
+    collected: list[inner.Job] = []
     async with opened(disk, expects_callbacks=True) as journal:
         yield journal, journal.callbacks_for(OWNER, itertools.count(50).__next__, collected.append), collected
 
 
 async def call_back(callbacks: JournalCallbacks, key: str, create: int, task_id: str) -> None:
     """Take one about a create of a request."""
-    await callbacks.called_back(Address(callbacks.seal.name(key), create), task_id)
+    await callbacks.called_back(inner.Address(callbacks.seal.name(key), create), task_id)
 
 
 async def test_the_secret_of_tokens_is_made_once() -> None:
@@ -374,7 +366,7 @@ async def test_the_secret_of_tokens_is_made_once() -> None:
     tokens, disks = set[str](), [Disk(), Disk()]
     for disk in (disks[0], *disks):
         async with heard(disk) as (_, callbacks, _):
-            tokens.add(callbacks.seal.token(Address(callbacks.seal.name("k"), 1)))
+            tokens.add(callbacks.seal.token(inner.Address(callbacks.seal.name("k"), 1)))
     assert (len(tokens), {len(disk.notes()[SECRET]) for disk in disks}) == (2, {64})
 
 
@@ -419,7 +411,7 @@ async def test_a_create_that_is_lost_in_this_run_is_known_at_once() -> None:
     async with heard(Disk()) as (journal, callbacks, _):
         for lost, account in ((), None), ((1,), "kie"):
             job = make_job(1, AT_WORK, lost_creates=lost)
-            journal.on_change(Change(make_job(1, states.Noting()), job, Accepted("t")), 0.0)
+            journal.on_change(inner.Change(make_job(1, inner.Noting()), job, inner.Accepted("t")), 0.0)
             assert callbacks.account_of(callbacks.seal.name("k1")) == account
 
 

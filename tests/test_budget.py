@@ -9,15 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import Budget, Done, Doubted, Failed, ImageRequest, Job, Model, Offer, Queued
 from plan_world import PRICES, ROOMY, World, exact
 
 from imagen_async import Account, Client
-from imagen_async._core.budget import Budget
-from imagen_async._core.job import Job
-from imagen_async._core.model import Model
-from imagen_async._core.routing import Offer
-from imagen_async._core.states import Done, Doubted, Failed, Queued
-from imagen_async._core.values import ImageRequest
 from imagen_async.sandbox import Sandbox
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from imagen_async._core.callback_reliability import CallbackReliability
+from inner import CallbackReliability
 
 STEP = st.tuples(st.sampled_from(["announced", "announced", "missed", "late"]), st.integers(0, 60))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from builders import upstream
@@ -19,15 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from samples import EVENTS, STATES, job_in
 
-from imagen_async import Callback, _callbacks
-from imagen_async._callbacks import CallbackClaim, CallbackRegistry
-from imagen_async._core import callbacks, states
-from imagen_async._core.callbacks import Address, Seal, signature_of
-from imagen_async._core.change import Change
-from imagen_async._core.job import Job
-from imagen_async._core.job_events import Added
-from imagen_async._core.machine import advance
-from imagen_async._core.upstream import Upstreams
+from imagen_async import Callback
 from imagen_async.errors import ConfigurationError, ProtocolError
 from imagen_async.providers import PROVIDERS
 from imagen_async.webhooks import verify_signature
@@ -37,13 +30,13 @@ ANY_CHARACTER = st.sampled_from(URL_SAFE + "+/=\n .") | st.characters() | st.cha
 ANY_TEXT = st.text(ANY_CHARACTER, max_size=60)
 OFTEN = settings(deadline=None, max_examples=60)
 
-SEAL = Seal(b"a secret of this test, 32 bytes.")
-TOKEN = SEAL.token(Address(SEAL.name("fox"), 1))
+SEAL = inner.Seal(b"a secret of this test, 32 bytes.")
+TOKEN = SEAL.token(inner.Address(SEAL.name("fox"), 1))
 
 NOW = 1700000000
 TASK = "task_google_1765172350621"
 KEY = "k"
-GOOD = signature_of(TASK, str(NOW), KEY)
+GOOD = inner.signature_of(TASK, str(NOW), KEY)
 DOCUMENT = {"code": 200, "data": {"taskId": TASK, "state": "success"}, "msg": "ok"}
 
 
@@ -59,7 +52,7 @@ def as_bytes(document: object) -> bytes:
 
 def is_good(document: dict[str, Any], lines: dict[str, str], key: str = KEY, now: float = NOW) -> bool:
     """What both readers say of a callback; they must agree."""
-    said = callbacks.is_signed(lines, document, key, now=now, tolerance=math.inf)
+    said = inner.is_signed(lines, document, key, now=now, tolerance=math.inf)
     assert verify_signature(lines, as_bytes(document), key, math.inf) == said
     return said
 
@@ -70,13 +63,13 @@ def is_good(document: dict[str, Any], lines: dict[str, str], key: str = KEY, now
 @example(secret=b"s" * 32, text="", create=2**32 - 1)
 def test_a_token_opens_to_what_it_was_made_of(secret: bytes, text: str, create: int) -> None:
     """Whatever the job and the create, 36 characters that are safe in a URL say which it is, to its own secret."""
-    seal = Seal(secret)
-    address = Address(seal.name(text), create)
+    seal = inner.Seal(secret)
+    address = inner.Address(seal.name(text), create)
     token = seal.token(address)
     assert len(token) == 36
     assert set(token) <= set(URL_SAFE)
-    assert seal.opened(token) == Seal(secret).opened(token) == address
-    assert Seal(secret + b"x").opened(token) is None
+    assert seal.opened(token) == inner.Seal(secret).opened(token) == address
+    assert inner.Seal(secret + b"x").opened(token) is None
 
 
 @OFTEN
@@ -96,9 +89,9 @@ def test_no_two_tokens_are_alike_and_none_is_guessed() -> None:
     changed = [TOKEN[:at] + other + TOKEN[at + 1 :] for at in range(36) for other in URL_SAFE if other != TOKEN[at]]
     assert not any(map(SEAL.opened, changed))
     names = {SEAL.name(f"{number:05}.png") for number in range(5000)}
-    tokens = {SEAL.token(Address(name, create)) for name in sorted(names)[:100] for create in range(20)}
+    tokens = {SEAL.token(inner.Address(name, create)) for name in sorted(names)[:100] for create in range(20)}
     assert (len(names), len(tokens)) == (5000, 2000)
-    assert not names & {Seal(b"another").name(f"{number:05}.png") for number in range(5000)}
+    assert not names & {inner.Seal(b"another").name(f"{number:05}.png") for number in range(5000)}
     # URLs end up in other people's logs.
     assert b"fox" not in SEAL.name("fox") + base64.urlsafe_b64decode(TOKEN)
 
@@ -111,16 +104,16 @@ def test_a_task_is_named_at_any_of_three_places_that_agree() -> None:
     """Where none is named, or several that differ, or something that is no id, no signature is good."""
     for document, task_id in NAMED:
         with naming(document):
-            assert callbacks.task_named_by(document) == task_id
+            assert inner.task_named_by(document) == task_id
             claims = {TASK, "another", "", "None", "True", "1", task_id or TASK}
-            good = [claim for claim in claims if is_good(document, headers(signature_of(claim, str(NOW), KEY)))]
+            good = [claim for claim in claims if is_good(document, headers(inner.signature_of(claim, str(NOW), KEY)))]
             assert good == ([] if task_id is None else [task_id])
 
 
 def test_unsigned_callbacks_are_read_generously() -> None:
     """Where no signature fixes the place of the task id, it is looked for wherever answers have it."""
     for document, task_id in HINTED:
-        assert callbacks.task_hinted_at(document) == task_id, document
+        assert inner.task_hinted_at(document) == task_id, document
 
 
 def test_a_signature_that_was_computed_elsewhere_is_good() -> None:
@@ -128,7 +121,7 @@ def test_a_signature_that_was_computed_elsewhere_is_good() -> None:
     key, task_id, at = "test-webhook-hmac-key", "ee9c2715375b7837f8bb51d641ff5863", 1769670760
     signature = "xG6/yOyrMyJtUdc1yjmHpKLHSHF3MpzOPa6uxSj3qb4="
     lines, document = headers(signature, str(at)), {"data": {"taskId": task_id}}
-    assert signature_of(task_id, str(at), key) == signature
+    assert inner.signature_of(task_id, str(at), key) == signature
     assert is_good(document, lines, key)
     assert verify_signature(lines, as_bytes(document), f" {key}\n", math.inf), "as it was copied"
     assert not any(is_good(document, lines, other) for other in (key + "x", key.upper(), "x"))
@@ -148,11 +141,11 @@ def test_odd_headers_are_no_signature() -> None:
     """Names are taken in any case; a time is plain digits, and a signature its 44 characters, with blanks around."""
     for change in (str.lower, str.upper, str.title, str.swapcase):
         assert is_good(DOCUMENT, {change(name): value for name, value in headers(f" {GOOD}\t").items()})
-    assert is_good(DOCUMENT, headers(signature_of(TASK, "9" * 15, KEY), "9" * 15))
+    assert is_good(DOCUMENT, headers(inner.signature_of(TASK, "9" * 15, KEY), "9" * 15))
     for lines in ({}, {"X-Webhook-Timestamp": str(NOW)}, {"X-Webhook-Signature": GOOD}):
         assert not is_good(DOCUMENT, lines), lines
     for timestamp in ODD_TIMES:
-        assert not is_good(DOCUMENT, headers(signature_of(TASK, timestamp, KEY), timestamp)), timestamp[:50]
+        assert not is_good(DOCUMENT, headers(inner.signature_of(TASK, timestamp, KEY), timestamp)), timestamp[:50]
     for signature in ODD_SIGNATURES:
         assert not is_good(DOCUMENT, headers(signature)), signature[:50]
 
@@ -163,20 +156,20 @@ def test_the_tolerance_is_exact(tolerance: float | None) -> None:
     given_one, longest = ({}, 300) if tolerance is None else ({"tolerance": tolerance}, tolerance)
     for away in (0.0, longest / 2, longest, longest + 0.001, longest + 1e9):
         for now in (NOW - away, NOW + away):
-            assert callbacks.is_signed(headers(), DOCUMENT, KEY, now=now, **given_one) == (away <= longest)
+            assert inner.is_signed(headers(), DOCUMENT, KEY, now=now, **given_one) == (away <= longest)
     for none in (math.nan, -1.0, -math.inf):
-        assert not callbacks.is_signed(headers(), DOCUMENT, KEY, now=NOW, tolerance=none)
+        assert not inner.is_signed(headers(), DOCUMENT, KEY, now=NOW, tolerance=none)
 
 
 def test_the_public_reader_goes_by_the_clock_and_needs_a_key() -> None:
     """A signature of now is good, one of six minutes ago or ahead is not; with an empty key anybody could sign."""
     for away in (-360, -240, 0, 240, 360):
         at = str(int(time.time()) + away)
-        lines = headers(signature_of(TASK, at, KEY), at)
+        lines = headers(inner.signature_of(TASK, at, KEY), at)
         assert verify_signature(lines, as_bytes(DOCUMENT), KEY) == (abs(away) < 300), away
     for body in (as_bytes(DOCUMENT), b"", b"garbage"):
         with pytest.raises(ConfigurationError, match="key is empty"):
-            verify_signature(headers(signature_of(TASK, str(NOW), "")), body, " ")
+            verify_signature(headers(inner.signature_of(TASK, str(NOW), "")), body, " ")
 
 
 KEYS = st.sampled_from(["taskId", "task_id", "data", "x"])
@@ -193,7 +186,7 @@ def test_nothing_that_comes_is_an_error(body: bytes, timestamp: str, signature: 
     """Whatever a body is, it is signed where it names the task that is; whatever the headers are, they are none."""
     assert not verify_signature(headers(signature, timestamp), as_bytes(DOCUMENT), KEY, math.inf)
     try:
-        task_id = callbacks.task_named_by(callbacks.read_callback(body))
+        task_id = inner.task_named_by(inner.read_callback(body))
     except ProtocolError:
         task_id = None
     assert verify_signature(headers(), body, KEY, math.inf) == (task_id == TASK)
@@ -213,7 +206,7 @@ def test_a_body_that_is_no_object_is_not_signed() -> None:
         with naming(body[:60]):
             assert not verify_signature(headers(), body, KEY, math.inf)
             with pytest.raises(ProtocolError):
-                callbacks.read_callback(body)
+                inner.read_callback(body)
 
 
 HERE = "https://example.com"
@@ -258,22 +251,22 @@ def test_whose_key_it_is() -> None:
 
 
 JOURNAL: Any = SimpleNamespace(
-    seal=Seal(b"a journal's secret, of 32 bytes."),
+    seal=inner.Seal(b"a journal's secret, of 32 bytes."),
     account_of=lambda name: "kie" if name == JOURNAL.seal.name("lost") else None,
 )
 """A journal's tokens, and a request of which it remembers a lost create."""
 
 
-def lived(registry: CallbackRegistry, job: Job, *events: str) -> str:
+def lived(registry: inner.CallbackRegistry, job: inner.Job, *events: str) -> str:
     """Let a job come in, and these events happen to it; the token of its last create."""
-    registry.on_change(Change(None, job, Added()), 0.0)
+    registry.on_change(inner.Change(None, job, inner.Added()), 0.0)
     for name in events:
-        before, job = job, advance(job, EVENTS[name], 0.0)
-        registry.on_change(Change(before, job, EVENTS[name]), 0.0)
+        before, job = job, inner.advance(job, EVENTS[name], 0.0)
+        registry.on_change(inner.Change(before, job, EVENTS[name]), 0.0)
     return registry.url_of(job).removeprefix(f"{HERE}/")
 
 
-def found(registry: CallbackRegistry, token: str) -> CallbackClaim:
+def found(registry: inner.CallbackRegistry, token: str) -> inner.CallbackClaim:
     """What a token is about; it is a good one."""
     claim = registry.find(token)
     assert (claim is not None, registry.is_token(token)) == (True, True)
@@ -282,54 +275,56 @@ def found(registry: CallbackRegistry, token: str) -> CallbackClaim:
 
 def test_a_job_is_known_from_its_turn_on() -> None:
     """Not while it only waits; then by the number of its create, and with what it came to when it has ended."""
-    registry, job = CallbackRegistry(f"{HERE}/", {}), job_in("Queued", account="mine")
+    registry, job = inner.CallbackRegistry(f"{HERE}/", {}), job_in("Queued", account="mine")
 
-    def after(*events: str) -> CallbackClaim:
+    def after(*events: str) -> inner.CallbackClaim:
         return found(registry, lived(registry, job, *events))
 
     assert after().job_id is None
     claim = after("Taken")
-    assert claim == CallbackClaim(0, Address(claim.address.name, 1), 1, "kie", None)
+    assert claim == inner.CallbackClaim(0, inner.Address(claim.address.name, 1), 1, "kie", None)
     again = after("Taken", "Leaves", "ConnectFailed", "Taken")
-    assert again == msgspec.structs.replace(claim, address=Address(claim.address.name, 2))
+    assert again == msgspec.structs.replace(claim, address=inner.Address(claim.address.name, 2))
     done = after("Taken", "Leaves", "Accepted", "Succeeded")
-    assert done.ending == _callbacks.EndedJob(is_unknown=False, task_id="t1", lost_creates=())
+    assert done.ending == inner.EndedJob(is_unknown=False, task_id="t1", lost_creates=())
     assert (registry.journal_of(done), registry.find(TOKEN), registry.is_token(TOKEN)) == (None, None, False)
 
 
 def test_a_job_that_comes_in_is_known_where_a_task_of_it_may_be_announced() -> None:
     """One that runs, waits for a callback or had a create lost in an earlier run; not one of which nothing can come."""
-    kinds = states.Running | states.Confirming | states.AwaitingCallback
+    kinds = inner.Running | inner.Confirming | inner.AwaitingCallback
     announced = [name for name, state in STATES.items() if isinstance(state, kinds)]
     for state in ("Queued", "Queued after a failure", "Queued after a loss", "Fetching", *announced):
         with naming(state):
-            registry = CallbackRegistry(HERE, {})
+            registry = inner.CallbackRegistry(HERE, {})
             claim = found(registry, lived(registry, job_in(state)))
             assert (claim.job_id == 1) == (state in ("Queued after a loss", *announced))
 
 
 def test_a_job_with_a_lost_create_is_never_forgotten() -> None:
     """However many jobs end after it, its callback is told; of the others the last thousand are known."""
-    registry = CallbackRegistry(HERE, {})
+    registry = inner.CallbackRegistry(HERE, {})
     jobs = [msgspec.structs.replace(job_in("Queued"), id=number) for number in range(1, 1003)]
     tokens = [lived(registry, jobs[0], "Taken", "Leaves", "Lost")]
     tokens += [lived(registry, job, "Taken", "Leaves", "Accepted", "Succeeded") for job in jobs[1:]]
     claims = [found(registry, tokens[at]) for at in (0, 1, 2, -1)]
     assert [claim.ending is not None for claim in claims] == [True, False, True, True]
     assert {claim.address.create for claim in claims} == {1}
-    assert claims[0].ending == _callbacks.EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
+    assert claims[0].ending == inner.EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
 
 
 def test_a_journal_s_tokens_are_known_to_whoever_has_it_open() -> None:
     """Its jobs are told by their keys, in any process; once it is closed here, whoever calls back tries again later."""
-    registry, journal = CallbackRegistry(HERE, {}), JOURNAL
+    registry, journal = inner.CallbackRegistry(HERE, {}), JOURNAL
     registry.connect(1, journal)
     token = lived(registry, job_in("Queued"), "Taken")
     other = lived(registry, job_in("Queued", owner=2, id=2), "Taken")
-    fox, lost = (Address(journal.seal.name("fox"), 1), Address(journal.seal.name("lost"), 3))
+    fox, lost = (inner.Address(journal.seal.name("fox"), 1), inner.Address(journal.seal.name("lost"), 3))
     claim = found(registry, token)
-    assert (claim, registry.journal_of(claim)) == (CallbackClaim(1, fox, 1, "kie", None), journal)
-    assert found(registry, journal.seal.token(lost)) == CallbackClaim(1, lost, None, "kie", None), "of an earlier run"
+    assert (claim, registry.journal_of(claim)) == (inner.CallbackClaim(1, fox, 1, "kie", None), journal)
+    assert found(registry, journal.seal.token(lost)) == inner.CallbackClaim(1, lost, None, "kie", None), (
+        "of an earlier run"
+    )
     ended = lived(registry, job_in("Queued", key="lost", id=3), "Taken", "Leaves", "Lost")
     assert found(registry, ended).ending is not None
     registry.disconnect(2)
@@ -337,15 +332,17 @@ def test_a_journal_s_tokens_are_known_to_whoever_has_it_open() -> None:
     assert [registry.find(each) for each in (token, ended)] == [None, None]
     assert found(registry, other).job_id == 2
     registry.connect(1, journal)
-    assert found(registry, token) == CallbackClaim(1, fox, None, None, None)
+    assert found(registry, token) == inner.CallbackClaim(1, fox, None, None, None)
 
 
 def test_an_account_s_callbacks_are_signed_where_it_has_a_key(caplog: pytest.LogCaptureFixture) -> None:
     """What is not signed so is not genuine, which is said once an account; without a key the token is enough."""
-    registry = CallbackRegistry(HERE, {"kie": KEY, "kie-2": KEY})
+    registry = inner.CallbackRegistry(HERE, {"kie": KEY, "kie-2": KEY})
     at = str(int(time.time()))
-    good, bad = headers(signature_of(TASK, at, KEY), at), headers(timestamp=at)
-    claims = [CallbackClaim(0, Address(b"", 1), 1, account, None) for account in ("kie", "kie-2", "apiin", None)]
+    good, bad = headers(inner.signature_of(TASK, at, KEY), at), headers(timestamp=at)
+    claims = [
+        inner.CallbackClaim(0, inner.Address(b"", 1), 1, account, None) for account in ("kie", "kie-2", "apiin", None)
+    ]
     assert [registry.is_genuine(claim, good, DOCUMENT) for claim in claims] == [True] * 4
     assert caplog.messages == []
     assert [registry.is_genuine(claim, bad, DOCUMENT) for claim in claims * 2] == [False, False, True, True] * 2
@@ -357,14 +354,14 @@ def test_silence_and_a_task_that_nobody_waits_for_are_told(caplog: pytest.LogCap
     """Where tasks end and no callback ever comes, the log says once which account; what is paid for it says each time,
     safe to print."""
     kie = upstream("kie")
-    watch = _callbacks.SilenceWatch(Upstreams([kie, upstream("mine")]), HERE)
+    watch = inner.SilenceWatch(inner.Upstreams([kie, upstream("mine")]), HERE)
     for number in range(10):
-        watch.on_change(Change(None, job_in("Running"), Added()), 0.0)
+        watch.on_change(inner.Change(None, job_in("Running"), inner.Added()), 0.0)
         assert caplog.messages == []
         kie.poll_queue.reliability.ended(number, announced=False)
     for account in ("kie", "mine", "kie"):
-        watch.on_change(Change(None, job_in("Running", account=account), Added()), 0.0)
-    _callbacks.log_stray("kie", "t9\x1b")
+        watch.on_change(inner.Change(None, job_in("Running", account=account), inner.Added()), 0.0)
+    inner.log_stray("kie", "t9\x1b")
     silence, stray = caplog.messages
     assert silence.startswith(f"kie: tasks end and no callback comes: can it reach {HERE} ")
     assert stray == "kie: task t9 was made by a create whose answer was lost; it is paid for: collect it"

@@ -18,12 +18,11 @@ from typing import Any
 import commands
 import pytest
 from commands import FAILURES, METADATA, Call, at, call, clean_environment, foxes, lines_of, prompt_file, tasks_in
+from inner import TRIES, main
 from PIL import Image
 from servers import free_socket
 
 from imagen_async import Limits, Rate
-from imagen_async._cli import main
-from imagen_async._downloads import TRIES
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox

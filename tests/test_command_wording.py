@@ -9,14 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 from commands import DATA, clean_environment, fare, standing
+from inner import AccountOptions, BadLine, Budget, PollSchedule, PromptLine, pool_of, provider_of, router_of
 
 from imagen_async import ImageFile, ImageRequest, Result, errors
-from imagen_async._cli import accounts, as_json, checking, exits, next_commands, summary, wording
+from imagen_async._cli import as_json, checking, exits, next_commands, summary, wording
 from imagen_async._cli.counts import ResultCounts
 from imagen_async._cli.estimate import Estimate, Estimator
-from imagen_async._cli.library import Budget, PollSchedule, provider_of, router_of
-from imagen_async._cli.options import AccountOptions
-from imagen_async._cli.prompt_files import BadLine, PromptLine
 from imagen_async._cli.standing import Status
 from imagen_async.ports import EntryError, JournalEntry
 
@@ -190,7 +188,7 @@ def test_a_picture_by_its_first_bytes_only_has_no_size(tmp_path: Path) -> None:
 
 def estimate_of(line: AccountOptions, requests: list[ImageRequest], **told: Any) -> Estimate:
     """What requests cost with these accounts."""
-    pool = accounts.pool_of(line)
+    pool = pool_of(line)
     schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
     estimator = Estimator(pool, router_of(pool, line.policy), schedules, told.pop("budget", None))
     return estimator.estimate(requests, ImageRequest("-", "imagen4-fast"), **{"settled": (), "balances": {}, **told})

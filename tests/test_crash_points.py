@@ -20,18 +20,14 @@ from clients import run
 from conftest import naming
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from inner import CallbackRegistry, HttpRequest, HttpResponse, Journal, JournalReader, PlainGroup, Webhook
 from journals import LOST, place, quick_folder
 from virtual_network import Network, VirtualClient
 
 from imagen_async import ImageFile, Result
-from imagen_async._callbacks import CallbackRegistry
-from imagen_async._core.wire import HttpRequest, HttpResponse
-from imagen_async._journal import Journal, JournalReader
-from imagen_async._plain_group import PlainGroup
 from imagen_async.ports import JournalEntry
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults, Latency
-from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.testing import VirtualTimeLoop
 from imagen_async.webhooks import Callback
 

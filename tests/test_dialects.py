@@ -9,6 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from builders import failure
@@ -17,8 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagen_async import errors
-from imagen_async._core import wire
-from imagen_async._core.failure import Failure
 from imagen_async.providers import PROVIDERS
 
 DIALECTS = {name: record.dialect for name, record in PROVIDERS.items()}
@@ -42,9 +41,9 @@ def rows_of(section: str) -> list[Any]:
     return [row for rows in ANSWERS[section].values() for row in rows]
 
 
-def answer(value: Any, status: int = 200, **fields: Any) -> wire.HttpResponse:
+def answer(value: Any, status: int = 200, **fields: Any) -> inner.HttpResponse:
     """An answer with this body, as JSON where it is no bytes."""
-    return wire.HttpResponse(status, value if isinstance(value, bytes) else msgspec.json.encode(value), **fields)
+    return inner.HttpResponse(status, value if isinstance(value, bytes) else msgspec.json.encode(value), **fields)
 
 
 def created(provider: str, value: Any, status: int = 200, **fields: Any) -> Any:
@@ -59,31 +58,31 @@ def status_of(provider: str, value: Any, status: int = 200, **fields: Any) -> An
 
 def gist(told: Any) -> Any:
     """A value without the words of its failure, and without the raw answer: both have tests of their own."""
-    if isinstance(told, Failure):
+    if isinstance(told, inner.Failure):
         return msgspec.structs.replace(told, message="")
     if hasattr(told, "failure"):
         told = msgspec.structs.replace(told, failure=gist(told.failure))
     return msgspec.structs.replace(told, raw=b"") if hasattr(told, "raw") else told
 
 
-def of(kind: type[errors.ImagenError], code: int | str | None = None, **fields: Any) -> Failure:
+def of(kind: type[errors.ImagenError], code: int | str | None = None, **fields: Any) -> inner.Failure:
     """A failure without its words."""
     return failure(kind, "", code=code, **fields)
 
 
-def lost(code: int) -> wire.Lost:
+def lost(code: int) -> inner.Lost:
     """A create of which nobody can tell whether it made a task."""
-    return wire.Lost(of(errors.ProtocolError, code))
+    return inner.Lost(of(errors.ProtocolError, code))
 
 
-def made(*urls: str, latency: float | None = None, credits: float | None = None) -> wire.Succeeded:
+def made(*urls: str, latency: float | None = None, credits: float | None = None) -> inner.Succeeded:
     """A task that has finished."""
-    return wire.Succeeded(urls or (URL,), latency, credits, b"")
+    return inner.Succeeded(urls or (URL,), latency, credits, b"")
 
 
-def broke(words: str = "", code: int | str | None = None, credits: float | None = None) -> wire.TaskFailed:
+def broke(words: str = "", code: int | str | None = None, credits: float | None = None) -> inner.TaskFailed:
     """A task that has failed."""
-    return wire.TaskFailed(failure(errors.GenerationFailed, words, code=code), credits, b"")
+    return inner.TaskFailed(failure(errors.GenerationFailed, words, code=code), credits, b"")
 
 
 def ended(state: str = "success", **data: Any) -> dict[str, Any]:
@@ -105,12 +104,12 @@ def test_a_recorded_exchange_is_read_to_its_end(name: str, latency: float, count
     """Its create names the task that was polled, each poll but the last is pending, and the last has every picture."""
     exchange = recorded(name)
     bodies = [poll["body"].encode() for poll in exchange["statuses"]]
-    data = wire.decode_json(bodies[-1])["data"]
-    assert created("kie", exchange["create"]["body"].encode()) == wire.Accepted(data["taskId"])
+    data = inner.decode_json(bodies[-1])["data"]
+    assert created("kie", exchange["create"]["body"].encode()) == inner.Accepted(data["taskId"])
     *pending, last = [status_of("kie", body) for body in bodies]
-    assert pending == [wire.Pending(wire.decode_json(body)["data"]["state"]) for body in bodies[:-1]]
-    urls = wire.decode_json(data["resultJson"])["resultUrls"]
-    assert last == wire.Succeeded(tuple(urls), latency, None, bodies[-1])
+    assert pending == [inner.Pending(inner.decode_json(body)["data"]["state"]) for body in bodies[:-1]]
+    urls = inner.decode_json(data["resultJson"])["resultUrls"]
+    assert last == inner.Succeeded(tuple(urls), latency, None, bodies[-1])
     assert (len(bodies) > 1, len(set(urls))) == (True, count)
 
 
@@ -121,13 +120,13 @@ def test_a_status_call_names_the_task_and_nothing_else() -> None:
     for provider, (task_id, quoted) in itertools.product(ALL, ids.items()):
         place = "/api/v1/tasks/" if provider == "apiin" else "/api/v1/jobs/recordInfo?taskId="
         with naming(provider, task_id):
-            assert DIALECTS[provider].build_status(task_id) == wire.HttpRequest("GET", place + quoted, None, "status")
+            assert DIALECTS[provider].build_status(task_id) == inner.HttpRequest("GET", place + quoted, None, "status")
 
 
 def test_what_a_provider_cannot_be_asked_is_not_asked() -> None:
     """The balance, and a new link for a dead one, are asked for where a page tells of such a question."""
-    balance = wire.HttpRequest("GET", "/api/v1/chat/credit", None, "credits")
-    renewal = wire.HttpRequest("POST", "/api/v1/common/download-url", msgspec.json.encode({"url": URL}), "renewal")
+    balance = inner.HttpRequest("GET", "/api/v1/chat/credit", None, "credits")
+    renewal = inner.HttpRequest("POST", "/api/v1/common/download-url", msgspec.json.encode({"url": URL}), "renewal")
     asked = {name: (dialect.build_credits(), dialect.build_renewal(URL)) for name, dialect in DIALECTS.items()}
     both, none = (balance, renewal), (None, None)
     assert asked == {"sandbox": both, "kie": both, "apikley": (balance, None), "liangxin": none, "apiin": none}
@@ -138,7 +137,7 @@ def test_a_success_gives_the_task_id() -> None:
     for provider, body, task_id in rows_of("tasks that were made"):
         for status in (200, 400, 401, 429, 500, 502):
             with naming(provider, body, status):
-                assert created(provider, body, status) == wire.Accepted(task_id)
+                assert created(provider, body, status) == inner.Accepted(task_id)
 
 
 @pytest.mark.parametrize("provider", ALL)
@@ -154,7 +153,7 @@ def test_a_refusal_is_read_in_the_body_or_by_its_status(provider: str, where: st
             with naming(body, status):
                 told = created(provider, body, status, retry_after=7.0)
                 why = of(getattr(errors, kind), code)
-                assert gist(told) == wire.Rejected(why, wire.Remedy[remedy], retry_after=7.0)
+                assert gist(told) == inner.Rejected(why, inner.Remedy[remedy], retry_after=7.0)
                 assert told.failure.message.endswith(f": {words}")
 
 
@@ -163,17 +162,17 @@ NO_CODES = ("４２２", "0000422", "", "ok", None, True, 422.5)
 FAILING = (408, 500, 501, 502, 503, 504, 505, 520, 524)
 DENIED = {"error": {"message": "denied", "code": ""}}
 DENIED_IN_BODY = {"code": 403, "msg": "denied"}
-FORBIDDEN = wire.Rejected(of(errors.AccountError, 403), wire.Remedy.STOP)
-NO_QUOTA = wire.Rejected(of(errors.InsufficientCredits, 403), wire.Remedy.STOP)
-INVALID = wire.Rejected(of(errors.InvalidRequest, 422), wire.Remedy.FAIL)
-TASK = wire.Accepted("a1")
+FORBIDDEN = inner.Rejected(of(errors.AccountError, 403), inner.Remedy.STOP)
+NO_QUOTA = inner.Rejected(of(errors.InsufficientCredits, 403), inner.Remedy.STOP)
+INVALID = inner.Rejected(of(errors.InvalidRequest, 422), inner.Remedy.FAIL)
+TASK = inner.Accepted("a1")
 NAMELESS: list[Any] = [
     *({"code": 200, "data": data} for data in (None, {}, [], "t1", {"state": "waiting"})),
     *({"code": 200, "data": {"taskId": none, "task_id": none}} for none in (None, "", True, {"id": "t1"}, ["t1"])),
     *({"code": 200, "msg": "success"}, {}, *UNREADABLE),
 ]
 TELLS_NOTHING = (HTML, b"", {"msg": "error"}, {"error": {"message": "busy", "code": ""}}, {"error": "x"})
-CREATED: list[tuple[tuple[str, ...], Any, int, wire.Created]] = [
+CREATED: list[tuple[tuple[str, ...], Any, int, inner.Created]] = [
     # A flat answer is read like one in `data`.
     *((APIIN, body, 200, TASK) for body in ({"task_id": "a1"}, {"id": "a1", "status": "IN_PROGRESS"})),
     # What is no code is not looked at: the HTTP status speaks.
@@ -206,11 +205,11 @@ def test_whatever_is_no_clear_word_leaves_a_create_unknown() -> None:
 def test_a_redirect_stops_the_account_and_names_the_address(status: int) -> None:
     """It is never followed with the key: it is a setting to correct, and it says where it points, safe to print."""
     bodies = ({"data": {"taskId": "t1", "task_id": "t1"}}, {"error": "moved"}, b"")
-    nothing = wire.NoAnswer(of(errors.TransportError, status))
+    nothing = inner.NoAnswer(of(errors.TransportError, status))
     for provider, body, where in itertools.product(ALL, bodies, ("https://www.kie.ai/api", "https://x\x1b[31m", None)):
         with naming(provider, body, where):
             told = created(provider, body, status, location=where)
-            assert gist(told) == wire.Rejected(of(errors.ConfigurationError, status), wire.Remedy.STOP)
+            assert gist(told) == inner.Rejected(of(errors.ConfigurationError, status), inner.Remedy.STOP)
             assert (where or "another address").replace("\x1b", " ") in told.failure.message
             assert gist(status_of(provider, b"", status, location=where)) == nothing
 
@@ -219,7 +218,7 @@ def test_the_words_of_a_refusal_are_found_wherever_they_stand() -> None:
     """`msg`, an older page's `message`, and `error.message` are all read, and so are their codes."""
     why = failure(errors.InvalidRequest, "The provider refused the request: the words", code=422)
     for body in rows_of("words of a refusal"):
-        assert created("kie", body) == wire.Rejected(why, wire.Remedy.FAIL), body
+        assert created("kie", body) == inner.Rejected(why, inner.Remedy.FAIL), body
 
 
 WAITING, SUCCEEDED, FAILED = ANSWERS["words of a state"].values()
@@ -234,13 +233,13 @@ def test_a_state_is_known_by_any_of_its_words(provider: str) -> None:
     def told(word: Any, **data: Any) -> Any:
         return gist(status_of(provider, ended(word, **data)))
 
-    assert {word: told(word, **NULLS) for word in WAITING} == {word: wire.Pending(word) for word in WAITING}
+    assert {word: told(word, **NULLS) for word in WAITING} == {word: inner.Pending(word) for word in WAITING}
     found = {word: told(word, resultJson={"url": URL}, result=URL) for word in SUCCEEDED}
     assert found == dict.fromkeys(SUCCEEDED, made())
     broken = {word: told(word, failMsg="too dark", message="too dark") for word in FAILED}
     assert broken == dict.fromkeys(FAILED, broke())
     odd = {word: told(word) for word in ODD_STATES}
-    assert odd == {word: wire.Pending(shown, known=False) for word, shown in ODD_STATES.items()}
+    assert odd == {word: inner.Pending(shown, known=False) for word, shown in ODD_STATES.items()}
 
 
 def test_pictures_are_found_in_every_shape_that_was_met() -> None:
@@ -258,7 +257,7 @@ def test_pictures_are_found_in_every_shape_that_was_met() -> None:
 
 def test_a_task_s_end_is_read_with_latency_credits_and_reason() -> None:
     """As the provider tells them, and unknown where it tells none; the raw answer is kept."""
-    reading = {"made": made, "broke": broke, "pending": wire.Pending}
+    reading = {"made": made, "broke": broke, "pending": inner.Pending}
     for provider, body, what, fields in rows_of("ends of tasks"):
         with naming(provider, body):
             raw = msgspec.json.encode(body)
@@ -272,24 +271,24 @@ def test_no_answer_but_a_plain_denial_says_anything_of_a_running_task(provider: 
     page = (b"404 page not found", 404, "InvalidRequest", 404)
     for body, status, kind, code in (*rows_of("denials of a task"), page):
         with naming(body, status):
-            assert gist(status_of(provider, body, status)) == wire.TaskRefused(of(getattr(errors, kind), code))
-    limited = wire.NoAnswer(of(errors.RateLimited, 429), limited=True, retry_after=3.0)
+            assert gist(status_of(provider, body, status)) == inner.TaskRefused(of(getattr(errors, kind), code))
+    limited = inner.NoAnswer(of(errors.RateLimited, 429), limited=True, retry_after=3.0)
     bodies = (HTML, b"", {"code": None, "msg": "x"}, {"error": {"message": "x", "code": ""}})
     for code in (408, 429, 455, 500, 501, 502, 503, 504, 505, 520, 524):
         in_body = [] if code == 501 else [({"code": code, "msg": "x"}, 200)]
         for body, status in [*in_body, *((body, code) for body in bodies)]:
             with naming(body, status):
                 told = gist(status_of(provider, body, status, retry_after=3.0))
-                assert told == (limited if code == 429 else wire.NoAnswer(of(errors.TransportError, code)))
+                assert told == (limited if code == 429 else inner.NoAnswer(of(errors.TransportError, code)))
     for body in UNREADABLE:
         with naming(body[:90]):
             told = status_of(provider, body)
-            assert isinstance(told, wire.NoAnswer)
+            assert isinstance(told, inner.NoAnswer)
             assert (told.limited, told.failure.kind) in {(False, errors.TransportError), (False, errors.ProtocolError)}
 
 
 NO_BALANCE = [*({"code": 200, "data": none} for none in (None, "many", {"credits": 7}, True)), {"code": 200}]
-BALANCES: list[tuple[Any, int, float | Failure]] = [
+BALANCES: list[tuple[Any, int, float | inner.Failure]] = [
     # A float, as seen, or an integer, as documented.
     *(({"code": 200, "msg": "success", "data": said}, 200, float(said)) for said in (72.62, 72, 0, -3.5)),
     *((body, 200, of(errors.ProtocolError, 200)) for body in (*NO_BALANCE, b'{"code":200,"data":1e999}', *UNREADABLE)),
@@ -299,12 +298,12 @@ BALANCES: list[tuple[Any, int, float | Failure]] = [
 ]
 
 
-def no_link(code: int, *, is_gone: bool = False) -> Failure:
+def no_link(code: int, *, is_gone: bool = False) -> inner.Failure:
     """What is read in a new link's place."""
     return of(errors.DownloadFailed, code, is_gone=is_gone)
 
 
-LINKS: list[tuple[Any, int, str | Failure]] = [
+LINKS: list[tuple[Any, int, str | inner.Failure]] = [
     *(({"code": 200, "data": {"downloadUrl": none, "url": URL}}, 200, URL) for none in (None, "")),
     *(({"code": 200, "data": data}, 200, URL) for data in (URL, {"url": URL}, [URL])),
     # Only the API's own word gives up a picture that is paid for: no proxy's page, no limit and no wrong key does.
@@ -351,10 +350,12 @@ BODIES = st.one_of(st.binary(max_size=200), (JSON | ENVELOPES).map(msgspec.json.
 
 def read_all(provider: str, body: bytes, status: int) -> list[Any]:
     """What each reader makes of an answer, which is one of the values that it may be, in words that can be shown."""
-    response = wire.HttpResponse(status, body)
+    response = inner.HttpResponse(status, body)
     readers = attrgetter("read_created", "read_status", "read_renewal", "read_credits")(DIALECTS[provider])
     told = [read(response) for read in readers]
-    for value, kinds in zip(told, (wire.Created, wire.TaskStatus, str | Failure, float | Failure), strict=True):
+    for value, kinds in zip(
+        told, (inner.Created, inner.TaskStatus, str | inner.Failure, float | inner.Failure), strict=True
+    ):
         assert isinstance(value, kinds)
         assert len(words_of(value)) < 1200
         assert not CONTROL.search(words_of(value))
@@ -364,7 +365,7 @@ def read_all(provider: str, body: bytes, status: int) -> list[Any]:
 def words_of(told: Any) -> str:
     """What people are shown of it: its own words, a state, a code."""
     why = getattr(told, "failure", told)
-    if isinstance(why, Failure):
+    if isinstance(why, inner.Failure):
         return str(why.exception())
     # Of a task's id nothing is promised: it is opaque.
     return getattr(told, "state", "") or " ".join(getattr(told, "urls", [told if isinstance(told, str) else ""]))
@@ -375,8 +376,8 @@ def words_of(told: Any) -> str:
 def test_whatever_comes_something_is_made_of_it(body: bytes, status: int, provider: str) -> None:
     """No answer is an error, no task has an empty name, each link can be followed, and all is safe in a terminal."""
     made_of, standing, *_ = read_all(provider, body, status)
-    assert made_of != wire.Accepted("")
-    if isinstance(standing, wire.Succeeded):
+    assert made_of != inner.Accepted("")
+    if isinstance(standing, inner.Succeeded):
         assert standing.urls
         assert all(url.startswith(("https://", "http://")) for url in standing.urls)
 

@@ -16,12 +16,10 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import TRIES, FileSession, SessionSettings, file_stem, paint, save_all
 from servers import Handler, broken_off, endless, served
 
 from imagen_async import DownloadFailed, ImageFile, ImageRequest, Result
-from imagen_async._downloads import TRIES, file_stem, save_all
-from imagen_async._session_pool import FileSession, SessionSettings
-from imagen_async.sandbox._painter import paint
 
 PNG = paint("a red fox", "1:1", "1")
 JPEG = b"\xff\xd8\xff\xe0" + b"j" * 500

@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 from clients import Heard, client_of, run, until_error
 from dict_store import DictStore
+from inner import Address, HttpRequest, HttpResponse, Observer, Seal
 from servers import called_back
 from virtual_network import VIRTUAL_TIME, Network, VirtualClient, prompts
 
 from imagen_async import ImageRequest, Limits, Rate, Result, errors
-from imagen_async._core.callbacks import Address, Seal
-from imagen_async._core.wire import HttpRequest, HttpResponse
-from imagen_async._watch.observer import Observer
 from imagen_async.events import ENDS, AccountEvent, Event, ExchangeEvent, JobEvent
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox

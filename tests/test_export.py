@@ -17,13 +17,12 @@ from commands import Call, at, call, clean_environment, data, lines_of, prompt_f
 from conftest import naming
 from hypothesis import given
 from hypothesis import strategies as st
+from inner import Journal, JournalReader, ShardSize, main, shards_of
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest
-from imagen_async._cli import library, main
 from imagen_async._cli.export import FORMATS, folder
 from imagen_async._cli.export.columns import columns_of
 from imagen_async._cli.export.samples import Sample, samples_of
-from imagen_async._cli.export.shards import ShardSize, shards_of
 from imagen_async.ports import JournalEntry
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -160,7 +159,7 @@ def test_what_is_missing_makes_no_export(call: Call, imagen_sandbox: Sandbox) ->
     assert (outcome.code, "failed has no picture to export." in outcome.err) == (2, True)
     form = msgspec.structs.replace(FORMATS["parquet"], needs="no_such_library")
     needed = r"--to parquet needs an extra: pip install 'imagen-async\[export\]'"
-    with library.JournalReader("failed/run.db") as journal, pytest.raises(ConfigurationError, match=needed):
+    with JournalReader("failed/run.db") as journal, pytest.raises(ConfigurationError, match=needed):
         folder.export("failed", journal, form, "there", ShardSize())
 
 
@@ -219,7 +218,7 @@ def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
     """A PNG and a JPEG of the same prompt and place in the file are two samples, and the same one elsewhere a third."""
     names = (("png", "000001-x.png"), ("jpg", "000001-x.jpg"), ("png", "sub/000001-x.png"))
     files = [ImageFile(str(tmp_path / name), kind * 8, 1, "image/png", "") for kind, name in names]
-    with library.Journal(tmp_path / "j.db") as journal:
+    with Journal(tmp_path / "j.db") as journal:
         for number, file in enumerate(files):
             entry = JournalEntry(str(number), 1, "submitting", "kie", ImageRequest("x"), attempts=1)
             journal.write([entry])

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from builders import failure
 from samples import FAILED_BEFORE, FILE, GONE, LOST_BEFORE, SINCE, STATES, SUCCESS, job_in, with_images
 
 from imagen_async import Result, errors
-from imagen_async._core import states, wording
-from imagen_async._core.failure import Failure, kind_named
-from imagen_async._core.states import Failed, Fetching, Left, Queued, Relinking, Running, State
-from imagen_async._core.wire import Succeeded, TaskFailed
 from imagen_async.errors import DeadlineExceeded, DownloadFailed, GenerationFailed, ImagenError, TransportError
 from imagen_async.providers import PROVIDERS
 
@@ -38,19 +35,19 @@ def test_every_kind_comes_back_as_it_was(kind: type[ImagenError]) -> None:
     full.__cause__ = TransportError("reset", sent=False)
     full.__cause__.__cause__ = errors.ProtocolError("not JSON", code=7)
     for error in (bare, full):
-        assert shown(Failure.of(error).exception()) == shown(error)
+        assert shown(inner.Failure.of(error).exception()) == shown(error)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_found_by_its_name_and_caught_by_what_is_above_it(kind: type[ImagenError]) -> None:
     """`is_a` says of each kind what `except` would do."""
-    assert kind_named(kind.__name__) is kind
+    assert inner.kind_named(kind.__name__) is kind
     assert [failure(kind).is_a(other) for other in KINDS] == [issubclass(kind, other) for other in KINDS]
 
 
 def test_a_name_that_is_none_of_an_error_is_the_root_of_the_tree() -> None:
     """A journal of a later version may have kinds that this one does not know."""
-    assert {kind_named(name) for name in ("QuotaMovedAway", "Any", "annotations", "__all__")} == {ImagenError}
+    assert {inner.kind_named(name) for name in ("QuotaMovedAway", "Any", "annotations", "__all__")} == {ImagenError}
 
 
 def test_each_call_makes_an_error_of_its_own() -> None:
@@ -77,14 +74,14 @@ def test_a_kind_of_a_room_s_own_is_the_public_one_above_it() -> None:
         pass
 
     expected = failure(DownloadFailed, "404", is_gone=True, task_id="t1")
-    assert Failure.of(NotThere("404", gone=True, task_id="t1")) == expected
+    assert inner.Failure.of(NotThere("404", gone=True, task_id="t1")) == expected
 
 
 def test_a_cause_that_is_no_error_of_ours_stays_behind() -> None:
     """Only what the tree has is kept: any other may hold what nobody is to see."""
     error = TransportError("reset")
     error.__cause__ = OSError("the key is 1234")
-    assert Failure.of(error) == failure(TransportError, "reset")
+    assert inner.Failure.of(error) == failure(TransportError, "reset")
 
 
 RESET = failure(TransportError, "reset", code=7)
@@ -94,23 +91,23 @@ NO_MODEL = failure(errors.ModelUnavailable, "gone", account="me")
 LOST = failure(errors.UnknownOutcome, "lost")
 
 
-def late(state: State) -> Failure:
+def late(state: inner.State) -> inner.Failure:
     """What is said of a job whose time is over in this state."""
-    return wording.expired(job_in(state))
+    return inner.expired(job_in(state))
 
 
-def no_links(trouble: Failure | None = None) -> Failure:
+def no_links(trouble: inner.Failure | None = None) -> inner.Failure:
     """What is said of a picture whose links died, and of which no new ones were told."""
-    return wording.links_not_told(job_in(Relinking(**SINCE, trouble=trouble, outcome=SUCCESS)))
+    return inner.links_not_told(job_in(inner.Relinking(**SINCE, trouble=trouble, outcome=SUCCESS)))
 
 
-def nobody(*refusals: Failure) -> Failure:
+def nobody(*refusals: inner.Failure) -> inner.Failure:
     """What is said where none of these accounts is left."""
-    return wording.nobody_takes(dict(zip("abc", refusals, strict=False)))
+    return inner.nobody_takes(dict(zip("abc", refusals, strict=False)))
 
 
-UNHEARD_OF = Running(**SINCE, trouble=RESET)
-NAMED_LOST = wording.named_by_callback(LOST, "t1")
+UNHEARD_OF = inner.Running(**SINCE, trouble=RESET)
+NAMED_LOST = inner.named_by_callback(LOST, "t1")
 KIE, T1 = {"account": "kie"}, {"account": "kie", "task_id": "t1"}
 
 NOT_MADE = "No task was made and nothing was billed: ask again"
@@ -123,18 +120,23 @@ UNPRICED = "an unknown price"
 LEFT = "12,345.5 credits, of which 1,000 are spent or may have been"
 USED_UP = f"The budget is reached: {LEFT}; the next request does not fit. Raise max_credits to go on."
 
-SAYINGS: list[tuple[Failure, type[ImagenError], str, dict[str, Any]]] = [
-    (late(Queued()), DeadlineExceeded, f"Not accepted within 900 s. {NOT_MADE}", KIE),
-    (late(Queued(TIRED)), DeadlineExceeded, f"Not accepted within 900 s (429). {NOT_MADE}", {**KIE, "cause": TIRED}),
-    (late(Queued(TIRED, FAILED_BEFORE)), DeadlineExceeded, AGAIN, {**KIE, "cause": FAILED_BEFORE}),
-    (late(Running(**SINCE)), DeadlineExceeded, f"Not finished within 900 s. {PAID_FOR}", T1),
+SAYINGS: list[tuple[inner.Failure, type[ImagenError], str, dict[str, Any]]] = [
+    (late(inner.Queued()), DeadlineExceeded, f"Not accepted within 900 s. {NOT_MADE}", KIE),
+    (
+        late(inner.Queued(TIRED)),
+        DeadlineExceeded,
+        f"Not accepted within 900 s (429). {NOT_MADE}",
+        {**KIE, "cause": TIRED},
+    ),
+    (late(inner.Queued(TIRED, FAILED_BEFORE)), DeadlineExceeded, AGAIN, {**KIE, "cause": FAILED_BEFORE}),
+    (late(inner.Running(**SINCE)), DeadlineExceeded, f"Not finished within 900 s. {PAID_FOR}", T1),
     (late(UNHEARD_OF), DeadlineExceeded, f"Not finished within 900 s (reset). {PAID_FOR}", {**T1, "cause": RESET}),
     (no_links(), DownloadFailed, f"{NO_LINKS}: collect the task", T1),
     (no_links(RESET), DownloadFailed, f"{NO_LINKS} (reset): collect the task", T1),
-    (wording.picture_gone(GONE), DownloadFailed, DEAD, {"is_gone": True}),
+    (inner.picture_gone(GONE), DownloadFailed, DEAD, {"is_gone": True}),
     (NAMED_LOST, errors.UnknownOutcome, NAMED, {"task_id": "t1"}),
-    (wording.named_by_callback(NAMED_LOST, "t2"), errors.UnknownOutcome, NAMED, {"task_id": "t1"}),
-    (wording.used_up(12_345.5, 1000), errors.BudgetReached, USED_UP, {}),
+    (inner.named_by_callback(NAMED_LOST, "t2"), errors.UnknownOutcome, NAMED, {"task_id": "t1"}),
+    (inner.used_up(12_345.5, 1000), errors.BudgetReached, USED_UP, {}),
     (nobody(EMPTY), errors.InsufficientCredits, "Empty.", KIE),
     (nobody(EMPTY, EMPTY), errors.InsufficientCredits, "No account is left. a: Empty; b: Empty.", {}),
     (nobody(EMPTY, EMPTY, NO_MODEL), errors.AccountError, "No account is left. a: Empty; b: Empty; c: gone.", {}),
@@ -145,7 +147,7 @@ SAYINGS: list[tuple[Failure, type[ImagenError], str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("said", "kind", "message", "known"), SAYINGS)
 def test_a_failure_says_what_happened_and_what_to_do(
-    said: Failure, kind: type[ImagenError], message: str, known: dict[str, Any]
+    said: inner.Failure, kind: type[ImagenError], message: str, known: dict[str, Any]
 ) -> None:
     """Whether it was paid for, what the trouble was, and what helps; of a kind that whoever catches it expects."""
     assert said == failure(kind, message, **known)
@@ -161,41 +163,41 @@ def test_a_lost_create_names_what_it_may_have_cost(
     """The price of all pictures of all tasks that it may have made, where anybody knows it."""
     model = PROVIDERS[account].find("imagen4-fast")
     job = msgspec.structs.replace(job_in("Sending", account=account, lost=lost), model=model)
-    said = wording.unknown_outcome(with_images(job, images), RESET)
+    said = inner.unknown_outcome(with_images(job, images), RESET)
     why = "The create was sent and its answer was lost (reset)"
     message = f"{why}. It may have made a task and cost {cost}; it is not sent again"
     assert said == failure(errors.UnknownOutcome, message, account=account, code=7, credits=credits, cause=RESET)
 
 
-FAIL = TaskFailed(failure(GenerationFailed, "too dark", code="501"), 2.5, b'{"state":"fail"}')
+FAIL = inner.TaskFailed(failure(GenerationFailed, "too dark", code="501"), 2.5, b'{"state":"fail"}')
 FAIL_T1 = FAIL.failure.about(task_id="t1")
-UNTOLD = TaskFailed(FAIL.failure, None, b"")
+UNTOLD = inner.TaskFailed(FAIL.failure, None, b"")
 NO_DISK = failure(DownloadFailed, "the disk is full", is_local=True, task_id="t1")
 UNSENT = DeadlineExceeded("Left before it was sent; nothing was billed", provider="kie")
 PAID = DeadlineExceeded("Left while the task ran, which is paid for: collect it", provider="kie", task_id="t1")
 PICTURE = {"urls": SUCCESS.urls, "task_id": "t1", "credits": 8, "latency": 13.5, "raw": SUCCESS.raw}
 SAVED = {**PICTURE, "files": (FILE,)}
 
-RESULTS: dict[str, tuple[State, ImagenError | None, dict[str, Any]]] = {
-    "done": (states.Done("t1", SUCCESS, (FILE,)), None, SAVED),
-    "failed": (Failed(FAIL_T1, FAIL), FAIL_T1.exception(), {"task_id": "t1", "credits": 2.5, "raw": FAIL.raw}),
-    "refused": (Failed(failure(errors.InvalidRequest, "no")), errors.InvalidRequest("no"), {}),
-    "not saved": (Failed(NO_DISK, SUCCESS, (FILE,)), NO_DISK.exception(files=(FILE,)), SAVED),
-    "lost": (states.Unknown(LOST_BEFORE), LOST_BEFORE.exception(), {}),
-    "lost and named": (states.Unknown(NAMED_LOST), NAMED_LOST.exception(), {"task_id": "t1"}),
-    "not admitted": (states.NotAdmitted(EMPTY), EMPTY.exception(), {}),
-    "left before it was sent": (Left(Queued(TIRED)), UNSENT, {}),
-    "left while it ran": (Left(Running(**SINCE)), PAID, {"task_id": "t1"}),
-    "left with a picture": (Left(Fetching("t1", SUCCESS)), PAID, PICTURE),
-    "left with dead links": (Left(Relinking(**SINCE, outcome=SUCCESS)), PAID, PICTURE),
+RESULTS: dict[str, tuple[inner.State, ImagenError | None, dict[str, Any]]] = {
+    "done": (inner.Done("t1", SUCCESS, (FILE,)), None, SAVED),
+    "failed": (inner.Failed(FAIL_T1, FAIL), FAIL_T1.exception(), {"task_id": "t1", "credits": 2.5, "raw": FAIL.raw}),
+    "refused": (inner.Failed(failure(errors.InvalidRequest, "no")), errors.InvalidRequest("no"), {}),
+    "not saved": (inner.Failed(NO_DISK, SUCCESS, (FILE,)), NO_DISK.exception(files=(FILE,)), SAVED),
+    "lost": (inner.Unknown(LOST_BEFORE), LOST_BEFORE.exception(), {}),
+    "lost and named": (inner.Unknown(NAMED_LOST), NAMED_LOST.exception(), {"task_id": "t1"}),
+    "not admitted": (inner.NotAdmitted(EMPTY), EMPTY.exception(), {}),
+    "left before it was sent": (inner.Left(inner.Queued(TIRED)), UNSENT, {}),
+    "left while it ran": (inner.Left(inner.Running(**SINCE)), PAID, {"task_id": "t1"}),
+    "left with a picture": (inner.Left(inner.Fetching("t1", SUCCESS)), PAID, PICTURE),
+    "left with dead links": (inner.Left(inner.Relinking(**SINCE, outcome=SUCCESS)), PAID, PICTURE),
 }
 
 
 @pytest.mark.parametrize(("state", "error", "known"), RESULTS.values(), ids=RESULTS)
-def test_a_result_has_all_that_is_known(state: State, error: ImagenError | None, known: dict[str, Any]) -> None:
+def test_a_result_has_all_that_is_known(state: inner.State, error: ImagenError | None, known: dict[str, Any]) -> None:
     """What was asked for, what came of it, what it cost, and an error of its own where there is no picture."""
     job = job_in(state)
-    result, again = wording.result_of(job), wording.result_of(job)
+    result, again = inner.result_of(job), inner.result_of(job)
     expected = Result("fox", 4, job.request, "kie", "imagen4", **known)
     assert msgspec.structs.asdict(msgspec.structs.replace(result, error=None)) == msgspec.structs.asdict(expected)
     assert (shown(result.error), result.ok) == (shown(error), error is None)
@@ -205,8 +207,8 @@ def test_a_result_has_all_that_is_known(state: State, error: ImagenError | None,
 @pytest.mark.parametrize(
     ("spent", "outcome", "credits"),
     [
-        (0.0, Succeeded(SUCCESS.urls, None, 4.0, b""), 4.0),
-        (0.0, Succeeded(SUCCESS.urls, None, 0.0, b""), 0.0),
+        (0.0, inner.Succeeded(SUCCESS.urls, None, 4.0, b""), 4.0),
+        (0.0, inner.Succeeded(SUCCESS.urls, None, 0.0, b""), 0.0),
         (0.0, UNTOLD, None),
         (5.0, None, 5.0),
         (5.0, SUCCESS, 13.0),
@@ -215,12 +217,12 @@ def test_a_result_has_all_that_is_known(state: State, error: ImagenError | None,
     ],
 )
 def test_the_credits_are_the_provider_s_word_else_the_price(
-    spent: float, outcome: Succeeded | TaskFailed | None, credits: float | None
+    spent: float, outcome: inner.Succeeded | inner.TaskFailed | None, credits: float | None
 ) -> None:
     """A failure of which nobody tells is unknown alone, and counts with its price after a task that came before it."""
-    assert wording.billed(job_in("Done", spent=spent), outcome) == credits
+    assert inner.billed(job_in("Done", spent=spent), outcome) == credits
 
 
 def test_every_state_has_its_word() -> None:
     """Users are told of each state that a job can be in."""
-    assert {type(state) for state in STATES.values()} == set(wording.STATE_WORDS)
+    assert {type(state) for state in STATES.values()} == set(inner.STATE_WORDS)

@@ -5,44 +5,41 @@ from __future__ import annotations
 from importlib.util import find_spec, module_from_spec
 from typing import get_type_hints
 
+import inner
 import msgspec
 import pytest
 
 from imagen_async import ImageRequest
-from imagen_async._accounts import named, router_of
-from imagen_async._core import fields
-from imagen_async._core.fields import FIELDS, Field
-from imagen_async._core.job import Job
-from imagen_async._core.journal_entry import JournalEntry
-from imagen_async._core.resuming import model_of
-from imagen_async._core.values import stable_key
-from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden, with_defaults
 from imagen_async.errors import InvalidRequest
 from imagen_async.providers import PROVIDERS
 
 
 def test_the_table_is_what_type_checkers_read() -> None:
     """ImageRequest and the parameters of a call have the fields of the table, in its order and of its kinds."""
-    names = [field.name for field in FIELDS]
+    names = [field.name for field in inner.FIELDS]
     assert list(ImageRequest.__struct_fields__) == names
-    assert ["prompt", *Parameters.__annotations__] == names
+    assert ["prompt", *inner.Parameters.__annotations__] == names
     types, hints = {"text": "str", "whole": "int", "object": "dict"}, get_type_hints(ImageRequest)
-    assert {**hints, **get_type_hints(Parameters)} == hints
-    for field in FIELDS:
+    assert {**hints, **get_type_hints(inner.Parameters)} == hints
+    for field in inner.FIELDS:
         assert str(hints[field.name]).removeprefix("<class '").startswith(types[field.kind]), field.name
-    assert {field.kind: field.column_type for field in FIELDS} == {"text": "string", "whole": "int64", "object": None}
+    assert {field.kind: field.column_type for field in inner.FIELDS} == {
+        "text": "string",
+        "whole": "int64",
+        "object": None,
+    }
 
 
 def test_keys_are_those_of_every_earlier_version() -> None:
     """A key that changed would be paid for anew by whoever goes on with an older folder."""
-    assert stable_key(ImageRequest("a fox")) == "b43e5a1b5264043e"
+    assert inner.stable_key(ImageRequest("a fox")) == "b43e5a1b5264043e"
     full = ImageRequest("a fox", "imagen4", "16:9", "mud", 2, 7, "mine", {"b": 1, "a": [None]})
-    assert stable_key(full, 2) == "3246d9c20f6b2b7b-2"
+    assert inner.stable_key(full, 2) == "3246d9c20f6b2b7b-2"
 
 
 def test_a_field_of_a_later_version_changes_no_key_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line more in the table: only a request that has such a field has a key of its own for it."""
-    monkeypatch.setattr(fields, "FIELDS", (*FIELDS, Field("style")))
+    monkeypatch.setattr("imagen_async._core.fields.FIELDS", (*inner.FIELDS, inner.Field("style")))
     spec = find_spec("imagen_async._core.values")
     later = module_from_spec(spec)
     spec.loader.exec_module(later)
@@ -51,7 +48,7 @@ def test_a_field_of_a_later_version_changes_no_key_without_it(monkeypatch: pytes
         style: str | None = None
 
     keys = {style: later.stable_key(Later("a fox", style=style)) for style in (None, "", "noir")}
-    assert keys[None] == stable_key(ImageRequest("a fox"))
+    assert keys[None] == inner.stable_key(ImageRequest("a fox"))
     assert len(set(keys.values())) == 3
 
 
@@ -72,28 +69,28 @@ BAD = ImageRequest("a cat", extra=[1])  # type: ignore[arg-type]
 )
 def test_defaults_fill_in_what_a_request_leaves_open(item: str | ImageRequest, filled: ImageRequest) -> None:
     """Each field that is None, but never the key, and of the provider's own fields those that are not there."""
-    assert with_defaults(item, FULL) == filled
-    assert with_defaults(filled, ImageRequest("-")) == filled
+    assert inner.with_defaults(item, FULL) == filled
+    assert inner.with_defaults(filled, ImageRequest("-")) == filled
     with pytest.raises(InvalidRequest, match="prompts and ImageRequests, not list"):
-        with_defaults(["a cat"], FULL)  # type: ignore[arg-type]
+        inner.with_defaults(["a cat"], FULL)  # type: ignore[arg-type]
 
 
 def test_the_parameters_of_a_call_win() -> None:
     """Over those of the request that it is called with, which stays as it is; one that is not there is named."""
-    assert overridden("a cat", {"seed": 0}) == ImageRequest("a cat", seed=0)
-    assert overridden(FULL, {"seed": 0, "key": None}) == msgspec.structs.replace(FULL, seed=0, key=None)
+    assert inner.overridden("a cat", {"seed": 0}) == ImageRequest("a cat", seed=0)
+    assert inner.overridden(FULL, {"seed": 0, "key": None}) == msgspec.structs.replace(FULL, seed=0, key=None)
     for prompt in ("a cat", FULL):
         with pytest.raises(InvalidRequest, match=r"^sede: there is no such parameter; a request has model, aspect_rat"):
-            overridden(prompt, {"seed": 1, "sede": 2})  # type: ignore[typeddict-unknown-key]
+            inner.overridden(prompt, {"seed": 1, "sede": 2})  # type: ignore[typeddict-unknown-key]
 
 
-TERMS: JobOptions = {"retries": 1, "resubmits": 2, "deadline": 60.0, "save_to": "out"}
-ROUTER = router_of(named(["apiin", "kie"]))
+TERMS: inner.JobOptions = {"retries": 1, "resubmits": 2, "deadline": 60.0, "save_to": "out"}
+ROUTER = inner.router_of(inner.named(["apiin", "kie"]))
 
 
-def factory(model: str = "imagen4-fast") -> JobFactory:
+def factory(model: str = "imagen4-fast") -> inner.JobFactory:
     """Jobs for two accounts."""
-    return JobFactory(ROUTER, ImageRequest("-", model, seed=7), TERMS)
+    return inner.JobFactory(ROUTER, ImageRequest("-", model, seed=7), TERMS)
 
 
 @pytest.mark.parametrize("key", [None, "own"])
@@ -103,7 +100,7 @@ def test_a_job_is_its_request_as_it_is_sent_on_the_terms_of_its_batch(key: str |
     job = factory().job(given, index=3, owner=2, number=1)
     request, route = ROUTER.route(ImageRequest("a cat", "imagen4-fast", seed=7, key=key))
     way = {"route": route, "account": "apiin", "model": route.offers[0].model}
-    assert job == Job(id=1, owner=2, index=3, key=key or stable_key(given), request=request, **way, **TERMS)
+    assert job == inner.Job(id=1, owner=2, index=3, key=key or inner.stable_key(given), request=request, **way, **TERMS)
     with pytest.raises(InvalidRequest, match="key=7: allowed is a string"):
         factory().job(ImageRequest("a cat", key=7), 0, 1, 1)  # type: ignore[arg-type]
 
@@ -118,9 +115,11 @@ def test_plain_prompts_have_a_way_unless_the_defaults_fit_nobody() -> None:
 @pytest.mark.parametrize("model", ["imagen4", "imagen3", None])
 def test_a_job_of_a_journal_has_its_own_model_and_account_and_no_leave_to_be_sent_again(model: str | None) -> None:
     """With the price of its time; one whose model is gone keeps its name."""
-    entry = JournalEntry("k", 4, "running", "kie", ImageRequest("a cat", model), "t1", price=9)
-    record = model_of(entry, PROVIDERS["kie"].find(model or ""))
-    blank = Job(id=1, owner=2, index=4, key="k", request=entry.request, account="kie", model=record, deadline=60.0)
+    entry = inner.JournalEntry("k", 4, "running", "kie", ImageRequest("a cat", model), "t1", price=9)
+    record = inner.model_of(entry, PROVIDERS["kie"].find(model or ""))
+    blank = inner.Job(
+        id=1, owner=2, index=4, key="k", request=entry.request, account="kie", model=record, deadline=60.0
+    )
     job = factory().job_of(entry, owner=2, number=1)
     assert [factory().serves(account) for account in ("kie", "sandbox")] == [True, False]
     assert job == msgspec.structs.replace(blank, save_to="out")

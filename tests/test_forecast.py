@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import inner
 import msgspec
 import pytest
 from builders import failure, upstream
@@ -22,18 +23,12 @@ from polling import FIVE, KIND, PENDING, task
 from virtual_network import VIRTUAL_TIME, Network, batch_over, scheduler_over
 
 from imagen_async import Limits, Rate, errors
-from imagen_async._core import states, wire
 from imagen_async._core.forecast import Shares, kinds_of, making_time, sending_time, time_left
-from imagen_async._core.job import Job
-from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.poll_schedule import Kind, PollSchedule
-from imagen_async._core.routing import Offer, Route
-from imagen_async._core.upstream import Upstream
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
 
 KIES = Limits(Rate(20, per=10), Rate(10, per=1), running=100)
-SLOW_KIND: Kind = ("imagen4-ultra", 1)
+SLOW_KIND: inner.Kind = ("imagen4-ultra", 1)
 NOW = 5000.0
 RATES = st.builds(Rate, st.integers(1, 50), per=st.floats(0.5, 20))
 LIMITS = st.builds(Limits, submit=RATES, status=RATES, running=st.integers(1, 200))
@@ -50,21 +45,28 @@ def test_sending_takes_as_long_as_the_limits_make_it() -> None:
     assert {case: sending_time(case[0], KIES, case[2], case[1]) for case in edges} == pytest.approx(edges)
 
 
-def knowing(latencies: Iterable[float], prior: LatencyPrior = FIVE, kind: Kind = KIND) -> PollSchedule:
+def knowing(
+    latencies: Iterable[float], prior: inner.LatencyPrior = FIVE, kind: inner.Kind = KIND
+) -> inner.PollSchedule:
     """A schedule that knows how long these tasks took."""
-    schedule = PollSchedule(prior)
+    schedule = inner.PollSchedule(prior)
     schedule.recall((kind, latency) for latency in latencies)
     return schedule
 
 
-def running_jobs(ages: Iterable[float]) -> list[Job]:
+def running_jobs(ages: Iterable[float]) -> list[inner.Job]:
     """Jobs whose tasks are of these ages."""
     return [task(number, since=NOW - age) for number, age in enumerate(ages)]
 
 
 def account_with(
-    schedule: PollSchedule, running: list[Job], limits: Limits = KIES, name: str = "kie", *, heard: bool = True
-) -> Upstream:
+    schedule: inner.PollSchedule,
+    running: list[inner.Job],
+    limits: Limits = KIES,
+    name: str = "kie",
+    *,
+    heard: bool = True,
+) -> inner.Upstream:
     """An account on which these tasks run, of which it heard a moment ago, or never since they began."""
     account = upstream(name, limits, schedule)
     account.running = len(running)
@@ -75,7 +77,9 @@ def account_with(
     return account
 
 
-def left_of(schedule: PollSchedule, ages: list[float], limits: Limits = KIES, unsent: int = 0, **more: bool) -> float:
+def left_of(
+    schedule: inner.PollSchedule, ages: list[float], limits: Limits = KIES, unsent: int = 0, **more: bool
+) -> float:
     """The time left when tasks of these ages run, and so many are still to be sent."""
     jobs = running_jobs(ages)
     return time_left(unsent, jobs, [account_with(schedule, jobs, limits, **more)], NOW)
@@ -96,8 +100,8 @@ def test_the_time_left_is_one_that_can_be(
     schedule, jobs = knowing(seen, FAR_OFF), running_jobs(ages)
     accounts = [account_with(schedule, jobs, limits, heard=heard)]
     if jobs:
-        success = wire.Succeeded(("u",), None, None, b"")
-        jobs = [*jobs, jobs[0].to(states.Queued()), jobs[0].to(states.Fetching("t", success))]
+        success = inner.Succeeded(("u",), None, None, b"")
+        jobs = [*jobs, jobs[0].to(inner.Queued()), jobs[0].to(inner.Fetching("t", success))]
     left = time_left(unsent, jobs, accounts, NOW, pace)
     assert (unsent + len(ages)) / limits.status.count * limits.status.per <= left < math.inf
     assert left >= sending_time(unsent, limits, schedule.mean(kinds_of(jobs) or schedule.kinds), len(ages))
@@ -150,7 +154,7 @@ def test_making_takes_the_sending_and_the_slowest(count: int) -> None:
     kinds = {KIND: 1, SLOW_KIND: 1}
     sending = sending_time(count, KIES, schedule.mean(kinds))
     assert making_time(count, kinds, KIES, schedule) == sending + schedule.quantile(SLOW_KIND, part)
-    fresh, expected = PollSchedule(FIVE), sending_time(count, KIES, FIVE.mean) + FIVE.quantile(part)
+    fresh, expected = inner.PollSchedule(FIVE), sending_time(count, KIES, FIVE.mean) + FIVE.quantile(part)
     assert making_time(count, {}, KIES, fresh) == left_of(fresh, [], unsent=count) == expected
 
 
@@ -167,25 +171,27 @@ def window_of(count: int, running: int = 10_000, per: float = 10) -> Limits:
     return Limits(Rate(count, per=per), Rate(1000, per=1), running)
 
 
-def idle(name: str, limits: Limits = KIES, latency: float = 5.0) -> Upstream:
+def idle(name: str, limits: Limits = KIES, latency: float = 5.0) -> inner.Upstream:
     """An account on which nothing runs, and tasks are known to take so long."""
     return account_with(knowing([latency] * 100), [], limits, name)
 
 
-def paused(account: Upstream) -> Upstream:
+def paused(account: inner.Upstream) -> inner.Upstream:
     """The account after a connection that failed."""
     account.take_submit(NOW)
-    account.settle_submit(wire.ConnectFailed(failure(errors.TransportError, "no route")), KIND[0], NOW)
+    account.settle_submit(inner.ConnectFailed(failure(errors.TransportError, "no route")), KIND[0], NOW)
     return account
 
 
-def stopped(account: Upstream) -> Upstream:
+def stopped(account: inner.Upstream) -> inner.Upstream:
     """The account without credit."""
     account.breaker.stopped = failure(errors.InsufficientCredits, "empty")
     return account
 
 
-def together(unsent: int, *accounts: Upstream, jobs: Iterable[Job] = (), pace: float | None = None) -> float:
+def together(
+    unsent: int, *accounts: inner.Upstream, jobs: Iterable[inner.Job] = (), pace: float | None = None
+) -> float:
     """The time left for so many on these accounts."""
     return time_left(unsent, jobs, accounts, NOW, pace)
 
@@ -200,7 +206,7 @@ SPEEDS: list[tuple[Limits, float, float]] = [
 
 
 @pytest.mark.parametrize("jobs", [[], [task(1, since=NOW)]], ids=["nothing is live", "a task runs elsewhere"])
-def test_accounts_take_parts_by_their_speed(jobs: list[Job]) -> None:
+def test_accounts_take_parts_by_their_speed(jobs: list[inner.Job]) -> None:
     """An account that may send, or run, so many times as much gets so many times as much, and they end together."""
     for (limits, latency, speed), (others, slowness, more) in itertools.permutations(SPEEDS, 2):
         accounts = [idle("one", limits, latency), idle("other", others, slowness)]
@@ -213,7 +219,7 @@ def test_an_account_that_was_refused_gets_a_smaller_part() -> None:
     """What is allowed now counts, not what was set: of two equal accounts, the one whose limit was halved gets half."""
     sound, cut = idle("sound", window_of(20)), idle("cut", window_of(20))
     cut.take_submit(NOW)
-    cut.settle_submit(wire.Rejected(failure(errors.RateLimited, "429"), wire.Remedy.BACK_OFF), KIND[0], NOW)
+    cut.settle_submit(inner.Rejected(failure(errors.RateLimited, "429"), inner.Remedy.BACK_OFF), KIND[0], NOW)
     assert together(600, sound, cut) == pytest.approx(together(400, sound), abs=10)
 
 
@@ -240,14 +246,14 @@ def test_what_runs_on_a_stopped_account_is_waited_for() -> None:
 def shares_of(limits: Iterable[Limits]) -> Shares:
     """Nothing dealt out yet to accounts of these limits, of whose tasks nothing is known but the record."""
     by_name = {f"account {number}": each for number, each in enumerate(limits)}
-    return Shares(by_name, {name: PollSchedule(FIVE) for name in by_name})
+    return Shares(by_name, {name: inner.PollSchedule(FIVE) for name in by_name})
 
 
-def route_of(*ranks: int) -> Route:
+def route_of(*ranks: int) -> inner.Route:
     """A way to as many accounts, of these ranks, each with a model of its own."""
     names = [f"account {number}" for number in range(len(ranks))]
     models = [msgspec.structs.replace(task(1).model, name=f"model of {name}") for name in names]
-    return Route(tuple(map(Offer, names, models, ranks)))
+    return inner.Route(tuple(map(inner.Offer, names, models, ranks)))
 
 
 def dealt(count: int, *limits: Limits) -> list[int]:
@@ -278,7 +284,7 @@ def test_no_account_could_have_sent_anothers_last_request_sooner(limits: list[Li
 @given(requests=st.lists(st.tuples(st.permutations([0, 0, 1, 2]), st.integers(1, 4)), max_size=50))
 def test_every_request_goes_to_an_account_of_the_best_rank(requests: list[tuple[list[int], int]]) -> None:
     """Only those that go first get anything, and it is counted once, under the account's own record of the model."""
-    shares, counted = shares_of([window_of(1)] * 4), defaultdict[str, Counter[Kind]](Counter)
+    shares, counted = shares_of([window_of(1)] * 4), defaultdict[str, Counter[inner.Kind]](Counter)
     for ranks, images in requests:
         offer = shares.deal(route_of(*ranks), images)
         assert offer.rank == 0

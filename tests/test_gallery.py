@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from commands import Call, at, call, clean_environment, prompt_file
 from conftest import naming
+from inner import Journal, JournalReader, PromptLine
 from PIL import Image
 
 from imagen_async import ImageFile
 from imagen_async._cli.gallery.page import write_gallery
-from imagen_async._cli.library import Journal, JournalReader
-from imagen_async._cli.prompt_files import PromptLine
 from imagen_async.ports import EntryError, JournalEntry
 from imagen_async.sandbox import Sandbox
 

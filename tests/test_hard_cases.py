@@ -8,9 +8,9 @@ from pathlib import Path
 import commands
 import pytest
 from commands import FAILURES, METADATA, Call, at, call, clean_environment, lines_of, prompt_file, rows_of
+from inner import Journal
 from journals import by_hand
 
-from imagen_async._journal import Journal
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 

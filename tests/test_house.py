@@ -127,6 +127,21 @@ def test_imports_point_one_way(path: Path) -> None:
         assert ORDER.index(parts[1]) <= ORDER.index(own[0]), f"{name_of(path)} imports {name}"
 
 
+def test_a_rename_inside_touches_one_file_of_the_tests() -> None:
+    """Each private module is imported by one file of the tests: `inner.py`, or that of its own room."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").glob("*.py")):
+        for name in {name for name, _ in imports_of(path) if re.search(r"^imagen_async(\.\w+)*\._", name)}:
+            found.setdefault(name, []).append(path.name)
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+def test_what_tests_share_is_in_no_test() -> None:
+    """No file of the tests imports from a test module: helpers have modules of their own."""
+    paths = (ROOT / "tests").glob("*.py")
+    assert [path.name for path in paths if any(name.startswith("test_") for name, _ in imports_of(path))] == []
+
+
 def test_the_command_has_one_door_to_the_inside() -> None:
     """The command uses what is public; what is not comes in by one module, which is the list of it."""
     for path in (PACKAGE / "_cli").rglob("*.py"):

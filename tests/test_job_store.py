@@ -10,12 +10,10 @@ import pytest
 from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import EDGES, LONGEST_WAY, Journal
 from journals import entry, keys, quick_folder
 
 from imagen_async import ImageRequest, JournalError
-from imagen_async._core.latency import EDGES
-from imagen_async._journal import Journal
-from imagen_async._journal.store import LONGEST_WAY
 from imagen_async.ports import JobStore, JournalEntry
 
 NOW = float(round(time.time()))

@@ -17,11 +17,11 @@ import msgspec
 import pytest
 from commands import rows_of
 from conftest import naming
+from inner import Journal, JournalReader
 from journals import by_hand, entry, keys, place
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError
 from imagen_async._folders import prepare_folder
-from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.explained import explained
 from imagen_async._journal.file import KEPT
 from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION

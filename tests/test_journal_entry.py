@@ -6,6 +6,7 @@ import itertools
 from operator import attrgetter
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from builders import failure
@@ -15,16 +16,6 @@ from hypothesis import strategies as st
 from samples import EVENTS, FILE, GONE, LOST_BEFORE, NOW, STATES, SUCCESS, can_meet, job_in
 
 from imagen_async import ImageRequest, errors
-from imagen_async._core import journal_entry, resuming, states
-from imagen_async._core.failure import Failure
-from imagen_async._core.job import Job
-from imagen_async._core.job_events import CallbackNamed, Event, OwnerGone
-from imagen_async._core.journal_entry import EntryError, JournalEntry, bill_of, entry_of, failure_of
-from imagen_async._core.machine import advance
-from imagen_async._core.routing import Offer, Route
-from imagen_async._core.states import Claim, Claimed, Done, Failed, Fetching, Left, Orphaned, Queued, Running
-from imagen_async._core.wire import Accepted, ConnectFailed, Lost, Rejected, Succeeded, TaskFailed
-from imagen_async._core.wording import result_of
 
 EPOCH = 1_700_000_000.0
 AT = EPOCH + NOW
@@ -32,37 +23,37 @@ REQUEST = ImageRequest("a red fox", model="imagen4", aspect_ratio="1:1")
 COUNTS: dict[str, Any] = {"attempts": 3, "retried": 1, "lost": 1, "lost_creates": (2,)}
 
 
-def remembered(state: states.State | str, **fields: Any) -> JournalEntry | None:
+def remembered(state: inner.State | str, **fields: Any) -> inner.JournalEntry | None:
     """What is remembered of a job in this state."""
-    return entry_of(job_in(state, request=REQUEST, **fields), NOW, EPOCH)
+    return inner.entry_of(job_in(state, request=REQUEST, **fields), NOW, EPOCH)
 
 
-def entry_in(state: str, **fields: Any) -> JournalEntry:
+def entry_in(state: str, **fields: Any) -> inner.JournalEntry:
     """An entry as a journal has it."""
     own = {"key": "fox", "position": 4, "account": "kie", "request": REQUEST}
-    return JournalEntry(**{**own, "state": state, **fields})
+    return inner.JournalEntry(**{**own, "state": state, **fields})
 
 
-def blank(**fields: Any) -> Job:
+def blank(**fields: Any) -> inner.Job:
     """The job as a later run would make it."""
     return msgspec.structs.replace(job_in("Queued", expires_at=None), **{"id": 77, "owner": 7, "index": 9, **fields})
 
 
-def after(job: Job, *events: str) -> Job:
+def after(job: inner.Job, *events: str) -> inner.Job:
     """A job to which these have happened."""
     for name in events:
-        job = advance(job, EVENTS[name], NOW)
+        job = inner.advance(job, EVENTS[name], NOW)
     return job
 
 
-def by(kind: type[errors.ImagenError], task_id: str | None = "t1", cause: Failure | None = None) -> Failure:
+def by(kind: type[errors.ImagenError], task_id: str | None = "t1", cause: inner.Failure | None = None) -> inner.Failure:
     """Why a job of kie.ai's came to nothing."""
     return failure(kind, "what happened", account="kie", task_id=task_id, code=7, cause=cause)
 
 
-def told(why: Failure) -> dict[str, EntryError]:
+def told(why: inner.Failure) -> dict[str, inner.EntryError]:
     """A failure as an entry has it."""
-    return {"error": EntryError(why.kind.__name__, why.message, why.code)}
+    return {"error": inner.EntryError(why.kind.__name__, why.message, why.code)}
 
 
 LATE = errors.DeadlineExceeded
@@ -82,9 +73,9 @@ FAILED = {"state": "failed", "ended_at": AT}
 HELD = {"state": "unknown", **told(LOST_BEFORE), "ended_at": AT}
 
 SAYS_NOTHING = (errors.InvalidRequest, errors.DeadlineExceeded, errors.AuthenticationError, errors.TransportError)
-ENTRIES: list[tuple[states.State | str, dict[str, Any] | None]] = [
-    (Queued(LIMITED), {**QUEUED, **told(LIMITED)}),
-    (Queued(fallback=DARK), {**FAILED, **told(DARK)}),
+ENTRIES: list[tuple[inner.State | str, dict[str, Any] | None]] = [
+    (inner.Queued(LIMITED), {**QUEUED, **told(LIMITED)}),
+    (inner.Queued(fallback=DARK), {**FAILED, **told(DARK)}),
     ("Queued after a loss", HELD),
     ("Noting", INTENT),
     ("Noting after a loss", INTENT),
@@ -96,31 +87,40 @@ ENTRIES: list[tuple[states.State | str, dict[str, Any] | None]] = [
     *((name, READY) for name in ("Fetching", "Fetching asked again", "Fetching renewed")),
     # While a finished task is asked about again, no entry replaces the one with its URLs.
     ("Relinking", None),
-    (Done("t1", SUCCESS, (FILE,)), {**DONE, "files": (FILE,)}),
-    (Done("t1", Succeeded(("u",), 1.0, 5.0, b"")), {**DONE, "urls": ("u",), "credits": 5.0, "latency": 1.0}),
-    (states.Unknown(LOST_BEFORE), HELD),
-    (states.Unknown(NAMED), {**HELD, **told(NAMED), "task_id": "t1"}),
-    (states.NotAdmitted(LIMITED), {**QUEUED, **told(LIMITED)}),
+    (inner.Done("t1", SUCCESS, (FILE,)), {**DONE, "files": (FILE,)}),
+    (
+        inner.Done("t1", inner.Succeeded(("u",), 1.0, 5.0, b"")),
+        {**DONE, "urls": ("u",), "credits": 5.0, "latency": 1.0},
+    ),
+    (inner.Unknown(LOST_BEFORE), HELD),
+    (inner.Unknown(NAMED), {**HELD, **told(NAMED), "task_id": "t1"}),
+    (inner.NotAdmitted(LIMITED), {**QUEUED, **told(LIMITED)}),
     # One that was left is what it was.
-    (Left(Queued(LIMITED)), {**QUEUED, **told(LIMITED)}),
-    (Left(Running("t1", since=NOW - 10)), ACCEPTED),
-    (Left(Fetching("t1", SUCCESS)), READY),
-    (Left(states.Relinking("t1", since=NOW, outcome=SUCCESS)), None),
-    (Failed(by(errors.InvalidRequest, None)), {**FAILED, **told(by(errors.InvalidRequest))}),
+    (inner.Left(inner.Queued(LIMITED)), {**QUEUED, **told(LIMITED)}),
+    (inner.Left(inner.Running("t1", since=NOW - 10)), ACCEPTED),
+    (inner.Left(inner.Fetching("t1", SUCCESS)), READY),
+    (inner.Left(inner.Relinking("t1", since=NOW, outcome=SUCCESS)), None),
+    (inner.Failed(by(errors.InvalidRequest, None)), {**FAILED, **told(by(errors.InvalidRequest))}),
     # Nothing that is true of the task: it may still finish.
-    *((Failed(by(kind)), {**RUNNING, **told(by(kind))}) for kind in (*SAYS_NOTHING, errors.ProtocolError)),
+    *((inner.Failed(by(kind)), {**RUNNING, **told(by(kind))}) for kind in (*SAYS_NOTHING, errors.ProtocolError)),
     # A passing trouble kept it from being accepted, and nothing was paid.
-    *((Failed(by(LATE, None, cause)), {**QUEUED, **told(by(LATE))}) for cause in (LIMITED, None)),
-    (Failed(by(LATE, None, DARK)), {**FAILED, **told(by(LATE))}),
-    (Failed(BROKEN), {**FAILED, **told(BROKEN), "task_id": "t1"}),
-    (Failed(BROKEN, TaskFailed(DARK, 2.0, b"")), {**FAILED, **told(BROKEN), "task_id": "t1", "credits": 2.0}),
-    *((Failed(by(kind), SUCCESS, (FILE,)), {**FETCHED, **told(by(kind))}) for kind in (errors.DownloadFailed, LATE)),
-    (Failed(GONE.about(task_id="t1"), SUCCESS, (FILE,)), {**READY, **FAILED, **told(GONE), "files": (FILE,)}),
+    *((inner.Failed(by(LATE, None, cause)), {**QUEUED, **told(by(LATE))}) for cause in (LIMITED, None)),
+    (inner.Failed(by(LATE, None, DARK)), {**FAILED, **told(by(LATE))}),
+    (inner.Failed(BROKEN), {**FAILED, **told(BROKEN), "task_id": "t1"}),
+    (
+        inner.Failed(BROKEN, inner.TaskFailed(DARK, 2.0, b"")),
+        {**FAILED, **told(BROKEN), "task_id": "t1", "credits": 2.0},
+    ),
+    *(
+        (inner.Failed(by(kind), SUCCESS, (FILE,)), {**FETCHED, **told(by(kind))})
+        for kind in (errors.DownloadFailed, LATE)
+    ),
+    (inner.Failed(GONE.about(task_id="t1"), SUCCESS, (FILE,)), {**READY, **FAILED, **told(GONE), "files": (FILE,)}),
 ]
 
 
 @pytest.mark.parametrize(("state", "fields"), ENTRIES, ids=lambda value: repr(value)[:40])
-def test_every_state_has_its_entry(state: states.State | str, fields: dict[str, Any] | None) -> None:
+def test_every_state_has_its_entry(state: inner.State | str, fields: dict[str, Any] | None) -> None:
     """It is what is true at the provider: a task that may still finish is running, a picture that is there is ready."""
     expected = None if fields is None else entry_in(**COUNTS, price=8.0, **fields)
     assert remembered(state, **COUNTS) == expected
@@ -128,22 +128,25 @@ def test_every_state_has_its_entry(state: states.State | str, fields: dict[str, 
 
 def test_what_this_run_has_not_sent_is_nothing_to_remember() -> None:
     """A job that was never handed out is in the input; one of an earlier run keeps that one's entry."""
-    assert [remembered(state, expires_at=None) for state in (Queued(), Left(Queued()))] == [None, None]
-    assert remembered(states.NotAdmitted(LIMITED), expires_at=None, attempts=1) is None
-    assert remembered(states.NotAdmitted(LIMITED), expires_at=None) == entry_in("queued", **told(LIMITED), price=8.0)
+    assert [remembered(state, expires_at=None) for state in (inner.Queued(), inner.Left(inner.Queued()))] == [
+        None,
+        None,
+    ]
+    assert remembered(inner.NotAdmitted(LIMITED), expires_at=None, attempts=1) is None
+    assert remembered(inner.NotAdmitted(LIMITED), expires_at=None) == entry_in("queued", **told(LIMITED), price=8.0)
     for event in ("OwnerLeft", "NobodyTakes", "OverBudget"):
-        job = resuming.sent_again(entry_in("failed", task_id="t1", **told(DARK), attempts=1), blank())
-        entry = entry_of(after(job, event), NOW, EPOCH)
+        job = inner.sent_again(entry_in("failed", task_id="t1", **told(DARK), attempts=1), blank())
+        entry = inner.entry_of(after(job, event), NOW, EPOCH)
         assert entry is None or (entry.state, entry.task_id) == ("failed", "t1"), event
 
 
-@pytest.mark.parametrize("kind", [Claimed, Orphaned])
-def test_what_a_callback_named_early_outlives_a_crash(kind: type[Claimed | Orphaned]) -> None:
+@pytest.mark.parametrize("kind", [inner.Claimed, inner.Orphaned])
+def test_what_a_callback_named_early_outlives_a_crash(kind: type[inner.Claimed | inner.Orphaned]) -> None:
     """A create on its way is remembered as lost, with the task that was named: nobody calls again."""
     for before, create, lost in ((None, 3, (3,)), (LOST_BEFORE, 3, (2, 3)), (LOST_BEFORE, 2, (3, 2))):
         counts = COUNTS if before else {"attempts": 3}
-        entry = remembered(kind(Claim(create, "t9"), before), **counts)
-        why = failure_of(entry)
+        entry = remembered(kind(inner.Claim(create, "t9"), before), **counts)
+        why = inner.failure_of(entry)
         counts = {**counts, "lost": len(lost), "lost_creates": lost}
         assert entry == entry_in("unknown", task_id="t9", **told(why), price=8.0, ended_at=AT, **counts)
         assert (why.kind, why.task_id, why.credits) == (errors.UnknownOutcome, "t9", 8 * len(lost))
@@ -154,28 +157,28 @@ def test_what_a_callback_named_early_outlives_a_crash(kind: type[Claimed | Orpha
 def test_a_create_on_the_way_when_its_process_died_is_unknown(price: float | None, said: str) -> None:
     """It may have made a task: it is unknown since it was sent, counted as lost, and says what it may have cost."""
     counts = {"attempts": 2, "retried": 1, "price": price, "sent_at": AT}
-    entry = journal_entry.cut_off(entry_in("submitting", lost=1, lost_creates=(1,), **counts))
-    why = failure_of(entry)
+    entry = inner.cut_off(entry_in("submitting", lost=1, lost_creates=(1,), **counts))
+    why = inner.failure_of(entry)
     assert entry == entry_in("unknown", **counts, lost=2, lost_creates=(1, 2), **told(why), ended_at=AT)
     assert (why.kind, why.credits) == (errors.UnknownOutcome, price and 16.0)
     assert said in why.message
 
 
-def reached() -> list[tuple[str, Job, JournalEntry]]:
+def reached() -> list[tuple[str, inner.Job, inner.JournalEntry]]:
     """Every job that an event in a state leads to, with its entry where it has one."""
     pairs = itertools.product(STATES, EVENTS)
     jobs = {(state, event): job_in(state, save_to="out", retries=1, resubmits=1) for state, event in pairs}
     moved = {str(what): after(job, what[1]) for what, job in jobs.items() if can_meet(job, EVENTS[what[1]])}
-    entries = {what: entry_of(job, NOW, EPOCH) for what, job in moved.items()}
+    entries = {what: inner.entry_of(job, NOW, EPOCH) for what, job in moved.items()}
     return [(what, moved[what], entry) for what, entry in entries.items() if entry is not None]
 
 
-def gone_on(entry: JournalEntry, job: Job, now: float = NOW, epoch: float = EPOCH) -> Job:
+def gone_on(entry: inner.JournalEntry, job: inner.Job, now: float = NOW, epoch: float = EPOCH) -> inner.Job:
     """What a later run makes of an entry, where it goes on."""
     if entry.state == "unknown":
-        return resuming.awaited(entry, job, now, epoch, 40.0)
+        return inner.awaited(entry, job, now, epoch, 40.0)
     goes_on = entry.state in ("running", "ready", "done")
-    return resuming.resumed(entry, job, now, epoch) if goes_on else resuming.sent_again(entry, job)
+    return inner.resumed(entry, job, now, epoch) if goes_on else inner.sent_again(entry, job)
 
 
 def test_an_entry_survives_the_disk_and_gives_the_result_that_was() -> None:
@@ -183,9 +186,9 @@ def test_an_entry_survives_the_disk_and_gives_the_result_that_was() -> None:
     own = attrgetter("key", "index", "request", "provider", "model", "urls", "files", "task_id", "credits", "latency")
     for what, job, entry in reached():
         with naming(what):
-            assert msgspec.json.decode(msgspec.json.encode(entry), type=JournalEntry) == entry
-            if entry.state in ("done", "failed") and isinstance(job.state, Done | Failed):
-                was, now = result_of(job), resuming.earlier_result(entry)
+            assert msgspec.json.decode(msgspec.json.encode(entry), type=inner.JournalEntry) == entry
+            if entry.state in ("done", "failed") and isinstance(job.state, inner.Done | inner.Failed):
+                was, now = inner.result_of(job), inner.earlier_result(entry)
                 assert own(now) == own(was)
                 assert (now.earlier, now.raw, repr(now.error)) == (True, b"", repr(was.error))
 
@@ -196,15 +199,19 @@ def test_a_job_that_a_later_run_takes_up_is_remembered_as_before() -> None:
     counts = attrgetter("attempts", "lost", "lost_creates")
     for what, _, written in reached():
         with naming(what):
-            entry = journal_entry.cut_off(written) if written.state == "submitting" else written
+            entry = inner.cut_off(written) if written.state == "submitting" else written
             job = gone_on(entry, blank(save_to="out"))
             assert counts(job) == counts(entry)
             if entry.state in ("running", "ready", "unknown"):
-                again = entry_of(job, NOW, EPOCH)
-                assert (own(again), counts(again), bill_of(again)) == (own(entry), counts(entry), bill_of(entry))
+                again = inner.entry_of(job, NOW, EPOCH)
+                assert (own(again), counts(again), inner.bill_of(again)) == (
+                    own(entry),
+                    counts(entry),
+                    inner.bill_of(entry),
+                )
             if entry.state == "unknown":
-                held = entry_of(after(job, "Expired"), NOW, EPOCH)
-                assert held == entry_of(after(gone_on(held, blank()), "Expired"), NOW, EPOCH)
+                held = inner.entry_of(after(job, "Expired"), NOW, EPOCH)
+                assert held == inner.entry_of(after(gone_on(held, blank()), "Expired"), NOW, EPOCH)
 
 
 def test_a_failure_comes_back_as_it_was() -> None:
@@ -214,34 +221,34 @@ def test_a_failure_comes_back_as_it_was() -> None:
             credits = 8.0 if name == "UnknownOutcome" else None
             why = failure(getattr(errors, name), "why", account="kie", task_id=task_id, code=code, credits=credits)
             entry = entry_in("failed", **told(why), task_id=task_id, price=8.0, lost=1)
-            assert failure_of(msgspec.json.decode(msgspec.json.encode(entry), type=JournalEntry)) == why
-    later = entry_in("failed", error=EntryError("OfALaterVersion", "why", 7))
-    assert failure_of(later) == failure(errors.ImagenError, "why", code=7, account="kie")
-    assert failure_of(entry_in("done")) is None
+            assert inner.failure_of(msgspec.json.decode(msgspec.json.encode(entry), type=inner.JournalEntry)) == why
+    later = entry_in("failed", error=inner.EntryError("OfALaterVersion", "why", 7))
+    assert inner.failure_of(later) == failure(errors.ImagenError, "why", code=7, account="kie")
+    assert inner.failure_of(entry_in("done")) is None
 
 
 LATER = 5.0
 """NOW, by the clock of the later process."""
 
 PICTURES = {"task_id": "t1", "urls": SUCCESS.urls, "latency": 13.5, "credits": 8.0, "files": (FILE,)}
-OUTCOME = Succeeded(SUCCESS.urls, 13.5, 8.0, b"")
+OUTCOME = inner.Succeeded(SUCCESS.urls, 13.5, 8.0, b"")
 UNKNOWN = failure(errors.UnknownOutcome, "lost", code=502, account="kie", credits=8.0)
 LOST = {"state": "unknown", **told(UNKNOWN), "price": 8.0}
-CONFIRMING = states.Confirming(UNKNOWN, LATER - 5, LATER + 60, "t1")
+CONFIRMING = inner.Confirming(UNKNOWN, LATER - 5, LATER + 60, "t1")
 
 
 def waits(since: float, until: float) -> dict[str, Any]:
     """For a callback, 40 seconds from its create on, within its deadline."""
-    return {"state": states.AwaitingCallback(UNKNOWN, LATER + since, LATER + until)}
+    return {"state": inner.AwaitingCallback(UNKNOWN, LATER + since, LATER + until)}
 
 
 RESUMED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
-    ({**ACCEPTED, "credits": 4.0}, {}, {"state": Running("t1", since=LATER - 10), "spent": 4.0}),
+    ({**ACCEPTED, "credits": 4.0}, {}, {"state": inner.Running("t1", since=LATER - 10), "spent": 4.0}),
     # Nobody knows when, or by a clock that was set back.
-    *(({**RUNNING, "accepted_at": at}, {}, {"state": Running("t1", since=LATER)}) for at in (None, AT + 5)),
-    ({**PICTURES, "state": "ready"}, {"save_to": "out"}, {"state": Fetching("t1", OUTCOME)}),
-    ({**PICTURES, "state": "ready"}, {}, {"state": Done("t1", OUTCOME, (FILE,))}),
-    ({**PICTURES, "state": "done"}, {"save_to": "out"}, {"state": Fetching("t1", OUTCOME)}),
+    *(({**RUNNING, "accepted_at": at}, {}, {"state": inner.Running("t1", since=LATER)}) for at in (None, AT + 5)),
+    ({**PICTURES, "state": "ready"}, {"save_to": "out"}, {"state": inner.Fetching("t1", OUTCOME)}),
+    ({**PICTURES, "state": "ready"}, {}, {"state": inner.Done("t1", OUTCOME, (FILE,))}),
+    ({**PICTURES, "state": "done"}, {"save_to": "out"}, {"state": inner.Fetching("t1", OUTCOME)}),
     ({**LOST, "sent_at": AT - 5}, {}, waits(-5, 35)),
     ({**LOST, "sent_at": AT - 500}, {}, waits(-500, -460)),
     *(({**LOST, "sent_at": at}, {}, waits(0, 40)) for at in (None, AT + 5)),
@@ -260,8 +267,11 @@ def test_what_goes_on_is_the_entry_s_job_on_this_run_s_terms(fields: Any, terms:
     assert job == msgspec.structs.replace(fresh, **{**own, **expected})
 
 
-KIE, MINE = (Offer("kie", job_in("Queued").model), Offer("mine", job_in("Queued", model="imagen4-ultra").model, rank=1))
-BOTH, PRICED = Route((KIE, MINE)), {"price": 8.0, "lost": 0, "lost_creates": ()}
+KIE, MINE = (
+    inner.Offer("kie", job_in("Queued").model),
+    inner.Offer("mine", job_in("Queued", model="imagen4-ultra").model, rank=1),
+)
+BOTH, PRICED = inner.Route((KIE, MINE)), {"price": 8.0, "lost": 0, "lost_creates": ()}
 ONCE = {**LOST, "lost": 1, "lost_creates": (2,)}
 SENT_AGAIN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({**PRICED, **QUEUED}, {"retried": 1}),
@@ -269,8 +279,8 @@ SENT_AGAIN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({**PRICED, **FAILED, **told(DARK), "task_id": "t1", "credits": 2.0}, {"spent": 2.0}),
     ({**PRICED, **FAILED, **told(DARK), "task_id": "t1"}, {"spent": 8.0}),
     # Only where its task may be can anybody tell two for one; where that account is gone, the others are left.
-    (ONCE, {"resubmits": 0, "route": Route((KIE,))}),
-    ({**ONCE, "account": "mine"}, {"resubmits": 0, "route": Route((MINE,))}),
+    (ONCE, {"resubmits": 0, "route": inner.Route((KIE,))}),
+    ({**ONCE, "account": "mine"}, {"resubmits": 0, "route": inner.Route((MINE,))}),
     ({**ONCE, "account": "theirs"}, {"resubmits": 0}),
 ]
 
@@ -283,17 +293,17 @@ def test_an_entry_that_may_be_sent_again_begins_anew(fields: dict[str, Any], exp
     offer = expected.get("route", BOTH).offers[0]
     ours = {"account": offer.account, "model": offer.model, "index": 4, "request": REQUEST}
     counts = {"attempts": 3, "retried": 0, "lost": entry.lost, "lost_creates": entry.lost_creates}
-    state = Queued(fallback=None if entry.state == "queued" else failure_of(entry))
+    state = inner.Queued(fallback=None if entry.state == "queued" else inner.failure_of(entry))
     expected = {**ours, **counts, "state": state, **expected}
-    assert resuming.sent_again(entry, fresh) == msgspec.structs.replace(fresh, **expected)
-    assert resuming.sent_again(entry, blank()).way == Route((KIE,))
+    assert inner.sent_again(entry, fresh) == msgspec.structs.replace(fresh, **expected)
+    assert inner.sent_again(entry, blank()).way == inner.Route((KIE,))
 
 
 def test_only_a_running_task_that_was_not_known_is_denied() -> None:
     """Nobody can tell what became of it; any other trouble, or another state, says nothing of the task."""
     denied = told(by(errors.InvalidRequest))
     entries = [entry_in("running", **denied), entry_in("failed", **denied), entry_in("running", **told(LIMITED))]
-    assert [journal_entry.is_denied(entry) for entry in (*entries, entry_in("running"))] == [True, False, False, False]
+    assert [inner.is_denied(entry) for entry in (*entries, entry_in("running"))] == [True, False, False, False]
 
 
 BILLS: list[tuple[str, float | None, float | None, int, bool, tuple[float, float, float], bool]] = [
@@ -322,23 +332,23 @@ def test_a_bill_is_what_was_billed_or_may_have_been() -> None:
     """What the provider told counts; where it tells nothing, and for each lost create, the price does."""
     for state, credits, price, lost, has_task, figures, is_known in BILLS:
         entry = entry_in(state, credits=credits, price=price, lost=lost, task_id="t1" if has_task else None)
-        bill = bill_of(entry)
-        assert bill == journal_entry.Bill(state, credits, price, lost, has_task)
+        bill = inner.bill_of(entry)
+        assert bill == inner.Bill(state, credits, price, lost, has_task)
         assert (bill.open, bill.at_risk, bill.total, bill.is_known) == (*figures, is_known), bill
 
 
 def test_an_entry_s_model_costs_what_it_cost_then() -> None:
     """The table of models wins over what an entry says of it, but its task was made at the entry's price."""
     known = job_in("Queued").model
-    models = [resuming.model_of(entry_in("running", price=price), known) for price in (99.0, None)]
+    models = [inner.model_of(entry_in("running", price=price), known) for price in (99.0, None)]
     assert models == [msgspec.structs.replace(known, credits=99.0), known]
     for num_images, price in ((None, 8.0), (1, 8.0), (3, 12.0), (None, None)):
         request = ImageRequest("a red fox", model="imagen3", num_images=num_images)
-        model = resuming.model_of(entry_in("running", request=request, price=price), None)
+        model = inner.model_of(entry_in("running", request=request, price=price), None)
         assert (model.name, model.wire_name, model.parameters) == ("imagen3", "imagen3", None), "it keeps its name"
         assert model.price(request) == price
     nameless = entry_in("done", request=ImageRequest("x"))
-    assert (resuming.model_of(nameless, None).name, resuming.earlier_result(nameless).model) == ("", "")
+    assert (inner.model_of(nameless, None).name, inner.earlier_result(nameless).model) == ("", "")
 
 
 X = "x" * 60
@@ -361,8 +371,8 @@ def test_every_change_of_a_request_is_named() -> None:
     for before, now, said in CHANGED:
         with naming(before, now):
             was = msgspec.structs.replace(REQUEST, **before)
-            assert resuming.changes(entry_in("done", request=was), msgspec.structs.replace(was, **now)) == said
-    assert [resuming.shown("x" * length) for length in (0, 60, 61, 999)] == ["", X, f"{X[:56]}…x", f"{X[:56]}…x"]
+            assert inner.changes(entry_in("done", request=was), msgspec.structs.replace(was, **now)) == said
+    assert [inner.shown("x" * length) for length in (0, 60, 61, 999)] == ["", X, f"{X[:56]}…x", f"{X[:56]}…x"]
 
 
 class Request:
@@ -375,8 +385,8 @@ class Request:
     def __init__(self, leave: frozenset[str], *, expects_callbacks: bool = False, **terms: Any) -> None:
         self._terms, self._leave, self._expects_callbacks = terms, leave, expects_callbacks
         self._now, self._durable = 0.0, 0
-        self.notes: list[JournalEntry] = []
-        self.job: Job | None = None
+        self.notes: list[inner.JournalEntry] = []
+        self.job: inner.Job | None = None
         self.billed, self.has_leave = 0, True
         self.failed: set[str | None] = set()
 
@@ -389,68 +399,74 @@ class Request:
                 self.job = self.taken_up()
             elif step != "wake":
                 self.happen(self.job, step)
-            elif isinstance(self.job.state, Queued):
+            elif isinstance(self.job.state, inner.Queued):
                 self._move(self.job, EVENTS["Taken"])
                 self._durable = len(self.notes)
-            elif isinstance(self.job.state, states.Noting):
+            elif isinstance(self.job.state, inner.Noting):
                 self._move(self.job, EVENTS["Leaves"])
-            if self.job is not None and isinstance(self.job.state, states.Ended):
+            if self.job is not None and isinstance(self.job.state, inner.Ended):
                 self.crash(0)
 
     def crash(self, forgotten: int) -> None:
         """The process ends: some of what was noted last is forgotten, and a create on the way gets no answer."""
-        if self.job is not None and isinstance(self.job.state, states.OnTheWay):
+        if self.job is not None and isinstance(self.job.state, inner.OnTheWay):
             self._bill()
         del self.notes[max(self._durable, len(self.notes) - forgotten) :]
         self._durable, self.job = len(self.notes), None
 
-    def happen(self, job: Job, name: str) -> None:
+    def happen(self, job: inner.Job, name: str) -> None:
         """Let an event happen to the job, if it fits, and count what it says of money."""
         last = f"t{job.attempts}"
-        event = {"Accepted": Accepted(last), "Called": CallbackNamed(job.attempts, last)}.get(name) or EVENTS[name]
-        if isinstance(event, Lost | Rejected):
+        event = {"Accepted": inner.Accepted(last), "Called": inner.CallbackNamed(job.attempts, last)}.get(
+            name
+        ) or EVENTS[name]
+        if isinstance(event, inner.Lost | inner.Rejected):
             event = msgspec.structs.replace(event, callback_wait=30.0 * self._expects_callbacks)
         is_odd = name == "Expired" and job.expires_at is None
-        if not can_meet(job, event) or is_odd or (isinstance(event, CallbackNamed) and not self._expects_callbacks):
+        if (
+            not can_meet(job, event)
+            or is_odd
+            or (isinstance(event, inner.CallbackNamed) and not self._expects_callbacks)
+        ):
             return
         self._now += 20.0
-        if isinstance(job.state, states.OnTheWay):
+        if isinstance(job.state, inner.OnTheWay):
             claim = getattr(job.state, "claim", None)
             is_named = claim is not None and claim.create == job.attempts
-            if isinstance(event, Accepted | Lost | OwnerGone) or (
-                is_named and isinstance(event, Rejected | ConnectFailed)
+            if isinstance(event, inner.Accepted | inner.Lost | inner.OwnerGone) or (
+                is_named and isinstance(event, inner.Rejected | inner.ConnectFailed)
             ):
                 self._bill()
-        elif isinstance(event, TaskFailed) and not isinstance(job.state, states.Relinking):
+        elif isinstance(event, inner.TaskFailed) and not isinstance(job.state, inner.Relinking):
             self.failed.add(job.state.task_id)
         self._move(job, event)
 
-    def taken_up(self) -> Job | None:
+    def taken_up(self) -> inner.Job | None:
         """The job that the next process makes of what is on disk; None where it leaves that alone."""
         fresh = blank(**self._terms)
         if not self.notes:
             assert not self.billed, "a create was sent, and nothing remembers it"
             return fresh
         if self.notes[-1].state == "submitting":
-            self.notes[-1] = journal_entry.cut_off(self.notes[-1])
+            self.notes[-1] = inner.cut_off(self.notes[-1])
         entry = self.notes[-1]
         if entry.state in ("running", "ready"):
-            return resuming.resumed(entry, fresh, self._now, EPOCH)
+            return inner.resumed(entry, fresh, self._now, EPOCH)
         if self._expects_callbacks and entry.state == "unknown" and (entry.task_id or "unknown" not in self._leave):
-            return resuming.awaited(entry, fresh, self._now, EPOCH, 1e6)
+            return inner.awaited(entry, fresh, self._now, EPOCH, 1e6)
         if entry.state == "queued" or entry.state in self._leave:
             self.has_leave |= entry.state != "queued"
-            return resuming.sent_again(entry, fresh)
+            return inner.sent_again(entry, fresh)
         return None
 
-    def _move(self, before: Job, event: Event) -> None:
+    def _move(self, before: inner.Job, event: inner.Event) -> None:
         """What the machine makes of it is noted; a task that may still be paid for is not forgotten."""
-        self.job = after = advance(before, event, self._now)
-        if isinstance(event, CallbackNamed) and after is not before:
-            self.has_leave &= not isinstance(before.state, Queued | states.Noting)
+        self.job = after = inner.advance(before, event, self._now)
+        if isinstance(event, inner.CallbackNamed) and after is not before:
+            self.has_leave &= not isinstance(before.state, inner.Queued | inner.Noting)
         is_sent_again = after.retried > before.retried or after.resubmits < before.resubmits
-        self.has_leave |= isinstance(after.state, Queued) and is_sent_again
-        entry = entry_of(after, self._now, EPOCH)
+        self.has_leave |= isinstance(after.state, inner.Queued) and is_sent_again
+        entry = inner.entry_of(after, self._now, EPOCH)
         if entry is not None:
             was = self.notes[-1] if self.notes and entry.state != "submitting" else entry
             is_kept = was.task_id in (None, entry.task_id, *self.failed) or was.state in self._leave
@@ -483,7 +499,7 @@ def test_no_order_of_events_and_crashes_pays_twice_or_loses_what_was_paid(
     assert leave or request.billed <= 1 + terms["retries"] + terms["resubmits"]
     request.crash(9)
     taken_up = request.taken_up()
-    if request.billed and taken_up is not None and isinstance(taken_up.state, Queued):
+    if request.billed and taken_up is not None and isinstance(taken_up.state, inner.Queued):
         assert request.has_leave, "what may be billed is sent again without leave"
     if request.notes:
-        assert bill_of(request.notes[-1]).total >= 8 * (request.billed - len(request.failed))
+        assert inner.bill_of(request.notes[-1]).total >= 8 * (request.billed - len(request.failed))

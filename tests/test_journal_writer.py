@@ -11,10 +11,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from builders import make_job
+from inner import Noting, Running
 from journals import FULL, Disk, Held, Inline, anyio_backend, entry
 
 from imagen_async import JournalError
-from imagen_async._core.states import Noting, Running
 from imagen_async._journal.writer import ENOUGH, GATHER, JournalWriter, to_the_end
 
 __all__ = ["anyio_backend"]

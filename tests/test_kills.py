@@ -14,10 +14,10 @@ from typing import Any
 import commands
 import pytest
 from commands import at, lines_of
+from inner import JournalReader
 from journals import LOST
 
 from imagen_async import Limits, Rate
-from imagen_async._journal import JournalReader
 from imagen_async.ports import JournalEntry
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
 from imagen_async.testing import running_sandbox

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from inner import EDGES, MEMORY, Curve, LatencyPrior, LifeTable
 from latencies import BINS, FAR_OFF, PlainCurve, PlainTable
 from polling import FIVE
-
-from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable
 
 PARTS = st.floats(0.01, 0.99)
 PRIORS = st.builds(LatencyPrior, median=st.floats(0.01, 600), sigma=st.floats(0.2, 1.5))

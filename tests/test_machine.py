@@ -6,6 +6,7 @@ import copy
 from itertools import product
 from typing import Any, get_args
 
+import inner
 import msgspec
 import pytest
 from builders import MODELS, failure
@@ -13,14 +14,8 @@ from conftest import naming
 from samples import BEFORE, EVENTS, FAILED_BEFORE, FILE, GONE, LOST_BEFORE, NOW, STATES, SUCCESS, can_meet, job_in
 
 from imagen_async import errors
-from imagen_async._core import job_events, states, wire, wording
-from imagen_async._core.failure import Failure
-from imagen_async._core.job import Job
-from imagen_async._core.machine import TABLE, advance
-from imagen_async._core.model import Model
-from imagen_async._core.routing import Offer, Route
 
-LIVE = {name: state for name, state in STATES.items() if not isinstance(state, states.Ended)}
+LIVE = {name: state for name, state in STATES.items() if not isinstance(state, inner.Ended)}
 TERMS = [
     {"retries": retries, "resubmits": resubmits, "save_to": save_to, "expires_at": expires_at}
     for retries, resubmits, save_to, expires_at in product((0, 2), (0, 1), (None, "out"), (NOW + 900, NOW))
@@ -28,21 +23,21 @@ TERMS = [
 """What the caller asked for, and whether its time is over."""
 
 
-def after(job: Job, *events: str | job_events.Event, at: float = NOW) -> Job:
+def after(job: inner.Job, *events: str | inner.Event, at: float = NOW) -> inner.Job:
     """What these events, or those of these names, make of a job."""
     for event in events:
-        job = advance(job, EVENTS[event] if isinstance(event, str) else event, at)
+        job = inner.advance(job, EVENTS[event] if isinstance(event, str) else event, at)
     return job
 
 
-def unpriced(state: str, **fields: Any) -> Job:
+def unpriced(state: str, **fields: Any) -> inner.Job:
     """A job of a model whose price nobody knows."""
-    return msgspec.structs.replace(job_in(state, **fields), model=Model("new", "new", None))
+    return msgspec.structs.replace(job_in(state, **fields), model=inner.Model("new", "new", None))
 
 
-def why(job: Job) -> Failure:
+def why(job: inner.Job) -> inner.Failure:
     """What a job ended with."""
-    told = wording.failure_of(job)
+    told = inner.wording_failure_of(job)
     assert told is not None
     return told
 
@@ -60,7 +55,7 @@ def outcomes(**terms: Any) -> dict[tuple[str, str], str]:
 
 def test_every_entry_leads_where_it_says_and_nowhere_else() -> None:
     """Over every state, event and wish of the caller, an entry comes to each state that it names, and to no other."""
-    reached: dict[tuple[type, type], set[type]] = {pair: set() for pair in TABLE}
+    reached: dict[tuple[type, type], set[type]] = {pair: set() for pair in inner.TABLE}
     for state, (name, event) in product(LIVE, EVENTS.items()):
         for terms in TERMS:
             job = job_in(state, **terms)
@@ -69,14 +64,14 @@ def test_every_entry_leads_where_it_says_and_nowhere_else() -> None:
                 with naming(state, name, terms):
                     reached[type(job.state), type(event)].add(type(after(job, event).state))
                     assert (job, event) == given_to, "the machine changes nothing that it is given"
-    assert reached == {pair: set(entry.to) for pair, entry in TABLE.items()}
+    assert reached == {pair: set(entry.to) for pair, entry in inner.TABLE.items()}
 
 
 def test_what_has_no_entry_cannot_happen() -> None:
     """A state that is no end has its row, an end has none, every event has its place, and the rest is a bug."""
-    kinds = {*get_args(states.State), *states.Running.__subclasses__()} - {*states.Ended.__subclasses__()}
-    assert {kind for kind, _ in TABLE} == kinds
-    assert {event for _, event in TABLE} == {*get_args(job_events.Event)} - {job_events.Added}
+    kinds = {*get_args(inner.State), *inner.Running.__subclasses__()} - {*inner.Ended.__subclasses__()}
+    assert {kind for kind, _ in inner.TABLE} == kinds
+    assert {event for _, event in inner.TABLE} == {*get_args(inner.Event)} - {inner.Added}
     for state, event in product(STATES, EVENTS):
         job = job_in(state)
         if not can_meet(job, EVENTS[event]):
@@ -88,8 +83,8 @@ def test_only_these_lead_back_to_queued() -> None:
     """A create that made nothing or was lost, a failed task, and a denied one that is to be replaced."""
     back = {
         (state.__name__, event.__name__)
-        for (state, event), entry in TABLE.items()
-        if states.Queued in entry.to and state is not states.Queued
+        for (state, event), entry in inner.TABLE.items()
+        if inner.Queued in entry.to and state is not inner.Queued
     }
     creates = {("Sending", event) for event in ("Rejected", "ConnectFailed", "Lost")}
     tasks = {(state, "TaskFailed") for state in ("Confirming", "Running", "Doubted")}
@@ -107,8 +102,8 @@ FREE = (*FREE_TO_REPEAT, "Rejected STOP", "Rejected CLOSE_MODEL")
 REFUSED = ("Rejected FAIL", "Rejected FAIL, may be named", "Rejected NEW_TASK")
 OWNERS = ("OwnerWithholds", "OwnerLeft", "OwnerGone")
 
-ASKED_ABOUT = [name for name, state in STATES.items() if isinstance(state, states.BeingAsked)]
-RUNNING = [name for name in ASKED_ABOUT if isinstance(STATES[name], states.Running)]
+ASKED_ABOUT = [name for name, state in STATES.items() if isinstance(state, inner.BeingAsked)]
+RUNNING = [name for name in ASKED_ABOUT if isinstance(STATES[name], inner.Running)]
 REPLACEABLE = [name for name in ASKED_ABOUT if not name.startswith(("Collected", "Relinking"))]
 
 # With no create before that says anything, after a failed one, and after a lost one.
@@ -165,7 +160,7 @@ EXPECTED = OF_TASKS | {
 def test_of_several_states_the_right_one_is_reached() -> None:
     """Without any leave of the caller's, an event has its one next state, by what came of the creates before."""
     found = outcomes()
-    several = {pair for pair in found if len(TABLE[type(STATES[pair[0]]), type(EVENTS[pair[1]])].to) > 1}
+    several = {pair for pair in found if len(inner.TABLE[type(STATES[pair[0]]), type(EVENTS[pair[1]])].to) > 1}
     assert several <= set(EXPECTED)
     assert {pair: found[pair] for pair in EXPECTED} == EXPECTED
 
@@ -209,26 +204,26 @@ def test_a_create_that_made_nothing_leads_back_to_queued_with_its_reason(before:
     """A job of which nothing was made waits again, knows why and from whom, and nothing of it is counted but a send."""
     job = job_in(f"Sending{before}", retries=2, resubmits=1)
     reason = getattr(EVENTS[event], "failure", None)
-    assert after(job, event) == job.to(states.Queued(reason.about(account="kie"), BEFORE[before]))
+    assert after(job, event) == job.to(inner.Queued(reason.about(account="kie"), BEFORE[before]))
 
 
 def test_a_task_that_finished_is_never_replaced() -> None:
     """From a first success on, whatever becomes of its links, no create goes again and the URLs are never lost."""
-    finished = [name for name, state in LIVE.items() if isinstance(state, states.Fetching | states.Relinking)]
+    finished = [name for name, state in LIVE.items() if isinstance(state, inner.Fetching | inner.Relinking)]
     for state, event, terms in product(finished, EVENTS, TERMS):
         job = job_in(state, **terms)
         if can_meet(job, EVENTS[event]):
             with naming(state, event, terms):
                 moved = after(job, event)
-                kept = moved.state.was if isinstance(moved.state, states.Left) else moved.state
+                kept = moved.state.was if isinstance(moved.state, inner.Left) else moved.state
                 assert (moved.task_id, getattr(kept, "outcome", None)) == ("t1", SUCCESS)
-                assert not isinstance(moved.state, states.Failed) or why(moved).is_a(errors.DownloadFailed)
+                assert not isinstance(moved.state, inner.Failed) or why(moved).is_a(errors.DownloadFailed)
 
 
 @pytest.mark.parametrize(("credits", "spent"), [(0.0, 2.0), (3.0, 5.0), (None, 10.0)])
 def test_what_failed_tasks_have_cost_is_added_up(credits: float | None, spent: float) -> None:
     """What is told counts; where nothing is, the price does, but not for a create that made no task."""
-    broken = wire.TaskFailed(failure(errors.GenerationFailed), credits, b"{}")
+    broken = inner.TaskFailed(failure(errors.GenerationFailed), credits, b"{}")
     assert after(job_in("Running", retries=1, spent=2.0), broken).spent == spent
     assert after(unpriced("Running", retries=1), broken).spent == (credits or 0)
     assert after(job_in("Sending", retries=1, spent=2.0), "Rejected NEW_TASK").spent == 2.0
@@ -247,7 +242,7 @@ def test_the_deadline_runs_from_the_first_sending() -> None:
 @pytest.mark.parametrize(
     ("state", "events", "cause"),
     [
-        (states.Queued(failure(errors.RateLimited, "slow down")), [], "slow down"),
+        (inner.Queued(failure(errors.RateLimited, "slow down")), [], "slow down"),
         ("Running", ["TaskRefused"], "recordInfo is null"),
         ("Running", ["NoAnswer"], "502"),
         ("Running", ["NoAnswer", "Pending"], None),
@@ -270,7 +265,7 @@ def test_a_job_that_expires_says_what_the_trouble_was(state: Any, events: list[s
         ("Fetching", "NotSaved gone", NOW + 900, NOW + 900),
         ("AwaitingCallback", "CallbackNamed", NOW + 900, NOW + 900),
         ("AwaitingCallback", "CallbackNamed", NOW + 9, NOW + 60),
-        (states.AwaitingCallback(LOST_BEFORE, since=NOW - 10, until=NOW + 300), "CallbackNamed", NOW + 9, NOW + 300),
+        (inner.AwaitingCallback(LOST_BEFORE, since=NOW - 10, until=NOW + 300), "CallbackNamed", NOW + 9, NOW + 300),
     ],
 )
 def test_what_is_worth_a_wait_has_its_time(state: Any, event: str, expires_at: float | None, due: float) -> None:
@@ -297,9 +292,9 @@ def test_a_denial_is_transient_for_thirty_seconds(state: str, said: list[tuple[s
     """ "No such task" is waited out for 30 s from its first denial, which an answer ends, and no silence renews."""
     job = job_in(state, save_to="out")
     for event, at in said:
-        assert not isinstance(job.state, states.Ended)
+        assert not isinstance(job.state, inner.Ended)
         job = after(job, event, at=NOW + at)
-    has_task = isinstance(job.state, states.Running | states.Fetching | states.Failed)
+    has_task = isinstance(job.state, inner.Running | inner.Fetching | inner.Failed)
     assert (type(job.state).__name__, job.task_id) == (end, "t1" if has_task else None)
 
 
@@ -315,33 +310,33 @@ def test_a_doubted_task_that_is_denied_again_is_replaced() -> None:
     denied = failure(errors.InvalidRequest, "recordInfo is null", code=422, account="kie", task_id="t1")
     assert after(unpriced("Doubted denied"), "TaskRefused").spent == 0, "nobody knows its price"
     job = after(job_in("Doubted denied", spent=2.0), "TaskRefused")
-    assert (job.state, job.spent) == (states.Queued(denied, fallback=denied), 10.0)
-    assert after(job_in("Running denied"), "TaskRefused").state == states.Failed(denied)
+    assert (job.state, job.spent) == (inner.Queued(denied, fallback=denied), 10.0)
+    assert after(job_in("Running denied"), "TaskRefused").state == inner.Failed(denied)
 
 
 EMPTY, NO_MODEL = failure(errors.InsufficientCredits, "empty"), failure(errors.ModelUnavailable, "gone")
 
 
 @pytest.mark.parametrize("refusals", [(EMPTY,), (NO_MODEL, EMPTY), (EMPTY, NO_MODEL), (NO_MODEL, NO_MODEL)])
-def test_a_job_that_no_account_takes_names_them_all(refusals: tuple[Failure, ...]) -> None:
+def test_a_job_that_no_account_takes_names_them_all(refusals: tuple[inner.Failure, ...]) -> None:
     """NotAdmitted while an account may take it once it is looked after, failed where the model is gone everywhere."""
     told = {f"account-{number}": refusal for number, refusal in enumerate(refusals)}
-    end = states.NotAdmitted if EMPTY in refusals else states.Failed
-    assert after(job_in("Queued"), job_events.NobodyTakes(told)).state == end(wording.nobody_takes(told))
+    end = inner.NotAdmitted if EMPTY in refusals else inner.Failed
+    assert after(job_in("Queued"), inner.NobodyTakes(told)).state == end(inner.nobody_takes(told))
 
 
 @pytest.mark.parametrize("event", ["NobodyTakes", "NobodyTakes it anywhere", "OverBudget", *OWNERS])
 def test_who_waited_to_be_sent_again_ends_with_what_came_before(event: str) -> None:
     """After a lost create it is unknown, after a failed generation failed with that, unless nobody has the model."""
-    assert after(job_in("Queued after a loss"), event).state == states.Unknown(LOST_BEFORE)
+    assert after(job_in("Queued after a loss"), event).state == inner.Unknown(LOST_BEFORE)
     is_gone = event == "NobodyTakes it anywhere"
-    assert (after(job_in("Queued after a failure"), event).state == states.Failed(FAILED_BEFORE)) == (not is_gone)
+    assert (after(job_in("Queued after a failure"), event).state == inner.Failed(FAILED_BEFORE)) == (not is_gone)
 
 
 # ----------------------------------------------------------------------------------- lost, not left, or with dead links
 
 
-def counts(job: Job) -> tuple[int, int, tuple[int, ...], int]:
+def counts(job: inner.Job) -> tuple[int, int, tuple[int, ...], int]:
     """What is counted of a job's creates, and the leave that it has."""
     return job.attempts, job.lost, job.lost_creates, job.resubmits
 
@@ -350,7 +345,7 @@ def test_a_lost_create_goes_again_once_and_is_then_unknown() -> None:
     """With resubmits=1 the first loss queues the job again, the second ends it, and both may have been billed."""
     job = after(job_in("Queued", resubmits=1, expires_at=None), "Taken", "Leaves", "Lost")
     lost = job.state.failure
-    assert (job.state, lost.credits) == (states.Queued(lost, fallback=lost), 8)
+    assert (job.state, lost.credits) == (inner.Queued(lost, fallback=lost), 8)
     assert (counts(job), job.route) == ((1, 1, (1,), 0), None)
     job = after(job, "Taken", "Leaves", "Lost")
     assert (counts(job), why(job).kind, why(job).credits) == ((2, 2, (1, 2), 0), errors.UnknownOutcome, 16)
@@ -364,8 +359,8 @@ def test_a_job_that_was_lost_once_never_ends_as_if_nothing_happened() -> None:
         if event != "Accepted" and can_meet(job, EVENTS[event]):
             ended = after(job, event)
             with naming(name, event, expires_at):
-                if isinstance(ended.state, states.Ended):
-                    assert (type(ended.state), why(ended).credits) == (states.Unknown, 8 * ended.lost)
+                if isinstance(ended.state, inner.Ended):
+                    assert (type(ended.state), why(ended).credits) == (inner.Unknown, 8 * ended.lost)
                     assert "nothing was billed" not in why(ended).message
 
 
@@ -375,41 +370,41 @@ def test_a_create_that_did_not_leave_was_not_sent(event: str) -> None:
     ended = after(job_in("Noting"), event)
     reason = getattr(EVENTS[event], "failure", None)
     assert ended.attempts == 0
-    assert ended.state == states.Left(states.Queued()) if reason is None else why(ended) == reason.about(account="kie")
+    assert ended.state == inner.Left(inner.Queued()) if reason is None else why(ended) == reason.about(account="kie")
 
 
 def test_links_that_died_are_asked_for_again_then_renewed_then_the_picture_is_gone() -> None:
     """The tries go status call, new links, end; the end names the loss and the payment, and keeps URLs and files."""
-    other = wire.Succeeded(("https://files.example/2.png",), 13.5, None, b"{}")
+    other = inner.Succeeded(("https://files.example/2.png",), 13.5, None, b"{}")
     job = after(job_in("Fetching", retries=3, save_to="out"), "NotSaved gone")
-    assert job.state == states.Relinking("t1", since=NOW, outcome=SUCCESS)
+    assert job.state == inner.Relinking("t1", since=NOW, outcome=SUCCESS)
     job = after(job, other)
-    assert job.state == states.Fetching("t1", other, states.Links.ASKED_AGAIN)
+    assert job.state == inner.Fetching("t1", other, inner.Links.ASKED_AGAIN)
     job = after(job, "NotSaved gone")
-    assert job.state == states.Fetching("t1", other, states.Links.RENEWED)
-    job = after(job, job_events.NotSaved(GONE, files=(FILE,)))
-    told = wording.picture_gone(GONE).about(account="kie", task_id="t1")
-    assert (job.state, job.retried) == (states.Failed(told, other, (FILE,)), 0)
+    assert job.state == inner.Fetching("t1", other, inner.Links.RENEWED)
+    job = after(job, inner.NotSaved(GONE, files=(FILE,)))
+    told = inner.picture_gone(GONE).about(account="kie", task_id="t1")
+    assert (job.state, job.retried) == (inner.Failed(told, other, (FILE,)), 0)
 
 
 # ----------------------------------------------------------------------------------------- named by a callback
 
 
-def named(job: Job, create: int, task_id: str = "t9") -> Job:
+def named(job: inner.Job, create: int, task_id: str = "t9") -> inner.Job:
     """What a callback about that create makes of a job."""
-    return after(job, job_events.CallbackNamed(create, task_id))
+    return after(job, inner.CallbackNamed(create, task_id))
 
 
-@pytest.mark.parametrize("kind", [states.Sending, states.Orphaned])
+@pytest.mark.parametrize("kind", [inner.Sending, inner.Orphaned])
 @pytest.mark.parametrize("fallback", [None, LOST_BEFORE])
-def test_a_create_on_its_way_is_told_of_by_its_own_number(kind: Any, fallback: Failure | None) -> None:
+def test_a_create_on_its_way_is_told_of_by_its_own_number(kind: Any, fallback: inner.Failure | None) -> None:
     """A callback is kept that is about the create on its way, or about one lost before it; the first one counts."""
     job = job_in(kind(fallback=fallback), attempts=2, lost=1, lost_creates=(1,))
-    claimed = states.Claimed if kind is states.Sending else states.Orphaned
+    claimed = inner.Claimed if kind is inner.Sending else inner.Orphaned
     assert named(job, 3) is job
     for create in (1, 2):
         told = named(job, create)
-        assert told == job.to(claimed(states.Claim(create, "t9"), fallback))
+        assert told == job.to(claimed(inner.Claim(create, "t9"), fallback))
         assert named(told, create, "t8") is told
 
 
@@ -421,7 +416,7 @@ def test_a_lost_create_is_told_of_by_its_number(state: str) -> None:
     assert all(named(job, create) is job for create in (0, 2, 4))
     for create, lost in ((1, (3, 1)), (3, (1, 3))):
         told = named(job, create)
-        assert told.state == states.Confirming(LOST_BEFORE, since, NOW + 60, "t9")
+        assert told.state == inner.Confirming(LOST_BEFORE, since, NOW + 60, "t9")
         assert counts(told) == (3, 2, lost, 0), "what has not left was not sent"
         assert told.task_id is None, "not believed before the provider says so"
 
@@ -433,8 +428,8 @@ def test_no_answer_is_leave_to_send_another_create_once_a_callback_has_named_a_t
 
     What was lost before stays lost, and the create that was named is the last of them.
     """
-    asked = after(job_in(states.Claimed(states.Claim(create, "t9"), LOST_BEFORE), resubmits=1, retries=1), event)
-    assert isinstance(asked.state, states.Confirming)
+    asked = after(job_in(inner.Claimed(inner.Claim(create, "t9"), LOST_BEFORE), resubmits=1, retries=1), event)
+    assert isinstance(asked.state, inner.Confirming)
     assert (asked.state.task_id, asked.state.since, asked.state.until) == ("t9", NOW, NOW + 60)
     lost = (1,) if event != "Lost" and create == 1 else (2, 1) if create == 1 else (1, 2)
     assert (counts(asked), asked.state.unknown.credits) == ((2, len(lost), lost, 1), 8 * len(lost))
@@ -445,7 +440,7 @@ def test_the_provider_s_word_takes_the_create_from_those_that_were_lost(event: s
     """Of several lost creates the one whose task is known is lost no more; the others stay."""
     moved = after(job_in("Confirming", attempts=3, lost=3, lost_creates=(1, 3, 2)), event)
     assert (counts(moved), moved.task_id) == ((3, 2, (1, 3), 0), "t1")
-    assert event != "Pending" or moved.state == states.Running("t1", since=NOW - 10), "its age counts from its create"
+    assert event != "Pending" or moved.state == inner.Running("t1", since=NOW - 10), "its age counts from its create"
 
 
 @pytest.mark.parametrize("event", ["Expired", "OwnerLeft", "OwnerGone"])
@@ -453,8 +448,8 @@ def test_the_provider_s_word_takes_the_create_from_those_that_were_lost(event: s
 def test_a_lost_job_ends_as_unknown_with_what_was_told(event: str, state: str, task_id: str | None) -> None:
     """However it ends, it is unknown, with the task that a callback has named, to be collected."""
     ended = after(job_in(state), event)
-    told = LOST_BEFORE if task_id is None else wording.named_by_callback(LOST_BEFORE, task_id)
-    assert (ended.state, ended.task_id) == (states.Unknown(told), task_id)
+    told = LOST_BEFORE if task_id is None else inner.named_by_callback(LOST_BEFORE, task_id)
+    assert (ended.state, ended.task_id) == (inner.Unknown(told), task_id)
 
 
 @pytest.mark.parametrize(
@@ -467,18 +462,18 @@ def test_a_lost_job_ends_as_unknown_with_what_was_told(event: str, state: str, t
 def test_what_nobody_waits_for_is_lost_once(state: str, event: str, task_id: str | None) -> None:
     """Whose caller left, and who has no task by the answer, ends with what is known, whatever leave there was."""
     ended = after(job_in(state, resubmits=1), "OwnerLeft", event)
-    assert (type(ended.state), ended.task_id, counts(ended)) == (states.Unknown, task_id, (1, 1, (1,), 0))
+    assert (type(ended.state), ended.task_id, counts(ended)) == (inner.Unknown, task_id, (1, 1, (1,), 0))
     assert ("the program left before the answer came" in why(ended).message) == (event == "OwnerGone")
 
 
 def test_leave_to_be_sent_again_comes_with_its_way() -> None:
     """A job that was taken up without leave gets it; what was lost goes to its own account only, where it has a way."""
-    ways = Route((Offer("kie", MODELS["imagen4"]), Offer("mine", MODELS["imagen4"], rank=1)))
+    ways = inner.Route((inner.Offer("kie", MODELS["imagen4"]), inner.Offer("mine", MODELS["imagen4"], rank=1)))
     for state in LIVE:
         job = job_in(state)
         with naming(state):
-            moved = after(job, job_events.Readmitted(2, 1, ways))
-            if isinstance(job.state, states.Orphaned):
+            moved = after(job, inner.Readmitted(2, 1, ways))
+            if isinstance(job.state, inner.Orphaned):
                 assert moved is job, "nobody waits for it"
                 continue
             assert moved.to(job.state) == moved

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from inner import Journal, JournalReader
 from journals import by_hand, entry, place
 
 from imagen_async import Client, ImageRequest, JournalError
-from imagen_async._journal import Journal, JournalReader
 from imagen_async.sandbox import Sandbox
 
 __all__ = ["place"]

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from typing import Any, get_type_hints
 
+import inner
 import pytest
 from commands import clean_environment, data
 
 from imagen_async import Account, ConfigurationError, ImageRequest, Limits, Rate
-from imagen_async._cli import options
-from imagen_async._cli.accounts import open_pool_of, pool_of, words_of
-from imagen_async._cli.commands import COMMANDS, batch, generate
-from imagen_async._cli.export.shards import ShardSize
+from imagen_async._cli.commands.batch import BatchOptions
+from imagen_async._cli.commands.generate import GenerateOptions
 from imagen_async._cli.grammar import read
-from imagen_async._cli.options import AccountOptions, CallbackOptions, OutputOptions, PictureOptions
 from imagen_async._cli.receiving import callback_of
 from imagen_async.providers import PROVIDERS
 
 __all__ = ["clean_environment"]
 
-NAMES = [command.name for command in COMMANDS]
+NAMES = [command.name for command in inner.COMMANDS]
 NEEDS = {**dict.fromkeys(NAMES[:7], " x"), "export": " x --to parquet"}
 """What a command cannot do without."""
 
 
 def told(line: str) -> Any:
     """What a command is told by a line without quotes."""
-    return read(line.split(), COMMANDS).options
+    return read(line.split(), inner.COMMANDS).options
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in NAMES)], ids=["", *NAMES])
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """`--help` exits 0, on stdout alone, and names the exit codes and the commands."""
     with pytest.raises(SystemExit) as ended:
-        read([*arguments, "--help"], COMMANDS)
+        read([*arguments, "--help"], inner.COMMANDS)
     out, err = capsys.readouterr()
     assert (ended.value.code, err) == (0, "")
     assert out.startswith(f"usage: {' '.join(['imagen-async', *arguments])} ")
@@ -50,42 +48,51 @@ def test_every_word_has_its_place() -> None:
     )
     urls, price, rate = ((None, "u1"), ("mine", "u2")), (("kie", 0.5),), ((None, Rate(20, per=10)),)
     status_rate, running = (("mine", Rate(5, per=1.5)),), ((None, 7),)
-    accounts = AccountOptions(("kie", "mine=apiin"), "cheapest", urls, price, rate, status_rate, running)
-    picture = PictureOptions("imagen4-fast", "9:16", "blur", 2, 7, {"steps": 4})
-    output = OutputOptions("out", deadline=5, freshness=0.5, quiet=True, json=True)
-    assert told(f"generate fox {line}") == generate.GenerateOptions("fox", accounts, picture, output)
+    accounts = inner.AccountOptions(("kie", "mine=apiin"), "cheapest", urls, price, rate, status_rate, running)
+    picture = inner.PictureOptions("imagen4-fast", "9:16", "blur", 2, 7, {"steps": 4})
+    output = inner.OutputOptions("out", deadline=5, freshness=0.5, quiet=True, json=True)
+    assert told(f"generate fox {line}") == GenerateOptions("fox", accounts, picture, output)
     own = "--limit 5 --format csv --max-credits 30 --retries 2 --ordered --gallery"
     callbacks, going_on = "--callback-url u --callback-port 0 --callback-host h", "--retry-failed --resubmit-unknown"
     line = f"batch p.txt {own} {callbacks} {going_on} --on-exit drain {line}"
     shared = {"accounts": accounts, "picture": picture, "output": output, "command_line": told(line).command_line}
-    shared |= {"budget": options.BudgetOptions(30), "callbacks": CallbackOptions("u", 0, "h")}
-    shared["going_on"] = options.GoingOnOptions(retry_failed=True, resubmit_unknown=True, on_exit="drain")
-    file = options.FileOptions("p.txt", 5, "csv")
-    assert told(line) == batch.BatchOptions(file=file, gallery=True, retries=2, ordered=True, **shared)
+    shared |= {"budget": inner.BudgetOptions(30), "callbacks": inner.CallbackOptions("u", 0, "h")}
+    shared["going_on"] = inner.GoingOnOptions(retry_failed=True, resubmit_unknown=True, on_exit="drain")
+    file = inner.FileOptions("p.txt", 5, "csv")
+    assert told(line) == BatchOptions(file=file, gallery=True, retries=2, ordered=True, **shared)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_said_has_its_default(name: str) -> None:
     """What a command cannot do without is enough for its records to be whole, each with its own defaults."""
-    asked = read(f"{name}{NEEDS.get(name, '')}".split(), COMMANDS)
+    asked = read(f"{name}{NEEDS.get(name, '')}".split(), inner.COMMANDS)
     assert (asked.command.name, type(asked.options), asked.verbosity) == (name, asked.command.options, 0)
     parts = [getattr(asked.options, name) for name in type(asked.options).__struct_fields__]
     for part in parts:
-        assert not isinstance(part, AccountOptions | PictureOptions | OutputOptions) or part == type(part)()
+        assert (
+            not isinstance(part, inner.AccountOptions | inner.PictureOptions | inner.OutputOptions)
+            or part == type(part)()
+        )
 
 
 def test_some_words_may_be_said_again() -> None:
     """The last word counts; `-v` counts how often; the line itself is kept as it can be run again."""
     assert told("sandbox --rate 1/2 --rate 3/4").rate == Rate(3, per=4)
-    assert [read(f"batch x {words}".split(), COMMANDS).verbosity for words in ("-v", "-vv", "-v -q -v")] == [1, 2, 2]
-    assert read(["batch", "my file"], COMMANDS).options.command_line == "imagen-async batch 'my file'"  # type: ignore
+    assert [read(f"batch x {words}".split(), inner.COMMANDS).verbosity for words in ("-v", "-vv", "-v -q -v")] == [
+        1,
+        2,
+        2,
+    ]
+    assert read(["batch", "my file"], inner.COMMANDS).options.command_line == "imagen-async batch 'my file'"  # type: ignore
 
 
 def test_what_is_said_of_a_picture_are_its_parameters() -> None:
     """The picture's options are the fields of a request that may have a default, and make the request."""
     hints = get_type_hints(ImageRequest)
-    assert get_type_hints(PictureOptions) == {name: hints[name] for name in hints if name not in ("prompt", "key")}
-    picture = PictureOptions("imagen4", "1:1", "blur", 2, 7, {"steps": 4})
+    assert get_type_hints(inner.PictureOptions) == {
+        name: hints[name] for name in hints if name not in ("prompt", "key")
+    }
+    picture = inner.PictureOptions("imagen4", "1:1", "blur", 2, 7, {"steps": 4})
     assert (picture.request("x"), picture.extra) == (ImageRequest("x", **picture.parameters()), {"steps": 4})
 
 
@@ -102,7 +109,10 @@ def test_a_word_that_cannot_be_meant_is_named(capsys: pytest.CaptureFixture[str]
 def test_sizes_are_read_as_people_write_them() -> None:
     """A plain number counts pictures, one with a unit bytes."""
     sizes = [told(f"export x --to parquet --shard-size {size}").shard_size for size in ("1000", "5KB", "500MB", "2GB")]
-    assert sizes == [ShardSize(pictures=1000), *(ShardSize(bytes=size) for size in (5_000, 500_000_000, 2_000_000_000))]
+    assert sizes == [
+        inner.ShardSize(pictures=1000),
+        *(inner.ShardSize(bytes=size) for size in (5_000, 500_000_000, 2_000_000_000)),
+    ]
 
 
 # Accounts
@@ -112,36 +122,36 @@ def test_what_is_said_of_one_account_is_its_own() -> None:
     """With `NAME=` an option is that account's, without all accounts'; of several the last one counts."""
     limits_of_b = Limits(Rate(6, per=2), Rate(8, per=1), PROVIDERS["apiin"].limits.running)
     line = "generate x -p kie -p b=apiin --rate 9/1 --rate b=5/1 --rate b=6/2 --running kie=3 --price b=0"
-    assert pool_of(told(f"{line} --price kie=4 --base-url b=https://x.example --status-rate 8/1").accounts) == {
+    assert inner.pool_of(told(f"{line} --price kie=4 --base-url b=https://x.example --status-rate 8/1").accounts) == {
         "kie": Account("kie", limits=Limits(Rate(9, per=1), Rate(8, per=1), 3), credits=4.0),
         "b": Account("apiin", base_url="https://x.example", limits=limits_of_b, credits=0.0, name="b"),
     }
-    assert pool_of(AccountOptions(("kie",))) == {"kie": Account("kie", limits=PROVIDERS["kie"].limits)}
+    assert inner.pool_of(inner.AccountOptions(("kie",))) == {"kie": Account("kie", limits=PROVIDERS["kie"].limits)}
 
 
 @pytest.mark.parametrize(("line", "words"), data("refused_lines.json")["accounts"].items())
 def test_accounts_that_cannot_be_meant(line: str, words: str) -> None:
     """Whatever is wrong with the accounts is said with what there is, and with what the command takes for a remedy."""
     with pytest.raises(ConfigurationError) as error:
-        open_pool_of(told(f"generate x {line}").accounts)
+        inner.open_pool_of(told(f"generate x {line}").accounts)
     assert words in error.value.message
 
 
 def test_the_only_key_of_the_environment_names_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `-p`, the provider is the one whose key is set; of two the command asks which."""
     monkeypatch.setenv("APIIN_API_KEY", "k")
-    assert list(open_pool_of(AccountOptions())) == ["apiin"]
+    assert list(inner.open_pool_of(inner.AccountOptions())) == ["apiin"]
     monkeypatch.setenv("KIE_API_KEY", "k")
     with pytest.raises(ConfigurationError, match="-p is missing: keys are set for kie, apiin: name one, or several"):
-        pool_of(AccountOptions())
+        inner.pool_of(inner.AccountOptions())
 
 
 def test_the_words_that_lead_back() -> None:
     """The accounts of a line, or one of them, can be named again in the same words."""
-    accounts = AccountOptions(("kie", "b=apiin"), base_url=((None, "u"), ("b", "v")))
-    assert " ".join(words_of(accounts)) == "-p kie -p b=apiin --base-url u --base-url b=v"
-    assert " ".join(words_of(accounts, "kie")) == "-p kie --base-url u"
-    assert " ".join(words_of(accounts, "b")) == "-p b=apiin --base-url u --base-url v"
+    accounts = inner.AccountOptions(("kie", "b=apiin"), base_url=((None, "u"), ("b", "v")))
+    assert " ".join(inner.words_of(accounts)) == "-p kie -p b=apiin --base-url u --base-url b=v"
+    assert " ".join(inner.words_of(accounts, "kie")) == "-p kie --base-url u"
+    assert " ".join(inner.words_of(accounts, "b")) == "-p b=apiin --base-url u --base-url v"
 
 
 @pytest.mark.parametrize(("line", "words"), data("refused_lines.json")["callbacks"].items())
@@ -149,4 +159,4 @@ def test_a_place_that_cannot_be_called_back(line: str, words: str) -> None:
     """An address that no provider may be given, or a port without one, is refused; without all of it none is called."""
     with pytest.raises(ConfigurationError, match=words):
         callback_of(told(f"batch x {line}").callbacks)
-    assert callback_of(CallbackOptions()) is None
+    assert callback_of(inner.CallbackOptions()) is None

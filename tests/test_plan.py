@@ -6,27 +6,22 @@ import math
 from collections import Counter
 from typing import Any
 
+import inner
 import pytest
 from builders import DrivenPlan, failure, make_job, upstream
 from plan_world import FREE_TO_REPEAT, ROOMY, SUCCESS, UNSENT, World
 
 from imagen_async import errors
-from imagen_async._core import states, wording
-from imagen_async._core.job import Job
-from imagen_async._core.job_events import Saved
-from imagen_async._core.provider import Limits
-from imagen_async._core.rate_limit import Rate, Window
-from imagen_async._core.upstream import Upstream
 
-READY = states.Fetching("old-0", SUCCESS)
+READY = inner.Fetching("old-0", SUCCESS)
 
 
-def world_of(limits: Limits = ROOMY, connections: int = 200) -> World:
+def world_of(limits: inner.Limits = ROOMY, connections: int = 200) -> World:
     """A world of one account, which has answered before."""
     return World({"a": limits}, connections=connections).trusted()
 
 
-def creating(world: World, **place: Any) -> Job:
+def creating(world: World, **place: Any) -> inner.Job:
     """A job whose create is on its way."""
     job = world.add(**place)
     assert job.id in world.sent()
@@ -35,26 +30,26 @@ def creating(world: World, **place: Any) -> Job:
 
 def running(world: World, number: int, **place: Any) -> list[int]:
     """So many jobs of an earlier run whose tasks run."""
-    return [world.take_up(states.Running("old-0", since=world.now), **place).id for _ in range(number)]
+    return [world.take_up(inner.Running("old-0", since=world.now), **place).id for _ in range(number)]
 
 
 @pytest.mark.parametrize(
     ("limits", "connections", "most"),
     [
-        *[(Limits(submit=Rate(100, per=1), running=most), 200, most) for most in (1, 2, 7)],
-        *[(Limits(submit=Rate(count, per=10), running=1000), 200, count) for count in (1, 3, 20)],
+        *[(inner.Limits(submit=inner.Rate(100, per=1), running=most), 200, most) for most in (1, 2, 7)],
+        *[(inner.Limits(submit=inner.Rate(count, per=10), running=1000), 200, count) for count in (1, 3, 20)],
         *[(ROOMY, connections, connections // 2) for connections in (2, 8)],
         (ROOMY, 1, 1),
     ],
 )
-def test_as_many_creates_go_at_once_as_may(limits: Limits, connections: int, most: int) -> None:
+def test_as_many_creates_go_at_once_as_may(limits: inner.Limits, connections: int, most: int) -> None:
     """With more jobs than room, tasks, a window and half of the connections are used up; and all are made at last."""
     world = world_of(limits, connections)
     jobs = world.add_many(50)
     assert world.sent() == jobs[:most]
     assert world.look() == []
     world.drain()
-    assert world.ends(*jobs) == [states.Done] * 50
+    assert world.ends(*jobs) == [inner.Done] * 50
 
 
 def test_status_calls_find_half_of_the_connections() -> None:
@@ -63,7 +58,7 @@ def test_status_calls_find_half_of_the_connections() -> None:
     running(world, 9)
     world.add_many(9)
     saved = [world.take_up(READY, save_to="out", expires_at=world.now + 1).id for _ in range(4)]
-    assert Counter(type(job.state) for job in world.look()) == {states.Noting: 4, states.Running: 4, states.Fetching: 2}
+    assert Counter(type(job.state) for job in world.look()) == {inner.Noting: 4, inner.Running: 4, inner.Fetching: 2}
     world.answer(saved[1], "saved")
     world.now += 5.0
     assert [job.id for job in world.look()] == saved[2:3], "what is paid for is fetched, however late, in order"
@@ -75,7 +70,7 @@ def test_status_calls_find_half_of_the_connections() -> None:
 @pytest.mark.parametrize("count", [1, 2, 10])
 def test_as_many_status_calls_go_as_may(count: int) -> None:
     """With more tasks than status calls all of these are used, and each task is asked once before any is twice."""
-    world = world_of(Limits(status=Rate(count, per=1), running=1000))
+    world = world_of(inner.Limits(status=inner.Rate(count, per=1), running=1000))
     jobs, asked = running(world, 4 * count), []
     for _ in range(4):
         asked += (volley := world.asked())
@@ -101,7 +96,7 @@ def test_a_job_is_asked_about_at_the_ages_of_the_schedule() -> None:
 @pytest.mark.parametrize("answer", FREE_TO_REPEAT)
 def test_what_is_free_to_repeat_is_sent_again_until_it_is_taken(answer: str) -> None:
     """A create that was not sent, or met 429 or 455, goes again after a pause, before newer ones."""
-    world = world_of(Limits(submit=Rate(1, per=1)))
+    world = world_of(inner.Limits(submit=inner.Rate(1, per=1)))
     job, newer = world.add(deadline=1e6), world.add()
     for attempt in range(1, 5):
         assert (world.creating() or world.sent()) == [job.id]
@@ -110,13 +105,13 @@ def test_what_is_free_to_repeat_is_sent_again_until_it_is_taken(answer: str) -> 
         assert world.look() == []
         world.wake()
     world.drain()
-    assert world.ends(job.id, newer.id) == [states.Done, states.Done]
+    assert world.ends(job.id, newer.id) == [inner.Done, inner.Done]
 
 
 @pytest.mark.parametrize(("answers", "task_id"), [([], None), (["accepted"], "t3-1")])
 def test_a_job_expires_at_its_deadline_from_its_first_sending(answers: list[str], task_id: str | None) -> None:
     """However long it waits for that; then it is given up to the instant, with its task id where it has one."""
-    world = world_of(Limits(submit=Rate(1, per=100)))
+    world = world_of(inner.Limits(submit=inner.Rate(1, per=100)))
     first, job = world.add(deadline=3.5), world.add(deadline=3.5)
     assert world.sent() == [first.id]
     world.answer(first.id, "refused")
@@ -130,11 +125,15 @@ def test_a_job_expires_at_its_deadline_from_its_first_sending(answers: list[str]
             world.answer(job.id, "pending")
     assert world.now == began + 100.0 + 3.5
     ended = world.end_of(job)
-    assert (wording.failure_of(ended).kind, ended.task_id, ended.attempts) == (errors.DeadlineExceeded, task_id, 1)
+    assert (inner.wording_failure_of(ended).kind, ended.task_id, ended.attempts) == (
+        errors.DeadlineExceeded,
+        task_id,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
-    ("before", "answer", "end"), [(["not sent"], "accepted", states.Failed), (["accepted"], "succeeded", states.Done)]
+    ("before", "answer", "end"), [(["not sent"], "accepted", inner.Failed), (["accepted"], "succeeded", inner.Done)]
 )
 def test_who_talks_is_heard_out_past_the_deadline(before: list[str], answer: str, end: type) -> None:
     """The deadline ends no job whose create or status call is on the way: the answer counts, however late."""
@@ -148,13 +147,13 @@ def test_who_talks_is_heard_out_past_the_deadline(before: list[str], answer: str
     world.answer(job.id, answer)
     world.look()
     ended = world.end_of(job)
-    assert (type(ended.state), ended.task_id) == (end, "t2-2" if end is states.Failed else "t2-1")
+    assert (type(ended.state), ended.task_id) == (end, "t2-2" if end is inner.Failed else "t2-1")
 
 
 @pytest.mark.parametrize("how", ["leave", "withhold"])
 def test_who_goes_ends_at_once_what_does_not_talk(how: str) -> None:
     """What waits to be sent is left in any case; what runs or is to be saved by who leaves, with its task."""
-    world = world_of(Limits(submit=Rate(1, per=100), status=Rate(100, per=1)))
+    world = world_of(inner.Limits(submit=inner.Rate(1, per=100), status=inner.Rate(100, per=1)))
     (runs,) = running(world, 1)
     saved, sent = world.take_up(READY, save_to="out").id, world.add().id
     world.look()
@@ -162,14 +161,14 @@ def test_who_goes_ends_at_once_what_does_not_talk(how: str) -> None:
     queued, other = world.add().id, world.add(owner=2).id
     waits = world.take_up(READY).id
     world.go(how)
-    left = {queued: states.Queued()}
+    left = {queued: inner.Queued()}
     if how == "leave":
-        left |= {runs: states.Running("old-0", world.now), waits: READY, saved: READY}
+        left |= {runs: inner.Running("old-0", world.now), waits: READY, saved: READY}
     assert {job.id: job.state.was for job in world.deliver()} == left
     world.drain()
-    assert world.ends(sent, other) == [states.Done if how == "withhold" else states.Left, states.Done]
+    assert world.ends(sent, other) == [inner.Done if how == "withhold" else inner.Left, inner.Done]
     if how == "withhold":
-        assert world.end_of(world.add()).state == states.Left(states.Queued())
+        assert world.end_of(world.add()).state == inner.Left(inner.Queued())
 
 
 def test_of_an_owner_that_is_forgotten_nothing_is_known() -> None:
@@ -190,8 +189,8 @@ def test_a_finished_job_that_comes_in_is_fetched_and_nothing_else() -> None:
     world.upstream().breaker.stopped = failure(errors.InsufficientCredits)
     job = world.take_up(READY, save_to="out", expires_at=5.0)
     assert world.look() == [job]
-    world.answer(job.id, Saved(()))
-    assert world.deliver() == [job.to(states.Done("old-0", SUCCESS))]
+    world.answer(job.id, inner.Saved(()))
+    assert world.deliver() == [job.to(inner.Done("old-0", SUCCESS))]
     assert world.is_at_rest()
 
 
@@ -229,14 +228,14 @@ def test_a_create_that_has_not_left_was_never_sent(end: str) -> None:
     breaker = world.upstream().breaker
     assert (breaker.trouble, breaker.is_trusted, breaker.closures) == (None, True, (False, 0)), "it says nothing of it"
     world.drain()
-    assert (world.ends(other.id), world.creates[job.id]) == ([states.Done], [])
+    assert (world.ends(other.id), world.creates[job.id]) == ([inner.Done], [])
     assert world.is_at_rest()
 
 
 # ------------------------------------------------------------------------------------ limits that others share
 
 
-class Lent(Window):
+class Lent(inner.Window):
     """A limit of which others have the rest: a place is there once it was lent."""
 
     is_shared = True
@@ -250,7 +249,7 @@ class Lent(Window):
         self.at_hand -= 1
 
 
-def shared_plan(*names: str) -> tuple[DrivenPlan, Upstream]:
+def shared_plan(*names: str) -> tuple[DrivenPlan, inner.Upstream]:
     """A plan of one account that has answered before, and of which some limits are shared."""
     account = upstream("kie", ROOMY)
     account.breaker.answered_status()
@@ -271,7 +270,7 @@ def test_places_of_a_shared_limit_are_wanted_while_they_are_lacking(name: str) -
     assert plan.plan.shares_limits
     assert wanted(plan, 0.0) == []
     for number in (1, 2):
-        state = states.Queued() if name == "submit" else states.Running(f"t{number}", since=0.0)
+        state = inner.Queued() if name == "submit" else inner.Running(f"t{number}", since=0.0)
         plan.add(make_job(number, state, expires_at=900.0), 0.0)
     limit = getattr(account, name)
     assert plan.take(0.0) == []
@@ -296,7 +295,7 @@ def test_no_place_is_wanted_that_could_not_be_used() -> None:
     plan.leave(1)
     account.running = 0
     assert wanted(plan, 5.0) == [], "nobody waits"
-    account.poll_queue.expect(make_job(2, states.Running("t2", since=5.0)), 5.0)
+    account.poll_queue.expect(make_job(2, inner.Running("t2", since=5.0)), 5.0)
     due = account.poll_queue.next_at()
     assert due > 5.0
     assert wanted(plan, 5.0) == []

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from typing import Any
 
+import inner
 import plan_world
 from builders import failure
 from hypothesis import HealthCheck, settings
@@ -15,14 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from plan_world import SMALL, World, doing, exact
 
 from imagen_async import errors
-from imagen_async._core import states
-from imagen_async._core.job import Job
-from imagen_async._core.job_events import Taken
-from imagen_async._core.provider import Limits
-from imagen_async._core.rate_limit import Rate
 
-WIDE = Limits(submit=Rate(3, per=2), status=Rate(2, per=1), running=5)
-NARROW = Limits(submit=Rate(1, per=0.5), status=Rate(3, per=2), running=2)
+WIDE = inner.Limits(submit=inner.Rate(3, per=2), status=inner.Rate(2, per=1), running=5)
+NARROW = inner.Limits(submit=inner.Rate(1, per=0.5), status=inner.Rate(3, per=2), running=2)
 ACCOUNTS = st.sampled_from([{"a": WIDE}, {"a": WIDE, "b": NARROW}, {"a": SMALL, "b": SMALL, "c": WIDE}])
 CONNECTIONS = 6
 
@@ -85,12 +81,12 @@ class AnyCourse(RuleBasedStateMachine):
             return
         now, unknown = self.world.now, failure(errors.UnknownOutcome, "lost", credits=0.5)
         begun = [
-            states.Running("old-0", now),
-            states.Collected("old-0", now),
-            states.Doubted("old-0", now),
-            states.Fetching("old-0", plan_world.SUCCESS),
-            states.AwaitingCallback(unknown, now, now + 40.0),
-            states.Confirming(unknown, now, now + 40.0, f"t{len(self.world.added) + 1}-1"),
+            inner.Running("old-0", now),
+            inner.Collected("old-0", now),
+            inner.Doubted("old-0", now),
+            inner.Fetching("old-0", plan_world.SUCCESS),
+            inner.AwaitingCallback(unknown, now, now + 40.0),
+            inner.Confirming(unknown, now, now + 40.0, f"t{len(self.world.added) + 1}-1"),
         ]
         self.world.take_up(begun[kind], **{**terms, "save_to": "out"})
         # What earlier runs have left may be more than the budget has.
@@ -147,7 +143,7 @@ class AnyCourse(RuleBasedStateMachine):
     )
     def call_back(self, which: int, create: str, task: str | None) -> None:
         world = self.world
-        waiting = [job.id for job in world.plan.jobs if job.lost or isinstance(job.state, states.Submitting)]
+        waiting = [job.id for job in world.plan.jobs if job.lost or isinstance(job.state, inner.Submitting)]
         waiting = waiting or [*world.added]
         job = world.added[waiting[-1 - which % len(waiting)]]
         live = world.plan.find(job.id)
@@ -198,9 +194,9 @@ class AnyCourse(RuleBasedStateMachine):
         """No create is handed out that could make one task too many, and `running` counts those that there may be."""
         for name, upstream in self.world.plan.upstreams.items():
             own = [job for job in self.world.plan.jobs if job.account == name]
-            running = sum(isinstance(job.state, states.Submitting | states.Running) for job in own)
+            running = sum(isinstance(job.state, inner.Submitting | inner.Running) for job in own)
             assert upstream.running == running, f"{name} counts other tasks than there may be"
-            if any(job.account == name and isinstance(job.state, states.Noting) for job in self.world.taken):
+            if any(job.account == name and isinstance(job.state, inner.Noting) for job in self.world.taken):
                 assert running <= upstream.limits.running, f"a create went to {name} for which there was no room"
 
     @invariant()
@@ -219,18 +215,18 @@ class AnyCourse(RuleBasedStateMachine):
     def only_the_provider_is_believed(self) -> None:
         """A job has the task that its provider has told of; held or unknown, that which a callback has named."""
         for job in (*self.world.plan.jobs, *self.world.ended):
-            task_id = job.state.task_id if isinstance(job.state, states.Confirming) else job.task_id
-            is_named = isinstance(job.state, states.Confirming | states.Unknown)
+            task_id = job.state.task_id if isinstance(job.state, inner.Confirming) else job.task_id
+            is_named = isinstance(job.state, inner.Confirming | inner.Unknown)
             told = (self.world.named if is_named else self.world.believed)[job.id]
             assert task_id is None or task_id in told, "nobody has told of that task, or a callback was believed"
 
     @invariant()
     def lost_creates_are_counted(self) -> None:
         """What was lost and not found again is counted, by its number; and none but a lost one waits for a callback."""
-        held = states.AwaitingCallback | states.Confirming
+        held = inner.AwaitingCallback | inner.Confirming
         for job in (*self.world.plan.jobs, *self.world.ended):
             assert job.lost == len(job.lost_creates) == len(set(job.lost_creates)) <= job.attempts, "counted wrongly"
-            assert job.lost or not isinstance(job.state, held | states.Unknown), "held or unknown, and nothing was lost"
+            assert job.lost or not isinstance(job.state, held | inner.Unknown), "held or unknown, and nothing was lost"
         for job in self.world.plan.jobs:
             assert set(job.lost_creates) <= self.world.lost[job.id], "one counts as lost that was not"
             if isinstance(job.state, held):
@@ -251,18 +247,18 @@ class AnyCourse(RuleBasedStateMachine):
     def a_budget_is_used_up_before_any_is_turned_away(self) -> None:
         """None ends for the budget that could be sent on it, now or later, and none waits that never can be."""
         for job in self.world.ended[self.looked_at :]:
-            if isinstance(job.state, states.NotAdmitted) and job.state.failure.is_a(errors.BudgetReached):
+            if isinstance(job.state, inner.NotAdmitted) and job.state.failure.is_a(errors.BudgetReached):
                 assert self.world.budgets[job.owner].is_idle, "something in flight may turn out to cost less"
                 assert not self._fits(job), "there was room for it"
         for owner, budget in self.world.budgets.items():
             queued = [job for job in self.queued() if job.owner == owner]
             assert not queued or not budget.is_idle or any(map(self._fits, queued)), "they wait for nothing"
 
-    def queued(self) -> list[Job]:
+    def queued(self) -> list[inner.Job]:
         """Every job that waits to be sent."""
-        return [job for job in self.world.plan.jobs if isinstance(job.state, states.Queued)]
+        return [job for job in self.world.plan.jobs if isinstance(job.state, inner.Queued)]
 
-    def _fits(self, job: Job) -> bool:
+    def _fits(self, job: inner.Job) -> bool:
         offers = self.world.plan.upstreams.open_offers(job.way)
         return any(self.world.budgets[job.owner].fits(job, offer) for offer in offers)
 
@@ -271,10 +267,10 @@ class AnyCourse(RuleBasedStateMachine):
         """A job ends for its accounts' sake only once all of them refuse it, and its error names each of several."""
         for job in self.world.ended[self.looked_at :]:
             state = job.state
-            is_unsent = isinstance(state, states.NotAdmitted)
+            is_unsent = isinstance(state, inner.NotAdmitted)
             if is_unsent and state.failure.is_a(errors.BudgetReached, errors.JournalError):
                 continue
-            if is_unsent or (isinstance(state, states.Failed) and state.failure.is_a(errors.ModelUnavailable)):
+            if is_unsent or (isinstance(state, inner.Failed) and state.failure.is_a(errors.ModelUnavailable)):
                 route = self.world.added[job.id].way if not job.lost else job.way
                 refusals = {
                     offer.account: self.world.upstream(offer.account).breaker.refusal(offer.model.name)
@@ -294,7 +290,7 @@ class AnyCourse(RuleBasedStateMachine):
         """A stopped account is sent nothing, a new or troubled one a create at a time, and each says why."""
         for name, upstream in self.world.plan.upstreams.items():
             health = upstream.health(self.world.now)
-            fresh = [job for job in self.world.taken if job.account == name and isinstance(job.state, states.Noting)]
+            fresh = [job for job in self.world.taken if job.account == name and isinstance(job.state, inner.Noting)]
             assert (health.state == "stopped") == (upstream.breaker.stopped is not None), health
             assert (health.error is None) == (health.state == "ready") or health.state == "limited", health
             assert health.state != "stopped" or not fresh, "a create went to an account that had stopped"
@@ -329,12 +325,12 @@ class AnyCourse(RuleBasedStateMachine):
     def what_can_be_made_is_made(self, job_ids: list[int]) -> None:
         """After any trouble, a job that waited with an account open, with time and money left, is done."""
         for job_id in job_ids:
-            assert isinstance(self.world.end_of(job_id).state, states.Done), "it was left behind"
+            assert isinstance(self.world.end_of(job_id).state, inner.Done), "it was left behind"
 
     def each_job_ends_once(self) -> None:
         """No job is lost, none ends twice, and each comes to a final state."""
         assert sorted(job.id for job in self.world.ended) == sorted(self.world.added), "not each ended exactly once"
-        assert all(isinstance(job.state, states.Ended) for job in self.world.ended), "it ended, and its state is no end"
+        assert all(isinstance(job.state, inner.Ended) for job in self.world.ended), "it ended, and its state is no end"
 
     def the_plan_is_at_rest(self) -> None:
         """When all have ended nothing runs, waits, holds a place or is asked about, and the plan never wakes."""
@@ -345,7 +341,7 @@ class AnyCourse(RuleBasedStateMachine):
 
     def each_change_begins_where_the_last_left_off(self) -> None:
         """Who hears every change knows at any time how each job stands."""
-        stands: dict[int, Job] = {}
+        stands: dict[int, inner.Job] = {}
         for change in self.world.plan.changes:
             assert stands.get(change.after.id) is change.before, "a change was not told"
             stands[change.after.id] = change.after
@@ -361,7 +357,7 @@ class AnyCourse(RuleBasedStateMachine):
     def first_creates_go_in_order(self) -> None:
         """Those of an owner that may go the same ways are sent for the first time in the order in which they came."""
         order: dict[object, list[int]] = defaultdict(list)
-        taken = [change.after.id for change in self.world.plan.changes if isinstance(change.event, Taken)]
+        taken = [change.after.id for change in self.world.plan.changes if isinstance(change.event, inner.Taken)]
         for job_id in dict.fromkeys(taken):
             job = self.world.added[job_id]
             order[job.owner, job.way.key, job.request.images].append(job_id)

@@ -8,38 +8,34 @@ import random
 import statistics
 from typing import Any
 
+import inner
 import msgspec
 from builders import failure, make_job
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polling import BROKEN, FIVE, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNTOLD, task
 
-from imagen_async._core.callback_reliability import CallbackReliability
-from imagen_async._core.job import Job
 from imagen_async._core.poll_queue import PollQueue
-from imagen_async._core.poll_schedule import Kind, PollSchedule
-from imagen_async._core.states import Collected, Confirming, Relinking, Running
-from imagen_async._core.wire import Succeeded, TaskFailed, TaskStatus
 from imagen_async.errors import UnknownOutcome
 
 LATE = 0.2
 """Seconds up to which a question is still one that goes at its time."""
 
 ANSWERS = {"pending": PENDING, "ended": SUCCESS, "untold": UNTOLD, "broken": BROKEN, "lost": NOTHING, "denied": SILENT}
-FOUR: Kind = ("imagen4-fast", 4)
+FOUR: inner.Kind = ("imagen4-fast", 4)
 
 
-def met(number: int, since: float) -> Job:
+def met(number: int, since: float) -> inner.Job:
     """A task of one of five sorts: most run, and some were named by their id, lost their links, or are only named."""
     match number:
         case 6:
             return task(number, since, kind=FOUR)
         case 7:
-            return task(number, since, Collected)
+            return task(number, since, inner.Collected)
         case 8:
-            return task(number, since, Relinking, outcome=SUCCESS)
+            return task(number, since, inner.Relinking, outcome=SUCCESS)
         case 9:
-            return make_job(9, Confirming(failure(UnknownOutcome), since=since, until=since + 60, task_id="t9"))
+            return make_job(9, inner.Confirming(failure(UnknownOutcome), since=since, until=since + 60, task_id="t9"))
     return task(number, since)
 
 
@@ -51,8 +47,8 @@ class Watched(msgspec.Struct):
     `is_called` until it is asked about for that.
     """
 
-    job: Job
-    kind: Kind
+    job: inner.Job
+    kind: inner.Kind
     since: float
     runs: bool
     is_ours: bool
@@ -67,9 +63,9 @@ class World:
     """The questions of some tasks beside a plain list of who is due when, who is called, and who is late."""
 
     def __init__(self) -> None:
-        self.told, self.schedule = PollSchedule(FIVE), PollSchedule(FIVE)
+        self.told, self.schedule = inner.PollSchedule(FIVE), inner.PollSchedule(FIVE)
         self.poll_queue = PollQueue(self.told)
-        self.reliability = CallbackReliability()
+        self.reliability = inner.CallbackReliability()
         self.now = 0.0
         self.tasks: dict[int, Watched] = {}
         self.called: list[int] = []
@@ -84,9 +80,9 @@ class World:
     def begin(self, number: int, *, at_once: bool) -> None:
         """A task is met: one that this process saw accepted, unless it is to be asked about at once."""
         job, now = met(number, self.now), self.now
-        runs = type(job.state) is Running
+        runs = type(job.state) is inner.Running
         each = Watched(job, (job.model.name, job.request.images), now, runs, runs and not at_once, now, now)
-        each.was_called = now if isinstance(job.state, Confirming) else None
+        each.was_called = now if isinstance(job.state, inner.Confirming) else None
         each.due = self.time_of(each) if runs and not at_once else now
         self.tasks[number] = each
         self.poll_queue.expect(job, now, at_once=at_once)
@@ -130,14 +126,14 @@ class World:
             self.late.remove(number)
         self.tasks[number].due, self.tasks[number].is_called = None, False
 
-    def answer(self, number: int, event: TaskStatus) -> None:
+    def answer(self, number: int, event: inner.TaskStatus) -> None:
         """Hear what came of a question; a task that goes on is asked about again."""
         self.poll_queue.answered(number, event, self.now)
         each, is_untold = self.tasks[number], event in (NOTHING, SILENT)
         each.asked = self.now
         if each.runs and not is_untold:
             self.learn(each, event)
-        if isinstance(event, Succeeded | TaskFailed):
+        if isinstance(event, inner.Succeeded | inner.TaskFailed):
             if each.is_ours:
                 self.reliability.ended(number, each.was_called is not None)
                 self.set_anew()
@@ -150,7 +146,7 @@ class World:
         else:
             each.due = self.now + 1 if each.was_called is not None and is_untold else self.time_of(each)
 
-    def learn(self, each: Watched, event: TaskStatus) -> None:
+    def learn(self, each: Watched, event: inner.TaskStatus) -> None:
         """From when it was seen to run it still did, or has ended: as the provider tells, or as its callback came."""
         ages = (each.seen - each.since, self.now - each.since)
         if event == PENDING:
@@ -234,7 +230,7 @@ def test_each_question_is_handed_out_once_in_its_time_and_what_is_learned_is_tol
 
 def test_of_many_late_ones_the_first_eighth_goes_first() -> None:
     """Those with the most expected waiting go first, if not in exact order, and the forgotten not at all."""
-    chance, schedule = random.Random(5), PollSchedule(FIVE)
+    chance, schedule = random.Random(5), inner.PollSchedule(FIVE)
     poll_queue, waits = PollQueue(schedule), dict[int, float]()
     for number in range(400):
         age = chance.uniform(20, 900)
@@ -250,8 +246,8 @@ def test_of_many_late_ones_the_first_eighth_goes_first() -> None:
 
 def test_nobody_starves_and_stragglers_give_way() -> None:
     """Of a hundred tasks, half of which never end, each is asked about within a minute, these less than the others."""
-    poll_queue, chance, numbers = PollQueue(PollSchedule(FIVE)), random.Random(6), itertools.count()
-    running: dict[int, tuple[Job, float]] = {}
+    poll_queue, chance, numbers = PollQueue(inner.PollSchedule(FIVE)), random.Random(6), itertools.count()
+    running: dict[int, tuple[inner.Job, float]] = {}
     asked, gaps = dict[int, float](), dict[bool, list[float]]({True: [], False: []})
     for now in (turn / 10 for turn in range(2000)):
         for number in itertools.islice(numbers, 100 - len(running)):

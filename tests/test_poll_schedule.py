@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from inner import FRESHNESS, Kind, PollSchedule
 from polling import FIVE, KIND
 
-from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule
 from imagen_async.errors import ConfigurationError
 from imagen_async.providers import PROVIDERS
 

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from builders import failure, upstream
 from plan_world import CREATED, FAST, PLAIN, ROOMY, SMALL, ULTRA, World, refused
 
 from imagen_async import errors
-from imagen_async._core import states, wording
-from imagen_async._core.circuit_breaker import CircuitBreaker
-from imagen_async._core.job_events import SendAborted
-from imagen_async._core.provider import Limits
-from imagen_async._core.rate_limit import Rate
-from imagen_async._core.routing import Policy
-from imagen_async._core.wire import NoAnswer, Rejected, Remedy
 
 
-def breaker_after(*names: str) -> tuple[CircuitBreaker, list[float]]:
+def breaker_after(*names: str) -> tuple[inner.CircuitBreaker, list[float]]:
     """What an account's breaker makes of such answers to single creates, and how long it pauses after each."""
-    breaker, pauses, now = CircuitBreaker("a", lambda setbacks, longest: min(2.0**setbacks, longest)), [], 0.0
+    breaker, pauses, now = inner.CircuitBreaker("a", lambda setbacks, longest: min(2.0**setbacks, longest)), [], 0.0
     for name in names:
         # "…, too" is an answer of the same volley as the one before.
         event = CREATED[name.removesuffix(", too")]
@@ -95,32 +89,34 @@ def test_how_an_account_fares(names: list[str], state: str, is_trusted: bool, tr
 @pytest.mark.parametrize(
     ("names", "model", "event", "remedy"),
     [
-        (["accepted"], ULTRA, CREATED["wrong key"], Remedy.CLOSE_MODEL),
-        (["accepted"], PLAIN, CREATED["wrong key"], Remedy.STOP),
-        ([], ULTRA, CREATED["wrong key"], Remedy.STOP),
-        (["accepted"], ULTRA, CREATED["no credit"], Remedy.STOP),
-        (["accepted"], ULTRA, refused(errors.InsufficientCredits, 401, Remedy.STOP), Remedy.STOP),
-        (["accepted"], ULTRA, CREATED["refused"], Remedy.FAIL),
+        (["accepted"], ULTRA, CREATED["wrong key"], inner.Remedy.CLOSE_MODEL),
+        (["accepted"], PLAIN, CREATED["wrong key"], inner.Remedy.STOP),
+        ([], ULTRA, CREATED["wrong key"], inner.Remedy.STOP),
+        (["accepted"], ULTRA, CREATED["no credit"], inner.Remedy.STOP),
+        (["accepted"], ULTRA, refused(errors.InsufficientCredits, 401, inner.Remedy.STOP), inner.Remedy.STOP),
+        (["accepted"], ULTRA, CREATED["refused"], inner.Remedy.FAIL),
     ],
 )
-def test_401_for_another_model_closes_that_model(names: list[str], model: str, event: Rejected, remedy: Remedy) -> None:
+def test_401_for_another_model_closes_that_model(
+    names: list[str], model: str, event: inner.Rejected, remedy: inner.Remedy
+) -> None:
     """A key that made a task is right, so a 401 for another model means that the key may not have this model."""
     breaker, _ = breaker_after(*names)
     judged = breaker.judge(event, model)
-    assert (judged.remedy, judged == event) == (remedy, remedy is not Remedy.CLOSE_MODEL)
-    if remedy is Remedy.CLOSE_MODEL:
+    assert (judged.remedy, judged == event) == (remedy, remedy is not inner.Remedy.CLOSE_MODEL)
+    if remedy is inner.Remedy.CLOSE_MODEL:
         told = judged.failure
         assert (told.kind, told.code, model in told.message) == (errors.ModelUnavailable, 401, True)
     breaker.settle(judged, model, 0.0)
-    closed = {Remedy.STOP: {PLAIN, model}, Remedy.CLOSE_MODEL: {model}, Remedy.FAIL: set()}[remedy]
+    closed = {inner.Remedy.STOP: {PLAIN, model}, inner.Remedy.CLOSE_MODEL: {model}, inner.Remedy.FAIL: set()}[remedy]
     assert {name for name in (PLAIN, model) if breaker.refusal(name) is not None} == closed
     assert {breaker.refusal(name).account for name in closed} <= {"a"}
-    assert breaker.closures == (remedy is Remedy.STOP, int(remedy is Remedy.CLOSE_MODEL))
+    assert breaker.closures == (remedy is inner.Remedy.STOP, int(remedy is inner.Remedy.CLOSE_MODEL))
 
 
 def test_a_429_again_before_anything_was_taken_pauses_the_account() -> None:
     """No rate explains it, so the limit is cut once only, and single creates try, a window or ever longer apart."""
-    account, now = upstream("a", Limits(submit=Rate(20, per=10))), 0.0
+    account, now = upstream("a", inner.Limits(submit=inner.Rate(20, per=10))), 0.0
 
     def pause_after(event: Any) -> float:
         account.take_submit(now)
@@ -133,7 +129,7 @@ def test_a_429_again_before_anything_was_taken_pauses_the_account() -> None:
         assert pause_after(CREATED["limited"]) == pause
         assert account.submit.limit == 10, "not cut again, and no probe gives a place back"
         now += pause
-    assert pause_after(refused(errors.RateLimited, 429, Remedy.BACK_OFF, 500.0)) == 500
+    assert pause_after(refused(errors.RateLimited, 429, inner.Remedy.BACK_OFF, 500.0)) == 500
     now += 500
     assert pause_after(CREATED["accepted"]) == 0
     health = account.health(now)
@@ -143,7 +139,7 @@ def test_a_429_again_before_anything_was_taken_pauses_the_account() -> None:
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_limited_account_is_ready_once_its_limit_is_back(count: int) -> None:
     """After a 429 it is limited while it waits, and while its limit climbs back window by window."""
-    world = World({"a": Limits(submit=Rate(count, per=2), running=99)}, connections=99).trusted()
+    world = World({"a": inner.Limits(submit=inner.Rate(count, per=2), running=99)}, connections=99).trusted()
     world.add_many(9)
     world.answer(world.sent()[0], "limited")
     seen = []
@@ -153,18 +149,18 @@ def test_a_limited_account_is_ready_once_its_limit_is_back(count: int) -> None:
         while world.talking:
             world.go_well()
     assert seen == sorted(seen)
-    assert world.upstream().health(world.now).limit == Rate(count, per=2)
+    assert world.upstream().health(world.now).limit == inner.Rate(count, per=2)
 
 
-UNREACHED = NoAnswer(failure(errors.TransportError, "no route", was_sent=False))
+UNREACHED = inner.NoAnswer(failure(errors.TransportError, "no route", was_sent=False))
 
 
 @pytest.mark.parametrize(
     ("first", "again", "is_given_up"),
     [
         (UNREACHED, UNREACHED, True),
-        (NoAnswer(failure(errors.TransportError)), NoAnswer(failure(errors.TransportError)), False),
-        (NoAnswer(failure(errors.RateLimited)), NoAnswer(failure(errors.RateLimited)), False),
+        (inner.NoAnswer(failure(errors.TransportError)), inner.NoAnswer(failure(errors.TransportError)), False),
+        (inner.NoAnswer(failure(errors.RateLimited)), inner.NoAnswer(failure(errors.RateLimited)), False),
         ("pending", UNREACHED, False),
     ],
     ids=["unreached", "reset", "429", "answered before"],
@@ -172,8 +168,8 @@ UNREACHED = NoAnswer(failure(errors.TransportError, "no route", was_sent=False))
 def test_a_server_that_is_never_reached_is_given_up(first: Any, again: Any, is_given_up: bool) -> None:
     """Five status calls that cannot connect, before anything was answered, end a task, with its id; no others do."""
     world = World()
-    job = world.take_up(states.Collected("old-0", since=0.0))
-    other = world.take_up(states.Collected("old-0", since=0.0))
+    job = world.take_up(inner.Collected("old-0", since=0.0))
+    other = world.take_up(inner.Collected("old-0", since=0.0))
     world.asked()
     for attempt in range(1, 6):
         assert world.deliver() == [], attempt
@@ -183,7 +179,7 @@ def test_a_server_that_is_never_reached_is_given_up(first: Any, again: Any, is_g
     assert len(world.plan) == (0 if is_given_up else 2), "calls at the same instant count as one try"
     if is_given_up:
         ended = world.end_of(job)
-        told = wording.failure_of(ended)
+        told = inner.wording_failure_of(ended)
         assert (told.kind, told.was_sent, ended.task_id) == (errors.TransportError, False, "old-0")
         assert "no route" in told.message
 
@@ -191,7 +187,7 @@ def test_a_server_that_is_never_reached_is_given_up(first: Any, again: Any, is_g
 def test_a_lost_create_stays_with_its_account_when_its_task_is_taken_up_again() -> None:
     """A task that was resubmitted, and that a later run takes up and retries, stays where the lost one may be."""
     world = World(dict.fromkeys("ab", ROOMY)).trusted()
-    job = world.take_up(states.Running("old-0", since=world.now), "a", attempts=2, lost=1, lost_creates=(1,))
+    job = world.take_up(inner.Running("old-0", since=world.now), "a", attempts=2, lost=1, lost_creates=(1,))
     world.plan.readmit(job.id, msgspec.structs.replace(job, route=world.route(), retries=1))
     assert world.plan.changes[-1].after.retries == 1, "who hears every change hears of the leave, too"
     assert world.asked() == [job.id]
@@ -202,7 +198,7 @@ def test_a_lost_create_stays_with_its_account_when_its_task_is_taken_up_again() 
 
 @pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
 @pytest.mark.parametrize("answers", [["accepted", "broken"], ["silent"]], ids=" ".join)
-def test_a_failed_generation_goes_elsewhere_first(policy: Policy, answers: list[str]) -> None:
+def test_a_failed_generation_goes_elsewhere_first(policy: inner.Policy, answers: list[str]) -> None:
     """A new task for one that failed is asked of the others first, and of the same account when no other is left."""
     world = World(dict.fromkeys("abc", ROOMY), policy, {"a": 0.5, "b": 0.3, "c": 1.0})
     job, seen = world.add(retries=4), []
@@ -215,10 +211,10 @@ def test_a_failed_generation_goes_elsewhere_first(policy: Policy, answers: list[
     assert (set(seen[:3]), seen[3]) == (set("abc"), seen[0])
 
 
-@pytest.mark.parametrize(("answer", "end"), [("no credit", states.NotAdmitted), ("model gone", states.Failed)])
+@pytest.mark.parametrize(("answer", "end"), [("no credit", inner.NotAdmitted), ("model gone", inner.Failed)])
 def test_an_account_that_closes_ends_all_that_wait_for_it_at_once(answer: str, end: type) -> None:
     """Those that wait, that come in, or that come back from a 429; what runs there is still asked about."""
-    world = World({"a": Limits(submit=Rate(20, per=10))}).trusted()
+    world = World({"a": inner.Limits(submit=inner.Rate(20, per=10))}).trusted()
     runs, closing, back = world.add_many(3)
     world.look()
     waits = world.add_many(30)
@@ -228,7 +224,7 @@ def test_an_account_that_closes_ends_all_that_wait_for_it_at_once(answer: str, e
     world.answer(back, "limited")
     assert world.ends(closing, back, *waits[20:], world.add().id) == [end] * 13
     world.drain()
-    assert world.ends(runs, other) == [states.Done, states.Done if end is states.Failed else states.NotAdmitted]
+    assert world.ends(runs, other) == [inner.Done, inner.Done if end is inner.Failed else inner.NotAdmitted]
 
 
 def test_an_account_that_serves_a_model_no_more_is_short_of_items() -> None:
@@ -268,13 +264,13 @@ def test_preferred_are_the_best_that_are_open(prices: Any, paused: str, stopped:
 )
 def test_the_load_is_that_of_whatever_is_scarcer(count: int, places: int, sent: int, running: int, load: float) -> None:
     """An account is as full as its window, or its places for tasks; its rate is that of the last window."""
-    account = upstream("a", Limits(submit=Rate(count, per=10), running=places))
+    account = upstream("a", inner.Limits(submit=inner.Rate(count, per=10), running=places))
     account.running = running
     for _ in range(sent):
         account.take_submit(0.0)
     assert (account.load(0.0), account.health(0.0).rate, account.health(0.0).running) == (load, sent / 10, running)
     for _ in range(sent):
-        account.settle_submit(SendAborted(), PLAIN, 1.0)
+        account.settle_submit(inner.SendAborted(), PLAIN, 1.0)
     account.running = 0
     assert (account.load(11.0), account.health(11.0).rate, account.health(11.0).running) == (0, 0, 0)
 
@@ -282,10 +278,10 @@ def test_the_load_is_that_of_whatever_is_scarcer(count: int, places: int, sent: 
 @pytest.mark.parametrize(("count", "running", "guess"), [(40, 9, False), (300, 400, True), (1, 5, False)])
 def test_what_is_allowed_and_wanted_follows_the_limit_as_it_is_now(count: int, running: int, guess: bool) -> None:
     """After a 429 less is allowed in a window, and less is to wait for it; the other limits are as they were set."""
-    limits = Limits(submit=Rate(count, per=10, guess=guess), running=running)
+    limits = inner.Limits(submit=inner.Rate(count, per=10, guess=guess), running=running)
     account = upstream("a", limits)
     for expected in (count, max(1, count // 2)):
-        assert account.allowed == Limits(Rate(expected, per=10, guess=guess), limits.status, running)
+        assert account.allowed == inner.Limits(inner.Rate(expected, per=10, guess=guess), limits.status, running)
         assert account.at_a_look == min(expected, running, 100)
         assert account.health(1000.0).limit == account.allowed.submit
         account.take_submit(0.0)

@@ -15,10 +15,9 @@ import pytest
 from commands import clean_environment, data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import BadLine, PromptFile, PromptLine, Router, with_defaults
 
 from imagen_async import ConfigurationError, ImageRequest
-from imagen_async._cli.library import Router, with_defaults
-from imagen_async._cli.prompt_files import BadLine, PromptFile, PromptLine
 from imagen_async.providers import PROVIDERS
 
 __all__ = ["clean_environment"]

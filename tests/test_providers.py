@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from conftest import naming
+from inner import HttpRequest, check
 
 from imagen_async import ImageRequest, Limits, Rate, Result, raw_model
-from imagen_async._core.provider import check
-from imagen_async._core.wire import HttpRequest
 from imagen_async.errors import ConfigurationError, DownloadFailed, InvalidRequest
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency

@@ -16,10 +16,9 @@ from builders import failure, upstream
 from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import LONGEST_REST, Accepted, Rejected, Remedy
 
 from imagen_async import Limits, Rate, errors
-from imagen_async._core import wire
-from imagen_async._core.rate_limit import LONGEST_REST
 from imagen_async.ports import Window
 
 EXACT = st.integers(0, 80).map(lambda eighths: eighths / 8)
@@ -180,7 +179,7 @@ def played(
     """
     chance, window, number = random.Random(1), Window(GUESS), itertools.count()
     account = upstream(limits=Limits(GUESS, running=10**9), submit=window)
-    refusal = wire.Rejected(failure(errors.RateLimited, "slow down", code=429), wire.Remedy.BACK_OFF)
+    refusal = Rejected(failure(errors.RateLimited, "slow down", code=429), Remedy.BACK_OFF)
     taken, refused, now, steps = [], [], 0.0, [(0.0, window.limit)]
     # When, which one, and what it is answered: None while it is on its way there.
     events: list[tuple[float, int, Any]] = []
@@ -195,7 +194,7 @@ def played(
                 limit = limit_at(at)
                 is_taken = len(taken) < limit or at - taken[-limit] >= 10
                 (taken if is_taken else refused).append(at)
-                answer = wire.Accepted("t") if is_taken else refusal
+                answer = Accepted("t") if is_taken else refusal
                 heapq.heappush(events, (at + chance.uniform(0, round_trip / 2), each, answer))
                 continue
             account.settle_submit(answer, "imagen4", at)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from commands import COMMAND
+from inner import COMMANDS
 from readme import README, ROOT, blocks
 
 from imagen_async import ImageRequest, errors
-from imagen_async._cli.commands import COMMANDS
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Sandbox
 

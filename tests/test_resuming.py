@@ -19,11 +19,10 @@ import pytest
 from clients import Heard, client_of, run
 from commands import FAILURES, METADATA, PATIENCE, Call, at, call, clean_environment, foxes, lines_of, rows_of, tasks_in
 from dict_store import DictStore
+from inner import Journal, stable_key
 from journals import entry, place
 
 from imagen_async import Client, ImageRequest, Limits
-from imagen_async._core.values import stable_key
-from imagen_async._journal import Journal
 from imagen_async.sandbox import Latency, Lives, Sandbox
 from imagen_async.testing import running_sandbox
 

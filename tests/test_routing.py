@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagen_async import Account, ImageRequest
-from imagen_async._accounts import named, provider_of, router_of
-from imagen_async._core.fields import PARAMETERS
-from imagen_async._core.model import Model
-from imagen_async._core.parameters import Choice
-from imagen_async._core.provider import Provider
-from imagen_async._core.routing import Policy, Route, Router
-from imagen_async._core.values import DEFAULT_MODEL, raw_model
 from imagen_async.errors import ConfigurationError, InvalidRequest
 from imagen_async.providers import PROVIDERS
 
@@ -32,7 +26,7 @@ EXTRA = st.dictionaries(
 REQUESTS = st.builds(
     ImageRequest,
     prompt=st.sampled_from(["a red fox", "a red fox", "a cat", "x" * 5001, " ", "a fox \ud800"]),
-    model=st.sampled_from([None, *MODELS, *MODELS, raw_model("flux"), "imagen5", "raw:"]),
+    model=st.sampled_from([None, *MODELS, *MODELS, inner.raw_model("flux"), "imagen5", "raw:"]),
     aspect_ratio=st.sampled_from([None, None, "1:1", "16:9", "square_1_1", "21:9"]),
     negative_prompt=st.sampled_from([None, None, None, "text", "x" * 5001]),
     num_images=st.sampled_from([None, None, 1, 4, 5, 0]),
@@ -53,15 +47,15 @@ def pools(draw: st.DrawFn) -> dict[str, Account]:
     }
 
 
-def takes(request: ImageRequest, provider: Provider) -> bool:
+def takes(request: ImageRequest, provider: inner.Provider) -> bool:
     """Whether a provider takes a request as it is; its own words on it are the only judge."""
-    model = provider.find(request.model or DEFAULT_MODEL)
+    model = provider.find(request.model or inner.DEFAULT_MODEL)
     if model is None or list(model.problems(request)):
         return False
-    return "prompt" not in request.extra and not (model.parameters and set(request.extra) & set(PARAMETERS))
+    return "prompt" not in request.extra and not (model.parameters and set(request.extra) & set(inner.PARAMETERS))
 
 
-def found(router: Router, request: ImageRequest) -> tuple[ImageRequest, Route] | None:
+def found(router: inner.Router, request: ImageRequest) -> tuple[ImageRequest, inner.Route] | None:
     """The way of a request, if there is one."""
     try:
         return router.route(request)
@@ -69,7 +63,7 @@ def found(router: Router, request: ImageRequest) -> tuple[ImageRequest, Route] |
         return None
 
 
-def refusal(router: Router, request: ImageRequest) -> tuple[str, str | None]:
+def refusal(router: inner.Router, request: ImageRequest) -> tuple[str, str | None]:
     """Why there is none, and which account says so."""
     with pytest.raises(InvalidRequest) as refused:
         router.route(request)
@@ -82,8 +76,8 @@ def test_a_route_has_every_account_that_takes_the_request_as_it_is_sent(
     request: ImageRequest, pool: dict[str, Account], needs_price: bool
 ) -> None:
     """The first that takes it fills in its default ratio, all that take this are on the way, and nobody else is."""
-    providers = {name: provider_of(account) for name, account in pool.items()}
-    name = request.model or DEFAULT_MODEL
+    providers = {name: inner.provider_of(account) for name, account in pool.items()}
+    name = request.model or inner.DEFAULT_MODEL
     expected, offers = None, []
     for account, provider in providers.items():
         model = provider.find(name)
@@ -93,7 +87,7 @@ def test_a_route_has_every_account_that_takes_the_request_as_it_is_sent(
             # A budget keeps out who has no price, and changes nothing of the picture.
             if model.credits is not None or not needs_price:
                 offers.append((account, model))
-    way = found(router_of(pool, needs_price=needs_price), request)
+    way = found(inner.router_of(pool, needs_price=needs_price), request)
     told = way and (way[0], [(offer.account, offer.model) for offer in way[1].offers])
     assert told == ((expected, offers) if offers else None)
 
@@ -102,13 +96,13 @@ def test_a_route_has_every_account_that_takes_the_request_as_it_is_sent(
 @given(request=REQUESTS, pool=pools())
 def test_nothing_of_a_request_is_dropped_on_its_way(request: ImageRequest, pool: dict[str, Account]) -> None:
     """Whoever gets it sends all that was asked for, and filled in it goes the same way again, whatever went before."""
-    router = router_of(pool)
+    router = inner.router_of(pool)
     found(router, ImageRequest("another", model=request.model))
     if (way := found(router, request)) is not None:
         sent, route = way
-        asked = {name for name in (*PARAMETERS, "prompt") if getattr(sent, name) is not None} | set(sent.extra)
+        asked = {name for name in (*inner.PARAMETERS, "prompt") if getattr(sent, name) is not None} | set(sent.extra)
         assert [set(offer.model.input_of(sent)) for offer in route.offers] == [asked] * len(route.offers)
-        assert found(router, sent) == found(router_of(pool), request) == way
+        assert found(router, sent) == found(inner.router_of(pool), request) == way
 
 
 @OFTEN
@@ -117,9 +111,9 @@ def test_a_request_that_nobody_takes_is_refused_account_by_account(
     request: ImageRequest, pool: dict[str, Account], needs_price: bool
 ) -> None:
     """The refusal names every account as it is called, and why; a single one's word stands as it is."""
-    router = router_of(pool, needs_price=needs_price)
+    router = inner.router_of(pool, needs_price=needs_price)
     if found(router, request) is None:
-        alone = [refusal(router_of({name: pool[name]}, needs_price=needs_price), request) for name in pool]
+        alone = [refusal(inner.router_of({name: pool[name]}, needs_price=needs_price), request) for name in pool]
         assert [name for _, name in alone] == list(pool)
         told = "; ".join(f"{name}: {why.rstrip('.')}" for why, name in alone)
         together = (f"No account takes this request. {told}.", None)
@@ -133,35 +127,35 @@ def test_a_request_that_nobody_takes_is_refused_account_by_account(
 def test_one_default_ratio_for_the_whole_route(order: str, ratio: str, takers: str) -> None:
     """Where defaults differ the first's is sent to all who know it: the picture does not depend on who is free."""
     kie, fast = PROVIDERS["kie"], PROVIDERS["kie"].find("imagen4-fast")
-    narrow = {**fast.parameters, "aspect_ratio": Choice({"4:3": "4:3"})}
-    odd = msgspec.structs.replace(kie, models=(Model(fast.name, "odd/fast", narrow, aspect_ratio="4:3"),))
-    router = Router({name: {**PROVIDERS, "odd": odd}[name] for name in order.split()})
+    narrow = {**fast.parameters, "aspect_ratio": inner.Choice({"4:3": "4:3"})}
+    odd = msgspec.structs.replace(kie, models=(inner.Model(fast.name, "odd/fast", narrow, aspect_ratio="4:3"),))
+    router = inner.Router({name: {**PROVIDERS, "odd": odd}[name] for name in order.split()})
     sent, route = router.route(ImageRequest("a fox", model="imagen4-fast"))
     assert (sent.aspect_ratio, [offer.account for offer in route.offers]) == (ratio, takers.split())
 
 
 @pytest.mark.parametrize(("policy", "ranks"), [("spread", "0000"), ("cheapest", "2101"), ("in_order", "0123")])
-def test_the_policies_rank_as_they_say(policy: Policy, ranks: str) -> None:
+def test_the_policies_rank_as_they_say(policy: inner.Policy, ranks: str) -> None:
     """Spread ranks all alike, cheapest by price, a free one first and unknown ones last."""
-    pool = named([Account("apikley"), Account("kie"), Account("apiin", credits=0), Account("sandbox", credits=8)])
-    _, route = router_of(pool, policy).route(ImageRequest("a fox"))
+    pool = inner.named([Account("apikley"), Account("kie"), Account("apiin", credits=0), Account("sandbox", credits=8)])
+    _, route = inner.router_of(pool, policy).route(ImageRequest("a fox"))
     assert [(offer.account, str(offer.rank)) for offer in route.offers] == list(zip(pool, ranks, strict=True))
 
 
 @pytest.mark.parametrize(("policy", "ranks"), [("spread", [1, 0]), ("in_order", [2, 1])])
-def test_a_route_is_narrowed_or_turned(policy: Policy, ranks: list[int]) -> None:
+def test_a_route_is_narrowed_or_turned(policy: inner.Policy, ranks: list[int]) -> None:
     """`only` leaves one account, `last` puts it behind all others as they were, and each way has a key of its own."""
-    _, route = router_of(named(["kie", "apiin"]), policy).route(ImageRequest("a fox"))
+    _, route = inner.router_of(inner.named(["kie", "apiin"]), policy).route(ImageRequest("a fox"))
     alone, last, (kie, apiin) = route.only("kie"), route.last("kie"), route.offers
-    assert (alone, route.only("sandbox")) == (Route((kie,)), None)
+    assert (alone, route.only("sandbox")) == (inner.Route((kie,)), None)
     turned = [msgspec.structs.replace(offer, rank=rank) for offer, rank in zip((kie, apiin), ranks, strict=True)]
-    assert last == Route(tuple(turned))
+    assert last == inner.Route(tuple(turned))
     assert len({each.key for each in (route, alone, last) if each}) == 3
 
 
 def test_an_account_of_unknown_price_takes_nothing_on_a_budget() -> None:
     """Its refusal says what to do about it."""
-    why, _ = refusal(router_of(named(["apikley"]), needs_price=True), ImageRequest("a fox"))
+    why, _ = refusal(inner.router_of(inner.named(["apikley"]), needs_price=True), ImageRequest("a fox"))
     assert "its price is unknown, and a budget needs one: give credits= in its Account" in why
 
 
@@ -173,7 +167,7 @@ BAD_OF_ONE = [{"imagen4": price} for price in (-1, math.nan, "8", None, True)]
 def test_bad_prices_are_refused(credits: Any) -> None:
     """A price that is no number of credits, or that of a model that is not there, is a mistake in the setup."""
     with pytest.raises(ConfigurationError, match="credits="):
-        router_of(named([Account("kie", credits=credits)]))
+        inner.router_of(inner.named([Account("kie", credits=credits)]))
 
 
 @OFTEN
@@ -182,8 +176,8 @@ def test_a_request_is_as_before_whichever_account_had_it(
     request: ImageRequest, first: dict[str, Account], second: dict[str, Account]
 ) -> None:
     """A request that one pool has sent is not taken for another one when a later pool has it again."""
-    if (way := found(router_of(first), request)) is not None:
-        assert router_of(second).as_before(way[0], request) == way[0]
+    if (way := found(inner.router_of(first), request)) is not None:
+        assert inner.router_of(second).as_before(way[0], request) == way[0]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +193,7 @@ def test_what_was_changed_is_told_from_what_was_before(
     before: dict[str, Any], now: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """What is given now stays as it is given, and what is left to the default is not what was asked for before."""
-    router, plain = router_of(named(["kie", "apiin"])), ImageRequest("a", model="imagen4-fast", seed=4)
+    router, plain = inner.router_of(inner.named(["kie", "apiin"])), ImageRequest("a", model="imagen4-fast", seed=4)
     sent, _ = router.route(msgspec.structs.replace(plain, **before))
     again = router.as_before(sent, msgspec.structs.replace(plain, **now))
     assert again == msgspec.structs.replace(sent, **expected)

@@ -9,24 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import inner
 import msgspec
 import pytest
 from conftest import naming
 from PIL import Image
 
 from imagen_async import Account, Client, ImageRequest, InvalidRequest, Limits, Rate
-from imagen_async._accounts import SANDBOX_KEY
-from imagen_async._core.callbacks import signature_of
 from imagen_async._core.dialects.jobs import JobsDialect
 from imagen_async._core.dialects.tasks import TasksDialect
-from imagen_async._core.latency import LatencyPrior
-from imagen_async._core.parameters import Choice, Schema, Text, Whole
-from imagen_async._core.wire import Accepted, HttpResponse, Pending, Succeeded, TaskFailed
 from imagen_async.providers import PROVIDERS, Model, Provider
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
 from imagen_async.sandbox._checks import PRICE_WHERE_NONE_IS_KNOWN
-from imagen_async.sandbox._painter import SIZES, _gradient, paint
-from imagen_async.sandbox._service import Service
 from imagen_async.testing import running_sandbox
 
 AS_EACH = pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
@@ -39,7 +33,7 @@ class Api:
         record = PROVIDERS[provider]
         self.ledger, self.dialect, self.faults = Ledger(), record.dialect, Faults()
         settings |= {"latency": Latency(median=10, sigma=0), "faults": self.faults, "files": "http://files"}
-        self.service = Service(record, key="k", limits=limits or Limits(), ledger=self.ledger, **settings)
+        self.service = inner.Service(record, key="k", limits=limits or Limits(), ledger=self.ledger, **settings)
         request = ImageRequest("a red fox", aspect_ratio="16:9")
         model = record.find("imagen4-fast")
         self.body = self.dialect.build_create(request, model, "http://me/token").body
@@ -52,7 +46,7 @@ class Api:
     def read(self, now: float) -> Any:
         """What the client makes of a status answer."""
         reply = self.service.status("Bearer k", self.task_id, now)
-        return self.dialect.read_status(HttpResponse(reply.status, reply.body))
+        return self.dialect.read_status(inner.HttpResponse(reply.status, reply.body))
 
     @property
     def task_id(self) -> str:
@@ -66,8 +60,8 @@ def test_it_speaks_as_each_provider(provider: str) -> None:
     api, in_the_body = Api(provider), provider in ("kie", "apikley")
     made = api.create()
     assert (made["http"], made["code"], "message" in made) == (200, 200, provider == "apiin")
-    assert api.dialect.read_created(HttpResponse(200, json.dumps(made).encode())) == Accepted(api.task_id)
-    assert [type(api.read(now)) for now in (0.0, 9.9, 10.0)] == [Pending, Pending, Succeeded]
+    assert api.dialect.read_created(inner.HttpResponse(200, json.dumps(made).encode())) == inner.Accepted(api.task_id)
+    assert [type(api.read(now)) for now in (0.0, 9.9, 10.0)] == [inner.Pending, inner.Pending, inner.Succeeded]
     assert api.read(10.0).urls == (f"http://files/{provider}/{api.task_id}/1.png",)
     refused = api.create(key="wrong")
     assert (refused["http"], "error" in refused) == ((200, False) if in_the_body else (401, True))
@@ -89,8 +83,13 @@ def test_it_calls_back_as_each_provider_does(provider: str, fault: str | None) -
     assert document["code"] == (501 if says_so else 200)
     assert ("resultJson" in data) == (provider != "apiin" and not says_so)
     whole = json.dumps({**document, "code": 200}).encode()
-    assert type(api.dialect.read_status(HttpResponse(200, whole))) is (TaskFailed if fault else Succeeded)
-    signed = {"X-Webhook-Timestamp": "1700000000", "X-Webhook-Signature": signature_of(api.task_id, "1700000000", "k")}
+    assert type(api.dialect.read_status(inner.HttpResponse(200, whole))) is (
+        inner.TaskFailed if fault else inner.Succeeded
+    )
+    signed = {
+        "X-Webhook-Timestamp": "1700000000",
+        "X-Webhook-Signature": inner.signature_of(api.task_id, "1700000000", "k"),
+    }
     assert lines == {"Content-Type": "application/json", **(signed if provider == "kie" else {})}
 
 
@@ -129,16 +128,16 @@ async def test_its_ledger_and_its_pictures_are_served() -> None:
 
 def test_a_painting_has_the_asked_shape_and_differs_by_prompt_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole PNG, the same for the same arguments, with Pillow and without."""
-    for shape, size in SIZES.items():
-        for data in (paint("a red fox", shape, "1"), _gradient(size, bytes(range(40)))):
+    for shape, size in inner.SIZES.items():
+        for data in (inner.paint("a red fox", shape, "1"), inner._gradient(size, bytes(range(40)))):
             with naming(shape), Image.open(io.BytesIO(data)) as picture:
                 picture.load()
                 width, height = map(int, shape.split(":"))
                 assert (picture.format, picture.width * height) == ("PNG", picture.height * width)
     for _ in range(2):
-        pictures = {paint(prompt, "1:1", variant) for prompt in ("a", "b") for variant in ("1", "2")}
+        pictures = {inner.paint(prompt, "1:1", variant) for prompt in ("a", "b") for variant in ("1", "2")}
         assert len(pictures) == 4
-        assert paint("a", "1:1", "1") in pictures
+        assert inner.paint("a", "1:1", "1") in pictures
         monkeypatch.setitem(sys.modules, "PIL", None)
 
 
@@ -152,14 +151,14 @@ def test_faults_come_as_ordered_then_by_chance() -> None:
         faults.order("poll", "reset_after")
 
 
-SCHEMA: Schema = {
-    "prompt": Text(required=True),
-    "aspect_ratio": Choice({"1:1": "square", "16:9": "wide"}),
-    "steps": Whole(minimum=1, maximum=50, as_text=True),
+SCHEMA: inner.Schema = {
+    "prompt": inner.Text(required=True),
+    "aspect_ratio": inner.Choice({"1:1": "square", "16:9": "wide"}),
+    "steps": inner.Whole(minimum=1, maximum=50, as_text=True),
 }
 PAINTER = Model("painter", "fifth/painter-2", SCHEMA, aspect_ratio="1:1")
 TALK, OTHER_TALK = JobsDialect(credits_path="/api/v1/left"), TasksDialect(task_id_form="fifth-{number}")
-FIFTH = Provider("fifth", "The Fifth", None, TALK, (PAINTER,), Limits(), LatencyPrior(median=0.05, sigma=0.5))
+FIFTH = Provider("fifth", "The Fifth", None, TALK, (PAINTER,), Limits(), inner.LatencyPrior(median=0.05, sigma=0.5))
 
 
 @pytest.mark.parametrize("dialect", [TALK, OTHER_TALK], ids=["createTask", "images/generations"])
@@ -194,7 +193,7 @@ async def test_a_local_provider_needs_no_key_and_no_address(monkeypatch: pytest.
         result = await client.generate("a fox", model="painter")
         address, _, file = result.urls[0].partition("/files/")
         create = {"model": "fifth/painter-2", "input": {"prompt": "another"}}
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {SANDBOX_KEY}"}) as session:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {inner.SANDBOX_KEY}"}) as session:
             async with session.post(f"{address}/fifth/api/v1/jobs/createTask", json=create) as response:
                 answer = await response.json()
     assert (file.partition("/")[0], answer["code"]) == ("fifth", 429)

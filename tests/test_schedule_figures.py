@@ -6,11 +6,11 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from inner import PollSchedule
 
 from benchmarks import callbacks, schedule
 from benchmarks.shapes import SHAPES, Lognormal, draws
 from benchmarks.simulation import Simulation
-from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async.providers import PROVIDERS, SANDBOX, Provider
 
 

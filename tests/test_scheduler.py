@@ -10,11 +10,10 @@ from typing import Any
 import anyio
 import pytest
 from clients import run
+from inner import PlainGroup, now
 from virtual_network import Network, VirtualClient, anyio_backend, busiest_window, prompts
 
 from imagen_async import ImageFile, Limits, Rate, Result, errors
-from imagen_async._clock import now
-from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler.leasing import Leasing
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, Latency

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
+from inner import MAX_ANSWER, Endpoint, HttpRequest, HttpResponse, SessionPool, SessionSettings
 from servers import Handler, broken_off, endless, hang, served
 
-from imagen_async._core.wire import HttpRequest, HttpResponse
-from imagen_async._session_pool import MAX_ANSWER, Endpoint, SessionPool, SessionSettings
 from imagen_async.errors import ImagenError, ProtocolError, TransportError
 
 KEY = "sk-very-secret-key"

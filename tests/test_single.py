@@ -10,10 +10,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 from clients import run
+from inner import now
 from virtual_network import Network, VirtualClient, anyio_backend
 
 from imagen_async import ImageRequest, errors
-from imagen_async._clock import now
 from imagen_async.events import Event, JobEvent
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency

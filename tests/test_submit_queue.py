@@ -8,33 +8,26 @@ import tracemalloc
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import inner
 import msgspec
 import pytest
 from builders import failure, make_job, upstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagen_async._core.budget import Budget
-from imagen_async._core.job import Job
-from imagen_async._core.provider import Limits
-from imagen_async._core.rate_limit import Rate
-from imagen_async._core.routing import Policy, Route, Router
 from imagen_async._core.submit_queue import MOST_WAITING, SubmitQueue
-from imagen_async._core.upstream import Upstreams
-from imagen_async._core.values import ImageRequest
-from imagen_async._core.wire import Accepted, ConnectFailed, Created, Rejected, Remedy
 from imagen_async.errors import AccountError, ModelUnavailable, RateLimited, TransportError
 from imagen_async.providers import PROVIDERS
 
 WAYS = ("a", "b", "c", "ab", "bc", "ac", "abc")
 FAST, PLAIN = "imagen4-fast", "imagen4"
 PRICE = {"a": 0.5, "b": 0.3, "c": 1.0}
-ANSWERS: dict[str, Created] = {
-    "accepted": Accepted("t"),
-    "limited": Rejected(failure(RateLimited), Remedy.BACK_OFF),
-    "not sent": ConnectFailed(failure(TransportError)),
-    "gone": Rejected(failure(ModelUnavailable), Remedy.CLOSE_MODEL),
-    "empty": Rejected(failure(AccountError), Remedy.STOP),
+ANSWERS: dict[str, inner.Created] = {
+    "accepted": inner.Accepted("t"),
+    "limited": inner.Rejected(failure(RateLimited), inner.Remedy.BACK_OFF),
+    "not sent": inner.ConnectFailed(failure(TransportError)),
+    "gone": inner.Rejected(failure(ModelUnavailable), inner.Remedy.CLOSE_MODEL),
+    "empty": inner.Rejected(failure(AccountError), inner.Remedy.STOP),
 }
 
 
@@ -48,28 +41,30 @@ class Line(NamedTuple):
 
 
 @functools.cache
-def route(way: str, model: str, policy: Policy) -> Route:
+def route(way: str, model: str, policy: inner.Policy) -> inner.Route:
     """The way to these accounts, all of kie.ai's kind, each at a price of its own."""
     kie = PROVIDERS["kie"]
     providers = {name: msgspec.structs.replace(kie, name=name, prices=PRICE[name]) for name in way}
-    return Router(providers, policy).route(ImageRequest("a red fox", model=model))[1]
+    return inner.Router(providers, policy).route(inner.ImageRequest("a red fox", model=model))[1]
 
 
 class Queue:
     """Upstreams that have answered long ago, jobs, and those who wait, without a plan around them."""
 
-    def __init__(self, limits: dict[str, Limits], policy: Policy = "spread") -> None:
-        self.upstreams = Upstreams(upstream(name, each, connections=10_000) for name, each in limits.items())
-        self.jobs: dict[int, Job] = {}
+    def __init__(self, limits: dict[str, inner.Limits], policy: inner.Policy = "spread") -> None:
+        self.upstreams = inner.Upstreams(upstream(name, each, connections=10_000) for name, each in limits.items())
+        self.jobs: dict[int, inner.Job] = {}
         self.waiting = SubmitQueue(self.upstreams, self.jobs)
         self.policy = policy
         for each in self.upstreams.values():
             each.take_submit(-1e6)
-            each.settle_submit(Accepted("t"), FAST, -1e6)
+            each.settle_submit(inner.Accepted("t"), FAST, -1e6)
 
-    def add(self, line: Line, owner: int = 1, budget: Budget | None = None, *, at_front: bool = False) -> Job:
+    def add(
+        self, line: Line, owner: int = 1, budget: inner.Budget | None = None, *, at_front: bool = False
+    ) -> inner.Job:
         """Have one more wait."""
-        request = ImageRequest("a red fox", model=line.model, num_images=line.images)
+        request = inner.ImageRequest("a red fox", model=line.model, num_images=line.images)
         way = route(line.way, line.model, self.policy)
         job = make_job(len(self.jobs) + 1, model=line.model, owner=owner, request=request, route=way)
         self.jobs[job.id] = job
@@ -80,9 +75,9 @@ class Queue:
 class World(Queue):
     """The queue beside a plain list of who waits, with accounts that answer this or that."""
 
-    def __init__(self, policy: Policy) -> None:
-        super().__init__(dict.fromkeys("abc", Limits(submit=Rate(3, per=2), running=4)), policy)
-        self.purses = [None, Budget(2.5), Budget(0.9)]
+    def __init__(self, policy: inner.Policy) -> None:
+        super().__init__(dict.fromkeys("abc", inner.Limits(submit=inner.Rate(3, per=2), running=4)), policy)
+        self.purses = [None, inner.Budget(2.5), inner.Budget(0.9)]
         self.now = 0.0
         self.queued: dict[int, Line] = {}
         self.flying: list[tuple[str, int, Line]] = []
@@ -99,14 +94,14 @@ class World(Queue):
             if (purse := self.purses[line.purse]) is not None:
                 purse.reserve(self.jobs[number], offer)
 
-    def answer(self, event: Created) -> None:
+    def answer(self, event: inner.Created) -> None:
         """What was sent first is answered."""
         account, number, line = self.flying.pop(0)
         self.upstreams[account].settle_submit(event, line.model, self.now)
         self.upstreams[account].running -= 1
         self.waiting.look_again()
         if (purse := self.purses[line.purse]) is not None:
-            purse.settle(number, None if isinstance(event, Accepted) else 0.0)
+            purse.settle(number, None if isinstance(event, inner.Accepted) else 0.0)
 
     def open(self, line: Line) -> list[str]:
         """Who still takes those of a line."""
@@ -199,7 +194,7 @@ STEP = st.tuples(st.sampled_from(WORDS), st.sampled_from(WAYS), st.integers(0, 1
 @pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
 @settings(deadline=None, max_examples=25)
 @given(steps=st.lists(STEP, min_size=30, max_size=80))
-def test_the_queue_does_what_plain_lists_do(policy: Policy, steps: list[tuple[str, str, int]]) -> None:
+def test_the_queue_does_what_plain_lists_do(policy: inner.Policy, steps: list[tuple[str, str, int]]) -> None:
     """Whoever comes and goes, it says who is next, where to and when, who has nowhere to go, and who is missing."""
     world = World(policy)
     for step in steps:
@@ -219,7 +214,9 @@ def test_the_queue_does_what_plain_lists_do(policy: Policy, steps: list[tuple[st
 )
 def test_no_more_are_taken_in_than_can_soon_go(rooms: tuple[int, int], ways: str, stopped: str, taken: int) -> None:
     """More are wanted until each account has enough, and where none are for it, up to a bound for each owner."""
-    queue = Queue({name: Limits(Rate(room, per=10), running=1000) for name, room in zip("ab", rooms, strict=True)})
+    queue = Queue(
+        {name: inner.Limits(inner.Rate(room, per=10), running=1000) for name, room in zip("ab", rooms, strict=True)}
+    )
     for name in stopped:
         queue.upstreams[name].take_submit(0.0)
         queue.upstreams[name].settle_submit(ANSWERS["empty"], FAST, 0.0)
@@ -234,7 +231,7 @@ def test_no_more_are_taken_in_than_can_soon_go(rooms: tuple[int, int], ways: str
 
 def test_owners_that_come_and_go_leave_nothing_behind() -> None:
     """Each batch is an owner of its own: a client that lives long keeps none of five thousand that are over."""
-    queue = Queue(dict.fromkeys("ab", Limits()))
+    queue = Queue(dict.fromkeys("ab", inner.Limits()))
     job = queue.add(Line("ab"))
     tracemalloc.start()
     try:

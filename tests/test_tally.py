@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from builders import make_job, upstream
 
 from imagen_async import ImageRequest, Progress, Result, errors
-from imagen_async._batch.feeder import Feeder
 from imagen_async._batch.tally import Tally, _Recent
-from imagen_async._core import job_events, states, wire
-from imagen_async._core.change import Change
-from imagen_async._core.plan import Plan
-from imagen_async._core.routing import Offer
-from imagen_async._scheduler.scheduler import Standing
 
 NOW = 100.0
-QUEUED, NOTING, RUNNING = states.Queued(), states.Noting(), states.Running("t1", NOW)
-DONE = states.Done("t1", wire.Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}"))
-LEFT, UNSENT = states.Left(RUNNING), states.Left(QUEUED)
-TAKEN, SAVED = job_events.Taken(Offer("kie", make_job().model)), job_events.Saved(())
+QUEUED, NOTING, RUNNING = inner.Queued(), inner.Noting(), inner.Running("t1", NOW)
+DONE = inner.Done("t1", inner.Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}"))
+LEFT, UNSENT = inner.Left(RUNNING), inner.Left(QUEUED)
+TAKEN, SAVED = inner.Taken(inner.Offer("kie", make_job().model)), inner.Saved(())
 
 
 def result(key: str = "k", provider: str = "kie", **fields: Any) -> Result:
@@ -36,7 +31,7 @@ def lost(key: str, **fields: Any) -> Result:
 
 def told(tally: Tally, *jobs: Any, unpulled: int | None = 0) -> Progress:
     """How far it is, with those jobs alive and so many requests to come."""
-    standing = Standing(NOW, jobs, Plan([upstream("kie"), upstream("apiin")], 8).upstreams)
+    standing = inner.Standing(NOW, jobs, inner.Plan([upstream("kie"), upstream("apiin")], 8).upstreams)
     return tally.progress(standing, total=None, pulled=0, unpulled=unpulled, route=None)
 
 
@@ -98,7 +93,7 @@ def test_what_is_to_come_costs_the_mean(
     jobs = [msgspec.structs.replace(make_job(number, state), model=model) for number, state in enumerate(at, 1)]
     assert told(tally, unpulled=1).projected is None, "before any was sent nobody knows"
     for job in jobs or [msgspec.structs.replace(make_job(9), model=model)]:
-        tally.on_change(Change(None, job, TAKEN), NOW)
+        tally.on_change(inner.Change(None, job, TAKEN), NOW)
     tally.count(result(credits=spent), NOW)
     now = told(tally, *jobs, unpulled=unpulled)
     assert (now.reserved, now.projected) == (reserved, projected)
@@ -111,9 +106,9 @@ def test_calls_are_counted_for_tasks_that_finished(tally: Tally) -> None:
     for calls, ends, retried in ((3, DONE, 0), (5, DONE, 1), (7, LEFT, 0), (2, None, 0), (0, UNSENT, 0)):
         running = make_job(1 + calls, RUNNING, retried=retried)
         for _ in range(calls):
-            tally.on_change(Change(running, running, job_events.StatusAsked()), NOW)
+            tally.on_change(inner.Change(running, running, inner.StatusAsked()), NOW)
         if ends is not None:
-            tally.on_change(Change(running, make_job(1 + calls, ends, retried=retried), SAVED), NOW)
+            tally.on_change(inner.Change(running, make_job(1 + calls, ends, retried=retried), SAVED), NOW)
     assert told(tally).calls_per_task == (3 + 5) / 3
 
 
@@ -149,6 +144,6 @@ async def test_what_will_still_be_pulled() -> None:
         (iter(["x"]), {}, None),
         (iter(["x"]), {"is_over": True}, 0),
     ):
-        feeder = Feeder(requests, 9, room=None, take=None, ended=None)  # type: ignore[arg-type]
+        feeder = inner.Feeder(requests, 9, room=None, take=None, ended=None)  # type: ignore[arg-type]
         vars(feeder).update(change)
         assert feeder.unpulled(2) == unpulled, (requests, change)

@@ -21,11 +21,11 @@ from anyio.from_thread import start_blocking_portal
 from builders import make_job
 from dict_store import DictStore
 from fastapi import FastAPI
+from inner import MAX_CALLBACK, signature_of
 from readme import blocks
 from servers import called_back, free_socket, serving
 
 from imagen_async import Callback, Client, ConfigurationError, JournalError
-from imagen_async._core.callbacks import MAX_CALLBACK, signature_of
 from imagen_async.events import Event, JobEvent
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import VirtualTimeLoop, running_sandbox

@@ -13,6 +13,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import anyio
+import inner
 import msgspec
 import pytest
 from builders import make_job
@@ -20,26 +21,12 @@ from journals import Inline
 
 from imagen_async import Account, Client, ImageFile, ImageRequest, Limits, Result, errors
 from imagen_async._batch.batch import Batch
-from imagen_async._callbacks import CallbackRegistry
-from imagen_async._core.job import Job
-from imagen_async._core.provider import Provider
-from imagen_async._core.routing import Router
-from imagen_async._core.states import Ended
-from imagen_async._core.wire import HttpRequest, HttpResponse
-from imagen_async._core.wording import result_of
-from imagen_async._job_factory import JobFactory, JobOptions
 from imagen_async._opening import OpenClient, listeners, new_scheduler, window
-from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler.callback_desk import CallbackDesk
 from imagen_async._scheduler.change_stream import Owner
-from imagen_async._scheduler.scheduler import Scheduler
-from imagen_async._session_pool import MAX_ANSWER
-from imagen_async._watch.observer import Observer
 from imagen_async.ports import Limiter
 from imagen_async.sandbox import Create, Faults, Latency, Ledger
-from imagen_async.sandbox._service import Service
 from imagen_async.sandbox._webhook_sender import WebhookSender
-from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.testing import VirtualTimeLoop
 from imagen_async.webhooks import Receiver
 
@@ -85,7 +72,7 @@ class Network:
 
     def __init__(
         self,
-        provider: Provider,
+        provider: inner.Provider,
         *,
         limits: Limits | None = None,
         round_trip: float = 0.3,
@@ -97,14 +84,16 @@ class Network:
         self.round_trip, self.limiter, self.price = round_trip, limiter, price
         self.ledger, self.faults = Ledger(), service.pop("faults", None) or Faults()
         self.is_down = self.takes_no_creates = False
-        self.call_back: Callable[[Webhook], None] | None = None
-        self.unheard: list[Webhook] = []
+        self.call_back: Callable[[inner.Webhook], None] | None = None
+        self.unheard: list[inner.Webhook] = []
         self._arrived = asyncio.Event()
         self._chance = random.Random(1)
         terms = {"limits": self.limits, "latency": Latency(13, minimum=2), "files": "https://files.example", **service}
-        self._service = Service(provider, key=KEY, faults=self.faults, ledger=self.ledger, **terms)
+        self._service = inner.Service(provider, key=KEY, faults=self.faults, ledger=self.ledger, **terms)
 
-    async def __call__(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+    async def __call__(
+        self, account: str, request: inner.HttpRequest, *, within: float | None = None
+    ) -> inner.HttpResponse:
         """Carry a request there and its answer back, each way as slow as chance will have it."""
         if self.is_down or (self.takes_no_creates and request.operation == "create"):
             raise errors.TransportError("No connection.", sent=False)
@@ -118,11 +107,11 @@ class Network:
             raise errors.TransportError("no answer in time") from None
         if reply.ending != "whole":
             raise errors.TransportError("The connection broke.")
-        if len(reply.body) > MAX_ANSWER:
+        if len(reply.body) > inner.MAX_ANSWER:
             raise errors.ProtocolError("The answer is too long.")
-        return HttpResponse(reply.status, reply.body)
+        return inner.HttpResponse(reply.status, reply.body)
 
-    def _reply(self, request: HttpRequest, now: float) -> Any:
+    def _reply(self, request: inner.HttpRequest, now: float) -> Any:
         authorization, body = f"Bearer {KEY}", request.body or b""
         if request.operation == "renewal":
             return self._service.renew(authorization, body, now)
@@ -190,8 +179,8 @@ class VirtualClient(Client):
         async with AsyncExitStack() as stack:
             registry = await self._begin_to_hear(stack)
             is_token = None if registry is None else registry.is_token
-            observer = Observer(listeners(self._on_event), self._savable, is_token)
-            group = await stack.enter_async_context(PlainGroup())
+            observer = inner.Observer(listeners(self._on_event), self._savable, is_token)
+            group = await stack.enter_async_context(inner.PlainGroup())
             self._upstreams = {name: self._new_upstream(name) for name in self.networks}
             line: Any = SimpleNamespace(send=self._send, files=None)
             upstreams = self._upstreams.values()
@@ -203,11 +192,13 @@ class VirtualClient(Client):
         return self
 
     @property
-    def scheduler(self) -> Scheduler:
+    def scheduler(self) -> inner.Scheduler:
         """The loop of the open client."""
         return self._open().scheduler
 
-    async def _send(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+    async def _send(
+        self, account: str, request: inner.HttpRequest, *, within: float | None = None
+    ) -> inner.HttpResponse:
         return await self.networks[account](account, request, within=within)
 
     async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
@@ -218,11 +209,11 @@ class VirtualClient(Client):
         journal._thread = self._thread
         return journal
 
-    async def _begin_to_hear(self, stack: AsyncExitStack) -> CallbackRegistry | None:
+    async def _begin_to_hear(self, stack: AsyncExitStack) -> inner.CallbackRegistry | None:
         """Have the networks' callbacks delivered from now on, also those that an earlier client did not take."""
         if self._callback is None:
             return None
-        group = await stack.enter_async_context(PlainGroup())
+        group = await stack.enter_async_context(inner.PlainGroup())
         stack.callback(group.cancel)
         line = line_to(Receiver(self))
         for network in self.networks.values():
@@ -231,7 +222,7 @@ class VirtualClient(Client):
             unheard, network.unheard = network.unheard, []
             for webhook in unheard:
                 network.call_back(webhook)
-        return CallbackRegistry(self._callback.public_url, self._signing_keys)
+        return inner.CallbackRegistry(self._callback.public_url, self._signing_keys)
 
     async def call(self, create: Create, task_id: str | None = None, *, after: asyncio.Event | None = None) -> int:
         """Call back about a create, with its own task's id or another, and a body that waits; the answer's status."""
@@ -240,7 +231,7 @@ class VirtualClient(Client):
             return int(answer.status)
 
 
-async def _announce(network: Network, sender: WebhookSender, webhook: Webhook) -> None:
+async def _announce(network: Network, sender: WebhookSender, webhook: inner.Webhook) -> None:
     network.unheard.append(webhook)
     await sender.announce(webhook)
     network.unheard.remove(webhook)
@@ -280,8 +271,8 @@ class Listener:
 
     def on_change(self, change: Any, now: float) -> None:
         """Note when a job has ended."""
-        if isinstance(change.after.state, Ended):
-            self.results.append(result_of(change.after))
+        if isinstance(change.after.state, inner.Ended):
+            self.results.append(inner.result_of(change.after))
             self._ends.release()
 
     async def heard(self, *, finished: int) -> None:
@@ -291,24 +282,29 @@ class Listener:
 
 
 @asynccontextmanager
-async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
+async def scheduler_over(*networks: Network) -> AsyncIterator[inner.Scheduler]:
     """A scheduler with an account for each network, which is its server, named like its provider."""
     async with VirtualClient(*networks) as client:
         yield client.scheduler
 
 
 def batch_over(
-    scheduler: Scheduler, networks: Any, requests: Any, *, factory: JobFactory | None = None, **settings: Any
+    scheduler: inner.Scheduler,
+    networks: Any,
+    requests: Any,
+    *,
+    factory: inner.JobFactory | None = None,
+    **settings: Any,
 ) -> Batch:
     """A batch of such a scheduler, without a folder unless its admission has one."""
     networks = [networks] if isinstance(networks, Network) else networks
     providers = {network.provider.name: network.provider for network in networks}
-    terms = JobOptions(deadline=1e5, retries=0, resubmits=0, save_to=None)
-    factory = factory or JobFactory(Router(providers), ImageRequest("-"), terms)
+    terms = inner.JobOptions(deadline=1e5, retries=0, resubmits=0, save_to=None)
+    factory = factory or inner.JobFactory(inner.Router(providers), ImageRequest("-"), terms)
     return Batch(scheduler, requests, factory, lambda result: result, **settings)
 
 
-def jobs_for(scheduler: Scheduler, provider: Provider, owner: int, count: int) -> list[Job]:
+def jobs_for(scheduler: inner.Scheduler, provider: inner.Provider, owner: int, count: int) -> list[inner.Job]:
     """As many jobs of one owner."""
     own: dict[str, Any] = {"owner": owner, "account": provider.name, "model": provider.models[0]}
     return [msgspec.structs.replace(make_job(scheduler.new_id()), index=index, **own) for index in range(count)]

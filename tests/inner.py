@@ -1,0 +1,150 @@
+"""What the tests know of the inside of the package, in one place: a rename in there touches this file alone."""
+
+from __future__ import annotations
+
+from imagen_async._accounts import SANDBOX_KEY, named, provider_of, router_of
+from imagen_async._batch.feeder import BREATHE_EVERY, Feeder
+from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, SilenceWatch, log_stray
+from imagen_async._cli import main
+from imagen_async._cli.accounts import open_pool_of, pool_of, words_of
+from imagen_async._cli.commands import COMMANDS
+from imagen_async._cli.export.shards import ShardSize, shards_of
+from imagen_async._cli.options import (
+    AccountOptions,
+    BudgetOptions,
+    CallbackOptions,
+    FileOptions,
+    GoingOnOptions,
+    OutputOptions,
+    PictureOptions,
+)
+from imagen_async._cli.prompt_files import BadLine, PromptFile, PromptLine
+from imagen_async._clock import now
+from imagen_async._core.budget import Budget
+from imagen_async._core.callback_reliability import CallbackReliability
+from imagen_async._core.callbacks import (
+    MAX_CALLBACK,
+    Address,
+    Seal,
+    is_signed,
+    read_callback,
+    signature_of,
+    task_hinted_at,
+    task_named_by,
+)
+from imagen_async._core.change import Change
+from imagen_async._core.circuit_breaker import CircuitBreaker
+from imagen_async._core.failure import Failure, kind_named
+from imagen_async._core.fields import FIELDS, PARAMETERS, Field
+from imagen_async._core.job import Job
+from imagen_async._core.job_events import (
+    Added,
+    CallbackNamed,
+    Event,
+    Expired,
+    FetchBegun,
+    Leaves,
+    NobodyTakes,
+    NotSaved,
+    OverBudget,
+    OwnerGone,
+    OwnerLeft,
+    OwnerWithholds,
+    Readmitted,
+    Saved,
+    SendAborted,
+    StatusAsked,
+    Taken,
+    Unsendable,
+)
+from imagen_async._core.journal_entry import (
+    Bill,
+    EntryError,
+    JournalEntry,
+    bill_of,
+    cut_off,
+    entry_of,
+    failure_of,
+    is_denied,
+)
+from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable
+from imagen_async._core.machine import TABLE, advance
+from imagen_async._core.model import Model
+from imagen_async._core.parameters import Choice, Schema, Text, Whole
+from imagen_async._core.plan import OwnerTerms, Plan
+from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule
+from imagen_async._core.provider import Limits, Provider, check
+from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
+from imagen_async._core.resuming import awaited, changes, earlier_result, model_of, resumed, sent_again, shown
+from imagen_async._core.routing import Offer, Policy, Route, Router
+from imagen_async._core.states import (
+    AwaitingCallback,
+    BeingAsked,
+    Claim,
+    Claimed,
+    Collected,
+    Confirming,
+    Done,
+    Doubted,
+    Ended,
+    Failed,
+    Fetching,
+    Left,
+    Links,
+    NotAdmitted,
+    Noting,
+    OnTheWay,
+    Orphaned,
+    Queued,
+    Relinking,
+    Running,
+    Sending,
+    State,
+    Submitting,
+    Unknown,
+)
+from imagen_async._core.upstream import Upstream, Upstreams
+from imagen_async._core.values import DEFAULT_MODEL, ImageFile, ImageRequest, raw_model, stable_key
+from imagen_async._core.wire import (
+    Accepted,
+    ConnectFailed,
+    Created,
+    HttpRequest,
+    HttpResponse,
+    Lost,
+    NoAnswer,
+    Pending,
+    Rejected,
+    Remedy,
+    Succeeded,
+    TaskFailed,
+    TaskRefused,
+    TaskStatus,
+    decode_json,
+)
+from imagen_async._core.wording import (
+    STATE_WORDS,
+    billed,
+    expired,
+    links_not_told,
+    named_by_callback,
+    nobody_takes,
+    picture_gone,
+    result_of,
+    unknown_outcome,
+    used_up,
+)
+from imagen_async._core.wording import (
+    failure_of as wording_failure_of,
+)
+from imagen_async._downloads import TRIES, file_stem, save_all
+from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden, with_defaults
+from imagen_async._journal import Journal, JournalReader
+from imagen_async._journal.store import LONGEST_WAY
+from imagen_async._plain_group import PlainGroup
+from imagen_async._scheduler.scheduler import Scheduler, Standing
+from imagen_async._session_pool import MAX_ANSWER, Endpoint, FileSession, SessionPool, SessionSettings
+from imagen_async._watch.observer import Observer
+from imagen_async.sandbox._painter import SIZES, _gradient, paint
+from imagen_async.sandbox._service import Service
+from imagen_async.sandbox._webhooks import Webhook
