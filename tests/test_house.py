@@ -298,6 +298,7 @@ def test_the_checkers_agree(command: tuple[str, ...]) -> None:
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js, which pyright runs on")
 def test_public_types_are_whole_for_every_checker() -> None:
     """Nothing that the public types lead to is left for a checker to guess, which each does in its own way."""
