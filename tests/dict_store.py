@@ -12,8 +12,6 @@ from inner import EDGES, LONGEST_WAY, bill_of, cut_off
 from imagen_async import ImageRequest, JournalError
 from imagen_async.ports import Bill, JournalEntry
 
-TIMES = ("sent_at", "accepted_at", "ended_at")
-
 
 class DictStore:
     """A JobStore in memory, whose promises stand at the port: what is written is as durable as it will be, at once.
@@ -102,7 +100,8 @@ class DictStore:
 def _changed(before: JournalEntry, entry: JournalEntry) -> JournalEntry:
     """The entry with what it leaves as it was."""
     stays: dict[str, Any] = {"position": before.position}
+    times = ("sent_at", "accepted_at", "ended_at")
     if entry.state != "submitting" and entry.attempts:
         stays |= {"request": before.request, "price": before.price}
-        stays |= {name: getattr(before, name) for name in TIMES if getattr(entry, name) is None}
+        stays |= {name: getattr(before, name) for name in times if getattr(entry, name) is None}
     return msgspec.structs.replace(entry, **stays)

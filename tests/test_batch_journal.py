@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import inner
@@ -63,9 +64,6 @@ def left(*entries: JournalEntry) -> Disk:
 def taken_up(journal: BatchJournal, wait: float = 0.0) -> list[inner.Job]:
     """The jobs that go on, whose ids are from 100 on."""
     return journal.resume.take_up(OWNER, itertools.count(100).__next__, lambda job: wait)
-
-
-# What a request is to earlier runs
 
 
 def told(met: inner.Job | Result | TakenUp) -> dict[str, Any]:
@@ -137,12 +135,8 @@ async def test_what_a_request_is_to_earlier_runs(found: Any, terms: Any, expecte
         assert told(new) == {"job": "Queued", "to": BOTH, "attempts": 0, "lost": 0}
 
 
-class WithField(ImageRequest, frozen=True):
-    """A request with a field of the user's own."""
-
-    own: object = None
-
-
+WithField = msgspec.defstruct("WithField", [("own", object, None)], bases=(ImageRequest,), frozen=True)
+"""A request with a field of the user's own."""
 MADE = f"{inner.stable_key(ImageRequest('a'))}-2"
 """The key that is made for a second request without one."""
 REFUSED: dict[str, tuple[list[str | ImageRequest], str]] = {
@@ -166,25 +160,12 @@ async def test_a_request_that_cannot_be_told_apart_is_refused(items: list[str | 
         assert isinstance(journal.resume.meet("something else", 0, OWNER, 4), inner.Job)
 
 
-async def test_equal_prompts_are_as_many_requests_in_every_run() -> None:
-    """Prompts without keys are told apart by their occurrence, and are the same requests when the input comes again."""
-    disk, seen = Disk(), []
-    for count in (3, 4):
-        async with opened(disk) as journal:
-            jobs = [journal.resume.meet("same", index, OWNER, index) for index in range(count)]
-            seen.append([job.key for job in jobs if isinstance(job, inner.Job)])
-    assert (seen[1][:3], len(set(seen[1]))) == (seen[0], 4)
-
-
-# What earlier runs have cost and seen
-
-
 async def test_what_was_spent_counts_but_not_what_a_job_reserves(caplog: pytest.LogCaptureFixture) -> None:
     """Earlier jobs count with what they have cost, or may have; what goes on is reserved by its own job."""
-    of_no_price = [entry(number, **RUNNING, price=None) for number in (4, 5)]
-    async with opened(left(entry(0, **DONE))) as journal:
-        assert (journal.resume.spent_credits(), caplog.records) == (8, [])
     of_price = [entry(0, **DONE), entry(1, **HELD), entry(2, **RUNNING), entry(3, **RUNNING, **ELSEWHERE)]
+    async with opened(left(of_price[0])) as journal:
+        assert (journal.resume.spent_credits(), caplog.records) == (8, [])
+    of_no_price = [entry(number, **RUNNING, price=None) for number in (4, 5)]
     async with opened(left(*of_price, *of_no_price)) as journal:
         spent = [journal.resume.spent_credits(), len(taken_up(journal)), journal.resume.spent_credits()]
     assert spent == [8 + 8 + 8 + 8, 3, 8 + 8 + 8]
@@ -222,9 +203,7 @@ WAITED_FOR: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("fields", "terms", "wait", "waiting"), WAITED_FOR.values(), ids=list(WAITED_FOR))
-async def test_a_held_request_is_waited_for_while_it_may_be_told(
-    fields: Any, terms: Any, wait: Any, waiting: Any
-) -> None:
+async def test_a_held_request_is_waited_for_if_it_may_be_told(fields: Any, terms: Any, wait: Any, waiting: Any) -> None:
     """A lost create of an earlier run is waited for as long as its provider calls back, unless sent again."""
     asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
     disk = left(entry(0, **{**HELD, "sent_at": time.time() - 50, **fields}))
@@ -233,9 +212,6 @@ async def test_a_held_request_is_waited_for_while_it_may_be_told(
         assert [type(job.state).__name__ for job in taken_up(journal, wait)] == waiting
         met = told(journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7))
         assert (met == GOES_ON) == bool(waiting)
-
-
-# What is written down
 
 
 AT_WORK = inner.Running("t", since=0.0)
@@ -261,9 +237,6 @@ async def test_what_a_later_run_needs_is_written(before: Any, after: Any, event:
         if durable is not None:
             await durable
         assert disk.groups == ([["k1"]] if is_news else [])
-
-
-# From its opening to its closing
 
 
 async def test_the_loop_waits_for_no_disk() -> None:
@@ -332,11 +305,7 @@ async def test_a_batch_that_is_cancelled_while_it_opens_leaves_no_run(place: Pat
 async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str, is_over: bool) -> None:
     """Where a run's beginning, last word or end fails, that is told; the next may begin unless this one has no end."""
     disk, thread = Disk(), Inline()
-
-    def failing(*_: object) -> None:
-        raise JournalError("The disk fails.")
-
-    setattr(disk, call, failing)
+    setattr(disk, call, Mock(side_effect=JournalError("The disk fails.")))
     with pytest.raises(JournalError, match=r"The disk fails\."):
         async with opened(disk, executor=thread) as journal:
             journal.writer.put(entry(1))
@@ -345,20 +314,12 @@ async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str, is_
         disk.begin_run()
 
 
-# What callbacks tell
-
-
 @asynccontextmanager
 async def heard(disk: Disk) -> AsyncIterator[tuple[BatchJournal, JournalCallbacks, list[inner.Job]]]:
     """A run in which callbacks come: what they find in it, and the jobs, with ids from 50 on, whose tasks they name."""
     collected: list[inner.Job] = []
     async with opened(disk, expects_callbacks=True) as journal:
         yield journal, journal.callbacks_for(OWNER, itertools.count(50).__next__, collected.append), collected
-
-
-async def call_back(callbacks: JournalCallbacks, key: str, create: int, task_id: str) -> None:
-    """Take one about a create of a request."""
-    await callbacks.called_back(inner.Address(callbacks.seal.name(key), create), task_id)
 
 
 async def test_the_secret_of_tokens_is_made_once() -> None:
@@ -390,15 +351,16 @@ CALLS: dict[str, Any] = {
 @pytest.mark.parametrize(("fields", "call", "outcome"), CALLS.values(), ids=list(CALLS))
 async def test_what_a_callback_comes_to_that_nobody_awaits(fields: Any, call: Any, outcome: Any, caplog: Any) -> None:
     """A held request's task is asked about once, or noted for the run that can; one that nobody can hold is logged."""
-    disk = left(entry(0, **fields), entry(1, state="done", task_id="other"))
+    disk, (key, create, task_id) = left(entry(0, **fields), entry(1, state="done", task_id="other")), call
     async with heard(disk) as (journal, callbacks, collected):
         journal.writer.put(entry(0, **fields))  # so that the same callback comes again while the first one waits
-        await asyncio.gather(*(call_back(callbacks, *call) for _ in range(2)))
+        address = inner.Address(callbacks.seal.name(key), create)
+        await asyncio.gather(*(callbacks.called_back(address, task_id) for _ in range(2)))
         found = disk.find("k0")
         assert found is not None
-        is_logged = any(f"kie: task {call[2]} was made" in each.getMessage() for each in caplog.records)
+        is_logged = any(f"kie: task {task_id} was made" in each.getMessage() for each in caplog.records)
         assert ([job.key for job in collected], found.task_id, is_logged) == outcome
-        lost = sorted(fields.get("lost_creates", ()), key=lambda create: create == call[1])
+        lost = sorted(fields.get("lost_creates", ()), key=lambda each: each == create)
         assert (found.state, found.lost_creates) == (fields["state"], (*lost,)), "the one that was told of is the last"
         for job in collected:
             assert (job.id, job.owner, type(job.state).__name__) == (50, OWNER, "Confirming")
@@ -420,10 +382,10 @@ async def test_a_callback_that_could_not_be_written_is_heard_when_it_comes_again
     disk = left(entry(0, **HELD))
     async with heard(disk) as (journal, callbacks, collected):
         journal.writer.put(entry(0, **HELD))
-        disk.room = 0
+        disk.room, address = 0, inner.Address(callbacks.seal.name("k0"), 1)
         with pytest.raises(JournalError):
-            await call_back(callbacks, "k0", 1, "t")
+            await callbacks.called_back(address, "t")
         assert collected == []
         disk.room = None
-        await call_back(callbacks, "k0", 1, "t")
+        await callbacks.called_back(address, "t")
         assert [job.key for job in collected] == ["k0"]

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -45,8 +45,6 @@ class Life:
         steps: What it did, in order.
         scope: What it runs in; cancelled at its end, so that what is left of it comes down.
     """
-
-    scope: anyio.CancelScope
 
     def __init__(self, ends_at: int | None = None, *, is_killed: bool = True) -> None:
         self.steps: list[str] = []
@@ -190,9 +188,6 @@ class World:
         return self.entries(), len(self.network.ledger.creates), sorted(path.name for path in self.folder.iterdir())
 
 
-# What is promised
-
-
 KIE = PROVIDERS["kie"]
 LATENCY = Latency(median=4, minimum=2)
 PROMPTS = [f"prompt {number}" for number in range(4)]
@@ -209,9 +204,7 @@ def world_of(folder: Path, *, calls_back: bool = False) -> World:
     return World(folder, Network(KIE, faults=faults, latency=LATENCY), callback)
 
 
-def ended_at_each_step(
-    folder: Path, *, is_killed: bool = True, **how: bool
-) -> Iterator[tuple[World, AbstractContextManager[None]]]:
+def ended_at_each_step(folder: Path, *, is_killed: bool = True, **how: bool) -> Iterator[tuple[World, Any]]:
     """For each step of an undisturbed process, a world in which one came to its end there; and what names the step."""
     whole = Life()
     world_of(folder / "whole", **how).live(PROMPTS, whole, retries=1)
@@ -345,14 +338,13 @@ def test_a_later_run_asks_less_often(place: Path) -> None:
 
 
 FAULTS = {"create": CREATE_FAULTS, "poll": POLL_FAULTS, "task": TASK_FAULTS}
+ORDERS = {road: st.lists(st.none() | st.sampled_from(list(kinds)), max_size=10) for road, kinds in FAULTS.items()}
 
 
 @pytest.mark.slow
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    orders=st.fixed_dictionaries(
-        {road: st.lists(st.none() | st.sampled_from(list(kinds)), max_size=10) for road, kinds in FAULTS.items()}
-    ),
+    orders=st.fixed_dictionaries(ORDERS),
     deaths=st.lists(st.integers(0, 60), max_size=3),
     resubmits=st.sampled_from([0, 0, 1]),
 )

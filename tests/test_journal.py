@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from commands import rows_of
 from conftest import naming
 from inner import Journal, JournalReader
 from journals import by_hand, entry, keys, place
+from msgspec.structs import replace
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError
 from imagen_async._folders import prepare_folder
@@ -28,11 +30,6 @@ from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION
 from imagen_async.ports import EntryError
 
 __all__ = ["place"]
-
-replace = msgspec.structs.replace
-
-# What is written
-
 
 ODD = ImageRequest('a\n"fox" 🦊\0\u2028', model="", seed=2**63 - 1, key="", extra={"ü": [None, -0.5, {"": 2**53}]})
 TIMES = {"latency": 0.5, "sent_at": 1e9, "accepted_at": 2e9, "ended_at": 3e9}
@@ -71,8 +68,8 @@ def test_any_sqlite_program_reads_it(place: Path) -> None:
     with Journal(place / "run.db") as journal:
         journal.write([entry(1)])
         journal.write([entry(1, state="done", task_id="t", urls=("https://x.example/1.png",), credits=8.0)])
-        (synchronous,) = journal._writing.execute("PRAGMA synchronous").fetchone()
-        assert synchronous == 2, "FULL: a commit is on the disk when it returns"
+        synchronous = journal._writing.execute("PRAGMA synchronous").fetchone()
+        assert synchronous == (2,), "FULL: a commit is on the disk when it returns"
     (row,) = rows_of(str(place))
     told = {"key": "k1", "state": "done", "task_id": "t", "credits": 8.0, "urls": '["https://x.example/1.png"]'}
     assert row | told == row
@@ -122,24 +119,17 @@ def test_times_of_creates_are_kept_for_a_day(place: Path) -> None:
         assert journal.sent_since("kie", 0.0) == [(recent, None)]
 
 
-# What is no journal, or not whole
-
-
 def damage(path: Path) -> None:
-    """Flip bytes in its middle."""
-    content = bytearray(path.read_bytes())
-    middle = slice(len(content) // 2, len(content) // 2 + 8192)
-    content[middle] = bytes(byte ^ 0xFF for byte in content[middle])
-    path.write_bytes(content)
+    """Write over the bytes in its middle."""
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xff" * 8192)
 
 
-NEXT = f"PRAGMA user_version = {SCHEMA_VERSION + 1}"
+NEXT, FOREIGN = f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "PRAGMA application_id = 7"
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "newer": (lambda path: by_hand(path, NEXT), "newer version .*its schema is 3, this version knows 2.*upgrade"),
-    "foreign": (
-        lambda path: by_hand(path, "PRAGMA application_id = 7"),
-        "is no journal of imagen_async. Choose another",
-    ),
+    "foreign": (lambda path: by_hand(path, FOREIGN), "is no journal of imagen_async. Choose another"),
     "text": (lambda path: path.write_text("a red fox\n" * 300), "is no journal .* Nothing was sent. Choose another"),
     "emptied": (lambda path: path.write_bytes(b""), "is (empty. Nothing was sent.*restore it|no journal)"),
     "damaged": (damage, "is damaged .* Nothing was sent. Restore it from a copy"),
@@ -231,9 +221,6 @@ def test_every_error_is_told_as_what_it_means() -> None:
             raise error
 
 
-# One writer
-
-
 OTHER_PROCESS = """
 import resource, sys
 from imagen_async import ImageRequest
@@ -247,10 +234,9 @@ for number, _ in enumerate(sys.stdin):
 """
 
 
-def other_process(path: Path) -> subprocess.Popen[str]:
+def other_process(path: Path) -> Any:
     """A process that writes a job for each line that it is told, on a disk where a file has room for some."""
-    command = [sys.executable, "-c", OTHER_PROCESS, str(path)]
-    pipe = subprocess.PIPE
+    command, pipe = [sys.executable, "-c", OTHER_PROCESS, str(path)], subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
 
 
@@ -268,8 +254,6 @@ def test_a_killed_process_leaves_no_lock(place: Path) -> None:
     """While another process writes, this one is refused and can look; once that is killed, it can write at once."""
     path = place / "j.db"
     with other_process(path) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
             process.stdin.write("one\n")
             assert process.stdout.readline() == "written\n"
@@ -364,9 +348,6 @@ def test_a_folder_is_tried_before_anything_is_paid_for(place: Path) -> None:
             prepare_folder(place / name)
     with without_rights(place / "a"), pytest.raises(ConfigurationError, match=r"Permission denied\. Free the disk"):
         prepare_folder(place / "a")
-
-
-# A disk that is full
 
 
 @pytest.mark.parametrize("undone", ["ABORT", "ROLLBACK"], ids=["undone by us", "undone by SQLite, as on a full disk"])

@@ -129,16 +129,12 @@ async def test_only_an_intent_is_waited_for_whoever_cancels(state: Noting | Runn
     assert now() == until
 
 
-# What cannot be written
-
-
 async def test_what_failed_is_kept_and_written_with_what_comes_later() -> None:
     """A group that finds no room raises for its waiters, and its changes are written under what is newer."""
     disk, writer = written_by(Inline(), room=0)
     writer.put(entry(1))
     writer.put(entry(2))
-    waiting = [writer.wait_durable(key) for key in ("k1", "k2", "k1")]
-    errors = await asyncio.gather(*waiting, return_exceptions=True)
+    errors = await asyncio.gather(*map(writer.wait_durable, ("k1", "k2", "k1")), return_exceptions=True)
     assert len({id(error) for error in errors}) == 3, "each that waits has an error of its own"
     assert list(map(repr, errors)) == [repr(JournalError(FULL))] * 3
     await anyio.sleep(1000)
@@ -173,9 +169,6 @@ async def test_a_store_that_breaks_is_told_as_a_journal_that_broke() -> None:
     writer.put(entry(1))
     with pytest.raises(JournalError, match=r"^The journal broke: no such cluster$"):
         await writer.wait_durable("k1")
-
-
-# Closing
 
 
 @pytest.mark.parametrize(("has_more", "stays_full"), [(False, False), (True, False), (False, True)])

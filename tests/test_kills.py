@@ -90,16 +90,22 @@ def test_kills_cost_nothing(rate: Rate, share: float, tmp_path: Path) -> None:
             code = process.wait(PATIENCE)
     assert kills, "it was over before it was killed"
     entries, words = entries_in(out), ("Traceback", "Unclosed", "Warning")
-    found = problems_of_money(sandbox.ledger, entries, cut) | problems_of_pictures(sandbox.ledger, faults, entries, out)
+    found = problems_of(sandbox.ledger, faults, entries, cut, out)
     found["said"] = [word for word in words if word in said.read_text()]
     found["requests"] = {entry.request.prompt for entry in entries} ^ set(prompts)
     assert {what: problem for what, problem in found.items() if problem} == {}, f"with seed {seed}"
     assert code == int(any(entry.state != "done" for entry in entries))
 
 
-def problems_of_money(ledger: Ledger, entries: list[JournalEntry], cut: set[str]) -> dict[str, object]:
-    """What is wrong with what was paid, with the limits, and with what is held."""
+def problems_of(ledger: Ledger, faults: Noted, entries: list[JournalEntry], cut: set[str], out: Path) -> dict[str, Any]:
+    """What is wrong with money, limits, what is held, and the folder: each picture that anybody knows of is there."""
     held, lost = prompts_of(entries, "unknown"), {create.prompt for create in ledger.creates if create.fault in LOST}
+    metadata, failures = (lines_of(out / f"{name}.jsonl") for name in ("metadata", "failures"))
+    broken, fates = ("fail_digits", "fail_word", "no_urls"), zip(ledger.tasks, faults.tasks, strict=True)
+    due = {task.task_id for task, fate in fates if fate not in broken and task.prompt not in held}
+    saved = {(entry.task_id, Path(file.path).name, file.sha256) for entry in entries for file in entry.files}
+    listed = {(line["task_id"], line["file_name"], line["sha256"]) for line in metadata}
+    known = {*(name for _, name, _ in saved), "metadata.jsonl", "failures.jsonl", "run.db", "run.db-lock"}
     return {
         "paid for more than once": {prompt for prompt, count in ledger.tasks_by_prompt().items() if count > 1},
         "limits exceeded at the server": {road for road in ("submit", "running") if ledger.refused[road]},
@@ -107,19 +113,6 @@ def problems_of_money(ledger: Ledger, entries: list[JournalEntry], cut: set[str]
         "not brought to an end": [each for each in entries if each.state not in ("done", "failed", "unknown")],
         "on the way at a kill and not held": cut - held,
         "held, and neither killed nor lost": held - cut - lost,
-    }
-
-
-def problems_of_pictures(ledger: Ledger, faults: Noted, entries: list[JournalEntry], out: Path) -> dict[str, object]:
-    """What is wrong with the folder: the picture of every task that anybody knows and that did not fail is there."""
-    metadata, failures = (lines_of(out / f"{name}.jsonl") for name in ("metadata", "failures"))
-    broken, held = ("fail_digits", "fail_word", "no_urls"), prompts_of(entries, "unknown")
-    fates = zip(ledger.tasks, faults.tasks, strict=True)
-    due = {task.task_id for task, fate in fates if fate not in broken and task.prompt not in held}
-    saved = {(entry.task_id, Path(file.path).name, file.sha256) for entry in entries for file in entry.files}
-    listed = {(line["task_id"], line["file_name"], line["sha256"]) for line in metadata}
-    known = {*(name for _, name, _ in saved), "metadata.jsonl", "failures.jsonl", "run.db", "run.db-lock"}
-    return {
         "pictures": due ^ {task_id for task_id, _, _ in listed},
         "metadata.jsonl": listed ^ saved,
         "failures.jsonl": {entry.key for entry in entries if entry.error} ^ {line["key"] for line in failures},

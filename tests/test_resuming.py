@@ -57,9 +57,6 @@ def steady_sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-# Through the client
-
-
 @pytest.mark.parametrize("kind", ["file", "dict"])
 async def test_a_batch_that_is_left_goes_on(kind: str, place: Path) -> None:
     """Left in the middle, a batch goes on in another client, over a file or the caller's own store, and pays once."""
@@ -111,15 +108,12 @@ async def test_thousands_of_earlier_results_take_no_memory(imagen_sandbox: Sandb
     assert (seen, imagen_sandbox.ledger.creates) == (count, [])
 
 
-# Signals
-
-
 @contextmanager
 def at_work(
-    prompts: int, *options: str, latency: Latency = STEADY, until: str = "create", **streams: Any
-) -> Iterator[tuple[Sandbox, subprocess.Popen[str]]]:
+    count: int, *options: str, latency: Latency = STEADY, until: str = "create", **streams: Any
+) -> Iterator[Any]:
     """A process in the midst of a batch: three creates have come to its sandbox, or three questions."""
-    foxes(prompts)
+    foxes(count)
     watched = commands.Watched()
     with running_sandbox(Sandbox(latency=latency, faults=watched)) as sandbox:
         process = commands.start(*batch(sandbox, *options), **streams)
@@ -155,7 +149,6 @@ def test_drain_is_left_by_a_second_ctrl_c() -> None:
     endless = Latency(median=60, sigma=0)
     with at_work(9, "--running", "3", "--on-exit", "drain", latency=endless, until="poll") as (sandbox, process):
         process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
         assert "Once more leaves at once" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         outcome = commands.finish(process)
@@ -207,9 +200,6 @@ def test_a_create_on_the_way_is_held(call: Call, signals: list[str]) -> None:
     told = standing_in(call, "out")
     assert (told["at_work"], told["credits_at_risk"], told["unknown"][0]["prompt"]) == (False, 8, "fox number 0")
     assert +Counter(told["counts"]) == {"not sent": 2, "unknown": 1}
-
-
-# The same command again
 
 
 def test_one_folder_through_five_runs(call: Call, steady_sandbox: Sandbox) -> None:
@@ -301,9 +291,6 @@ def test_the_lists_follow_the_journal(call: Call, imagen_sandbox: Sandbox) -> No
         gone.unlink()
         assert call(*batch(imagen_sandbox)).code == 1
         assert [sorted(path.read_bytes().splitlines()) for path in (METADATA, FAILURES)] == before
-
-
-# Keys, addresses, links
 
 
 def test_the_key_is_nowhere(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
