@@ -86,19 +86,6 @@ def exact(credits: float | None) -> Fraction:
     return Fraction(credits or 0.0).limit_denominator(10_000)
 
 
-Trip = tuple[float, float]
-
-
-def most_at_the_server(trips: list[Trip], per: float) -> int:
-    """The most calls that some server could see within less than `per` seconds.
-
-    A server may see a call at any instant from its sending to its answer. Those that were answered at `start` or later
-    and sent before `start + per` can all be seen in [start, start + per); to try each answer as start is enough.
-    """
-    seen = [sum(sent < start + per and answered >= start for sent, answered in trips) for _, start in trips]
-    return max(seen, default=0)
-
-
 class Create(msgspec.Struct):
     """A create that has left.
 
@@ -160,26 +147,20 @@ class World:
         **account: Any,
     ) -> None:
         limits, prices = limits or {"a": ROOMY}, prices or {}
-        self.policy = policy
-        kie = PROVIDERS["kie"]
+        kie, self.policy = PROVIDERS["kie"], policy
         self.providers = {name: msgspec.structs.replace(kie, name=name, prices=prices.get(name)) for name in limits}
         prior = inner.LatencyPrior(median=5, sigma=0.5)
         accounts = [upstream(name, each, EverySecond(prior), connections, **account) for name, each in limits.items()]
         self.plan = DrivenPlan(accounts, saving_at_once=2, expects_callbacks=callbacks)
         self.now, self.is_noting = 0.0, False
-        self.added: dict[int, inner.Job] = {}
-        self.talking: dict[int, Turn] = {}
-        self.stale: list[Turn] = []
-        self.taken: list[inner.Job] = []
-        self.ended: list[inner.Job] = []
-        self.creates: dict[int, list[Create]] = defaultdict(list)
-        self.trips: dict[tuple[str, str], list[Trip]] = defaultdict(list)
+        self.added, self.talking = dict[int, inner.Job](), dict[int, Turn]()
+        self.stale, self.taken, self.ended = list[Turn](), list[inner.Job](), list[inner.Job]()
+        self.creates = defaultdict[int, list[Create]](list)
+        self.trips = defaultdict[tuple[str, str], list[tuple[float, float]]](list)
         self.gone, self.withheld = set[int](), set[int]()
-        self.told_at: dict[int, int] = {}
-        self.lost: dict[int, set[int]] = defaultdict(set)
-        self.named: dict[int, set[str]] = defaultdict(set)
-        self.believed: dict[int, set[str]] = defaultdict(set)
-        self.budgets: dict[int, inner.Budget] = {}
+        self.told_at, self.budgets = dict[int, int](), dict[int, inner.Budget]()
+        self.lost = defaultdict[int, set[int]](set)
+        self.named, self.believed = defaultdict[int, set[str]](set), defaultdict[int, set[str]](set)
 
     def upstream(self, name: str = "a") -> inner.Upstream:
         """An account's turns."""
@@ -222,11 +203,10 @@ class World:
         if not isinstance(state, inner.AwaitingCallback):
             (self.named if isinstance(state, inner.Confirming) else self.believed)[number].add(state.task_id)
         create.price = exact(self.route(create.account).offers[0].model.price(REQUEST))
-        budget = self.budgets.get(terms.get("owner", 1))
         if not isinstance(state, inner.Running):
             # Its task has ended, or is unknown: the journal's figure has it already.
             create.cost = create.price
-            if budget is not None:
+            if (budget := self.budgets.get(terms.get("owner", 1))) is not None:
                 budget.add_spent(float(create.price))
         self.creates[number].append(create)
         return self.add(create.account, state=state, **terms)
@@ -269,8 +249,7 @@ class World:
 
     def _call_off(self) -> None:
         for job_id in self.noting():
-            live = self.plan.find(job_id)
-            if live is None or live.state is not self.talking[job_id].job.state:
+            if getattr(self.plan.find(job_id), "state", None) is not self.talking[job_id].job.state:
                 self.stale.append(self.talking.pop(job_id))
 
     def deliver(self) -> list[inner.Job]:
@@ -287,8 +266,7 @@ class World:
     def answer(self, job_id: int, what: str | inner.Event, credits: float | None = None) -> inner.Job | None:
         """Settle a job that talks, with an event or that of a name, and with what was billed; the job as it is then."""
         turn = self.talking.pop(job_id)
-        name = what if isinstance(what, str) else ""
-        event = NAMED[what] if isinstance(what, str) else what
+        name, event = (what, NAMED[what]) if isinstance(what, str) else ("", what)
         if isinstance(turn.job.state, inner.Noting) and turn.create is None and name not in UNSENT:
             assert self.send(turn), "a create whose turn it is may not leave"
         match event:
@@ -366,17 +344,15 @@ class World:
 
     def sleep(self, until: float) -> None:
         """Let time pass without an answer: nothing before `wake_at`, and something at it."""
-        wake_at, ended = self.plan.wake_at(self.now), len(self.ended)
-        self.now = until
+        wake_at, ended, self.now = self.plan.wake_at(self.now), len(self.ended), until
         something = bool(self.look()) or len(self.ended) > ended
         assert something == (until >= wake_at), f"something happened: {something}; it was to be at {wake_at}"
 
     def wake(self) -> None:
         """Look, and where there is nothing to do, sleep until there is."""
         if not self.look():
-            wake_at = self.plan.wake_at(self.now)
-            assert wake_at < math.inf, "nothing will ever happen"
-            self.sleep(wake_at)
+            assert self.plan.wake_at(self.now) < math.inf, "nothing will ever happen"
+            self.sleep(self.plan.wake_at(self.now))
 
     def wake_for(self, job_id: int) -> None:
         """Let time pass until a job talks."""
@@ -392,9 +368,8 @@ class World:
 
     def go_well(self) -> None:
         """Answer one that talks with the best that there is."""
-        job_id = min(self.talking)
         best = {"create": "accepted", "status": "succeeded", "file": "saved"}
-        self.answer(job_id, best[doing(self.talking[job_id].job)])
+        self.answer(min(self.talking), best[doing(self.talking[min(self.talking)].job)])
 
     def drain(self) -> None:
         """Let everything go well from here on, until nothing is left to do."""
@@ -436,9 +411,7 @@ class World:
 
     def ends(self, *job_ids: int) -> list[type[inner.State]]:
         """How these jobs ended."""
-        self.deliver()
-        found = {job.id: type(job.state) for job in self.ended}
-        return [found[job_id] for job_id in job_ids]
+        return [type(self.end_of(job_id).state) for job_id in job_ids]
 
     def turns(self, account: str) -> Counter[str]:
         """How many creates and status calls of an account are on the way, those that were called off included."""

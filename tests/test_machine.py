@@ -21,6 +21,7 @@ TERMS = [
     for retries, resubmits, save_to, expires_at in product((0, 2), (0, 1), (None, "out"), (NOW + 900, NOW))
 ]
 """What the caller asked for, and whether its time is over."""
+UNPRICED = inner.Model("new", "new", None)
 
 
 def after(job: inner.Job, *events: str | inner.Event, at: float = NOW) -> inner.Job:
@@ -28,11 +29,6 @@ def after(job: inner.Job, *events: str | inner.Event, at: float = NOW) -> inner.
     for event in events:
         job = inner.advance(job, EVENTS[event] if isinstance(event, str) else event, at)
     return job
-
-
-def unpriced(state: str, **fields: Any) -> inner.Job:
-    """A job of a model whose price nobody knows."""
-    return msgspec.structs.replace(job_in(state, **fields), model=inner.Model("new", "new", None))
 
 
 def why(job: inner.Job) -> inner.Failure:
@@ -73,10 +69,9 @@ def test_what_has_no_entry_cannot_happen() -> None:
     assert {kind for kind, _ in inner.TABLE} == kinds
     assert {event for _, event in inner.TABLE} == {*get_args(inner.Event)} - {inner.Added}
     for state, event in product(STATES, EVENTS):
-        job = job_in(state)
-        if not can_meet(job, EVENTS[event]):
+        if not can_meet(job_in(state), EVENTS[event]):
             with naming(state, event), pytest.raises(AssertionError, match="cannot happen"):
-                after(job, event)
+                after(job_in(state), event)
 
 
 def test_only_these_lead_back_to_queued() -> None:
@@ -90,8 +85,6 @@ def test_only_these_lead_back_to_queued() -> None:
     tasks = {(state, "TaskFailed") for state in ("Confirming", "Running", "Doubted")}
     assert back == creates | tasks | {("Doubted", "TaskRefused")}
 
-
-# ------------------------------------------------------------------------------------------ which of several states
 
 FREE_TO_REPEAT = ("ConnectFailed", "Rejected BACK_OFF", "Rejected PAUSE")
 """Nothing was made: the create may go again, to the same account or another."""
@@ -225,11 +218,9 @@ def test_what_failed_tasks_have_cost_is_added_up(credits: float | None, spent: f
     """What is told counts; where nothing is, the price does, but not for a create that made no task."""
     broken = inner.TaskFailed(failure(errors.GenerationFailed), credits, b"{}")
     assert after(job_in("Running", retries=1, spent=2.0), broken).spent == spent
-    assert after(unpriced("Running", retries=1), broken).spent == (credits or 0)
+    unpriced = msgspec.structs.replace(job_in("Running", retries=1), model=UNPRICED)
+    assert after(unpriced, broken).spent == (credits or 0)
     assert after(job_in("Sending", retries=1, spent=2.0), "Rejected NEW_TASK").spent == 2.0
-
-
-# ------------------------------------------------------------------------------------------------ deadlines and denials
 
 
 def test_the_deadline_runs_from_the_first_sending() -> None:
@@ -301,14 +292,14 @@ def test_a_denial_is_transient_for_thirty_seconds(state: str, said: list[tuple[s
 def test_an_answer_about_a_task_that_goes_on_ends_all_trouble() -> None:
     """Of what was denied or not answered nothing is known any more; where there was no trouble nothing changes."""
     job = job_in("Running")
-    assert after(job, "Pending") is job
-    assert [after(job, trouble, "Pending") for trouble in ("TaskRefused", "NoAnswer")] == [job, job]
+    assert after(job, "Pending") is job == after(job, "TaskRefused", "Pending") == after(job, "NoAnswer", "Pending")
 
 
 def test_a_doubted_task_that_is_denied_again_is_replaced() -> None:
     """A new task takes its place, its price counts as spent, and the job ends as the denied one if that is not made."""
     denied = failure(errors.InvalidRequest, "recordInfo is null", code=422, account="kie", task_id="t1")
-    assert after(unpriced("Doubted denied"), "TaskRefused").spent == 0, "nobody knows its price"
+    unpriced = msgspec.structs.replace(job_in("Doubted denied"), model=UNPRICED)
+    assert after(unpriced, "TaskRefused").spent == 0, "nobody knows its price"
     job = after(job_in("Doubted denied", spent=2.0), "TaskRefused")
     assert (job.state, job.spent) == (inner.Queued(denied, fallback=denied), 10.0)
     assert after(job_in("Running denied"), "TaskRefused").state == inner.Failed(denied)
@@ -331,9 +322,6 @@ def test_who_waited_to_be_sent_again_ends_with_what_came_before(event: str) -> N
     assert after(job_in("Queued after a loss"), event).state == inner.Unknown(LOST_BEFORE)
     is_gone = event == "NobodyTakes it anywhere"
     assert (after(job_in("Queued after a failure"), event).state == inner.Failed(FAILED_BEFORE)) == (not is_gone)
-
-
-# ----------------------------------------------------------------------------------- lost, not left, or with dead links
 
 
 def counts(job: inner.Job) -> tuple[int, int, tuple[int, ...], int]:
@@ -385,9 +373,6 @@ def test_links_that_died_are_asked_for_again_then_renewed_then_the_picture_is_go
     job = after(job, inner.NotSaved(GONE, files=(FILE,)))
     told = inner.picture_gone(GONE).about(account="kie", task_id="t1")
     assert (job.state, job.retried) == (inner.Failed(told, other, (FILE,)), 0)
-
-
-# ----------------------------------------------------------------------------------------- named by a callback
 
 
 def named(job: inner.Job, create: int, task_id: str = "t9") -> inner.Job:

@@ -20,31 +20,24 @@ from imagen_async.errors import UnknownOutcome
 
 LATE = 0.2
 """Seconds up to which a question is still one that goes at its time."""
-
 ANSWERS = {"pending": PENDING, "ended": SUCCESS, "untold": UNTOLD, "broken": BROKEN, "lost": NOTHING, "denied": SILENT}
 FOUR: inner.Kind = ("imagen4-fast", 4)
 
 
 def met(number: int, since: float) -> inner.Job:
     """A task of one of five sorts: most run, and some were named by their id, lost their links, or are only named."""
-    match number:
-        case 6:
-            return task(number, since, kind=FOUR)
-        case 7:
-            return task(number, since, inner.Collected)
-        case 8:
-            return task(number, since, inner.Relinking, outcome=SUCCESS)
-        case 9:
-            return make_job(9, inner.Confirming(failure(UnknownOutcome), since=since, until=since + 60, task_id="t9"))
-    return task(number, since)
+    if number == 9:
+        return make_job(9, inner.Confirming(failure(UnknownOutcome), since=since, until=since + 60, task_id="t9"))
+    if number == 8:
+        return task(number, since, inner.Relinking, outcome=SUCCESS)
+    return task(number, since, inner.Collected if number == 7 else inner.Running, kind=FOUR if number == 6 else KIND)
 
 
 class Watched(msgspec.Struct):
     """A task as the list has it.
 
     Its age is known where it `runs`, and where it `is_ours` its callback would come here. It was last `asked` about and
-    last `seen` to run, and is `due` at a time, or None while its question is out. It `was_called` at a time, and
-    `is_called` until it is asked about for that.
+    last `seen` to run, is `due`, or None while its question is out, and `is_called` from its call until it is asked.
     """
 
     job: inner.Job

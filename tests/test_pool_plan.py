@@ -8,7 +8,7 @@ import inner
 import msgspec
 import pytest
 from builders import failure, upstream
-from plan_world import CREATED, FAST, PLAIN, ROOMY, SMALL, ULTRA, World, refused
+from plan_world import CREATED, FAST, PLAIN, ROOMY, ULTRA, World, refused
 
 from imagen_async import errors
 
@@ -42,8 +42,8 @@ def breaker_after(*names: str) -> tuple[inner.CircuitBreaker, list[float]]:
         *[(["maintenance", "maintenance", name, "maintenance"], [1, 2, 0, 1]) for name in ("accepted", "refused")],
         *[(["limited", name, "limited"], [0, 0, 0]) for name in ("accepted", "silent", "model gone")],
         *[
-            (["lost", "lost", name, *["lost"] * 3], [0] * 5 + [1])
-            for name in ("accepted", "refused", "silent", "limited")
+            ([*["lost"] * 2, each, *["lost"] * 3], [0] * 5 + [1])
+            for each in ("accepted", "refused", "silent", "limited")
         ],
         (["lost", "lost", "maintenance", "lost", "lost", "lost"], [0, 0, 1, 0, 0, 2]),
     ],
@@ -64,15 +64,19 @@ def test_pauses_grow_with_each_setback_in_a_row(names: list[str], pauses: list[f
         *[([name], "ready", True, None) for name in ("accepted", "refused", "silent", "model gone")],
         (["lost"], "ready", False, errors.TransportError),
         (["accepted", "lost", "lost"], "ready", True, errors.TransportError),
-        (["accepted", "lost", "lost", "lost"], "paused", False, errors.TransportError),
         (["accepted", "limited"], "ready", False, errors.RateLimited),
         (["limited", "refused"], "ready", True, errors.RateLimited),
         (["limited", "limited"], "paused", False, errors.RateLimited),
-        *[(["accepted", name], "paused", False, errors.TransportError) for name in ("not sent", "maintenance")],
+        *[
+            (["accepted", *each], "paused", False, errors.TransportError)
+            for each in (["not sent"], ["maintenance"], ["lost"] * 3)
+        ],
         (["accepted", "not sent", "limited"], "paused", False, errors.RateLimited),
         *[(["accepted", "not sent", name], "ready", True, None) for name in ("accepted", "refused")],
-        (["accepted", *["not sent"] * 9], "paused", False, errors.TransportError),
-        (["not sent"] * 4, "paused", False, errors.TransportError),
+        *[
+            (names, "paused", False, errors.TransportError)
+            for names in (["accepted", *["not sent"] * 9], ["not sent"] * 4)
+        ],
         (["not sent"] * 5, "stopped", False, errors.TransportError),
         (["accepted", "no credit"], "stopped", True, errors.InsufficientCredits),
         (["wrong key"], "stopped", True, errors.AuthenticationError),
@@ -159,8 +163,7 @@ UNREACHED = inner.NoAnswer(failure(errors.TransportError, "no route", was_sent=F
     ("first", "again", "is_given_up"),
     [
         (UNREACHED, UNREACHED, True),
-        (inner.NoAnswer(failure(errors.TransportError)), inner.NoAnswer(failure(errors.TransportError)), False),
-        (inner.NoAnswer(failure(errors.RateLimited)), inner.NoAnswer(failure(errors.RateLimited)), False),
+        *[(answer, answer, False) for answer in ("unreadable", "asked too often")],
         ("pending", UNREACHED, False),
     ],
     ids=["unreached", "reset", "429", "answered before"],
@@ -168,8 +171,7 @@ UNREACHED = inner.NoAnswer(failure(errors.TransportError, "no route", was_sent=F
 def test_a_server_that_is_never_reached_is_given_up(first: Any, again: Any, is_given_up: bool) -> None:
     """Five status calls that cannot connect, before anything was answered, end a task, with its id; no others do."""
     world = World()
-    job = world.take_up(inner.Collected("old-0", since=0.0))
-    other = world.take_up(inner.Collected("old-0", since=0.0))
+    job, other = (world.take_up(inner.Collected("old-0", since=0.0)) for _ in range(2))
     world.asked()
     for attempt in range(1, 6):
         assert world.deliver() == [], attempt
@@ -225,16 +227,6 @@ def test_an_account_that_closes_ends_all_that_wait_for_it_at_once(answer: str, e
     assert world.ends(closing, back, *waits[20:], world.add().id) == [end] * 13
     world.drain()
     assert world.ends(runs, other) == [inner.Done, inner.Done if end is inner.Failed else inner.NotAdmitted]
-
-
-def test_an_account_that_serves_a_model_no_more_is_short_of_items() -> None:
-    """Those that wait for a model that it does not have count for it no more: more are taken in, of other models."""
-    world = World(dict.fromkeys("ab", SMALL)).trusted()
-    world.add_many(8)
-    world.look()
-    assert not world.plan.plan.wants_more(1)
-    world.answer(world.creating("b")[0], "model gone")
-    assert world.plan.plan.wants_more(1)
 
 
 @pytest.mark.parametrize(
