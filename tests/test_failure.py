@@ -38,15 +38,11 @@ def test_every_kind_comes_back_as_it_was(kind: type[ImagenError]) -> None:
         assert shown(inner.Failure.of(error).exception()) == shown(error)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_is_found_by_its_name_and_caught_by_what_is_above_it(kind: type[ImagenError]) -> None:
-    """`is_a` says of each kind what `except` would do."""
-    assert inner.kind_named(kind.__name__) is kind
-    assert [failure(kind).is_a(other) for other in KINDS] == [issubclass(kind, other) for other in KINDS]
-
-
-def test_a_name_that_is_none_of_an_error_is_the_root_of_the_tree() -> None:
-    """A journal of a later version may have kinds that this one does not know."""
+def test_a_kind_is_found_by_its_name_and_caught_by_what_is_above_it() -> None:
+    """`is_a` says what `except` would do; a name that no kind has, as a later version's journal may, is the root."""
+    for kind in KINDS:
+        assert inner.kind_named(kind.__name__) is kind
+        assert [failure(kind).is_a(other) for other in KINDS] == [issubclass(kind, other) for other in KINDS], kind
     assert {inner.kind_named(name) for name in ("QuotaMovedAway", "Any", "annotations", "__all__")} == {ImagenError}
 
 
@@ -67,18 +63,10 @@ def test_what_is_passed_on_adds_only_what_was_missing(known: dict[str, str], tol
     assert failure(GenerationFailed, **known).about(**told) == failure(GenerationFailed, **{**told, **known})
 
 
-def test_a_kind_of_a_room_s_own_is_the_public_one_above_it() -> None:
-    """What only the raising module knows by its name is told as the kind that users know, with all that is said."""
-
-    class NotThere(DownloadFailed):
-        pass
-
-    expected = failure(DownloadFailed, "404", is_gone=True, task_id="t1")
-    assert inner.Failure.of(NotThere("404", gone=True, task_id="t1")) == expected
-
-
-def test_a_cause_that_is_no_error_of_ours_stays_behind() -> None:
-    """Only what the tree has is kept: any other may hold what nobody is to see."""
+def test_what_is_none_of_the_tree_stays_behind() -> None:
+    """A room's own kind is told as the public one above it, with all that is said; no foreign cause is: it may tell."""
+    not_there = type("NotThere", (DownloadFailed,), {})("404", gone=True, task_id="t1")
+    assert inner.Failure.of(not_there) == failure(DownloadFailed, "404", is_gone=True, task_id="t1")
     error = TransportError("reset")
     error.__cause__ = OSError("the key is 1234")
     assert inner.Failure.of(error) == failure(TransportError, "reset")
@@ -96,43 +84,34 @@ def late(state: inner.State) -> inner.Failure:
     return inner.expired(job_in(state))
 
 
-def no_links(trouble: inner.Failure | None = None) -> inner.Failure:
-    """What is said of a picture whose links died, and of which no new ones were told."""
-    return inner.links_not_told(job_in(inner.Relinking(**SINCE, trouble=trouble, outcome=SUCCESS)))
-
-
 def nobody(*refusals: inner.Failure) -> inner.Failure:
     """What is said where none of these accounts is left."""
     return inner.nobody_takes(dict(zip("abc", refusals, strict=False)))
 
 
 UNHEARD_OF = inner.Running(**SINCE, trouble=RESET)
+NO_NEW_LINK = inner.Relinking(**SINCE, trouble=RESET, outcome=SUCCESS)
 NAMED_LOST = inner.named_by_callback(LOST, "t1")
 KIE, T1 = {"account": "kie"}, {"account": "kie", "task_id": "t1"}
 
+NOT_ACCEPTED = "Not accepted within 900 s"
 NOT_MADE = "No task was made and nothing was billed: ask again"
 PAID_FOR = "The task may still finish and is paid for: collect it"
 AGAIN = "It failed (too dark), and no new task was accepted within 900 s: ask again"
 NO_LINKS = "The picture is made and paid for; its links died, and no new ones came in time"
 DEAD = "The picture is gone at the provider, and was paid for: its links are dead. 404"
 NAMED = "A callback names its task, of which the provider has told nothing yet: collect it. lost"
-UNPRICED = "an unknown price"
 LEFT = "12,345.5 credits, of which 1,000 are spent or may have been"
 USED_UP = f"The budget is reached: {LEFT}; the next request does not fit. Raise max_credits to go on."
 
 SAYINGS: list[tuple[inner.Failure, type[ImagenError], str, dict[str, Any]]] = [
-    (late(inner.Queued()), DeadlineExceeded, f"Not accepted within 900 s. {NOT_MADE}", KIE),
-    (
-        late(inner.Queued(TIRED)),
-        DeadlineExceeded,
-        f"Not accepted within 900 s (429). {NOT_MADE}",
-        {**KIE, "cause": TIRED},
-    ),
+    (late(inner.Queued()), DeadlineExceeded, f"{NOT_ACCEPTED}. {NOT_MADE}", KIE),
+    (late(inner.Queued(TIRED)), DeadlineExceeded, f"{NOT_ACCEPTED} (429). {NOT_MADE}", {**KIE, "cause": TIRED}),
     (late(inner.Queued(TIRED, FAILED_BEFORE)), DeadlineExceeded, AGAIN, {**KIE, "cause": FAILED_BEFORE}),
     (late(inner.Running(**SINCE)), DeadlineExceeded, f"Not finished within 900 s. {PAID_FOR}", T1),
     (late(UNHEARD_OF), DeadlineExceeded, f"Not finished within 900 s (reset). {PAID_FOR}", {**T1, "cause": RESET}),
-    (no_links(), DownloadFailed, f"{NO_LINKS}: collect the task", T1),
-    (no_links(RESET), DownloadFailed, f"{NO_LINKS} (reset): collect the task", T1),
+    (inner.links_not_told(job_in("Relinking")), DownloadFailed, f"{NO_LINKS}: collect the task", T1),
+    (inner.links_not_told(job_in(NO_NEW_LINK)), DownloadFailed, f"{NO_LINKS} (reset): collect the task", T1),
     (inner.picture_gone(GONE), DownloadFailed, DEAD, {"is_gone": True}),
     (NAMED_LOST, errors.UnknownOutcome, NAMED, {"task_id": "t1"}),
     (inner.named_by_callback(NAMED_LOST, "t2"), errors.UnknownOutcome, NAMED, {"task_id": "t1"}),
@@ -146,27 +125,21 @@ SAYINGS: list[tuple[inner.Failure, type[ImagenError], str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("said", "kind", "message", "known"), SAYINGS)
-def test_a_failure_says_what_happened_and_what_to_do(
-    said: inner.Failure, kind: type[ImagenError], message: str, known: dict[str, Any]
-) -> None:
+def test_a_failure_says_what_happened_and_what_to_do(said: Any, kind: Any, message: str, known: Any) -> None:
     """Whether it was paid for, what the trouble was, and what helps; of a kind that whoever catches it expects."""
     assert said == failure(kind, message, **known)
 
 
-@pytest.mark.parametrize(
-    ("account", "images", "lost", "credits", "cost"),
-    [("kie", None, 0, 4, "up to 4 credits"), ("kie", 3, 2, 24, "up to 24 credits"), ("apikley", 3, 1, None, UNPRICED)],
-)
-def test_a_lost_create_names_what_it_may_have_cost(
-    account: str, images: int | None, lost: int, credits: float | None, cost: str
-) -> None:
+def test_a_lost_create_names_what_it_may_have_cost() -> None:
     """The price of all pictures of all tasks that it may have made, where anybody knows it."""
-    model = PROVIDERS[account].find("imagen4-fast")
-    job = msgspec.structs.replace(job_in("Sending", account=account, lost=lost), model=model)
-    said = inner.unknown_outcome(with_images(job, images), RESET)
     why = "The create was sent and its answer was lost (reset)"
-    message = f"{why}. It may have made a task and cost {cost}; it is not sent again"
-    assert said == failure(errors.UnknownOutcome, message, account=account, code=7, credits=credits, cause=RESET)
+    for account, images, lost, credits in (("kie", None, 0, 4), ("kie", 3, 2, 24), ("apikley", 3, 1, None)):
+        model = PROVIDERS[account].find("imagen4-fast")
+        job = msgspec.structs.replace(job_in("Sending", account=account, lost=lost), model=model)
+        cost = f"up to {credits} credits" if credits else "an unknown price"
+        message = f"{why}. It may have made a task and cost {cost}; it is not sent again"
+        said = failure(errors.UnknownOutcome, message, account=account, code=7, credits=credits, cause=RESET)
+        assert inner.unknown_outcome(with_images(job, images), RESET) == said
 
 
 FAIL = inner.TaskFailed(failure(GenerationFailed, "too dark", code="501"), 2.5, b'{"state":"fail"}')
@@ -204,23 +177,17 @@ def test_a_result_has_all_that_is_known(state: inner.State, error: ImagenError |
     assert error is None or result.error is not again.error
 
 
-@pytest.mark.parametrize(
-    ("spent", "outcome", "credits"),
-    [
-        (0.0, inner.Succeeded(SUCCESS.urls, None, 4.0, b""), 4.0),
-        (0.0, inner.Succeeded(SUCCESS.urls, None, 0.0, b""), 0.0),
-        (0.0, UNTOLD, None),
-        (5.0, None, 5.0),
-        (5.0, SUCCESS, 13.0),
-        (5.0, FAIL, 7.5),
-        (5.0, UNTOLD, 13.0),
-    ],
-)
-def test_the_credits_are_the_provider_s_word_else_the_price(
-    spent: float, outcome: inner.Succeeded | inner.TaskFailed | None, credits: float | None
-) -> None:
+BILLED: list[tuple[float, inner.Succeeded | inner.TaskFailed | None, float | None]] = [
+    *((0.0, inner.Succeeded(SUCCESS.urls, None, credits, b""), credits) for credits in (4.0, 0.0)),
+    *((5.0, None, 5.0), (5.0, SUCCESS, 13.0), (5.0, FAIL, 7.5)),
+    *((0.0, UNTOLD, None), (5.0, UNTOLD, 13.0)),
+]
+
+
+def test_the_credits_are_the_provider_s_word_else_the_price() -> None:
     """A failure of which nobody tells is unknown alone, and counts with its price after a task that came before it."""
-    assert inner.billed(job_in("Done", spent=spent), outcome) == credits
+    for spent, outcome, credits in BILLED:
+        assert inner.billed(job_in("Done", spent=spent), outcome) == credits, (spent, outcome)
 
 
 def test_every_state_has_its_word() -> None:

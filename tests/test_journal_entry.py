@@ -9,7 +9,7 @@ from typing import Any
 import inner
 import msgspec
 import pytest
-from builders import failure
+from builders import MODELS, failure
 from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,7 +56,7 @@ def told(why: inner.Failure) -> dict[str, inner.EntryError]:
     return {"error": inner.EntryError(why.kind.__name__, why.message, why.code)}
 
 
-LATE = errors.DeadlineExceeded
+LATE, NOT_SAVED = errors.DeadlineExceeded, errors.DownloadFailed
 LIMITED = failure(errors.RateLimited, "429")
 DARK = failure(errors.GenerationFailed, "dark")
 BROKEN = by(errors.GenerationFailed)
@@ -70,34 +70,28 @@ READY = {"state": "ready", "task_id": "t1", "urls": SUCCESS.urls, "credits": 8, 
 DONE = {**READY, "state": "done", "ended_at": AT}
 FETCHED = {**READY, "files": (FILE,), "ended_at": AT}
 FAILED = {"state": "failed", "ended_at": AT}
+BROKE = {**FAILED, **told(BROKEN), "task_id": "t1"}
 HELD = {"state": "unknown", **told(LOST_BEFORE), "ended_at": AT}
 
 SAYS_NOTHING = (errors.InvalidRequest, errors.DeadlineExceeded, errors.AuthenticationError, errors.TransportError)
 ENTRIES: list[tuple[inner.State | str, dict[str, Any] | None]] = [
     (inner.Queued(LIMITED), {**QUEUED, **told(LIMITED)}),
     (inner.Queued(fallback=DARK), {**FAILED, **told(DARK)}),
-    ("Queued after a loss", HELD),
-    ("Noting", INTENT),
-    ("Noting after a loss", INTENT),
+    *((state, HELD) for state in ("Queued after a loss", "AwaitingCallback", inner.Unknown(LOST_BEFORE))),
+    *((name, INTENT) for name in ("Noting", "Noting after a loss")),
     # On its way its intent is known already; neither that it leaves nor that its caller does adds to it.
     *((name, None) for name in ("Sending", "Sending after a loss", "Orphaned", "Orphaned after a loss")),
-    ("AwaitingCallback", HELD),
     ("Confirming", {**HELD, "task_id": "t1"}),
-    *((name, ACCEPTED) for name in ("Running", "Collected", "Doubted", "Running denied")),
+    *((name, ACCEPTED) for name in ("Running", "Collected", "Doubted", "Running denied", "Left")),
     *((name, READY) for name in ("Fetching", "Fetching asked again", "Fetching renewed")),
     # While a finished task is asked about again, no entry replaces the one with its URLs.
     ("Relinking", None),
     (inner.Done("t1", SUCCESS, (FILE,)), {**DONE, "files": (FILE,)}),
-    (
-        inner.Done("t1", inner.Succeeded(("u",), 1.0, 5.0, b"")),
-        {**DONE, "urls": ("u",), "credits": 5.0, "latency": 1.0},
-    ),
-    (inner.Unknown(LOST_BEFORE), HELD),
+    (inner.Done("t1", inner.Succeeded(("u",), 1, 5, b"")), {**DONE, "urls": ("u",), "credits": 5, "latency": 1}),
     (inner.Unknown(NAMED), {**HELD, **told(NAMED), "task_id": "t1"}),
     (inner.NotAdmitted(LIMITED), {**QUEUED, **told(LIMITED)}),
     # One that was left is what it was.
     (inner.Left(inner.Queued(LIMITED)), {**QUEUED, **told(LIMITED)}),
-    (inner.Left(inner.Running("t1", since=NOW - 10)), ACCEPTED),
     (inner.Left(inner.Fetching("t1", SUCCESS)), READY),
     (inner.Left(inner.Relinking("t1", since=NOW, outcome=SUCCESS)), None),
     (inner.Failed(by(errors.InvalidRequest, None)), {**FAILED, **told(by(errors.InvalidRequest))}),
@@ -106,15 +100,9 @@ ENTRIES: list[tuple[inner.State | str, dict[str, Any] | None]] = [
     # A passing trouble kept it from being accepted, and nothing was paid.
     *((inner.Failed(by(LATE, None, cause)), {**QUEUED, **told(by(LATE))}) for cause in (LIMITED, None)),
     (inner.Failed(by(LATE, None, DARK)), {**FAILED, **told(by(LATE))}),
-    (inner.Failed(BROKEN), {**FAILED, **told(BROKEN), "task_id": "t1"}),
-    (
-        inner.Failed(BROKEN, inner.TaskFailed(DARK, 2.0, b"")),
-        {**FAILED, **told(BROKEN), "task_id": "t1", "credits": 2.0},
-    ),
-    *(
-        (inner.Failed(by(kind), SUCCESS, (FILE,)), {**FETCHED, **told(by(kind))})
-        for kind in (errors.DownloadFailed, LATE)
-    ),
+    (inner.Failed(BROKEN), BROKE),
+    (inner.Failed(BROKEN, inner.TaskFailed(DARK, 2.0, b"")), {**BROKE, "credits": 2.0}),
+    *((inner.Failed(by(kind), SUCCESS, (FILE,)), {**FETCHED, **told(by(kind))}) for kind in (NOT_SAVED, LATE)),
     (inner.Failed(GONE.about(task_id="t1"), SUCCESS, (FILE,)), {**READY, **FAILED, **told(GONE), "files": (FILE,)}),
 ]
 
@@ -128,11 +116,8 @@ def test_every_state_has_its_entry(state: inner.State | str, fields: dict[str, A
 
 def test_what_this_run_has_not_sent_is_nothing_to_remember() -> None:
     """A job that was never handed out is in the input; one of an earlier run keeps that one's entry."""
-    assert [remembered(state, expires_at=None) for state in (inner.Queued(), inner.Left(inner.Queued()))] == [
-        None,
-        None,
-    ]
-    assert remembered(inner.NotAdmitted(LIMITED), expires_at=None, attempts=1) is None
+    for state, attempts in ((inner.Queued(), 0), (inner.Left(inner.Queued()), 0), (inner.NotAdmitted(LIMITED), 1)):
+        assert remembered(state, expires_at=None, attempts=attempts) is None
     assert remembered(inner.NotAdmitted(LIMITED), expires_at=None) == entry_in("queued", **told(LIMITED), price=8.0)
     for event in ("OwnerLeft", "NobodyTakes", "OverBudget"):
         job = inner.sent_again(entry_in("failed", task_id="t1", **told(DARK), attempts=1), blank())
@@ -195,20 +180,16 @@ def test_an_entry_survives_the_disk_and_gives_the_result_that_was() -> None:
 
 def test_a_job_that_a_later_run_takes_up_is_remembered_as_before() -> None:
     """By its task, its URLs and its counts, at the same cost; one that is held says once what a callback has named."""
-    own = attrgetter("key", "position", "state", "account", "request", "task_id", "urls", "price")
-    counts = attrgetter("attempts", "lost", "lost_creates")
+    counts = ("attempts", "lost", "lost_creates")
+    own = attrgetter("key", "position", "state", "account", "request", "task_id", "urls", "price", *counts)
     for what, _, written in reached():
         with naming(what):
             entry = inner.cut_off(written) if written.state == "submitting" else written
             job = gone_on(entry, blank(save_to="out"))
-            assert counts(job) == counts(entry)
+            assert attrgetter(*counts)(job) == attrgetter(*counts)(entry)
             if entry.state in ("running", "ready", "unknown"):
                 again = inner.entry_of(job, NOW, EPOCH)
-                assert (own(again), counts(again), inner.bill_of(again)) == (
-                    own(entry),
-                    counts(entry),
-                    inner.bill_of(entry),
-                )
+                assert (own(again), inner.bill_of(again)) == (own(entry), inner.bill_of(entry))
             if entry.state == "unknown":
                 held = inner.entry_of(after(job, "Expired"), NOW, EPOCH)
                 assert held == inner.entry_of(after(gone_on(held, blank()), "Expired"), NOW, EPOCH)
@@ -249,8 +230,7 @@ RESUMED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({**PICTURES, "state": "ready"}, {"save_to": "out"}, {"state": inner.Fetching("t1", OUTCOME)}),
     ({**PICTURES, "state": "ready"}, {}, {"state": inner.Done("t1", OUTCOME, (FILE,))}),
     ({**PICTURES, "state": "done"}, {"save_to": "out"}, {"state": inner.Fetching("t1", OUTCOME)}),
-    ({**LOST, "sent_at": AT - 5}, {}, waits(-5, 35)),
-    ({**LOST, "sent_at": AT - 500}, {}, waits(-500, -460)),
+    *(({**LOST, "sent_at": AT - ago}, {}, waits(-ago, 40 - ago)) for ago in (5, 500)),
     *(({**LOST, "sent_at": at}, {}, waits(0, 40)) for at in (None, AT + 5)),
     (LOST, {"deadline": 20.0}, {**waits(0, 20), "expires_at": LATER + 20}),
     # For a minute at least: a task may be denied for half of it and be known after all.
@@ -267,10 +247,7 @@ def test_what_goes_on_is_the_entry_s_job_on_this_run_s_terms(fields: Any, terms:
     assert job == msgspec.structs.replace(fresh, **{**own, **expected})
 
 
-KIE, MINE = (
-    inner.Offer("kie", job_in("Queued").model),
-    inner.Offer("mine", job_in("Queued", model="imagen4-ultra").model, rank=1),
-)
+KIE, MINE = inner.Offer("kie", MODELS["imagen4"]), inner.Offer("mine", MODELS["imagen4-ultra"], rank=1)
 BOTH, PRICED = inner.Route((KIE, MINE)), {"price": 8.0, "lost": 0, "lost_creates": ()}
 ONCE = {**LOST, "lost": 1, "lost_creates": (2,)}
 SENT_AGAIN: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -339,9 +316,8 @@ def test_a_bill_is_what_was_billed_or_may_have_been() -> None:
 
 def test_an_entry_s_model_costs_what_it_cost_then() -> None:
     """The table of models wins over what an entry says of it, but its task was made at the entry's price."""
-    known = job_in("Queued").model
-    models = [inner.model_of(entry_in("running", price=price), known) for price in (99.0, None)]
-    assert models == [msgspec.structs.replace(known, credits=99.0), known]
+    models = [inner.model_of(entry_in("running", price=price), MODELS["imagen4"]) for price in (99.0, None)]
+    assert models == [msgspec.structs.replace(MODELS["imagen4"], credits=99.0), MODELS["imagen4"]]
     for num_images, price in ((None, 8.0), (1, 8.0), (3, 12.0), (None, None)):
         request = ImageRequest("a red fox", model="imagen3", num_images=num_images)
         model = inner.model_of(entry_in("running", request=request, price=price), None)
@@ -356,7 +332,6 @@ CHANGED: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ({}, {"prompt": "a blue fox"}, ['prompt was "a red fox" and is "a blue fox" now']),
     ({}, {"seed": 7, "num_images": 2}, ["num_images was null and is 2 now", "seed was null and is 7 now"]),
     ({}, {"extra": {"a": 1}}, ['extra was {} and is {"a":1} now']),
-    ({"seed": 7}, {"seed": 77}, ["seed was 7 and is 77 now"]),
     # What does not reach the provider, and the order of extra's fields, make no other picture.
     ({"extra": {"a": 1, "b": [1, {"c": 2, "d": 3}]}}, {"key": "k", "extra": {"b": [1, {"d": 3, "c": 2}], "a": 1}}, []),
     # A long text is told from shortly before where it differs.
@@ -417,17 +392,12 @@ class Request:
     def happen(self, job: inner.Job, name: str) -> None:
         """Let an event happen to the job, if it fits, and count what it says of money."""
         last = f"t{job.attempts}"
-        event = {"Accepted": inner.Accepted(last), "Called": inner.CallbackNamed(job.attempts, last)}.get(
-            name
-        ) or EVENTS[name]
+        event = {**EVENTS, "Accepted": inner.Accepted(last), "Called": inner.CallbackNamed(job.attempts, last)}[name]
         if isinstance(event, inner.Lost | inner.Rejected):
             event = msgspec.structs.replace(event, callback_wait=30.0 * self._expects_callbacks)
         is_odd = name == "Expired" and job.expires_at is None
-        if (
-            not can_meet(job, event)
-            or is_odd
-            or (isinstance(event, inner.CallbackNamed) and not self._expects_callbacks)
-        ):
+        is_odd |= isinstance(event, inner.CallbackNamed) and not self._expects_callbacks
+        if is_odd or not can_meet(job, event):
             return
         self._now += 20.0
         if isinstance(job.state, inner.OnTheWay):
@@ -489,9 +459,7 @@ LEAVE = st.frozensets(st.sampled_from(["failed", "unknown"]))
 
 @settings(deadline=None, max_examples=200)
 @given(steps=st.lists(STEPS, min_size=10, max_size=60), terms=st.fixed_dictionaries(TERMS), leave=LEAVE)
-def test_no_order_of_events_and_crashes_pays_twice_or_loses_what_was_paid(
-    steps: list[str | int], terms: dict[str, Any], leave: frozenset[str]
-) -> None:
+def test_no_order_of_events_and_crashes_pays_twice_or_loses_what_was_paid(steps: Any, terms: Any, leave: Any) -> None:
     """Between two creates that may be billed the caller gave leave: a retry, a resubmit, or a run that asks for it;
     whatever was sent has an entry with its task, and the bill on disk is never below what it may have cost."""
     request = Request(leave, **terms)

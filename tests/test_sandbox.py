@@ -21,7 +21,6 @@ from imagen_async._core.dialects.tasks import TasksDialect
 from imagen_async.providers import PROVIDERS, Model, Provider
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
 from imagen_async.sandbox._checks import PRICE_WHERE_NONE_IS_KNOWN
-from imagen_async.testing import running_sandbox
 
 AS_EACH = pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
 
@@ -35,8 +34,7 @@ class Api:
         settings |= {"latency": Latency(median=10, sigma=0), "faults": self.faults, "files": "http://files"}
         self.service = inner.Service(record, key="k", limits=limits or Limits(), ledger=self.ledger, **settings)
         request = ImageRequest("a red fox", aspect_ratio="16:9")
-        model = record.find("imagen4-fast")
-        self.body = self.dialect.build_create(request, model, "http://me/token").body
+        self.body = self.dialect.build_create(request, record.find("imagen4-fast"), "http://me/token").body
 
     def create(self, now: float = 0.0, key: str = "k", body: bytes | None = None) -> dict[str, Any]:
         """The answer to a create of an `imagen4-fast`, or of another body."""
@@ -83,13 +81,10 @@ def test_it_calls_back_as_each_provider_does(provider: str, fault: str | None) -
     assert document["code"] == (501 if says_so else 200)
     assert ("resultJson" in data) == (provider != "apiin" and not says_so)
     whole = json.dumps({**document, "code": 200}).encode()
-    assert type(api.dialect.read_status(inner.HttpResponse(200, whole))) is (
-        inner.TaskFailed if fault else inner.Succeeded
-    )
-    signed = {
-        "X-Webhook-Timestamp": "1700000000",
-        "X-Webhook-Signature": inner.signature_of(api.task_id, "1700000000", "k"),
-    }
+    read = api.dialect.read_status(inner.HttpResponse(200, whole))
+    assert type(read) is (inner.TaskFailed if fault else inner.Succeeded)
+    signature = inner.signature_of(api.task_id, "1700000000", "k")
+    signed = {"X-Webhook-Timestamp": "1700000000", "X-Webhook-Signature": signature}
     assert lines == {"Content-Type": "application/json", **(signed if provider == "kie" else {})}
 
 
@@ -113,17 +108,16 @@ def test_it_checks_the_wire_types() -> None:
 
 async def test_its_ledger_and_its_pictures_are_served() -> None:
     """Anybody may read what would have been billed; a picture is there only when its task is done."""
-    with running_sandbox(Sandbox(latency=Latency(median=60))) as sandbox:
-        async with aiohttp.ClientSession() as session:
-            key = {"Authorization": f"Bearer {sandbox.key}"}
-            body = {"model": "google/imagen4", "input": {"prompt": "x"}}
-            await session.post(f"{sandbox.url_of('kie')}/api/v1/jobs/createTask", json=body, headers=key)
-            async with session.get(f"{sandbox.url}/sandbox/ledger") as response:
-                summary = await response.json()
-            assert (summary["creates"], summary["tasks"], summary["credits"]) == (1, 1, 8)
-            for path in (f"kie/{sandbox.ledger.tasks[0].task_id}/1.png", "kie/other/1.png", "nobody/x/1.png"):
-                async with session.get(f"{sandbox.url}/files/{path}") as response:
-                    assert response.status == 404, path
+    async with Sandbox(latency=Latency(median=60)) as sandbox, aiohttp.ClientSession() as session:
+        key = {"Authorization": f"Bearer {sandbox.key}"}
+        body = {"model": "google/imagen4", "input": {"prompt": "x"}}
+        await session.post(f"{sandbox.url_of('kie')}/api/v1/jobs/createTask", json=body, headers=key)
+        async with session.get(f"{sandbox.url}/sandbox/ledger") as response:
+            summary = await response.json()
+        assert (summary["creates"], summary["tasks"], summary["credits"]) == (1, 1, 8)
+        for path in (f"kie/{sandbox.ledger.tasks[0].task_id}/1.png", "kie/other/1.png", "nobody/x/1.png"):
+            async with session.get(f"{sandbox.url}/files/{path}") as response:
+                assert response.status == 404, path
 
 
 def test_a_painting_has_the_asked_shape_and_differs_by_prompt_and_variant(monkeypatch: pytest.MonkeyPatch) -> None:

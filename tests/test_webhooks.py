@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import socket
@@ -11,7 +10,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +87,11 @@ async def test_each_answer() -> None:
             assert [await post(url, task, headers) for headers in unsigned] == [401] * 5
             assert [await post(url, body, good) for body in (b"{", b"[1]", long[1:], long)] == [400, 400, 400, 413]
             assert await post(url, b"", {}, method="GET") == 405
-            assert await post(url, b'{"data": {"taskId": "another"}}', other) == 200
-            assert not sandbox.ledger.polls
+            assert (await post(url, b'{"data": {"taskId": "another"}}', other), sandbox.ledger.polls) == (200, {})
             assert [await post(url, task, good) for _ in range(3)] == [200] * 3
             assert (await job).urls
-            assert sandbox.ledger.polls == {job.task_id: 1}
-            assert client.is_open
-        assert not client.is_open
-        assert await post(url, task, good) == 503
+            assert (sandbox.ledger.polls, client.is_open) == ({job.task_id: 1}, True)
+        assert (await post(url, task, good), client.is_open) == (503, False)
 
 
 async def test_an_asgi_server_may_start_and_end_it() -> None:
@@ -141,12 +137,11 @@ async def as_printed(name: str, folder: Path, sandbox: Sandbox, port: int) -> As
     try:
         said = b""
         while b"unning on http" not in said:
-            line = await process.stdout.readline()
-            said += line
-            assert line, said.decode()
+            assert not process.stdout.at_eof(), said.decode()
+            said += await process.stdout.readline()
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             process.terminate()
         await process.communicate()
 
