@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inner import Budget, Done, Doubted, Failed, ImageRequest, Job, Model, Offer, Queued
+from inner import Budget, Done, Doubted, Failed, ImageRequest, Job, Model, Offer, Queued, Unknown
 from plan_world import PRICES, ROOMY, World, exact
 
 from imagen_async import Account, Client
@@ -106,6 +106,18 @@ def test_a_task_that_was_denied_and_is_replaced_costs_twice(limit: float, end: t
     assert (type(denied.state), denied.spent, budget.spent, budget.reserved) == (Queued, 0.3, 0.3, 0.0)
     world.drain()
     assert (world.ends(job.id), budget.spent, budget.is_idle) == ([end], limit, True)
+
+
+@pytest.mark.parametrize("answer", ["refused", "not sent", "lost"])
+def test_a_create_that_a_callback_has_named_counts_as_spent_when_nobody_waits(answer: str) -> None:
+    """Its refusal is no proof that nothing is billed: its job ends unknown, and its price is not free again."""
+    world = World({"b": ROOMY}, prices=PRICES, callbacks=True).trusted()
+    budget, job = world.limit(1, 1.0), world.add()
+    assert world.sent() == [job.id]
+    world.go("leave")
+    world.hear(job)
+    world.answer(job.id, answer)
+    assert (world.ends(job.id), budget.spent, budget.is_idle) == ([Unknown], 0.3, True)
 
 
 async def test_a_picture_of_an_earlier_run_is_paid_for_once(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from .job import Job
 from .job_events import Event
 from .routing import Offer
 from .states import AwaitingCallback, Confirming, Noting, Queued, Running, Sending
-from .wire import ConnectFailed, Lost, Rejected, Succeeded, TaskFailed, TaskRefused
+from .wire import ConnectFailed, Rejected, Succeeded, TaskFailed, TaskRefused
 
 
 class Spending:
@@ -66,13 +66,13 @@ def _settle(budget: Budget, before: Job, event: Event, after: Job) -> None:
         # Before the refusals: one that comes after a callback has named a task is no proof that nothing is billed.
         case _ if is_lost_now and isinstance(after.state, AwaitingCallback | Confirming):
             pass  # it stays reserved while it may be told of
+        # Nobody knows that it cost nothing, so its price is gone at once.
+        case _ if is_lost_now:
+            budget.settle(before.id, None)
         case Rejected() | ConnectFailed():
             budget.release(before.id)
         case Succeeded(credits=credits) | TaskFailed(credits=credits):
             budget.settle(before.id, credits)
-        # Nobody knows that it cost nothing, so its price is gone at once.
-        case Lost():
-            budget.settle(before.id, None)
         case TaskRefused() if isinstance(after.state, Queued):
             # Given up, and to be replaced: nobody knows what it has cost.
             budget.settle(before.id, None)
