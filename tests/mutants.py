@@ -160,11 +160,7 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def _is_text(*sides: ast.expr) -> bool:
-    return any(isinstance(side, ast.JoinedStr | ast.Constant) and not _is_number(side) for side in sides)
-
-
-def _is_number(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+    return any(isinstance(each, ast.JoinedStr) or isinstance(getattr(each, "value", None), str) for each in sides)
 
 
 def _is_changed_itself(test: ast.expr) -> bool:
