@@ -176,18 +176,14 @@ async def test_a_callback_that_comes_while_its_batch_is_left_is_noted() -> None:
     """A batch that waits for its last create's answer to leave begins nothing more; what it is told is for the next."""
     network, kept = server(callback="lost"), {}
     task = await lose_one(network, kept, 10_000)
-    network.round_trip = 100.0
-    async with called_back(network) as client, anyio.create_task_group() as group:
-
-        async def call_while_it_is_left() -> None:
-            await anyio.sleep(1)
-            assert await client.call(task) == 200
-
+    network.round_trip, whole = 100.0, asyncio.Event()
+    async with called_back(network) as client:
         async with client.batch(["a heron"], journal=DictStore(kept)) as batch:
             await anyio.sleep(10)
             seen = len(network.ledger.poll_times)
-            group.start_soon(call_while_it_is_left)
-        assert len(network.ledger.poll_times) == seen
+            calling = asyncio.create_task(client.call(task, after=whole))
+            asyncio.get_running_loop().call_later(1, whole.set)
+        assert (len(network.ledger.poll_times), await calling) == (seen, 200)
     assert noted(kept, "task_id") == [(task.task_id,), (None,)]
     assert [type(result.error) for result in batch.leftover] == [errors.UnknownOutcome]
 

@@ -52,8 +52,6 @@ def test_bad_lines_are_named_by_their_numbers() -> None:
     assert checking.bad_lines("p.txt", 0, [BadLine(0, "empty")]) == ["p.txt: empty", "1 problem; nothing was sent."]
 
 
-# What to run next
-
 NOTES = {"command": "imagen-async batch p.txt -o out", "account": "-p kie", "working_folder": "/here"}
 HELD = "imagen-async collect TASK_ID --dir 'my out' --key KEY -p kie  # found at the provider"
 
@@ -85,50 +83,40 @@ def test_a_folder_tells_what_to_run_next(counts: dict[str, int], folder: str, li
     assert next_commands.settling("my out", {}, Counter(counts), folder) == []
 
 
-# How a batch ended, and how it stands
-
-
 def a_result(key: str, error: errors.ImagenError | None = None, **fields: Any) -> Result:
     """What came of a request."""
     return Result(key, 0, ImageRequest("a fox"), "kie", "imagen4", error=error, **fields)
-
-
-def counts_of(*results: Result, keys_differ: bool = True) -> ResultCounts:
-    """What is counted of results."""
-    counts = ResultCounts(keys_differ=keys_differ)
-    for result in results:
-        counts.add(result)
-    return counts
 
 
 WELL, BAD = a_result("a"), a_result("b", errors.GenerationFailed("x"))
 LOST = a_result("c", errors.UnknownOutcome("lost", credits=12))
 EARLIER = [msgspec.structs.replace(each, key="e", earlier=True) for each in (WELL, BAD)]
 HELD_BACK = "with the create's answer lost: maybe billed, not sent again"
-ENDINGS: dict[str, tuple[list[Result], int, int, int]] = {
-    "1 done, 0 failed": ([WELL], 0, 0, 0),
-    "2 done (1 earlier), 0 failed": ([WELL, EARLIER[0]], 1, 0, -1),
-    "0 done, 1 failed": ([EARLIER[1]], 1, 0, 0),
-    f"0 done, 2 failed (1 {HELD_BACK}), 1 not sent": ([BAD, LOST], 0, 0, 1),
-    "0 done, 1 failed, 2 left running and paid for": ([BAD, BAD, BAD], 0, 2, 0),
-    "1 done, 0 failed, 3 not sent": ([LOST, a_result("c")], 0, 0, 3),
+ENDINGS: dict[str, tuple[list[Result], int, int, int, bool]] = {
+    "1 done, 0 failed": ([WELL], 0, 0, 0, True),
+    "2 done (1 earlier), 0 failed": ([WELL, EARLIER[0]], 1, 0, -1, True),
+    "0 done, 1 failed": ([EARLIER[1]], 1, 0, 0, True),
+    f"0 done, 2 failed (1 {HELD_BACK}), 1 not sent": ([BAD, LOST], 0, 0, 1, True),
+    "0 done, 1 failed, 2 left running and paid for": ([BAD, BAD, BAD], 0, 2, 0, True),
+    "1 done, 0 failed, 3 not sent": ([LOST, a_result("c")], 0, 0, 3, True),
+    f"1 done, 1 failed (1 {HELD_BACK})": ([LOST, a_result("c")], 0, 0, 0, False),
 }
-"""By results, and how many there are of earlier, how many were left running, and how many are not sent."""
+"""By results, how many there are of earlier, were left running, and are not sent, and whether all keys differ."""
 
 
 @pytest.mark.parametrize("text", ENDINGS)
 def test_an_ending_in_a_line(text: str) -> None:
-    """What is done, failed, lost, left and not sent is told apart, each request once; credits and time come last."""
-    results, earlier, left, unsent = ENDINGS[text]
+    """What is done, failed, lost, left and not sent is told apart, each request once; credits and time come last.
+
+    Where two requests may have one key, a second result of a key takes nobody's place.
+    """
+    results, earlier, left, unsent, keys_differ = ENDINGS[text]
+    counts = ResultCounts(keys_differ=keys_differ)
+    for result in results:
+        counts.add(result)
     progress = standing(earlier=earlier, credits=1600.0, elapsed=725)
-    line = summary.ending_text(progress, counts_of(*results), left, unsent)
+    line = summary.ending_text(progress, counts, left, unsent)
     assert line == f"{text}; 1,600 credits in 12 min 5 s"
-
-
-def test_without_keys_every_result_counts() -> None:
-    """Where two requests may have one key, a second result of a key takes nobody's place."""
-    counts = counts_of(LOST, a_result("c"), keys_differ=False)
-    assert (counts.done, counts.failed, counts.unknown) == (1, 1, 1)
 
 
 def test_accounts_at_the_end() -> None:
@@ -181,9 +169,6 @@ def test_a_picture_by_its_first_bytes_only_has_no_size(tmp_path: Path) -> None:
         file = ImageFile(str(tmp_path / name), "0" * 64, 12, "image/png", "https://x.example/1.png")
         (line,) = as_json.pictures_json(msgspec.structs.replace(WELL, urls=(file.url,), files=(file,)), tmp_path, {})
         assert (line["file_name"], line["width"], line["height"]) == (name, None, None)
-
-
-# What a file will cost
 
 
 def estimate_of(line: AccountOptions, requests: list[ImageRequest], **told: Any) -> Estimate:

@@ -18,17 +18,20 @@ import pytest
 from builders import failure, upstream
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import Job, Kind, LatencyPrior, PollSchedule, Upstream
 from latencies import FAR_OFF
 from polling import FIVE, KIND, PENDING, task
-from virtual_network import VIRTUAL_TIME, Network, batch_over, scheduler_over
+from virtual_network import Network, anyio_backend, batch_over, scheduler_over
 
 from imagen_async import Limits, Rate, errors
 from imagen_async._core.forecast import Shares, kinds_of, making_time, sending_time, time_left
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
 
+__all__ = ["anyio_backend"]
+
 KIES = Limits(Rate(20, per=10), Rate(10, per=1), running=100)
-SLOW_KIND: inner.Kind = ("imagen4-ultra", 1)
+SLOW_KIND: Kind = ("imagen4-ultra", 1)
 NOW = 5000.0
 RATES = st.builds(Rate, st.integers(1, 50), per=st.floats(0.5, 20))
 LIMITS = st.builds(Limits, submit=RATES, status=RATES, running=st.integers(1, 200))
@@ -45,28 +48,21 @@ def test_sending_takes_as_long_as_the_limits_make_it() -> None:
     assert {case: sending_time(case[0], KIES, case[2], case[1]) for case in edges} == pytest.approx(edges)
 
 
-def knowing(
-    latencies: Iterable[float], prior: inner.LatencyPrior = FIVE, kind: inner.Kind = KIND
-) -> inner.PollSchedule:
+def knowing(latencies: Iterable[float], prior: LatencyPrior = FIVE, kind: Kind = KIND) -> PollSchedule:
     """A schedule that knows how long these tasks took."""
-    schedule = inner.PollSchedule(prior)
+    schedule = PollSchedule(prior)
     schedule.recall((kind, latency) for latency in latencies)
     return schedule
 
 
-def running_jobs(ages: Iterable[float]) -> list[inner.Job]:
+def running_jobs(ages: Iterable[float]) -> list[Job]:
     """Jobs whose tasks are of these ages."""
     return [task(number, since=NOW - age) for number, age in enumerate(ages)]
 
 
 def account_with(
-    schedule: inner.PollSchedule,
-    running: list[inner.Job],
-    limits: Limits = KIES,
-    name: str = "kie",
-    *,
-    heard: bool = True,
-) -> inner.Upstream:
+    schedule: PollSchedule, running: list[Job], limits: Limits = KIES, name: str = "kie", *, heard: bool = True
+) -> Upstream:
     """An account on which these tasks run, of which it heard a moment ago, or never since they began."""
     account = upstream(name, limits, schedule)
     account.running = len(running)
@@ -77,9 +73,7 @@ def account_with(
     return account
 
 
-def left_of(
-    schedule: inner.PollSchedule, ages: list[float], limits: Limits = KIES, unsent: int = 0, **more: bool
-) -> float:
+def left_of(schedule: PollSchedule, ages: list[float], limits: Limits = KIES, unsent: int = 0, **more: bool) -> float:
     """The time left when tasks of these ages run, and so many are still to be sent."""
     jobs = running_jobs(ages)
     return time_left(unsent, jobs, [account_with(schedule, jobs, limits, **more)], NOW)
@@ -154,7 +148,7 @@ def test_making_takes_the_sending_and_the_slowest(count: int) -> None:
     kinds = {KIND: 1, SLOW_KIND: 1}
     sending = sending_time(count, KIES, schedule.mean(kinds))
     assert making_time(count, kinds, KIES, schedule) == sending + schedule.quantile(SLOW_KIND, part)
-    fresh, expected = inner.PollSchedule(FIVE), sending_time(count, KIES, FIVE.mean) + FIVE.quantile(part)
+    fresh, expected = PollSchedule(FIVE), sending_time(count, KIES, FIVE.mean) + FIVE.quantile(part)
     assert making_time(count, {}, KIES, fresh) == left_of(fresh, [], unsent=count) == expected
 
 
@@ -171,27 +165,25 @@ def window_of(count: int, running: int = 10_000, per: float = 10) -> Limits:
     return Limits(Rate(count, per=per), Rate(1000, per=1), running)
 
 
-def idle(name: str, limits: Limits = KIES, latency: float = 5.0) -> inner.Upstream:
+def idle(name: str, limits: Limits = KIES, latency: float = 5.0) -> Upstream:
     """An account on which nothing runs, and tasks are known to take so long."""
     return account_with(knowing([latency] * 100), [], limits, name)
 
 
-def paused(account: inner.Upstream) -> inner.Upstream:
+def paused(account: Upstream) -> Upstream:
     """The account after a connection that failed."""
     account.take_submit(NOW)
     account.settle_submit(inner.ConnectFailed(failure(errors.TransportError, "no route")), KIND[0], NOW)
     return account
 
 
-def stopped(account: inner.Upstream) -> inner.Upstream:
+def stopped(account: Upstream) -> Upstream:
     """The account without credit."""
     account.breaker.stopped = failure(errors.InsufficientCredits, "empty")
     return account
 
 
-def together(
-    unsent: int, *accounts: inner.Upstream, jobs: Iterable[inner.Job] = (), pace: float | None = None
-) -> float:
+def together(unsent: int, *accounts: Upstream, jobs: Iterable[Job] = (), pace: float | None = None) -> float:
     """The time left for so many on these accounts."""
     return time_left(unsent, jobs, accounts, NOW, pace)
 
@@ -206,7 +198,7 @@ SPEEDS: list[tuple[Limits, float, float]] = [
 
 
 @pytest.mark.parametrize("jobs", [[], [task(1, since=NOW)]], ids=["nothing is live", "a task runs elsewhere"])
-def test_accounts_take_parts_by_their_speed(jobs: list[inner.Job]) -> None:
+def test_accounts_take_parts_by_their_speed(jobs: list[Job]) -> None:
     """An account that may send, or run, so many times as much gets so many times as much, and they end together."""
     for (limits, latency, speed), (others, slowness, more) in itertools.permutations(SPEEDS, 2):
         accounts = [idle("one", limits, latency), idle("other", others, slowness)]
@@ -246,7 +238,7 @@ def test_what_runs_on_a_stopped_account_is_waited_for() -> None:
 def shares_of(limits: Iterable[Limits]) -> Shares:
     """Nothing dealt out yet to accounts of these limits, of whose tasks nothing is known but the record."""
     by_name = {f"account {number}": each for number, each in enumerate(limits)}
-    return Shares(by_name, {name: inner.PollSchedule(FIVE) for name in by_name})
+    return Shares(by_name, {name: PollSchedule(FIVE) for name in by_name})
 
 
 def route_of(*ranks: int) -> inner.Route:
@@ -284,7 +276,7 @@ def test_no_account_could_have_sent_anothers_last_request_sooner(limits: list[Li
 @given(requests=st.lists(st.tuples(st.permutations([0, 0, 1, 2]), st.integers(1, 4)), max_size=50))
 def test_every_request_goes_to_an_account_of_the_best_rank(requests: list[tuple[list[int], int]]) -> None:
     """Only those that go first get anything, and it is counted once, under the account's own record of the model."""
-    shares, counted = shares_of([window_of(1)] * 4), defaultdict[str, Counter[inner.Kind]](Counter)
+    shares, counted = shares_of([window_of(1)] * 4), defaultdict[str, Counter[Kind]](Counter)
     for ranks, images in requests:
         offer = shares.deal(route_of(*ranks), images)
         assert offer.rank == 0
@@ -304,12 +296,6 @@ WORLDS: dict[str, tuple[int, float, list[tuple[str, Limits, Latency]]]] = {
     "the status limit binds": (200, 0.15, [("apiin", Limits(Rate(2, per=1), Rate(1, per=1)), Latency(30, sigma=0.2))]),
     "a pool": (450, 0.25, POOL),
 }
-
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """What a batch says is heard on virtual time."""
-    return VIRTUAL_TIME
 
 
 async def told_by(networks: list[Network], requests: Any) -> tuple[list[tuple[float, float | None]], float]:

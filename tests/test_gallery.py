@@ -47,7 +47,6 @@ NASTY = (
 )
 """Prompts that would do harm where they are not taken for what they are."""
 
-
 CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -145,7 +144,12 @@ def test_ten_thousand_pictures_in_a_browser(tmp_path: Path) -> None:
         _check_finding(page)
         _check_viewer(page)
     with opened(path, width=900, color_scheme="dark") as page:
-        _check_dark(page)
+        wait_for(page, SEEN_AND_SHOWN)
+        take_picture(page, "gallery-dark")
+        has_colour = "colour => getComputedStyle(document.body).backgroundColor === colour"
+        wait_for(page, has_colour, "rgb(19, 20, 22)")
+        page.click("#theme")
+        wait_for(page, has_colour, "rgb(246, 246, 247)")
 
 
 SEEN_AND_SHOWN = """() => [...document.querySelectorAll('.cell img')].filter(picture => {
@@ -153,22 +157,12 @@ SEEN_AND_SHOWN = """() => [...document.querySelectorAll('.cell img')].filter(pic
 }).every(picture => picture.complete && picture.naturalWidth > 0)"""
 
 
-def _check_dark(page: Page) -> None:
-    wait_for(page, SEEN_AND_SHOWN)
-    take_picture(page, "gallery-dark")
-    has_colour = "colour => getComputedStyle(document.body).backgroundColor === colour"
-    wait_for(page, has_colour, "rgb(19, 20, 22)")
-    page.click("#theme")
-    wait_for(page, has_colour, "rgb(246, 246, 247)")
-
-
 def _check_grid(page: Page) -> None:
     wait_for(page, SEEN_AND_SHOWN)
     take_picture(page, "gallery-light")
     assert page.locator("#summary").inner_text() == "9,997 pictures, 3 failed; 79,976 credits"
     wait_for_text(page, "#count", "10,000 of 10,000")
-    first = page.locator(".cell").filter(has_text="prompt 3").first
-    lines = first.locator(".line").all_text_contents()[-2:]
+    lines = page.locator(".cell").filter(has_text="prompt 3").first.locator(".line").all_text_contents()[-2:]
     assert lines == ["imagen4 · kie", "288×288 · seed 3 · 8 credits · 6.1 s"]
     for place in (0.5, 1, 0):
         page.evaluate(f"scrollTo(0, document.body.scrollHeight * {place})")
@@ -208,9 +202,7 @@ def _check_viewer(page: Page) -> None:
             page.keyboard.press(key)
         wait_for_text(page, "#prompt", shows)
 
-    def has_focus(number: int) -> None:
-        wait_for(page, "number => document.activeElement.dataset.number === number", str(number))
-
+    has_focus = "number => document.activeElement.dataset.number === number"
     page.locator(".card").filter(has_text="prompt 2").first.click()
     press(shows="prompt 2")
     wait_for(page, "() => document.querySelector('#stage img')?.naturalWidth === 288")
@@ -225,10 +217,10 @@ def _check_viewer(page: Page) -> None:
     page.wait_for_selector("#next:disabled")
     press("Home", shows="prompt 0")
     page.keyboard.press("Escape")
-    has_focus(0)
+    wait_for(page, has_focus, "0")
     assert page.locator("#viewer").get_attribute("open") is None
     page.keyboard.press("ArrowDown")
-    has_focus(5)  # of five cards in a row the one below the first
+    wait_for(page, has_focus, "5")  # of five cards in a row the one below the first
     press("Enter", shows="prompt 5")
     page.click("#close")
 
@@ -316,11 +308,8 @@ def test_only_our_own_page_is_written_over(call: Call, imagen_sandbox: Sandbox) 
     own.parent.mkdir()
     own.write_text("my own")
     outcome = call(*words, "out", "--gallery")
-    assert (outcome.code, "is no gallery of this command" in outcome.err, imagen_sandbox.ledger.creates) == (
-        2,
-        True,
-        [],
-    )
+    refused = (outcome.code, "is no gallery of this command" in outcome.err, imagen_sandbox.ledger.creates)
+    assert refused == (2, True, [])
     assert (call(*words, "out").code, "written over" in call("gallery", "out").err) == (0, True)
     assert own.read_text() == "my own"
     made = call(*words, "made", "--gallery")

@@ -104,8 +104,6 @@ def test_a_limit_takes_the_first_requests() -> None:
     assert prompts(load("txt", "a\nb\n", limit=9)) == ["a", "b"]
 
 
-# What is refused
-
 WRONG_JSON = {**FILES["wrong lines of .jsonl"], "[" * 100_000: "this is not JSON"}
 
 
@@ -169,13 +167,9 @@ def test_a_file_that_is_no_use(name: str, content: bytes | None, told: str) -> N
 
 def test_a_column_that_looks_misspelt() -> None:
     """A column whose name is nearly a field's is pointed out; one of a name of its own is not."""
-    content = "prompt,aspect ratio,numimages,Negative-Prompt,id,Challenge,note,seed\na fox\nx,1,2,3,4,5,6,\n"
-    file = load("csv", content)
+    file = load("csv", "prompt,aspect ratio,numimages,Negative-Prompt,id,Challenge,note,seed\na fox\nx,1,2,3,4,5,6,\n")
     fields = {"aspect ratio": "aspect_ratio", "numimages": "num_images", "Negative-Prompt": "negative_prompt"}
     assert (file.check(admit), dict(file.odd_columns())) == ([], fields)
-
-
-# Keys
 
 
 def test_a_key_is_made_of_what_is_asked_for() -> None:
@@ -192,8 +186,6 @@ def test_a_key_is_made_of_what_is_asked_for() -> None:
     for order in itertools.permutations(["a fox", "a dog", "a fox", "a fox"]):
         assert {line.key for line in good(load("txt", "\n".join(order)))} == keys
 
-
-# Whatever a file holds
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), min_size=1, max_size=40)
 

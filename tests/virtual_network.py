@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +18,7 @@ import inner
 import msgspec
 import pytest
 from builders import make_job
+from inner import HttpRequest, HttpResponse, Provider, Scheduler, Webhook
 from journals import Inline
 
 from imagen_async import Account, Client, ImageFile, ImageRequest, Limits, Result, errors
@@ -72,7 +74,7 @@ class Network:
 
     def __init__(
         self,
-        provider: inner.Provider,
+        provider: Provider,
         *,
         limits: Limits | None = None,
         round_trip: float = 0.3,
@@ -84,16 +86,14 @@ class Network:
         self.round_trip, self.limiter, self.price = round_trip, limiter, price
         self.ledger, self.faults = Ledger(), service.pop("faults", None) or Faults()
         self.is_down = self.takes_no_creates = False
-        self.call_back: Callable[[inner.Webhook], None] | None = None
-        self.unheard: list[inner.Webhook] = []
+        self.call_back: Callable[[Webhook], None] | None = None
+        self.unheard: list[Webhook] = []
         self._arrived = asyncio.Event()
         self._chance = random.Random(1)
         terms = {"limits": self.limits, "latency": Latency(13, minimum=2), "files": "https://files.example", **service}
         self._service = inner.Service(provider, key=KEY, faults=self.faults, ledger=self.ledger, **terms)
 
-    async def __call__(
-        self, account: str, request: inner.HttpRequest, *, within: float | None = None
-    ) -> inner.HttpResponse:
+    async def __call__(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
         """Carry a request there and its answer back, each way as slow as chance will have it."""
         if self.is_down or (self.takes_no_creates and request.operation == "create"):
             raise errors.TransportError("No connection.", sent=False)
@@ -109,9 +109,9 @@ class Network:
             raise errors.TransportError("The connection broke.")
         if len(reply.body) > inner.MAX_ANSWER:
             raise errors.ProtocolError("The answer is too long.")
-        return inner.HttpResponse(reply.status, reply.body)
+        return HttpResponse(reply.status, reply.body)
 
-    def _reply(self, request: inner.HttpRequest, now: float) -> Any:
+    def _reply(self, request: HttpRequest, now: float) -> Any:
         authorization, body = f"Bearer {KEY}", request.body or b""
         if request.operation == "renewal":
             return self._service.renew(authorization, body, now)
@@ -183,8 +183,9 @@ class VirtualClient(Client):
             group = await stack.enter_async_context(inner.PlainGroup())
             self._upstreams = {name: self._new_upstream(name) for name in self.networks}
             line: Any = SimpleNamespace(send=self._send, files=None)
-            upstreams = self._upstreams.values()
-            scheduler = new_scheduler(group, line, upstreams, self._accounts, self._save, registry, observer)
+            scheduler = new_scheduler(
+                group, line, self._upstreams.values(), self._accounts, self._save, registry, observer
+            )
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler)
@@ -192,13 +193,11 @@ class VirtualClient(Client):
         return self
 
     @property
-    def scheduler(self) -> inner.Scheduler:
+    def scheduler(self) -> Scheduler:
         """The loop of the open client."""
         return self._open().scheduler
 
-    async def _send(
-        self, account: str, request: inner.HttpRequest, *, within: float | None = None
-    ) -> inner.HttpResponse:
+    async def _send(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
         return await self.networks[account](account, request, within=within)
 
     async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
@@ -231,7 +230,7 @@ class VirtualClient(Client):
             return int(answer.status)
 
 
-async def _announce(network: Network, sender: WebhookSender, webhook: inner.Webhook) -> None:
+async def _announce(network: Network, sender: WebhookSender, webhook: Webhook) -> None:
     network.unheard.append(webhook)
     await sender.announce(webhook)
     network.unheard.remove(webhook)
@@ -250,12 +249,7 @@ def billed(*networks: Network) -> Counter[str]:
 def busiest_window(times: Iterable[float], per: float) -> int:
     """The most arrivals that any window of `per` seconds held, both ends within it."""
     ordered = sorted(times)
-    first = busiest = 0
-    for last, time in enumerate(ordered):
-        while time - ordered[first] >= per:
-            first += 1
-        busiest = max(busiest, last - first + 1)
-    return busiest
+    return max(bisect_left(ordered, first + per) - before for before, first in enumerate(ordered))
 
 
 class Listener:
@@ -282,19 +276,14 @@ class Listener:
 
 
 @asynccontextmanager
-async def scheduler_over(*networks: Network) -> AsyncIterator[inner.Scheduler]:
+async def scheduler_over(*networks: Network) -> AsyncIterator[Scheduler]:
     """A scheduler with an account for each network, which is its server, named like its provider."""
     async with VirtualClient(*networks) as client:
         yield client.scheduler
 
 
 def batch_over(
-    scheduler: inner.Scheduler,
-    networks: Any,
-    requests: Any,
-    *,
-    factory: inner.JobFactory | None = None,
-    **settings: Any,
+    scheduler: Scheduler, networks: Any, requests: Any, *, factory: inner.JobFactory | None = None, **settings: Any
 ) -> Batch:
     """A batch of such a scheduler, without a folder unless its admission has one."""
     networks = [networks] if isinstance(networks, Network) else networks
@@ -304,7 +293,7 @@ def batch_over(
     return Batch(scheduler, requests, factory, lambda result: result, **settings)
 
 
-def jobs_for(scheduler: inner.Scheduler, provider: inner.Provider, owner: int, count: int) -> list[inner.Job]:
+def jobs_for(scheduler: Scheduler, provider: Provider, owner: int, count: int) -> list[inner.Job]:
     """As many jobs of one owner."""
     own: dict[str, Any] = {"owner": owner, "account": provider.name, "model": provider.models[0]}
     return [msgspec.structs.replace(make_job(scheduler.new_id()), index=index, **own) for index in range(count)]
