@@ -1,7 +1,5 @@
 """What the tests know of the inside of the package, in one place: a rename in there touches this file alone."""
 
-from __future__ import annotations
-
 from imagen_async._accounts import SANDBOX_KEY, named, provider_of, router_of
 from imagen_async._batch.feeder import BREATHE_EVERY, Feeder
 from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, SilenceWatch, log_stray

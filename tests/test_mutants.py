@@ -31,15 +31,11 @@ def test_each_mutant_has_a_name_and_each_equivalent_is_one() -> None:
 
 
 def test_rooms_have_modules_and_tests() -> None:
-    """Each room that is named is one of the package, and the tests that it names are there."""
-    modules = [str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")]
+    """Each room that is named is one of the package, the tests that it names are there, and the whole core has one."""
+    modules = {str(path.relative_to(PACKAGE)): path for path in PACKAGE.rglob("*.py")}
     for pattern in ROOMS:
         with naming(pattern):
             (first, *_) = (module for module in modules if fnmatch(module, pattern))
             assert [test for test in room_of(first) if not (ROOT / test).exists()] == []
-
-
-def test_the_core_is_tried_whole() -> None:
-    """Every module of the core that decides something has a room."""
-    core = [path for path in (PACKAGE / "_core").rglob("*.py") if mutants_of(path)]
-    assert [path for path in core if not room_of(str(path.relative_to(PACKAGE)))] == []
+    core = [module for module in modules if module.startswith("_core/") and not room_of(module)]
+    assert [module for module in core if mutants_of(modules[module])] == []
