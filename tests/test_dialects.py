@@ -28,8 +28,8 @@ HTML = b"<html><head><title>502 Bad Gateway</title></head></html>"
 UNREADABLE = (
     *(HTML, b"", b"{", b"[]", b"null", b'"ok"', b"\xff\xfe"),
     # Deeper than anybody reads, and no UTF-8 inside of a good envelope.
-    b'{"code":200,"data":' + b"[" * 3000 + b"]" * 3000 + b"}",
-    b'{"code":200,"data":' + b'{"a":' * 3000 + b"1" + b"}" * 3001,
+    b'{"code":200,"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"code":200,"data":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
     b'{"code":200,"data":{"taskId":"\xff","task_id":"\xff","state":"\xff","status":"\xff"}}',
 )
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
