@@ -261,6 +261,7 @@ asyncio.run(work())
 """
 
 
+@pytest.mark.slow
 def test_spans_and_metrics_come_where_opentelemetry_is_set_up(tmp_path: Path) -> None:
     """A job is a span below the caller's, with submit, wait and download in it; errors, credits and calls are told."""
     command = [sys.executable, "-W", "error", "-c", TRACED, tmp_path]

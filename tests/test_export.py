@@ -74,6 +74,7 @@ def test_webdataset_loads_the_shards(call: Call, out: Path) -> None:
         assert samples[picture]["__key__"].endswith(Path(line["file_name"]).stem)
 
 
+@pytest.mark.slow
 def test_datasets_loads_the_parquet_and_the_folder(call: Call, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parquet has an Image column and typed ones beside it; the folder, gallery and all, is an ImageFolder still."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

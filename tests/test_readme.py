@@ -34,6 +34,7 @@ def test_the_first_program_runs_as_printed(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_the_users_own_test_passes_as_printed(tmp_path: Path) -> None:
     """The two files of "Your own tests" are a conftest and a test that passes."""
     conftest, test = re.split(r"^# test_mine\.py\n", blocks("python", "Your own tests")[0], flags=re.M)
