@@ -104,14 +104,6 @@ class DrivenPlan:
         self.note(changes)
         return bool(changes)
 
-    def take_and_send(self, now: float) -> list[inner.Job]:
-        """The jobs whose turn it is; every create leaves at once."""
-        taken = self.take(now)
-        for job in taken:
-            if isinstance(job.state, inner.Noting):
-                assert self.leaves(job, now)
-        return taken
-
     def settle(self, job: inner.Job, event: inner.Event, now: float) -> inner.Job | None:
         """Say what came of a talk; the job as it is then, or None where it had ended before."""
         changes = self.plan.settle(job, event, now)
@@ -129,10 +121,6 @@ class DrivenPlan:
         changes = self.plan.on_callback(job_id, account, create, task_id, now)
         self.note(changes)
         return changes[0].after if changes else None
-
-    def name_task(self, job_id: int, create: int, task_id: str, now: float) -> None:
-        """Let a callback have named a task, whatever else is known."""
-        self.note(self.plan.tell(job_id, inner.CallbackNamed(create, task_id), now))
 
     def readmit(self, job_id: int, like: inner.Job, now: float = 0.0, *, is_doubted: bool = False) -> None:
         """Give a job leave to be sent again, like one that is made new."""

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import anyio
 import inner
@@ -305,7 +304,11 @@ async def test_a_batch_that_is_cancelled_while_it_opens_leaves_no_run(place: Pat
 async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str, is_over: bool) -> None:
     """Where a run's beginning, last word or end fails, that is told; the next may begin unless this one has no end."""
     disk, thread = Disk(), Inline()
-    setattr(disk, call, Mock(side_effect=JournalError("The disk fails.")))
+
+    def fail(*_: object) -> None:
+        raise JournalError("The disk fails.")
+
+    setattr(disk, call, fail)
     with pytest.raises(JournalError, match=r"The disk fails\."):
         async with opened(disk, executor=thread) as journal:
             journal.writer.put(entry(1))

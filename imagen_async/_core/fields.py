@@ -94,8 +94,5 @@ FIELDS = (
 PARAMETERS = tuple(field.name for field in FIELDS if field.is_parameter)
 """The fields that every dialect translates."""
 
-DEFAULTS = tuple(field.name for field in FIELDS if field.has_default)
-"""The fields that a batch may have defaults for."""
-
 CONTENT = tuple(field.name for field in FIELDS if field.content)
 """The fields that say what is wanted."""

@@ -93,7 +93,6 @@ class JournalCallbacks:
         else:
             self._collect(job)
             self._writer.note(job)
-            self.note(job)
         # Whoever calls back is answered then, and will not call again.
         await self._writer.wait_durable(named.key)
 
