@@ -12,7 +12,7 @@ from yarl import URL
 from ._addresses import is_address, is_unencrypted
 from ._core.provider import Limits, Provider
 from ._core.routing import Policy, Router
-from ._session_pool import Endpoint
+from ._transport.session_pool import Endpoint
 from .errors import ConfigurationError
 from .providers import PROVIDERS
 

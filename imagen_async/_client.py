@@ -51,8 +51,10 @@ from ._opening import (
 )
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
-from ._session_pool import FileSession, SessionPool, SSLSetting
 from ._single import Job, Single
+from ._transport.file_session import FileSession
+from ._transport.session_pool import SessionPool
+from ._transport.sessions import SSLSetting
 from ._watch.observer import Observer
 from .errors import ConfigurationError, ImagenError, InvalidRequest
 from .events import Listener

@@ -19,7 +19,7 @@ import backoff
 
 from ._core.values import ImageFile, Result
 from ._folders import PART_SUFFIX, cannot_write, part_prefix, sync_folder
-from ._session_pool import FileSession
+from ._transport.file_session import FileSession
 from .errors import DownloadFailed, ImagenError, TransportError
 
 MAX_PICTURE = 64 << 20

@@ -27,7 +27,8 @@ from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
 from ._scheduler.exchange import Exchange, Save
 from ._scheduler.scheduler import Scheduler
-from ._session_pool import Endpoint, SessionPool, SessionSettings, SSLSetting
+from ._transport.session_pool import Endpoint, SessionPool
+from ._transport.sessions import SessionSettings, SSLSetting
 from ._watch.log import log
 from ._watch.observer import Observer
 from .errors import ConfigurationError

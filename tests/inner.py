@@ -141,7 +141,9 @@ from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.store import LONGEST_WAY
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler.scheduler import Scheduler, Standing
-from imagen_async._session_pool import MAX_ANSWER, Endpoint, FileSession, SessionPool, SessionSettings
+from imagen_async._transport.file_session import FileSession
+from imagen_async._transport.session_pool import MAX_ANSWER, Endpoint, SessionPool
+from imagen_async._transport.sessions import SessionSettings
 from imagen_async._watch.observer import Observer
 from imagen_async.sandbox._painter import SIZES, _gradient, paint
 from imagen_async.sandbox._service import Service

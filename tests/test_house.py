@@ -39,7 +39,7 @@ ORDER = (
     "events",
     "_clock",
     "_watch",
-    "_session_pool",
+    "_transport",
     "_plain_group",
     "_addresses",
     "_callbacks",

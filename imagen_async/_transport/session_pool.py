@@ -1,0 +1,167 @@
+"""The sessions that carry a key, one an account, and beside them the one for files. Carries values, decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import anyio
+import msgspec
+from yarl import URL
+
+from .._core.wire import HttpRequest, HttpResponse
+from .._watch.observer import Observer
+from ..errors import ImagenError, ProtocolError
+from .file_session import FileSession
+from .sessions import SessionSettings, open_session, proxy_of, timeouts, transport_error
+
+MAX_ANSWER = 1 << 20
+"""Bytes of an API answer; the recorded ones are below 5 KB."""
+
+_JSON_HEADERS = {"Content-Type": "application/json"}
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where an account's API is, and what opens it. Its key is in no repr."""
+
+    base_url: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.base_url!r})"
+
+
+class SessionPool:
+    """The open sessions of one client. Enter it in the loop that uses it."""
+
+    def __init__(
+        self, endpoints: Mapping[str, Endpoint], settings: SessionSettings, observer: Observer | None = None
+    ) -> None:
+        self._observer = observer or Observer()
+        self._endpoints = endpoints
+        self._settings = settings
+        self._timeout = timeouts(settings, settings.timeout)
+        self._stack = AsyncExitStack()
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._proxies: dict[str, str | None] = {}
+        self._files: FileSession | None = None
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for name, endpoint in self._endpoints.items():
+                headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+                session = open_session(self._settings, headers)
+                self._sessions[name] = await stack.enter_async_context(session)
+                # Once an account, not once a request: it reads the whole environment.
+                self._proxies[name] = proxy_of(endpoint.base_url, self._settings)
+            self._files = await stack.enter_async_context(FileSession(self._settings, self._observer))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A cancellation must not leave connections open, of which aiohttp would warn when they are collected.
+        with anyio.CancelScope(shield=True):
+            await self._stack.aclose()
+        self._sessions.clear()
+        self._files = None
+
+    @property
+    def files(self) -> FileSession | None:
+        """The session without a key, while the pool is open."""
+        return self._files
+
+    async def send(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+        """Carry one request to an account's own address, with its key, and follow no redirect.
+
+        Args:
+            account: Whose session.
+            request: What to send.
+            within: Seconds for the whole exchange, where that is less than the setting.
+
+        Raises:
+            TransportError: No answer came; `sent` is False when no byte left.
+            ProtocolError: The answer is longer than `MAX_ANSWER` or breaks off.
+        """
+        # Told from here, for aiohttp's TraceConfig costs 10 µs a request even when it is empty.
+        if not self._observer.hears_exchanges:
+            return await self._send(account, request, within)
+        now = asyncio.get_running_loop().time
+        began_at = now()
+        outcome: HttpResponse | ImagenError | None = None
+        try:
+            outcome = await self._send(account, request, within)
+            return outcome
+        except ImagenError as error:
+            outcome = error
+            raise
+        finally:
+            # A cancelled exchange has no outcome, and is nothing to tell.
+            if outcome is not None:
+                self._observer.exchange(account, request, outcome, began_at, now())
+
+    async def _send(self, account: str, request: HttpRequest, within: float | None) -> HttpResponse:
+        endpoint = self._endpoints[account]
+        total = self._settings.timeout if within is None else min(within, self._settings.timeout)
+        try:
+            # aiohttp repeats by itself what is free to repeat, once, on a connection that had died; never a POST.
+            async with self._sessions[account].request(
+                request.method,
+                # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
+                URL(endpoint.base_url + request.path, encoded=True),
+                data=request.body,
+                headers=_JSON_HEADERS if request.body is not None else None,
+                allow_redirects=False,
+                proxy=self._proxies[account],
+                timeout=self._timeout if total == self._settings.timeout else timeouts(self._settings, total),
+            ) as response:
+                # Not `json()`, which has no bound, and costs 6 µs more.
+                body = await _read_bounded(response)
+                return _plain(response, _redacted(body, endpoint.api_key))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            failure = transport_error(error, endpoint.base_url)
+        # Raised out here, so that it does not hold aiohttp's error: that one's repr shows the key.
+        raise failure
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    length = response.content_length or 0
+    chunks: list[bytes] = []
+    size = 0
+    content = response.content
+    # The end is asked for first: a read beyond it would be one more wait for each answer.
+    while length <= MAX_ANSWER and not content.at_eof() and (chunk := await content.readany()):
+        size += len(chunk)
+        # As it is unpacked: a few bytes on the wire can become many megabytes.
+        if size > MAX_ANSWER:
+            break
+        chunks.append(chunk)
+    if length > MAX_ANSWER or size > MAX_ANSWER:
+        # Not given back to the pool: the connection still carries the rest.
+        response.close()
+        raise ProtocolError(f"The answer is longer than {MAX_ANSWER:,} bytes.", code=response.status)
+    return b"".join(chunks)
+
+
+def _redacted(body: bytes, api_key: str) -> bytes:
+    """Some servers quote the key in their refusal; a very short one would be found where it is not meant."""
+    return body.replace(api_key.encode(), b"***") if len(api_key) >= 8 else body
+
+
+def _plain(response: aiohttp.ClientResponse, body: bytes) -> HttpResponse:
+    return HttpResponse(
+        response.status,
+        body,
+        _seconds(response.headers.get("Retry-After")),
+        response.headers.get("Location") if 300 <= response.status < 400 else None,
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read Retry-After in seconds, at most an hour; its other form, a date, says less than our own pause."""
+    return min(float(retry_after), 3600.0) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
