@@ -48,6 +48,8 @@ ROOMS = {
     "_core/wording.py": "failure",
     "_core/callbacks.py": "callbacks",
     "_core/wire.py": "dialects",
+    "_core/forgiving_json.py": "dialects",
+    "_core/task_ids.py": "dialects callbacks",
     "_core/dialect.py": "dialects",
     "_core/fields.py": "fields providers",
     "_core/model.py": "providers",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,11 @@ URL = "https://files.example/1.png"
 HTML = b"<html><head><title>502 Bad Gateway</title></head></html>"
 UNREADABLE = (
     *(HTML, b"", b"{", b"[]", b"null", b'"ok"', b"\xff\xfe"),
-    # Deeper than anybody reads, and no UTF-8 inside of a good envelope.
+    # Deeper than anybody reads, cut, or what a page has in its scripts.
     b'{"code":200,"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     b'{"code":200,"data":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
-    b'{"code":200,"data":{"taskId":"\xff","task_id":"\xff","state":"\xff","status":"\xff"}}',
+    *(b'{"code":200,"data":{"taskId":"t1","task_id":"t1"}', b"{'code':200}", b"[200,1]"),
+    b'<html><script>var page = {"code":200,"data":{"taskId":"t1","task_id":"t1","state":"fail"}}</script></html>',
 )
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ANSWERS = json.loads((Path(__file__).parent / "data" / "answers.json").read_text())
@@ -144,7 +147,8 @@ def test_a_success_gives_the_task_id() -> None:
 def test_a_refusal_is_read_in_the_body_or_by_its_status(provider: str, where: str) -> None:
     """Nothing was created; the words and the provider's own delay are kept. A word as the error's code says nothing."""
     for code, words, kind, remedy in ANSWERS["refusals"][where]:
-        answers = [({"code": code, "msg": words, "data": None}, status) for status in (200, code, 502)]
+        refused = {"code": code, "msg": words, "data": None}
+        answers = [(refused, status) for status in ((200,) if code == 408 else (200, code))]
         if where == "in the body, or by the HTTP status":
             said: list[dict[str, Any]] = [{"code": ""}, {"code": None}, {"code": "some_word"}, {}]
             answers += [({"error": {"message": words, "type": "new_api_error", **each}}, code) for each in said]
@@ -154,8 +158,14 @@ def test_a_refusal_is_read_in_the_body_or_by_its_status(provider: str, where: st
                 why = of(getattr(errors, kind), code)
                 assert gist(told) == inner.Rejected(why, inner.Remedy[remedy], retry_after=7.0)
                 assert told.failure.message.endswith(f": {words}")
+        # Under a gateway's status, and behind 303, no body's word tells that no task was made; but its task is one.
+        for status in GATEWAYS:
+            with naming(code, status):
+                assert gist(created(provider, refused, status, retry_after=7.0)) == lost(status)
+                assert created(provider, {**refused, "data": {"task_id": "a1"}}, status) == TASK
 
 
+GATEWAYS = (303, 408, 425, 499, 502, 503, 504, 520, 522, 524, 529, 530, 598, 599)
 A1 = {"taskId": "a1"}
 NO_CODES = ("４２２", "0000422", "", "ok", None, True, 422.5)
 FAILING = (408, 500, 501, 502, 503, 504, 505, 520, 524)
@@ -165,25 +175,38 @@ FORBIDDEN = inner.Rejected(of(errors.AccountError, 403), inner.Remedy.STOP)
 NO_QUOTA = inner.Rejected(of(errors.InsufficientCredits, 403), inner.Remedy.STOP)
 INVALID = inner.Rejected(of(errors.InvalidRequest, 422), inner.Remedy.FAIL)
 TASK = inner.Accepted("a1")
+NO_IDS = (None, "", " ", "\t\n", "null", "undefined", "0", "0000-00", 0, -1, True, 1.5, {"no": "t1"}, ["t1", "t2"])
+NO_IDS += ("a\0b", "a\x1b[31m", "a\ufffd", "x" * 513, 2**255)
+FLAGS = ({"success": False}, {"success": "false"}, {"error": "x"}, {"status": "failed"}, {"status": 400})
+FLAGS += ({"statusCode": 500}, {"errcode": 7}, {"errorCode": "E7"})
 NAMELESS: list[Any] = [
-    *({"code": 200, "data": data} for data in (None, {}, [], "t1", {"state": "waiting"})),
-    *({"code": 200, "data": {"taskId": none, "task_id": none}} for none in (None, "", True, {"id": "t1"}, ["t1"])),
+    *(
+        {"code": 200, "data": data}
+        for data in (None, {}, [], {"state": "waiting"}, ["t1"], [[[[A1]]]], [{"id": "t1"}, {"id": "t2"}])
+    ),
+    *({"code": 200, "data": {"taskId": none, "task_id": none}} for none in NO_IDS),
+    *({"code": 200, "data": none} for none in (*NO_IDS, "success", "Task submitted 1", 99_999, "https://x.example/t1")),
+    *({"code": 200, "msg": "ok", **flag, "data": {"id": "t1"}} for flag in FLAGS),
     *({"code": 200, "msg": "success"}, {}, *UNREADABLE),
 ]
 TELLS_NOTHING = (HTML, b"", {"msg": "error"}, {"error": {"message": "busy", "code": ""}}, {"error": "x"})
+IN_VAIN = ("upstream timed out", "Gateway Timeout", "upstream request timeout", "connection reset by peer")
 CREATED: list[tuple[tuple[str, ...], Any, int, inner.Created]] = [
     # A flat answer is read like one in `data`.
     *((APIIN, body, 200, TASK) for body in ({"task_id": "a1"}, {"id": "a1", "status": "IN_PROGRESS"})),
     # What is no code is not looked at: the HTTP status speaks.
     *((KIE, {"code": code, "data": A1}, status, TASK) for code in NO_CODES for status in (200, 201, 299)),
-    *((KIE, {"code": code, "data": A1}, 422, INVALID) for code in NO_CODES),
+    *((KIE, {"code": code, "data": {"id": "r1"}}, 422, INVALID) for code in NO_CODES),
     # A 200 that names no task may have made one: never accepted, and never free to repeat.
     *((ALL, body, 200, lost(200)) for body in NAMELESS),
     # A real 5xx or 408 without a code of the API's own may be a proxy's, behind which a task was made.
     *((ALL, body, code, lost(code)) for body in TELLS_NOTHING for code in FAILING),
     # A code that is in no table does not tell that nothing was made; nor does an error that comes under 200.
     *((ALL, {"code": code, "data": None}, 200, lost(code)) for code in (502, 503, 504, 599, 0, 201, 302, 999)),
-    (ALL, {"error": {"message": "x"}, "data": {"taskId": "t1", "task_id": "t1"}}, 200, lost(0)),
+    (ALL, {"error": {"message": "x"}, "data": {"id": "r1"}}, 200, lost(0)),
+    # A 500 in words of who waited in vain for the one behind, and under HTTP 500 one that says nothing of the request.
+    *((ALL, {"code": 500, "msg": words}, status, lost(500)) for words in IN_VAIN for status in (200, 500)),
+    *((ALL, {"error": {"code": 500, "message": words}}, 500, lost(500)) for words in ("", "Internal Server Error")),
     # At LiangXin 403 means: no quota left. The edge's refusal of a program is no word about the account.
     (("kie", "apikley", "apiin"), DENIED_IN_BODY, 403, FORBIDDEN),
     (APIIN, DENIED, 403, FORBIDDEN),
@@ -200,10 +223,21 @@ def test_whatever_is_no_clear_word_leaves_a_create_unknown() -> None:
                 assert gist(created(provider, body, status)) == expected
 
 
+def test_a_task_that_is_told_is_taken() -> None:
+    """Under whatever code and HTTP status, at any place; an error's own ids, which are of requests, are no task's."""
+    for told, task_id in (*rows_of("names of a task"), ({"data": {"taskId": "x" * 512}}, "x" * 512)):
+        for provider, status in itertools.product(ALL, (200, 201, 202, 302, 400, 429, 500, 504)):
+            is_certain = "taskid" in str(told).lower().replace("_", "")
+            for code in (0, "0", 200, "200", 201, 202, 422, 429, 500, 1, 10000):
+                with naming(provider, status, code, told):
+                    is_taken = created(provider, {"msg": "x", "code": code, **told}, status) == inner.Accepted(task_id)
+                    assert is_taken == (is_certain or int(code) in (0, 200, 201, 202))
+
+
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 399])
 def test_a_redirect_stops_the_account_and_names_the_address(status: int) -> None:
     """It is never followed with the key: it is a setting to correct, and it says where it points, safe to print."""
-    bodies = ({"data": {"taskId": "t1", "task_id": "t1"}}, {"error": "moved"}, b"")
+    bodies = ({"data": {"id": "r1"}}, {"code": 500, "error": "moved"}, b"")
     nothing = inner.NoAnswer(of(errors.TransportError, status))
     for provider, body, where in itertools.product(ALL, bodies, ("https://www.kie.ai/api", "https://x\x1b[31m", None)):
         with naming(provider, body, where):
@@ -284,15 +318,65 @@ def test_no_answer_but_a_plain_denial_says_anything_of_a_running_task(provider: 
             assert (told.limited, told.failure.kind) in {(False, errors.TransportError), (False, errors.ProtocolError)}
 
 
-NO_BALANCE = [*({"code": 200, "data": none} for none in (None, "many", {"credits": 7}, True)), {"code": 200}]
+AMOUNTS: list[tuple[Any, float]] = [
+    *((told, 16.0) for told in (16, 16.0, -16, "16", " 16.0 ", "-16", "−16", "+16", "16,0", "1.6e1", "16".zfill(64))),
+    *(
+        (told, 16.0)
+        for told in ("16 credits", "16cr", "credits: 16", {"used": 16}, '{"credits":16}', {"amount": "-16"})
+    ),
+    *((told, 16.0) for told in ({"cost": {"credits_used": 16}}, {"credits": None, "total": 16, "unit": "Credits"})),
+    *((told, 1016.0) for told in ("1,016", "1,016.0", "1 016,0", "1'016", "1_016.00", "1\u202f016", "-1,016")),
+    *((told, 0.0) for told in (0, -0.0, "0", "0.00", {"credits": 0})),
+]
+DEEP = {"cost": {"cost": {"cost": {"cost": 16}}}}
+NO_AMOUNTS: list[Any] = [
+    *("many", "", " ", "NaN", "inf", "-Infinity", "1e400", "1e300", "$0.08", "0.08 USD", "16/20", "1,16,0", "--16"),
+    *(
+        "16 16",
+        "0x10",
+        "0" * 65,
+        True,
+        False,
+        [16],
+        {},
+        {"cost": {"cost": {"cost": {"cost": 16}}}},
+        {"credits": None},
+        {"remaining": [16]},
+        1e19,
+        -1e19,
+    ),
+]
+BALANCES_TOLD: list[Any] = [
+    *("72.62", "72,62", {"credits": 72.62}, {"balance": "72.62"}, {"data": {"remaining_credits": 72.62}}),
+    *({"total": 100, "used": 27.38, "remaining": 72.62}, {"balance": {"amount": 72.62, "unit": "credits"}}),
+]
+NO_BALANCE = [*({"code": 200, "data": none} for none in (None, *NO_AMOUNTS, {"currency": "USD", "balance": 7}))]
 BALANCES: list[tuple[Any, int, float | inner.Failure]] = [
     # A float, as seen, or an integer, as documented.
-    *(({"code": 200, "msg": "success", "data": said}, 200, float(said)) for said in (72.62, 72, 0, -3.5)),
-    *((body, 200, of(errors.ProtocolError, 200)) for body in (*NO_BALANCE, b'{"code":200,"data":1e999}', *UNREADABLE)),
+    *(({"code": 200, "msg": "success", "data": said}, 200, float(said)) for said in (72.62, 72, 0, -3.5, "-3.5")),
+    *(({"code": 200, "msg": "success", "data": said}, 200, 72.62) for said in BALANCES_TOLD),
+    ({"code": 200, "credits": "72.62 credits"}, 200, 72.62),
+    *((body, 200, of(errors.ProtocolError, 200)) for body in (*NO_BALANCE, {"code": 200}, *UNREADABLE)),
     ({"code": 500, "msg": "x", "data": 7}, 200, of(errors.ProtocolError, 500)),
     *(({"code": 401, "msg": "no"}, status, of(errors.AuthenticationError, 401)) for status in (200, 401)),
     (HTML, 403, of(errors.AuthenticationError, 403)),
 ]
+
+
+def test_a_bill_is_read_in_any_form_and_is_never_below_nothing() -> None:
+    """A debit has its sign; what can be no amount is unknown, so that the price counts in its place."""
+    fields = {**dict.fromkeys(JOBS, ("creditsConsumed", "consumeCredits")), "apiin": ("credits", "creditsConsumed")}
+    unknown: list[tuple[Any, None]] = [(told, None) for told in (*NO_AMOUNTS, {"amount": 0.08, "currency": "USD"})]
+    for provider, (told, credits) in itertools.product(ALL, [*AMOUNTS, *unknown]):
+        for field, state in itertools.product(fields[provider], ("success", "fail")):
+            with naming(provider, field, told, state):
+                body = ended(state, **{field: told}, resultJson=[URL], output=[URL])
+                assert status_of(provider, body).credits == credits
+    for told in (b"1e999", b"NaN", b"-Infinity", b"1" * 400):
+        body = msgspec.json.encode(ended(resultJson=[URL], creditsConsumed=5)).replace(b"5}", told + b"}")
+        assert gist(status_of("kie", body)) == made()
+
+
 NO_LINK = errors.DownloadFailed
 LINKS: list[tuple[Any, int, str | inner.Failure]] = [
     *(({"code": 200, "data": {"downloadUrl": none, "url": URL}}, 200, URL) for none in (None, "")),
@@ -319,6 +403,53 @@ def test_a_balance_or_a_new_link_is_read_or_why_there_is_none() -> None:
             assert isinstance(found, str) or "url is wrong" in found.message or not found.is_gone
 
 
+NEARLY: dict[str, Callable[[bytes], bytes]] = {
+    "a byte order mark": lambda body: b"\xef\xbb\xbf" + body,
+    "UTF-16": lambda body: body.decode().encode("utf-16"),
+    "UTF-16 without a mark": lambda body: body.decode().encode("utf-16-le"),
+    "a notice before it": lambda body: b'<br />\n<b>Notice</b>: Undefined "x" {y} in <b>z.php</b><br />\n' + body,
+    "a time before it": lambda body: b"[2026-11-29 02:00:00] WARN {x}\n" + body,
+    "a guard before it": lambda body: b")]}',\n" + body,
+    "a call around it": lambda body: b"callback(" + body + b");",
+    "a comment after it": lambda body: body + b"\n<!-- {0.03} s -->\n\0",
+    "a comma too many": lambda body: body.replace(b"}", b" , }"),
+    "alone in a list": lambda body: b"[" + body + b"]",
+    **{f"a bare {word}": lambda body, word=word: body.replace(b'"echo"', word.encode())
+       for word in ("NaN", "-NaN", "nan", "Infinity", "-Infinity", "1e999", "undefined", "None", "True", "9" * 5000)},
+    **{f"{part!r} in a text": lambda body, part=part: body.replace(b"echo", b"a " + part)
+       for part in (rb"\ud83d", rb"\uDE00 b", b"\xf0\x9f", b"\n\t\x01", rb"\x41\'", b"\xe9t\xe9", rb"{\"\ud83d\"}")},
+    **{charset: lambda body, charset=charset: body.replace(b"echo", "成功 表 ソ".encode(charset, "ignore"))
+       for charset in ("gbk", "big5", "shift_jis", "utf-7")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", NEARLY.values(), ids=NEARLY)
+def test_what_is_nearly_json_is_read(spoil: Callable[[bytes], bytes]) -> None:
+    """In an envelope, and in a part that is read or not: no task, no picture and no refusal is lost for its form."""
+
+    def told(read: Callable[[inner.HttpResponse], Any], data: Any, **envelope: Any) -> Any:
+        body = spoil(json.dumps({"code": 200, "msg": "echo", "data": data, **envelope}).encode())
+        return gist(read(inner.HttpResponse(200, body)))
+
+    for dialect in (DIALECTS[provider] for provider in ALL):
+        assert told(dialect.read_created, {"taskId": "a1", "task_id": "a1", "param": "echo"}) == TASK
+        assert told(dialect.read_created, None, code=422) == INVALID
+        result = {"state": "success", "status": "success", "resultJson": json.dumps([URL]), "output": [URL]}
+        assert told(dialect.read_status, {**result, "param": "echo", "failMsg": "echo"}) == made()
+        assert told(dialect.read_status, {**result, "failMsg": json.dumps({"prompt": "echo"})}) == made()
+        assert told(dialect.read_credits, {"balance": 7, "of": "echo"}) == 7.0
+        assert told(dialect.read_renewal, {"url": URL, "of": "echo"}) == URL
+
+
+def test_no_answer_takes_long_to_be_no_json() -> None:
+    """Whatever fills an answer, each of its places is looked at a few times at most."""
+    fillers = (b'{"', b'"\\', b"\\", b", ", b"[1,", b'{"a":', b"\x81", b"- ", b'{"a" ', b'{"a":1}', b"A ", b"1e9,")
+    for filler, start in itertools.product(fillers, (b"", b'{"x":"\xff', b'{"code":200,"data":{"x":NaN,"y":')):
+        began = time.process_time()
+        assert isinstance(created("kie", start + filler * ((1 << 17) // len(filler))), inner.Lost)
+        assert time.process_time() - began < 1, (start, filler)
+
+
 STATUSES = st.sampled_from([200, 200, 201, 204, 301, 400, 401, 402, 404, 408, 422, 429, 433, 455, 500, 501, 503, 599])
 WORDS = st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: f"a{text}\x1b[31m\r\n\x00\x7f\x9bz")
 LEAVES: st.SearchStrategy[Any] = st.one_of(
@@ -333,7 +464,17 @@ JSON = st.recursive(LEAVES, lambda it: st.lists(it, max_size=3) | st.dictionarie
 CODES = st.sampled_from([200, 200, 200, "200", 401, 422, 429, 500, 501, None]) | LEAVES
 TOLD = {"msg": LEAVES, "message": LEAVES, "error": JSON}
 ENVELOPES = st.fixed_dictionaries({"code": CODES, "data": JSON}, optional=TOLD)
-BODIES = st.one_of(st.binary(max_size=200), (JSON | ENVELOPES).map(msgspec.json.encode))
+ANY_TEXT = st.text(st.characters(), max_size=8)
+ODD_LEAVES = LEAVES | st.floats() | ANY_TEXT
+ODD = st.recursive(
+    ODD_LEAVES, lambda it: st.lists(it, max_size=3) | st.dictionaries(KEYS | ANY_TEXT, it, max_size=4), max_leaves=9
+)
+ODD_ENVELOPES = st.fixed_dictionaries({"code": CODES, "data": ODD, "cost": ODD_LEAVES}, optional={"msg": ODD})
+ODD_BODIES = st.builds(
+    lambda before, value, after: before + json.dumps(value).encode() + after,
+    *(st.sampled_from([b"", b"\xef\xbb\xbf", b"<b>Notice</b>\n"]), ODD_ENVELOPES, st.binary(max_size=5)),
+)
+BODIES = st.one_of(st.binary(max_size=200), (JSON | ENVELOPES).map(msgspec.json.encode), ODD_BODIES)
 
 
 def read_all(provider: str, body: bytes, status: int) -> list[Any]:
@@ -346,6 +487,8 @@ def read_all(provider: str, body: bytes, status: int) -> list[Any]:
         assert isinstance(value, kind)
         assert len(words_of(value)) < 1200
         assert not CONTROL.search(words_of(value))
+        # Half an emoji can be written to no file, and to no journal.
+        f"{words_of(value)}{getattr(value, 'task_id', None)}".encode()
     return told
 
 
@@ -367,6 +510,24 @@ def test_whatever_comes_something_is_made_of_it(body: bytes, status: int, provid
     if isinstance(standing, inner.Succeeded):
         assert standing.urls
         assert all(url.startswith(("https://", "http://")) for url in standing.urls)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    body=ODD_ENVELOPES,
+    place=st.sampled_from(["taskId", "task_id"]),
+    is_inside=st.booleans(),
+    provider=st.sampled_from(ALL),
+    status=STATUSES,
+)
+def test_whatever_else_an_answer_says_its_task_is_taken(
+    body: dict[str, Any], place: str, is_inside: bool, provider: str, status: int
+) -> None:
+    """A task's id at a place where it may stand is never lost, whatever stands beside it and however it is written."""
+    data = body["data"] if isinstance(body["data"], dict) else {}
+    others = {name: value for name, value in data.items() if name not in OF_TASKS}
+    named = {**body, "data": {**others, place: "a1"}} if is_inside else {**body, "data": None, place: "a1"}
+    assert created(provider, json.dumps(named).encode(), status) == TASK
 
 
 @pytest.mark.parametrize("words", ["x" * 10**5, "BAD\x1b[31m\r\n\x00\x7f\x9bWORD"], ids=["long", "odd"])

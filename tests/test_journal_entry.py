@@ -298,7 +298,7 @@ BILLS: list[tuple[str, float | None, float | None, int, bool, tuple[float, float
     ("done", 5.0, None, 0, True, (0, 0, 5), True),
     ("done", None, None, 0, True, (0, 0, 0), False),
     ("done", None, 8.0, 1, True, (0, 8, 16), True),
-    ("done", -3.0, 8.0, 0, True, (0, 0, 0), True),
+    ("done", -3.0, 8.0, 0, True, (0, 0, 3), True),
     ("failed", None, 8.0, 0, False, (0, 0, 0), True),
     ("failed", None, 8.0, 0, True, (0, 0, 8), True),
     ("unknown", 4.0, 8.0, 2, True, (0, 16, 20), True),

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ProtocolError
+from .task_ids import id_of
 from .wire import decode_json
 
 TOLERANCE = 300.0
@@ -84,7 +85,7 @@ def task_named_by(document: Mapping[str, Any]) -> str | None:
     inner = data if isinstance(data, dict) else {}
     # kie.ai signs the id in any of these places: of two that differ nobody could say which one is signed.
     places = (inner.get("taskId"), inner.get("task_id"), document.get("taskId"))
-    named = {str(place) for place in places if place not in (None, "")} if all(map(_is_id, places)) else set()
+    named = {id_of(place) for place in places if not _is_nothing(place)}
     return named.pop() if len(named) == 1 else None
 
 
@@ -93,13 +94,12 @@ def task_hinted_at(document: Mapping[str, Any]) -> str | None:
     data = document.get("data")
     inner = data if isinstance(data, dict) else {}
     places = (inner.get("recordId"), inner.get("id"), document.get("task_id"), document.get("id"))
-    hints = (str(place) for place in places if place not in (None, "") and _is_id(place))
-    return task_named_by(document) or next(hints, None)
+    return task_named_by(document) or next(filter(None, map(id_of, places)), None)
 
 
-def _is_id(value: object) -> bool:
-    """Ids are opaque, and a number would be as good as a string; nothing at all is no contradiction."""
-    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
+def _is_nothing(value: object) -> bool:
+    """Nothing at all is no contradiction."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def is_signed(

@@ -141,7 +141,8 @@ class Bill(msgspec.Struct, frozen=True):
         """Credits that it has cost, or may have: where nobody tells what was billed, the price."""
         is_finished = self.state in ("done", "ready") or (self.state == "failed" and self.has_task)
         untold = self.price or 0.0 if self.credits is None and is_finished else 0.0
-        return max(0.0, self.credits or 0.0) + untold + self.at_risk + self.open
+        # Of a debit with its sign earlier versions have noted the sign, too.
+        return abs(self.credits or 0.0) + untold + self.at_risk + self.open
 
 
 def bill_of(entry: JournalEntry) -> Bill:

@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ProtocolError
 from .failure import Failure
+from .forgiving_json import NOT_JSON, forgiving
 
 Operation = Literal["create", "status", "renewal", "credits", "file"]
 """What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
@@ -175,14 +176,11 @@ def clean(text: str) -> str:
     return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()[:500]
 
 
-NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What a decoder raises for bytes that somebody else wrote."""
-
-_decode_json = msgspec.json.Decoder().decode
+_decode_json = forgiving(msgspec.json.Decoder().decode)
 
 
 def decode_json(body: bytes | str) -> Any:
-    """Decode JSON of any shape; raises ProtocolError for what is not JSON."""
+    """Decode JSON of any shape, or what is nearly JSON; raises ProtocolError for what is neither."""
     try:
         return _decode_json(body)
     except NOT_JSON as error:

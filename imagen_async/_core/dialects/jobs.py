@@ -9,10 +9,10 @@ import msgspec
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..failure import Failure
+from ..forgiving_json import NOT_JSON, forgiving_object
 from ..model import Model
 from ..values import ImageRequest
 from ..wire import (
-    NOT_JSON,
     Created,
     HttpRequest,
     HttpResponse,
@@ -24,14 +24,7 @@ from ..wire import (
     TaskStatus,
     clean,
 )
-from . import answers
-
-
-class _Task(msgspec.Struct):
-    """`data` of a create's answer. Ids are opaque; a number would be as good as a string."""
-
-    taskId: Any = None
-    recordId: Any = None
+from . import answers, creates, money
 
 
 class _Record(msgspec.Struct):
@@ -44,11 +37,11 @@ class _Record(msgspec.Struct):
     createTime: Any = None
     completeTime: Any = None
     creditsConsumed: Any = None
+    consumeCredits: Any = None
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_task = msgspec.json.Decoder(_Task | None).decode
-_decode_record = msgspec.json.Decoder(_Record | None).decode
+_decode_record = forgiving_object(msgspec.json.Decoder(_Record | None).decode)
 
 
 class JobsDialect(msgspec.Struct, frozen=True):
@@ -84,15 +77,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
 
     def read_created(self, response: HttpResponse) -> Created:
         """Say what became of a create. A success without a task id is lost: the task may exist."""
-        answer = answers.open_answer(response)
-        if not answer.is_success:
-            return answers.read_refused_create(answer, self.no_credit)
-        try:
-            task = _decode_task(answer.data) or _Task()
-        # It says success: whatever else it holds, a task may be there.
-        except NOT_JSON:
-            task = _Task()
-        return answers.accepted(answer, task.taskId, task.recordId)
+        return creates.read_created(response, ("taskId", "recordId"), self.no_credit)
 
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
@@ -144,19 +129,25 @@ def _read_record(record: _Record, raw: bytes) -> TaskStatus:
     if state in answers.FAILED:
         code = answers.code_of(record.failCode)
         text = clean(str(record.failMsg or "no reason given"))
-        return TaskFailed(Failure(GenerationFailed, text, code=code), answers.figure(record.creditsConsumed), raw)
+        return TaskFailed(
+            Failure(GenerationFailed, text, code=code), money.billed(record.creditsConsumed, record.consumeCredits), raw
+        )
     # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
     return Pending(clean(str(record.state)), state in answers.WAITING)
 
 
 def _read_success(record: _Record, raw: bytes) -> TaskStatus:
     """A success without a URL was met: a failure that may have been billed, so the raw answer stays."""
-    credits = answers.figure(record.creditsConsumed)
+    credits = _credits(record)
     urls = answers.find_urls(record.resultJson)
     if urls:
         return Succeeded(urls, _latency(record), credits, raw)
     message = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
     return TaskFailed(Failure(GenerationFailed, message, code="no_urls"), credits, raw)
+
+
+def _credits(record: _Record) -> float | None:
+    return money.billed(record.creditsConsumed, record.consumeCredits)
 
 
 def _latency(record: _Record) -> float | None:

@@ -23,7 +23,7 @@ from ..wire import (
     TaskStatus,
     clean,
 )
-from . import answers
+from . import answers, creates, money
 
 _encode = msgspec.json.Encoder().encode
 
@@ -50,12 +50,8 @@ class TasksDialect(msgspec.Struct, frozen=True):
 
     def read_created(self, response: HttpResponse) -> Created:
         """Say what became of a create. A success without a task id is lost: the task may exist."""
-        answer = answers.open_answer(response)
-        if not answer.is_success:
-            return answers.read_refused_create(answer, self.no_credit)
-        task = _inner(answer) or {}
         # An older page of the provider shows `id`.
-        return answers.accepted(answer, task.get("task_id"), task.get("id"), task.get("taskId"))
+        return creates.read_created(response, ("task_id", "id", "taskId"), self.no_credit)
 
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
@@ -77,7 +73,7 @@ class TasksDialect(msgspec.Struct, frozen=True):
         if state in answers.SUCCEEDED:
             return _read_success(task, response.body)
         if state in answers.FAILED:
-            return TaskFailed(_reason(task, answer), answers.figure(task.get("credits")), response.body)
+            return TaskFailed(_reason(task, answer), _credits(task), response.body)
         # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
         return Pending(clean(str(word)), state in answers.WAITING)
 
@@ -108,7 +104,7 @@ def _inner(answer: answers.Answer) -> dict[str, Any] | None:
 
 
 def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
-    credits = answers.figure(task.get("credits"))
+    credits = _credits(task)
     urls = answers.find_urls(task)
     if urls:
         return Succeeded(urls, None, credits, raw)
@@ -116,6 +112,10 @@ def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
         "The provider says success and gives no picture URL that we know; the result's `raw` holds its whole answer"
     )
     return TaskFailed(Failure(GenerationFailed, message, code="no_urls"), credits, raw)
+
+
+def _credits(task: dict[str, Any]) -> float | None:
+    return money.billed(*(task.get(name) for name in ("credits", "creditsConsumed", "consumeCredits")))
 
 
 def _reason(task: dict[str, Any], answer: answers.Answer) -> Failure:
