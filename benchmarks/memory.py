@@ -71,7 +71,7 @@ def _finished(plan: Plan, now: float) -> Iterator[Job]:
     """All running jobs, asked about and finished."""
     for job in _taken(plan, plan.wake_at(now)):
         answer = HttpResponse(200, record_answer(f"{job.id:032x}", 5.0))
-        for change in plan.settle(job, KIE.dialect.read_status(answer), now):
+        for change in plan.settle(job, KIE.dialect.read_status(answer, f"{job.id:032x}"), now):
             yield change.after
 
 

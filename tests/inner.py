@@ -109,6 +109,7 @@ from imagen_async._core.wire import (
     Created,
     HttpRequest,
     HttpResponse,
+    LinksMissing,
     Lost,
     NoAnswer,
     Pending,

@@ -23,7 +23,7 @@ PRICES = {"a": 0.5, "b": 0.3, "c": 1.0}
 """Of a picture, in credits."""
 
 SUCCESS = inner.Succeeded(("https://files.example/1.png",), 1.0, None, b"{}")
-KNOWN = inner.Pending | inner.Succeeded | inner.TaskFailed
+KNOWN = inner.Pending | inner.Succeeded | inner.LinksMissing | inner.TaskFailed
 """What the provider says of a task that it knows."""
 
 
@@ -56,6 +56,9 @@ ASKED: dict[str, inner.Event] = {
     "succeeded": SUCCESS,
     "broken": inner.TaskFailed(failure(errors.GenerationFailed, "too dark", code="500"), None, b"{}"),
     "no urls": inner.TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b"{}"),
+    "no links": inner.LinksMissing(
+        inner.TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b"{}")
+    ),
     "denied": inner.TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
     "unreadable": inner.NoAnswer(failure(errors.TransportError, "502")),
     "asked too often": inner.NoAnswer(failure(errors.RateLimited, "429"), limited=True),
@@ -320,6 +323,9 @@ class World:
         if isinstance(event, inner.Succeeded | inner.TaskFailed):
             create.end = create.end or name
             self._close(job.id, event.credits)
+        elif isinstance(event, inner.LinksMissing):
+            # It has come to an end where that goes on for a while, or its time is over.
+            create.end = create.end or (name if isinstance(after.state, inner.Failed) else "")
         elif isinstance(after.state, inner.Queued):
             # It was denied, and is to be replaced.
             create.end = name

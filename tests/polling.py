@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from builders import failure, make_job
-from inner import ImageRequest, Job, Kind, LatencyPrior, NoAnswer, Pending, Running, Succeeded, TaskFailed, TaskRefused
+from inner import (
+    ImageRequest,
+    Job,
+    Kind,
+    LatencyPrior,
+    LinksMissing,
+    NoAnswer,
+    Pending,
+    Running,
+    Succeeded,
+    TaskFailed,
+    TaskRefused,
+)
 
 from imagen_async.errors import GenerationFailed, InvalidRequest, TransportError
 
@@ -16,6 +28,7 @@ PENDING = Pending("waiting")
 SUCCESS = Succeeded(("https://files.example/1.png",), 4.0, 8.0, b"{}")
 UNTOLD = Succeeded(("https://files.example/1.png",), None, 8.0, b"{}")
 BROKEN = TaskFailed(failure(GenerationFailed, "too dark", code="500"), 0.0, b"{}")
+UNLINKED = LinksMissing(BROKEN)
 NOTHING = NoAnswer(failure(TransportError, "502"))
 SILENT = TaskRefused(failure(InvalidRequest, "no such task", code=422))
 

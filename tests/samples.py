@@ -9,7 +9,7 @@ import msgspec
 from builders import MODELS, failure, make_job
 
 from imagen_async import errors
-from imagen_async._core.transitions import PATIENCE
+from imagen_async._core.transitions import LINKS_PATIENCE, PATIENCE
 
 NOW = 1000.0
 FILE = inner.ImageFile("out/000000-a-red-fox.png", "0" * 64, 68, "image/png", "https://files.example/1.png")
@@ -42,6 +42,8 @@ STATES: dict[str, inner.State] = {
     "Confirming denied": inner.Confirming(LOST_BEFORE, until=NOW + 60, **DENIED),
     **{kind.__name__: kind(**SINCE) for kind in (inner.Running, inner.Collected, inner.Doubted)},
     **{f"{kind.__name__} denied": kind(**DENIED) for kind in (inner.Running, inner.Collected, inner.Doubted)},
+    "Running unlinked": inner.Running(**SINCE, unlinked_at=NOW - LINKS_PATIENCE),
+    "Relinking unlinked": inner.Relinking(**SINCE, unlinked_at=NOW - LINKS_PATIENCE, outcome=SUCCESS),
     "Relinking": inner.Relinking(**SINCE, outcome=SUCCESS),
     "Relinking denied": inner.Relinking(**DENIED, outcome=SUCCESS),
     "Fetching": inner.Fetching("t1", SUCCESS),
@@ -79,6 +81,9 @@ EVENTS: dict[str, inner.Event] = {
     "StatusAsked": inner.StatusAsked(),
     "Pending": inner.Pending("waiting"),
     "Succeeded": SUCCESS,
+    "LinksMissing": inner.LinksMissing(
+        inner.TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b'{"state":"success"}')
+    ),
     "TaskFailed": inner.TaskFailed(failure(errors.GenerationFailed, "too dark", code="501"), 0.0, b'{"state":"fail"}'),
     "TaskRefused": inner.TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
     "NoAnswer": inner.NoAnswer(failure(errors.TransportError, "502")),

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,17 @@ def created(provider: str, value: Any, status: int = 200, **fields: Any) -> Any:
     return DIALECTS[provider].read_created(answer(value, status, **fields))
 
 
-def status_of(provider: str, value: Any, status: int = 200, **fields: Any) -> Any:
-    """What is read in the answer to a status call."""
-    return DIALECTS[provider].read_status(answer(value, status, **fields))
+def status_of(provider: str, value: Any, status: int = 200, own: tuple[str, ...] = ("t1",), **fields: Any) -> Any:
+    """What is read in the answer to a status call about a task."""
+    return DIALECTS[provider].read_status(answer(value, status, **fields), *own)
 
 
 def gist(told: Any) -> Any:
     """A value without the words of its failure, and without the raw answer: both have tests of their own."""
     if isinstance(told, inner.Failure):
         return msgspec.structs.replace(told, message="")
+    if isinstance(told, inner.LinksMissing):
+        return inner.LinksMissing(gist(told.outcome))
     if hasattr(told, "failure"):
         told = msgspec.structs.replace(told, failure=gist(told.failure))
     return msgspec.structs.replace(told, raw=b"") if hasattr(told, "raw") else told
@@ -109,7 +112,7 @@ def test_a_recorded_exchange_is_read_to_its_end(name: str, latency: float, count
     bodies = [poll["body"].encode() for poll in exchange["statuses"]]
     data = inner.decode_json(bodies[-1])["data"]
     assert created("kie", exchange["create"]["body"].encode()) == inner.Accepted(data["taskId"])
-    *pending, last = [status_of("kie", body) for body in bodies]
+    *pending, last = [status_of("kie", body, own=(data["taskId"],)) for body in bodies]
     assert pending == [inner.Pending(inner.decode_json(body)["data"]["state"]) for body in bodies[:-1]]
     urls = inner.decode_json(data["resultJson"])["resultUrls"]
     assert last == inner.Succeeded(tuple(urls), latency, None, bodies[-1])
@@ -139,7 +142,7 @@ def test_a_success_gives_the_task_id() -> None:
     for provider, body, task_id in rows_of("tasks that were made"):
         for status in (200, 400, 401, 429, 500, 502):
             with naming(provider, body, status):
-                assert created(provider, body, status) == inner.Accepted(task_id)
+                assert created(provider, body, status).task_id == task_id
 
 
 @pytest.mark.parametrize("provider", ALL)
@@ -193,7 +196,9 @@ TELLS_NOTHING = (HTML, b"", {"msg": "error"}, {"error": {"message": "busy", "cod
 IN_VAIN = ("upstream timed out", "Gateway Timeout", "upstream request timeout", "connection reset by peer")
 CREATED: list[tuple[tuple[str, ...], Any, int, inner.Created]] = [
     # A flat answer is read like one in `data`.
-    *((APIIN, body, 200, TASK) for body in ({"task_id": "a1"}, {"id": "a1", "status": "IN_PROGRESS"})),
+    (APIIN, {"task_id": "a1"}, 200, TASK),
+    (ALL, {"id": "a1", "data": {"TaskID": "a1"}}, 200, TASK),
+    (APIIN, {"id": "a1", "status": "IN_PROGRESS"}, 200, inner.Accepted("a1", "id")),
     # What is no code is not looked at: the HTTP status speaks.
     *((KIE, {"code": code, "data": A1}, status, TASK) for code in NO_CODES for status in (200, 201, 299)),
     *((KIE, {"code": code, "data": {"id": "r1"}}, 422, INVALID) for code in NO_CODES),
@@ -230,7 +235,8 @@ def test_a_task_that_is_told_is_taken() -> None:
             is_certain = "taskid" in str(told).lower().replace("_", "")
             for code in (0, "0", 200, "200", 201, 202, 422, 429, 500, 1, 10000):
                 with naming(provider, status, code, told):
-                    is_taken = created(provider, {"msg": "x", "code": code, **told}, status) == inner.Accepted(task_id)
+                    accepted = created(provider, {"msg": "x", "code": code, **told}, status)
+                    is_taken = getattr(accepted, "task_id", None) == task_id
                     assert is_taken == (is_certain or int(code) in (0, 200, 201, 202))
 
 
@@ -276,14 +282,88 @@ def test_a_state_is_known_by_any_of_its_words(provider: str) -> None:
 def test_pictures_are_found_in_every_shape_that_was_met() -> None:
     """A success without any may have been billed: it keeps the whole answer, and a code by which it is not retried."""
     for result, urls in rows_of("pictures of a result"):
-        found = made(*urls, credits=8.0) if urls else broke(code="no_urls", credits=8.0)
+        found = made(*urls, credits=8.0) if urls else inner.LinksMissing(broke(code="no_urls", credits=8.0))
         bodies = [(provider, ended(resultJson=result, creditsConsumed=8)) for provider in JOBS]
         bodies += [("apiin", ended(**result, credits=8))] if isinstance(result, dict) else []
         for provider, body in bodies:
             with naming(provider, body):
                 told = status_of(provider, body)
                 assert gist(told) == found
-                assert urls or (told.raw, "no picture" in told.failure.message) == (msgspec.json.encode(body), True)
+                kept = told if urls else told.outcome
+                assert kept.raw == msgspec.json.encode(body)
+                assert urls or "no picture" in kept.failure.message
+    longest = URL.ljust(16384, "x")
+    assert gist(status_of("kie", ended(resultJson=[f"{longest}x", longest]))) == made(longest), "no server takes longer"
+    assert isinstance(status_of("kie", {"code": 200, "data": {"state": "success", "status": ""}}), inner.LinksMissing)
+
+
+NO_OTHER = ("t1", " t1\n", None, "", "null", "0", True, ["t1"], ["t2", "t3"], {"id": "t2"})
+OWN: list[tuple[tuple[str, ...], dict[str, Any], bool]] = [
+    *((("t1",), {"data": {"taskId": task_id}}, True) for task_id in NO_OTHER),
+    *((("17",), {"data": {name: 17}}, True) for name in ("taskId", "task_id", "TaskID")),
+    *((("t1",), {"data": {name: "t2"}}, False) for name in ("taskId", "task_id", "TASK_ID")),
+    *((("t1",), {"data": {"taskId": task_id}}, False) for task_id in ("T1", 1, "t10", "t")),
+    # The record's own word comes before what is around it, which may echo the question; one of its own is enough.
+    (("t1",), {"taskId": "t1", "data": {"taskId": "t2"}}, False),
+    (("t1",), {"taskId": "t2", "data": {"taskId": "t1", "task_id": "upstream-9"}}, True),
+    (("t1",), {"task_id": "t2", "data": {}}, False),
+    # A nested one is some other's, and so may be an id by which the create did not name it.
+    *((("t1",), {"data": {name: {"taskId": "t2"}}}, True) for name in ("param", "input", "response")),
+    *((("t1",), {"data": {name: "t2"}}, True) for name in ("id", "recordId", "requestId")),
+    *((("t1", name), {"data": {name: "t2"}}, False) for name in ("id", "recordId")),
+    (("t1", "id"), {"id": "call-7", "data": {"id": "t1"}}, True),
+    (("t1", "id"), {"id": "call-7", "data": {"taskId": "t1"}}, True),
+]
+
+
+@pytest.mark.parametrize("provider", ALL)
+def test_an_answer_about_another_task_is_no_answer(provider: str) -> None:
+    """Where it names one at all: not ours, it is asked again, and whether it tells of success, failure or neither."""
+    stranger = inner.NoAnswer(of(errors.ProtocolError))
+    for own, names, is_ours in OWN:
+        for word, kind in (("success", inner.Succeeded), ("fail", inner.TaskFailed), ("waiting", inner.Pending)):
+            body = ended(word, resultJson=[URL], images=[URL])
+            body |= {**names, "data": body["data"] | names["data"]}
+            with naming(own, body):
+                told = status_of(provider, body, own=own)
+                assert isinstance(told, kind) if is_ours else gist(told) == stranger
+    for code in (401, 404, 422, 501):
+        assert isinstance(status_of(provider, {"code": code, "data": {"taskId": "t2"}}), inner.NoAnswer)
+    limited = gist(status_of(provider, {"code": 429, "data": {"taskId": "t2"}}))
+    assert limited == inner.NoAnswer(of(errors.RateLimited, 429), limited=True)
+
+
+KEYS_OF_LINKS = (
+    *("resultUrls", "result_urls", "resultUrl", "resultImageUrl", "imageUrl", "image_urls", "urls", "url", "images"),
+    *("output", "outputs", "generated_image", "result", "RESULT_URLS", "fileUrl", "Download_URLs"),
+)
+WRAPPINGS = ("[]", "text", "info", "resultJson", "response", "resultObject", "data", "result", "output")
+
+
+def wrapped(value: Any, wrappings: list[str]) -> Any:
+    """A value in lists, texts of JSON and objects, the first being the outermost."""
+    for each in reversed(wrappings):
+        value = [value] if each == "[]" else json.dumps(value) if each == "text" else {each: value}
+    return value
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    outer=st.lists(st.sampled_from(WRAPPINGS), max_size=3),
+    key=st.sampled_from(KEYS_OF_LINKS),
+    within=st.lists(st.sampled_from(["[]", "text"]), max_size=3),
+    echo=st.sampled_from(["param", "paramJson", "input", "callBackUrl", "callback_url", "webhook", "request_body"]),
+    provider=st.sampled_from(ALL),
+)
+def test_a_link_is_found_at_any_known_place_and_none_that_the_request_had(
+    outer: list[str], key: str, within: list[str], echo: str, provider: str
+) -> None:
+    """However deep, in lists, objects and texts; what an echo holds is no result, not even elsewhere."""
+    sent = "https://files.example/sent.png"
+    place, asked = wrapped(URL, [*outer, key, *within]), wrapped(sent, [*outer, key, *within])
+    for result, found in ((place, made()), (asked, inner.LinksMissing(broke(code="no_urls")))):
+        record = {"more": result, echo: json.dumps([sent, asked]), "images": [sent], "callBackUrl": sent}
+        assert gist(status_of(provider, ended(**record))) == found
 
 
 def test_a_task_s_end_is_read_with_latency_credits_and_reason() -> None:
@@ -435,8 +515,9 @@ def test_what_is_nearly_json_is_read(spoil: Callable[[bytes], bytes]) -> None:
         assert told(dialect.read_created, {"taskId": "a1", "task_id": "a1", "param": "echo"}) == TASK
         assert told(dialect.read_created, None, code=422) == INVALID
         result = {"state": "success", "status": "success", "resultJson": json.dumps([URL]), "output": [URL]}
-        assert told(dialect.read_status, {**result, "param": "echo", "failMsg": "echo"}) == made()
-        assert told(dialect.read_status, {**result, "failMsg": json.dumps({"prompt": "echo"})}) == made()
+        read_status = partial(dialect.read_status, task_id="t1")
+        assert told(read_status, {**result, "param": "echo", "failMsg": "echo"}) == made()
+        assert told(read_status, {**result, "failMsg": json.dumps({"prompt": "echo"})}) == made()
         assert told(dialect.read_credits, {"balance": 7, "of": "echo"}) == 7.0
         assert told(dialect.read_renewal, {"url": URL, "of": "echo"}) == URL
 
@@ -480,8 +561,9 @@ BODIES = st.one_of(st.binary(max_size=200), (JSON | ENVELOPES).map(msgspec.json.
 def read_all(provider: str, body: bytes, status: int) -> list[Any]:
     """What each reader makes of an answer, which is one of the values that it may be, in words that can be shown."""
     response = inner.HttpResponse(status, body)
-    readers = attrgetter("read_created", "read_status", "read_renewal", "read_credits")(DIALECTS[provider])
+    readers = attrgetter("read_created", "read_renewal", "read_credits")(DIALECTS[provider])
     told = [read(response) for read in readers]
+    told.insert(1, DIALECTS[provider].read_status(response, "t1"))
     kinds = (inner.Created, inner.TaskStatus, str | inner.Failure, float | inner.Failure)
     for value, kind in zip(told, kinds, strict=True):
         assert isinstance(value, kind)
@@ -494,7 +576,7 @@ def read_all(provider: str, body: bytes, status: int) -> list[Any]:
 
 def words_of(told: Any) -> str:
     """What people are shown of it: its own words, a state, a code."""
-    why = getattr(told, "failure", told)
+    why = getattr(getattr(told, "outcome", told), "failure", told)
     if isinstance(why, inner.Failure):
         return str(why.exception())
     # Of a task's id nothing is promised: it is opaque.

@@ -11,7 +11,20 @@ import msgspec
 import pytest
 from builders import MODELS, failure
 from conftest import naming
-from samples import BEFORE, EVENTS, FAILED_BEFORE, FILE, GONE, LOST_BEFORE, NOW, STATES, SUCCESS, can_meet, job_in
+from samples import (
+    BEFORE,
+    EVENTS,
+    FAILED_BEFORE,
+    FILE,
+    GONE,
+    LOST_BEFORE,
+    NOW,
+    STATES,
+    SUCCESS,
+    can_meet,
+    job_in,
+    with_images,
+)
 
 from imagen_async import errors
 
@@ -97,6 +110,7 @@ OWNERS = ("OwnerWithholds", "OwnerLeft", "OwnerGone")
 
 ASKED_ABOUT = [name for name, state in STATES.items() if isinstance(state, inner.BeingAsked)]
 RUNNING = [name for name in ASKED_ABOUT if isinstance(STATES[name], inner.Running)]
+LINKED = [name for name in RUNNING if not name.endswith("unlinked")]
 REPLACEABLE = [name for name in ASKED_ABOUT if not name.startswith(("Collected", "Relinking"))]
 
 # With no create before that says anything, after a failed one, and after a lost one.
@@ -129,12 +143,15 @@ OF_TASKS: dict[tuple[str, str], str] = {
     ("Running denied", "TaskRefused"): "Failed",
     ("Doubted denied", "TaskRefused"): "Queued",
     ("Relinking denied", "TaskRefused"): "Fetching",
-    **dict.fromkeys(product(("Confirming", "Confirming denied"), ("Pending",)), "Running"),
-    **{(name, event): name.split()[0] for name in RUNNING for event in ("Pending", "NoAnswer")},
+    **{(f"{kind} unlinked", "TaskRefused"): kind for kind in ("Running", "Relinking")},
+    **dict.fromkeys(product(("Confirming", "Confirming denied"), ("Pending", "LinksMissing")), "Running"),
+    **{(name, event): name.split()[0] for name in RUNNING for event in ("Pending", "NoAnswer", "LinksMissing")},
+    ("Running unlinked", "LinksMissing"): "Failed",
+    ("Relinking unlinked", "LinksMissing"): "Fetching",
     **dict.fromkeys(product(ASKED_ABOUT, ("Succeeded",)), "Done"),
     **dict.fromkeys(product([*REPLACEABLE, "Collected", "Collected denied"], ("TaskFailed",)), "Failed"),
-    **dict.fromkeys(product(("Running", "Running denied"), ("Readmitted",)), "Running"),
-    **dict.fromkeys(product(("Running", "Running denied"), ("Readmitted doubted",)), "Doubted"),
+    **dict.fromkeys(product(("Running", "Running denied", "Running unlinked"), ("Readmitted",)), "Running"),
+    **dict.fromkeys(product(("Running", "Running denied", "Running unlinked"), ("Readmitted doubted",)), "Doubted"),
     **dict.fromkeys(product(("Fetching", "Fetching asked again", "Fetching renewed"), ("NotSaved",)), "Failed"),
     ("Fetching", "NotSaved gone"): "Relinking",
     ("Fetching asked again", "NotSaved gone"): "Fetching",
@@ -177,8 +194,10 @@ BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
             **dict.fromkeys(product(("Sending", "Sending after a failure", "Orphaned"), FREE_TO_REPEAT), "Failed"),
             **dict.fromkeys(product(("Sending after a loss",), FREE_TO_REPEAT), "Unknown"),
             **dict.fromkeys(product(RUNNING, ("Pending", "NoAnswer")), "Failed"),
-            **dict.fromkeys(product(("Confirming", "Confirming denied"), ("Pending",)), "Failed"),
+            **dict.fromkeys(product(LINKED, ("LinksMissing",)), "Failed"),
+            **dict.fromkeys(product(("Confirming", "Confirming denied"), ("Pending", "LinksMissing")), "Failed"),
             **dict.fromkeys(product(("Running", "Doubted", "Relinking"), ("TaskRefused",)), "Failed"),
+            **dict.fromkeys(product(("Running unlinked", "Relinking unlinked"), ("TaskRefused",)), "Failed"),
         },
     ),
 }
@@ -287,6 +306,39 @@ def test_a_denial_is_transient_for_thirty_seconds(state: str, said: list[tuple[s
         job = after(job, event, at=NOW + at)
     has_task = isinstance(job.state, inner.Running | inner.Fetching | inner.Failed)
     assert (type(job.state).__name__, job.task_id) == (end, "t1" if has_task else None)
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "end"),
+    [
+        ("Running", [("LinksMissing", 0), ("LinksMissing", 9.9), ("Succeeded", 60)], "Fetching"),
+        *((kind, [("LinksMissing", at) for at in (0, 9.9, 10)], "Failed") for kind in ("Running", "Collected")),
+        ("Running", [("LinksMissing", 0), ("NoAnswer", 5), ("TaskRefused", 6), ("LinksMissing", 10)], "Failed"),
+        ("Running", [("LinksMissing", 0), ("Pending", 5), ("LinksMissing", 10), ("LinksMissing", 19)], "Running"),
+        ("Confirming", [("LinksMissing", 0), ("LinksMissing", 9.9)], "Running"),
+        ("Relinking", [("LinksMissing", 0), ("LinksMissing", 10)], "Fetching"),
+    ],
+)
+def test_links_may_come_ten_seconds_after_the_success(state: str, said: list[tuple[str, float]], end: str) -> None:
+    """A success without links is asked about again; what fails for it keeps its answer, and no new task is made."""
+    job = job_in(state, save_to="out", retries=2)
+    for event, at in said:
+        assert not isinstance(job.state, inner.Ended)
+        job = after(job, event, at=NOW + at)
+    assert (type(job.state).__name__, job.task_id) == (end, "t1")
+    if end == "Failed":
+        assert (why(job).code, job.state.outcome) == ("no_urls", EVENTS["LinksMissing"].outcome)
+    late = why(after(job_in("Running"), "LinksMissing", "Expired"))
+    assert (late.kind, late.cause) == (errors.DeadlineExceeded, EVENTS["LinksMissing"].outcome.failure)
+
+
+@pytest.mark.parametrize(("num_images", "taken"), [(None, 5), (4, 8), ("unknown", 20)])
+def test_four_links_more_than_were_asked_for_are_taken(num_images: Any, taken: int) -> None:
+    """They are paid for; of a raw model, and of a task that was named by its id, nobody knows how many were asked."""
+    job = with_images(job_in("Running"), None if num_images == "unknown" else num_images)
+    job = msgspec.structs.replace(job, model=UNPRICED) if num_images == "unknown" else job
+    many = msgspec.structs.replace(SUCCESS, urls=tuple(f"https://files.example/{n}.png" for n in range(1000)))
+    assert after(job, many).state.outcome == msgspec.structs.replace(many, urls=many.urls[:taken])
 
 
 def test_an_answer_about_a_task_that_goes_on_ends_all_trouble() -> None:

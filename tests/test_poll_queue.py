@@ -13,7 +13,7 @@ import msgspec
 from builders import failure, make_job
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from polling import BROKEN, FIVE, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNTOLD, task
+from polling import BROKEN, FIVE, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNLINKED, UNTOLD, task
 
 from imagen_async._core.poll_queue import PollQueue
 from imagen_async.errors import UnknownOutcome
@@ -21,6 +21,7 @@ from imagen_async.errors import UnknownOutcome
 LATE = 0.2
 """Seconds up to which a question is still one that goes at its time."""
 ANSWERS = {"pending": PENDING, "ended": SUCCESS, "untold": UNTOLD, "broken": BROKEN, "lost": NOTHING, "denied": SILENT}
+ANSWERS["unlinked"] = UNLINKED
 FOUR: inner.Kind = ("imagen4-fast", 4)
 
 
@@ -37,7 +38,8 @@ class Watched(msgspec.Struct):
     """A task as the list has it.
 
     Its age is known where it `runs`, and where it `is_ours` its callback would come here. It was last `asked` about and
-    last `seen` to run, is `due`, or None while its question is out, and `is_called` from its call until it is asked.
+    last `seen` to run, is `due`, or None while its question is out, and `is_called` from its call until it is asked. It
+    was `made` when it was first said to have succeeded, and lacks its links since.
     """
 
     job: inner.Job
@@ -50,6 +52,7 @@ class Watched(msgspec.Struct):
     due: float | None = None
     was_called: float | None = None
     is_called: bool = False
+    made: float | None = None
 
 
 class World:
@@ -89,7 +92,9 @@ class World:
         return each.since + self.schedule.next_age(each.kind, each.asked - each.since, self.chance(each))
 
     def waiting(self, each: Watched) -> float:
-        """The schedule's word on what it is worth to ask now."""
+        """The schedule's word on what it is worth to ask now; of one that is made, the time since it was asked."""
+        if each.made is not None:
+            return self.now - each.asked
         return self.schedule.waiting(each.kind, each.asked - each.since, self.now - each.since, self.chance(each))
 
     def call(self, number: int) -> None:
@@ -124,7 +129,9 @@ class World:
         self.poll_queue.answered(number, event, self.now)
         each, is_untold = self.tasks[number], event in (NOTHING, SILENT)
         each.asked = self.now
-        if each.runs and not is_untold:
+        if event == UNLINKED:
+            each.made = self.now if each.made is None else each.made
+        elif each.runs and not is_untold:
             self.learn(each, event)
         if isinstance(event, inner.Succeeded | inner.TaskFailed):
             if each.is_ours:
@@ -132,12 +139,14 @@ class World:
                 self.set_anew()
             self.forget(number)
             return
+        each.made = None if event == PENDING else each.made
         self.poll_queue.expect(each.job, self.now)
         if each.is_called:
             self.called.append(number)
             each.due = -math.inf
         else:
-            each.due = self.now + 1 if each.was_called is not None and is_untold else self.time_of(each)
+            is_over = each.made is not None or (each.was_called is not None and is_untold)
+            each.due = self.now + 1 if is_over else self.time_of(each)
 
     def learn(self, each: Watched, event: inner.TaskStatus) -> None:
         """From when it was seen to run it still did, or has ended: as the provider tells, or as its callback came."""
@@ -146,6 +155,7 @@ class World:
             self.schedule.lasted(each.kind, *ages)
             each.seen = self.now
         else:
+            ages = ages if each.made is None else (ages[0], each.made - each.since)
             by_callback = None if each.was_called is None else each.was_called - each.since
             self.schedule.ended(each.kind, *ages, SUCCESS.latency if event == SUCCESS else by_callback)
 
@@ -155,7 +165,7 @@ class World:
         if silent <= self.silent / 2 or silent >= self.silent * 2:
             self.silent = silent
             for number, each in self.tasks.items():
-                if each.due is not None and each.is_ours and each.was_called is None:
+                if each.due is not None and each.is_ours and each.was_called is each.made is None:
                     self.late.discard(number)
                     each.due = self.time_of(each)
 

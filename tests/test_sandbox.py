@@ -44,7 +44,7 @@ class Api:
     def read(self, now: float) -> Any:
         """What the client makes of a status answer."""
         reply = self.service.status("Bearer k", self.task_id, now)
-        return self.dialect.read_status(inner.HttpResponse(reply.status, reply.body))
+        return self.dialect.read_status(inner.HttpResponse(reply.status, reply.body), self.task_id)
 
     @property
     def task_id(self) -> str:
@@ -81,7 +81,7 @@ def test_it_calls_back_as_each_provider_does(provider: str, fault: str | None) -
     assert document["code"] == (501 if says_so else 200)
     assert ("resultJson" in data) == (provider != "apiin" and not says_so)
     whole = json.dumps({**document, "code": 200}).encode()
-    read = api.dialect.read_status(inner.HttpResponse(200, whole))
+    read = api.dialect.read_status(inner.HttpResponse(200, whole), api.task_id)
     assert type(read) is (inner.TaskFailed if fault else inner.Succeeded)
     signature = inner.signature_of(api.task_id, "1700000000", "k")
     signed = {"X-Webhook-Timestamp": "1700000000", "X-Webhook-Signature": signature}

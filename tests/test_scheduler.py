@@ -8,12 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
+from builders import make_job
 from clients import run
-from inner import PlainGroup, now
+from inner import HttpResponse, NoAnswer, PlainGroup, Running, Sending, Succeeded, advance, now
 from virtual_network import Network, VirtualClient, anyio_backend, busiest_window, prompts
 
 from imagen_async import ImageFile, Limits, Rate, Result, errors
+from imagen_async._scheduler.exchange import Exchange
 from imagen_async._scheduler.leasing import Leasing
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, Latency
@@ -106,7 +109,64 @@ async def test_no_trouble_while_polling_fails_a_job(fault: str, caplog: pytest.L
     network.faults.order("poll", fault, fault)
     (result,) = await run(VirtualClient(network), ["x"])
     assert (result.error, len(network.ledger.creates)) == (None, 1)
+    assert str(network.ledger.tasks[0].task_id) in result.urls[0], "the picture is another's"
     assert fault != "odd_state" or caplog.messages == ["kie: unknown task state 'pondering' is taken for: not finished"]
+
+
+@pytest.mark.parametrize("provider", ["kie", "apiin"])
+@pytest.mark.parametrize(("fault", "seconds"), [("late_urls", 2), ("no_urls", 10)])
+async def test_links_that_are_late_are_waited_for(provider: str, fault: str, seconds: float) -> None:
+    """A success without links is asked about each second, for ten; then it has failed, is told, and not made again."""
+    network = Network(PROVIDERS[provider], latency=Latency(20, sigma=0))
+    network.faults.order("task", fault)
+    async with VirtualClient(network) as client, client.batch(["x"], retries=3) as results:
+        (result,) = [result async for result in results]
+    asked = [at for at in network.ledger.poll_times if at >= network.ledger.create_times[0] + 20]
+    assert asked[-1] - asked[0] == pytest.approx(seconds, abs=2.0)
+    assert seconds / 2 <= len(asked) <= seconds + 2
+    assert len(network.ledger.creates) == 1
+    if fault == "no_urls":
+        assert isinstance(result.error, errors.GenerationFailed)
+        assert (result.error.code, result.task_id, b"success" in result.raw or b"completed" in result.raw) == (
+            *("no_urls", network.ledger.tasks[0].task_id),
+            True,
+        )
+    else:
+        assert result.ok
+
+
+def answering(provider: str, *data: Any) -> Exchange:
+    """The talks with an account that answers with these, in turn, whatever it is asked."""
+    answers = list(data)
+
+    async def send(*request: Any, **terms: Any) -> HttpResponse:
+        return HttpResponse(200, msgspec.json.encode({"code": 200, "data": answers.pop(0)}))
+
+    async def save(result: Result, folder: str) -> tuple[ImageFile, ...]:
+        return ()
+
+    return Exchange({"kie": PROVIDERS[provider].dialect}, send, save)
+
+
+async def test_what_an_answer_has_too_much_of_is_told_once_and_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Of an account that invents words for a state 20 are logged, and of an answer with many links how many it has."""
+    told: list[Any] = [{"state": f"mood {number // 2}"} for number in range(100)]
+    told += [{"state": "success", "resultUrls": [f"https://files.example/{number}.png" for number in range(99)]}]
+    exchange, job = answering("kie", *told), make_job(1, Running("t1", 0.0))
+    for _ in range(101):
+        await exchange.ask(job, job.state)
+    *moods, links = caplog.messages
+    assert [message.split("'")[1] for message in moods] == [f"mood {number}" for number in range(20)]
+    assert links == "kie: task t1 has 99 links; 5 are taken, the others are in the result's raw answer"
+
+
+async def test_a_task_is_known_by_the_field_that_its_create_named() -> None:
+    """An answer that has another id in that field is about another task."""
+    ends = [{"id": name, "status": "completed", "url": "https://files.example/1.png"} for name in ("t2", "t1")]
+    exchange, job = answering("apiin", {"id": "t1"}, *ends), make_job(1, Sending())
+    running = advance(job, await exchange.create(job, lambda: True), 0.0)
+    for kind in (NoAnswer, Succeeded):
+        assert isinstance(await exchange.ask(running, running.state), kind)
 
 
 async def test_a_deadline_names_the_task_and_collect_takes_it() -> None:

@@ -26,8 +26,8 @@ class Dialect(Protocol):
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
 
-    def read_status(self, response: HttpResponse) -> TaskStatus:
-        """Say how a task stands."""
+    def read_status(self, response: HttpResponse, task_id: str, field: str = "") -> TaskStatus:
+        """Say how a task stands; an answer that names another one, in `field` or as `taskId`, is none."""
 
     def build_renewal(self, url: str) -> HttpRequest | None:
         """Write the question for a new link to a picture whose link died, or None where the API has none; free."""

@@ -9,6 +9,12 @@ from .routing import Offer, Route
 from .states import AwaitingCallback, Confirming, Done, Failed, Fetching, Left, Queued, Running, State, Unknown
 from .values import ImageRequest
 
+SPARE_LINKS = 4
+"""Pictures beyond those that were asked for which are taken, too: they are paid for. Three were seen."""
+
+UNTOLD_IMAGES = 16
+"""Pictures that are taken for asked for where nobody knows how many were."""
+
 
 class Job(msgspec.Struct, frozen=True):
     """One request and where it stands.
@@ -33,6 +39,7 @@ class Job(msgspec.Struct, frozen=True):
         lost_creates: Which these were, by their number among `attempts`, as far as it is known; the last of them is
             that of which a callback has told.
         spent: Credits billed for tasks of it that came before the present one; where nobody tells, their price.
+        task_field: The field by which its task's create named that, where this is not `taskId`; else empty.
         state: Where it stands.
     """
 
@@ -54,6 +61,7 @@ class Job(msgspec.Struct, frozen=True):
     lost: int = 0
     lost_creates: tuple[int, ...] = ()
     spent: float = 0.0
+    task_field: str = ""
     state: State = Queued()
 
     @property
@@ -83,6 +91,13 @@ class Job(msgspec.Struct, frozen=True):
     def way(self) -> Route:
         """Where it may be sent."""
         return self.route or Route((Offer(self.account, self.model),))
+
+    @property
+    def most_links(self) -> int:
+        """Links that are taken from one answer at most: some APIs make more pictures than were asked for."""
+        # How many a raw model was asked for, or a task that is named by its id, nobody knows: six were seen.
+        asked = self.request.images if self.model.parameters is not None else UNTOLD_IMAGES
+        return asked + SPARE_LINKS
 
     def is_due(self, now: float) -> bool:
         """True once its time is over."""

@@ -66,7 +66,18 @@ from .states import (
 )
 from .transitions import asking, claims, ends, fetching, sending
 from .transitions.move import Move
-from .wire import Accepted, ConnectFailed, Lost, NoAnswer, Pending, Rejected, Succeeded, TaskFailed, TaskRefused
+from .wire import (
+    Accepted,
+    ConnectFailed,
+    LinksMissing,
+    Lost,
+    NoAnswer,
+    Pending,
+    Rejected,
+    Succeeded,
+    TaskFailed,
+    TaskRefused,
+)
 
 
 class Entry(NamedTuple):
@@ -90,6 +101,7 @@ def _asked(own: type[State]) -> dict[type[Event], Entry]:
         StatusAsked: _to(ends.stay, own),
         Pending: _to(asking.go_on, own, Failed),
         Succeeded: _to(asking.succeed, Fetching, Done),
+        LinksMissing: _to(asking.await_links, own, Failed),
         TaskFailed: _to(asking.fail, Failed, Queued),
         TaskRefused: _to(asking.deny, own, Failed),
         NoAnswer: _to(asking.miss, own, Failed),
@@ -173,6 +185,7 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
         StatusAsked: _to(ends.stay, Confirming),
         Pending: _to(asking.confirm, Running, Failed),
         Succeeded: _to(asking.confirm, Fetching, Done),
+        LinksMissing: _to(asking.confirm, Running, Failed),
         TaskFailed: _to(asking.confirm, Failed, Queued),
         TaskRefused: _to(asking.doubt_claim, Confirming, AwaitingCallback),
         NoAnswer: _to(ends.stay, Confirming),
@@ -192,6 +205,7 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
         **_asked(Relinking),
         # It had finished once and is paid for, so no word of failure leads to an end or to a new task.
         TaskFailed: _to(asking.renew, Fetching),
+        LinksMissing: _to(asking.await_links, Relinking, Fetching, Failed),
         TaskRefused: _to(asking.deny_relinking, Relinking, Fetching, Failed),
     },
     # Made and paid for: none of these entries leads to another create.

@@ -35,7 +35,18 @@ from .routing import Offer
 from .spending import Spending
 from .states import Claimed, Fetching, Noting, Running
 from .upstream import Upstream, Upstreams
-from .wire import Accepted, ConnectFailed, Lost, NoAnswer, Pending, Rejected, Succeeded, TaskFailed, TaskRefused
+from .wire import (
+    Accepted,
+    ConnectFailed,
+    LinksMissing,
+    Lost,
+    NoAnswer,
+    Pending,
+    Rejected,
+    Succeeded,
+    TaskFailed,
+    TaskRefused,
+)
 
 replace = msgspec.structs.replace
 
@@ -271,7 +282,7 @@ class Plan:
         match event:
             case Saved() | NotSaved():
                 self._places.to_save.settled()
-            case Pending() | Succeeded() | TaskFailed() | TaskRefused() | NoAnswer():
+            case Pending() | Succeeded() | LinksMissing() | TaskFailed() | TaskRefused() | NoAnswer():
                 upstream.settle_status(job.id, event, now)
             case Accepted() | Rejected() | ConnectFailed() | Lost() | SendAborted() | Unsendable():
                 closures = upstream.breaker.closures

@@ -12,13 +12,13 @@ from .job import Job
 from .poll_schedule import Kind, PollSchedule
 from .states import Collected, Confirming, Relinking, Running
 from .timer_queue import TimerQueue
-from .wire import Pending, Succeeded, TaskFailed, TaskStatus
+from .wire import LinksMissing, Pending, Succeeded, TaskFailed, TaskStatus, Told
 
 _LATE = 0.2
 """Seconds after its time from which a question counts as late: the limit, not the clock, has kept it."""
 
 _AGAIN = 1.0
-"""Seconds after which a task that is said to have ended is asked about again, where that question was not answered."""
+"""Seconds after which a task that is said to have ended is asked about again: no answer came, or no links."""
 
 _AT_ONCE = 8
 """One in so many of the late ones is picked at a time: an exact order at every question would cost all of them."""
@@ -29,7 +29,8 @@ class _Watched(msgspec.Struct, gc=False):
 
     `learns` where its age is known; `announces` where a callback would come to this process; `announced_at` the loop
     time of that, or None, and `is_due` until it is asked about for that; `is_asked` while a question is on its way;
-    `is_untold` where the last one was not answered.
+    `is_untold` where the last one was not answered; `made_at` the loop time since which it is said to have succeeded,
+    and its links are missing, or None.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class _Watched(msgspec.Struct, gc=False):
     is_due: bool = False
     is_asked: bool = False
     is_untold: bool = False
+    made_at: float | None = None
 
 
 class PollQueue:
@@ -85,7 +87,7 @@ class PollQueue:
         if watched.is_due:
             self._announced[job.id] = None
         # It is said to have ended: the schedule is for tasks of which nobody knows.
-        elif watched.announced_at is not None and watched.is_untold:
+        elif watched.made_at is not None or (watched.announced_at is not None and watched.is_untold):
             self._timers.set(job.id, now + _AGAIN)
         else:
             self._timers.set(job.id, now if at_once else self._next_at(watched))
@@ -118,24 +120,30 @@ class PollQueue:
             return
         # Whatever came of it, and were it nothing: the next question comes by the schedule, and not at once.
         watched.asked = now
-        watched.is_untold = not isinstance(event, Pending | Succeeded | TaskFailed)
-        if not watched.learns or not isinstance(event, Pending | Succeeded | TaskFailed):
+        watched.is_untold = not isinstance(event, Told)
+        ended_at = now if watched.made_at is None else watched.made_at
+        if isinstance(event, LinksMissing | Pending):
+            watched.made_at = None if isinstance(event, Pending) else ended_at
+        if not watched.learns:
             return
         # From when it was seen to run, not from when it was asked about: no answer is no word on that.
-        after, age = watched.seen - watched.since, now - watched.since
         if isinstance(event, Pending):
-            self._schedule.lasted(watched.kind, after, age)
+            self._schedule.lasted(watched.kind, watched.seen - watched.since, now - watched.since)
             # Only an answer moves it: a question that brought none is not taken for a task that still ran.
             watched.seen = now
-        else:
-            latency = event.latency if isinstance(event, Succeeded) else None
-            if latency is None and watched.announced_at is not None:
-                # A callback comes when the task ends; the answer, when the limit had room for the question.
-                latency = watched.announced_at - watched.since
-            self._schedule.ended(watched.kind, after, age, latency)
-            # Callbacks about another process's tasks go there: to miss them here says nothing.
-            if watched.announces:
-                self._learn(job_id, announced=watched.announced_at is not None)
+        elif isinstance(event, Succeeded | TaskFailed):
+            self._ended(job_id, watched, event, ended_at)
+
+    def _ended(self, job_id: int, watched: _Watched, event: Succeeded | TaskFailed, ended_at: float) -> None:
+        """Learn from a task that had ended by then."""
+        latency = event.latency if isinstance(event, Succeeded) else None
+        if latency is None and watched.announced_at is not None:
+            # A callback comes when the task ends; the answer, when the limit had room for the question.
+            latency = watched.announced_at - watched.since
+        self._schedule.ended(watched.kind, watched.seen - watched.since, ended_at - watched.since, latency)
+        # Callbacks about another process's tasks go there: to miss them here says nothing.
+        if watched.announces:
+            self._learn(job_id, announced=watched.announced_at is not None)
 
     def heard_at(self, job: Job) -> float:
         """Loop time at which a running job was last known to be unfinished."""
@@ -185,6 +193,8 @@ class PollQueue:
     def _waiting(self, job_id: int, now: float) -> float:
         watched = self._watched[job_id]
         since = watched.since
+        if watched.made_at is not None:
+            return now - watched.asked  # by now its links will be there
         return self._schedule.waiting(
             watched.kind, watched.asked - since, now - since, self._chance_of_callback(watched)
         )
@@ -206,7 +216,7 @@ class PollQueue:
             return
         self._silent = silent
         for each, watched in self._watched.items():
-            if watched.announces and watched.announced_at is None and not watched.is_asked:
+            if watched.announces and watched.announced_at is watched.made_at is None and not watched.is_asked:
                 self._late.pop(each, None)
                 self._timers.set(each, self._next_at(watched))
 

@@ -7,8 +7,8 @@ from .change import Change
 from .job import Job
 from .job_events import Event
 from .routing import Offer
-from .states import AwaitingCallback, Confirming, Noting, Queued, Running, Sending
-from .wire import ConnectFailed, Rejected, Succeeded, TaskFailed, TaskRefused
+from .states import AwaitingCallback, Confirming, Failed, Noting, Queued, Running, Sending
+from .wire import ConnectFailed, LinksMissing, Rejected, Succeeded, TaskFailed, TaskRefused
 
 
 class Spending:
@@ -73,6 +73,8 @@ def _settle(budget: Budget, before: Job, event: Event, after: Job) -> None:
             budget.release(before.id)
         case Succeeded(credits=credits) | TaskFailed(credits=credits):
             budget.settle(before.id, credits)
+        case LinksMissing(outcome=outcome) if isinstance(after.state, Failed) and after.state.outcome is outcome:
+            budget.settle(before.id, outcome.credits)
         case TaskRefused() if isinstance(after.state, Queued):
             # Given up, and to be replaced: nobody knows what it has cost.
             budget.settle(before.id, None)

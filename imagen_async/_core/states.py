@@ -104,12 +104,14 @@ class Running(msgspec.Struct, frozen=True):
         since: Loop time of its acceptance, from which its age counts.
         denied_at: Loop time since which the provider denies it, or None while it does not.
         trouble: Why the last question about it was not answered, or None when it was.
+        unlinked_at: Loop time since which it is said to have succeeded while no link is told, or None while it is not.
     """
 
     task_id: str
     since: float
     denied_at: float | None = None
     trouble: Failure | None = None
+    unlinked_at: float | None = None
 
 
 class Collected(Running, frozen=True):

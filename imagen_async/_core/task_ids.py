@@ -15,7 +15,7 @@ LONGEST = 512
 
 # By their letters alone: `taskId`, `task_id`, `TaskID`. The first are an id of a task and nothing else.
 _CERTAIN = ("taskid", "taskids")
-_LIKELY = ("recordid", "jobid", "generationid", "predictionid", "id", "uid", "uuid")
+LIKELY = ("recordid", "jobid", "generationid", "predictionid", "id", "uid", "uuid")
 _INSIDE = ("data", "result", "output", "response", "task", "tasks", "job", "jobs")
 # What programs write where there is none.
 _NONE = frozenset({"null", "none", "nil", "undefined", "nan", "-1"})
@@ -56,10 +56,10 @@ def name_in(answer: dict[str, Any], own: tuple[str, ...], *, is_success: bool) -
     data = unwrapped(answer.get("data"))
     if is_success and isinstance(data, dict):
         for field in own:
-            if (task_id := _told(data.get(field))) is not None:
+            if (task_id := told_id(data.get(field))) is not None:
                 return TaskName(task_id, field)
     places = list(_places(data, answer))
-    for names in (_CERTAIN, _LIKELY) if is_success else (_CERTAIN,):
+    for names in (_CERTAIN, LIKELY) if is_success else (_CERTAIN,):
         for place in places:
             if (found := _named(place, names)) is not None:
                 return found
@@ -78,19 +78,19 @@ def _places(data: Any, answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _named(place: dict[str, Any], names: tuple[str, ...]) -> TaskName | None:
     for name in names:
         for field, value in place.items():
-            if field.replace("_", "").replace("-", "").lower() == name and (task_id := _told(value)) is not None:
+            if field.replace("_", "").replace("-", "").lower() == name and (task_id := told_id(value)) is not None:
                 return TaskName(task_id, field)
     return None
 
 
-def _told(value: object) -> str | None:
+def told_id(value: object) -> str | None:
     """The id that a field holds; zeros, as of a whole UUID, are what a program writes that has none."""
     task_id = id_of(unwrapped(value) if isinstance(value, list) else value)
     return None if task_id is None or task_id.lower() in _NONE or not task_id.strip("0-") else task_id
 
 
 def _data_itself(data: object) -> TaskName | None:
-    task_id = _told(data)
+    task_id = told_id(data)
     # A small number there counts something, and a word, or more than one, says how it went.
     is_count = isinstance(data, int) and data < 100_000
     is_id = task_id is not None and re.fullmatch(r"[^\s/<{]*[\d-][^\s/<{]*", task_id)

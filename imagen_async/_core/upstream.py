@@ -18,7 +18,7 @@ from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 from .rate_limit import Rate
 from .routing import Offer, Route
-from .wire import Created, NoAnswer, Pending, Rejected, Remedy, Succeeded, TaskFailed, TaskStatus
+from .wire import Created, NoAnswer, Rejected, Remedy, TaskStatus, Told
 
 SLOWEST = 0.99
 """The share of tasks after whose age, twice over, a callback for a lost create is not expected any more."""
@@ -182,7 +182,7 @@ class Upstream:
         self.poll_queue.answered(job_id, event, now)
         self.status.answered(now)
         self._asking -= 1
-        if isinstance(event, Pending | Succeeded | TaskFailed):
+        if isinstance(event, Told):
             self.breaker.answered_status()
         elif isinstance(event, NoAnswer) and event.limited:
             # Creates go on: kie.ai counts them apart from status calls.

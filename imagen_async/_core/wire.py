@@ -61,9 +61,15 @@ class Remedy(enum.Enum):
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """A create that made a task."""
+    """A create that made a task.
+
+    Attributes:
+        task_id: Its id.
+        field: The field that names it, where that is not `taskId`; else empty.
+    """
 
     task_id: str
+    field: str = ""
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -145,6 +151,16 @@ class TaskFailed(msgspec.Struct, frozen=True):
     raw: bytes
 
 
+class LinksMissing(msgspec.Struct, frozen=True):
+    """The task has succeeded, and no link to a picture is told: perhaps not yet.
+
+    Attributes:
+        outcome: What it comes to where none is told later either. It may have been billed.
+    """
+
+    outcome: TaskFailed
+
+
 class TaskRefused(msgspec.Struct, frozen=True):
     """The provider refuses to tell: no such task, wrong key. Transient just after creation, else final."""
 
@@ -165,7 +181,10 @@ class NoAnswer(msgspec.Struct, frozen=True):
     retry_after: float | None = None
 
 
-TaskStatus = Pending | Succeeded | TaskFailed | TaskRefused | NoAnswer
+Told = Pending | Succeeded | LinksMissing | TaskFailed
+"""What the provider says of a task that it knows."""
+
+TaskStatus = Told | TaskRefused | NoAnswer
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -185,3 +204,11 @@ def decode_json(body: bytes | str) -> Any:
         return _decode_json(body)
     except NOT_JSON as error:
         raise ProtocolError(f"The answer is not JSON: {error}") from None
+
+
+def loose_json(text: str | bytes) -> Any:
+    """Decode JSON; None for what is none."""
+    try:
+        return decode_json(text)
+    except ProtocolError:
+        return None

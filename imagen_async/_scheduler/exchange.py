@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from .._core.wire import (
     Pending,
     Succeeded,
     TaskStatus,
+    clean,
 )
 from .._core.wording import result_of
 from .._watch.log import log
@@ -34,6 +36,9 @@ from ..errors import DownloadFailed, ImagenError, ProtocolError, TransportError
 
 SAVE_AT_LEAST = 60.0
 """Seconds that a download may take even when the job's deadline is near: the picture is paid for."""
+
+MOST_ODD_STATES = 20
+"""Unknown words for a task's state that are logged for an account: one that invents them is not to fill the memory."""
 
 
 class Transport(Protocol):
@@ -69,7 +74,7 @@ class Exchange:
         self._save = save
         self._callback_url = callback_url
         self._now = asyncio.get_running_loop().time
-        self._odd_states: set[tuple[str, str]] = set()
+        self._odd_states: dict[str, set[str]] = defaultdict(set)
 
     async def create(self, job: Job, leaves: Callable[[], bool]) -> Created | SendAborted | Unsendable:
         """Send a create, once.
@@ -106,13 +111,16 @@ class Exchange:
         left = max((job.due or math.inf) - self._now(), 0.1)
         try:
             response = await self._send(job.account, dialect.build_status(state.task_id), within=left)
-            status = dialect.read_status(response)
+            status = dialect.read_status(response, state.task_id, job.task_field)
         except ImagenError as error:
             return NoAnswer(Failure.of(error))
         except Exception as error:
             return NoAnswer(unexpected(job, error))
         if isinstance(status, Pending) and not status.known:
             self._warn_of_state(job.account, status.state)
+        elif isinstance(status, Succeeded) and len(status.urls) > job.most_links:
+            message = "%s: task %s has %d links; %d are taken, the others are in the result's raw answer"
+            log(logging.WARNING, message, job.account, clean(state.task_id), len(status.urls), job.most_links)
         return status
 
     async def fetch(self, job: Job, state: Fetching) -> Saved | NotSaved:
@@ -150,9 +158,10 @@ class Exchange:
         return msgspec.structs.replace(outcome, urls=tuple(urls))
 
     def _warn_of_state(self, account: str, word: str) -> None:
-        if (account, word) not in self._odd_states:
-            # Said once: the same word would come with every question about every task.
-            self._odd_states.add((account, word))
+        told = self._odd_states[account]
+        # Said once: the same word would come with every question about every task.
+        if word not in told and len(told) < MOST_ODD_STATES:
+            told.add(word)
             log(logging.WARNING, "%s: unknown task state %r is taken for: not finished", account, word)
 
 

@@ -156,7 +156,7 @@ class ServedJobs(msgspec.Struct, frozen=True):
             state = "fail"
             outcome = {"failCode": task.failure[0], "failMsg": task.failure[1], "creditsConsumed": 0.0}
         elif done:
-            outcome["resultJson"] = _result_json(task)
+            outcome["resultJson"] = _result_json(task, now)
         times = (task.wall, task.wall + task.latency if done else None)
         return record_info(task.id, task.model, task.input, state, times, **outcome)
 
@@ -222,7 +222,7 @@ class ServedTasks(msgspec.Struct, frozen=True):
         if task.failure is not None:
             code, text = task.failure
             return {"task_id": task.id, "status": "failed", "error": {"code": code, "message": text}}
-        return {"task_id": task.id, "status": "completed", "output": [{"url": url} for url in task.urls]}
+        return {"task_id": task.id, "status": "completed", "output": [{"url": url} for url in task.urls(now)]}
 
     def callback(self, task: Task, data: dict[str, Any]) -> dict[str, Any]:
         """No page shows one: as the other APIs word it."""
@@ -246,11 +246,11 @@ def _task_id(form: str, model: str, hexadecimal: str) -> str:
     return form.format(model=model, hex=hexadecimal, number=int(hexadecimal[:12], 16))
 
 
-def _result_json(task: Task) -> Any:
+def _result_json(task: Task, now: float) -> Any:
     # Shapes that other clients have met, beside the string that was recorded.
     match task.fault:
         case "object_result":
-            return {"resultUrls": task.urls}
+            return {"resultUrls": task.urls(now)}
         case "nested_result":
-            return {"data": {"result_urls": task.urls}}
-    return json.dumps({"resultUrls": task.urls})
+            return {"data": {"result_urls": task.urls(now)}}
+    return json.dumps({"resultUrls": task.urls(now)})

@@ -35,6 +35,7 @@ POLL_FAULTS = (
     "null_data",
     "record_null",
     "odd_state",
+    "another_task",  # success of a task that was not asked about
     "wrong_types",
     "too_long",
 )
@@ -42,6 +43,7 @@ TASK_FAULTS = (
     "fail_digits",  # failCode "500"
     "fail_word",  # failCode "SENSITIVE_WORD_ERROR"
     "no_urls",  # success and an empty list
+    "late_urls",  # success, and two seconds later its links
     "more_urls",  # success and more pictures than asked for
     "object_result",  # resultJson an object, not a string
     "nested_result",  # resultJson {"data": {"result_urls": …}}

@@ -241,6 +241,9 @@ class Service:
                 return self.dialect.success(None, "status")
             case "odd_state":
                 return self.dialect.success({"state": "pondering", "status": "pondering"}, "status")
+            case "another_task":
+                stranger = {"taskId": "0another", "task_id": "0another", "state": "success", "status": "completed"}
+                return self.dialect.success({**stranger, "output": [f"{self._folder}/0another/1.png"]}, "status")
             case "wrong_types":
                 return self.dialect.success([1, "two", None], "status")
         return None

@@ -13,6 +13,9 @@ _FAILURES = {
     "fail_word": ("SENSITIVE_WORD_ERROR", "The prompt was flagged as sensitive."),
 }
 
+_LINKS_LATE = 2.0
+"""Seconds after which the links of a finished task come that are late."""
+
 
 class Latency(msgspec.Struct, frozen=True):
     """How long tasks take: lognormal, never below `minimum`. Seconds."""
@@ -62,10 +65,9 @@ class Task(msgspec.Struct, frozen=True):
         """The code and words with which it fails, or None where it makes its pictures."""
         return _FAILURES.get(self.fault or "")
 
-    @property
-    def urls(self) -> list[str]:
-        """Where its pictures are."""
-        if self.fault == "no_urls":
+    def urls(self, now: float) -> list[str]:
+        """Where its pictures are, as far as that is told by then."""
+        if self.fault == "no_urls" or (self.fault == "late_urls" and now < self.ends + _LINKS_LATE):
             return []
         return [f"{self.folder}/{number}.png" for number in range(1, self.images + 1)]
 

@@ -1,9 +1,8 @@
-"""What the answers of both dialects have in common: envelope, codes, words for states, where URLs hide."""
+"""What the answers of both dialects have in common: envelope, codes, refusals."""
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -24,16 +23,11 @@ from ..wire import (
     TaskRefused,
     TaskStatus,
     clean,
-    decode_json,
+    loose_json,
 )
 from . import money
+from .links import find_links
 
-SUCCEEDED = frozenset({"success", "succeeded", "successful", "completed", "complete", "done", "finished"})
-FAILED = frozenset({"fail", "failed", "failure", "error", "canceled", "cancelled", "expired"})
-WAITING = frozenset({"waiting", "queuing", "generating", "in_progress", "queued", "pending", "processing", "running"})
-
-_URL_KEYS = ("resultUrls", "result_urls", "resultUrl", "urls", "images", "output", "result", "url", "data")
-_URL_SAFE = ":/?#[]@!$&'()*+,;=%~"
 _SUCCESSES = frozenset({0, 200, 201, 202})
 
 
@@ -125,38 +119,6 @@ def said(meaning: str, answer: Answer) -> str:
     return f"{meaning}: {answer.text or 'no message'}"
 
 
-def find_urls(value: Any, depth: int = 5) -> tuple[str, ...]:
-    """Collect the picture URLs of a result, whatever it is wrapped in; each once, in order."""
-    return tuple(dict.fromkeys(_urls(value, depth)))
-
-
-def _urls(value: Any, depth: int) -> list[str]:
-    if isinstance(value, str) and value.startswith(("https://", "http://")):
-        # A URL is printed; what has no place in one is escaped.
-        return [value if value.isprintable() and " " not in value else quote(value, safe=_URL_SAFE)]
-    if not depth:
-        return []
-    match value:
-        # `resultJson` is JSON in a string; other clients met it as an object, and nested.
-        case str() if value[:1] in ("{", "["):
-            return _urls(loose_json(value), depth - 1)
-        case list():
-            return [url for item in value for url in _urls(item, depth - 1)]
-        case dict():
-            # The first key that leads anywhere is the result; others may be thumbnails or copies of the input.
-            found = (_urls(value[key], depth - 1) for key in _URL_KEYS if key in value)
-            return next(filter(None, found), [])
-    return []
-
-
-def loose_json(text: str | bytes) -> Any:
-    """Decode JSON; None for what is none."""
-    try:
-        return decode_json(text)
-    except ProtocolError:
-        return None
-
-
 def read_balance(answer: Answer) -> float | Failure:
     """Read `data` of a credits answer: a number (a float was seen where an integer is documented)."""
     # An answer without `data` may have it beside its code.
@@ -171,7 +133,7 @@ def read_balance(answer: Answer) -> float | Failure:
 
 def read_renewal(answer: Answer) -> str | Failure:
     """Read `data` of a new link's answer: the link, which lives 20 minutes. 422, "url is wrong", is a picture gone."""
-    urls = find_urls(loose_json(answer.data)) if answer.is_success else ()
+    urls = find_links(loose_json(answer.data)) if answer.is_success else ()
     if urls:
         return urls[0]
     # By the API's own word alone: a proxy's page does not give up a picture that is paid for.

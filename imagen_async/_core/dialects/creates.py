@@ -21,8 +21,10 @@ from ...errors import (
 from ..failure import Failure
 from ..forgiving_json import unwrapped
 from ..task_ids import name_in
-from ..wire import Accepted, Created, HttpResponse, Lost, Rejected, Remedy, clean
-from .answers import FAILED, KEY_REFUSED, Answer, loose_json, open_answer, said
+from ..wire import Accepted, Created, HttpResponse, Lost, Rejected, Remedy, clean, loose_json
+from .answers import KEY_REFUSED, Answer, open_answer, said
+from .own_task import field_of
+from .state_words import meaning_of
 
 # At most one word between "model" and the verdict: "model input: aspect_ratio 2:3 is not supported" is one bad prompt.
 _MODEL_GONE = re.compile(
@@ -52,7 +54,7 @@ def read_created(response: HttpResponse, own: tuple[str, ...], no_credit: frozen
         # Whatever else it says: a task that nobody asks about is a picture that is paid for and lost.
         name = name_in(document, own, is_success=answer.is_success and not _tells_failure(document))
         if name is not None:
-            return Accepted(name.task_id)
+            return Accepted(name.task_id, field_of(document, name.task_id))
     if answer.is_success:
         # The task may exist.
         return Lost(Failure(ProtocolError, "The provider says success and names no task.", code=answer.code))
@@ -64,7 +66,7 @@ def _tells_failure(document: dict[str, Any]) -> bool:
     if _TELLING.isdisjoint(document):
         return False
     status = document.get("status", document.get("statusCode"))
-    is_error = status.casefold() in FAILED if isinstance(status, str) else isinstance(status, int) and status >= 400
+    is_error = meaning_of(status) == "broken" if isinstance(status, str) else isinstance(status, int) and status >= 400
     return is_error or document.get("success") in (False, "false") or any(map(document.get, _ERRORS))
 
 

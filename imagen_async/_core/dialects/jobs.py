@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import msgspec
 
-from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..failure import Failure
-from ..forgiving_json import NOT_JSON, forgiving_object
 from ..model import Model
 from ..values import ImageRequest
-from ..wire import (
-    Created,
-    HttpRequest,
-    HttpResponse,
-    NoAnswer,
-    Pending,
-    Succeeded,
-    TaskFailed,
-    TaskRefused,
-    TaskStatus,
-    clean,
-)
-from . import answers, creates, money
-
-
-class _Record(msgspec.Struct):
-    """`data` of a status answer: only what is read, each as loosely typed as it was met."""
-
-    state: Any = None
-    resultJson: Any = None
-    failCode: Any = None
-    failMsg: Any = None
-    createTime: Any = None
-    completeTime: Any = None
-    creditsConsumed: Any = None
-    consumeCredits: Any = None
-
+from ..wire import Created, HttpRequest, HttpResponse, TaskStatus
+from . import answers, creates, records
+from .own_task import OwnTask
 
 _encode = msgspec.json.Encoder().encode
-_decode_record = forgiving_object(msgspec.json.Decoder(_Record | None).decode)
 
 
 class JobsDialect(msgspec.Struct, frozen=True):
@@ -84,24 +57,10 @@ class JobsDialect(msgspec.Struct, frozen=True):
         # Ids are opaque: whatever one holds stays in its place of the path.
         return HttpRequest("GET", f"/api/v1/jobs/recordInfo?taskId={quote(task_id, safe='')}")
 
-    def read_status(self, response: HttpResponse) -> TaskStatus:
-        """Say how a task stands."""
-        answer = answers.open_answer(response)
+    def read_status(self, response: HttpResponse, task_id: str, field: str = "") -> TaskStatus:
+        """Say how a task stands; an answer about another one is none."""
         # kie.ai's word for a task that has failed; as a bare status it would be some proxy's.
-        if answer.code == 501 and answer.in_body:
-            return TaskFailed(
-                Failure(GenerationFailed, answer.text or "no reason given", code=501), None, response.body
-            )
-        if not answer.is_success:
-            return answers.read_refused_status(answer)
-        try:
-            record = _decode_record(answer.data)
-        except NOT_JSON as error:
-            return NoAnswer(Failure(ProtocolError, f"The status answer has a wrong shape: {error}"))
-        # `data: null` under 200 is how a missing task looks, too.
-        if record is None:
-            return TaskRefused(Failure(InvalidRequest, f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
-        return _read_record(record, response.body)
+        return records.read_status(answers.open_answer(response), OwnTask(task_id, field), "state", frozenset({501}))
 
     def build_renewal(self, url: str) -> HttpRequest | None:
         """Write the question for a new link to a picture whose link died, or None where the API has none; free."""
@@ -120,39 +79,3 @@ class JobsDialect(msgspec.Struct, frozen=True):
     def read_credits(self, response: HttpResponse) -> float | Failure:
         """Read the balance, or why the answer holds none."""
         return answers.read_balance(answers.open_answer(response))
-
-
-def _read_record(record: _Record, raw: bytes) -> TaskStatus:
-    state = record.state.casefold() if isinstance(record.state, str) else ""
-    if state in answers.SUCCEEDED:
-        return _read_success(record, raw)
-    if state in answers.FAILED:
-        code = answers.code_of(record.failCode)
-        text = clean(str(record.failMsg or "no reason given"))
-        return TaskFailed(
-            Failure(GenerationFailed, text, code=code), money.billed(record.creditsConsumed, record.consumeCredits), raw
-        )
-    # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
-    return Pending(clean(str(record.state)), state in answers.WAITING)
-
-
-def _read_success(record: _Record, raw: bytes) -> TaskStatus:
-    """A success without a URL was met: a failure that may have been billed, so the raw answer stays."""
-    credits = _credits(record)
-    urls = answers.find_urls(record.resultJson)
-    if urls:
-        return Succeeded(urls, _latency(record), credits, raw)
-    message = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
-    return TaskFailed(Failure(GenerationFailed, message, code="no_urls"), credits, raw)
-
-
-def _credits(record: _Record) -> float | None:
-    return money.billed(record.creditsConsumed, record.consumeCredits)
-
-
-def _latency(record: _Record) -> float | None:
-    """completeTime − createTime, Unix milliseconds. Not costTime: documented in ms, and in seconds 24 times of 24."""
-    created, completed = answers.figure(record.createTime), answers.figure(record.completeTime)
-    if created is None or completed is None or completed < created:
-        return None
-    return (completed - created) / 1000

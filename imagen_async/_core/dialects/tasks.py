@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..failure import Failure
 from ..model import Model
 from ..values import ImageRequest
-from ..wire import (
-    Created,
-    HttpRequest,
-    HttpResponse,
-    NoAnswer,
-    Pending,
-    Succeeded,
-    TaskFailed,
-    TaskRefused,
-    TaskStatus,
-    clean,
-)
-from . import answers, creates, money
+from ..wire import Created, HttpRequest, HttpResponse, TaskStatus
+from . import answers, creates, records
+from .own_task import OwnTask
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,24 +46,9 @@ class TasksDialect(msgspec.Struct, frozen=True):
         # Ids are opaque: whatever one holds stays in its place of the path.
         return HttpRequest("GET", f"/api/v1/tasks/{quote(task_id, safe='')}")
 
-    def read_status(self, response: HttpResponse) -> TaskStatus:
-        """Say how a task stands."""
-        answer = answers.open_answer(response)
-        if not answer.is_success:
-            return answers.read_refused_status(answer)
-        task = _inner(answer)
-        if task is None:
-            return NoAnswer(Failure(ProtocolError, "The status answer is not JSON"))
-        if not task:
-            return TaskRefused(Failure(InvalidRequest, f"{answers.NO_SUCH_TASK}: its record is null", code=answer.code))
-        word = task.get("status", task.get("state"))
-        state = word.casefold() if isinstance(word, str) else ""
-        if state in answers.SUCCEEDED:
-            return _read_success(task, response.body)
-        if state in answers.FAILED:
-            return TaskFailed(_reason(task, answer), _credits(task), response.body)
-        # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
-        return Pending(clean(str(word)), state in answers.WAITING)
+    def read_status(self, response: HttpResponse, task_id: str, field: str = "") -> TaskStatus:
+        """Say how a task stands; an answer about another one is none."""
+        return records.read_status(answers.open_answer(response), OwnTask(task_id, field), "status")
 
     def build_renewal(self, url: str) -> HttpRequest | None:
         """None: the API gives no new links."""
@@ -92,34 +65,3 @@ class TasksDialect(msgspec.Struct, frozen=True):
     def read_credits(self, response: HttpResponse) -> float | Failure:
         """Read the balance, or why the answer holds none."""
         return answers.read_balance(answers.open_answer(response))
-
-
-def _inner(answer: answers.Answer) -> dict[str, Any] | None:
-    """The object that describes the task: `data`, or the whole body where there is no `data`; None: it is no JSON."""
-    for text in (answer.data, answer.response.body):
-        value = answers.loose_json(text)
-        if isinstance(value, dict) and value:
-            return value if text is answer.data or "data" not in value else {}
-    return {} if answers.loose_json(answer.response.body) is not None else None
-
-
-def _read_success(task: dict[str, Any], raw: bytes) -> TaskStatus:
-    credits = _credits(task)
-    urls = answers.find_urls(task)
-    if urls:
-        return Succeeded(urls, None, credits, raw)
-    message = (
-        "The provider says success and gives no picture URL that we know; the result's `raw` holds its whole answer"
-    )
-    return TaskFailed(Failure(GenerationFailed, message, code="no_urls"), credits, raw)
-
-
-def _credits(task: dict[str, Any]) -> float | None:
-    return money.billed(*(task.get(name) for name in ("credits", "creditsConsumed", "consumeCredits")))
-
-
-def _reason(task: dict[str, Any], answer: answers.Answer) -> Failure:
-    error = task.get("error")
-    detail = error if isinstance(error, dict) else {"message": error}
-    text = detail.get("message") or task.get("message") or answer.text or "no reason given"
-    return Failure(GenerationFailed, clean(str(text)), code=answers.code_of(detail.get("code")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .asking import LINKS_PATIENCE
 from .claims import PATIENCE, with_last
 
-__all__ = ["PATIENCE", "with_last"]
+__all__ = ["LINKS_PATIENCE", "PATIENCE", "with_last"]

@@ -19,15 +19,18 @@ from ..states import (
     Relinking,
     Running,
 )
-from ..wire import NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused
+from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, Told
 from .claims import PATIENCE
 from .ends import expire
 from .move import Move
 
 replace = msgspec.structs.replace
 
+LINKS_PATIENCE = 10.0
+"""Seconds for which a success without links is asked about again: a replica lags, or the result is written after it."""
 
-def confirm(job: Job, state: Confirming, event: Pending | Succeeded | TaskFailed, now: float) -> Job:
+
+def confirm(job: Job, state: Confirming, event: Told, now: float) -> Job:
     """The provider knows the task that a callback has named: only this makes it the job's own."""
     running = Running(state.task_id, since=state.since)
     # The last of them is the one that was named; the others stay lost, and may be billed.
@@ -47,7 +50,7 @@ def go_on(job: Job, state: Running, event: Pending, now: float) -> Job:
     """It is not finished: to be asked about again, unless its time is over."""
     # An answer about the task ends a denial: a later one has its own half minute.
     if state.denied_at is not None or state.trouble is not None:
-        job = job.to(replace(state, denied_at=None, trouble=None))
+        job = job.to(replace(state, denied_at=None, trouble=None, unlinked_at=None))
     return _unless_due(job, now)
 
 
@@ -60,8 +63,18 @@ def miss(job: Job, state: Running, event: NoAnswer, now: float) -> Job:
 def succeed(job: Job, state: Running, event: Succeeded, now: float) -> Job:
     """Its pictures are made."""
     links = Links.ASKED_AGAIN if isinstance(state, Relinking) else Links.FIRST
-    end = Fetching(state.task_id, event, links)
+    outcome = event if len(event.urls) <= job.most_links else replace(event, urls=event.urls[: job.most_links])
+    end = Fetching(state.task_id, outcome, links)
     return job.to(end.done() if job.save_to is None else end)
+
+
+def await_links(job: Job, state: Running, event: LinksMissing, now: float) -> Job:
+    """It has succeeded, and is paid for: its links may come a moment later, and for a while they are asked for."""
+    since = now if state.unlinked_at is None else state.unlinked_at
+    if now - since < LINKS_PATIENCE:
+        failure = event.outcome.failure
+        return _unless_due(job.to(replace(state, denied_at=None, trouble=failure, unlinked_at=since)), now)
+    return renew(job, state, event, now) if isinstance(state, Relinking) else fail(job, state, event.outcome, now)
 
 
 def fail(job: Job, state: Running, event: TaskFailed, now: float) -> Job:
@@ -84,7 +97,7 @@ def deny(job: Job, state: Running, event: TaskRefused, now: float) -> Job:
     return replace(job, spent=spent, state=Queued(failure, fallback=failure))
 
 
-def renew(job: Job, state: Relinking, event: TaskFailed, now: float) -> Job:
+def renew(job: Job, state: Relinking, event: TaskFailed | LinksMissing, now: float) -> Job:
     """It had finished once: new links are asked for."""
     return job.to(Fetching(state.task_id, state.outcome, Links.RENEWED))
 
@@ -116,4 +129,4 @@ def _unless_due(job: Job, now: float) -> Job:
     return expire(job, job.state, None, now) if job.is_due(now) else job
 
 
-_OF_TASK: dict[type, Move] = {Pending: go_on, Succeeded: succeed, TaskFailed: fail}
+_OF_TASK: dict[type, Move] = {Pending: go_on, Succeeded: succeed, LinksMissing: await_links, TaskFailed: fail}

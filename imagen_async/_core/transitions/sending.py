@@ -76,7 +76,7 @@ def leave_noting(job: Job, state: Noting, event: object, now: float) -> Job:
 
 def accept(job: Job, state: OnTheWay, event: Accepted, now: float) -> Job:
     """It has a task, whatever a callback has said of another one."""
-    return job.to(Running(event.task_id, since=now))
+    return replace(job, task_field=event.field, state=Running(event.task_id, since=now))
 
 
 def lose(job: Job, state: Sending, event: Lost, now: float) -> Job:

@@ -1,0 +1,206 @@
+"""Where a finished task's pictures are: the links of its record, however wrapped, and none of what it echoes."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from typing import Any
+from urllib.parse import quote
+
+from ..wire import loose_json
+
+DEEPEST = 8
+"""Lists, objects and texts of JSON that are opened, one in the other, to find a link."""
+
+# The surest name first, as they read in any case and style: what comes last may hold thumbnails, or all sorts.
+_PLACES = (
+    *("resulturls", "resulturl", "resultimageurls", "resultimageurl", "resultjson", "resultobject", "response"),
+    *("results", "result", "outputs", "output", "generatedimages", "generatedimage", "urls", "images", "imageurls"),
+    *("imageurl", "image", "url", "data", "files", "file", "pictures", "picture", "imgs", "img", "artifacts", "assets"),
+    *("media", "videos", "video", "audios", "audio", "generated", "content", "src", "href"),
+)
+_RANK = {name: rank for rank, name in enumerate(_PLACES)}
+# What the request said comes back under these; a picture that went in is none that came out.
+_ECHO = re.compile(r"input|param|callback|webhook|^(request|prompt|notif|reference|source|init)")
+# Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
+_COPY = re.compile(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_PAGES = frozenset(
+    {
+        *("api", "avatar", "cancel", "cover", "detail", "details", "docs", "documentation", "get", "help", "home"),
+        *("icon", "logo", "next", "page", "poll", "polling", "poster", "prev", "profile", "query", "response", "self"),
+        *("share", "site", "status", "stream", "user", "web"),
+    }
+)
+
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u200c\u200d\u2060"
+_IS_LINK = re.compile(r"(https?:)?//(?(1)[^\s/?#]|[\w.-]+(:\d+)?/.)", re.I)
+# A comma, blank or line inside a link is its own: another link has to begin behind it.
+_JOINING = f"{_BLANKS},;|'\"\uff0c\uff1b\u3001"
+_BETWEEN = re.compile(rf"(?<![{_JOINING}])[{_JOINING}]+(?=(?:https?:)?//)", re.I)
+_AROUND = {("[", "]"), ("(", ")"), ("<", ">"), ("'", "'"), ('"', '"')}
+_LONGEST_KEY = 64
+_STYLE = str.maketrans("", "", "_-. ")
+_URL_SAFE = ":/?#[]@!$&'()*+,;=%~"
+
+MOST_OBJECTS = 2000
+"""Objects that are searched for a link whose place is not known: 20 ms."""
+
+MOST_TEXTS = 100
+"""Texts that look like JSON and are opened for a link: to find out that one is none takes 0.4 ms."""
+
+LONGEST_LINK = 16384
+"""Characters of a link: servers take no longer ones, and a signed one has 2,000."""
+
+
+def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
+    """Collect the links of a record, or of a result, each once, in order, as they were given.
+
+    The places that are known come first, and only where they hold none any key that ends in url, and then the known
+    places of what is around the record. What stands under the keys of an echo (`param`, `input`, `callBackUrl`, …) is
+    left out, also where it is repeated elsewhere.
+    """
+    search = _Search(frozenset(_echoed(record, DEEPEST)))
+    found = search.known(record, DEEPEST) or search.anywhere(record, DEEPEST) or search.known(around, DEEPEST)
+    return tuple(dict.fromkeys(found))
+
+
+class _Search:
+    """Looks for links, and for none of the echo's."""
+
+    def __init__(self, echo: frozenset[str]) -> None:
+        self._echo = echo
+        self._objects, self._texts = MOST_OBJECTS, MOST_TEXTS
+
+    def known(self, value: Any, depth: int) -> list[str]:
+        """The links at a place whose name says that it holds them."""
+        if isinstance(value, str):
+            opened = self._opened(value)
+            if opened is not None:
+                return self.known(opened, depth - 1) if depth else []
+            return [link for link in links_of(value) if link not in self._echo]
+        if not depth:
+            return []
+        if isinstance(value, list):
+            return [link for item in value for link in self.known(item, depth - 1)]
+        # The first key that leads anywhere is the result; others may be thumbnails or copies of the input.
+        for item in _places(value):
+            if found := self.known(item, depth - 1):
+                return found
+        return []
+
+    def anywhere(self, value: Any, depth: int) -> list[str]:
+        """The links at the known places of any object in it, or else under any of its keys that end in url."""
+        if not depth:
+            return []
+        if isinstance(value, str):
+            return self.anywhere(self._opened(value), depth - 1)
+        if isinstance(value, list):
+            return [link for item in value for link in self.anywhere(item, depth - 1)]
+        self._objects -= 1
+        if not isinstance(value, dict) or self._objects < 0:
+            return []
+        if found := self.known(value, depth):
+            return found
+        items = [(key, item) for key, item in value.items() if not _is_aside(key)]
+        links = [link for key, item in items if _names_links(key) for link in self.known(item, depth - 1)]
+        return links or next(filter(None, (self.anywhere(item, depth - 1) for _, item in items)), [])
+
+    def _opened(self, text: str) -> Any:
+        self._texts -= _is_json(text)
+        return _opened(text) if self._texts >= 0 else None
+
+
+def links_of(text: str) -> list[str]:
+    """The links that a text consists of, in whatever spelling; none where it does not begin with one.
+
+    A link is left as it is: only blanks around it go, `//host` gets its https:, and what cannot be printed is escaped.
+    """
+    # The slashes of JSON that was written into JSON, and what a list looks like that was made a text of.
+    text = text.strip(_BLANKS).replace("\\/", "/")
+    for _ in range(2):
+        if (text[:1], text[-1:]) in _AROUND:
+            text = text[1:-1].strip(_BLANKS)
+    if not _IS_LINK.match(text):
+        return []
+    parts = _BETWEEN.split(text)
+    # What only joined them is no part of the last.
+    parts = [part.rstrip(_JOINING) for part in parts] if len(parts) > 1 else parts
+    return [_whole(part) for part in parts if _IS_LINK.match(part) and len(part) <= LONGEST_LINK]
+
+
+def _whole(link: str) -> str:
+    scheme, slashes, rest = link.partition("//")
+    link = f"{scheme.lower() or 'https:'}{slashes}{rest}"
+    # A URL is printed; what has no place in one is escaped.
+    return link if link.isprintable() and " " not in link else quote(link, safe=_URL_SAFE, errors="replace")
+
+
+def _opened(text: str) -> Any:
+    """What a text holds that is JSON itself, else None."""
+    return loose_json(text) if _is_json(text) else None
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("{", "[", '"')
+
+
+def _places(value: Any) -> Iterable[Any]:
+    """What an object holds at the known places, the surest first; of a list that was written as one, all."""
+    ranked = [(_RANK[name], item) for key, item in _items(value) if (name := folded(key)) in _RANK]
+    if len(ranked) > 1:
+        ranked.sort(key=itemgetter(0))
+    elif not ranked and isinstance(value, dict) and all(key.isdecimal() for key in value):
+        return [list(value.values())]
+    return [item for _, item in ranked]
+
+
+def _items(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else ()
+
+
+def folded(key: str) -> str:
+    """A key as it reads in any case and style: `result_urls` and `resultUrls` are one. Of a long one the end."""
+    return _fold(key[-_LONGEST_KEY:])
+
+
+# An API has the same few keys in all of its answers.
+@functools.lru_cache(1024)
+def _fold(key: str) -> str:
+    return key.translate(_STYLE).casefold()
+
+
+@functools.lru_cache(1024)
+def _is_echo(name: str) -> bool:
+    return _ECHO.search(name) is not None
+
+
+def _is_aside(key: str) -> bool:
+    return _is_echo(folded(key)) or _COPY.search(folded(key)) is not None
+
+
+def _names_links(key: str) -> bool:
+    is_link = folded(key).endswith(("url", "urls", "uri", "uris", "link", "links"))
+    return is_link and _PAGES.isdisjoint(word.lower() for word in _WORD.findall(key[-_LONGEST_KEY:]))
+
+
+def _echoed(value: Any, depth: int) -> Iterator[str]:
+    """The links of everything that echoes the request."""
+    for key, item in _items(value):
+        if isinstance(item, str | list | dict) and _is_echo(folded(key)):
+            yield from _all_links(item, depth)
+        elif isinstance(item, dict) and depth:
+            yield from _echoed(item, depth - 1)
+
+
+def _all_links(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        # Mostly there is none, and what was sent need not be decoded.
+        if "//" in value or "\\/" in value:
+            yield from links_of(value)
+            yield from _all_links(_opened(value), depth)
+    elif depth and isinstance(value, list | dict):
+        for item in value if isinstance(value, list) else value.values():
+            yield from _all_links(item, depth - 1)

@@ -1,0 +1,122 @@
+"""How a task stands, by the record of it that an answer to a status call brings, whichever API it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import GenerationFailed, InvalidRequest, ProtocolError
+from ..failure import Failure
+from ..forgiving_json import unwrapped
+from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
+from . import money
+from .answers import NO_SUCH_TASK, Answer, code_of, figure, read_refused_status
+from .links import find_links
+from .own_task import OwnTask
+from .state_words import StateWord, meaning_of, read_state
+
+_UNTOLD = "no reason given"
+_ANOTHERS = "The answer is about another task, {}, and is not believed"
+_NO_LINKS = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
+
+
+def read_status(answer: Answer, own: OwnTask, first: str, failure_codes: frozenset[int] = frozenset()) -> TaskStatus:
+    """Say how a task stands.
+
+    Args:
+        answer: To the question about it.
+        own: The task that was asked about.
+        first: The field that this API names a state in: it is believed before others.
+        failure_codes: Codes of the body by which it tells that a task has failed.
+    """
+    envelope = unwrapped(loose_json(answer.response.body))
+    record = _record_in(envelope, own)
+    if answer.is_success:
+        told = _read(record, envelope, answer, first)
+    elif answer.code in failure_codes and answer.in_body:
+        told = _broken(record or {}, answer, code=answer.code)
+    else:
+        told = read_refused_status(answer)
+    other = own.other_in(record or {}, envelope if isinstance(envelope, dict) else {})
+    # A limit is one, and no answer is none, whatever they are about.
+    if other is None or isinstance(told, NoAnswer):
+        return told
+    return NoAnswer(Failure(ProtocolError, _ANOTHERS.format(clean(other))))
+
+
+def _record_in(envelope: Any, own: OwnTask) -> dict[str, Any] | None:
+    """The object that describes the task; None where the answer says that there is none, empty where it has no such."""
+    if not isinstance(envelope, dict):
+        return {}
+    if "data" not in envelope:
+        return envelope if _is_flat_record(envelope) else {}
+    value = envelope["data"]
+    if value is None or isinstance(value, dict):
+        return value
+    value = unwrapped(value)
+    records = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
+    return min(records, key=lambda each: own.other_in(each, {}) is not None, default={})
+
+
+def _is_flat_record(envelope: dict[str, Any]) -> bool:
+    """True where a task is described with no `data` around it. A `status` beside a code may be the call's own."""
+    is_tasks = "code" not in envelope or not {"taskId", "task_id", "id"}.isdisjoint(envelope)
+    fields = {"state", "taskStatus", "task_status", "successFlag", *(["status"] if is_tasks else [])}
+    return not fields.isdisjoint(envelope)
+
+
+def _read(record: dict[str, Any] | None, envelope: Any, answer: Answer, first: str) -> TaskStatus:
+    # `data: null` under 200 is how a missing task looks, too.
+    if record is None:
+        return TaskRefused(Failure(InvalidRequest, f"{NO_SUCH_TASK}: its record is null", code=answer.code))
+    if not record:
+        return NoAnswer(Failure(ProtocolError, "The status answer has a wrong shape: it holds no record of a task"))
+    state = _state(record, envelope, first)
+    if state.meaning == "broken":
+        return _broken(record, answer)
+    if state.meaning == "made":
+        links = find_links(record, envelope)
+        if links:
+            return Succeeded(links, _latency(record), _billed(record), answer.response.body)
+        if state.is_sure:
+            failure = Failure(GenerationFailed, _NO_LINKS, code="no_urls")
+            return LinksMissing(TaskFailed(failure, _billed(record), answer.response.body))
+    # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
+    return Pending(clean(str(state.word)), state.meaning is not None)
+
+
+def _state(record: dict[str, Any], envelope: dict[str, Any], first: str) -> StateWord:
+    state = read_state(record, first)
+    if state.word is not None or state.meaning is not None:
+        return state
+    # What stands around the record may be meant for the call: for no more than its links prove.
+    around = read_state(envelope, first)
+    is_word = around.word is not None and around.meaning in ("made", "waiting")
+    return StateWord(around.word, around.meaning, is_sure=False) if is_word else state
+
+
+def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None) -> TaskFailed:
+    error = record.get("error")
+    detail = error if isinstance(error, dict) else {"message": error}
+    codes = (record.get("failCode"), record.get("errorCode"), detail.get("code"), code)
+    told = (record.get("failMsg"), record.get("errorMessage"), detail.get("message"), record.get("message"))
+    # "success" there means the call.
+    text = next(filter(None, told), "" if meaning_of(answer.text) == "made" else answer.text)
+    failure = Failure(
+        GenerationFailed,
+        clean(str(text or _UNTOLD)),
+        code=code_of(next((each for each in codes if each is not None), None)),
+    )
+    return TaskFailed(failure, _billed(record), answer.response.body)
+
+
+def _billed(record: Mapping[str, Any]) -> float | None:
+    return money.billed(*map(record.get, ("creditsConsumed", "consumeCredits", "credits", "creditsUsed")))
+
+
+def _latency(record: Mapping[str, Any]) -> float | None:
+    """completeTime − createTime, Unix milliseconds. Not costTime: documented in ms, and in seconds 24 times of 24."""
+    created, completed = figure(record.get("createTime")), figure(record.get("completeTime"))
+    if created is None or completed is None or completed < created:
+        return None
+    return (completed - created) / 1000

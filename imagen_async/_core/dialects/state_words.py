@@ -1,0 +1,89 @@
+"""In which words, and under which names, a record says how its task stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from .links import folded
+
+Meaning = Literal["waiting", "made", "broken"]
+
+# As they read in any case and style.
+_WORDS: dict[Meaning, str] = {
+    "waiting": "waiting wait queuing queueing queued queue inqueue enqueued pending created new submitted submitting "
+    "accepted received scheduled preparing initializing initialized starting started start notstarted generating "
+    "inprogress progress processing process running rendering working executing active uploading retrying "
+    "等待中 排队中 处理中 生成中 进行中",
+    "made": "success succeed succeeds succeeded successful successfully complete completed completes done finish "
+    "finished finishes ended generated fulfilled ok okay ready available "
+    "成功 完成 已完成",
+    "broken": "fail fails failed failure unsuccessful error errored exception cancel canceled cancelled expired "
+    "expire timeout timedout rejected reject refused declined denied blocked block banned abort aborted violated "
+    "violation invalid moderated contentmoderated requestmoderated flagged filtered sensitive sensitiveworderror nsfw "
+    "terminated killed crashed stopped interrupted revoked createfailed generatefailed generationfailed "
+    "contentpolicyviolation policyviolation contentviolation moderationblocked contentblocked cancelledbyuser "
+    "canceledbyuser internalerror systemerror generationerror generationtimeout requesttimeout "
+    "失败 超时 已取消",
+}
+_MEANINGS: dict[str, Meaning] = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
+_UNSURE = frozenset({"ok", "okay", "ready", "available", "ended"})
+"""What may also be said of a call, or of a worker."""
+
+# Of kie.ai's older routes, and as flags of other APIs.
+_FLAGS: dict[str, Meaning] = {"0": "waiting", "1": "made", "2": "broken", "3": "broken"}
+_FLAGS |= {"false": "waiting", "true": "made"}
+_FIELDS = ("state", "status", "taskstate", "taskstatus", "jobstate", "jobstatus", "successflag")
+
+
+class StateWord(msgspec.Struct, frozen=True):
+    """How a task stands.
+
+    Attributes:
+        word: What was said, or the first that was.
+        meaning: What that means; None: nobody knows.
+        is_sure: False where a success is said in a word that may mean less, or where another field says otherwise: then
+            it counts once the pictures are there.
+    """
+
+    word: object
+    meaning: Meaning | None
+    is_sure: bool = True
+
+
+def meaning_of(word: object) -> Meaning | None:
+    """What a word for a state means, in any case, with blanks; None for one that nobody knows, or for what is none."""
+    return _MEANINGS.get(word) or _MEANINGS.get(_plain(word)) if isinstance(word, str) else None
+
+
+def read_state(record: Mapping[str, Any], first: str) -> StateWord:
+    """Say how a record's task stands: by the field that its API names it in, else by the others that are known.
+
+    Where several are there, the first one with a word that is known is believed.
+    """
+    if meaning_of(record.get(first)) == "waiting":
+        return StateWord(record[first], "waiting")
+    fields = {folded(key): value for key, value in record.items()}
+    told = ((name, fields[name]) for name in (first, *_FIELDS) if name in fields)
+    said = [(word, _read(name, word)) for name, word in told if word is not None and word != ""]
+    for word, meaning in said:
+        if meaning is not None:
+            is_one = {each for _, each in said} == {meaning}
+            return StateWord(word, meaning, is_one and _plain(word) not in _UNSURE)
+    # No word at all, but the time at which it ended.
+    is_over = not said and fields.get("completetime")
+    return StateWord(said[0][0] if said else record.get(first), "made" if is_over else None, is_sure=False)
+
+
+def _read(name: str, value: object) -> Meaning | None:
+    if name != "successflag":
+        return meaning_of(value)
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
+    return _FLAGS.get(_plain(value)) or meaning_of(value)
+
+
+def _plain(word: object) -> str:
+    text = folded("".join(str(word).split())).rstrip("!")
+    return text.removeprefix("task").removeprefix("status")
