@@ -16,18 +16,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from clients import client_of
 from commands import rows_of
 from conftest import naming
 from inner import Journal, JournalReader
 from journals import by_hand, entry, keys, place
 from msgspec.structs import replace
 
-from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError
+from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError, Limits, Rate, Result
 from imagen_async._folders import prepare_folder
+from imagen_async._journal import held_file
 from imagen_async._journal.explained import explained
 from imagen_async._journal.file import KEPT
 from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION
 from imagen_async.ports import EntryError
+from imagen_async.sandbox import Sandbox
 
 __all__ = ["place"]
 
@@ -273,16 +276,219 @@ def seen_in(path: Path) -> tuple[bool, list[tuple[str, int, float | None]]]:
         return reader.is_being_written(), [(each.state, each.lost, each.ended_at) for each in reader.entries()]
 
 
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_nothing_is_written_once_the_lock_is_gone(place: Path, is_replaced: bool) -> None:
-    """A writer whose lock was removed or replaced writes no more: another batch may have begun, and would pay too."""
-    with Journal(place / "j.db") as journal:
-        (place / "j.db-lock").unlink()
-        if is_replaced:
-            (place / "j.db-lock").touch()
-        with pytest.raises(JournalError, match="removed or replaced"):
-            journal.write([entry(1)])
-        assert journal.find("k1") is None
+IN_ANOTHER_PROCESS = """
+import sqlite3, sys
+from imagen_async._journal import Journal, JournalReader
+path = sys.argv[1]
+for look in (
+    lambda: Journal(path).close(),
+    lambda: sqlite3.connect(path + "-lock", timeout=0).execute("BEGIN EXCLUSIVE"),  # as the version before does
+    lambda: JournalReader(path).is_being_written(),
+    lambda: sqlite3.connect(path).execute("SELECT key FROM jobs").fetchall(),
+):
+    try:
+        print(look())
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["locks of the open file", "a system without these"])
+def test_a_program_may_read_its_own_folder(place: Path, is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who zips the folder of a batch in its process loses neither the lock nor, to those who look, what was noted."""
+    monkeypatch.setattr(held_file, "_without", set() if is_known else {place.stat().st_dev})
+    path = place / "j.db"
+    with Journal(path) as journal:
+        journal.write([entry(1)])
+        shutil.make_archive(str(place / "backup"), "zip", place)
+        if not is_known:
+            journal.write([entry(2)])  # there the locks are renewed with each commit
+        before = (place / "j.db-wal").stat().st_ino
+        command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(path)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert [words.split(":")[0] for words in told] == ["JournalError", "OperationalError", "True", told[3]]
+        assert "in use" in told[0]
+        assert "locked" in told[1]
+        assert "k1" in told[3]
+        assert (place / "j.db-wal").stat().st_ino == before
+        journal.write([entry(3)])
+    assert {each.name for each in place.iterdir()} == {"j.db", "j.db-lock", "backup.zip"}
+
+
+def test_a_batch_of_the_version_before_is_met(place: Path) -> None:
+    """What holds the lock as SQLite does, in another process or in this one, keeps a batch out."""
+    with closing(sqlite3.connect(place / "j.db-lock", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(JournalError, match="in use"):
+            Journal(place / "j.db")
+    Journal(place / "j.db").close()
+
+
+FORKED = """
+import os, sys
+from imagen_async._journal import Journal
+journal = Journal(sys.argv[1])
+if os.fork() == 0:
+    for use in (lambda: journal.note({}), lambda: journal.write([]), journal.begin_run):
+        try:
+            use()
+        except Exception as error:
+            print(type(error).__name__, f"of process {os.getppid()}, of which" in str(error), end=" ")
+    print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_fork_has_no_lock(place: Path) -> None:
+    """A fork of a batch's process is told that the journal is not its own, and keeps nobody out once that is killed."""
+    command, pipe = [sys.executable, "-c", FORKED, str(place / "j.db")], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == ["JournalError", "True"] * 3
+        with pytest.raises(JournalError, match="in use"):
+            Journal(place / "j.db")
+        process.kill()
+        process.wait()
+        Journal(place / "j.db").close()
+
+
+def replace_by_copy(path: Path) -> None:
+    """As programs do that keep folders alike."""
+    shutil.copyfile(path, path.with_name("part"))
+    path.with_name("part").replace(path)
+
+
+def overwrite(path: Path) -> None:
+    """With what it was before it was a journal."""
+    path.with_name("whole").write_bytes(path.read_bytes())
+    Journal(path.with_name("other.db")).close()
+    path.write_bytes(path.with_name("other.db").read_bytes())
+
+
+def rename_what_was_saved(path: Path) -> None:
+    """As the error says."""
+    (saved,) = path.parent.glob("j.db-rescued-*")
+    saved.replace(path)
+
+
+def put_back(path: Path) -> None:
+    """With its old name."""
+    path.with_name("away").rename(path)
+
+
+def beside(path: Path, end: str) -> Path:
+    """What lies beside it."""
+    return path.with_name(path.name + end)
+
+
+LOSSES: dict[str, tuple[Callable[[Path], object], str, str, Callable[[Path], object] | None]] = {
+    "removed": (Path.unlink, "removed or replaced.*saved as", "missing.*Give that the name", rename_what_was_saved),
+    "renamed": (lambda path: path.rename(path.with_name("away")), "was renamed.*its name", "is missing", put_back),
+    "replaced": (replace_by_copy, "was removed or replaced", "", None),
+    "overwritten": (overwrite, "was overwritten.*Restore it", "-wal is not of this", None),
+    "-wal removed": (lambda path: beside(path, "-wal").unlink(), "-wal was removed or replaced", "", None),
+    "-wal replaced": (lambda path: replace_by_copy(beside(path, "-wal")), "-wal was removed", "is not of this", None),
+    "lock removed": (lambda path: beside(path, "-lock").unlink(), "-lock was removed or replaced", "", None),
+    "lock replaced": (lambda path: replace_by_copy(beside(path, "-lock")), "-lock was removed or replaced", "", None),
+}
+
+
+@pytest.mark.parametrize(("lose", "words", "refused", "mend"), LOSSES.values(), ids=list(LOSSES))
+def test_a_journal_that_is_lost_takes_no_intent(place: Path, lose: Any, words: str, refused: str, mend: Any) -> None:
+    """Where others would find another file no create goes out, what exists is noted, and nothing is begun anew."""
+    path = place / "j.db"
+    with Journal(path) as journal:
+        journal.begin_run()
+        journal.write([entry(1), entry(2)])
+        lose(path)
+        with pytest.raises(JournalError, match=r"removed|renamed|overwritten"):
+            journal.write([entry(3), entry(1, state="running", task_id="t1")])
+        journal.write([entry(2, state="running", task_id="t2")])
+        assert [journal.find(f"k{number}") is None for number in (1, 2, 3)] == [False, False, True]
+        with pytest.raises(JournalError, match=words):
+            journal.end_run()
+    if refused:
+        for kind in (Journal, JournalReader):
+            with pytest.raises(JournalError, match=refused):
+                kind(path)
+    if mend is not None:
+        mend(path)
+    if mend is not None or not refused:
+        with Journal(path) as journal:
+            assert {each.key: each.task_id for each in journal.entries()} == {"k1": "t1", "k2": "t2"}
+
+
+@pytest.mark.slow
+async def test_a_batch_sends_nothing_more_once_its_journal_is_lost(place: Path, imagen_sandbox: Sandbox) -> None:
+    """What runs still comes out, then the error; with the file in its place the rest is made, and nothing twice."""
+    path, ledger, came = place / "j.db", imagen_sandbox.ledger, list[Result]()
+    limits = Limits(submit=Rate(4, per=0.3), status=Rate(100, per=1), running=100)
+    for errors in ([JournalError], []):
+        with pytest.raises(*errors, match="was renamed") if errors else nullcontext():
+            async with client_of(imagen_sandbox, limits=limits) as client:
+                async with client.batch([f"fox {number}" for number in range(12)], journal=path) as results:
+                    async for result in results:
+                        came.append(result)
+                        if errors and len(came) == 1:
+                            path.rename(path.with_name("away"))
+        if errors:
+            assert len(came) == len(ledger.creates) < 12
+            put_back(path)
+    assert [result.ok for result in came[-12:]] == [True] * 12
+    assert sorted(ledger.tasks_by_prompt().values()) == [1] * 12
+
+
+def test_what_cannot_be_saved_is_told_one_by_one(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the whole folder is gone, the log has each task that would be paid for again."""
+    (place / "out").mkdir()
+    with Journal(place / "out" / "j.db") as journal:
+        journal.write([entry(number) for number in range(2)])
+        shutil.rmtree(place / "out")
+        journal.write([entry(number, state="running", task_id=f"t{number}") for number in range(2)])
+        with pytest.raises(JournalError, match="The log tells"):
+            journal.end_run()
+    assert [f"kie: task t{n} of 'k{n}'" in text for n, text in enumerate(caplog.messages)] == [True, True]
+
+
+PAIRS = {
+    "as a kill leaves them": ("now", "now", None),
+    "the file alone": ("now", "", None),
+    "changes of a later age": ("then", "now", r"-wal is not of this .*Put back the file.*To go on.*remove"),
+    "changes of a later age of one run": ("now, begun", "now", "is not of this"),
+    "changes of an earlier age": ("later", "now", "is not of this"),
+    "changes of another file": ("other", "now", "is not of this"),
+    "changes alone": ("", "now", r"is missing, and .*-wal has what it knew last.*To begin anew, remove"),
+}
+
+
+@pytest.mark.parametrize(("file", "changes", "refused"), PAIRS.values(), ids=list(PAIRS))
+def test_changes_are_taken_for_those_of_their_own_file_only(
+    place: Path, file: str, changes: str, refused: str | None
+) -> None:
+    """What lies beside a file that was restored or replaced is never put into it, nor is it removed, or passed over."""
+    path, ages = place / "j.db", dict[str, bytes]()
+    for age in ("then", "now", "later"):
+        with Journal(path) as journal:
+            ages[f"{age}, begun"] = path.read_bytes()
+            for number in range(2, 400):  # more than SQLite leaves beside the file
+                journal.write([entry(number)])
+            journal.write([entry(1, account=age)])
+            ages[age], ages[f"{age}-wal"] = path.read_bytes(), beside(path, "-wal").read_bytes()
+    with Journal(place / "other.db"):
+        ages["other"] = (place / "other.db").read_bytes()
+    copy = place / "copy" / "j.db"
+    copy.parent.mkdir()
+    for end, name in (("", file), ("-wal", changes and f"{changes}-wal")):
+        if name:
+            beside(copy, end).write_bytes(ages[name])
+    for kind in (JournalReader, Journal):
+        with nullcontext() if refused is None else pytest.raises(JournalError, match=refused), kind(copy) as journal:
+            found = journal.find("k1")
+            assert found is not None
+            assert found.account == ("now" if changes else "then")
+    if refused is not None:
+        assert beside(copy, "-wal").read_bytes() == ages["now-wal"]
+        assert not file or copy.read_bytes() == ages[file]
 
 
 def test_a_reader_sees_each_commit(place: Path) -> None:

@@ -20,6 +20,8 @@ def explained(path: str) -> Iterator[None]:
         raise JournalError(_explanation(path, error)) from error
     except msgspec.MsgspecError as error:
         raise JournalError(damaged(path, str(error))) from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise JournalError(_unwritable(path, error.strerror)) from error
     except OSError as error:
         raise JournalError(f"{path} cannot be used: {error.strerror or error}. Nothing was sent.") from error
     except UnicodeError as error:
@@ -52,7 +54,11 @@ def _explanation(path: str, error: sqlite3.Error) -> str:
     if code == "SQLITE_FULL" or code.startswith("SQLITE_IOERR"):
         return f"The disk of {path} is full or fails ({error}). What could not be noted was not sent. Make room first."
     if code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
-        return f"{path} cannot be written ({error}). Nothing was sent. Mend its folder, or choose another."
+        return _unwritable(path, error)
     if code.startswith("SQLITE_BUSY"):
         return f"{path} is locked by another program ({error}). Close that first."
     return f"{path} cannot be used: {error}."
+
+
+def _unwritable(path: str, why: object) -> str:
+    return f"{path} cannot be written ({why}). Nothing was sent. Mend its folder, or choose another."

@@ -5,26 +5,64 @@ Knows rows and transactions; what a row means is `_core.journal_entry`'s, when i
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import PurePath
 from typing import Any
 
 from .._core.journal_entry import JournalEntry, cut_off
 from .._folders import sweep, sync_folder
+from .._watch.log import log
 from ..errors import JournalError
 from .connection import connect, transaction
 from .explained import explained
 from .lock import FileLock
 from .reader import JournalReader
+from .rows import Rows
 from .schema import COLUMNS, MOVE, MOVED, PUT, SCHEMA, SCHEMA_VERSION, SEE, SEEN, SENT_SINCE, check, select, upgrade
 from .store import LONGEST_WAY
+from .wal import RESCUED, OpenFiles, Stamps, check_pair
 
 KEPT = 86_400.0
 """Seconds for which the times of creates are kept: far longer than any limit's window."""
+
+
+class _Changes:
+    """The rows of a group of changes, by what becomes of them.
+
+    Attributes:
+        intents: Of creates that are about to go out.
+        sends: When these were.
+        unsent: Of jobs that were never sent, and may have no row yet.
+        moved: Of jobs that have one, with their keys.
+    """
+
+    def __init__(self, entries: Iterable[JournalEntry], rows: Rows) -> None:
+        self.intents: list[tuple[Any, ...]] = []
+        self.sends: list[tuple[str, str, float]] = []
+        self.unsent: list[tuple[Any, ...]] = []
+        self.moved: list[tuple[Any, ...]] = []
+        for entry in entries:
+            if entry.state == "submitting":
+                self.intents.append(rows.row(entry, COLUMNS))
+                if entry.sent_at is not None:
+                    self.sends.append((entry.account, entry.key, entry.sent_at))
+            elif not entry.attempts:
+                self.unsent.append(rows.row(entry, COLUMNS))
+            else:
+                self.moved.append((*rows.row(entry, MOVED), entry.key))
+
+    def write(self, connection: sqlite3.Connection, *, with_intents: bool) -> None:
+        """Write them, all or but for the intents."""
+        if with_intents:
+            connection.executemany(PUT, self.intents)
+            connection.executemany("INSERT INTO sends VALUES (?, ?, ?)", self.sends)
+        connection.executemany(PUT, self.unsent)
+        connection.executemany(MOVE, self.moved)
 
 
 class Journal(JournalReader):
@@ -58,34 +96,32 @@ class Journal(JournalReader):
         """Write changes, all of them durably or none. May be called from any thread.
 
         Raises:
-            JournalError: They could not be written, and none of them was.
+            JournalError: They could not be written, and none of them was; or the journal was lost: another file has its
+                name, or its lock is gone. Then no intent was written, and all else was: what exists is still noted.
         """
-        put: list[tuple[Any, ...]] = []
-        moved: list[tuple[Any, ...]] = []
-        sends: list[tuple[str, str, float]] = []
-        for entry in entries:
-            # One that was never sent may have no row yet.
-            if entry.state == "submitting" or not entry.attempts:
-                put.append(self._rows.row(entry, COLUMNS))
-            else:
-                moved.append((*self._rows.row(entry, MOVED), entry.key))
-            if entry.state == "submitting" and entry.sent_at is not None:
-                sends.append((entry.account, entry.key, entry.sent_at))
-        with self._turn, explained(self.path), transaction(self._writing):
-            # At each write: where the lock is gone another batch may have begun, and prompts would be paid for twice.
-            self._lock.check()
-            self._writing.executemany(PUT, put)
-            self._writing.executemany(MOVE, moved)
-            self._writing.executemany("INSERT INTO sends VALUES (?, ?, ?)", sends)
+        changes = _Changes(entries, self._rows)
+        with self._turn, explained(self.path):
+            with self._commit():
+                # At each write: where the journal is lost another batch may have begun, and prompts be paid for twice.
+                loss = self._loss()
+                changes.write(self._writing, with_intents=loss is None)
+                if loss is not None:
+                    self._stamps.stop_merging()
+            if self._files.must_merge:
+                self._stamps.merge()
+        if loss is not None and changes.intents:
+            raise loss
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Note something of the batch as a whole, durably. May be called from any thread."""
-        with self._turn, explained(self.path), transaction(self._writing):
+        with self._turn, explained(self.path), self._commit():
+            self._lock.check_process()
             self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes.items())
 
     def begin_run(self) -> None:
         """Begin a run over an input; raises JournalError while another batch of this program is in the midst of one."""
         with self._turn:
+            self._lock.check_process()
             if self.is_in_use:
                 raise JournalError(f"{self.path} is in use: another batch of this program is at work on it.")
             self.is_in_use = True
@@ -98,8 +134,12 @@ class Journal(JournalReader):
             raise
 
     def end_run(self) -> None:
-        """End the run; the next may begin."""
+        """End the run; the next may begin. Raises JournalError where the journal was lost meanwhile."""
         self.is_in_use = False
+        with self._turn:
+            loss = self._loss()
+        if loss is not None:
+            raise JournalError(f"{loss.message}{self._rescued()}")
 
     def times_seen(self, key: str) -> int:
         """Count how often this run has met a key, this time included. Kept on disk: an input may be endless."""
@@ -125,16 +165,14 @@ class Journal(JournalReader):
         if os.path.realpath(folder) == os.path.dirname(self._real_path):
             sweep(folder)
 
-    def _connect(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, stack: ExitStack) -> sqlite3.Connection:
         # Before the file is looked at, or made: another process may be doing so.
-        self._lock = FileLock(self._real_path)
-        yield self._lock.connection
+        self._lock = stack.enter_context(closing(FileLock(self._real_path)))
         if not self._lock.take():
             raise JournalError(f"{self._in_use()}. Wait for it to end, or choose another folder.")
         self._make_if_missing()
-        writing = connect(self.path, "rw")
-        yield writing
-        self._writing = writing
+        self._files = stack.enter_context(closing(OpenFiles(self._real_path)))
+        self._writing = writing = stack.enter_context(closing(connect(self._real_path, "rw")))
         # Before anything is changed: what is no journal, or a newer one, stays as it is.
         check(writing, self.path)
         # Readers beside it are never in its way, and what is committed is on the disk.
@@ -143,42 +181,91 @@ class Journal(JournalReader):
         writing.execute("PRAGMA synchronous = FULL")
         upgrade(writing)
         # Reading has a connection of its own, so that it never waits for a commit in the other thread.
-        reading = connect(self.path, "rw")
-        yield reading
+        reading = stack.enter_context(closing(connect(self._real_path, "rw")))
         reading.execute(SEEN)
+        self._stamps = Stamps(writing)
+        self._files.hold(self._stamps)
+        stack.callback(self._finish)
         self._take_over(reading)
+        return reading
 
     def _take_over(self, reading: sqlite3.Connection) -> None:
         """Make of what the last process has left what it is now that this one has the file."""
-        with transaction(self._writing):
-            self._writing.execute("DELETE FROM sends WHERE sent_at < ?", (time.time() - KEPT,))
         # Their process is gone, and whether their creates have reached the provider nobody can tell.
         rows = reading.execute(f"{select(SCHEMA_VERSION)} WHERE state = 'submitting'").fetchall()
+        with self._commit():
+            self._writing.execute("DELETE FROM sends WHERE sent_at < ?", (time.time() - KEPT,))
         self.write([cut_off(self._rows.entry(row)) for row in rows])
         self.note({"process": str(os.getpid())})
+        self._stamps.merge()
+
+    @contextmanager
+    def _commit(self) -> Iterator[None]:
+        """Have all of the block's statements take effect, numbered, or none of them."""
+        with transaction(self._writing):
+            yield
+            self._stamps.add()
+
+    def _loss(self) -> JournalError | None:
+        """Why nothing may be sent any more: it is not this process's alone, or not where others would find it."""
+        self._lock.check_process()
+        loss = None
+        # Of two losses that of the lock is told: who has that may have done the other.
+        for held in (self._files, self._lock):
+            try:
+                with explained(self.path):
+                    held.check()
+            except JournalError as error:
+                loss = error
+        return loss
+
+    def _finish(self) -> None:
+        """Leave the files to SQLite; where they are lost, what now has their names is not its to tidy up."""
+        with suppress(JournalError):  # in a fork they are somebody else's
+            if self._loss() is None:
+                self._files.let_go()
+            elif self._files.must_merge:
+                self._stamps.merge()
+
+    def _rescued(self) -> str:
+        """Save what would be gone with the process, or tell of it; returns what to do."""
+        if not self._files.is_unlinked():
+            return ""
+        path = f"{self._real_path}{RESCUED}{time.time():.0f}"
+        try:
+            with closing(connect(path, "rwc")) as copy:
+                self._writing.backup(copy)
+        except sqlite3.Error:
+            what = "task %s of %r is in no journal any more; it is paid for: collect it"
+            for entry in self.unfinished():
+                log(logging.WARNING, f"%s: {what}", entry.account, entry.task_id, entry.key)
+            return " The log tells of its tasks that still run."
+        return f" What it knew was saved as {path}: give that the name {self.path} before the batch is run again."
 
     def _in_use(self) -> str:
         """Say that another process has it, and which."""
         who = ""
         # The file may be new, and not there yet.
-        with contextlib.suppress(JournalError), JournalReader(self.path) as reader:
+        with suppress(JournalError), JournalReader(self.path) as reader:
             who = f" (process {reader.notes().get('process', '?')})"
         return f"{self.path} is in use: another batch{who} is at work on it. Nothing was sent"
 
     def _make_if_missing(self) -> None:
-        if not os.path.exists(self.path):
-            _make(self._real_path)
-        elif not os.path.getsize(self.path):
+        is_there = os.path.exists(self.path)
+        if is_there and not os.path.getsize(self.path):
             message = f"{self.path} is empty. Nothing was sent. If it was a journal, restore it from a copy: a batch"
             raise JournalError(f"{message} without it would pay again for what it knew. If it was none, remove it.")
+        check_pair(self._real_path)
+        if not is_there:
+            _make(self._real_path)
 
 
 def _make(path: str) -> None:
     """Make the file whole under another name first: one that is there and empty was lost, and is not a new one."""
     part = f"{path}-new"
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         os.unlink(part)
-    with contextlib.closing(connect(part, "rwc")) as connection, transaction(connection):
+    with closing(connect(part, "rwc")) as connection, transaction(connection):
         for statement in SCHEMA:
             connection.execute(statement)
     os.replace(part, path)

@@ -9,41 +9,66 @@ import sqlite3
 from ..errors import JournalError
 from .connection import connect
 from .explained import code_of
+from .held_file import WHOLE, HeldFile, owns_locks
 
 
 class FileLock:
-    """SQLite's own lock on a file beside the journal, for as long as its connection is open.
+    """A lock on a file beside the journal: the one by which SQLite has a file for itself alone.
+
+    The open file's, where there are such locks, so that nothing else that the program does with the file ends it; else
+    SQLite's own, renewed at each check. Other versions of this package know the one by the other.
 
     Args:
         path: The journal's real path.
-
-    Attributes:
-        connection: Holds it; closed by whoever takes the lock.
     """
 
     def __init__(self, path: str) -> None:
         self._path = _path_of(path)
-        self._identity: tuple[int, int] | None = None
-        # Not waited for: whoever has it has it for a whole batch.
-        self.connection = connect(self._path, "rwc", timeout=0)
+        self._process = os.getpid()
+        self._stack = contextlib.ExitStack()
 
     def take(self) -> bool:
         """Take it; False while another process, or another journal of this one, has it."""
+        if owns_locks(self._path):
+            self._file = self._stack.enter_context(contextlib.closing(HeldFile(self._path, is_made=True)))
+            # Not waited for: whoever has it has it for a whole batch.
+            is_taken = self._file.lock(WHOLE, alone=True)
+            if self._file.is_owner:
+                return is_taken and self._file.is_in_place()
+            self._stack.close()
+        return self._take_as_sqlite()
+
+    def check(self) -> None:
+        """Make sure that it is held, on the file that others would find; raises JournalError."""
+        self.check_process()
+        # Taken anew, which is nothing where it is held: only an open file's is sure to be.
+        if not (self._file.is_in_place() and self._file.lock(WHOLE, alone=True)):
+            what = "was removed or replaced, or its lock was lost"
+            raise JournalError(f"{self._path} {what}, so another batch may be at work: start again.")
+
+    def check_process(self) -> None:
+        """Make sure that it was taken by this process; raises JournalError."""
+        if os.getpid() != self._process:
+            message = f"The lock {self._path} is that of process {self._process}, of which this one is a fork"
+            raise JournalError(f"{message}: open the journal anew here, once that has closed it.")
+
+    def close(self) -> None:
+        """Let go of it; once more is nothing."""
+        self._stack.close()
+
+    def _take_as_sqlite(self) -> bool:
+        connection = self._stack.enter_context(contextlib.closing(connect(self._path, "rwc", timeout=0)))
         try:
-            self.connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written to it
+            connection.execute("PRAGMA journal_mode = MEMORY")  # nothing is ever written to it
             # The system's lock, which ends with its process: a file that says so would outlive a kill.
-            self.connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             if code_of(error) != "SQLITE_BUSY":
                 raise
             return False
-        self._identity = _identity(self._path)
+        # Opened after, and closed before: by its closing the process loses the lock.
+        self._file = self._stack.enter_context(contextlib.closing(HeldFile(self._path, is_made=True)))
         return True
-
-    def check(self) -> None:
-        """Make sure that the file on which it is held is still the one that others would find; raises JournalError."""
-        if _identity(self._path) != self._identity:
-            raise JournalError(f"{self._path} was removed or replaced, so another batch may be at work: start again.")
 
 
 def is_locked(path: str) -> bool:
@@ -52,21 +77,18 @@ def is_locked(path: str) -> bool:
     if not os.path.exists(lock):
         return False
     try:
+        if owns_locks(lock):
+            with contextlib.closing(HeldFile(lock)) as file:
+                found = file.is_locked(WHOLE)
+            if found is not None:
+                return found
         # An exclusive lock keeps readers out, too, so that a read is enough to tell.
         with contextlib.closing(connect(lock, "ro", timeout=0)) as connection:
             connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-    except sqlite3.OperationalError:
+    except (OSError, sqlite3.OperationalError):
         return True  # held, or not ours to look at: then nobody can tell that it is free
     return False
 
 
 def _path_of(path: str) -> str:
     return f"{path}-lock"
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -20,6 +20,7 @@ from .explained import code_of, explained
 from .lock import is_locked
 from .rows import Rows
 from .schema import LATENCIES, check, select, version_of
+from .wal import STAMP, check_pair, has_changes
 
 
 class JournalReader:
@@ -45,8 +46,7 @@ class JournalReader:
         self._rows = Rows(self.folder, os.path.dirname(self._real_path), request_type)
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack, explained(self.path):
-            self._connections = [stack.enter_context(contextlib.closing(each)) for each in self._connect()]
-            self._reading = self._connections[-1]
+            self._reading = self._open(stack)
             self._select = select(version_of(self._reading))
             self._stack = stack.pop_all()
 
@@ -105,7 +105,7 @@ class JournalReader:
     def notes(self) -> dict[str, str]:
         """What was noted of the batch as a whole."""
         with explained(self.path):
-            return dict(self._reading.execute("SELECT name, value FROM notes"))
+            return dict(self._reading.execute("SELECT name, value FROM notes WHERE name != ?", (STAMP,)))
 
     def is_being_written(self) -> bool:
         """True while a batch is at work on it."""
@@ -116,27 +116,25 @@ class JournalReader:
             rows = self._reading.execute(f"{self._select} WHERE {condition}", values).fetchall()
             return [self._rows.entry(row) for row in rows]
 
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        """Yield each connection as soon as it is open, so that it is closed whatever comes next; the last one reads."""
+    def _open(self, stack: contextlib.ExitStack) -> sqlite3.Connection:
+        """Open what is needed, each thing to be closed whatever comes next; returns the connection that reads."""
+        # While a batch is at work on it, that sees to it by itself.
+        if not is_locked(self._real_path):
+            check_pair(self._real_path)
         if not os.path.exists(self.path):
             raise JournalError(f"There is no journal {self.path}.")
-        # Nothing is written, but only who may write can tidy up what SQLite keeps beside an open file. In a folder that
-        # cannot be written, a file that was closed in good order is read as it lies there.
-        for mode in ("rw", "ro", "ro&immutable=1"):
+        # Nothing is written, and who cannot write removes nothing that a batch has, or had, beside it. Where there is
+        # nothing, only who may write can tidy up what SQLite keeps beside an open file. In a folder that cannot be
+        # written, a file that was closed in good order is read as it lies there.
+        is_used = os.path.exists(f"{self._real_path}-wal")
+        modes = ["ro", "ro&immutable=1"] if is_used else ["rw", "ro", "ro&immutable=1"]
+        while True:
+            mode = modes.pop(0)
             try:
-                connection = connect(self.path, mode)
-                yield connection
+                connection = stack.enter_context(contextlib.closing(connect(self.path, mode)))
                 check(connection, self.path)
+                return connection
             except sqlite3.OperationalError as error:
-                is_last = mode.endswith("1") or (mode == "ro" and _has_more(self._real_path))
+                is_last = not modes or (mode == "ro" and has_changes(self._real_path))
                 if is_last or not code_of(error).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
                     raise
-            else:
-                return
-
-
-def _has_more(path: str) -> bool:
-    """True when a writer that was killed has left changes beside the file."""
-    with contextlib.suppress(OSError):
-        return os.path.getsize(f"{path}-wal") > 0
-    return False

@@ -1,0 +1,205 @@
+"""What SQLite keeps beside an open journal: in `-wal` the changes that are not in the file yet, in `-shm` who reads.
+
+The file and its `-wal` are one journal, and either is nothing without the other: that they belong together is seen to
+while they are in use, and before changes that a killed process has left are taken for the file's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from glob import escape, glob
+
+from ..errors import JournalError
+from .connection import connect
+from .explained import code_of
+from .held_file import SHARED, SHM_IN_USE, HeldFile, Span, identity_of
+
+RESCUED = "-rescued-"
+"""What stands between a journal's name and a time, in the name of what was saved of one that had lost its own."""
+
+_FARTHEST = 2**40
+"""How far a run begins from the last commit of the one before, at random: no two files have a number in common."""
+
+STAMP = "commit"
+"""The note that has the number of the last commit."""
+
+_PUT_STAMP = f"INSERT INTO notes VALUES ('{STAMP}', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+# Without the index, which a crash may have left of another age.
+_SELECT_STAMP = f"SELECT value FROM notes WHERE +name = '{STAMP}'"
+
+_COSTS = "without it, what it knew would be paid for again"
+_GOES_ON = "while a batch is at work on it. Nothing more is sent; what runs is still noted in the file that is open."
+_RENAMED = f"Give it back its name before the batch is run again: {_COSTS}."
+_OVERWRITTEN = f"Restore it from a copy before the batch is run again: {_COSTS}."
+
+
+class OpenFiles:
+    """The files of a journal that is open for writing: held, so that nobody else tidies them up, and watched.
+
+    Args:
+        path: The journal's real path.
+
+    Attributes:
+        must_merge: True when what lies beside the file is not to be found there any more, and the file itself is.
+    """
+
+    must_merge = False
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._wal: tuple[int, int] | None = None
+        self._main = HeldFile(path)
+        self._held: dict[Span, HeldFile] = {}
+        self._is_strange = False
+
+    def hold(self, stamps: Stamps) -> None:
+        """Hold all of them, once a connection has read."""
+        self._stamps = stamps
+        self._wal = identity_of(f"{self._path}-wal")
+        # Windows could not remove what is held; where SQLite has none of these, it needs the file for itself alone.
+        if os.name == "posix" and os.path.exists(f"{self._path}-shm"):
+            self._held = {SHARED: self._main, SHM_IN_USE: HeldFile(f"{self._path}-shm")}
+        self.check()
+
+    def check(self) -> None:
+        """Make sure that they are still those that others would find; raises JournalError."""
+        self.must_merge = False
+        if not self._main.is_in_place():
+            what, remedy = ("removed or replaced", "") if self.is_unlinked() else ("renamed", f" {_RENAMED}")
+            raise JournalError(f"{self._path} was {what} {_GOES_ON}{remedy}")
+        if self._is_overwritten():
+            raise JournalError(f"{self._path} was overwritten {_GOES_ON} {_OVERWRITTEN}")
+        self.must_merge = identity_of(f"{self._path}-wal") != self._wal
+        if self.must_merge:
+            raise JournalError(f"{self._path}-wal was removed or replaced {_GOES_ON} Then run the batch again.")
+        for span, file in self._held.items():
+            file.lock(span, alone=False)  # again, which is nothing where it is the open file's
+
+    def is_unlinked(self) -> bool:
+        """True when no name leads to the journal any more, so that it is gone once it is closed."""
+        return self._main.is_unlinked
+
+    def let_go(self) -> None:
+        """Leave them to SQLite, which is about to close them and tidies up, if it is the last."""
+        for span, file in self._held.items():
+            # It believes that it has these, and the process may have lost them.
+            with contextlib.suppress(OSError, ValueError):
+                file.lock_for_process(span, alone=False)
+            with contextlib.suppress(OSError, ValueError):
+                file.unlock(span)
+
+    def close(self) -> None:
+        """Close what is held, after SQLite: by its closing the process loses what locks it has."""
+        for file in (self._main, *self._held.values()):
+            file.close()
+
+    def _is_overwritten(self) -> bool:
+        """True when the file itself has what this journal never wrote there."""
+        # The look may cost SQLite its lock, which is renewed with the others.
+        if self._main.is_changed():
+            self._is_strange = not self._stamps.fit(self._path)
+        return self._is_strange
+
+
+class Stamps:
+    """Numbers the commits of a journal, in the journal: so are a file and a `-wal` known to belong together.
+
+    Each commit notes its number, and that of the last one that the file itself has whole. The file alone has the number
+    of a commit between these two, or the changes are another file's, or of another age.
+
+    Args:
+        connection: Writes the journal.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        last, self._merged = _stamp_of(connection)
+        self._last = last + 1 + secrets.randbelow(_FARTHEST)
+
+    def add(self) -> None:
+        """Number the transaction that is under way."""
+        self._last += 1
+        self._connection.execute(_PUT_STAMP, (f"{self._last} {self._merged}",))
+
+    def fit(self, path: str) -> bool:
+        """See what the file alone has, as soon as it was written; True where it is what it should have."""
+        with contextlib.suppress(sqlite3.DatabaseError):
+            found = _stamp_of_file(path)
+            if self._merged <= found <= self._last:
+                self._merged = found
+                return True
+        return False
+
+    def stop_merging(self) -> None:
+        """Leave what lies beside the file where it is: beside a copy of the file it is as good."""
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+
+    def merge(self) -> None:
+        """Have the file take up at once what lies beside it, which SQLite else does when that is much."""
+        # What is committed is safe: a disk that takes no more is told of by the next commit.
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def check_pair(path: str) -> None:
+    """Make sure that a journal which nobody writes is whole with what lies beside it; raises JournalError."""
+    if not os.path.exists(path):
+        _check_missing(path)
+    elif has_changes(path):
+        _check_changes(path)
+
+
+def _check_missing(path: str) -> None:
+    """Make sure that a journal which is not there never was."""
+    for beside in (*sorted(glob(f"{escape(path)}{RESCUED}*"), reverse=True), f"{path}-wal"):
+        if has_content(beside):
+            message = f"{path} is missing, and {beside} has what it knew last. Nothing was sent."
+            how = f"Put {path} back" if beside.endswith("-wal") else f"Give that the name {path}"
+            raise JournalError(f"{message} {how}: {_COSTS}. To begin anew, remove {beside}.")
+
+
+def _check_changes(path: str) -> None:
+    """Make sure that the changes beside a file are its own."""
+    try:
+        found = _stamp_of_file(path)
+        with contextlib.closing(connect(path, "ro")) as whole:
+            last, merged = _stamp_of(whole)
+    except sqlite3.DatabaseError as error:
+        if code_of(error) == "SQLITE_NOTADB":
+            raise
+        return  # nobody can tell; whoever opens it is told why
+    if not merged <= found <= last:
+        message = f"{path}-wal is not of this {path}: one of them was replaced, or restored from a copy."
+        remedy = f"Put back the file that it belongs to: {_COSTS}. To go on with the file as it is, remove {path}-wal."
+        raise JournalError(f"{message} Nothing was sent. {remedy}")
+
+
+def has_changes(path: str) -> bool:
+    """True when a writer that works, or was killed, has changes beside the file."""
+    return has_content(f"{path}-wal")
+
+
+def has_content(path: str) -> bool:
+    """True for a file that is there and not empty."""
+    with contextlib.suppress(OSError):
+        return os.path.getsize(path) > 0
+    return False
+
+
+def _stamp_of_file(path: str) -> int:
+    """The last commit that a file itself has, without what lies beside it."""
+    # As it lies there, and no lock of it touched.
+    with contextlib.closing(connect(path, "ro&immutable=1")) as alone:
+        return _stamp_of(alone)[0]
+
+
+def _stamp_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The last commit that a journal knows, and the last one that its file had whole by then."""
+    for (value,) in connection.execute(_SELECT_STAMP):
+        with contextlib.suppress(ValueError, AttributeError):  # somebody else has written there
+            last, merged = map(int, value.split())
+            return last, merged
+    return 0, 0
