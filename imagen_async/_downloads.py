@@ -1,26 +1,31 @@
-"""From a link to a verified file: temporary name, length, first bytes, sha256, rename. Free to repeat."""
+"""From a link to a verified file: temporary name, length, first bytes, its end, sha256, rename. Free to repeat."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import re
-import tempfile
 import unicodedata
 import warnings
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import aiohttp
 import anyio
 import anyio.to_thread
 import backoff
+from anyio.lowlevel import RunVar
 
+from ._core.file_kinds.kinds import FileKind, is_text, kind_of
 from ._core.values import ImageFile, Result
-from ._folders import PART_SUFFIX, cannot_write, part_prefix, sync_folder
+from ._decoding import runs_out
+from ._folders import cannot_write
+from ._part_file import PartFile, Place
 from ._transport.file_session import FileSession
+from ._transport.handles import waits_for_handles
 from .errors import DownloadFailed, ImagenError, TransportError
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MAX_PICTURE = 64 << 20
 """Bytes of one picture; Imagen 4's are 1 to 3 MB."""
@@ -31,11 +36,13 @@ TRIES = 5
 TRIES_NOT_THERE = 2
 """Of a file that its host says it does not have; then its link is taken for dead, and new ones are asked for."""
 
-_NOT_THERE = frozenset({401, 403, 404, 410})
+TRIES_UNKNOWN = 2
+"""Of a file of no known kind: a second time may bring another; what comes again is what there is."""
 
-# The mask can only be read by setting it, which other threads would see: read once, at import.
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)
+_SHORTEST = 16
+"""Bytes: no file of any kind is shorter."""
+
+_NOT_THERE = frozenset({401, 403, 404, 410})
 
 _PIECE = 1 << 20
 _LONGEST_STEM = 56
@@ -61,32 +68,78 @@ def file_stem(index: int, prompt: str) -> str:
 async def save_all(session: FileSession, result: Result, folder: str) -> tuple[ImageFile, ...]:
     """Fetch every picture of a result into a folder, which is made if missing.
 
+    What broke off each time is kept there as `.part`, and what is of no known kind as `.bin`, until the picture is had;
+    the error names it.
+
     Raises:
-        DownloadFailed: `local` when this machine is the reason; `files` are the pictures saved before it.
+        DownloadFailed: `local` when this machine is the reason; `files` are the pictures that were saved.
     """
     files: list[ImageFile] = []
+    failed: tuple[ImagenError | OSError, str, Place] | None = None
     # A task that is collected by its id has no prompt.
     stem = file_stem(result.index, result.request.prompt or result.key)
     for number, url in enumerate(result.urls, start=1):
-        name = stem if number == 1 else f"{stem}-{number}"
+        mark = hashlib.blake2b((result.task_id or url).encode(errors="replace"), digest_size=4).hexdigest()
+        place = Place(folder, stem if number == 1 else f"{stem}-{number}", mark)
         try:
-            files.append(await _save(session, url, folder, name))
+            files.append(await _save(session, url, place))
         except (ImagenError, OSError) as error:
-            raise _failure(error, url, folder, result, tuple(files)) from error
+            failed = failed or (error, url, place)
+            # A file that is spoilt keeps nobody from the others; a disk that is full does, or a host that is down.
+            if isinstance(error, OSError) or (isinstance(error, TransportError) and not error.sent):
+                break
+    if failed is not None:
+        raise _failure(*failed, result, tuple(files)) from failed[0]
     return tuple(files)
 
 
-async def _fetch(session: FileSession, url: str, folder: str, name: str) -> ImageFile:
+async def _fetch(session: FileSession, url: str, place: Place) -> ImageFile:
     """Fetch one picture once."""
-    part = await anyio.to_thread.run_sync(_Part, folder)
+    part = await _in_thread(PartFile, place.folder)
     try:
         async with session.get(url) as response:
             _check_head(response)
             await _copy(response, part)
-        return await anyio.to_thread.run_sync(part.finish, name, url)
+        kind = await _in_thread(_examine, part, limiter=_examining())
+        return await _in_thread(part.finish, place, kind, url)
+    except (TransportError, _BrokenOff):
+        await anyio.to_thread.run_sync(part.leave, place.broken)
+        raise
+    except _Unknown:
+        await anyio.to_thread.run_sync(part.leave, place.unknown)
+        raise
     finally:
-        # Also after a link: the picture has two names then, and this one goes.
         part.discard()
+
+
+@waits_for_handles
+async def _in_thread(act: Callable[[Unpack[Ts]], T], *args: *Ts, limiter: anyio.CapacityLimiter | None = None) -> T:
+    return await anyio.to_thread.run_sync(act, *args, limiter=limiter)
+
+
+_limiter = RunVar[anyio.CapacityLimiter]("imagen_async files that are examined")
+
+
+def _examining() -> anyio.CapacityLimiter:
+    """Two at a time: each is in memory as a whole, and a picture's pixels too."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(limiter := anyio.CapacityLimiter(2))
+        return limiter
+
+
+def _examine(part: PartFile) -> FileKind:
+    """Tell what has come; raises for what is no whole file of a known kind."""
+    data = part.read()
+    kind = kind_of(data)
+    if kind is None and (not data or is_text(data)):
+        raise _NotAPicture(f"what came is no picture: it begins with {data[:16]!r}" if data else "nothing came")
+    if kind is None and len(data) >= _SHORTEST:
+        raise _Unknown(f"what came is of no kind that is known here: it begins with {data[:16]!r}")
+    if kind is None or not kind.is_whole(data) or runs_out(kind.media_type, data):
+        raise _BrokenOff(f"the {kind.name if kind else 'file'} broke off after {len(data):,} bytes")
+    return kind
 
 
 def _retrying(
@@ -116,48 +169,17 @@ class _NotThere(DownloadFailed):
     """The host of the file says that it does not have it. Once was seen to pass; again, its link has died."""
 
 
-_save = _retrying(_retrying(_fetch, _NotThere, tries=TRIES_NOT_THERE), TransportError, _NotAPicture, tries=TRIES)
+class _Unknown(DownloadFailed):
+    """What came is a file, and nobody here knows of what kind."""
 
 
-class _Part:
-    """A file under its temporary name. All but `discard` may wait for the disk: call them in a worker thread."""
+class _BrokenOff(DownloadFailed):
+    """What came is the beginning of a file."""
 
-    def __init__(self, folder: str) -> None:
-        os.makedirs(folder, exist_ok=True)
-        handle, self._path = tempfile.mkstemp(dir=folder, prefix=part_prefix(), suffix=PART_SUFFIX)
-        self._file = os.fdopen(handle, "wb")
-        self._folder = folder
-        self._sha256 = hashlib.sha256()
-        self._head = b""
-        self.size = 0
-        self.pending = bytearray()
 
-    def flush(self) -> None:
-        """Write what has gathered in `pending`."""
-        self._head = self._head or bytes(self.pending[:16])
-        self._sha256.update(self.pending)
-        self._file.write(self.pending)
-        self.pending.clear()
-
-    def finish(self, name: str, url: str) -> ImageFile:
-        """Check that it is a picture, make it durable and give it its name."""
-        self.flush()
-        media_type, ending = _kind(self._head)
-        # On the disk before it has its name: a picture that has one is whole, whatever ends the process.
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        # mkstemp's file is private; a saved picture has the mode that any new file has here.
-        os.chmod(self._path, 0o666 & ~_UMASK)
-        path = _claim(Path(self._folder), name, ending, self._path, self._sha256.hexdigest())
-        sync_folder(self._folder)
-        return ImageFile(str(path), self._sha256.hexdigest(), self.size, media_type, url)
-
-    def discard(self) -> None:
-        """Close and remove what was not finished; nothing when it was."""
-        self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+_save = _retrying(_fetch, _NotThere, tries=TRIES_NOT_THERE)
+_save = _retrying(_save, _Unknown, tries=TRIES_UNKNOWN)
+_save = _retrying(_save, TransportError, _NotAPicture, _BrokenOff, tries=TRIES)
 
 
 def _check_head(response: aiohttp.ClientResponse) -> None:
@@ -170,7 +192,7 @@ def _check_head(response: aiohttp.ClientResponse) -> None:
         raise DownloadFailed(f"the file is longer than {MAX_PICTURE:,} bytes")
 
 
-async def _copy(response: aiohttp.ClientResponse, part: _Part) -> None:
+async def _copy(response: aiohttp.ClientResponse, part: PartFile) -> None:
     """Write in pieces of a megabyte, each in a worker thread: the loop never waits for the disk."""
     while chunk := await response.content.readany():
         part.size += len(chunk)
@@ -185,50 +207,15 @@ async def _copy(response: aiohttp.ClientResponse, part: _Part) -> None:
         raise TransportError(f"the file broke off after {part.size:,} of {expected:,} bytes")
 
 
-def _kind(head: bytes) -> tuple[str, str]:
-    """Tell a picture by its first bytes; raises for anything else."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png", ".png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg", ".jpg"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp", ".webp"
-    raise _NotAPicture(f"what came is no PNG, JPEG or WebP picture: it begins with {head!r}")
-
-
-def _claim(folder: Path, name: str, ending: str, temporary: str, sha256: str) -> Path:
-    """Rename without ever overwriting another picture; the same picture again keeps its place."""
-    for candidate in (f"{name}{ending}", f"{name}-{sha256[:8]}{ending}"):
-        path = folder / candidate
-        try:
-            # A link fails where the name is taken; a rename would write over what is there.
-            os.link(temporary, path)
-        except FileExistsError:
-            if _sha256_of(path) == sha256:
-                return path
-        except OSError:
-            # A file system without hard links: what stands there is looked for first, then renamed over.
-            if not path.exists() or _sha256_of(path) == sha256:
-                os.replace(temporary, path)
-                return path
-        else:
-            return path
-    raise FileExistsError(f"{folder / name}{ending} is taken by another picture")
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _failure(
-    error: ImagenError | OSError, url: str, folder: str, result: Result, files: tuple[ImageFile, ...]
+    error: ImagenError | OSError, url: str, place: Place, result: Result, files: tuple[ImageFile, ...]
 ) -> DownloadFailed:
     if isinstance(error, OSError):
-        message = f"The picture is made and paid for. {cannot_write(folder, error)} Its URL: {url}"
+        message = f"The picture is made and paid for. {cannot_write(place.folder, error)} Its URL: {url}"
     else:
-        why = f"{error.message} ({url})"
-        message = f"The picture is made and paid for, but could not be fetched: {why}. Fetch it soon: links die."
+        kept = f" What came of it is kept as {' and '.join(place.kept)}." if place.kept else ""
+        why = f"{error.message} ({url}).{kept}"
+        message = f"The picture is made and paid for, but could not be fetched: {why} Fetch it soon: links die."
     return DownloadFailed(
         message,
         local=isinstance(error, OSError),

@@ -1,38 +1,63 @@
-"""Folders: made and tried before anything is paid for, made durable, swept of what a killed process left."""
+"""Folders: tried before anything is paid for, files named and made durable, what a killed process left swept up."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import secrets
 import sys
-import tempfile
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
+from ._transport.handles import is_for_want_of_a_handle
 from .errors import ConfigurationError
 
 PART_SUFFIX = ".part"
 """The ending of the temporary names of files that are not whole yet."""
 
 
-def part_prefix() -> str:
-    """The beginning of these names, by the process that writes the file."""
-    return f".imagen-{os.getpid()}-"
+LONGEST_NAME = 96
+"""Characters that a file's name here has at most, its temporary one included."""
+
+
+def new_part(folder: str | PurePath) -> BinaryIO:
+    """Open a file that is not whole yet, to write and read it, under a name of this process that nothing else has.
+
+    It has the mode that any new file has here: no other need be asked for, which some file systems refuse.
+    """
+    return open(Path(folder, f".imagen-{os.getpid()}-{secrets.token_hex(8)}{PART_SUFFIX}"), "x+b")
 
 
 def prepare_folder(folder: str | PurePath) -> str:
-    """Make sure that a folder exists and can be written to, before anything is paid for; raises ConfigurationError."""
+    """Make sure that files can be saved in a folder, before anything is paid for; raises ConfigurationError."""
     path = str(folder)
     if not path.isascii() and any("\ud800" <= character <= "\udfff" for character in path):
         raise ConfigurationError(f"{path!r} cannot be used: its name is not UTF-8. Choose another folder.")
     try:
         os.makedirs(path, exist_ok=True)
-        # A file is the proof: permissions say nothing of a disk that is full or takes no writing.
-        with tempfile.NamedTemporaryFile(dir=path, prefix=part_prefix(), suffix=PART_SUFFIX):
-            pass
+        _rehearse(path)
     except OSError as error:
         raise ConfigurationError(cannot_write(path, error)) from error
     return path
+
+
+def _rehearse(folder: str) -> None:
+    """Do what saving a picture does: permissions say nothing of a full disk, or of one that refuses a name."""
+    part = new_part(folder)
+    spare = LONGEST_NAME - len(os.path.basename(part.name))
+    longest = f"{part.name.removesuffix(PART_SUFFIX)}{'0' * spare}{PART_SUFFIX}"
+    try:
+        with part:
+            part.write(b"picture")
+            sync_file(part)
+        give_name(part.name, longest)
+    finally:
+        for name in (part.name, longest):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+    sync_folder(folder)
 
 
 def cannot_write(folder: str, error: OSError) -> str:
@@ -40,11 +65,44 @@ def cannot_write(folder: str, error: OSError) -> str:
     return f"Nothing can be written to {folder}: {error.strerror or error}. Free the disk or choose another folder."
 
 
+def give_name(part: str, name: str) -> None:
+    """Give a part its name, under which it is whole or not at all; raises FileExistsError where the name is taken.
+
+    The part may keep its own name beside the new one.
+    """
+    try:
+        # A link fails where the name is taken; a rename would write over what is there.
+        os.link(part, name)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        # A file system without hard links: what stands there is looked for first, then renamed over.
+        if os.path.lexists(name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
+        os.replace(part, name)
+
+
+_NOT_SYNCED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES})
+"""How file systems say that they know no fsync; anything else is trouble with the disk."""
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Bring a file to the disk, where its file system can be asked to."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in _NOT_SYNCED:
+            raise
+
+
 def sync_folder(folder: str | PurePath) -> None:
     """Make the names in a folder durable: a file's own fsync does not keep its name through a power loss."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        if is_for_want_of_a_handle(error):
+            raise
         return  # a system that opens no folders, such as Windows, keeps names by itself
     try:
         with contextlib.suppress(OSError):

@@ -137,6 +137,7 @@ from imagen_async._core.wording import (
     failure_of as wording_failure_of,
 )
 from imagen_async._downloads import TRIES, file_stem, save_all
+from imagen_async._folders import prepare_folder, sweep
 from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden, with_defaults
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.store import LONGEST_WAY

@@ -68,6 +68,7 @@ ROOMS = {
     "_job_factory.py": "fields",
     "_single.py": "single",
     "_scheduler/leasing.py": "limiter",
+    "_core/file_kinds/*.py": "file_kinds",
     "_core/dialects/*.py": "dialects providers",
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
     "_scheduler/*.py": "single scheduler batch pool callback_flow limiter",

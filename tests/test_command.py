@@ -134,7 +134,7 @@ def test_generate_saves_what_collect_finds_again(call: Call, imagen_sandbox: San
     [
         ("task", ["fail_word"], "The prompt was flagged as sensitive."),
         ("create", ["reset_after"], "cost up to 8 credits; it is not sent again"),
-        ("file", ["html"] * TRIES, "no PNG, JPEG or WebP picture: it begins with b'<html>"),
+        ("file", ["html"] * TRIES, "what came is no picture: it begins with b'<html>"),
     ],
 )
 def test_generate_says_why_it_failed(call: Call, imagen_sandbox: Sandbox, road: Any, faults: Any, words: str) -> None:

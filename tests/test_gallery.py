@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from commands import Call, at, call, clean_environment, prompt_file
 from conftest import naming
+from files import FILES
 from inner import Journal, JournalReader, PromptLine
 from PIL import Image
 
@@ -275,7 +276,10 @@ def test_no_prompt_is_run_in_a_browser(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_state_has_its_card(tmp_path: Path) -> None:
-    """What runs, waits, is held or was not saved is there with what it is; a picture that has gone says so."""
+    """What runs, waits, is held or was not saved is there with what it is; a picture that has gone says so, and a sound
+    is played."""
+    (tmp_path / "x.wav").write_bytes(FILES["WAV"][2])
+    heard = ImageFile(str(tmp_path / "x.wav"), "2" * 64, 124, "audio/wav", "https://x.example/x.wav")
     gone = ImageFile(str(tmp_path / "gone.png"), "1" * 64, 1000, "image/png", "https://x.example/gone.png")
     entries = [
         an_entry(0, files=(gone,)),
@@ -283,6 +287,7 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
         an_entry(2, "running", task_id="t2"),
         an_entry(3, "ready", task_id="t3", urls=("javascript:alert(1)",)),
         an_entry(4, "unknown", error=EntryError("UnknownOutcome", "its answer was lost"), lost=1),
+        an_entry(5, files=(heard,)),
     ]
     with opened(gallery_of(tmp_path, entries), complains=True) as page:
         page.wait_for_selector("text=This file cannot be shown")
@@ -292,12 +297,13 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
             "It is made, and its picture is not on disk yet.",
             "UnknownOutcome: its answer was lost",
         ]
+        wait_for(page, "() => document.querySelector('audio.thumb')?.duration === 0.01", [])
         original = page.locator("#original")
         page.locator(".card").nth(1).click()
-        wait_for_text(page, "#position", "2 of 5")
+        wait_for_text(page, "#position", "2 of 6")
         assert original.get_attribute("href") == "https://x.example/1.png"
         page.keyboard.press("ArrowRight")
-        wait_for_text(page, "#position", "3 of 5")
+        wait_for_text(page, "#position", "3 of 6")
         assert original.is_hidden()
 
 

@@ -45,6 +45,8 @@ ORDER = (
     "_callbacks",
     "_scheduler",
     "_folders",
+    "_decoding",
+    "_part_file",
     "_downloads",
     "_accounts",
     "_job_factory",

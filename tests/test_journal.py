@@ -19,12 +19,11 @@ import pytest
 from clients import client_of
 from commands import rows_of
 from conftest import naming
-from inner import Journal, JournalReader
+from inner import Journal, JournalReader, prepare_folder
 from journals import by_hand, entry, keys, place
 from msgspec.structs import replace
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError, Limits, Rate, Result
-from imagen_async._folders import prepare_folder
 from imagen_async._journal import held_file
 from imagen_async._journal.explained import explained
 from imagen_async._journal.file import KEPT

@@ -99,6 +99,7 @@ def test_a_result_shows_its_picture_or_its_reason(tmp_path: Path) -> None:
     odd = shown(request, urls=("javascript:alert(1)", 'https://x.example/"><script>', "data:text/html,x"))
     pictures = [(html.count("<img "), "<script" in html) for html in (saved, failed, odd)]
     assert pictures == [(1, False), (0, False), (1, False)]
+    assert "<img" not in shown(request, files=(ImageFile(file.path, "", 1, "video/mp4", ""),))
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
     for name in ("x.png", "gone.png"):
         spoilt = ImageFile(str(tmp_path / name), "", 1, "image/png", "")

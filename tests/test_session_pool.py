@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
+from handles import at_most, without_handles
 from inner import MAX_ANSWER, Endpoint, HttpRequest, HttpResponse, SessionPool, SessionSettings
 from servers import Handler, broken_off, endless, hang, served
 
+from imagen_async._transport.handles import connections_within
 from imagen_async.errors import ImagenError, ProtocolError, TransportError
 
 KEY = "sk-very-secret-key"
@@ -52,6 +55,22 @@ async def test_sends_the_key_a_user_agent_and_the_path_as_it_stands() -> None:
         asked, created = await answer(f"{url}/gateway"), await answer(f"{url}/gateway", CREATE)
     assert asked.body == b"/gateway/api/v1/ask?taskId=a%2Fb application/octet-stream imagen_async Bearer ***"
     assert created.body == b"/gateway/api/v1/create application/json imagen_async Bearer ***"
+
+
+async def test_a_process_with_no_handle_left_waits_for_one() -> None:
+    """It is no trouble of the account's: nothing was sent, and the create goes once a connection can be opened."""
+    async with served(echo) as url, pool_for(url) as pool:
+        async with without_handles():
+            creating = asyncio.create_task(pool.send("one", CREATE))
+        assert (await creating).status == 200
+
+
+@pytest.mark.parametrize(("free", "connections"), [(400, 64), (80, 20), (3, 2)])
+def test_connections_are_no_more_than_there_are_handles_for(free: int, connections: int) -> None:
+    """Those of an account, of files, and the files themselves find handles, and a fourth is left for others."""
+    # Told by their number: what is open has the lowest ones, but for the one that counts.
+    with at_most(len(os.listdir("/dev/fd")) + free):
+        assert connections_within(64, sessions=1) == connections
 
 
 async def test_follows_no_redirect() -> None:

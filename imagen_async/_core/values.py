@@ -79,13 +79,13 @@ def raw_model(name: str) -> str:
 
 
 class ImageFile(msgspec.Struct, frozen=True, gc=False):
-    """A picture on disk, verified: whole, and a picture by its first bytes. Works wherever a path does.
+    """A picture, video or sound on disk, verified: whole, by its own format. Works wherever a path does.
 
     Attributes:
         path: Where it lies.
         sha256: Of its bytes, in hex.
         size: Bytes.
-        media_type: `image/png`, `image/jpeg` or `image/webp`, by its content.
+        media_type: `image/png`, `video/mp4` and so on, by its content.
         url: Where it came from.
     """
 
@@ -159,7 +159,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
         another picture.
 
         Raises:
-            DownloadFailed: A picture could not be had or written; those before it stay.
+            DownloadFailed: A picture could not be had or written; those that could be are its `files`.
             ImagenError: This result's own error, when it has no picture.
         """
         if not self.urls:

@@ -32,6 +32,8 @@ _MOST_BYTES = 1 << 20
 
 def thumbnail(file: ImageFile) -> str | None:
     """A picture on disk as a data URI, so that a notebook shows it wherever it is opened; None where that fails."""
+    if not file.media_type.startswith("image/"):
+        return None  # a video or a sound: its path says where it is
     try:
         data = Path(file.path).read_bytes()
     except OSError:

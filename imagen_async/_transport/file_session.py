@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
+from urllib.parse import quote, urljoin
 
 import aiohttp
 import anyio
+from yarl import URL
 
 from .._core.wire import HttpRequest, HttpResponse
 from .._watch.observer import Observer
-from ..errors import DownloadFailed, ImagenError
+from ..errors import DownloadFailed, ImagenError, TransportError
+from .handles import waits_for_handles
 from .sessions import SessionSettings, open_session, proxy_of, transport_error
+
+_HEADERS = {
+    # A host that can give a picture in several forms is to give the one that was made; and whatever comes is taken.
+    # The newer forms are not named: hosts make a smaller picture of the one that they have for those who name them.
+    "Accept": "image/png, image/jpeg;q=0.9, */*;q=0.5",
+    # A file that is not packed has a length that tells whether it is whole.
+    "Accept-Encoding": "identity",
+}
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+_MOST_REDIRECTS = 10
 
 
 class FileSession:
@@ -27,7 +43,7 @@ class FileSession:
 
     async def __aenter__(self) -> Self:
         # Without a key: another client's went to the host of the files (measured).
-        self._session = open_session(self._settings, {"Accept": "image/*"})
+        self._session = open_session(self._settings, _HEADERS)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -50,20 +66,73 @@ class FileSession:
         async with self._turns:
             began_at = asyncio.get_running_loop().time()
             try:
-                async with self._session.get(url, timeout=timeout, proxy=proxy_of(url, self._settings)) as response:
+                async with await self._open(url, timeout) as response:
                     outcome = HttpResponse(response.status, b"")
                     yield response
                 return
-            except aiohttp.InvalidURL:
-                failure = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 failure = transport_error(error, url)
+            except ImagenError as error:
+                # What the caller does not like about the answer is no failure to get one.
+                failure = error if outcome is None else None
+                raise
             finally:
                 self._tell(url, failure or outcome, began_at)
             raise failure
+
+    @waits_for_handles
+    async def _open(self, url: str, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        """Follow an address to its answer; raises TransportError, or DownloadFailed for what is no address."""
+        assert self._session is not None
+        failure: ImagenError
+        address = URL()
+        try:
+            address = _as_given(url)
+            for _ in range(_MOST_REDIRECTS):
+                proxy = proxy_of(str(address), self._settings)
+                # Followed here: aiohttp escapes anew what may be signed, and cannot send every byte that may come.
+                response = await self._session.get(address, timeout=limits, proxy=proxy, allow_redirects=False)
+                where = response.headers.get("Location") if response.status in _REDIRECTS else None
+                if where is None:
+                    return response
+                response.release()
+                address = _as_given(urljoin(str(address), where))
+            failure = TransportError(f"More than {_MOST_REDIRECTS} redirects lead to no file.")
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            failure = transport_error(error, str(address))
+        # What no host name can be, or no port, is found in many places; each says so in its own way.
+        except ValueError:
+            failure = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
+        raise failure
 
     def _tell(self, url: str, outcome: HttpResponse | ImagenError | None, began_at: float) -> None:
         if outcome is not None and self._observer.hears_exchanges:
             # What follows the question mark is often a signature that opens the file.
             request = HttpRequest("GET", url.partition("?")[0], operation="file")
             self._observer.exchange("", request, outcome, began_at, asyncio.get_running_loop().time())
+
+
+_is_unsendable = re.compile(r"[^!-~]+")
+
+
+def _as_given(url: str) -> URL:
+    """An address, byte for byte: its signature holds for these. Raises ValueError for what is none.
+
+    Only what no request can carry is escaped: blanks, control characters, and what is not ASCII.
+    """
+    scheme, _, rest = url.strip().partition("#")[0].partition("://")
+    end = next((at for at, character in enumerate(rest) if character in "/?"), len(rest))
+    # A host's name is nothing that is signed, and may have to be spelt in another way to be found.
+    host = URL(f"{scheme.lower()}://{rest[:end]}")
+    if host.scheme not in ("http", "https") or not host.raw_host:
+        raise ValueError(url)
+    path = _is_unsendable.sub(lambda found: quote(_bytes_of(found[0])), rest[end:])
+    return URL(f"{host.scheme}://{host.raw_authority}{path}", encoded=True)
+
+
+def _bytes_of(text: str) -> bytes:
+    try:
+        # Bytes of a header that were no UTF-8.
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")

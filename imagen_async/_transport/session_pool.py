@@ -17,6 +17,7 @@ from .._core.wire import HttpRequest, HttpResponse
 from .._watch.observer import Observer
 from ..errors import ImagenError, ProtocolError
 from .file_session import FileSession
+from .handles import connections_within, waits_for_handles
 from .sessions import SessionSettings, open_session, proxy_of, timeouts, transport_error
 
 MAX_ANSWER = 1 << 20
@@ -43,7 +44,8 @@ class SessionPool:
     ) -> None:
         self._observer = observer or Observer()
         self._endpoints = endpoints
-        self._settings = settings
+        connections = connections_within(settings.connections, sessions=len(endpoints))
+        self._settings = msgspec.structs.replace(settings, connections=connections)
         self._timeout = timeouts(settings, settings.timeout)
         self._stack = AsyncExitStack()
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -105,6 +107,7 @@ class SessionPool:
             if outcome is not None:
                 self._observer.exchange(account, request, outcome, began_at, now())
 
+    @waits_for_handles
     async def _send(self, account: str, request: HttpRequest, within: float | None) -> HttpResponse:
         endpoint = self._endpoints[account]
         total = self._settings.timeout if within is None else min(within, self._settings.timeout)

@@ -13,6 +13,7 @@ import msgspec
 from .._core.wire import clean
 from .._version import __version__
 from ..errors import TransportError
+from .handles import NoHandleLeft, is_for_want_of_a_handle, is_none_left
 
 USER_AGENT = f"imagen_async/{__version__}"
 """Sent always: kie.ai's edge refuses requests without one (403, "error code: 1010")."""
@@ -94,4 +95,7 @@ def transport_error(error: Exception, url: str) -> TransportError:
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         what = "no answer in time"
     sent = not isinstance(error, _NOT_SENT)
+    is_connecting = isinstance(error, aiohttp.ClientConnectorError)
+    if is_connecting and (is_for_want_of_a_handle(error) or is_none_left()):
+        return NoHandleLeft(f"No connection to {where}: this process has too many files open.", sent=False)
     return TransportError(f"{'The exchange with' if sent else 'No connection to'} {where} failed: {what}.", sent=sent)

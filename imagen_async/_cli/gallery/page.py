@@ -111,7 +111,14 @@ def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str
     for file, picture in zip(result.files, pictures_json(result, folder, sizes), strict=True):
         name = Path(picture["file_name"]).as_posix()
         figures = {field: picture[field] for field in ("width", "height", "credits")}
-        yield {**common, **figures, "file": f"./{quote(os.fsencode(name))}", "name": name, "bytes": file.size}
+        yield {
+            **common,
+            **figures,
+            "file": f"./{quote(os.fsencode(name))}",
+            "name": name,
+            "bytes": file.size,
+            "media": file.media_type.partition("/")[0],
+        }
     if not result.files:
         reason = common["reason"] or _WAITING.get(entry.state)
         # Whatever else a provider calls a URL is not put into a page.

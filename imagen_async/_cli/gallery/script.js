@@ -124,6 +124,13 @@ function cardOf(card, number) {
 }
 
 function pictureOf(card, name, loading) {
+  if (card.media !== "image") {
+    const player = make(card.media === "audio" ? "audio" : "video", name);
+    player.controls = !name;
+    player.preload = "metadata";
+    player.src = card.file;
+    return player;
+  }
   const picture = make("img", name);
   picture.loading = loading;
   picture.decoding = "async";
@@ -214,7 +221,7 @@ stage.addEventListener("click", (event) => {
 });
 // A picture that was moved away, or is none.
 document.addEventListener("error", (event) => {
-  if (event.target.tagName === "IMG" && event.target.isConnected) {
+  if (["IMG", "VIDEO", "AUDIO"].includes(event.target.tagName) && event.target.isConnected) {
     event.target.replaceWith(make(event.target.className ? "div" : "p", event.target.className,
       "This file cannot be shown: is it still beside this page?"));
   }
