@@ -119,6 +119,7 @@ from imagen_async._core.wire import (
     TaskFailed,
     TaskRefused,
     TaskStatus,
+    clean,
     decode_json,
 )
 from imagen_async._core.wording import (
@@ -140,7 +141,10 @@ from imagen_async._downloads import TRIES, file_stem, save_all
 from imagen_async._folders import prepare_folder, sweep
 from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden, with_defaults
 from imagen_async._journal import Journal, JournalReader
+from imagen_async._journal.clock import CLOCK, JournalClock
+from imagen_async._journal.explained import Locked, explained
 from imagen_async._journal.store import LONGEST_WAY
+from imagen_async._off_loop import OwnThread, machine_time
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler.scheduler import Scheduler, Standing
 from imagen_async._transport.file_session import FileSession

@@ -70,15 +70,18 @@ class Held(Executor):
     Attributes:
         waiting: What it was given, each with what it is to be answered by, in order.
         is_given_up: True once whoever had it needs it no more.
+        refuses: True where it takes nothing, as an executor does once the main thread has ended.
     """
 
     def __init__(self, *, is_busy: bool = True) -> None:
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-        self.is_given_up = False
+        self.is_given_up = self.refuses = False
         self._is_busy = is_busy
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         """Keep it for later, or do it at once, in the caller's thread."""
+        if self.refuses:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         future: Future[Any] = Future()
         self.waiting.append((future, lambda: work(*arguments, **named)))
         if not self._is_busy:
@@ -111,12 +114,14 @@ class Disk(DictStore):
     Attributes:
         groups: The keys of each group that was given, in order.
         room: Groups that it still takes; None: any.
+        refused: Keys of jobs that it cannot store, or of which it stores no more than that they run.
     """
 
-    def __init__(self, *, room: int | None = None, error: Exception | None = None) -> None:
+    def __init__(self, *, room: int | None = None, error: BaseException | None = None) -> None:
         super().__init__({})
         self.groups: list[list[str]] = []
         self.room = room
+        self.refused: dict[str, Exception] = {}
         self._error = error or JournalError(FULL)
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
@@ -125,4 +130,7 @@ class Disk(DictStore):
         self.groups.append([each.key for each in group])
         if self.room == 0:
             raise self._error
+        for each in group:
+            if each.key in self.refused and not (each.state == "running" and each.error is None):
+                raise self.refused[each.key]
         super().write(group)

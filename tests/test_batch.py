@@ -376,6 +376,18 @@ async def test_without_its_journal_a_batch_sends_nothing_more() -> None:
     assert len(network.ledger.creates) == seen < 40
 
 
+async def test_one_request_that_no_journal_can_hold_is_one_bad_result(network: Network) -> None:
+    """It is refused before a cent, also when it is met again, and whatever it stood beside is made and kept."""
+    store = Disk()
+    store.refused = {"odd": ValueError("odd")}
+    for creates in (4, 4):
+        items = [*prompts(2), ImageRequest("odd", key="odd"), *(ImageRequest(f"later {n}") for n in range(2))]
+        results = await run(VirtualClient(network), items, journal=store, ordered=True)
+        assert kinds(results) == [type(None)] * 2 + [errors.InvalidRequest] + [type(None)] * 2
+        assert len(network.ledger.creates) == creates
+    assert (store.counts(), store.find("odd")) == ({"done": 4}, None)
+
+
 async def test_a_cancellation_does_not_hide_that_the_journal_failed(network: Network) -> None:
     """A cancelled task whose batch cannot note a paid task ends with the JournalError."""
     store, heard = Disk(), Heard()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
+import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -172,20 +175,44 @@ async def test_what_was_spent_counts_but_not_what_a_job_reserves(caplog: pytest.
     assert [each.getMessage() for each in caplog.records] == [message] * 2
 
 
-async def test_what_earlier_runs_have_done_counts_for_the_accounts() -> None:
-    """Creates of an earlier run hold their places until a window after their answer; latencies go on."""
+HOUR = 3600.0
+CLOCKS: dict[str, Any] = {
+    "as it was": (0.0, 60.0, {}, 20, [1010, 1010, 1006]),
+    "set forward": (-HOUR, 60.0, {}, 20, [1010, 1010, 1006]),
+    "set back": (HOUR, 60.0, {}, 20, [1010, 1010, 1006]),
+    "of a machine that was started anew": (-HOUR, 60.0, {"boot": "another"}, 20, [1010] * 4),
+    "of one that was, after a good end": (-HOUR, 60.0, {"boot": "another", "left": -2.0}, 20, [1010, 1010, 1008]),
+    "of a run that has just begun": (0.0, 5.0, {}, 20, [1010, 1010, 1006, 1005]),
+    "that nobody noted": (0.0, 60.0, None, 20, [1010] * 4),
+    "that somebody has spoilt": (0.0, 60.0, {"boot": 7}, 20, [1010] * 4),
+    "for a smaller window": (0.0, 60.0, {}, 2, [1010, 1010]),
+}
+
+
+@pytest.mark.parametrize(("behind", "ago", "noted", "count", "places"), CLOCKS.values(), ids=list(CLOCKS))
+async def test_what_earlier_runs_have_sent_holds_its_places(
+    behind: float, ago: float, noted: Any, count: int, places: list[float]
+) -> None:
+    """Whatever the wall clock says now: until a window after the answer, or after now, where no clock can tell."""
     asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
-    present = time.time()
+    present = time.time() + behind
     disk = left(
         entry(0, **RUNNING, sent_at=present - 9, accepted_at=present - 4),
         entry(1, **HELD, sent_at=present - 9),
         entry(2, **RUNNING, sent_at=present - 1, accepted_at=present + 300),
         entry(3, **DONE, sent_at=present - 30, accepted_at=present - 30, latency=2.5),
     )
-    upstreams = {name: upstream(name, Limits(submit=Rate(20, per=10.0))) for name in BOTH}
+    if noted is not None:
+        clock = json.loads(inner.JournalClock({}).note()[inner.CLOCK])
+        left_at = {"left": present + noted["left"]} if "left" in noted else {}
+        clock |= {"began": present - ago, "since": present - ago, "at": clock["at"] - ago, **noted, **left_at}
+        disk.note({inner.CLOCK: json.dumps(clock)})
+    upstreams = {name: upstream(name, Limits(submit=Rate(count, per=10.0))) for name in BOTH}
     async with opened(disk) as journal:
         terms = journal.terms(None, upstreams)
-    assert terms.sent == {"kie": pytest.approx([1006.0, 1010.0, 1010.0], abs=1.0), "apikley": []}
+        (since,) = [job.state.since for job in taken_up(journal) if job.key == "k0"]  # type: ignore[union-attr]
+    assert noted != {} or since == pytest.approx(996, abs=1.0), "as old as it is, whatever the wall clock says"
+    assert terms.sent == {"kie": pytest.approx(places, abs=1.0), "apikley": []}
     assert terms.latencies == {"kie": [(("imagen4", 1), 2.5)], "apikley": []}
 
 
@@ -257,6 +284,38 @@ async def test_the_loop_waits_for_no_disk() -> None:
     disk.begin_run()
 
 
+async def test_without_a_thread_nothing_is_begun(place: Path) -> None:
+    """A machine that starts no more threads is an error before anything is sent, and leaves no journal."""
+    before = threading.stack_size(2**46)  # more than any machine has
+    try:
+        with pytest.raises(JournalError, match=r"^No thread can be started .* Nothing was sent"):
+            await journal_over(place / "j.db", executor=None).open()
+    finally:
+        threading.stack_size(before)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("executor", [Inline(), None], ids=["given up", "its own"])
+async def test_a_run_in_a_locked_file_is_left_in_time(place: Path, executor: Held | None) -> None:
+    """Another program's lock, or a thread that is gone, is an error that names the tasks; the file is closed."""
+    journal = journal_over(place / "j.db", executor=executor)
+    await journal.open()
+    journal.writer.put(entry(1))
+    await journal.writer.wait_durable("k1")
+    with closing(sqlite3.connect(place / "j.db", isolation_level=None)) as other:
+        if executor is None:
+            other.execute("BEGIN IMMEDIATE")
+        else:
+            executor.refuses = True
+        journal.writer.put(entry(1, state="running", task_id="t1"))
+        began = time.monotonic()
+        with pytest.raises(JournalError, match="task t1 of kie"):
+            await journal.close()
+        assert time.monotonic() - began < 3
+    with inner.Journal(place / "j.db") as store:
+        assert store.counts() == {"unknown": 1}, "as after a kill: it is not sent again"
+
+
 async def test_a_store_is_closed_by_whoever_opened_it(place: Path) -> None:
     """A store that the caller has opened serves one run after another; a path's file is given back with each run."""
     with inner.Journal(place / "own.db") as store:
@@ -306,13 +365,13 @@ async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str, is_
     disk, thread = Disk(), Inline()
 
     def fail(*_: object) -> None:
-        raise JournalError("The disk fails.")
+        raise inner.Locked("The disk fails.")
 
     setattr(disk, call, fail)
-    with pytest.raises(JournalError, match=r"The disk fails\."):
+    with pytest.raises(JournalError, match=r"The disk fails\.") as raised:
         async with opened(disk, executor=thread) as journal:
             journal.writer.put(entry(1))
-    assert thread.is_given_up
+    assert (thread.is_given_up, type(raised.value)) == (True, JournalError)
     with nullcontext() if is_over else pytest.raises(JournalError, match="in use"):
         disk.begin_run()
 

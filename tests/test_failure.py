@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import inner
 import msgspec
 import pytest
 from builders import failure
+from hypothesis import given
+from hypothesis import strategies as st
 from samples import FAILED_BEFORE, FILE, GONE, LOST_BEFORE, SINCE, STATES, SUCCESS, job_in, with_images
 
 from imagen_async import Result, errors
@@ -36,6 +39,15 @@ def test_every_kind_comes_back_as_it_was(kind: type[ImagenError]) -> None:
     full.__cause__.__cause__ = errors.ProtocolError("not JSON", code=7)
     for error in (bare, full):
         assert shown(inner.Failure.of(error).exception()) == shown(error)
+
+
+@given(st.text(), st.sampled_from(["\udcff", "\ud83d", "\udc00\ud800", "\ud83d "]))
+def test_what_an_error_says_can_be_written_down(text: str, half: str) -> None:
+    """Whatever bytes its words were made of, they are text, and only what stands for no character is another."""
+    why = failure(GenerationFailed, text + half + text, code=half)
+    for said in (why.message, str(why.code), inner.clean(text + half)):
+        assert said.encode().decode() == said
+    assert why.message == text + re.sub("[\ud800-\udfff]", "\ufffd", half) + text
 
 
 def test_a_kind_is_found_by_its_name_and_caught_by_what_is_above_it() -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import commands
 import pytest
 from commands import FAILURES, METADATA, Call, at, call, clean_environment, lines_of, prompt_file, rows_of
-from inner import Journal
-from journals import by_hand
+from inner import Journal, JournalReader
+from journals import by_hand, place
 
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
 
-__all__ = ["call", "clean_environment"]
+__all__ = ["call", "clean_environment", "place"]
 pytestmark = pytest.mark.slow
 
 
@@ -32,6 +34,29 @@ def test_a_mistyped_task_is_not_noted(call: Call, imagen_sandbox: Sandbox, monke
     assert call("collect", right, "--dir", "out", "--key", held["key"], *here).code == 0
     assert [(row["state"], row["task_id"]) for row in rows_of("out")] == [("done", right)]
     assert [line["task_id"] for line in lines_of(METADATA)] == [right]
+
+
+WITHOUT_A_MAIN_THREAD = """
+import asyncio, concurrent.futures.thread, sys, threading, time
+from imagen_async import Client
+
+async def main():
+    while not concurrent.futures.thread._shutdown:  # which the end of the main thread sets
+        time.sleep(0.01)
+    async with Client("sandbox") as client, client.batch(["a", "b"], journal=sys.argv[1]) as results:
+        print(sum([result.ok async for result in results]), "done")
+
+threading.Thread(target=asyncio.run, args=(main(),)).start()
+"""
+
+
+def test_a_batch_outlives_the_main_thread(place: Path) -> None:
+    """In a loop of another thread it goes on with its journal after the main thread has ended, to its own end."""
+    command = [sys.executable, "-c", WITHOUT_A_MAIN_THREAD, str(place / "j.db")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("2 done\n", "", 0)
+    with JournalReader(place / "j.db") as reader:
+        assert reader.counts() == {"done": 2}
 
 
 def test_a_task_that_the_journal_does_not_take_is_listed() -> None:

@@ -38,6 +38,7 @@ ORDER = (
     "providers",
     "events",
     "_clock",
+    "_off_loop",
     "_watch",
     "_transport",
     "_plain_group",

@@ -19,14 +19,14 @@ import pytest
 from clients import client_of
 from commands import rows_of
 from conftest import naming
-from inner import Journal, JournalReader, prepare_folder
+from inner import Journal, JournalReader, Locked, explained, prepare_folder
 from journals import by_hand, entry, keys, place
 from msgspec.structs import replace
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError, Limits, Rate, Result
 from imagen_async._journal import held_file
-from imagen_async._journal.explained import explained
 from imagen_async._journal.file import KEPT
+from imagen_async._journal.groups import write_group
 from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION
 from imagen_async.ports import EntryError
 from imagen_async.sandbox import Sandbox
@@ -50,7 +50,10 @@ def test_what_is_written_is_read(place: Path) -> None:
     here, there = place / "here", place / "there"
     here.mkdir()
     (place / "link").symlink_to(here)
-    paths = [folder / name for folder in (here / "out", place / "elsewhere") for name in NAMES]
+    # Not where a folder's real name is no text: then by the name that leads there.
+    (place / "caf\udce9").mkdir()
+    (place / "coffee").symlink_to(place / "caf\udce9")
+    paths = [folder / name for folder in (here / "out", place / "elsewhere", place / "coffee") for name in NAMES]
     files = tuple(ImageFile(str(path), "ab" * 32, 9, "image/png", "https://x.example") for path in paths)
     rows = [*ENTRIES[:-1], replace(ENTRIES[-1], files=files)]
     with Journal(place / "link" / "j.db") as journal:
@@ -79,6 +82,45 @@ def test_any_sqlite_program_reads_it(place: Path) -> None:
         names = ("application_id", "user_version", "journal_mode")
         pragmas = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
     assert pragmas == [APPLICATION_ID, SCHEMA_VERSION, "wal"]
+
+
+UNSTORABLE = {
+    "key": "\udcff",
+    "task_id": "\udcff",
+    "request": ImageRequest("half \ud83d"),
+    "error": EntryError("TransportError", "caf\udce9"),
+    "credits": 10**30,
+    "position": 2**63,
+    "account": {"kie"},
+    "urls": (object(),),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), UNSTORABLE.items(), ids=UNSTORABLE)
+def test_one_that_cannot_be_stored_is_left_out_alone(place: Path, field: str, value: Any) -> None:
+    """No half character, number or object keeps what it stands beside from the file, and nothing of it is blamed."""
+    bad = entry(1, **{field: value})
+    with Journal(place / "j.db") as journal:
+        for _ in range(2):
+            for group in ([entry(0), bad], [bad, entry(2)]):
+                assert list(write_group(journal, group)) == [bad.key]
+            with pytest.raises((ValueError, TypeError)):
+                journal.write([entry(0), bad])
+        assert keys(journal.entries()) == ["k0", "k2"]
+        journal.note({"command": "batch caf\udce9.txt"})
+        assert journal.notes()["command"] == "batch caf\ufffd.txt"
+
+
+def test_a_lock_of_another_program_is_no_long_wait(place: Path) -> None:
+    """A write that another program is in the way of fails soon, and as what may be tried again; reading goes on."""
+    with Journal(place / "j.db") as journal, closing(sqlite3.connect(place / "j.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(Locked, match="is locked by another program"):
+            journal.write([entry(1)])
+        assert (time.monotonic() - began < 1, journal.find("k1")) == (True, None)
+        other.execute("ROLLBACK")
+        journal.write([entry(1)])
 
 
 def test_records_come_in_the_order_of_their_ending(place: Path) -> None:
@@ -112,13 +154,14 @@ def test_a_latency_that_cannot_be_is_passed_over(place: Path) -> None:
         assert [known for _, known in journal.latencies("kie", 9)] == [2.0]
 
 
-def test_times_of_creates_are_kept_for_a_day(place: Path) -> None:
-    """When creates were sent is known for far longer than any window, and then forgotten."""
-    old, recent = time.time() - KEPT - 60, time.time() - KEPT + 60
+def test_times_of_the_latest_creates_are_kept_whatever_the_clock_says(place: Path) -> None:
+    """When creates were sent is known of far more than any window holds, and of no more, also where clocks were set."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {KEPT + 1})"
+    Journal(place / "j.db").close()
+    by_hand(place / "j.db", f"INSERT INTO sends {numbers} SELECT 'kie', i, 1e10 - i FROM n")
     with Journal(place / "j.db") as journal:
-        journal.write([entry(1, sent_at=old), entry(2, sent_at=recent)])
-    with Journal(place / "j.db") as journal:
-        assert journal.sent_since("kie", 0.0) == [(recent, None)]
+        times = [sent_at for sent_at, _ in journal.sent_since("kie", 0.0)]
+        assert (len(times), max(times), min(times)) == (KEPT, 1e10 - 2, 1e10 - KEPT - 1)
 
 
 def damage(path: Path) -> None:

@@ -11,15 +11,16 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from builders import make_job
-from inner import Noting, Running
+from inner import EntryError, JournalClock, Locked, Noting, OwnThread, Running, machine_time
 from journals import FULL, Disk, Held, Inline, anyio_backend, entry
 
-from imagen_async import JournalError
-from imagen_async._journal.writer import ENOUGH, GATHER, JournalWriter, to_the_end
+from imagen_async import InvalidRequest, JournalError
+from imagen_async._journal.writer import AGAIN, ENOUGH, GATHER, JournalWriter, to_the_end
 
 __all__ = ["anyio_backend"]
 
 AT_WORK = Running("t", since=0.0)
+BARE = [(kind(), kind.__name__) for kind in (StopIteration, SystemExit, asyncio.CancelledError)]
 
 
 def now() -> float:
@@ -36,7 +37,7 @@ async def turns() -> None:
 def written_by(thread: Held, **terms: Any) -> tuple[Disk, JournalWriter]:
     """A disk, and what writes it in that thread."""
     disk = Disk(**terms)
-    return disk, JournalWriter(disk, thread)
+    return disk, JournalWriter(disk, JournalClock({}), thread)
 
 
 async def test_changes_of_a_moment_are_one_group() -> None:
@@ -163,12 +164,103 @@ async def test_only_what_came_meanwhile_is_written_after_a_failure(count: int, t
     assert len(disk.groups) == tries
 
 
-async def test_a_store_that_breaks_is_told_as_a_journal_that_broke() -> None:
+@pytest.mark.parametrize(("error", "told"), [(RuntimeError("no such cluster"), "no such cluster"), *BARE])
+async def test_a_store_that_breaks_is_told_as_a_journal_that_broke(error: BaseException, told: str) -> None:
     """Whatever a store raises comes out as a JournalError that names it."""
-    _, writer = written_by(Inline(), room=0, error=RuntimeError("no such cluster"))
+    _, writer = written_by(Inline(), room=0, error=error)
     writer.put(entry(1))
-    with pytest.raises(JournalError, match=r"^The journal broke: no such cluster$"):
+    with pytest.raises(JournalError, match=rf"^The journal broke: {told}$"):
         await writer.wait_durable("k1")
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), TypeError("odd"), OverflowError("odd"), RecursionError("odd")])
+async def test_what_cannot_be_stored_is_its_own_jobs_trouble(error: Exception, caplog: Any) -> None:
+    """Of a group only that is left out, with an error of its own; of a task it is noted, or told, that it exists."""
+    disk, writer = written_by(Inline())
+    disk.refused = dict.fromkeys(["k1", "k2", "k3"], error)
+    failed = {"state": "failed", "error": EntryError("GenerationFailed", "odd")}
+    changes = [entry(0), entry(1), entry(2, task_id="t2", **failed), entry(3, state="unknown", task_id="t3"), entry(4)]
+    for each in changes:
+        writer.put(each)
+    told = await asyncio.gather(*(writer.wait_durable(each.key) for each in changes), return_exceptions=True)
+    assert list(map(type, told)) == [type(None), InvalidRequest, type(None), JournalError, type(None)]
+    assert str(told[1]) == "The request cannot be written to the journal: odd."
+    known = {each.key: (each.state, each.task_id) for each in map(disk.find, ["k0", "k2", "k4"]) if each is not None}
+    assert known == {"k0": ("submitting", None), "k2": ("running", "t2"), "k4": ("submitting", None)}
+    assert [each.levelname for each in caplog.records if "k1" not in each.getMessage()] == ["WARNING", "ERROR"]
+    assert "task t3 of kie is paid for and could not be noted" in caplog.text
+    await writer.close()
+    assert (writer.failure, writer.has("k1")) == (None, False), "it is not tried for ever"
+
+
+@pytest.mark.parametrize(("free_after", "is_left_after", "took"), [(5, None, 5), (None, None, 30), (None, 5, 6.25)])
+async def test_a_lock_of_another_program_is_waited_for(
+    free_after: Any, is_left_after: Any, took: float, caplog: Any
+) -> None:
+    """As long as that is bearable, and half as long as leaving may take once the batch is left; then it is an error."""
+    disk, writer = written_by(Inline(), room=0, error=Locked("locked"))
+    asyncio.get_running_loop().call_later(free_after or 999, setattr, disk, "room", None)
+    writer.put(entry(1))
+    waiting = asyncio.ensure_future(writer.wait_durable("k1"))
+    if is_left_after is not None:
+        await anyio.sleep(is_left_after)
+        with pytest.raises(JournalError, match=r"^locked$"):
+            await writer.close()
+    with nullcontext() if free_after else pytest.raises(JournalError, match=r"^locked$"):
+        await waiting
+    assert now() == pytest.approx(took, abs=2 * AGAIN)
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["a dict is locked by another program"]
+
+
+UNTOLD = [(105, True, "task t100 of kie and 4 more, in the log."), (100, False, "task t99 of kie.")]
+
+
+@pytest.mark.parametrize(("count", "is_readable", "end"), UNTOLD)
+async def test_tasks_that_no_later_run_would_find_are_told(
+    count: int, is_readable: bool, end: str, caplog: Any
+) -> None:
+    """Closing a store that takes nothing names each task that is paid for and not known there, in error and log."""
+    disk, writer = written_by(Inline())
+    disk.write([entry(0), entry(1), entry(1, state="running", task_id="t1")])
+    disk.room = 0
+    if not is_readable:
+        del disk._jobs
+    for number in range(count):
+        writer.put(entry(number, state="done" if number == 1 else "running", task_id=f"t{number}"))
+    writer.put(entry(200))
+    with pytest.raises(JournalError, match=FULL) as raised:
+        await writer.close()
+    message = raised.value.message
+    assert message.startswith(f"{FULL} Paid for, not noted, and to be collected: task t0 of kie, task ")
+    assert (message.endswith(end), "task t1 of kie" in message) == (True, not is_readable)
+    assert len([each for each in caplog.records if each.levelname == "ERROR"]) == count - is_readable
+
+
+async def test_a_thread_that_takes_nothing_is_an_error_and_no_hang(caplog: Any) -> None:
+    """Where no thread writes any more, whoever waits hears so, and the tasks are told."""
+    thread = OwnThread("imagen-journal")
+    thread.shutdown()
+    writer = JournalWriter(Disk(), JournalClock({}), thread)
+    writer.put(entry(1, state="running", task_id="t1"))
+    with pytest.raises(JournalError, match="No thread writes the journal any more"):
+        await writer.wait_durable("k1")
+    with pytest.raises(JournalError, match="task t1 of kie"):
+        await writer.close()
+
+
+async def test_a_disk_that_hangs_is_left() -> None:
+    """Closing is over in time although the disk has not answered, and tells the tasks that it may not have."""
+    _, writer = written_by(Held())
+    writer.put(entry(1, state="running", task_id="t1"))
+    await anyio.sleep(2 * GATHER)
+    writer.note(make_job(2, Noting()))
+    writer.put(entry(3, state="running", task_id="t3"))
+    waiting, by = asyncio.ensure_future(writer.wait_durable("k2")), machine_time() + 0.2
+    with pytest.raises(JournalError, match=r"was not written in time.*task t1 of kie, task t3 of kie"):
+        await writer.close(by)
+    with pytest.raises(JournalError, match="was not written in time"):
+        await waiting
+    assert by <= machine_time() < by + 1
 
 
 @pytest.mark.parametrize(("has_more", "stays_full"), [(False, False), (True, False), (False, True)])
@@ -219,7 +311,7 @@ async def test_what_must_not_be_left_half_done_is_begun_once() -> None:
 async def test_a_thread_of_its_own_ends_with_the_writer() -> None:
     """A writer that is given no thread makes one, and gives it back."""
     disk, before = Disk(), threading.active_count()
-    writer = JournalWriter(disk)
+    writer = JournalWriter(disk, JournalClock({}))
     writer.put(entry(1))
     await writer.wait_durable("k1")
     (thread,) = [each for each in threading.enumerate() if each.name.startswith("imagen-journal")]

@@ -84,6 +84,18 @@ async def test_follows_no_redirect() -> None:
     assert (response.status, response.location, response.retry_after) == (307, "/trap", 3600.0)
 
 
+async def test_bytes_that_are_no_text_come_in_as_such() -> None:
+    """A header of raw bytes, as servers send them in a redirect, holds no half character that nothing could store."""
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.1 307 Away\r\nLocation: /caf\xe9\r\nContent-Length: 0\r\n\r\n")
+        return web.Response()
+
+    async with served(elsewhere) as url:
+        assert (await answer(url)).location == "/caf\ufffd"
+
+
 async def test_the_environment_names_no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """HTTP_PROXY and NO_PROXY count with trust_env alone; a .netrc never takes the key's place, nor does a file's."""
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "no_proxy", "NO_PROXY"):

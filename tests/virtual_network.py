@@ -205,7 +205,7 @@ class VirtualClient(Client):
 
     def _journal(self, *terms: Any) -> Any:
         journal = super()._journal(*terms)
-        journal._thread = self._thread
+        journal._executor = self._thread
         return journal
 
     async def _begin_to_hear(self, stack: AsyncExitStack) -> inner.CallbackRegistry | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,7 +79,8 @@ class Summary:
             command = with_budget(command, math.ceil(spent + self._dearest(journal, self._requests)))
         if self._requests is not None:
             # `status` is to say the same; what collects one task is not how the batch goes on.
-            journal.note({"command": command})
+            with contextlib.suppress(JournalError):  # another program may have the file just now
+                journal.note({"command": command})
         say(f"Nothing is lost; go on with: {command}")
 
     def _dearest(self, journal: Journal, requests: PromptFile) -> float:

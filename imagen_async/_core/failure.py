@@ -12,6 +12,7 @@ import msgspec
 
 from .. import errors
 from ..errors import DownloadFailed, ImagenError, TransportError, UnknownOutcome
+from .text import well_formed
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -40,6 +41,12 @@ class Failure(msgspec.Struct, frozen=True):
     was_sent: bool = True
     is_local: bool = False
     is_gone: bool = False
+
+    def __post_init__(self) -> None:
+        # Here, where every error passes on its way to a journal, a list or a screen: whatever its words were made of.
+        msgspec.structs.force_setattr(self, "message", well_formed(self.message))
+        if isinstance(self.code, str):
+            msgspec.structs.force_setattr(self, "code", well_formed(self.code))
 
     @staticmethod
     def of(error: ImagenError) -> Failure:

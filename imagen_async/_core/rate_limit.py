@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable
 
@@ -82,7 +82,7 @@ class Window:
     def reopen(self, now: float) -> None:
         """Go on after the client was closed: nobody waits any more for the answers to what was in flight."""
         # The server may have got them until just now, so each place is held for a window from here.
-        self._free_at.extend([now + self.rate.per] * self._in_flight)
+        self.preload([now + self.rate.per] * self._in_flight)
         self._in_flight = 0
 
     async def lease(self, wanted: int) -> None:
@@ -122,8 +122,12 @@ class Window:
     def answered(self, now: float) -> None:
         """Note that a request's answer arrived, or that none will."""
         self._in_flight -= 1
-        # In order by itself, since time only grows: `ready_at` and `taken` rely on that.
-        self._free_at.append(now + self.rate.per)
+        free_at = now + self.rate.per
+        # In order, as `ready_at` and `taken` need it: by itself, but for a place that an earlier process has preloaded.
+        if self._free_at and free_at < self._free_at[-1]:
+            insort(self._free_at, free_at)
+        else:
+            self._free_at.append(free_at)
         if self._refusals > 1 and not self._in_flight:
             self._fall_to_what_was_taken(now)
         if now >= self._clean_since + self.rate.per:

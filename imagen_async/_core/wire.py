@@ -11,6 +11,7 @@ import msgspec
 from ..errors import ProtocolError
 from .failure import Failure
 from .forgiving_json import NOT_JSON, forgiving
+from .text import well_formed
 
 Operation = Literal["create", "status", "renewal", "credits", "file"]
 """What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
@@ -191,8 +192,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 def clean(text: str) -> str:
-    """Make a server's words safe to print: one line, no control characters, at most 500 characters."""
-    return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()[:500]
+    """Make a server's words safe to print: one line, no control or half characters, at most 500 characters."""
+    return (text if text.isprintable() else _CONTROL.sub(" ", well_formed(text))).strip()[:500]
 
 
 _decode_json = forgiving(msgspec.json.Decoder().decode)

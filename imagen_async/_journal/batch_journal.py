@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from pathlib import PurePath
 
@@ -22,17 +23,22 @@ from .._core.states import Ended
 from .._core.upstream import Upstream
 from .._core.wording import STATE_WORDS
 from .._job_factory import JobFactory
+from .._off_loop import OwnThread, ends_by, machine_time
+from ..errors import JournalError
 from .callbacks import SECRET, JournalCallbacks
+from .clock import JournalClock
+from .explained import told
 from .file import Journal
 from .resume import ResumeState
 from .store import JobStore
-from .writer import JournalWriter, to_the_end
+from .writer import LEAVING, JournalWriter, to_the_end
 
 
 class _Begun(msgspec.Struct, frozen=True):
     """A run that has begun: its store, what that knows, and what ends the run."""
 
     store: JobStore
+    clock: JournalClock
     resume: ResumeState
     seal: Seal | None
     ending: ExitStack
@@ -48,7 +54,7 @@ class BatchJournal:
         factory: Makes the batch's jobs.
         again: The states of earlier runs from which a request is sent once more.
         expects_callbacks: True where callbacks are asked for.
-        executor: The thread, given up at the end; None: one of its own.
+        executor: The thread, given up at the end; None: one of its own, begun by `open`.
 
     Attributes:
         resume: Once it is open: what earlier runs know.
@@ -71,7 +77,7 @@ class BatchJournal:
         self._factory = factory
         self._again = again
         self._expects_callbacks = expects_callbacks
-        self._thread = executor or ThreadPoolExecutor(1, "imagen-journal")
+        self._executor = executor
         self._begun: _Begun | None = None
         self._callbacks: JournalCallbacks | None = None
 
@@ -82,28 +88,44 @@ class BatchJournal:
 
     async def open(self) -> None:
         """Open the store and begin a run; raises JournalError. Whoever is cancelled meanwhile leaves none open."""
-        beginning = self._thread.submit(self._begin)
+        thread = self._thread = self._executor or _thread()
+        beginning = thread.submit(self._begin)
         try:
-            self._begun = await asyncio.wrap_future(beginning)
-        except BaseException:
+            begun = self._begun = await asyncio.wrap_future(beginning)
+        except BaseException as error:
             # In the same thread, so behind the opening, however far that is.
-            self._thread.submit(_end, beginning)
-            self._thread.shutdown(wait=False)
+            thread.submit(_end, beginning)
+            thread.shutdown(wait=False)
+            if isinstance(error, Exception):
+                raise told(error) from error
             raise
-        self.resume = self._begun.resume
-        self.writer = JournalWriter(self._begun.store, self._thread)
+        self.resume = begun.resume
+        self.writer = JournalWriter(begun.store, begun.clock, thread)
 
     async def close(self) -> None:
-        """Write what is left, end the run, and close what was opened here; raises JournalError when that fails."""
+        """Write what is left, end the run, and close what was opened here; raises JournalError when that fails.
+
+        What hangs is left to its thread, which closes the store where it ever comes to that.
+        """
         assert self._begun is not None
+        by = machine_time() + LEAVING
         try:
-            await self.writer.close()
+            await self.writer.close(by)
         finally:
-            ending = asyncio.wrap_future(self._thread.submit(self._begun.ending.close))
-            self._thread.shutdown(wait=False)
-            # `wait` raises nothing of what it waits for, and can be begun anew after a cancellation.
-            await to_the_end(lambda: asyncio.wait([ending]))
-            ending.result()
+            await self._end_run(self._begun.ending.close, by)
+
+    async def _end_run(self, end: Callable[[], None], by: float) -> None:
+        ended = asyncio.Event()
+        try:
+            ending = asyncio.wrap_future(self._thread.submit(end))
+        except RuntimeError:  # an executor that takes nothing any more: then nothing of it is at work either
+            end()
+            return
+        self._thread.shutdown(wait=False)
+        ending.add_done_callback(lambda _: ended.set())
+        await to_the_end(lambda: ends_by(ended, by))
+        if ending.done() and (error := ending.exception()) is not None:
+            raise told(error) from error
 
     def callbacks_for(self, owner: int, new_id: Callable[[], int], collect: Callable[[Job], None]) -> JournalCallbacks:
         """What callbacks are to know of its requests; where none are expected, nobody asks.
@@ -124,7 +146,7 @@ class BatchJournal:
         """On what terms the batch's jobs come in: its budget, and what earlier runs know of the accounts."""
         return OwnerTerms(
             budget,
-            sent={name: self.resume.spent_places(name, each.submit.rate.per) for name, each in upstreams.items()},
+            sent={name: self.resume.spent_places(name, each.submit.rate) for name, each in upstreams.items()},
             latencies={name: self.resume.latencies(name) for name in upstreams},
         )
 
@@ -158,12 +180,30 @@ class BatchJournal:
             # Only a file lies in a folder, and only whoever has its lock knows that nobody else writes there.
             if isinstance(store, Journal) and self._factory.save_to is not None:
                 store.sweep(self._factory.save_to)
-            before = store.notes().get(SECRET)
+            notes = store.notes()
+            clock, before = JournalClock(notes), notes.get(SECRET)
+            store.note(clock.note())
+            ending.callback(_leave, store, clock)
             # Before there was a secret, there was nothing to call back to.
             awaits_callbacks = self._expects_callbacks and before is not None
-            resume = ResumeState(store, self._factory, again=self._again, awaits_callbacks=awaits_callbacks)
+            resume = ResumeState(store, self._factory, clock, again=self._again, awaits_callbacks=awaits_callbacks)
             seal = _seal(store, before) if self._expects_callbacks else None
-            return _Begun(store, resume, seal, ending.pop_all())
+            return _Begun(store, clock, resume, seal, ending.pop_all())
+
+
+def _thread() -> OwnThread:
+    try:
+        return OwnThread("imagen-journal")
+    except RuntimeError as error:
+        message = f"No thread can be started that writes the journal ({error}). Nothing was sent. End other programs."
+        raise JournalError(message) from error
+
+
+def _leave(store: JobStore, clock: JournalClock) -> None:
+    """Note that a run has ended in good order, so that the next one knows how long it went on."""
+    # Where that cannot be noted, the next run waits for a window that may be over.
+    with contextlib.suppress(Exception):
+        store.note(clock.note(is_over=True))
 
 
 def _seal(store: JobStore, secret: str | None) -> Seal:

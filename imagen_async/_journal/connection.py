@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 
-def connect(path: str, mode: str, timeout: float = 30.0) -> sqlite3.Connection:
+def connect(path: str, mode: str, timeout: float = 5.0) -> sqlite3.Connection:
     """Connect, in a mode of SQLite's: `ro`, `rw`, `rwc`. Transactions are begun by us alone."""
     # As an address, so that the mode can be said; quoted, for no character of the path means anything there then.
     address = f"file:{quote(str(Path(path).absolute()))}?mode={mode}"

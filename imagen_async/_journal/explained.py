@@ -8,7 +8,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ..errors import JournalError
+from .._core.failure import Failure
+from ..errors import ImagenError, JournalError
+
+
+class Locked(JournalError):
+    """Another program is writing; nothing was changed, and the same call may succeed soon."""
 
 
 @contextlib.contextmanager
@@ -17,7 +22,8 @@ def explained(path: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise JournalError(_explanation(path, error)) from error
+        kind = Locked if code_of(error).startswith("SQLITE_BUSY") else JournalError
+        raise kind(_explanation(path, error)) from error
     except msgspec.MsgspecError as error:
         raise JournalError(damaged(path, str(error))) from error
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -26,6 +32,24 @@ def explained(path: str) -> Iterator[None]:
         raise JournalError(f"{path} cannot be used: {error.strerror or error}. Nothing was sent.") from error
     except UnicodeError as error:
         raise JournalError(f"{path!r} cannot be used: its name is not UTF-8. Nothing was sent.") from error
+
+
+@contextlib.contextmanager
+def about_values() -> Iterator[None]:
+    """Turn the errors of a block into ValueErrors where they are about what is to be stored, and not about the file."""
+    try:
+        yield
+    except (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:
+        raise ValueError(str(error)) from error
+    except (UnicodeError, OverflowError) as error:
+        raise ValueError(str(error)) from error
+
+
+def told(error: BaseException) -> ImagenError:
+    """What a user hears of an error of a store, which may be one of the user's own: an error of the tree."""
+    if isinstance(error, ImagenError):
+        return Failure.of(error).exception()
+    return JournalError(f"The journal broke: {str(error) or type(error).__name__}")
 
 
 def code_of(error: sqlite3.Error) -> str:

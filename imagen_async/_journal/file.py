@@ -15,11 +15,12 @@ from pathlib import PurePath
 from typing import Any
 
 from .._core.journal_entry import JournalEntry, cut_off
+from .._core.text import well_formed
 from .._folders import sweep, sync_folder
 from .._watch.log import log
 from ..errors import JournalError
 from .connection import connect, transaction
-from .explained import explained
+from .explained import about_values, explained
 from .lock import FileLock
 from .reader import JournalReader
 from .rows import Rows
@@ -27,8 +28,11 @@ from .schema import COLUMNS, MOVE, MOVED, PUT, SCHEMA, SCHEMA_VERSION, SEE, SEEN
 from .store import LONGEST_WAY
 from .wal import RESCUED, OpenFiles, Stamps, check_pair
 
-KEPT = 86_400.0
-"""Seconds for which the times of creates are kept: far longer than any limit's window."""
+LOCK_WAIT = 200
+"""Milliseconds that one write waits for another program's: a write of ours takes one."""
+
+KEPT = 100_000
+"""Creates whose times are kept, the latest: far more than any window holds. Not by their age, for clocks are set."""
 
 
 class _Changes:
@@ -98,10 +102,11 @@ class Journal(JournalReader):
         Raises:
             JournalError: They could not be written, and none of them was; or the journal was lost: another file has its
                 name, or its lock is gone. Then no intent was written, and all else was: what exists is still noted.
+            ValueError, TypeError: One of them is what cannot be stored; none was written.
         """
-        changes = _Changes(entries, self._rows)
         with self._turn, explained(self.path):
-            with self._commit():
+            with self._commit(), about_values():
+                changes = _Changes(entries, self._rows)
                 # At each write: where the journal is lost another batch may have begun, and prompts be paid for twice.
                 loss = self._loss()
                 changes.write(self._writing, with_intents=loss is None)
@@ -114,9 +119,11 @@ class Journal(JournalReader):
 
     def note(self, notes: Mapping[str, str]) -> None:
         """Note something of the batch as a whole, durably. May be called from any thread."""
+        # A command line, or a folder, may hold names of files that are no text.
+        texts = [(name, well_formed(value)) for name, value in notes.items()]
         with self._turn, explained(self.path), self._commit():
             self._lock.check_process()
-            self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", notes.items())
+            self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", texts)
 
     def begin_run(self) -> None:
         """Begin a run over an input; raises JournalError while another batch of this program is in the midst of one."""
@@ -187,6 +194,8 @@ class Journal(JournalReader):
         self._files.hold(self._stamps)
         stack.callback(self._finish)
         self._take_over(reading)
+        # From here on whoever writes tries again: a wait in SQLite could not be ended when the batch is left.
+        writing.execute(f"PRAGMA busy_timeout = {LOCK_WAIT}")
         return reading
 
     def _take_over(self, reading: sqlite3.Connection) -> None:
@@ -194,7 +203,7 @@ class Journal(JournalReader):
         # Their process is gone, and whether their creates have reached the provider nobody can tell.
         rows = reading.execute(f"{select(SCHEMA_VERSION)} WHERE state = 'submitting'").fetchall()
         with self._commit():
-            self._writing.execute("DELETE FROM sends WHERE sent_at < ?", (time.time() - KEPT,))
+            self._writing.execute("DELETE FROM sends WHERE rowid <= (SELECT max(rowid) FROM sends) - ?", (KEPT,))
         self.write([cut_off(self._rows.entry(row)) for row in rows])
         self.note({"process": str(os.getpid())})
         self._stamps.merge()

@@ -13,13 +13,14 @@ from .._core.job_events import Readmitted
 from .._core.journal_entry import JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
+from .._core.rate_limit import Rate
 from .._core.resuming import awaited, changes, earlier_result, resumed, sent_again
 from .._core.values import ImageRequest, Result, numbered
 from .._job_factory import JobFactory
 from .._watch.log import log
 from ..errors import ConfigurationError, InvalidRequest
-from .clock import epoch, now
-from .store import JobStore
+from .clock import JournalClock, now
+from .store import LONGEST_WAY, JobStore
 
 if TYPE_CHECKING:
     from .reader import JournalReader
@@ -38,6 +39,7 @@ class ResumeState:
     Args:
         store: In the midst of the batch's run.
         factory: Makes the batch's jobs.
+        clock: Knows how long ago something was that earlier runs have noted.
         again: The states of earlier runs from which a request is sent once more.
         awaits_callbacks: True where a callback may yet tell of a create that an earlier run has lost.
 
@@ -46,11 +48,18 @@ class ResumeState:
     """
 
     def __init__(
-        self, store: JobStore, factory: JobFactory, *, again: frozenset[str], awaits_callbacks: bool = False
+        self,
+        store: JobStore,
+        factory: JobFactory,
+        clock: JournalClock,
+        *,
+        again: frozenset[str],
+        awaits_callbacks: bool = False,
     ) -> None:
         self.unmet: int = sum(count for state, count in store.counts().items() if state not in again)
         self._store = store
         self._factory = factory
+        self._clock = clock
         self._again = again
         self._awaits_callbacks = awaits_callbacks
         self._taken_up: dict[str, int] = {}
@@ -84,15 +93,17 @@ class ResumeState:
         self._taken_up[entry.key] = number
         return self._resumed(entry, owner, number)
 
-    def spent_places(self, account: str, window: float) -> list[float]:
+    def spent_places(self, account: str, rate: Rate) -> list[float]:
         """When the places are free again that earlier processes took in an account's window, in loop time.
 
-        One whose answer's time is not known may have reached the server until just now.
+        Where no clock tells how long ago that was, it was just now: a full window is waited for, once.
         """
-        present, began = now(), epoch()
-        sent = self._store.sent_since(account, began + present - window)
-        # Answered by now at the latest, also where the clock was set back since.
-        return [window + (present if accepted is None else min(present, accepted - began)) for _, accepted in sent]
+        sent = self._store.sent_since(account, self._clock.earliest(rate.per))
+        # Of an answer whose time is not known, the latest at which its request may have reached the server.
+        moments = [sent_at + LONGEST_WAY if accepted is None else accepted for sent_at, accepted in sent]
+        # No more than a window has: they were all in one, or those before these are free already.
+        latest = sorted(self._clock.ages(moments))[: rate.count]
+        return [now() + rate.per - age for age in latest if age < rate.per]
 
     def latencies(self, account: str) -> list[tuple[Kind, float]]:
         """How long the account's latest tasks took, oldest first."""
@@ -147,16 +158,16 @@ class ResumeState:
                 blank = self._factory.job_of(entry, owner, new_id())
                 seconds = wait(blank)
                 # Later than that none comes: it stays held, until somebody has looked at the provider.
-                if (entry.sent_at or 0.0) + seconds > epoch() + now():
-                    jobs.append(awaited(entry, blank, now(), epoch(), seconds))
+                if (entry.sent_at or 0.0) + seconds > self._clock.past_epoch() + now():
+                    jobs.append(awaited(entry, blank, now(), self._clock.past_epoch(), seconds))
                     self._taken_up[entry.key] = blank.id
         return jobs
 
     def _resumed(self, entry: JournalEntry, owner: int, number: int) -> Job:
         blank = self._factory.job_of(entry, owner, number)
         if entry.state == "unknown":
-            return awaited(entry, blank, now(), epoch(), 0.0)
-        return resumed(entry, blank, now(), epoch())
+            return awaited(entry, blank, now(), self._clock.past_epoch(), 0.0)
+        return resumed(entry, blank, now(), self._clock.past_epoch())
 
     def _numbered(self, job: Job, *, has_key: bool) -> Job:
         """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""
@@ -200,5 +211,5 @@ def _check_writable(request: ImageRequest) -> None:
     """Refuse what no journal can hold, such as half a character, or a field of the user's own that is no JSON."""
     try:
         msgspec.json.encode(request)
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidRequest(f"The request cannot be written to the journal: {error}.") from None

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from .._core.journal_entry import EntryError, JournalEntry
+from .._core.text import well_formed
 from .._core.values import ImageFile, ImageRequest
 from .schema import COLUMNS
 
@@ -62,7 +63,10 @@ class Rows:
         # Both by their real names: a link would make what lies inside look as if it lay elsewhere.
         real = os.path.realpath(path)
         inside = real.startswith(os.path.join(self._real_folder, ""))
-        return os.path.relpath(real, self._real_folder) if inside else real
+        relative = os.path.relpath(real, self._real_folder)
+        names = (relative,) if inside else (real, relative, os.path.abspath(path))
+        # A folder's real name may be no text, which has no place in the file: then as it can be said.
+        return next((name for name in names if name == well_formed(name)), names[0])
 
 
 def _text(value: object) -> str | None:

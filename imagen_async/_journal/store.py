@@ -62,11 +62,15 @@ class JobStore(Protocol):
     def write(self, entries: Iterable[JournalEntry]) -> None:
         """Keep these changes, each of another job, all of them durably or none; raises JournalError when none was kept.
 
+        Where one is what it cannot store, such as a text or a number that is too long, it raises ValueError or
+        TypeError, and has kept none: they come again one by one, and what it refuses by itself is left out.
+
         A job is new with an entry that is `submitting`, or that was never sent (no `attempts`), and keeps the
         `position` of its first one. What it is changes only with such entries: any other one leaves `request` and
         `price`, and those of `sent_at`, `accepted_at` and `ended_at` that it has as None, as they were.
 
-        An entry that is `submitting` is also a create that goes out, which `sent_since` tells of for at least a day.
+        An entry that is `submitting` is also a create that goes out, which `sent_since` tells of for as long as it is
+        one of the latest 100,000.
         """
 
     def note(self, notes: Mapping[str, str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
 
 import anyio
 
@@ -12,15 +14,29 @@ from .._core.failure import Failure
 from .._core.job import Job
 from .._core.journal_entry import JournalEntry, entry_of
 from .._core.states import Noting
-from ..errors import JournalError
-from .clock import epoch, now
+from .._off_loop import OwnThread, ends_by, machine_time
+from .._watch.log import log
+from ..errors import InvalidRequest, JournalError
+from .clock import JournalClock, now
+from .explained import Locked
+from .groups import write_group
 from .store import JobStore
+from .untold import naming_untold, tell_untold
 
 GATHER = 0.02
 """Seconds that a group gathers: a commit costs as much as fifty changes, and a create's round trip is far longer."""
 
 ENOUGH = 40
 """Changes with which a group does not wait for more."""
+
+PATIENCE = 30.0
+"""Seconds for which a group is tried again while another program writes; after that it fails, as on a full disk."""
+
+AGAIN = 0.1
+"""Seconds between two of these tries."""
+
+LEAVING = 2.5
+"""Seconds that closing waits: whoever leaves is gone after five, two of which are for answers that are on the way."""
 
 
 class _Group:
@@ -30,6 +46,7 @@ class _Group:
         self.entries: dict[str, JournalEntry] = {}
         self.ended = asyncio.Event()
         self.failure: Failure | None = None
+        self.left_out: dict[str, Failure] = {}
 
 
 class JournalWriter:
@@ -37,24 +54,28 @@ class JournalWriter:
 
     Args:
         store: In the midst of a run; ended and closed by whoever has begun it.
+        clock: The run's.
         executor: Where it is written; None: a thread of its own.
 
     Attributes:
         failure: Why the last group could not be written, or None. Its changes are tried again with every later one.
     """
 
-    def __init__(self, store: JobStore, executor: Executor | None = None) -> None:
+    def __init__(self, store: JobStore, clock: JournalClock, executor: Executor | None = None) -> None:
         self.failure: Failure | None = None
         self._store = store
-        self._own = ThreadPoolExecutor(1, "imagen-journal") if executor is None else None
+        self._clock = clock
+        self._own = OwnThread("imagen-journal") if executor is None else None
         self._executor = executor or self._own
         self._gathering = _Group()
         self._writing: _Group | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._locked_since: float | None = None
+        self._give_up_at = math.inf
 
     def note(self, job: Job) -> None:
         """Have the store say, soon and in order, how a job is now."""
-        entry = entry_of(job, now(), epoch())
+        entry = entry_of(job, now(), self._clock.epoch())
         if entry is not None:
             self.put(entry)
 
@@ -69,14 +90,19 @@ class JournalWriter:
         return key in self._gathering.entries or (self._writing is not None and key in self._writing.entries)
 
     def durable(self, job: Job) -> Awaitable[None] | None:
-        """What ends once the job, as it is, is on disk, with JournalError when it cannot be; None: it is."""
+        """What ends once the job, as it is, is on disk, with an error when it cannot be; None: it is."""
         if isinstance(job.state, Noting):
             return self._durable_intent(job.key)
         # A question waits only where something of its job is not on disk yet, which is seldom.
         return self.wait_durable(job.key) if self.has(job.key) else None
 
     async def wait_durable(self, key: str) -> None:
-        """Wait until what was noted of a job is on disk; raises JournalError when it cannot be written."""
+        """Wait until what was noted of a job is on disk.
+
+        Raises:
+            JournalError: The store cannot be written.
+            InvalidRequest: It can, but not this: the job is what cannot be stored.
+        """
         group = self._gathering if key in self._gathering.entries else self._writing
         if group is None or key not in group.entries:
             return
@@ -84,32 +110,51 @@ class JournalWriter:
         if group is self._gathering:
             self._call()
         await group.ended.wait()
-        if group.failure is not None:
+        failure = group.failure or group.left_out.get(key)
+        if failure is not None:
             # One for each that waits: it is the whole group's, and none of its jobs may be named in another's.
-            raise group.failure.exception()
+            raise failure.exception()
 
-    async def close(self) -> None:
-        """Write what is left, whatever cancels meanwhile; raises JournalError when that is not possible."""
+    async def close(self, by: float | None = None) -> None:
+        """Write what is left, whatever cancels meanwhile, until that `machine_time`; None: for `LEAVING` seconds.
+
+        Raises:
+            JournalError: Not all could be written. It names the tasks that are paid for and that the store does not
+                know, one by one; so does the log.
+        """
+        # Sooner: the last of these tries takes its time, too, and then the store is to be closed.
+        self._give_up_at = now() + LEAVING / 2
+        until = machine_time() + LEAVING if by is None else by
         try:
-            await to_the_end(self._write_all)
+            await to_the_end(lambda: self._write_all(until))
         finally:
             if self._own is not None:
-                self._own.shutdown(wait=False)
-            if self._gathering.entries and self.failure is not None:
-                raise self.failure.exception()
+                self._own.shutdown()
+            left = self._gathering.entries
+            if self._writing is not None:
+                left = {**self._writing.entries, **left}
+                self.failure = Failure(JournalError, f"{self._store.name} was not written in time: its disk may hang.")
+                # Whoever waits for it waits behind a shield.
+                for group in (self._writing, self._gathering):
+                    group.failure = self.failure
+                    group.ended.set()
+            if left and self.failure is not None:
+                names = tell_untold(self._store, left.values(), self.failure.message)
+                raise naming_untold(self.failure, names).exception()
 
     async def _durable_intent(self, key: str) -> None:
         # Shielded like the create itself: whether that goes is the plan's to say then, not whoever cancels.
         with anyio.CancelScope(shield=True):
             await self.wait_durable(key)
 
-    async def _write_all(self) -> None:
+    async def _write_all(self, by: float) -> None:
         while self._writing is not None:
-            await self._writing.ended.wait()
+            if not await ends_by(self._writing.ended, by):
+                return
         if self._gathering.entries:
             group = self._gathering
             self._begin()
-            await group.ended.wait()
+            await ends_by(group.ended, by)
 
     def _call(self, *, at_once: bool = False) -> None:
         """Have what gathers written soon, or at the loop's next turn; after the group before it."""
@@ -126,28 +171,59 @@ class JournalWriter:
         self._timer = None
         # One group at a time, so that changes of one job are written in their order.
         self._writing, self._gathering = self._gathering, _Group()
-        entries = list(self._writing.entries.values())
-        writing = asyncio.get_running_loop().run_in_executor(self._executor, self._store.write, entries)
-        writing.add_done_callback(self._ended)
+        self._write(self._writing)
 
-    def _ended(self, written: asyncio.Future[None]) -> None:
-        group, self._writing = self._writing, None
+    def _write(self, group: _Group) -> None:
+        entries = list(group.entries.values())
+        loop = asyncio.get_running_loop()
+        try:
+            writing = loop.run_in_executor(self._executor, write_group, self._store, entries)
+        except RuntimeError as error:  # an executor that was given up, or has no thread
+            self._end(group, {}, JournalError(f"No thread writes the journal any more: {error}."))
+        else:
+            writing.add_done_callback(self._ended)
+
+    def _ended(self, written: asyncio.Future[Mapping[str, Exception]]) -> None:
+        group, error = self._writing, written.exception()
         assert group is not None
+        assert error is None or isinstance(error, JournalError)
+        if isinstance(error, Locked) and self._may_wait():
+            asyncio.get_running_loop().call_later(AGAIN, self._write, group)
+        else:
+            self._end(group, {} if error is not None else written.result(), error)
+
+    def _may_wait(self) -> bool:
+        """True where what another program locks may be tried again."""
+        if self._locked_since is None:
+            self._locked_since = now()
+            message = "%s is locked by another program: nothing is sent, for up to %.0f seconds, until it is free"
+            log(logging.WARNING, message, self._store.name, PATIENCE)
+        return now() < min(self._locked_since + PATIENCE, self._give_up_at)
+
+    def _end(self, group: _Group, left_out: Mapping[str, Exception], error: JournalError | None) -> None:
+        self._writing = None
         # Before what has failed is put back, which waits for somebody who needs it: a full disk is not tried for ever.
         if self._gathering.entries:
             self._call(at_once=len(self._gathering.entries) >= ENOUGH)
-        error = written.exception()
         if error is not None:
             self._keep(group, error)
         else:
-            self.failure = None
+            self.failure = self._locked_since = None
+            for key, why in left_out.items():
+                self._leave_out(group, group.entries[key], why)
         group.ended.set()
 
-    def _keep(self, group: _Group, error: BaseException) -> None:
+    def _keep(self, group: _Group, error: JournalError) -> None:
         """Keep what could not be written, under what came since."""
-        broken = Failure(JournalError, f"The journal broke: {error}")
-        self.failure = group.failure = Failure.of(error) if isinstance(error, JournalError) else broken
+        self.failure = group.failure = Failure.of(error)
         self._gathering.entries = {**group.entries, **self._gathering.entries}
+
+    def _leave_out(self, group: _Group, entry: JournalEntry, error: Exception) -> None:
+        """Tell of a change that cannot be stored: its job's trouble, and nobody else's."""
+        # Of an intent nothing has left yet: it is the request that is refused. Anything else is already under way.
+        kind = InvalidRequest if entry.state == "submitting" else JournalError
+        group.left_out[entry.key] = Failure(kind, f"The request cannot be written to the journal: {error}.")
+        tell_untold(self._store, [entry], error)
 
 
 async def to_the_end(work: Callable[[], Awaitable[object]]) -> None:

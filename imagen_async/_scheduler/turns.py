@@ -8,12 +8,12 @@ from collections.abc import Awaitable
 
 from .._core.failure import Failure
 from .._core.job import Job
-from .._core.job_events import Event, SendAborted
+from .._core.job_events import Event, SendAborted, Unsendable
 from .._core.plan import Plan
 from .._core.states import Confirming, Fetching, Running
 from .._core.wire import Accepted, clean
 from .._watch.log import log
-from ..errors import JournalError
+from ..errors import ImagenError, InvalidRequest
 from .change_stream import ChangeStream
 from .exchange import Exchange, unexpected
 
@@ -55,7 +55,8 @@ class Turns:
                 return await self._exchange.fetch(job, state)
         # A create whose intent is not on disk would be made again after a crash: it does not go.
         if failure is not None:
-            return SendAborted(failure)
+            # Where the journal can be written, but for this one, only this one fails.
+            return Unsendable(failure) if failure.is_a(InvalidRequest) else SendAborted(failure)
         return await self._exchange.create(job, lambda: self._leaves(job))
 
     def _leaves(self, job: Job) -> bool:
@@ -71,7 +72,7 @@ async def _not_noted(job: Job, noting: Awaitable[None]) -> Failure | None:
     """Have the job noted, as it is; returns why that cannot be, or None."""
     try:
         await noting
-    except JournalError as error:
+    except ImagenError as error:
         return Failure.of(error)
     # A store of the user's own may raise what it likes; nothing leaves that is not noted.
     except Exception as error:

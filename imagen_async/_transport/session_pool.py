@@ -13,6 +13,7 @@ import anyio
 import msgspec
 from yarl import URL
 
+from .._core.text import well_formed
 from .._core.wire import HttpRequest, HttpResponse
 from .._watch.observer import Observer
 from ..errors import ImagenError, ProtocolError
@@ -161,7 +162,8 @@ def _plain(response: aiohttp.ClientResponse, body: bytes) -> HttpResponse:
         response.status,
         body,
         _seconds(response.headers.get("Retry-After")),
-        response.headers.get("Location") if 300 <= response.status < 400 else None,
+        # aiohttp gives bytes that are no text as lone surrogates, which nothing could write down.
+        well_formed(response.headers.get("Location", "")) or None if 300 <= response.status < 400 else None,
     )
 
 
