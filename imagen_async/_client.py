@@ -307,6 +307,7 @@ class Client:
         max_credits: float | None = None,
         retries: int = 0,
         retry_failed: bool = False,
+        add: bool = False,
         on_unknown: OnUnknown = "hold",
         on_exit: OnExit = "detach",
         deadline: float = 900,
@@ -316,7 +317,8 @@ class Client:
 
         With a journal, the same call picks up after any end of an earlier one, kill -9 and power loss included: what
         is done is not repeated, tasks that still ran are collected, pictures not yet saved are fetched, and what never
-        went out is sent. Requests are known by their key, so that the order of the input does not matter.
+        went out is sent. Requests are known by their key, or by their content, whether they say it or the defaults do,
+        so that the order of the input does not matter.
 
         Args:
             requests: Any iterable or async iterable of prompts and ImageRequests; pulled only as fast as it can send.
@@ -329,6 +331,8 @@ class Client:
                 results. An account whose price is unknown is not used: see `Account.credits`.
             retries: New tasks that each request may cost when its generation fails at the provider.
             retry_failed: Make new tasks, which are paid for, of requests that failed in an earlier run.
+            add: With other defaults (`parameters`) than the journal's results have, make requests of their own beside
+                those. Without it, that is refused.
             on_unknown: `hold` a create whose answer was lost, or `resubmit` it, once a run, which may pay for it twice.
             on_exit: `detach` from tasks that run when the block is left, or `drain`: wait for them first.
             deadline: Seconds for each request, from when it first goes out in this run.
@@ -338,13 +342,15 @@ class Client:
             InvalidRequest: The defaults fit no model, or the input is no iterable; nothing was sent.
             ConfigurationError: `save_to` cannot be written; nothing was sent.
             JournalError: On entering: the journal cannot be used, or another process has it; nothing was sent.
+
+        The journal's results were made under other defaults, and `add` is not set: a ConfigurationError on entering, or
+        with a lazy input once a request shows it; nothing is sent under them.
         """
         _check_batch(requests, parameters, on_unknown, on_exit)
         budget = None if max_credits is None else Budget(checked_credits(max_credits))
         router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
         defaults = overridden("-", parameters)
-        # With any prompt: defaults that fit nobody are told now, and not once for each request.
-        router.route(defaults)
+        router.route(defaults)  # with any prompt: defaults that fit nobody are told now, and not once for each request
         options = JobOptions(
             deadline=checked_deadline(deadline),
             retries=checked_retries(retries),
@@ -353,6 +359,7 @@ class Client:
             save_to=None if save_to is None else prepare_folder(save_to),
         )
         factory = JobFactory(router, defaults, options)
+        again = _sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
         return Batch(
             self._open().scheduler,
             requests,
@@ -361,26 +368,20 @@ class Client:
             window=sum(account.limits.running for account in self._accounts.values()) + AHEAD,
             ordered=ordered,
             budget=budget,
-            journal=None if journal is None else self._journal(journal, factory, retry_failed, options["resubmits"]),
+            journal=None if journal is None else self._journal(journal, factory, again, add),
             on_exit=on_exit,
         )
 
     def _journal(
-        self, journal: str | PurePath | JobStore, factory: JobFactory, retry_failed: bool, resubmits: int
+        self, journal: str | PurePath | JobStore, factory: JobFactory, again: frozenset[str], add: bool
     ) -> BatchJournal:
         from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
 
         # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
-        is_gone = all(account.endpoint is None for account in self._accounts.values())
-        wanted = {
-            "queued": True,
-            "failed": retry_failed,
-            "unknown": resubmits > 0,
-            "running": is_gone,
-            "ready": is_gone,
-        }
-        again = frozenset(state for state, is_wanted in wanted.items() if is_wanted)
-        return BatchJournal(journal, factory, again=again, expects_callbacks=self._callback is not None)
+        gone = frozenset(name for name, account in self._accounts.items() if account.endpoint is None)
+        return BatchJournal(
+            journal, factory, again=again, gone=gone, expects_callbacks=self._callback is not None, add=add
+        )
 
     def _open(self) -> OpenClient:
         if self._opened is None:
@@ -439,6 +440,12 @@ def _check_batch(requests: object, parameters: Parameters, on_unknown: str, on_e
         raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
     checked_choice("on_unknown", on_unknown, OnUnknown)
     checked_choice("on_exit", on_exit, OnExit)
+
+
+def _sent_again(*, retry_failed: bool, resubmits_unknown: bool) -> frozenset[str]:
+    """The states of earlier runs from which a request is sent once more."""
+    wanted = {"queued": True, "failed": retry_failed, "unknown": resubmits_unknown}
+    return frozenset(state for state, is_wanted in wanted.items() if is_wanted)
 
 
 def _with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, Account]:

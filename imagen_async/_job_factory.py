@@ -7,16 +7,14 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from ._core.fields import FIELDS
+from ._core.defaults import with_defaults
+from ._core.identity import Identity, Known, content_key
 from ._core.job import Job
 from ._core.journal_entry import JournalEntry
 from ._core.resuming import model_of
 from ._core.routing import Route, Router
-from ._core.values import ImageRequest, stable_key
+from ._core.values import ImageRequest
 from .errors import InvalidRequest
-
-_FILLED_IN = tuple(field.name for field in FIELDS if field.has_default and field.kind != "object")
-"""What a default takes the place of as a whole; `extra` is mixed with its own."""
 
 
 class Parameters(TypedDict, total=False):
@@ -48,18 +46,6 @@ def overridden(prompt: str | ImageRequest, parameters: Parameters) -> ImageReque
         return ImageRequest(prompt, **parameters)
     except TypeError:
         raise _unknown_parameter(parameters) from None
-
-
-def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequest:
-    """A request of a batch: the defaults fill in what it leaves None."""
-    if isinstance(item, str):
-        return msgspec.structs.replace(defaults, prompt=item)
-    if not isinstance(item, ImageRequest):
-        raise InvalidRequest(f"A batch takes prompts and ImageRequests, not {type(item).__name__}.")
-    missing = {name: getattr(defaults, name) for name in _FILLED_IN if getattr(item, name) is None}
-    if defaults.extra and isinstance(item.extra, dict):
-        missing["extra"] = {**defaults.extra, **item.extra}
-    return msgspec.structs.replace(item, **missing)
 
 
 class JobFactory:
@@ -95,16 +81,15 @@ class JobFactory:
 
     def job(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job:
         """Make a request's job, its key given or made from its content; raises InvalidRequest for one that fits not."""
-        request, route = self._router.route(with_defaults(item, self._defaults))
+        stated = with_defaults(item, self._defaults)
+        request, route = self._router.route(stated)
         if request.key is not None and not isinstance(request.key, str):
             raise InvalidRequest(f"key={request.key!r}: allowed is a string.")
-        given = item if isinstance(item, ImageRequest) else ImageRequest(item)
         return Job(
             id=number,
             owner=owner,
             index=index,
-            # Of what was given, before defaults: with other ones it is the same request, and the change is noticed.
-            key=given.key or stable_key(given),
+            key=request.key or content_key(stated),
             request=request,
             account=route.offers[0].account,
             model=route.offers[0].model,
@@ -131,9 +116,9 @@ class JobFactory:
             save_to=self._terms["save_to"],
         )
 
-    def as_before(self, entry: JournalEntry, item: str | ImageRequest) -> ImageRequest:
-        """The request as it would have been sent when its key was recorded."""
-        return self._router.as_before(entry.request, with_defaults(item, self._defaults))
+    def identity(self, known: Known, *, add: bool) -> Identity:
+        """What tells which of a journal's each request is."""
+        return Identity(known, self._router, self._defaults, add=add)
 
 
 def _unknown_parameter(parameters: Parameters) -> InvalidRequest:

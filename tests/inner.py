@@ -7,6 +7,7 @@ from imagen_async._cli import main
 from imagen_async._cli.accounts import open_pool_of, pool_of, words_of
 from imagen_async._cli.commands import COMMANDS
 from imagen_async._cli.export.shards import ShardSize, shards_of
+from imagen_async._cli.grammar import Parser, read
 from imagen_async._cli.options import (
     AccountOptions,
     BudgetOptions,
@@ -32,8 +33,10 @@ from imagen_async._core.callbacks import (
 )
 from imagen_async._core.change import Change
 from imagen_async._core.circuit_breaker import CircuitBreaker
+from imagen_async._core.defaults import note_of, with_defaults
 from imagen_async._core.failure import Failure, kind_named
 from imagen_async._core.fields import FIELDS, PARAMETERS, Field
+from imagen_async._core.identity import DefaultsChanged, Identity, Known
 from imagen_async._core.job import Job
 from imagen_async._core.job_events import (
     Added,
@@ -73,7 +76,7 @@ from imagen_async._core.plan import OwnerTerms, Plan
 from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule
 from imagen_async._core.provider import Limits, Provider, check
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
-from imagen_async._core.resuming import awaited, changes, earlier_result, model_of, resumed, sent_again, shown
+from imagen_async._core.resuming import awaited, different, earlier_result, model_of, resumed, sent_again, shown
 from imagen_async._core.routing import Offer, Policy, Route, Router
 from imagen_async._core.states import (
     AwaitingCallback,
@@ -139,7 +142,7 @@ from imagen_async._core.wording import (
 )
 from imagen_async._downloads import TRIES, file_stem, save_all
 from imagen_async._folders import prepare_folder, sweep
-from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden, with_defaults
+from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.clock import CLOCK, JournalClock
 from imagen_async._journal.explained import Locked, explained

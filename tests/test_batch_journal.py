@@ -97,6 +97,7 @@ NOT_OURS = {"earlier": ("ConfigurationError", "t", True)}
 ELSEWHERE = {"account": "mine"}
 SAVING = {"save_to": "/out"}
 AGAIN = {"again": RESENT | {"failed", "unknown"}}
+GONE = {"gone": frozenset({"kie"})}
 MET: dict[str, Any] = {
     "queued": ({"state": "queued", "error": EntryError("RateLimited", "429")}, {}, SENT_AGAIN),
     "done": (DONE, {}, AS_IT_WAS),
@@ -113,6 +114,9 @@ MET: dict[str, Any] = {
     "held, named": ({**HELD, "task_id": "t"}, {}, GOES_ON),
     "held, named, wanted again": ({**HELD, "task_id": "t"}, AGAIN, GOES_ON),
     "running": (RUNNING, AGAIN, GOES_ON),
+    "running, gone with its sandbox": (RUNNING, GONE, SENT_AGAIN),
+    "held, gone with its sandbox": (HELD, GONE, SENT_AGAIN),
+    "running elsewhere, others gone": ({**RUNNING, "account": "apikley"}, GONE, GOES_ON),
     "running elsewhere": ({**RUNNING, **ELSEWHERE}, {}, NOT_OURS),
     "ready": (READY, {}, GOES_ON),
     "ready elsewhere": ({**READY, **ELSEWHERE}, {}, NOT_OURS),
@@ -128,21 +132,23 @@ async def test_what_a_request_is_to_earlier_runs(found: Any, terms: Any, expecte
     async with opened(left(entry(0, **found)), **terms) as journal:
         for job in taken_up(journal):
             has_leave = (job.retries, job.resubmits) != (0, 0)
-            assert (job.owner, job.way.only("kie"), has_leave) == (OWNER, job.way, False)
+            assert (job.owner, job.way.only(job.account), has_leave) == (OWNER, job.way, False)
         before = journal.unmet
         met = journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7)
         assert told(met) == expected
-        assert (before, journal.unmet) == ((0, 0) if found["state"] in terms.get("again", RESENT) else (1, 0))
+        is_sent = found["state"] in terms.get("again", RESENT) or (terms == GONE and expected == SENT_AGAIN)
+        assert (before, journal.unmet) == ((0, 0) if is_sent else (1, 0))
+        assert terms != GONE or journal.resume.spent_credits() == 0, "what is gone was not paid for, the other is open"
         new = journal.resume.meet(ImageRequest("prompt 1", key="k1"), 1, OWNER, 8)
         assert told(new) == {"job": "Queued", "to": BOTH, "attempts": 0, "lost": 0}
 
 
 WithField = msgspec.defstruct("WithField", [("own", object, None)], bases=(ImageRequest,), frozen=True)
 """A request with a field of the user's own."""
-MADE = f"{inner.stable_key(ImageRequest('a'))}-2"
+MADE = f"{inner.stable_key(ImageRequest('a', 'imagen4'))}-2"
 """The key that is made for a second request without one."""
 REFUSED: dict[str, tuple[list[str | ImageRequest], str]] = {
-    "changed": ([ImageRequest("prompt 9", key="k0")], "The key 'k0' stood for another request.*choose another journal"),
+    "changed": ([ImageRequest("prompt 9", key="k0")], "The key 'k0' stood for another request.*choose another folder"),
     "a default changed": ([ImageRequest("prompt 0", key="k0", model="imagen4-ultra")], 'model was "imagen4"'),
     "doubled": ([ImageRequest("a", key="k"), ImageRequest("b", key="k")], "'k' came 2 times"),
     "made and given": (["a", ImageRequest("b", key=MADE), "a"], "made for this request, was given to another"),

@@ -392,7 +392,9 @@ def test_plan_reckons_with_what_the_folder_has(call: Call, imagen_sandbox: Sandb
         "8 requests (8 × imagen4), 8 pictures, 64 credits; 1,000,000 credits on the account",
     ]
     refused = call("plan", "prompts.txt", *at(imagen_sandbox), "-m", "imagen4-fast", "-o", "out")
-    assert (refused.code, "stood for another request" in refused.err) == (2, True)
+    assert (refused.code, "What was changed: model: imagen4 → imagen4-fast. " in refused.err) == (2, True)
+    (added,) = call(*figures, "-m", "imagen4-fast", "-o", "out", "--add").records
+    assert (added["requests"], added["credits"], added["in_journal"]) == (12, 48, 0)
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
 
 

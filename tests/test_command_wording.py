@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 from commands import DATA, clean_environment, fare, standing
-from inner import AccountOptions, BadLine, Budget, PollSchedule, PromptLine, pool_of, provider_of, router_of
+from inner import (
+    COMMANDS,
+    AccountOptions,
+    BadLine,
+    Budget,
+    Parser,
+    PollSchedule,
+    PromptLine,
+    pool_of,
+    provider_of,
+    router_of,
+)
 
 from imagen_async import ImageFile, ImageRequest, Result, errors
 from imagen_async._cli import as_json, checking, exits, next_commands, summary, wording
@@ -54,6 +65,7 @@ def test_bad_lines_are_named_by_their_numbers() -> None:
 
 NOTES = {"command": "imagen-async batch p.txt -o out", "account": "-p kie", "working_folder": "/here"}
 HELD = "imagen-async collect TASK_ID --dir 'my out' --key KEY -p kie  # found at the provider"
+NEXT = next_commands.NextRun(("imagen-async", "batch", "p.txt", "-o", "out"))
 
 
 def test_what_goes_on_pays_for_nothing_twice() -> None:
@@ -66,21 +78,49 @@ def test_what_goes_on_pays_for_nothing_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "folder", "lines"),
+    ("counts", "lines"),
     [
-        ({"done": 5}, "/here", []),
-        *(({state: 1}, "/here", [""]) for state in ("running", "ready", "queued", "not sent")),
-        ({"failed": 1}, "/here", [" --retry-failed"]),
-        ({"queued": 1, "failed": 2}, "/there", ["", " --retry-failed"]),
-        ({"unknown": 1}, "/here", [HELD, " --resubmit-unknown  # not found there"]),
+        ({"done": 5}, []),
+        *(({state: 1}, [""]) for state in ("running", "ready", "queued", "not sent", "gone")),
+        ({"failed": 1}, [" --retry-failed"]),
+        ({"queued": 1, "failed": 2}, ["", " --retry-failed"]),
+        ({"unknown": 1}, [HELD, " --resubmit-unknown  # not found there"]),
     ],
 )
-def test_a_folder_tells_what_to_run_next(counts: dict[str, int], folder: str, lines: list[str]) -> None:
-    """What is unfinished is gone on with, failed ones are paid for again, held ones settled; from any folder."""
-    command = NOTES["command"] if folder == "/here" else f"cd /here && {NOTES['command']}"
-    expected = [line if line == HELD else f"{command}{line}" for line in lines]
-    assert next_commands.settling("my out", NOTES, Counter(counts), folder) == expected
-    assert next_commands.settling("my out", {}, Counter(counts), folder) == []
+def test_a_folder_tells_what_to_run_next(counts: dict[str, int], lines: list[str]) -> None:
+    """What is unfinished is gone on with, failed ones are paid for again, held ones settled."""
+    expected = [line if line == HELD else f"{NOTES['command']}{line}" for line in lines]
+    assert next_commands.settling(NEXT, "my out", "-p kie", Counter(counts)) == expected
+
+
+SPELLED = {
+    "f -o out": "F -o 'O P'",
+    "-p kie -oout f": "-p kie '-oO P' F",
+    "--out=out -q --add -vv f": "'--out=O P' -q --add -vv F",
+    "-m imagen4 -qvo out --seed=1 f -pkie": "-m imagen4 -qvo 'O P' --seed=1 F -pkie",
+    "-o first -vo=out -- -f": "-o 'O P' '-vo=O P' -- F",
+    "--negative-prompt f -o out f": "--negative-prompt f -o 'O P' F",
+    "- -o out": "- -o 'O P'  # with the same prompts on stdin",
+}
+
+
+@pytest.mark.parametrize(("words", "now"), SPELLED.items(), ids=SPELLED)
+def test_a_command_names_its_folder_and_its_file_where_they_are(words: str, now: str) -> None:
+    """However the words of the command spell them, and whatever else they say, which stays as it is."""
+    typed = ["imagen-async", "batch", *words.split()]
+    assert next_commands.folder_of(typed) == "out"
+    found = next_commands.NextRun(next_commands.placed(typed, "F", "O P"))
+    assert found.line() == f"imagen-async batch {now}"
+
+
+def test_all_options_without_a_value_are_known() -> None:
+    """What stands behind any other one is its value, and not the file."""
+    parser = Parser()
+    next(command for command in COMMANDS if command.name == "batch").options.declare(parser)
+    flags = {name for action in parser._actions if action.nargs == 0 for name in action.option_strings}
+    assert {name for name in flags if name.startswith("--")} == next_commands.FLAGS
+    shorts = {name for action in parser._actions for name in action.option_strings if len(name) == 2}
+    assert shorts == {"-h", "-q", "-v", "-o", "-m", "-p"}
 
 
 def a_result(key: str, error: errors.ImagenError | None = None, **fields: Any) -> Result:
@@ -151,8 +191,8 @@ def test_how_a_folder_stands() -> None:
     While a batch is at work creates are on their way, and nothing is to be run; many held ones are cut short.
     """
     notes = {**NOTES, "total": "8"}
-    assert Status("my out", ENTRIES, notes, working_folder="/here").text() + "\n" == (DATA / "status.txt").read_text()
-    at_work = Status("out", ENTRIES[4:], notes, is_at_work=True)
+    assert Status("my out", ENTRIES, notes, next_run=NEXT).text() + "\n" == (DATA / "status.txt").read_text()
+    at_work = Status("out", ENTRIES[4:], notes, is_at_work=True, next_run=NEXT)
     first, *_, kie, mine = at_work.text().splitlines()
     assert (first, at_work.to_json()["next"]) == ("out: 8 requests, a batch is at work on it", [])
     assert at_work.to_json()["accounts"]["mine"] == {"counts": {"running": 1}, "credits": 0}
@@ -160,6 +200,12 @@ def test_how_a_folder_stands() -> None:
     held = Status("out", [msgspec.structs.replace(ENTRIES[3], price=None)] * 12, {})
     assert held.text().splitlines()[-2:] == ["  4    an unknown price  'prompt 4'", "  … and 2 more (--json)"]
     assert (len(held.to_json()["unknown"]), held.counts["not sent"]) == (12, 0)
+    gone = Status("out", ENTRIES, {**notes, "gone_accounts": "kie mine"}, next_run=NEXT, removed=2)
+    told = ["gone  (with the sandbox that ran inside of the command, unpaid: the next run makes them anew)", "2 failed"]
+    assert [words for words in told if words not in gone.text()] == []
+    assert (gone.counts["gone"], gone.counts["unknown"], gone.counts["running"]) == (3, 0, 0)
+    is_told = "\n2 pictures were removed from the folder\n" in gone.text()
+    assert (gone.to_json()["pictures_removed"], is_told) == (2, True)
 
 
 def test_a_picture_by_its_first_bytes_only_has_no_size(tmp_path: Path) -> None:
@@ -176,13 +222,12 @@ def estimate_of(line: AccountOptions, requests: list[ImageRequest], **told: Any)
     pool = pool_of(line)
     schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
     estimator = Estimator(pool, router_of(pool, line.policy), schedules, told.pop("budget", None))
-    return estimator.estimate(requests, ImageRequest("-", "imagen4-fast"), **{"settled": (), "balances": {}, **told})
+    return estimator.estimate(requests, ImageRequest("-", "imagen4-fast"), **{"balances": {}, **told})
 
 
 KIE = AccountOptions(("kie",))
-DOG, OWL = ImageRequest("a dog", num_images=3, key="dog"), ImageRequest("an owl", "imagen4-ultra", key="owl")
-MIXED = [*(ImageRequest("a fox", key=str(number)) for number in range(40)), DOG, OWL]
-SETTLED = {request.key for request in MIXED[:-2]}
+DOG, OWL = ImageRequest("a dog", num_images=3), ImageRequest("an owl", "imagen4-ultra")
+MIXED = [*[ImageRequest("a fox")] * 40, DOG, OWL]
 
 
 def test_an_estimate_in_words() -> None:
@@ -205,7 +250,7 @@ def test_an_estimate_in_words() -> None:
 
 def test_an_estimate_of_what_is_left() -> None:
     """What the journal has is counted and not paid for; with nothing left there is nothing to be told."""
-    settled, whole, time, budget = estimate_of(KIE, MIXED, settled=SETTLED, budget=Budget(500, 0)).text().splitlines()
+    settled, whole, time, budget = estimate_of(KIE, MIXED[-2:], known=40, budget=Budget(500, 0)).text().splitlines()
     assert settled == "40 requests of the file in the journal already; to be sent:"
     assert whole == "2 requests (1 × imagen4-fast, 1 × imagen4-ultra), 4 pictures, 24 credits"
     assert ": all sent at once at 20 creates" in time
@@ -214,7 +259,7 @@ def test_an_estimate_of_what_is_left() -> None:
     assert enough.endswith(", 4 credits; 4 credits on the account")
     one_by_one = estimate_of(AccountOptions(("kie",), running=((None, 1),)), MIXED[:21]).to_json()
     assert (one_by_one["seconds_at_least"], one_by_one["seconds"] > 20 * one_by_one["latency"]) == (10, True)
-    nothing = estimate_of(KIE, MIXED[:1], settled=SETTLED)
+    nothing = estimate_of(KIE, [], known=1)
     assert nothing.text() == "1 request of the file in the journal already; to be sent:\nnothing"
     assert (nothing.credits, nothing.seconds, nothing.to_json()["latency"]) == (0, 0, 0)
 

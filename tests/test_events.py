@@ -208,7 +208,7 @@ async def test_the_log_has_a_line_for_what_a_person_cares_about(
     """At INFO: taken, done, failed, an account's trouble, with no line torn by what a prompt holds; DEBUG has more."""
     imagen_sandbox.order("task", None, "fail_word")
     caplog.set_level(logging.DEBUG, "imagen_async")
-    requests = [ImageRequest("two\nlines\x1b[2J", key="a"), ImageRequest("y", key="b")]
+    requests = [ImageRequest("two\nlines\v", key="a"), ImageRequest("y", key="b")]
     await run(client_of(imagen_sandbox), requests, save_to=tmp_path)
     assert {(record.name, record.getMessage().isprintable()) for record in caplog.records} == {("imagen_async", True)}
     for level, counts in LINES.items():

@@ -276,13 +276,15 @@ def test_no_prompt_is_run_in_a_browser(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_state_has_its_card(tmp_path: Path) -> None:
-    """What runs, waits, is held or was not saved is there with what it is; a picture that has gone says so, and a sound
-    is played."""
+    """Whatever runs, waits, is held or unsaved has its card; broken or gone pictures say so; a sound is played."""
     (tmp_path / "x.wav").write_bytes(FILES["WAV"][2])
     heard = ImageFile(str(tmp_path / "x.wav"), "2" * 64, 124, "audio/wav", "https://x.example/x.wav")
-    gone = ImageFile(str(tmp_path / "gone.png"), "1" * 64, 1000, "image/png", "https://x.example/gone.png")
+    spoilt, gone = (
+        ImageFile(str(tmp_path / name), "1" * 64, 1000, "image/png", "https://x.example/1.png") for name in "ab"
+    )
+    Path(spoilt.path).write_text("what was a picture")
     entries = [
-        an_entry(0, files=(gone,)),
+        an_entry(0, files=(spoilt, gone), urls=(spoilt.url, gone.url)),
         an_entry(1, urls=("javascript:alert(1)", "https://x.example/1.png")),
         an_entry(2, "running", task_id="t2"),
         an_entry(3, "ready", task_id="t3", urls=("javascript:alert(1)",)),
@@ -292,6 +294,7 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
     with opened(gallery_of(tmp_path, entries), complains=True) as page:
         page.wait_for_selector("text=This file cannot be shown")
         assert texts(page, "div.thumb")[1:] == [
+            "It was removed from the folder.",
             "It is done, and its pictures were not saved.",
             "Its task runs at the provider.",
             "It is made, and its picture is not on disk yet.",
@@ -299,11 +302,11 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
         ]
         wait_for(page, "() => document.querySelector('audio.thumb')?.duration === 0.01", [])
         original = page.locator("#original")
-        page.locator(".card").nth(1).click()
-        wait_for_text(page, "#position", "2 of 6")
+        page.locator(".card").nth(2).click()
+        wait_for_text(page, "#position", "3 of 7")
         assert original.get_attribute("href") == "https://x.example/1.png"
         page.keyboard.press("ArrowRight")
-        wait_for_text(page, "#position", "3 of 6")
+        wait_for_text(page, "#position", "4 of 7")
         assert original.is_hidden()
 
 

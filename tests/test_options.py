@@ -11,7 +11,6 @@ from commands import clean_environment, data
 from imagen_async import Account, ConfigurationError, ImageRequest, Limits, Rate
 from imagen_async._cli.commands.batch import BatchOptions
 from imagen_async._cli.commands.generate import GenerateOptions
-from imagen_async._cli.grammar import read
 from imagen_async._cli.receiving import callback_of
 from imagen_async.providers import PROVIDERS
 
@@ -24,14 +23,14 @@ NEEDS = {**dict.fromkeys(NAMES[:7], " x"), "export": " x --to parquet"}
 
 def told(line: str) -> Any:
     """What a command is told by a line without quotes."""
-    return read(line.split(), inner.COMMANDS).options
+    return inner.read(line.split(), inner.COMMANDS).options
 
 
 @pytest.mark.parametrize("arguments", [[], *([name] for name in NAMES)], ids=["", *NAMES])
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """`--help` exits 0, on stdout alone, and names the exit codes and the commands."""
     with pytest.raises(SystemExit) as ended:
-        read([*arguments, "--help"], inner.COMMANDS)
+        inner.read([*arguments, "--help"], inner.COMMANDS)
     out, err = capsys.readouterr()
     assert (ended.value.code, err) == (0, "")
     assert out.startswith(f"usage: {' '.join(['imagen-async', *arguments])} ")
@@ -65,7 +64,7 @@ def test_every_word_has_its_place() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_said_has_its_default(name: str) -> None:
     """What a command cannot do without is enough for its records to be whole, each with its own defaults."""
-    asked = read(f"{name}{NEEDS.get(name, '')}".split(), inner.COMMANDS)
+    asked = inner.read(f"{name}{NEEDS.get(name, '')}".split(), inner.COMMANDS)
     assert (asked.command.name, type(asked.options), asked.verbosity) == (name, asked.command.options, 0)
     parts = [getattr(asked.options, name) for name in type(asked.options).__struct_fields__]
     for part in parts:
@@ -78,12 +77,9 @@ def test_what_is_not_said_has_its_default(name: str) -> None:
 def test_some_words_may_be_said_again() -> None:
     """The last word counts; `-v` counts how often; the line itself is kept as it can be run again."""
     assert told("sandbox --rate 1/2 --rate 3/4").rate == Rate(3, per=4)
-    assert [read(f"batch x {words}".split(), inner.COMMANDS).verbosity for words in ("-v", "-vv", "-v -q -v")] == [
-        1,
-        2,
-        2,
-    ]
-    assert read(["batch", "my file"], inner.COMMANDS).options.command_line == "imagen-async batch 'my file'"  # type: ignore
+    verbosity = {"-v": 1, "-vv": 2, "-v -q -v": 2}
+    assert {words: inner.read(f"batch x {words}".split(), inner.COMMANDS).verbosity for words in verbosity} == verbosity
+    assert inner.read(["batch", "my file"], inner.COMMANDS).options.command_line == "imagen-async batch 'my file'"  # type: ignore
 
 
 def test_what_is_said_of_a_picture_are_its_parameters() -> None:

@@ -197,6 +197,23 @@ def test_what_is_asked_is_what_is_sent() -> None:
 
 
 HALF = "a fox \ud83e"
+FOREIGN = {
+    HALF: "7 is U+D83E (half of a character); allowed is a non-empty string",
+    "a red\0 fox": "6 is U+0000 (NULL)",
+    "\x1b[0m": "1 is U+001B (ESCAPE)",
+    "a fox\n\x1a": "7 is U+001A (SUBSTITUTE, the end of a file in DOS)",
+    "\x93a fox\x94": "1 is U+0093 (a control character)",
+    "a\ufeff fox": "2 is U+FEFF (ZERO WIDTH NO-BREAK SPACE, the mark at the beginning of a file)",
+}
+UNSEEN = {
+    "\u200b": "U+200B (ZERO WIDTH SPACE)",
+    " \u200e\u200f\u200b": "U+200E (LEFT-TO-RIGHT MARK), U+200F (RIGHT-TO-LEFT MARK), U+200B (ZERO WIDTH SPACE);",
+    "\U000e0000\U000e0fff": "U+E0000 (no name), U+E0FFF (no name)",
+    "\u3164": "U+3164 (HANGUL FILLER)",
+    "\u2800\u2800": "U+2800 (BRAILLE PATTERN BLANK)",
+    "\u0301": "U+0301 (COMBINING ACUTE ACCENT)",
+    "\ufe0f\u00ad\u2060\u115f": "U+FE0F (VARIATION SELECTOR-16), U+00AD (SOFT HYPHEN), U+2060 (WORD JOINER) and others",
+}
 PARAMETERS = ("aspect_ratio", "negative_prompt", "num_images", "seed")
 REFUSED: list[tuple[list[Pair], str, list[Any], str]] = [
     (EVERY, "aspect_ratio", ["2:3", "", "1:1 ", "16x9", 1, True], "allowed is one of 1:1, "),
@@ -208,8 +225,11 @@ REFUSED: list[tuple[list[Pair], str, list[Any], str]] = [
     (LIANGXIN, "seed", ["7", 7.0, True, False, [7], 2**63], "allowed is a whole number of at least 1."),
     (LIANGXIN, "seed", [0, -1], "allowed is a whole number of at least 1 (taken by: "),
     (LIANGXIN, "negative_prompt", ["blurry"], "imagen4"),
-    (ELSEWHERE, "negative_prompt", [HALF, 7], "allowed is a string"),
-    (EVERY + RAWS, "prompt", ["", " ", "\n\t ", None, 7, b"a fox", HALF], "allowed is a non-empty string"),
+    (ELSEWHERE, "negative_prompt", [7], "allowed is a string"),
+    (ELSEWHERE, "negative_prompt", ["a\0"], "its character 2 is U+0000 (NULL); allowed is a string"),
+    (EVERY + RAWS, "prompt", ["", " ", "\n\t ", None, 7, b"a fox"], "allowed is a non-empty string"),
+    *((EVERY + RAWS, "prompt", [text], f"its character {place}") for text, place in FOREIGN.items()),
+    *((EVERY + RAWS, "prompt", [text], f"there is nothing to see in it, only {name}") for text, name in UNSEEN.items()),
     (LIANGXIN, "person_generation", ["allow"], "allowed is one of dont_allow, "),
     (LIANGXIN, "safety_settings", ["BLOCK_NONE"], "allowed is one of block_low_and_above, "),
     (LIANGXIN, "enhance_prompt", [1, "true"], "allowed is true or false"),
@@ -231,6 +251,21 @@ def test_what_a_model_does_not_take_is_refused_before_a_cent() -> None:
                 message = refusal(pair, **({field: value} if is_own else {"extra": {field: value}}))
                 assert f"{field}={value!r}: {said}" in message
                 assert ("has no such parameter, only prompt, " in message) == (said == "imagen4")
+
+
+def test_what_belongs_to_a_script_is_taken() -> None:
+    """Joiners in emoji and in Persian, combining marks, tags of a flag, and what word processors put between words."""
+    for prompt in (
+        "👩\u200d🚀",
+        "❤️",
+        "می\u200cخواهم",
+        "e\u0301",
+        "🏴\U000e0067\U000e007f",
+        "a\tfox\r\nat\vnight",
+        "?",
+        "\u200fשועל",
+    ):
+        assert create(KIE_FAST[0], prompt) == sent(KIE_FAST[0], {"prompt": prompt})
 
 
 def test_kies_texts_end_at_5000_characters() -> None:

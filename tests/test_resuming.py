@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,20 @@ import anyio
 import commands
 import pytest
 from clients import Heard, client_of, run
-from commands import FAILURES, METADATA, PATIENCE, Call, at, call, clean_environment, foxes, lines_of, rows_of, tasks_in
+from commands import (
+    FAILURES,
+    METADATA,
+    PATIENCE,
+    Call,
+    at,
+    call,
+    clean_environment,
+    foxes,
+    lines_of,
+    prompt_file,
+    rows_of,
+    tasks_in,
+)
 from dict_store import DictStore
 from inner import Journal, stable_key
 from journals import entry, place
@@ -227,19 +241,46 @@ def test_one_folder_through_five_runs(call: Call, steady_sandbox: Sandbox) -> No
     assert listed == {("a fox", "lost"), ("a dog", "bad"), ("a hen", "gone"), ("a hen", "twice"), ("an owl", "new")}
 
 
-def test_a_changed_option_is_named_before_anything_is_sent(call: Call, imagen_sandbox: Sandbox) -> None:
-    """Another aspect ratio, or prompt, for a known key exits 2 and names each such line; nothing is sent."""
+def test_a_changed_line_is_named_before_anything_is_sent(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Another prompt for a known key exits 2 and names each such line; nothing is sent."""
     Path("prompts.csv").write_text("prompt,key\na fox,k0\na dog,k1\n")
     assert call(*batch(imagen_sandbox, file="prompts.csv")).code == 0
-    Path("prompts.csv").write_text("prompt,key\na bear,k0\na dog,k1\nan owl,new\n")
-    outcome = call(*batch(imagen_sandbox, "--aspect-ratio", "16:9", file="prompts.csv"))
+    Path("prompts.csv").write_text("prompt,key\na bear,k0\na dog,k1\nan owl,new\na fox,k1\n")
+    outcome = call(*batch(imagen_sandbox, file="prompts.csv"))
     assert (outcome.code, outcome.out, len(imagen_sandbox.ledger.creates)) == (2, "", 2)
-    first, second, summary = outcome.err.splitlines()
-    assert first.startswith("prompts.csv:2: the key 'k0' stood for another request in out/run.db")
+    Path("prompts.csv").write_text("prompt,key\na bear,k0\na cat,k1\nan owl,new\n")
+    first, second, summary = call(*batch(imagen_sandbox, file="prompts.csv")).err.splitlines()
+    assert first.startswith("prompts.csv:2: The key 'k0' stood for another request in out/run.db")
     assert 'prompt was "a fox" and is "a bear" now' in first
     assert second.startswith("prompts.csv:3: ")
-    assert 'aspect_ratio was "1:1" and is "16:9" now' in second
     assert summary == "2 problems of 3 requests; nothing was sent."
+
+
+@pytest.mark.parametrize("file", ["prompts.txt", "keyed.csv"])
+def test_other_options_for_a_folder_are_refused_once_or_added(call: Call, imagen_sandbox: Sandbox, file: str) -> None:
+    """`-m` changed: one line says so, before a cent. With `--add` both are in the folder, its lists and its gallery.
+
+    The same as a column is the same: each command, and both in one, goes on without paying anything again.
+    """
+    Path("prompts.txt").write_text("a fox\na heron\na fox\n")
+    Path("keyed.csv").write_text("prompt,key\na fox,k0\na heron,k1\na fox,k2\n")
+    fast, ultra = (batch(imagen_sandbox, "-m", f"imagen4-{model}", file=file) for model in ("fast", "ultra"))
+    assert call(*fast).code == 0
+    refused = call(*ultra)
+    assert (refused.code, refused.out, len(imagen_sandbox.ledger.creates)) == (2, "", 3)
+    assert "What was changed: model: imagen4-fast → imagen4-ultra. Nothing was sent." in refused.err
+    assert refused.err.count("\n") == 1
+    added = call(*ultra, "--add", "--gallery")
+    assert (added.code, len(added.lines), len(lines_of(METADATA)), "3 done, 0 failed" in added.err) == (0, 3, 6, True)
+    assert sorted(line["file_name"] for line in lines_of(METADATA)) == sorted(
+        path.name for path in Path("out").glob("*.png")
+    )
+    columns = {"prompts.txt": "prompt,model\n", "keyed.csv": "prompt,key,model\n"}[file]
+    lines = [line for line in Path(file).read_text().splitlines() if not line.startswith("prompt,")]
+    Path("columns.csv").write_text(columns + "".join(f"{line},imagen4-fast\n" for line in lines))
+    for command in (fast, ultra, [*ultra, "--add"], batch(imagen_sandbox, file="columns.csv")):
+        assert call(*command) == (0, "", call(*command).err)
+    assert len(imagen_sandbox.ledger.creates) == 6
 
 
 def test_the_next_commands_work_as_they_stand(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -257,6 +298,104 @@ def test_the_next_commands_work_as_they_stand(call: Call, imagen_sandbox: Sandbo
         subprocess.run(command, shell=True, check=True, capture_output=True, env=environment, timeout=PATIENCE)
     assert len(imagen_sandbox.ledger.creates) == 3, "what was found at the provider is not made again"
     assert standing_in(call, "my out")["next"] == []
+
+
+MOVED: dict[str, tuple[list[tuple[str, str]], str, str]] = {
+    "nothing": ([], "project", "out"),
+    "seen from elsewhere": ([], "project/sub", "../out"),
+    "the folder": ([("project/out", "project/sub/my out")], "project", "sub/my out"),
+    "the project": ([("project", "my project")], "my project", "out"),
+    "the project, seen from elsewhere": ([("project", "my project")], ".", "my project/out"),
+}
+
+
+@pytest.mark.parametrize(("moves", "here", "folder"), MOVED.values(), ids=MOVED)
+def test_what_is_printed_names_the_folder_where_it_stands_now(
+    call: Call,
+    steady_sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    moves: Any,
+    here: str,
+    folder: str,
+) -> None:
+    """Whatever was moved: run as it is printed, from where it is, the command goes on, and pays nothing again."""
+    outside = Path.cwd()
+    Path("project/sub").mkdir(parents=True)
+    monkeypatch.chdir("project")
+    foxes(2)
+    assert call(*batch(steady_sandbox, *SOON)).code == 1
+    monkeypatch.chdir(outside)
+    for old, new in moves:
+        Path(old).rename(new)
+    monkeypatch.chdir(here)
+    (command,) = standing_in(call, folder)["next"]
+    environment = {**os.environ, "PATH": f"{Path(commands.COMMAND).parent}{os.pathsep}{os.environ['PATH']}"}
+    line = f"{command} --deadline 20"
+    subprocess.run(line, shell=True, check=True, capture_output=True, env=environment, timeout=PATIENCE)
+    assert (len(steady_sandbox.ledger.creates), standing_in(call, folder)["counts"]["done"]) == (2, 2)
+
+
+def test_a_file_that_is_gone_is_named_in_a_line_that_does_nothing(call: Call, steady_sandbox: Sandbox) -> None:
+    """With another file the command would pay, so that nothing is to be run as it stands."""
+    foxes(2)
+    assert call(*batch(steady_sandbox, *SOON)).code == 1
+    Path("prompts.txt").unlink()
+    (command,) = standing_in(call, "out")["next"]
+    told = (
+        f"# {os.path.abspath('prompts.txt')} is not there any more; with FILE where it is now: imagen-async batch FILE "
+    )
+    assert command.startswith(told)
+
+
+def test_a_copy_of_a_folder_says_so(call: Call, steady_sandbox: Sandbox) -> None:
+    """What is not sent would be sent by both: `status` and `batch` tell it; another batch in the old place is none."""
+    foxes(2)
+    assert call(*batch(steady_sandbox, *SOON)).code == 1
+    shutil.copytree("out", "copy")
+    told = f"This folder is a copy of {os.path.abspath('out')}, which is still there"
+    assert (standing_in(call, "copy")["copy_of"], told in call("status", "copy").out) == (os.path.abspath("out"), True)
+    shutil.copytree("copy", "again")
+    assert (told in call(*batch(steady_sandbox, *SOON, out="copy")).err, told in call("status", "out").out) == (
+        True,
+        False,
+    )
+    shutil.rmtree("out")
+    assert call(*batch(steady_sandbox, file=prompt_file("an owl"))).code == 0
+    assert standing_in(call, "again")["copy_of"] is None
+
+
+def test_a_sandbox_of_the_commands_own_takes_its_tasks_with_it(call: Call) -> None:
+    """Ctrl-C says that they are gone, and so do `status` and the next run, which makes them anew."""
+    foxes(4)
+    words = ("batch", "prompts.txt", "-p", "sandbox", "-o", "out", "--running", "2")
+
+    process = commands.start(*words, "--json")
+    process.stdout.readline()  # two more run by then
+    process.send_signal(signal.SIGINT)
+    left = commands.finish(process)
+    gone = standing_in(call, "out")["counts"]["gone"]
+    told = (f"{gone} gone with the sandbox", "and cost nothing. The same again makes them anew: imagen-async batch")
+    assert (left.code, [each for each in told if each not in left.err], "paid for" in left.err) == (130, [], False)
+    again = call(*words)
+    assert (again.code, "gone with the sandbox, which ran inside of the command" in again.err) == (0, True)
+    assert standing_in(call, "out")["counts"] == dict.fromkeys(standing_in(call, "out")["counts"], 0) | {"done": 4}
+
+
+def test_a_picture_that_was_removed_is_nowhere_and_not_made_again(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Neither is one that is empty: lists, status, gallery and export agree, and the next run leaves it as it is."""
+    foxes(4)
+    assert call(*batch(imagen_sandbox)).code == 0
+    gone, empty, *_ = sorted(Path("out").glob("*.png"))
+    gone.unlink()
+    empty.write_bytes(b"")
+    assert call(*batch(imagen_sandbox)) == (0, "", call(*batch(imagen_sandbox)).err)
+    assert (len(lines_of(METADATA)), len(imagen_sandbox.ledger.creates)) == (2, 4)
+    said = [call("status", "out").out, call("gallery", "out").err, call("export", "out", "--to", "webdataset").err]
+    assert ["2 pictures were removed from the folder" in each for each in said] == [True] * 3
+    (task,) = [row["task_id"] for row in rows_of("out") if gone.name in row["files"]]
+    collected = call("collect", task, "--dir", "out", *at(imagen_sandbox))
+    assert collected == (0, "", "1 picture was removed from the folder\n")
 
 
 def test_collect_brings_one_task_of_a_batch_to_its_end(call: Call, steady_sandbox: Sandbox) -> None:

@@ -14,6 +14,7 @@ from .._clock import now
 from .._core.budget import Budget
 from .._core.change import Change
 from .._core.failure import Failure
+from .._core.identity import DefaultsChanged
 from .._core.job import Job
 from .._core.plan import OwnerTerms
 from .._core.states import Ended, Left, NotAdmitted, Queued
@@ -247,6 +248,7 @@ class Batch:
             return
         await journal.open()
         try:
+            await self._feeder.look_through(journal.resume.identity)
             upstreams = scheduler.standing(self._id).upstreams
             # Before any job comes in: jobs of a journal have tokens of its secret, not of the client's.
             if scheduler.callbacks is not None:
@@ -310,7 +312,7 @@ def _met(
         if journal is None:
             return factory.job(item, index, owner, number)
         return journal.resume.meet(item, index, owner, number)
-    except JournalError:
+    except (JournalError, DefaultsChanged):
         raise
     except ImagenError as error:
         return _refused(item, index, factory.accounts, Failure.of(error))

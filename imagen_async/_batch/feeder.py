@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable, Sequence, Sized
 
 import anyio
 import anyio.lowlevel
 
+from .._core.identity import Identity
 from ..errors import InvalidRequest
 from .inputs import END, Requests, check_keys, puller
 
@@ -58,6 +59,16 @@ class Feeder:
     def check(self) -> None:
         """Refuse an input that can be seen to be wrong before anything is sent; raises InvalidRequest."""
         check_keys(self._requests)
+
+    async def look_through(self, identity: Identity) -> None:
+        """Refuse a list of which something was made under other defaults before; raises ConfigurationError."""
+        # A lazy input is not pulled for that: there the first request that shows it ends the feeding.
+        for index, item in enumerate(self._requests if isinstance(self._requests, Sequence) else ()):
+            if identity.is_sure:
+                return
+            identity.check(item)
+            if index % BREATHE_EVERY == BREATHE_EVERY - 1:
+                await anyio.lowlevel.checkpoint()
 
     def passed(self) -> None:
         """One more has come out, so that another one may be pulled."""

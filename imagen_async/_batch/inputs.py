@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 
 from .._core.values import ImageRequest
 from ..errors import InvalidRequest
@@ -43,10 +43,25 @@ def check_keys(requests: Requests) -> None:
 
 
 def check_input(requests: object) -> None:
-    """Refuse what looks like an input and is none: one string would be sent letter by letter."""
-    if isinstance(requests, str | bytes | ImageRequest):
+    """Refuse what looks like an input and is none: a string would be sent letter by letter, a table name by name."""
+    if isinstance(requests, str | bytes | bytearray | memoryview | ImageRequest):
         raise InvalidRequest(
             "A batch takes an iterable of prompts; for one prompt use generate(…), or put it in a list."
         )
+    kind = type(requests).__name__
     if not isinstance(requests, Iterable | AsyncIterable):
-        raise InvalidRequest(f"A batch takes an iterable of prompts, not {type(requests).__name__}.")
+        raise InvalidRequest(f"A batch takes an iterable of prompts, not {kind}.")
+    if _is_by_name(requests):
+        raise InvalidRequest(
+            f"A batch takes an iterable of prompts and ImageRequests; from this {kind} come the names of what is in "
+            "it. Give a list of what is to be made, such as its values, or one column of it."
+        )
+
+
+def _is_by_name(requests: object) -> bool:
+    """True for a mapping, and for a table of a library that we need not know: to iterate gives keys, or columns."""
+    kind = type(requests)
+    if isinstance(requests, Mapping) or hasattr(kind, "columns"):
+        return True
+    # A Series of pandas has keys too, and gives its values.
+    return hasattr(kind, "keys") and not hasattr(kind, "array")

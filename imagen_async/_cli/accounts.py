@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .. import Account, Limits
 from ..errors import ConfigurationError
@@ -30,6 +30,11 @@ def open_pool_of(options: AccountOptions) -> dict[str, Account]:
     pool = pool_of(options)
     open_pool(pool, os.environ)
     return pool
+
+
+def gone_accounts(pool: Mapping[str, Account]) -> frozenset[str]:
+    """The accounts whose tasks end with the command: sandboxes without an address, which it serves by itself."""
+    return frozenset(name for name, account in open_pool(pool, os.environ).items() if account.endpoint is None)
 
 
 def words_of(options: AccountOptions, account: str | None = None) -> list[str]:

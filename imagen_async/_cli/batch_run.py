@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from .. import Account, Batch, Client, Result
 from ..errors import DeadlineExceeded, DownloadFailed, ImagenError
+from .accounts import gone_accounts
 from .as_json import result_json
 from .counts import ResultCounts
 from .exits import ALL_DONE, INTERRUPTED, SOME_FAILED
@@ -33,7 +34,7 @@ def run_batch(
     """Make what is to be made, or finish what the journal has; returns the exit code."""
     # Before there is a loop: an older list may lack pictures, and each of them is opened.
     with contextlib.nullcontext() if journal is None else Manifest(str(options.output.out), journal) as manifest:
-        run = BatchRun(requests, journal, manifest, router, options)
+        run = BatchRun(requests, journal, manifest, router, options, gone_accounts(pool))
         return run_in_loop(run.work(pool), run.stop)
 
 
@@ -46,6 +47,7 @@ class BatchRun:
         manifest: The folder's lists, open for adding to, or None where nothing is saved.
         router: Finds who can take a request.
         options: What the run is told.
+        gone: The accounts whose tasks end with the command.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class BatchRun:
         manifest: Manifest | None,
         router: Router,
         options: RunOptions,
+        gone: Container[str] = (),
     ) -> None:
         self._requests = requests
         self._journal = journal
@@ -63,7 +66,8 @@ class BatchRun:
         self._batch: Batch | None = None
         self._counts = ResultCounts(keys_differ=journal is not None)
         self._left: list[Result] = []
-        self._summary = Summary(requests, journal, router, options)
+        self._gone = gone
+        self._summary = Summary(requests, journal, router, options, gone)
         self._is_stopped = False
         self._disk_error: OSError | None = None
 
@@ -98,6 +102,7 @@ class BatchRun:
             max_credits=options.budget.max_credits,
             retries=options.retries,
             retry_failed=options.going_on.retry_failed,
+            add=options.going_on.add,
             on_unknown="resubmit" if options.going_on.resubmit_unknown else "hold",
             on_exit=options.going_on.on_exit,
             deadline=options.output.deadline,
@@ -159,7 +164,9 @@ class BatchRun:
                 self._left.append(result)
         with contextlib.suppress(BrokenPipeError):
             for result in leftover:
-                self._print(result)
+                # What is gone with its sandbox nobody can collect: the last words say so, once.
+                if result.provider not in self._gone or not isinstance(result.error, DeadlineExceeded):
+                    self._print(result)
 
     async def _sizes(self, results: Sequence[Result]) -> Sizes:
         """Look at the pictures that are to be listed."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from .. import ImageRequest
-from .library import JournalReader, Router, changes, with_defaults
+from ..errors import InvalidRequest
+from .library import Identity, JournalReader, Known, Router, with_defaults
 from .options import FileOptions
 from .prompt_files import BadLine, PromptFile
 from .wording import counted, say
 
 _CHANGES_SHOWN = 10
-"""Changed lines that are named: mostly one changed option has changed them all."""
+"""Changed lines that are named."""
 
 
 def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -> PromptFile | None:
@@ -27,21 +29,34 @@ def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -
     return requests
 
 
-def states_of(
-    requests: PromptFile, journal: JournalReader, defaults: ImageRequest, router: Router
-) -> dict[str, str] | None:
-    """The states of those that the journal has, by key; None, and why on stderr, when some are others now."""
+def identity_of(journal: JournalReader, defaults: ImageRequest, router: Router, *, add: bool) -> Identity:
+    """What tells which of a journal's requests each line of a file is, for one look through the file."""
+    seen: Counter[str] = Counter()
+
+    def times_seen(word: str) -> int:
+        seen[word] += 1
+        return seen[word]
+
+    known = Known(journal.path, journal.find, times_seen, journal.notes(), is_new=not journal.counts())
+    return Identity(known, router, defaults, add=add)
+
+
+def states_of(requests: PromptFile, identity: Identity) -> dict[int, str] | None:
+    """The states of those that the journal has, by their line; None, and why on stderr, when some are others now.
+
+    Raises:
+        ConfigurationError: The journal's results were made under other defaults.
+    """
     bad: list[BadLine] = []
-    known: dict[str, str] = {}
+    known: dict[int, str] = {}
     for request in requests:
-        entry = journal.find(str(request.key))
-        if entry is None:
-            continue
-        known[entry.key] = entry.state
-        found = changes(entry, router.as_before(entry.request, with_defaults(request, defaults)))
-        if found:
-            what = f"the key {entry.key!r} stood for another request in {journal.path}: {'; '.join(found)}"
-            bad.append(BadLine(request.line, f"{what}; change it back, give it a new key, or choose another -o"))
+        try:
+            _, entry = identity.of(request)
+        except InvalidRequest as error:
+            bad.append(BadLine(request.line, error.message))
+        else:
+            if entry is not None:
+                known[request.line] = entry.state
     if bad:
         say("\n".join(bad_lines(requests.name, len(requests), bad, _CHANGES_SHOWN)))
         return None

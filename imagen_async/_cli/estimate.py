@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -194,18 +194,16 @@ class Estimator:
         self,
         requests: Iterable[ImageRequest],
         defaults: ImageRequest,
-        settled: Container[str],
         balances: Mapping[str, Balance],
+        *,
+        known: int = 0,
     ) -> Estimate:
-        """Add up requests; those whose key is settled are only counted."""
-        known = images = count = affordable = 0
+        """Add up the requests that are to be sent, beside so many that a journal has."""
+        images = count = affordable = 0
         shares = Shares(self._limits, self._schedules)
         credits: dict[str, dict[str, float | None]] = {name: {} for name in self._limits}
         spent = 0.0 if self._budget is None else self._budget.spent
         for request in requests:
-            if request.key in settled:
-                known += 1
-                continue
             request, route = self._router.route(with_defaults(request, defaults))
             offer = shares.deal(route, request.images)
             price = offer.model.price(request)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from .._accounts import named, open_account, open_pool, provider_of, router_of
 from .._core.budget import Budget
+from .._core.defaults import with_defaults
 from .._core.fields import FIELDS, ColumnType
 from .._core.fields import Kind as FieldKind
 from .._core.forecast import Shares, making_time, sending_time
+from .._core.identity import Identity, Known
 from .._core.journal_entry import cut_off, is_denied
+from .._core.plain_text import foreign_character
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
-from .._core.resuming import changes, earlier_result, shown
+from .._core.resuming import earlier_result, shown
 from .._core.routing import Policy, Router
-from .._core.values import stable_key
 from .._core.wire import clean
 from .._folders import PART_SUFFIX, prepare_folder
-from .._job_factory import Parameters, with_defaults
+from .._job_factory import Parameters
 from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
 from .._plain_group import PlainGroup
@@ -28,8 +30,10 @@ __all__ = [
     "Budget",
     "ColumnType",
     "FieldKind",
+    "Identity",
     "Journal",
     "JournalReader",
+    "Known",
     "Parameters",
     "PlainGroup",
     "Policy",
@@ -37,11 +41,11 @@ __all__ = [
     "Router",
     "Shares",
     "TaskKind",
-    "changes",
     "checked_freshness",
     "clean",
     "cut_off",
     "earlier_result",
+    "foreign_character",
     "is_denied",
     "latencies_of",
     "logger",
@@ -54,6 +58,5 @@ __all__ = [
     "router_of",
     "sending_time",
     "shown",
-    "stable_key",
     "with_defaults",
 ]

@@ -18,6 +18,7 @@ from ..errors import ConfigurationError, JournalError
 from .as_json import pictures_json, result_json
 from .library import PART_SUFFIX, JournalReader, earlier_result
 from .picture_sizes import Sizes, sizes_in
+from .pictures import kept
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
@@ -71,7 +72,7 @@ class Manifest:
         if result.error is not None:
             self._listed_failures.add(result.key)
             _write_line(self._failures, result_json(result))
-        for line in pictures_json(result, self.folder, sizes):
+        for line in pictures_json(kept(result), self.folder, sizes):
             _write_line(self._metadata, line)
 
     def _open(self) -> None:
@@ -82,10 +83,14 @@ class Manifest:
             self._stack = stack.pop_all()
 
     def _rebuild(self) -> None:
-        sizes = sizes_in(self.folder / METADATA)
-        results = map(earlier_result, self._journal.entries())
-        self._replace(METADATA, (line for result in results for line in pictures_json(result, self.folder, sizes)))
+        self._replace(METADATA, self._pictures_now())
         self._replace(FAILURES, self._failures_now())
+
+    def _pictures_now(self) -> Iterator[dict[str, Any]]:
+        # An ImageFolder that lists what is not there does not load.
+        sizes = sizes_in(self.folder / METADATA)
+        for entry in self._journal.entries():
+            yield from pictures_json(kept(earlier_result(entry)), self.folder, sizes)
 
     def _failures_now(self) -> Iterator[dict[str, Any]]:
         for entry in self._journal.entries():

@@ -194,11 +194,16 @@ class BudgetOptions(Options, frozen=True):
         )
 
 
+ADD = "with other options for the pictures than before: make these beside the folder's earlier results"
+"""What `--add` is for."""
+
+
 class GoingOnOptions(Options, frozen=True):
     """What a run makes of an earlier one, and what it leaves to the next."""
 
     retry_failed: bool = False
     resubmit_unknown: bool = False
+    add: bool = False
     on_exit: Literal["detach", "drain"] = "detach"
 
     @classmethod
@@ -211,6 +216,7 @@ class GoingOnOptions(Options, frozen=True):
             action="store_true",
             help="send those once more whose create's answer was lost: what was made already is paid for twice",
         )
+        group.add_argument("--add", action="store_true", help=ADD)
         group.add_argument(
             "--on-exit",
             choices=("detach", "drain"),

@@ -18,7 +18,8 @@ import msgspec
 
 from .. import ImageRequest
 from ..errors import ConfigurationError, InvalidRequest
-from .library import FIELDS, stable_key
+from .encoding import decoded
+from .library import FIELDS
 
 _KINDS = {field.name: field.kind for field in FIELDS}
 """What a cell of each column is read as, by its name in lower case; other columns are not a request's."""
@@ -52,7 +53,7 @@ class PromptFile:
 
     def __init__(self, path: str, kind: str | None = None, limit: int | None = None) -> None:
         self.name = "stdin" if path == "-" else path
-        self._text = _decode(_read(path), self.name)
+        self._text = decoded(_read(path), self.name)
         self._parse = _PARSERS[kind or _kind_of(path)]
         self._limit = limit
         self._count = 0
@@ -82,15 +83,10 @@ class PromptFile:
         return self._count
 
     def __iter__(self) -> Iterator[PromptLine]:
-        """The requests, each with a key: its own, or one made from its content and its occurrence."""
-        seen: Counter[str] = Counter()
+        """The requests, in their order."""
         for item in self._items():
             if isinstance(item, BadLine):
                 raise ConfigurationError(f"{self.name}:{item.line}: {item.problem}")
-            if item.key is None:
-                key = stable_key(item)
-                seen[key] += 1
-                item = msgspec.structs.replace(item, key=stable_key(item, seen[key]))
             yield item
 
     def _items(self) -> Iterator[PromptLine | BadLine]:
@@ -124,18 +120,6 @@ def _kind_of(path: str) -> str:
         known = ", ".join(f".{name}" for name in _PARSERS)
         raise ConfigurationError(f"{path}: its name does not tell its kind ({known}); say it with --format.")
     return kind
-
-
-def _decode(data: bytes, name: str) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ConfigurationError(f"{name} is UTF-16; save it as UTF-8.")
-    try:
-        # With or without a mark at the beginning, as some spreadsheets write it.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        bad = data[error.start : error.start + 1]
-        raise ConfigurationError(f"{name}:{line}: the byte {bad!r} is not UTF-8; save the file as UTF-8.") from None
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
@@ -10,13 +11,13 @@ import msgspec
 from .. import Client, Result
 from ..errors import ImagenError
 from ..providers import PROVIDERS
-from .accounts import open_pool_of
+from .accounts import gone_accounts, open_pool_of
 from .as_json import error_json, result_json
 from .exits import ALL_DONE
 from .library import prepare_folder
 from .loop import run_in_loop
 from .options import AccountOptions, OutputOptions
-from .wording import places, say
+from .wording import GONE_TEXT, places, say
 
 
 def one(accounts: AccountOptions, output: OutputOptions, get: Callable[[Client], Awaitable[Result]]) -> int:
@@ -30,6 +31,10 @@ def one(accounts: AccountOptions, output: OutputOptions, get: Callable[[Client],
         async with Client(*pool.values(), policy=accounts.policy, freshness=output.freshness) as client:
             try:
                 result = await get(client)
+            except asyncio.CancelledError:
+                if gone_accounts(pool):
+                    say(f"What ran is {GONE_TEXT}.")
+                raise
             except ImagenError as error:
                 if output.json:
                     print(json.dumps({"ok": False, "task_id": error.task_id, "error": error_json(error)}))

@@ -13,8 +13,12 @@ import msgspec
 
 from ..ports import JournalEntry
 from .library import JournalReader, cut_off, shown
-from .next_commands import settling
+from .next_commands import NextRun, next_run_of, settling
+from .pictures import removed_in, removed_text
 from .wording import amount, counted
+
+GONE = "gone_accounts"
+"""The note that names the accounts whose tasks end with the command: sandboxes that it serves by itself."""
 
 _SHOWN = 10
 """Held requests that are shown to people; `--json` has them all."""
@@ -26,6 +30,7 @@ _MEANINGS = {
     "submitting": "creates on the way",
     "queued": "refused or put back before anything was made: the next run sends them",
     "not sent": "of the file",
+    "gone": "with the sandbox that ran inside of the command, unpaid: the next run makes them anew",
     "failed": "stay failed, unless --retry-failed makes new tasks",
     "unknown": "the create's answer was lost: maybe billed, held, not sent again",
 }
@@ -60,7 +65,8 @@ class Status:
         entries: What its journal has.
         notes: Those of its journal.
         is_at_work: True while a batch writes to it.
-        working_folder: Where the next command is to be run.
+        next_run: What goes on with it, as it is to be run from here.
+        removed: Pictures that were saved and are in the folder no more.
 
     Attributes:
         counts: Requests by state; `not sent` are those of the file that have no row yet.
@@ -79,12 +85,15 @@ class Status:
         notes: Mapping[str, str],
         *,
         is_at_work: bool = False,
-        working_folder: str = "",
+        next_run: NextRun | None = None,
+        removed: int = 0,
     ) -> None:
         self.folder = folder
         self.is_at_work = is_at_work
         self._notes = notes
-        self._working_folder = working_folder
+        self._next_run = next_run
+        self._gone_accounts = notes.get(GONE, "").split()
+        self._removed = removed
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[JournalEntry] = []
@@ -110,6 +119,8 @@ class Status:
             "accounts": {name: msgspec.to_builtins(account) for name, account in self.accounts.items()},
             "failures": msgspec.to_builtins(self.reasons),
             "unknown": [_held_json(entry) for entry in self.unknown],
+            "pictures_removed": self._removed,
+            "copy_of": None if self._next_run is None else self._next_run.original,
             "next": self.next_commands(),
         }
 
@@ -128,17 +139,25 @@ class Status:
             lines += ["held; look for them at the provider before paying again:"]
             lines += map(_held_line, self.unknown[:_SHOWN])
             lines += [f"  … and {len(self.unknown) - _SHOWN:,} more (--json)"] if len(self.unknown) > _SHOWN else []
+        lines += [removed_text(self._removed)] if self._removed else []
         commands = self.next_commands()
+        warning = None if self._next_run is None else self._next_run.warning
+        lines += [warning] if commands and warning else []
         return "\n".join([*lines, *(["next:", *(f"  {command}" for command in commands)] if commands else [])])
 
     def next_commands(self) -> list[str]:
         """What to run next: to go on, to pay for failed ones again, to settle the held ones."""
-        return [] if self.is_at_work else settling(self.folder, self._notes, self.counts, self._working_folder)
+        if self.is_at_work or self._next_run is None:
+            return []
+        return settling(self._next_run, self.folder, self._notes["account"], self.counts)
 
     def _add_all(self, entries: Iterable[JournalEntry]) -> None:
         for entry in entries:
             # What is on its way while nobody writes was cut off.
             now = cut_off(entry) if entry.state == "submitting" and not self.is_at_work else entry
+            if self._is_gone(now):
+                self.counts["gone"] += 1
+                continue
             self.counts[now.state] += 1
             self.spent += now.credits or 0.0
             self.held += now.at_risk or 0.0
@@ -150,6 +169,11 @@ class Status:
                 self.unknown.append(now)
             elif now.error is not None and now.state != "queued":
                 self._add_reason(now)
+
+    def _is_gone(self, entry: JournalEntry) -> bool:
+        """True for what began in a sandbox that has ended with its process, and that cost nothing."""
+        is_open = entry.state in ("running", "ready", "unknown")
+        return is_open and not self.is_at_work and entry.account in self._gone_accounts
 
     def _add_reason(self, entry: JournalEntry) -> None:
         error = entry.error
@@ -163,9 +187,15 @@ class Status:
 
 def status_of(journal: JournalReader) -> Status:
     """How the batch of a journal stands now."""
-    is_at_work = journal.is_being_written()
-    entries, notes = journal.entries(), journal.notes()
-    return Status(journal.folder, entries, notes, is_at_work=is_at_work, working_folder=os.getcwd())
+    folder = journal.folder or os.curdir
+    return Status(
+        folder,
+        journal.entries(),
+        notes := journal.notes(),
+        is_at_work=journal.is_being_written(),
+        next_run=next_run_of(folder, notes),
+        removed=removed_in(journal.entries()),
+    )
 
 
 def _count_line(name: str, count: int) -> str:

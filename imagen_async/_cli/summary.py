@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from .. import AccountProgress, Progress, Result
 from ..errors import BudgetReached, ImagenError, JournalError
 from .accounts import words_of
+from .checking import identity_of
 from .counts import ResultCounts
 from .library import Journal, Router, with_defaults
 from .manifest import FAILURES
-from .next_commands import going_on, with_budget
+from .next_commands import going_on, next_run_of, with_budget
 from .options import RunOptions
 from .progress import account_text
 from .prompt_files import PromptFile
-from .wording import amount, duration, say
+from .wording import GONE_TEXT, amount, duration, say
 
 
 class Summary:
@@ -28,15 +29,22 @@ class Summary:
         journal: The folder's, or None where nothing is saved.
         router: Finds who can take a request.
         options: What the run is told.
+        gone_accounts: Those whose tasks end with the command.
     """
 
     def __init__(
-        self, requests: PromptFile | None, journal: Journal | None, router: Router, options: RunOptions
+        self,
+        requests: PromptFile | None,
+        journal: Journal | None,
+        router: Router,
+        options: RunOptions,
+        gone_accounts: Container[str] = (),
     ) -> None:
         self._requests = requests
         self._journal = journal
         self._router = router
         self._options = options
+        self._gone_accounts = gone_accounts
 
     def say(
         self, progress: Progress, counts: ResultCounts, left: Sequence[Result], ended_by: ImagenError | None
@@ -50,17 +58,20 @@ class Summary:
             ended_by: What ended it before its time, or None.
         """
         unsent = self._unsent(counts)
-        for line in [ending_text(progress, counts, len(left), unsent), *account_lines(progress.accounts)]:
+        gone = [result for result in left if result.provider in self._gone_accounts]
+        for line in [ending_text(progress, counts, len(left), unsent, len(gone)), *account_lines(progress.accounts)]:
             say(line)
         if self._journal is None:
-            for account in dict.fromkeys(result.provider for result in left):
+            for account in dict.fromkeys(result.provider for result in left if result not in gone):
                 say(how_to_collect(account, words_of(self._options.accounts, account)))
+            if gone:
+                say(gone_text(len(gone)))
             return
         out = str(self._options.output.out)
         if isinstance(ended_by, JournalError):
             say(f"What the journal could not take is in {out}/{FAILURES}, with the task ids.")
         elif left or unsent > 0:
-            self._say_how_to_go_on(self._journal, is_budget_reached=isinstance(ended_by, BudgetReached))
+            self._say_how_to_go_on(self._journal, len(gone), is_budget_reached=isinstance(ended_by, BudgetReached))
         elif counts.failed:
             say(f"Why is in {out}/{FAILURES}; what to do: imagen-async status {shlex.quote(out)}")
 
@@ -71,7 +82,7 @@ class Summary:
         rows = self._journal.counts()
         return int(self._journal.notes()["total"]) - rows.total() + rows["queued"]
 
-    def _say_how_to_go_on(self, journal: Journal, *, is_budget_reached: bool) -> None:
+    def _say_how_to_go_on(self, journal: Journal, gone: int, *, is_budget_reached: bool) -> None:
         command = going_on(self._options.command_line)
         if is_budget_reached and self._requests is not None:
             spent = sum(bill.total * count for bill, count in journal.bills())
@@ -81,28 +92,37 @@ class Summary:
             # `status` is to say the same; what collects one task is not how the batch goes on.
             with contextlib.suppress(JournalError):  # another program may have the file just now
                 journal.note({"command": command})
-        say(f"Nothing is lost; go on with: {command}")
+                next_run = next_run_of(str(self._options.output.out), journal.notes())
+                command = command if next_run is None else next_run.line()
+        what = f"{gone_text(gone)} The same again makes them anew" if gone else "Nothing is lost; go on with"
+        say(f"{what}: {command}")
 
     def _dearest(self, journal: Journal, requests: PromptFile) -> float:
         """Credits that what is not sent costs at most."""
         defaults = self._options.picture.request("-")
         credits = 0.0
+        identity = identity_of(journal, defaults, self._router, add=self._options.going_on.add)
         for line in requests:
-            entry = journal.find(str(line.key))
+            _, entry = identity.of(line)
             if entry is None or entry.state == "queued":
                 request, route = self._router.route(with_defaults(line, defaults))
                 credits += max(offer.model.price(request) or 0.0 for offer in route.offers)
         return credits
 
 
-def ending_text(progress: Progress, counts: ResultCounts, left: int, unsent: int) -> str:
-    """How a batch ended, in a line: so many of its tasks were left running, and so many requests are not sent."""
+def ending_text(progress: Progress, counts: ResultCounts, left: int, unsent: int, gone: int = 0) -> str:
+    """How a batch ended, in a line: so many of its tasks were left running, and so many requests are not sent.
+
+    Of those that were left, so many are gone with their sandbox.
+    """
     earlier_done = progress.earlier - counts.earlier_failed
     parts = [_with_note(f"{counts.done:,} done", f"{earlier_done:,} earlier" if earlier_done else "")]
     held = f"{counts.unknown:,} with the create's answer lost: maybe billed, not sent again"
     parts.append(_with_note(f"{counts.failed - left:,} failed", held if counts.unknown else ""))
-    if left:
-        parts.append(f"{left:,} left running and paid for")
+    if left > gone:
+        parts.append(f"{left - gone:,} left running and paid for")
+    if gone:
+        parts.append(f"{gone:,} gone with the sandbox")
     if unsent > 0:
         parts.append(f"{unsent:,} not sent")
     return f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}"
@@ -113,6 +133,12 @@ def account_lines(accounts: Sequence[AccountProgress]) -> Iterator[str]:
     for account in accounts:
         if len(accounts) > 1 or (account.state == "stopped" and account.done):
             yield f"  {account_text(account)}"
+
+
+def gone_text(count: int) -> str:
+    """What became of tasks that ran in a sandbox of the command's own."""
+    what = "1 task is" if count == 1 else f"{count:,} tasks are"
+    return f"{what} {GONE_TEXT}."
 
 
 def how_to_collect(account: str, words: Iterable[str]) -> str:

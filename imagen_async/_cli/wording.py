@@ -6,6 +6,9 @@ import sys
 
 from .. import Result
 
+GONE_TEXT = "gone with the sandbox, which ran inside of the command, and cost nothing"
+"""What became of tasks in a sandbox of the command's own, which ends with it."""
+
 
 def amount(credits: float) -> str:
     """Credits for people: `6,528`, `72.62`."""

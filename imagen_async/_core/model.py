@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from .fields import PARAMETERS
-from .parameters import Schema, Text
+from .parameters import Parameter, Schema, Text
 from .values import ImageRequest
 
 _RAW_PROMPT = Text(required=True)
@@ -61,11 +61,11 @@ class Model(msgspec.Struct, frozen=True):
             if name not in self.parameters:
                 yield Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters)}")
             elif not self.parameters[name].takes(value):
-                yield Problem(name, value, f"allowed is {self.parameters[name].allowed}")
+                yield _problem(name, value, self.parameters[name])
 
     def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
         if not _RAW_PROMPT.takes(request.prompt):
-            yield Problem("prompt", request.prompt, f"allowed is {_RAW_PROMPT.allowed}")
+            yield _problem("prompt", request.prompt, _RAW_PROMPT)
         # How a raw model wants them written nobody knows: '7' or 7, and by which name.
         for name in PARAMETERS:
             if getattr(request, name) is not None:
@@ -84,3 +84,9 @@ class Problem(msgspec.Struct, frozen=True):
         shown = repr(self.given)
         given = shown if len(shown) <= 60 else f"{shown[:56]}…{shown[-1]} ({len(str(self.given)):,} characters)"
         return f"{self.field}={given}: {self.allowed}"
+
+
+def _problem(name: str, value: object, parameter: Parameter) -> Problem:
+    """What a parameter does not take, and where it is a text that looks like another one, what stands in it."""
+    odd = parameter.oddity(value) if isinstance(parameter, Text) else None
+    return Problem(name, value, f"{'' if odd is None else f'{odd}; '}allowed is {parameter.allowed}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from .plain_text import oddity
+
 
 class Text(msgspec.Struct, frozen=True):
     """A string; `required` also means: not blank. `max_length` is in characters, None: no limit documented."""
@@ -22,9 +24,13 @@ class Text(msgspec.Struct, frozen=True):
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
-        if not isinstance(value, str) or (self.required and not value.strip()) or not _is_unicode(value):
+        if not isinstance(value, str) or (self.required and not value.strip()) or self.oddity(value):
             return False
         return self.max_length is None or len(value) <= self.max_length
+
+    def oddity(self, value: object) -> str | None:
+        """What stands in a text that looks like another one; None for any other value."""
+        return oddity(value, is_required=self.required) if isinstance(value, str) else None
 
     def wire(self, value: Any) -> Any:
         """Write a value that was taken."""
@@ -97,12 +103,3 @@ Schema = Mapping[str, Parameter]
 def same(*words: str) -> dict[str, str]:
     """Words that the provider writes as we do."""
     return {word: word for word in words}
-
-
-def _is_unicode(value: str) -> bool:
-    """A lone surrogate (from a badly decoded file) cannot be sent as JSON."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

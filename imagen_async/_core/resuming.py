@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from .fields import CONTENT
@@ -128,12 +130,32 @@ def model_of(entry: JournalEntry, known: Model | None) -> Model:
     return model if entry.price is None else msgspec.structs.replace(model, credits=entry.price / entry.request.images)
 
 
-def changes(entry: JournalEntry, request: ImageRequest) -> list[str]:
-    """Say in which parameters a request, defaults filled in, differs from what its key stood for before."""
-    before, after = entry.request, request
+class Change(msgspec.Struct, frozen=True):
+    """A field in which two requests differ: what it was, and what it is now."""
+
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        was, now = _text(self.was), _text(self.now)
+        return f"{self.name} was {_told(was, now)} and is {_told(now, was)} now"
+
+    @property
+    def plainly(self) -> str:
+        """From what to what, without quotes."""
+        return " → ".join(_plain(value) for value in (self.was, self.now))
+
+
+def different(before: ImageRequest, after: ImageRequest) -> list[Change]:
+    """In which fields two requests differ, defaults filled in; in nothing that says of no picture what it shows."""
+    pairs = [Change(name, getattr(before, name), getattr(after, name)) for name in CONTENT]
     # As JSON: what says the same in another order is the same.
-    pairs = [(name, _text(getattr(before, name)), _text(getattr(after, name))) for name in CONTENT]
-    return [f"{name} was {_told(was, now)} and is {_told(now, was)} now" for name, was, now in pairs if was != now]
+    return [each for each in pairs if _text(each.was) != _text(each.now)]
+
+
+def _plain(value: object) -> str:
+    return "none" if value in (None, {}) else shown(value if isinstance(value, str) else _text(value))
 
 
 def _told(text: str, other: str) -> str:

@@ -115,12 +115,22 @@ class Router:
         What it leaves to a default is as it was, where that is any provider's default: another account may have had it.
         """
         name = request.model or DEFAULT_MODEL
-        found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
-        defaults = [model.aspect_ratio for model in found if model is not None]
+        defaults = self._default_ratios(name)
         ratio = request.aspect_ratio
         if ratio is None and defaults:
             ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
         return msgspec.structs.replace(request, model=name, aspect_ratio=ratio)
+
+    def ratios(self, request: ImageRequest) -> list[str | None]:
+        """Other ways to say a request's aspect ratio: by naming what is a default, or by leaving that out."""
+        defaults = self._default_ratios(request.model or DEFAULT_MODEL)
+        if request.aspect_ratio is None:
+            return list(dict.fromkeys(each for each in defaults if each is not None))
+        return [None] if request.aspect_ratio in defaults else []
+
+    def _default_ratios(self, name: str) -> list[str | None]:
+        found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
+        return [model.aspect_ratio for model in found if model is not None]
 
     def _check_price(self, model: Model) -> None:
         if self._needs_price and model.credits is None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import PurePath
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from .._core.budget import Budget
 from .._core.callbacks import Seal
 from .._core.change import Change
+from .._core.identity import Identity
 from .._core.job import Job
 from .._core.job_events import CallbackNamed, Readmitted
 from .._core.plan import OwnerTerms
@@ -53,7 +53,9 @@ class BatchJournal:
         journal: The path of a file, or a store that the caller has opened, and closes.
         factory: Makes the batch's jobs.
         again: The states of earlier runs from which a request is sent once more.
+        gone: Accounts of which all that earlier runs began has ended with these, unpaid.
         expects_callbacks: True where callbacks are asked for.
+        add: True where requests under other defaults than before are new ones, beside those that there are.
         executor: The thread, given up at the end; None: one of its own, begun by `open`.
 
     Attributes:
@@ -70,13 +72,17 @@ class BatchJournal:
         factory: JobFactory,
         *,
         again: frozenset[str] = frozenset({"queued"}),
+        gone: frozenset[str] = frozenset(),
         expects_callbacks: bool = False,
+        add: bool = False,
         executor: Executor | None = None,
     ) -> None:
         self._given = journal
         self._factory = factory
         self._again = again
+        self._gone = gone
         self._expects_callbacks = expects_callbacks
+        self._add = add
         self._executor = executor
         self._begun: _Begun | None = None
         self._callbacks: JournalCallbacks | None = None
@@ -186,7 +192,10 @@ class BatchJournal:
             ending.callback(_leave, store, clock)
             # Before there was a secret, there was nothing to call back to.
             awaits_callbacks = self._expects_callbacks and before is not None
-            resume = ResumeState(store, self._factory, clock, again=self._again, awaits_callbacks=awaits_callbacks)
+            terms = {"awaits_callbacks": awaits_callbacks, "add": self._add}
+            resume = ResumeState(store, self._factory, clock, again=self._again, gone=self._gone, **terms)
+            _note(store, resume.identity.news)
+            ending.callback(_note_if_possible, store, resume.identity)
             seal = _seal(store, before) if self._expects_callbacks else None
             return _Begun(store, clock, resume, seal, ending.pop_all())
 
@@ -202,8 +211,19 @@ def _thread() -> OwnThread:
 def _leave(store: JobStore, clock: JournalClock) -> None:
     """Note that a run has ended in good order, so that the next one knows how long it went on."""
     # Where that cannot be noted, the next run waits for a window that may be over.
-    with contextlib.suppress(Exception):
+    with suppress(Exception):
         store.note(clock.note(is_over=True))
+
+
+def _note_if_possible(store: JobStore, identity: Identity) -> None:
+    """What the next run would find out by itself is no reason to fail."""
+    with suppress(JournalError):
+        _note(store, identity.late_news)
+
+
+def _note(store: JobStore, news: Mapping[str, str]) -> None:
+    if news:
+        store.note(news)
 
 
 def _seal(store: JobStore, secret: str | None) -> Seal:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from .._core.identity import Identity, Known
 from .._core.job import Job
 from .._core.job_events import Readmitted
 from .._core.journal_entry import JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
 from .._core.rate_limit import Rate
-from .._core.resuming import awaited, changes, earlier_result, resumed, sent_again
-from .._core.values import ImageRequest, Result, numbered
+from .._core.resuming import awaited, earlier_result, resumed, sent_again
+from .._core.values import ImageRequest, Result
 from .._job_factory import JobFactory
 from .._watch.log import log
 from ..errors import ConfigurationError, InvalidRequest
@@ -41,9 +42,12 @@ class ResumeState:
         factory: Makes the batch's jobs.
         clock: Knows how long ago something was that earlier runs have noted.
         again: The states of earlier runs from which a request is sent once more.
+        gone: Accounts whose tasks have ended with the earlier run, and cost nothing: they are made anew.
         awaits_callbacks: True where a callback may yet tell of a create that an earlier run has lost.
+        add: True where requests under other defaults than before are new ones.
 
     Attributes:
+        identity: Tells which of the journal's each request is.
         unmet: Requests of earlier runs that are not sent again, and that the input has not come to yet.
     """
 
@@ -54,17 +58,26 @@ class ResumeState:
         clock: JournalClock,
         *,
         again: frozenset[str],
+        gone: frozenset[str] = frozenset(),
         awaits_callbacks: bool = False,
+        add: bool = False,
     ) -> None:
-        self.unmet: int = sum(count for state, count in store.counts().items() if state not in again)
+        # What stands there under other defaults, this input may never come to.
+        self.unmet: int = 0 if add else sum(count for state, count in store.counts().items() if state not in again)
+        known = Known(store.name, store.find, store.times_seen, store.notes(), is_new=store.is_new)
+        self.identity: Identity = factory.identity(known, add=add)
         self._store = store
         self._factory = factory
         self._clock = clock
         self._again = again
+        self._gone = gone
         self._awaits_callbacks = awaits_callbacks
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
         self._open_bills = 0.0
+        for entry in self._all_gone():
+            self.unmet -= entry.state not in again
+            self._open_bills += bill_of(entry).total
 
     def take_up(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
         """The jobs of earlier runs whose tasks exist, or of which a callback may tell yet.
@@ -77,7 +90,7 @@ class ResumeState:
         jobs = []
         for entry in self._store.unfinished():
             # A held one whose task is named goes on even where held ones are to be sent again: that task exists.
-            if self._factory.serves(entry.account) and entry.state not in self._again - {"unknown"}:
+            if self._factory.serves(entry.account) and entry.account not in self._gone:
                 jobs.append(self._resumed(entry, owner, new_id()))
                 self._taken_up[entry.key] = jobs[-1].id
                 # Reserved by the job itself from here on, until it is known what it has cost.
@@ -123,24 +136,35 @@ class ResumeState:
 
         Raises:
             InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
+            DefaultsChanged: All that the journal has was made under other defaults: it ends the batch.
         """
         job = self._factory.job(item, index, owner, number)
         # Before its key is counted on disk: half a character in it would end the batch, and not this request.
         _check_writable(job.request)
-        job = self._numbered(job, has_key=isinstance(item, ImageRequest) and item.key is not None)
-        entry = None if self._store.is_new else self._store.find(job.key)
+        key, entry = self.identity.of(item)
+        job = msgspec.structs.replace(job, key=key)
         if entry is None:
             return job
-        # Before anything of it is used: what was paid for under this key may be another picture.
-        self._check_unchanged(entry, item)
-        self.unmet -= entry.state not in self._again
+        self.unmet -= entry.state not in self._again and not self._is_gone(entry)
         if entry.key in self._taken_up:
             return self._readmitted(self._taken_up[entry.key], job)
         # Sent to another account, its task might stand beside the one that the lost create has made.
         is_elsewhere = entry.state == "unknown" and job.way.only(entry.account) is None
+        if self._is_gone(entry):
+            return sent_again(msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=()), job)
         if entry.state in self._again and not is_elsewhere:
             return sent_again(entry, job)
         return self._earlier(entry, job)
+
+    def _is_gone(self, entry: JournalEntry) -> bool:
+        return entry.account in self._gone and entry.state in ("running", "ready", "unknown")
+
+    def _all_gone(self) -> list[JournalEntry]:
+        if not self._gone:
+            return []
+        doubted = (entry for entry in self._store.with_lost_creates() if entry.state == "unknown")
+        found = {entry.key: entry for entry in (*self._store.unfinished(), *doubted)}
+        return list(filter(self._is_gone, found.values()))
 
     def _readmitted(self, job_id: int, like: Job) -> TakenUp:
         """Leave for a job taken up to be sent again, as one that is made new would have."""
@@ -154,7 +178,8 @@ class ResumeState:
         is_waited_for = self._awaits_callbacks and "unknown" not in self._again
         for entry in self._store.with_lost_creates() if is_waited_for else ():
             # One whose task is named has been taken up with those whose tasks run.
-            if entry.state == "unknown" and entry.task_id is None and self._factory.serves(entry.account):
+            is_ours = self._factory.serves(entry.account) and not self._is_gone(entry)
+            if entry.state == "unknown" and entry.task_id is None and is_ours:
                 blank = self._factory.job_of(entry, owner, new_id())
                 seconds = wait(blank)
                 # Later than that none comes: it stays held, until somebody has looked at the provider.
@@ -168,25 +193,6 @@ class ResumeState:
         if entry.state == "unknown":
             return awaited(entry, blank, now(), self._clock.past_epoch(), 0.0)
         return resumed(entry, blank, now(), self._clock.past_epoch())
-
-    def _numbered(self, job: Job, *, has_key: bool) -> Job:
-        """Tell requests of one content apart by their occurrence; refuse a given key that comes again."""
-        times = self._store.times_seen(job.key)
-        if has_key and times > 1:
-            raise InvalidRequest(f"The key {job.key!r} came {times} times in this input; keys must differ.")
-        if times == 1:
-            return job
-        # A made key may be one that somebody has given.
-        key = numbered(job.key, times)
-        if self._store.times_seen(key) > 1:
-            raise InvalidRequest(f"The key {key!r}, made for this request, was given to another one; keys must differ.")
-        return msgspec.structs.replace(job, key=key)
-
-    def _check_unchanged(self, entry: JournalEntry, item: str | ImageRequest) -> None:
-        found = changes(entry, self._factory.as_before(entry, item))
-        if found:
-            what = f"The key {entry.key!r} stood for another request in this journal: {'; '.join(found)}"
-            raise InvalidRequest(f"{what}. Change it back, give the request a new key, or choose another journal.")
 
     def _earlier(self, entry: JournalEntry, job: Job) -> Result | Job:
         # A run that saved nothing has made it: this one fetches it, and pays nothing.

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
+from ... import Account
 from ...errors import ConfigurationError, ImagenError
-from ..accounts import open_pool_of, words_of
+from ..accounts import gone_accounts, open_pool_of, words_of
 from ..batch_run import run_batch
-from ..checking import checked_file, states_of
+from ..checking import checked_file, identity_of, states_of
 from ..exits import WRONG_USE
 from ..folder import JOURNAL
 from ..gallery.page import refuse_foreign_page, write_gallery
 from ..grammar import Command, Parser
 from ..library import Journal, prepare_folder, router_of
 from ..manifest import refuse_foreign_lists
-from ..next_commands import going_on
+from ..next_commands import going_on, next_run_of, with_more
 from ..options import (
     AccountOptions,
     BudgetOptions,
@@ -29,6 +34,8 @@ from ..options import (
 )
 from ..prompt_files import PromptLine
 from ..receiving import callback_of
+from ..standing import GONE
+from ..summary import gone_text
 from ..wording import say
 
 
@@ -54,6 +61,7 @@ class BatchOptions(RunOptions, frozen=True, kw_only=True):
 
 def _run(options: BatchOptions) -> int:
     pool, out = open_pool_of(options.accounts), options.output.out
+    options = msgspec.structs.replace(options, command_line=_with_accounts(options, pool))
     callback_of(options.callbacks)  # refused before the file is read
     router = router_of(pool, options.accounts.policy, needs_price=options.budget.max_credits is not None)
     defaults = options.picture.request("-")
@@ -64,15 +72,12 @@ def _run(options: BatchOptions) -> int:
         if options.gallery:
             raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
         return run_batch(requests, None, pool, router, options)
-    path = str(Path(prepare_folder(out), JOURNAL))
-    refuse_foreign_lists(out, path)
-    if options.gallery:
-        refuse_foreign_page(out)
-    with Journal(path, PromptLine) as journal:
-        known = states_of(requests, journal, defaults, router)
+    with Journal(_prepared(out, options), PromptLine) as journal:
+        known = states_of(requests, identity_of(journal, defaults, router, add=options.going_on.add))
         if known is None:
             return WRONG_USE
-        journal.note(_notes(journal.counts().total() + len(requests) - len(known), options))
+        _say_what_became_of(out, journal, pool)
+        journal.note(_notes(journal.counts().total() + len(requests) - len(known), options, pool, journal.notes()))
         try:
             return run_batch(requests, journal, pool, router, options)
         finally:
@@ -80,15 +85,42 @@ def _run(options: BatchOptions) -> int:
                 _say_gallery(out, journal)
 
 
-def _notes(total: int, options: BatchOptions) -> dict[str, str]:
+def _with_accounts(options: BatchOptions, pool: Mapping[str, Account]) -> str:
+    """The command, saying whose account it is also where that was the only one whose key was set."""
+    words = [] if options.accounts.provider else [word for name in pool for word in ("-p", name)]
+    return shlex.join(with_more(shlex.split(options.command_line), words))
+
+
+def _prepared(out: str, options: BatchOptions) -> str:
+    """The path of a folder's journal; raises ConfigurationError where something in the folder would be written over."""
+    path = str(Path(prepare_folder(out), JOURNAL))
+    refuse_foreign_lists(out, path)
+    if options.gallery:
+        refuse_foreign_page(out)
+    return path
+
+
+def _notes(total: int, options: BatchOptions, pool: Mapping[str, Account], before: Mapping[str, str]) -> dict[str, str]:
     """What `status` is to know: how many requests there are, and the words that lead back to this batch."""
-    stdin = "  # with the same prompts on stdin" if options.file.file == "-" else ""
     return {
         "total": str(total),
-        "command": going_on(options.command_line) + stdin,
+        "command": going_on(options.command_line),
         "account": shlex.join(words_of(options.accounts)),
         "working_folder": os.getcwd(),
+        GONE: " ".join(sorted(gone_accounts(pool))),
+        # What a copy of the folder has too, and another batch has not.
+        "id": before.get("id") or secrets.token_hex(8),
     }
+
+
+def _say_what_became_of(folder: str, journal: Journal, pool: Mapping[str, Account]) -> None:
+    """Tell what is to be known of the folder before anything is sent."""
+    next_run = next_run_of(folder, journal.notes())
+    if next_run is not None and next_run.warning is not None:
+        say(f"Warning: {next_run.warning}")
+    gone = [entry for entry in journal.unfinished() if entry.account in gone_accounts(pool)]
+    if gone:
+        say(f"Of the run before: {gone_text(len(gone))} They are made anew.")
 
 
 def _say_gallery(folder: str, journal: Journal) -> None:

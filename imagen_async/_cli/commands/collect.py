@@ -15,6 +15,7 @@ from ..grammar import Command, Options, Parser
 from ..library import Journal, is_denied, router_of, shown
 from ..loop import run_in_loop
 from ..options import AccountOptions, OutputOptions, RunOptions
+from ..pictures import is_there, removed_in, removed_text
 from ..prompt_files import PromptLine
 from ..single import one
 from ..wording import say
@@ -66,13 +67,21 @@ def _collect_into(folder: str, options: CollectOptions) -> int:
         pool = {entry.account: pool[entry.account]}
         # Free to repeat: what is here is named again, and not fetched.
         if entry.state == "done":
-            print("\n".join([file.path for file in entry.files] or entry.urls))
+            _name_again(entry)
             return ALL_DONE
         if entry.task_id != options.task_id or entry.state not in ("running", "ready"):
             journal.write([run_in_loop(_confirmed(entry, options.task_id, pool[entry.account], output))])
         journal.only = options.task_id
         run = RunOptions(accounts=accounts, output=output, command_line=options.command_line)
         return run_batch(None, journal, pool, router_of(pool, accounts.policy), run)
+
+
+def _name_again(entry: JournalEntry) -> None:
+    """Say where the pictures of a request are that has them."""
+    for place in filter(is_there, entry.files) if entry.files else entry.urls:
+        print(place)
+    if removed := removed_in([entry]):
+        say(removed_text(removed))
 
 
 class _JournalOfOne(Journal):

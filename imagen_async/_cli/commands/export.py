@@ -12,6 +12,7 @@ from ..export.shards import ShardSize
 from ..folder import journal_of
 from ..grammar import Command, Options, Parser
 from ..library import JournalReader
+from ..pictures import removed_text
 from ..prompt_files import PromptLine
 from ..wording import counted, say
 
@@ -46,6 +47,8 @@ def _run(options: ExportOptions) -> int:
     print("\n".join(map(str, made.shards)))
     for path in made.spoilt:
         say(f"Left out: {path} is missing, or is not as it was saved")
+    if made.removed:
+        say(removed_text(made.removed))
     say(f"{counted(made.pictures, 'picture')} in {counted(len(made.shards), 'shard')}")
     return SOME_FAILED if made.spoilt else ALL_DONE
 

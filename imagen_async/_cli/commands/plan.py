@@ -6,13 +6,13 @@ import json
 
 from ..accounts import pool_of
 from ..balances import balances_of
-from ..checking import checked_file, states_of
+from ..checking import checked_file, identity_of, states_of
 from ..estimate import Estimator
 from ..exits import ALL_DONE, WRONG_USE
 from ..folder import journal_in
 from ..grammar import Command, Options, Parser
 from ..library import Budget, JournalReader, PollSchedule, latencies_of, provider_of, router_of
-from ..options import AccountOptions, BudgetOptions, FileOptions, PictureOptions
+from ..options import ADD, AccountOptions, BudgetOptions, FileOptions, PictureOptions
 
 
 class PlanOptions(Options, frozen=True):
@@ -23,6 +23,7 @@ class PlanOptions(Options, frozen=True):
     picture: PictureOptions
     budget: BudgetOptions
     out: str | None
+    add: bool
     json: bool
 
     @classmethod
@@ -33,6 +34,7 @@ class PlanOptions(Options, frozen=True):
         parser.add_argument(
             "-o", "--out", metavar="DIR", help="a batch's folder: leave out what its journal has, learn from it"
         )
+        parser.add_argument("--add", action="store_true", help=ADD)
         BudgetOptions.declare(parser)
         parser.add_argument("--json", action="store_true", help="a JSON object on stdout")
 
@@ -46,20 +48,21 @@ def _run(options: PlanOptions) -> int:
         return WRONG_USE
     schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
     path = journal_in(options.out)
-    known: dict[str, str] | None = {}
+    known: dict[int, str] | None = {}
     spent = 0.0
     if path is not None:
         with JournalReader(path) as journal:
-            known = states_of(requests, journal, defaults, router)
+            known = states_of(requests, identity_of(journal, defaults, router, add=options.add))
             spent = sum(bill.total * count for bill, count in journal.bills())
             for name, schedule in schedules.items():
                 schedule.recall(latencies_of(journal, name))
     if known is None:
         return WRONG_USE
     # A queued one was noted and never sent, so that it is still to be paid for.
-    settled = {key for key, state in known.items() if state != "queued"}
+    settled = {line for line, state in known.items() if state != "queued"}
+    unsettled = (request for request in requests if request.line not in settled)
     estimator = Estimator(pool, router, schedules, Budget(max_credits, spent) if max_credits else None)
-    found = estimator.estimate(requests, defaults, settled, balances_of(pool, own_sandbox=False))
+    found = estimator.estimate(unsettled, defaults, balances_of(pool, own_sandbox=False), known=len(settled))
     print(json.dumps(found.to_json()) if options.json else found.text())
     return ALL_DONE
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ...errors import ConfigurationError
 from ..library import PART_SUFFIX, JournalReader
+from ..pictures import removed_in, removed_text
 from ..wording import counted
 from . import FORMATS
 from .columns import columns_of
@@ -25,11 +26,15 @@ MARK = ".imagen-async-export"
 
 
 class Export(msgspec.Struct, frozen=True):
-    """What an export has come to: its shards, how many pictures are in them, and the files that are not as saved."""
+    """What an export has come to: its shards, how many pictures are in them, and what is not.
+
+    Files that are not as they were saved are named; those that were removed are counted.
+    """
 
     shards: list[Path]
     pictures: int
     spoilt: list[str]
+    removed: int
 
 
 def export(folder: str, journal: JournalReader, form: Format, out: str, size: ShardSize) -> Export:
@@ -45,17 +50,17 @@ def export(folder: str, journal: JournalReader, form: Format, out: str, size: Sh
     if target.is_relative_to(Path(folder).resolve()):
         raise ConfigurationError(f"{out} lies in {folder}, which is an ImageFolder and stays one. Choose another -o.")
     refuse_foreign_files(target)
-    samples = samples_of(journal, Path(folder))
-    if not samples:
+    samples, removed = samples_of(journal, Path(folder)), removed_in(journal.entries())
+    if not samples and not removed:
         raise ConfigurationError(f"{folder} has no picture to export.")
     try:
         with _part_of(target) as part:
             shards, spoilt = _write_shards(part, list(shards_of(samples, size)), form)
-            _refuse_loss(target, spoilt, len(samples))
+            _refuse_loss(target, spoilt, removed, len(samples))
             _replace(target, part, shards)
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written: {error.strerror or error}.") from error
-    return Export([target / name for name in shards], len(samples) - len(spoilt), spoilt)
+    return Export([target / name for name in shards], len(samples) - len(spoilt), spoilt, removed)
 
 
 @contextlib.contextmanager
@@ -72,17 +77,20 @@ def _part_of(target: Path) -> Iterator[Path]:
                 target.rmdir()  # where nothing came of it
 
 
-def _refuse_loss(target: Path, spoilt: Sequence[str], samples: int) -> None:
+def _refuse_loss(target: Path, spoilt: Sequence[str], removed: int, samples: int) -> None:
     """Raise ConfigurationError where an export would hold less than what it replaces may hold, or nothing at all."""
     is_earlier = (target / MARK).exists()
-    if spoilt and (len(spoilt) == samples or is_earlier):
+    if (spoilt or removed) and (len(spoilt) == samples or is_earlier):
         kept = "the earlier export stays" if is_earlier else "nothing is left to export"
-        raise ConfigurationError(f"{_these(spoilt)} missing, or not as saved; {kept}. Choose another -o, or mend it.")
+        raise ConfigurationError(f"{_these(spoilt, removed)}; {kept}. Choose another -o, or mend it.")
 
 
-def _these(spoilt: Sequence[str]) -> str:
-    more = f" and {counted(len(spoilt) - 1, 'other')}" if len(spoilt) > 1 else ""
-    return f"{spoilt[0]}{more} {'are' if more else 'is'}"
+def _these(spoilt: Sequence[str], removed: int) -> str:
+    told = [removed_text(removed)] if removed else []
+    if spoilt:
+        more = f" and {counted(len(spoilt) - 1, 'other')}" if len(spoilt) > 1 else ""
+        told.insert(0, f"{spoilt[0]}{more} {'are' if more else 'is'} missing, or not as saved")
+    return ", and ".join(told)
 
 
 def refuse_foreign_files(target: Path) -> None:

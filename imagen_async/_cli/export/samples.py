@@ -13,6 +13,7 @@ from ..as_json import pictures_json
 from ..library import JournalReader, earlier_result
 from ..manifest import METADATA
 from ..picture_sizes import sizes_in
+from ..pictures import kept
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -38,11 +39,11 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 def samples_of(journal: JournalReader, folder: Path) -> list[Sample]:
-    """Every picture that the journal of a folder has on disk, in the order of the prompt file."""
+    """Every picture that the journal of a folder has, and that is there, in the order of the prompt file."""
     sizes = sizes_in(folder / METADATA)
     found = [
         (picture["index"], file, picture)
-        for result in map(earlier_result, journal.entries())
+        for result in map(kept, map(earlier_result, journal.entries()))
         for file, picture in zip(result.files, pictures_json(result, folder, sizes), strict=True)
     ]
     samples: dict[str, Sample] = {}

@@ -17,6 +17,7 @@ from ..as_json import other_columns, pictures_json
 from ..library import FIELDS, PART_SUFFIX, JournalReader, earlier_result
 from ..manifest import METADATA
 from ..picture_sizes import Sizes, sizes_in
+from ..pictures import kept, removed_text
 from ..wording import amount, counted
 
 PAGE = "index.html"
@@ -24,6 +25,11 @@ PAGE = "index.html"
 
 GENERATOR = "imagen-async gallery"
 """What a page of ours says of itself: only such a one is written over."""
+
+REMOVED = "removed"
+"""The state of a picture that is in the folder no more."""
+
+_GONE = "It was removed from the folder."
 
 _WAITING = {
     "queued": "It waits to be sent.",
@@ -94,7 +100,9 @@ def _hash(text: str) -> str:
 def _summary(cards: list[dict[str, Any]]) -> str:
     counts = Counter(card["state"] for card in cards if card["file"] is None)
     pictures = sum(card["file"] is not None for card in cards)
+    removed = counts.pop(REMOVED, 0)
     parts = [counted(pictures, "picture"), *(f"{count:,} {state}" for state, count in sorted(counts.items()))]
+    parts += [removed_text(removed)] if removed else []
     return f"{', '.join(parts)}; {amount(sum(card['credits'] or 0.0 for card in cards))} credits"
 
 
@@ -108,7 +116,8 @@ def cards_of(journal: JournalReader, folder: Path) -> Iterator[dict[str, Any]]:
 def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
     result = earlier_result(entry)
     common = _common(entry)
-    for file, picture in zip(result.files, pictures_json(result, folder, sizes), strict=True):
+    there = kept(result)
+    for file, picture in zip(there.files, pictures_json(there, folder, sizes), strict=True):
         name = Path(picture["file_name"]).as_posix()
         figures = {field: picture[field] for field in ("width", "height", "credits")}
         yield {
@@ -119,6 +128,9 @@ def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str
             "bytes": file.size,
             "media": file.media_type.partition("/")[0],
         }
+    for _ in range(len(result.files) - len(there.files)):
+        share = None if result.credits is None else result.credits / len(result.urls)
+        yield {**common, "state": REMOVED, "credits": share, "file": None, "reason": _GONE, "url": None}
     if not result.files:
         reason = common["reason"] or _WAITING.get(entry.state)
         # Whatever else a provider calls a URL is not put into a page.

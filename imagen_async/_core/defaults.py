@@ -1,0 +1,61 @@
+"""What a batch's defaults fill in of a request, and how a journal remembers them: filled in, they are content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from ..errors import InvalidRequest
+from .fields import FIELDS
+from .values import ImageRequest
+
+_FILLED_IN = tuple(field.name for field in FIELDS if field.has_default and field.kind != "object")
+"""What a default takes the place of as a whole; `extra` is mixed with its own."""
+
+_NOTE = "defaults"
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(tuple[ImageRequest, ...]).decode
+
+
+def as_request(item: object) -> ImageRequest:
+    """What a batch was given, as a request; raises InvalidRequest for anything else."""
+    if isinstance(item, ImageRequest):
+        return item
+    if isinstance(item, str):
+        return ImageRequest(item)
+    hint = ": ImageRequest(**row) makes one of a row" if isinstance(item, Mapping) else ""
+    raise InvalidRequest(f"A batch takes prompts and ImageRequests, not {type(item).__name__}{hint}.")
+
+
+def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequest:
+    """A request of a batch: the defaults fill in what it leaves None."""
+    if isinstance(item, str):
+        return msgspec.structs.replace(defaults, prompt=item)
+    item = as_request(item)
+    missing = {name: getattr(defaults, name) for name in _FILLED_IN if getattr(item, name) is None}
+    if defaults.extra and isinstance(item.extra, dict):
+        missing["extra"] = {**defaults.extra, **item.extra}
+    return msgspec.structs.replace(item, **missing)
+
+
+def leaves_open(given: ImageRequest, name: str, was: object, now: object) -> bool:
+    """True where a field, which was one value and is another, says neither by itself, so that a default did."""
+    own = getattr(given, name)
+    if isinstance(own, dict) and isinstance(was, dict) and isinstance(now, dict):
+        return not any(was.get(each) != now.get(each) for each in own)
+    return name in _FILLED_IN and own is None
+
+
+def note_of(known: Iterable[ImageRequest]) -> dict[str, str]:
+    """What a journal notes of the defaults under which its requests were made."""
+    return {_NOTE: _encode([msgspec.structs.replace(each, prompt="-", key=None) for each in known]).decode()}
+
+
+def noted(notes: Mapping[str, str]) -> tuple[ImageRequest, ...]:
+    """The defaults that a journal has noted; none where it is one of before, or nobody can read them."""
+    try:
+        return _decode(notes.get(_NOTE, "[]"))
+    except msgspec.MsgspecError:
+        return ()
