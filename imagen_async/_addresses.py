@@ -15,6 +15,8 @@ def is_address(url: str) -> bool:
         is_http = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
+    # No name can be looked up that has an empty label, or one that is too long.
+    is_http = is_http and all(0 < len(label) < 64 for label in (parts.hostname or "").removesuffix(".").split("."))
     return is_http and url.isprintable() and "@" not in parts.netloc and not set(url) & set(" ?#\\")
 
 

@@ -87,8 +87,8 @@ class Client:
         limits: Of a single account, in place of its own or the provider's.
         connections: Connections open at once; 16 to 100 are cheapest.
         connect_timeout: Seconds to get a connection.
-        timeout: Seconds for a whole API exchange; for a file, seconds without a byte. A create that takes longer has
-            an unknown outcome, so keep it generous.
+        timeout: Seconds for the answer to an API call; for a file, seconds without a byte. A create that takes longer
+            has an unknown outcome, so keep it generous.
         freshness: Seconds of waiting that a status call is worth. Each running task is asked about when its picture, by
             what is known of how long such tasks take, would on average have waited unseen for so long. A quarter of it
             shows pictures twice as soon, for twice as many calls.

@@ -12,11 +12,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from ._callbacks import Callback, CallbackClaim
 from ._client import Client
 from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_hinted_at, task_named_by
+from ._patience import Patience
 from ._scheduler.callback_desk import CallbackDesk
 from .errors import ConfigurationError, JournalError, ProtocolError
 
@@ -139,7 +138,7 @@ class Receiver:
         if isinstance(found, int):
             return found
         try:
-            with anyio.fail_after(LONGEST_READ):
+            with Patience(LONGEST_READ):
                 content = await _read(body)
             document = {} if content is None else read_callback(content)
         except TimeoutError:
@@ -165,7 +164,7 @@ class Receiver:
         if opened.loop is asyncio.get_running_loop():
             return await hearing
         try:  # the web server runs in another thread
-            with anyio.fail_after(LONGEST_READ):
+            with Patience(LONGEST_READ):
                 return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hearing, opened.loop))
         except TimeoutError:
             return 503

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import anyio
+import trustme
 from aiohttp import web
 
 from imagen_async import Account, Callback, Client
@@ -83,6 +86,70 @@ async def hang(request: web.Request) -> web.StreamResponse:
     """Say nothing."""
     await asyncio.Event().wait()
     return web.Response()
+
+
+class Lines:
+    """A server that tells of its connections: what came on each, by its number from 1, and a way to misuse it."""
+
+    def __init__(self, status: str, head: str) -> None:
+        self.url = ""
+        self.requests: list[tuple[int, str]] = []
+        self.opened: list[asyncio.StreamWriter] = []
+        self._status, self._head = status, head
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer each request with the number of its connection."""
+        self.opened.append(writer)
+        number = len(self.opened)
+        with contextlib.suppress(OSError, EOFError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.requests.append((number, head.split()[0].decode()))
+                await reader.readexactly(2 * head.startswith(b"POST"))
+                answer = f"HTTP/1.1 {self._status}\r\n{self._head}Content-Length: 1\r\n\r\n{number}"
+                writer.write(answer.encode("latin-1"))
+        writer.close()
+
+    def speak(self, number: int, words: bytes) -> None:
+        """Write on a connection on which nothing was asked, or, without words, end it: the client's kernel has it."""
+        with socket.socket(fileno=os.dup(self.opened[number - 1].get_extra_info("socket").fileno())) as line:
+            if words:
+                line.send(words)
+            else:
+                line.shutdown(socket.SHUT_RDWR)
+
+
+async def _begin_after(listening: asyncio.Server, event: asyncio.Event) -> None:
+    await event.wait()
+    await listening.start_serving()
+
+
+@asynccontextmanager
+async def lines(
+    *, tls: ssl.SSLContext | None = None, status: str = "200 OK", head: str = "", after: asyncio.Event | None = None
+) -> AsyncIterator[Lines]:
+    """Serve one while the block runs; `after` that event, until which connections are made and no more."""
+    server = Lines(status, head)
+    found = socket.create_server(("127.0.0.1", 0))
+    listening = await asyncio.start_server(server.serve, sock=found, ssl=tls, start_serving=after is None)
+    async with listening, anyio.create_task_group() as group:
+        server.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{found.getsockname()[1]}"
+        if after is not None:
+            group.start_soon(_begin_after, listening, after)
+        yield server
+        group.cancel_scope.cancel()
+        for line in server.opened:
+            line.close()
+            with contextlib.suppress(OSError):
+                await line.wait_closed()
+
+
+def of_loopback() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS for a server on loopback, and for a client that trusts it."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
 
 
 @asynccontextmanager

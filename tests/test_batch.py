@@ -477,3 +477,36 @@ async def test_a_later_run_goes_on_by_what_the_earlier_has_sent_and_spent() -> N
         results = await until_error(batch, errors.BudgetReached)
     assert [result.ok for result in results] == [True] * 5
     assert busiest_window(network.ledger.create_times, 100) == 3
+
+
+@pytest.mark.parametrize("how", ["a break", "a stop", "its deadline"])
+async def test_no_create_leaves_that_is_called_off_while_its_connection_is_opened(network: Network, how: str) -> None:
+    """From that instant none is sent; nothing of it is doubtful, and the next run sends it, once."""
+    kept: dict[str, Any] = {}
+    network.connecting, deadline = 5.0, 3.0 if how == "its deadline" else 900.0
+    async with VirtualClient(network) as client:
+        async with client.batch(["a"], journal=DictStore(kept), deadline=deadline) as batch:
+            await anyio.sleep(1)
+            assert batch.progress.submitting == 1
+            if how == "a stop":
+                batch.stop()
+            ended = [] if how == "a break" else [result async for result in batch]
+        await anyio.sleep(20)
+    assert (kinds([*ended, *batch.leftover]), network.ledger.creates) == (
+        [errors.DeadlineExceeded] * (how == "its deadline"),
+        [],
+    )
+    assert [entry.state for entry in kept["jobs"].values()] == ["queued"]
+    (result,) = await run(VirtualClient(network), ["a"], journal=DictStore(kept))
+    assert (result.ok, len(network.ledger.creates)) == (True, 1)
+
+
+async def test_a_cancelled_generate_sends_nothing_whose_connection_is_still_opened(network: Network) -> None:
+    """However long that takes, and though the client stays open."""
+    network.connecting = 5.0
+    async with VirtualClient(network) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await client.generate("a fox")
+        await anyio.sleep(20)
+    assert network.ledger.creates == []

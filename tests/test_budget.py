@@ -108,7 +108,7 @@ def test_a_task_that_was_denied_and_is_replaced_costs_twice(limit: float, end: t
     assert (world.ends(job.id), budget.spent, budget.is_idle) == ([end], limit, True)
 
 
-@pytest.mark.parametrize("answer", ["refused", "not sent", "lost"])
+@pytest.mark.parametrize("answer", ["refused", "limited", "lost"])
 def test_a_create_that_a_callback_has_named_counts_as_spent_when_nobody_waits(answer: str) -> None:
     """Its refusal is no proof that nothing is billed: its job ends unknown, and its price is not free again."""
     world = World({"b": ROOMY}, prices=PRICES, callbacks=True).trusted()

@@ -276,8 +276,9 @@ def found(registry: inner.CallbackRegistry, token: str) -> inner.CallbackClaim:
 def test_a_job_is_known_from_its_turn_on() -> None:
     """Not while it only waits; then by the number of its create, and with what it came to when it has ended."""
     registry, job = inner.CallbackRegistry(f"{HERE}/", {}), job_in("Queued", account="mine")
-    lives = ("", "Taken", "Taken Leaves ConnectFailed Taken", "Taken Leaves Accepted Succeeded")
-    queued, taken, again, done = [found(registry, lived(registry, job, *events.split())) for events in lives]
+    retried = ("Taken", "Leaves", "Rejected BACK_OFF", "Taken")
+    lives = ((), retried[:1], retried, ("Taken", "Leaves", "Accepted", "Succeeded"))
+    queued, taken, again, done = [found(registry, lived(registry, job, *events)) for events in lives]
     assert queued.job_id is None
     assert taken == inner.CallbackClaim(0, inner.Address(taken.address.name, 1), 1, "kie", None)
     assert again == msgspec.structs.replace(taken, address=inner.Address(taken.address.name, 2))

@@ -138,7 +138,10 @@ CONFIGURATIONS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("nobody",), {}, "knows: kie, apikley"),
     ((), {}, r'Name an account, such as Client\("kie"\)'),
     (("kie",), {"api_key": "two words"}, "copy it again"),
-    ((KIE,), {"base_url": "api.kie.ai"}, "no address"),
+    *(
+        ((KIE,), {"base_url": address}, "no address")
+        for address in ("api.kie.ai", "https://a..b", "https://.b", f"https://{'a' * 64}.com")
+    ),
     ((KIE,), {"base_url": "http://api.kie.ai"}, "unencrypted"),
     ((KIE,), {"ssl": False}, "TLS stays on"),
     (("kie", "kie"), {}, "Two accounts have the name 'kie'.*name="),

@@ -98,12 +98,14 @@ class MortalClient(VirtualClient):
         self._network = network
         self._life = life
 
-    async def _send(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+    async def _send(
+        self, account: str, request: HttpRequest, *, within: float | None = None, leaves: Any = None
+    ) -> HttpResponse:
         created = None if request.body is None else json.loads(request.body)["input"]["prompt"]
         about = f"submitting {created}" if created else f"running {request.path.rpartition('=')[2]}"
         await self._life.reach(f"before the server sees: {about}")
         try:
-            return await self._network(account, request)
+            return await self._network(account, request, leaves=leaves)
         finally:
             await self._life.reach(f"before the answer arrives: {about}")
 

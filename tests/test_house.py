@@ -39,6 +39,7 @@ ORDER = (
     "events",
     "_clock",
     "_off_loop",
+    "_patience",
     "_watch",
     "_transport",
     "_plain_group",

@@ -94,12 +94,12 @@ def test_only_these_lead_back_to_queued() -> None:
         for (state, event), entry in inner.TABLE.items()
         if inner.Queued in entry.to and state is not inner.Queued
     }
-    creates = {("Sending", event) for event in ("Rejected", "ConnectFailed", "Lost")}
+    creates = {("Noting", "ConnectFailed"), ("Sending", "Rejected"), ("Sending", "Lost")}
     tasks = {(state, "TaskFailed") for state in ("Confirming", "Running", "Doubted")}
     assert back == creates | tasks | {("Doubted", "TaskRefused")}
 
 
-FREE_TO_REPEAT = ("ConnectFailed", "Rejected BACK_OFF", "Rejected PAUSE")
+FREE_TO_REPEAT = ("Rejected BACK_OFF", "Rejected PAUSE")
 """Nothing was made: the create may go again, to the same account or another."""
 
 FREE = (*FREE_TO_REPEAT, "Rejected STOP", "Rejected CLOSE_MODEL")
@@ -116,6 +116,7 @@ REPLACEABLE = [name for name in ASKED_ABOUT if not name.startswith(("Collected",
 # With no create before that says anything, after a failed one, and after a lost one.
 OF_CREATES: dict[tuple[str, str], tuple[str, str, str]] = {
     **dict.fromkeys(product(("Queued", "Noting"), OWNERS), ("Left", "Failed", "Unknown")),
+    ("Noting", "ConnectFailed"): ("Queued", "Queued", "Queued"),
     ("Noting", "SendAborted"): ("Left", "Failed", "Unknown"),
     ("Noting", "SendAborted unnoted"): ("NotAdmitted", "Failed", "Unknown"),
     ("Noting", "Unsendable"): ("Failed", "Failed", "Unknown"),
@@ -193,6 +194,9 @@ BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
         {
             **dict.fromkeys(product(("Sending", "Sending after a failure", "Orphaned"), FREE_TO_REPEAT), "Failed"),
             **dict.fromkeys(product(("Sending after a loss",), FREE_TO_REPEAT), "Unknown"),
+            **dict.fromkeys(product(("Noting", "Noting after a failure"), ("ConnectFailed",)), "Failed"),
+            ("Noting after a loss", "ConnectFailed"): "Unknown",
+            ("Noting", "SendAborted"): "Failed",
             **dict.fromkeys(product(RUNNING, ("Pending", "NoAnswer")), "Failed"),
             **dict.fromkeys(product(LINKED, ("LinksMissing",)), "Failed"),
             **dict.fromkeys(product(("Confirming", "Confirming denied"), ("Pending", "LinksMissing")), "Failed"),
@@ -245,7 +249,7 @@ def test_what_failed_tasks_have_cost_is_added_up(credits: float | None, spent: f
 def test_the_deadline_runs_from_the_first_sending() -> None:
     """A job that waits does not age; its deadline starts with its first create and is not renewed by the second."""
     first = after(job_in("Queued", expires_at=None), "Taken")
-    again = after(first, "Leaves", "ConnectFailed", "Taken", at=NOW + 10)
+    again = after(first, "ConnectFailed", "Taken", "Leaves", "Rejected PAUSE", "Taken", at=NOW + 10)
     assert (first.expires_at, again.expires_at) == (NOW + 900, NOW + 900)
 
 
@@ -458,7 +462,7 @@ def test_a_lost_create_is_told_of_by_its_number(state: str) -> None:
         assert told.task_id is None, "not believed before the provider says so"
 
 
-@pytest.mark.parametrize("event", ["Lost", "ConnectFailed", *REFUSED, "Rejected BACK_OFF"])
+@pytest.mark.parametrize("event", ["Lost", *REFUSED, "Rejected BACK_OFF"])
 @pytest.mark.parametrize("create", [1, 2])
 def test_no_answer_is_leave_to_send_another_create_once_a_callback_has_named_a_task(event: str, create: int) -> None:
     """Whatever is answered but a task, the named one is asked about; the create itself is lost where it is that one's.

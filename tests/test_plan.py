@@ -81,14 +81,15 @@ def test_as_many_status_calls_go_as_may(count: int) -> None:
     assert sorted(asked) == jobs
 
 
-@pytest.mark.parametrize("answer", FREE_TO_REPEAT)
+@pytest.mark.parametrize("answer", ["not sent", *FREE_TO_REPEAT])
 def test_what_is_free_to_repeat_is_sent_again_until_it_is_taken(answer: str) -> None:
     """A create that was not sent, or met 429 or 455, goes again after a pause, before newer ones."""
     world = world_of(inner.Limits(submit=inner.Rate(1, per=1)))
+    world.is_noting = True
     job, newer = world.add(deadline=1e6), world.add()
     for attempt in range(1, 5):
         assert (world.creating() or world.sent()) == [job.id]
-        assert world.talking[job.id].job.attempts == attempt
+        assert world.talking[job.id].job.attempts == (1 if answer == "not sent" else attempt)
         world.answer(job.id, answer)
         assert world.look() == []
         world.wake()
@@ -117,22 +118,57 @@ def test_a_job_expires_at_its_deadline_from_its_first_sending(answers: list[str]
     assert (ended.task_id, ended.attempts) == (task_id, 1)
 
 
-@pytest.mark.parametrize(
-    ("before", "answer", "end"), [(["not sent"], "accepted", inner.Failed), (["accepted"], "succeeded", inner.Done)]
-)
+@pytest.mark.parametrize("before", [[], ["accepted"]])
+@pytest.mark.parametrize(("answer", "end"), [("pending", inner.Failed), ("succeeded", inner.Done)])
 def test_who_talks_is_heard_out_past_the_deadline(before: list[str], answer: str, end: type) -> None:
-    """The deadline ends no job whose create or status call is on the way: the answer counts, however late."""
+    """The deadline ends no job whose create or status call is on the way: the answer counts, however late.
+
+    A task that becomes known so late is asked about once, before it is given up.
+    """
     world = world_of()
     job = creating(world, deadline=5.0)
     for name in before:
         world.answer(job.id, name)
-    world.wake()
-    assert world.look() == []
+        world.wake()
     world.sleep(world.now + 50.0)
+    if not before:
+        world.answer(job.id, "accepted")
+        assert world.asked() == [job.id]
     world.answer(job.id, answer)
-    world.look()
+    assert world.look() == []
     ended = world.end_of(job)
-    assert (type(ended.state), ended.task_id) == (end, "t2-2" if end is inner.Failed else "t2-1")
+    assert (type(ended.state), ended.task_id) == (end, "t2-1")
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_task_whose_time_passed_unseen_is_asked_about_once_more(is_asked: bool) -> None:
+    """Where the process stood still past a deadline, one more answer ends the job, or that none can be had soon."""
+    world = world_of(inner.Limits(status=inner.Rate(1, per=1), submit=inner.Rate(2, per=1)))
+    job, other = running(world, 2)
+    deadline = world.plan.find(job).expires_at
+    if not is_asked:
+        world.upstream().status.block(deadline + 40.0, 100.0)
+    world.sleep(deadline + 40.0)
+    if is_asked:
+        assert [*world.creating(), *world.talking] == [job]
+        world.answer(job, "succeeded")
+        world.wake_for(other)
+        world.answer(other, "unreadable")
+    while len(world.plan):
+        world.wake()
+    assert world.ends(job, other) == [inner.Done if is_asked else inner.Failed, inner.Failed]
+    assert world.now <= deadline + 40.0 + inner.LAST_WORD
+
+
+def test_a_create_whose_time_is_over_does_not_leave() -> None:
+    """Where the connection came too late nothing is sent, and the job ends as one whose time was over before."""
+    world = world_of()
+    world.is_noting = True
+    job = creating(world, deadline=5.0)
+    world.sleep(world.now + 5.0)
+    world.answer(job.id, "accepted")
+    ended = world.end_of(job)
+    assert (ended.attempts, inner.wording_failure_of(ended).kind) == (0, errors.DeadlineExceeded)
 
 
 @pytest.mark.parametrize("how", ["leave", "withhold"])
@@ -202,7 +238,7 @@ def test_a_task_is_asked_about_by_the_schedule(names: list[str], answer: str, ag
     assert asked == ages
 
 
-@pytest.mark.parametrize("end", ["withhold", "leave", "abandon", *UNSENT])
+@pytest.mark.parametrize("end", ["withhold", "leave", "abandon", "not noted", "unsendable"])
 def test_a_create_that_has_not_left_was_never_sent(end: str) -> None:
     """Whatever ends its job then, it does not count as sent, costs nothing, and only gives its place back."""
     world = world_of()

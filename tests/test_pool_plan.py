@@ -8,7 +8,7 @@ import inner
 import msgspec
 import pytest
 from builders import failure, upstream
-from plan_world import CREATED, FAST, PLAIN, ROOMY, ULTRA, World, refused
+from plan_world import FAST, NAMED, PLAIN, ROOMY, ULTRA, World, refused
 
 from imagen_async import errors
 
@@ -18,7 +18,7 @@ def breaker_after(*names: str) -> tuple[inner.CircuitBreaker, list[float]]:
     breaker, pauses, now = inner.CircuitBreaker("a", lambda setbacks, longest: min(2.0**setbacks, longest)), [], 0.0
     for name in names:
         # "…, too" is an answer of the same volley as the one before.
-        event = CREATED[name.removesuffix(", too")]
+        event = NAMED[name.removesuffix(", too")]
         if "limited" in name:
             breaker.back_off(now, 10.0, event.retry_after)
         breaker.settle(event, PLAIN, now)
@@ -93,12 +93,12 @@ def test_how_an_account_fares(names: list[str], state: str, is_trusted: bool, tr
 @pytest.mark.parametrize(
     ("names", "model", "event", "remedy"),
     [
-        (["accepted"], ULTRA, CREATED["wrong key"], inner.Remedy.CLOSE_MODEL),
-        (["accepted"], PLAIN, CREATED["wrong key"], inner.Remedy.STOP),
-        ([], ULTRA, CREATED["wrong key"], inner.Remedy.STOP),
-        (["accepted"], ULTRA, CREATED["no credit"], inner.Remedy.STOP),
+        (["accepted"], ULTRA, NAMED["wrong key"], inner.Remedy.CLOSE_MODEL),
+        (["accepted"], PLAIN, NAMED["wrong key"], inner.Remedy.STOP),
+        ([], ULTRA, NAMED["wrong key"], inner.Remedy.STOP),
+        (["accepted"], ULTRA, NAMED["no credit"], inner.Remedy.STOP),
         (["accepted"], ULTRA, refused(errors.InsufficientCredits, 401, inner.Remedy.STOP), inner.Remedy.STOP),
-        (["accepted"], ULTRA, CREATED["refused"], inner.Remedy.FAIL),
+        (["accepted"], ULTRA, NAMED["refused"], inner.Remedy.FAIL),
     ],
 )
 def test_401_for_another_model_closes_that_model(
@@ -127,15 +127,15 @@ def test_a_429_again_before_anything_was_taken_pauses_the_account() -> None:
         account.settle_submit(event, PLAIN, now)
         return max(0.0, account.submit_at(now) - now)
 
-    assert pause_after(CREATED["accepted"]) == 0
+    assert pause_after(NAMED["accepted"]) == 0
     for pause in (10, 10, 10, 10, 10, 16, 32, 60):
         assert account.state(now) == ("ready" if now == 0 else "limited" if now == 10 else "paused")
-        assert pause_after(CREATED["limited"]) == pause
+        assert pause_after(NAMED["limited"]) == pause
         assert account.submit.limit == 10, "not cut again, and no probe gives a place back"
         now += pause
     assert pause_after(refused(errors.RateLimited, 429, inner.Remedy.BACK_OFF, 500.0)) == 500
     now += 500
-    assert pause_after(CREATED["accepted"]) == 0
+    assert pause_after(NAMED["accepted"]) == 0
     health = account.health(now)
     assert (health.state, type(health.error), health.limit.count) == ("limited", errors.RateLimited, 10)
 
@@ -246,7 +246,7 @@ def test_preferred_are_the_best_that_are_open(prices: Any, paused: str, stopped:
     world = World(dict.fromkeys("abc", ROOMY), "cheapest", dict(zip("abc", prices, strict=True)))
     for name in paused + stopped:
         world.upstream(name).take_submit(0.0)
-        world.upstream(name).settle_submit(CREATED["not sent" if name in paused else "no credit"], FAST, 0.0)
+        world.upstream(name).settle_submit(NAMED["not sent" if name in paused else "no credit"], FAST, 0.0)
     assert world.plan.upstreams.preferred(world.route()) == set(preferred)
 
 
@@ -277,4 +277,4 @@ def test_what_is_allowed_and_wanted_follows_the_limit_as_it_is_now(count: int, r
         assert account.at_a_look == min(expected, running, 100)
         assert account.health(1000.0).limit == account.allowed.submit
         account.take_submit(0.0)
-        account.settle_submit(CREATED["limited"], PLAIN, 0.0)
+        account.settle_submit(NAMED["limited"], PLAIN, 0.0)

@@ -242,6 +242,11 @@ REFUSED: list[tuple[list[Pair], str, list[Any], str]] = [
 ]
 
 
+def test_what_cannot_even_be_shown_is_refused_before_a_cent() -> None:
+    """Python writes no number of more than 4,300 digits."""
+    assert "seed cannot be shown: allowed is a whole number" in refusal(("kie", "imagen4"), seed=10**5000)
+
+
 def test_what_a_model_does_not_take_is_refused_before_a_cent() -> None:
     """The message names the field, what was given, and what is allowed; `imagen4…` says that it has no such field."""
     for pairs, field, values, said in REFUSED:

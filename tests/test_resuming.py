@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import shutil
 import signal
 import socket
 import subprocess
+import termios
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
@@ -137,7 +140,9 @@ def at_work(
 
 LEFT = {
     "Ctrl-C": ([], "running", "3 left running and paid for, 3 not sent"),
-    "SIGTERM": ([], "running", "Nothing is lost; go on with: imagen-async batch prompts.txt"),
+    **dict.fromkeys(
+        ["SIGTERM", "SIGHUP"], ([], "running", "Nothing is lost; go on with: imagen-async batch prompts.txt")
+    ),
     "drain": (["--on-exit", "drain"], "done", "Stopping: nothing more is sent"),
 }
 
@@ -147,7 +152,7 @@ def test_a_signal_leaves_and_the_same_command_goes_on(call: Call, how: str) -> N
     """A signal leaves with 130, soon or once what runs is done; the same command waits for that, and sends the rest."""
     options, state, told = LEFT[how]
     with at_work(6, "--running", "3", *options) as (sandbox, process):
-        process.send_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
+        process.send_signal(signal.Signals[how] if how.startswith("SIG") else signal.SIGINT)
         left = commands.finish(process)
         assert (left.code, left.is_clean, told in left.err) == (130, True, True), left.err
         assert {row["task_id"]: row["state"] for row in rows_of("out")} == dict.fromkeys(tasks_in(sandbox), state)
@@ -170,10 +175,30 @@ def test_drain_is_left_by_a_second_ctrl_c() -> None:
         assert commands.running_in("out") == tasks_in(sandbox)
 
 
-def test_nohup_stays_nohup() -> None:
-    """A batch that was started with Ctrl-C ignored goes on at a Ctrl-C, to its end."""
-    with at_work(3, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) as (_, process):
-        process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("more", [(), (signal.SIGHUP, signal.SIGHUP)], ids=["", "told of three times"])
+def test_a_batch_outlives_its_terminal(more: tuple[signal.Signals, ...]) -> None:
+    """Where the terminal is closed the batch is left in good order, and writing to nobody is no trouble."""
+    terminal, end = pty.openpty()
+
+    def attach() -> None:
+        os.setsid()
+        fcntl.ioctl(end, termios.TIOCSCTTY, 0)
+
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), end)
+    with at_work(6, "--running", "3", preexec_fn=attach, **streams) as (sandbox, process):
+        os.close(end)
+        os.close(terminal)
+        for number in more:
+            process.send_signal(number)
+        assert process.wait(PATIENCE) == 130
+        assert commands.running_in("out") == tasks_in(sandbox)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+def test_nohup_stays_nohup(how: signal.Signals) -> None:
+    """A batch that was started with a signal ignored goes on at it, to its end."""
+    with at_work(3, preexec_fn=lambda: signal.signal(how, signal.SIG_IGN)) as (_, process):
+        process.send_signal(how)
         outcome = commands.finish(process)
     assert (outcome.code, len(outcome.lines)) == (0, 3)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import inner
 import msgspec
 import pytest
 from builders import make_job
@@ -100,6 +101,33 @@ async def test_no_create_is_repeated_unless_nothing_was_made(fault: str) -> None
     assert isinstance(came, error or Result)
     assert (len(network.ledger.creates), len(network.ledger.tasks) <= 1) == (1 if error else 2, True)
     assert not isinstance(came, errors.UnknownOutcome) or came.credits == 8
+
+
+BROKEN = {
+    "says that it was sent": errors.TransportError("reset"),
+    "says that it was not": errors.TransportError("no route", sent=False),
+    "is about the answer": errors.ProtocolError("too long"),
+    "is a bug": RuntimeError("oh"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_only_what_the_last_question_said_makes_a_create_doubtful(what: str) -> None:
+    """Whatever the error says: before a yes nothing has left, and from a yes on a task may be there."""
+
+    async def send(*request: Any, leaves: Any) -> Any:
+        if answer is not None:
+            leaves()
+        raise BROKEN[what]
+
+    exchange = Exchange({"kie": KIE.dialect}, send, cast(Any, None))
+    job = make_job(1, inner.Noting())
+    ends = []
+    for answer in (None, False, True):
+        ends.append(await exchange.create(job, lambda said=answer: said))
+    unsent = inner.ConnectFailed if isinstance(BROKEN[what], errors.TransportError) else inner.Unsendable
+    assert [type(end) for end in ends] == [unsent, inner.SendAborted, inner.Lost]
+    assert unsent is inner.Unsendable or not ends[0].failure.was_sent
 
 
 @pytest.mark.parametrize("fault", POLL_FAULTS)

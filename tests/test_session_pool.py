@@ -6,16 +6,14 @@ import asyncio
 import gc
 import gzip
 import os
-import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from aiohttp import web
 from handles import at_most, without_handles
 from inner import MAX_ANSWER, Endpoint, HttpRequest, HttpResponse, SessionPool, SessionSettings
-from servers import Handler, broken_off, endless, hang, served
+from servers import Handler, broken_off, endless, hang, lines, of_loopback, served
 
 from imagen_async._transport.handles import connections_within
 from imagen_async.errors import ImagenError, ProtocolError, TransportError
@@ -158,25 +156,130 @@ async def test_more_time_than_the_setting_is_not_given() -> None:
                     await pool.send("one", ASK, within=within)
 
 
+NOWHERE = (
+    "https://no-such-host.invalid",
+    "https://a..b",
+    f"https://{'a' * 70}.com",
+    "http://127.0.0.1:99999",
+    "http://[::1",
+)
+
+
 async def test_no_connection_counts_as_not_sent() -> None:
-    """Where nobody listens, or a name does not resolve, no byte has left: such a create is safe to send again."""
+    """Where nobody listens, or no name can be looked up, no byte has left: such a create is safe to send again."""
     async with served(echo) as closed:
         pass
-    for url in (closed, "https://no-such-host.invalid"):
+    for url in (closed, *NOWHERE):
         error = await failure(url)
         assert (getattr(error, "sent", None), error.message[:13]) == (False, "No connection"), url
 
 
 async def test_tls_is_verified_and_a_custom_authority_is_trusted() -> None:
     """A certificate that nobody vouches for is refused before a byte leaves; users can bring their own authority."""
-    authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
+    server, client = of_loopback()
     async with served(echo, tls=server) as url:
         error = await failure(url)
         assert (getattr(error, "sent", None), "certificate" in error.message) == (False, True)
         assert (await answer(url, ssl=client)).status == 200
+
+
+class Gate:
+    """The last question before a create leaves: what it says, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.opens, self.asked = True, 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.opens
+
+
+async def test_a_create_is_asked_once_when_its_connection_is_in_hand() -> None:
+    """Not while it is opened, however long that takes: a create that was called off meanwhile sends no byte."""
+    (tls, trusting), gate, shakes_hands = of_loopback(), Gate(), asyncio.Event()
+    async with (
+        lines(tls=tls, after=shakes_hands) as server,
+        pool_for(server.url, ssl=trusting, connect_timeout=0.3) as pool,
+    ):
+        with pytest.raises(TransportError, match="No connection") as caught:
+            await pool.send("one", CREATE, leaves=gate)
+        assert (caught.value.sent, gate.asked) == (False, 0)
+        create = asyncio.ensure_future(pool.send("one", CREATE, leaves=gate))
+        for _ in range(99):
+            await asyncio.sleep(0)
+        gate.opens = False
+        shakes_hands.set()
+        with pytest.raises(TransportError) as caught:
+            await create
+        assert (caught.value.sent, gate.asked, server.requests) == (False, 1, []), caught.value
+        gate.opens = True
+        assert (await pool.send("one", CREATE, leaves=gate)).body == b"2"
+        assert (gate.asked, server.requests) == (2, [(2, "POST")])
+
+
+UNASKED = {"its end": b"", "an answer to nothing": b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"}
+
+
+@pytest.mark.parametrize("is_secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("what", UNASKED)
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "unread"])
+async def test_no_create_goes_where_an_end_may_wait(what: str, is_secure: bool, is_read: bool) -> None:
+    """A connection that says something unasked, read or not, takes no create: that goes out once, on another."""
+    tls, trusting = of_loopback()
+    async with lines(tls=tls if is_secure else None) as server, pool_for(server.url, ssl=trusting) as pool:
+        gate = Gate()
+        await pool.send("one", ASK)
+        server.speak(1, UNASKED[what])
+        for _ in range(9 * is_read):
+            await asyncio.sleep(0)
+        assert (await pool.send("one", CREATE, leaves=gate)).body == b"2"
+        assert (gate.asked, server.requests) == (1, [(1, "GET"), (2, "POST")])
+
+
+@pytest.mark.parametrize(
+    ("head", "idle", "used"),
+    [
+        ("", 0, "11"),
+        ("Keep-Alive: timeout=5, max=100\r\n", 0, "11"),
+        ("Keep-Alive: max=100,Timeout = 1\r\n", 0, "21"),
+        pytest.param("Keep-Alive: timeout=60\r\n", 4.2, "21", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_create_takes_no_connection_that_was_idle_for_long(head: str, idle: float, used: str) -> None:
+    """Not one that the server may be about to close by its own word, or after 4 s; a question may, if it was last."""
+    async with lines(head=head) as server, pool_for(server.url) as pool:
+        await pool.send("one", ASK)
+        await asyncio.sleep(idle)
+        bodies = [(await pool.send("one", CREATE, leaves=Gate())).body, (await pool.send("one", ASK)).body]
+        assert bodies == [used[:1].encode()] * 2
+        # An old one is not closed for it, and serves the questions of others.
+        both = await asyncio.gather(*(pool.send("one", ASK) for _ in "ab"))
+        assert {response.body for response in both} == {b"1", b"2"}
+        assert len(server.opened) == 2
+
+
+async def test_the_connection_used_last_is_taken_first() -> None:
+    """The others grow old, and are closed in the end."""
+    async with lines() as server, pool_for(server.url) as pool:
+        await asyncio.gather(*(pool.send("one", ASK) for _ in "abc"))
+        last, *_ = [(await pool.send("one", ASK)).body for _ in "abc"]
+        assert [number for number, _ in server.requests[3:]] == [int(last)] * 3 == [3] * 3
+
+
+LONG = "x" * (64 << 10)
+
+
+async def test_long_and_odd_heads_are_read() -> None:
+    """Policies of 64 KiB, hundreds of lines, bytes that are no UTF-8: an answer is an answer, its texts are whole."""
+    head = f"Content-Security-Policy: {LONG}\r\n" + "".join(f"X-{n}: {n}\r\n" for n in range(300))
+    async with lines(head=head) as server, pool_for(server.url) as pool:
+        assert (await pool.send("one", ASK)).body == b"1"
+        assert pool.files is not None
+        async with pool.files.get(server.url) as response:
+            assert await response.read() == b"2"
+
+    async with lines(status="302 Gefunden", head="Location: /b\xfccher\r\n") as server:
+        assert (await answer(server.url)).location == "/b\N{REPLACEMENT CHARACTER}cher"
 
 
 async def test_a_cancelled_request_leaves_nothing_open() -> None:

@@ -67,6 +67,7 @@ class Network:
         round_trip: Longest way there and longest way back, in seconds.
         limiter: The limit of its creates; None: this process's own window.
         price: What its account is told that a picture costs; None: as published.
+        connecting: Seconds that it takes a create to get its connection.
         is_down: True while no connection can be made; `takes_no_creates`: none for a create.
         call_back: Hears of each callback that is to be sent, when its task is made.
         unheard: Callbacks that were not taken yet, for the client that comes next.
@@ -85,7 +86,7 @@ class Network:
         self.provider, self.limits = provider, limits or provider.limits
         self.round_trip, self.limiter, self.price = round_trip, limiter, price
         self.ledger, self.faults = Ledger(), service.pop("faults", None) or Faults()
-        self.is_down = self.takes_no_creates = False
+        self.connecting, self.is_down, self.takes_no_creates = 0.0, False, False
         self.call_back: Callable[[Webhook], None] | None = None
         self.unheard: list[Webhook] = []
         self._arrived = asyncio.Event()
@@ -93,10 +94,16 @@ class Network:
         terms = {"limits": self.limits, "latency": Latency(13, minimum=2), "files": "https://files.example", **service}
         self._service = inner.Service(provider, key=KEY, faults=self.faults, ledger=self.ledger, **terms)
 
-    async def __call__(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+    async def __call__(
+        self, account: str, request: HttpRequest, *, within: float | None = None, leaves: Any = None
+    ) -> HttpResponse:
         """Carry a request there and its answer back, each way as slow as chance will have it."""
         if self.is_down or (self.takes_no_creates and request.operation == "create"):
             raise errors.TransportError("No connection.", sent=False)
+        if leaves is not None:
+            await anyio.sleep(self.connecting)
+            if not leaves():
+                raise errors.TransportError("Not to go any more.", sent=False)
         try:
             with anyio.fail_after(within):
                 await anyio.sleep(self._chance.uniform(0, self.round_trip))
@@ -197,8 +204,8 @@ class VirtualClient(Client):
         """The loop of the open client."""
         return self._open().scheduler
 
-    async def _send(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
-        return await self.networks[account](account, request, within=within)
+    async def _send(self, account: str, *request: Any, **terms: Any) -> HttpResponse:
+        return await self.networks[account](account, *request, **terms)
 
     async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
         return () if self._fetch is None else await self._fetch(result, folder)

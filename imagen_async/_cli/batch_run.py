@@ -110,7 +110,7 @@ class BatchRun:
         )
 
     def stop(self) -> bool:
-        """Hear of Ctrl-C or SIGTERM; True when the run ends by itself then, with what runs still waited for."""
+        """Hear of Ctrl-C, SIGTERM or SIGHUP; True when the run ends by itself then, with what runs still waited for."""
         if self._options.going_on.on_exit != "drain" or self._batch is None or self._is_stopped:
             return False
         self._is_stopped = True

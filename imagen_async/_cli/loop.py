@@ -1,4 +1,4 @@
-"""The event loop of a command, and Ctrl-C and SIGTERM: both ask it to leave in good order, and once more, at once."""
+"""The event loop of a command, and the signals that ask it to leave in good order, and once more, at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed, or the ssh broke; Windows has none."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if _HANGUP is None else [_HANGUP]))
 
 
 def run_in_loop(work: Coroutine[Any, Any, T], stop: Callable[[], bool] | None = None) -> T:
@@ -56,6 +59,7 @@ def _run_until_signalled(
         def hear() -> None:
             nonlocal is_signalled
             is_signalled = True
+            _ignore_hangups()
             if stop is None or not stop():
                 task.cancel()
 
@@ -69,6 +73,13 @@ def _run_until_signalled(
         if is_signalled:
             raise KeyboardInterrupt from None
         raise
+
+
+def _ignore_hangups() -> None:
+    """Take them for what was heard already: one closed terminal sends several, and a service manager one on top."""
+    if _HANGUP is not None:
+        asyncio.get_running_loop().remove_signal_handler(_HANGUP)
+        signal.signal(_HANGUP, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -85,3 +96,5 @@ def _heard(hear: Callable[[], None]) -> Any:
         for each in wanted:
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(each)
+            if each is _HANGUP:
+                signal.signal(each, signal.SIG_DFL)

@@ -221,7 +221,7 @@ class GoingOnOptions(Options, frozen=True):
             "--on-exit",
             choices=("detach", "drain"),
             default="detach",
-            help="after Ctrl-C or SIGTERM: leave running tasks to the journal (detach), or wait for them (drain)",
+            help="after Ctrl-C, SIGTERM or SIGHUP: leave what runs to the journal (detach), or wait for it (drain)",
         )
 
 

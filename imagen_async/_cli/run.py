@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,16 +10,15 @@ from ..errors import ImagenError
 from .commands import COMMANDS
 from .exits import INTERRUPTED, SOME_FAILED, told
 from .grammar import read
+from .terminal import lasting
 from .verbose import log_on_stderr
 from .wording import say
 
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A prompt may hold what the terminal's encoding does not; that is no reason to fail after paying.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, lasting(getattr(sys, name)))
     asked = read(arguments, COMMANDS)
     try:
         with log_on_stderr(asked.verbosity):

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import AuthenticationError, ModelUnavailable, TransportError
 from .failure import Failure
-from .job_events import SendAborted, Unsendable
+from .job_events import NothingLeft
 from .wire import Accepted, ConnectFailed, Created, Lost, NoAnswer, Rejected, Remedy, TaskRefused
 
 FIRST_CONTACT_TRIES = 5
@@ -26,9 +26,6 @@ LONGEST_PAUSE_AFTER_LOST = 900.0
 
 VOLLEY = 0.5
 """Seconds within which status calls that fail to connect count as one try: they meet the same trouble."""
-
-NothingLeft = SendAborted | Unsendable
-"""Nothing has left, for a reason of ours: it tells nothing of the account."""
 
 
 class _FirstContact:

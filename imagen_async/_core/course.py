@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from .change import Change
 from .job import Job
-from .job_events import Added, Event, NobodyTakes, OverBudget, OwnerWithholds, Readmitted, Turn
+from .job_events import Added, Event, Expired, NobodyTakes, OverBudget, OwnerWithholds, Readmitted, Turn
 from .machine import advance
 from .places import Places
 from .spending import Spending
-from .states import Ended, Queued
+from .states import Ended, Queued, Running
 from .upstream import Upstreams
 from .wording import used_up
+
+LATE = 0.25
+"""Seconds after its time from which a job's end is seen late: the process stood still, or its create took too long."""
+
+LAST_WORD = 5.0
+"""Seconds that it may take then until the question about it goes out: its picture may be there."""
 
 
 class Course:
@@ -62,6 +68,15 @@ class Course:
         self._places.take_out(job)
         self._note(Change(job, after, event))
         self.put(after, now, arrives=True)
+
+    def expire(self, job: Job, now: float) -> None:
+        """Let a job's time be over; where that is seen late, its task is asked about once more before."""
+        is_late = isinstance(job.state, Running) and job.is_due(now - LATE)
+        if is_late and self._upstreams[job.account].poll_queue.ask_at_once(job.id):
+            # An answer past its time ends it, whatever it says; this is for the case that none comes.
+            self._places.expiries.set(job.id, now + LAST_WORD)
+        else:
+            self.happen(job, Expired(), now)
 
     def move(self, job: Job, event: Event, now: float) -> Job:
         """Let what came of a job's talk happen to it; where it belongs then is still to be said, with `put`."""

@@ -9,7 +9,7 @@ import msgspec
 from .failure import Failure
 from .routing import Offer, Route
 from .values import ImageFile
-from .wire import Created, TaskStatus
+from .wire import ConnectFailed, Created, TaskStatus
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -36,6 +36,10 @@ class Unsendable(msgspec.Struct, frozen=True):
     """Its create cannot be written as a request: no byte left, and none ever will."""
 
     failure: Failure
+
+
+NothingLeft = SendAborted | Unsendable | ConnectFailed
+"""What a create comes to of which no byte has left."""
 
 
 class StatusAsked(msgspec.Struct, frozen=True):

@@ -3,10 +3,10 @@
     Queued ──Taken──> Noting ──Leaves──> Sending ──Accepted──> Running ──Succeeded──> Fetching ──Saved──> Done
       ^                  │                 │ │ │                ^ │ ^                   │ │
       │  nothing left ───┘                 │ │ └ CallbackNamed  │ │ └─ its links died ──┘ └─ not saved ──> Failed
-      │  (aborted, callback, caller left)  │ │      > Claimed ──┤ │    (Relinking)
-      │                                    │ │                  │ └─ TaskFailed, TaskRefused, Expired ──> Failed
-      ├── not sent, 429, 455, ─────────────┘ └─ Lost ──> AwaitingCallback ──CallbackNamed──> Confirming ──> Running
-      │   account stopped                                     │
+      │  (no connection, aborted,          │ │      > Claimed ──┤ │    (Relinking)
+      │   callback, caller left)           │ │                  │ └─ TaskFailed, TaskRefused, Expired ──> Failed
+      ├── 429, 455, account stopped ───────┘ └─ Lost ──> AwaitingCallback ──CallbackNamed──> Confirming ──> Running
+      │                                                       │
       └── failed, and a new task is wanted                    └─ Expired ──> Unknown
 
 Only where callbacks are asked for is a lost create awaited: one may name its task yet. Else it is Unknown at once.
@@ -129,6 +129,7 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
     # Nothing has left, so that what ends the turn here ends it as if it had not begun.
     Noting: {
         Leaves: _to(sending.leave_home, Sending),
+        ConnectFailed: _to(sending.miss_connection, Queued, *_FALLEN),
         SendAborted: _to(sending.abort, Left, NotAdmitted, *_FALLEN),
         Unsendable: _to(sending.give_up_writing, *_FALLEN),
         CallbackNamed: _to(claims.claim_noting, Noting, Confirming),
@@ -141,7 +142,6 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
     Sending: {
         Accepted: _to(sending.accept, Running),
         Rejected: _to(sending.refuse, Queued, AwaitingCallback, *_FALLEN),
-        ConnectFailed: _to(sending.refuse, Queued, *_FALLEN),
         Lost: _to(sending.lose, Queued, AwaitingCallback, Unknown),
         CallbackNamed: _to(claims.claim_sending, Sending, Claimed),
         OwnerWithholds: _to(ends.stay, Sending),
@@ -153,7 +153,6 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
     Claimed: {
         Accepted: _to(sending.accept, Running),
         Rejected: _to(sending.refuse_claimed, Confirming),
-        ConnectFailed: _to(sending.refuse_claimed, Confirming),
         Lost: _to(sending.lose_claimed, Confirming),
         CallbackNamed: _to(ends.stay, Claimed),
         OwnerWithholds: _to(ends.stay, Claimed),
@@ -164,7 +163,6 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
     Orphaned: {
         Accepted: _to(sending.hear_out, Left),
         Rejected: _to(sending.hear_out, Left, *_FALLEN),
-        ConnectFailed: _to(sending.hear_out, Left, *_FALLEN),
         Lost: _to(sending.hear_out, Unknown),
         CallbackNamed: _to(claims.claim_sending, Orphaned),
         OwnerWithholds: _to(ends.stay, Orphaned),

@@ -81,7 +81,11 @@ class Problem(msgspec.Struct, frozen=True):
     allowed: str
 
     def __str__(self) -> str:
-        shown = repr(self.given)
+        try:
+            shown = repr(self.given)
+        # A number of more digits than Python writes; or an object of the user's own.
+        except Exception:
+            return f"{self.field} cannot be shown: {self.allowed}"
         given = shown if len(shown) <= 60 else f"{shown[:56]}…{shown[-1]} ({len(str(self.given)):,} characters)"
         return f"{self.field}={given}: {self.allowed}"
 

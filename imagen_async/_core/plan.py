@@ -14,9 +14,9 @@ from .job import Job
 from .job_events import (
     CallbackNamed,
     Event,
-    Expired,
     FetchBegun,
     Leaves,
+    NothingLeft,
     NotSaved,
     Owners,
     OwnerWithholds,
@@ -134,7 +134,7 @@ class Plan:
         """Let every job talk that may now: each change by a `Turn` is to be settled once, with what came of it."""
         # First, so that nobody is sent or asked about in the very look in which its time is over.
         while (expired := self._places.expiries.pop_due(now)) is not None:
-            self._course.happen(self._jobs[expired], Expired(), now)
+            self._course.expire(self._jobs[expired], now)
         while (found := self._places.to_send.next(now)) is not None:
             self._send(*found, now)
         # After the sending: what has just been reserved may come back, and then there is room again.
@@ -156,14 +156,15 @@ class Plan:
         return wake_at
 
     def leaves(self, job: Job, now: float) -> list[Change]:
-        """Say that a create whose turn came leaves now; nothing where it may not: then no byte of it may leave.
+        """Say that a create leaves now: its connection is in hand. Nothing where it may not: no byte of it may leave.
 
-        Not when its caller left or withheld it meanwhile, nor when a callback has told the task of an earlier, lost
-        one of the job. From here on, its answer lost, nobody can tell whether it made a task.
+        Not when its caller left or withheld it meanwhile, when its time is over, nor when a callback has told the task
+        of an earlier, lost one of the job. From here on, its answer lost, nobody can tell whether it made a task.
         """
         live = self._jobs.get(job.id)
         # The very state of this turn: a later turn of the same job has another one.
-        if live is None or live.state is not job.state or not isinstance(live.state, Noting):
+        is_its_turn = live is not None and live.state is job.state and isinstance(live.state, Noting)
+        if live is None or not is_its_turn or live.is_due(now):
             return []
         self._course.move(live, Leaves(), now)
         return self._course.drain()
@@ -176,7 +177,7 @@ class Plan:
         takes_less = self._release(job, event, now)
         live = self._jobs.get(job.id)
         # A callback may have called the turn off, and a later one begun: what came of the first says nothing of that.
-        is_stale = isinstance(event, SendAborted | Unsendable) and live is not None and live.state is not job.state
+        is_stale = isinstance(event, NothingLeft) and live is not None and live.state is not job.state
         if live is not None and not is_stale:
             after = self._course.move(live, event, now)
             self._course.put(after, now, arrives=False)

@@ -99,12 +99,20 @@ class PollQueue:
             self.reliability.came_late(job_id)
         elif watched.announced_at is None:
             watched.announced_at = now
-            watched.is_due = True
-            # The answer that is on its way may tell of the end already; where it does not, the next turn is this one's.
-            if not watched.is_asked:
-                self._announced[job_id] = None
-                self._timers.discard(job_id)
-                self._late.pop(job_id, None)
+            self.ask_at_once(job_id)
+
+    def ask_at_once(self, job_id: int) -> bool:
+        """Ask about a job before all others, once; False where it is to be already, or is not asked about at all."""
+        watched = self._watched.get(job_id)
+        if watched is None or watched.is_due:
+            return False
+        watched.is_due = True
+        # The answer that is on its way may tell of the end already; where it does not, the next turn is this one's.
+        if not watched.is_asked:
+            self._announced[job_id] = None
+            self._timers.discard(job_id)
+            self._late.pop(job_id, None)
+        return True
 
     def forget(self, job_id: int) -> None:
         """Ask no more about a job."""

@@ -8,7 +8,7 @@ from .job import Job
 from .job_events import Event
 from .routing import Offer
 from .states import AwaitingCallback, Confirming, Failed, Noting, Queued, Running, Sending
-from .wire import ConnectFailed, LinksMissing, Rejected, Succeeded, TaskFailed, TaskRefused
+from .wire import LinksMissing, Rejected, Succeeded, TaskFailed, TaskRefused
 
 
 class Spending:
@@ -69,7 +69,7 @@ def _settle(budget: Budget, before: Job, event: Event, after: Job) -> None:
         # Nobody knows that it cost nothing, so its price is gone at once.
         case _ if is_lost_now:
             budget.settle(before.id, None)
-        case Rejected() | ConnectFailed():
+        case Rejected():
             budget.release(before.id)
         case Succeeded(credits=credits) | TaskFailed(credits=credits):
             budget.settle(before.id, credits)

@@ -27,7 +27,7 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class Noting(msgspec.Struct, frozen=True):
-    """Its turn has come, and that it will be sent is being noted: no byte has left. `fallback` as in Queued."""
+    """Its turn has come: that is noted, and a connection is had. No byte has left. `fallback` as in Queued."""
 
     fallback: Failure | None = None
 

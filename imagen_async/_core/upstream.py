@@ -9,9 +9,10 @@ from typing import Literal
 import msgspec
 
 from ..errors import ImagenError
-from .circuit_breaker import CircuitBreaker, NothingLeft
+from .circuit_breaker import CircuitBreaker
 from .failure import Failure
 from .job import Job
+from .job_events import NothingLeft
 from .limiter import Limiter
 from .poll_queue import PollQueue
 from .poll_schedule import Kind, PollSchedule

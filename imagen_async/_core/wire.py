@@ -90,7 +90,7 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class ConnectFailed(msgspec.Struct, frozen=True):
-    """A create of which no byte left: nothing happened."""
+    """A create that found no connection, so that no byte of it left: nothing happened."""
 
     failure: Failure
 

@@ -9,13 +9,12 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-import anyio
 import msgspec
 
 from .._core.dialect import Dialect
 from .._core.failure import Failure
 from .._core.job import Job
-from .._core.job_events import NotSaved, Saved, SendAborted, Unsendable
+from .._core.job_events import NothingLeft, NotSaved, Saved, SendAborted, Unsendable
 from .._core.states import Confirming, Fetching, Links, Running
 from .._core.values import ImageFile, Result
 from .._core.wire import (
@@ -31,8 +30,12 @@ from .._core.wire import (
     clean,
 )
 from .._core.wording import result_of
+from .._patience import Patience
 from .._watch.log import log
 from ..errors import DownloadFailed, ImagenError, ProtocolError, TransportError
+
+ASK_AT_LEAST = 1.0
+"""Seconds that a question may take even at the job's deadline: its answer may be the picture."""
 
 SAVE_AT_LEAST = 60.0
 """Seconds that a download may take even when the job's deadline is near: the picture is paid for."""
@@ -45,11 +48,40 @@ class Transport(Protocol):
     """What carries a request to an account and brings the answer; `SessionPool.send` is one."""
 
     def __call__(
-        self, account: str, request: HttpRequest, *, within: float | None = None
+        self,
+        account: str,
+        request: HttpRequest,
+        *,
+        within: float | None = None,
+        leaves: Callable[[], bool] | None = None,
     ) -> Awaitable[HttpResponse]: ...
 
 
 Save = Callable[[Result, str], Awaitable[tuple[ImageFile, ...]]]
+
+
+class _Gate:
+    """The last question before a create leaves, and what is known by its answer of whatever came of that create."""
+
+    def __init__(self, leaves: Callable[[], bool]) -> None:
+        self._leaves = leaves
+        self._said: bool | None = None
+
+    def __call__(self) -> bool:
+        # A no, where the question itself fails: then nothing may leave.
+        self._said = False
+        self._said = self._leaves()
+        return self._said
+
+    def without_answer(self, failure: Failure) -> NothingLeft | Lost:
+        """What a create came to that has no answer: whatever the error is, only before a yes has nothing left."""
+        if self._said:
+            return Lost(failure)
+        if self._said is False:
+            return SendAborted()
+        if not failure.is_a(TransportError):
+            return Unsendable(failure)
+        return ConnectFailed(msgspec.structs.replace(failure, was_sent=False))
 
 
 class Exchange:
@@ -76,39 +108,31 @@ class Exchange:
         self._now = asyncio.get_running_loop().time
         self._odd_states: dict[str, set[str]] = defaultdict(set)
 
-    async def create(self, job: Job, leaves: Callable[[], bool]) -> Created | SendAborted | Unsendable:
+    async def create(self, job: Job, leaves: Callable[[], bool]) -> Created | NothingLeft:
         """Send a create, once.
 
         Args:
             job: Whose turn has come, and whose intent is noted.
-            leaves: Says whether it may go, right before it does; asked once. From then on a task may exist.
+            leaves: Says whether it may go, once its connection is in hand; asked once. From a yes on a task may exist.
         """
         dialect = self._dialects[job.account]
+        # A caller who left, or a callback, may have come while its intent was noted, or its connection was opened.
+        gate = _Gate(leaves)
         try:
             callback_url = None if self._callback_url is None else self._callback_url(job)
             request = dialect.build_create(job.request, job.model, callback_url)
-        except Exception as error:  # a bug of ours: nothing was sent, and one request must not end the others
-            return Unsendable(unexpected(job, error))
-        # The last instant: a caller who left, or a callback, may have come while its intent was noted.
-        if not leaves():
-            return SendAborted()
-        try:
             # With the whole timeout, however near the deadline is: a create that is cut short is a lost one.
-            return dialect.read_created(await self._send(job.account, request))
-        except TransportError as error:
-            # Only where no byte has left is it certain that nothing was made.
-            return Lost(Failure.of(error)) if error.sent else ConnectFailed(Failure.of(error))
+            return dialect.read_created(await self._send(job.account, request, leaves=gate))
         except ImagenError as error:
             # An answer that is too long, or breaks off, tells nothing of the task: it may well be there.
-            return Lost(Failure.of(error))
-        except Exception as error:  # a bug of ours; it has been sent, so it must not be repeated for it
-            return Lost(unexpected(job, error))
+            return gate.without_answer(Failure.of(error))
+        except Exception as error:  # a bug of ours: one request must not end the others
+            return gate.without_answer(unexpected(job, error))
 
     async def ask(self, job: Job, state: Running | Confirming) -> TaskStatus:
         """Ask how a task stands; free to repeat."""
         dialect = self._dialects[job.account]
-        # A question that goes at the deadline itself needs some time, too.
-        left = max((job.due or math.inf) - self._now(), 0.1)
+        left = max((job.due or math.inf) - self._now(), ASK_AT_LEAST)
         try:
             response = await self._send(job.account, dialect.build_status(state.task_id), within=left)
             status = dialect.read_status(response, state.task_id, job.task_field)
@@ -128,7 +152,7 @@ class Exchange:
         assert job.save_to is not None
         left = (job.expires_at or math.inf) - self._now()
         try:
-            with anyio.fail_after(max(left, SAVE_AT_LEAST)):
+            with Patience(max(left, SAVE_AT_LEAST)):
                 outcome = await self._renewed(job.account, state.outcome) if state.links is Links.RENEWED else None
                 if isinstance(outcome, Failure):
                     return NotSaved(outcome)

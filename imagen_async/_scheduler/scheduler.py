@@ -17,6 +17,7 @@ from .._core.plan import OwnerTerms, Plan
 from .._core.states import Claimed, Confirming, Orphaned
 from .._core.upstream import Upstreams
 from .._core.values import Result
+from .._patience import Alarm
 from .._plain_group import PlainGroup
 from .._watch.observer import Observer
 from ..errors import ConfigurationError
@@ -220,10 +221,14 @@ class Scheduler:
             self.drop(owner_id)
         try:
             # A cancellation around it would lose the ids of tasks that are paid for.
-            with anyio.move_on_after(GRACE, shield=True):
-                while any(job.owner in owner_ids for job in self._plan.jobs.values()):
-                    self._settled.clear()
-                    await self._settled.wait()
+            with anyio.CancelScope(shield=True) as waiting:
+                alarm = Alarm(GRACE, waiting.cancel)
+                try:
+                    while any(job.owner in owner_ids for job in self._plan.jobs.values()):
+                        self._settled.clear()
+                        await self._settled.wait()
+                finally:
+                    alarm.stop()
         finally:
             self._leaving -= 1
             # Also when a second cancellation cuts the waiting short: what is known by now must be told.

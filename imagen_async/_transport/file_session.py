@@ -14,8 +14,10 @@ import anyio
 from yarl import URL
 
 from .._core.wire import HttpRequest, HttpResponse
+from .._patience import Patience
 from .._watch.observer import Observer
 from ..errors import DownloadFailed, ImagenError, TransportError
+from .departure import OUTGOING, Departure
 from .handles import waits_for_handles
 from .sessions import SessionSettings, open_session, proxy_of, transport_error
 
@@ -56,19 +58,20 @@ class FileSession:
     async def get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open a file for reading; raises TransportError where the network fails, also while it is read."""
         assert self._session is not None
-        # A large picture on a slow line may take its time; silence may not.
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=self._settings.connect_timeout, sock_read=self._settings.timeout
-        )
         outcome: HttpResponse | None = None
         failure: ImagenError | None = None
         # No more at once than there are connections: the wait for one is no trouble of the network.
         async with self._turns:
             began_at = asyncio.get_running_loop().time()
+            silence = _Silence()
+            OUTGOING.set(silence.departure)
             try:
-                async with await self._open(url, timeout) as response:
-                    outcome = HttpResponse(response.status, b"")
-                    yield response
+                # A large picture on a slow line may take its time; silence may not.
+                with Patience(self._settings.timeout, since=silence.began_at):
+                    async with await self._open(url) as response:
+                        outcome = HttpResponse(response.status, b"")
+                        silence.response = response
+                        yield response
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 failure = transport_error(error, url)
@@ -81,17 +84,18 @@ class FileSession:
             raise failure
 
     @waits_for_handles
-    async def _open(self, url: str, limits: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _open(self, url: str) -> aiohttp.ClientResponse:
         """Follow an address to its answer; raises TransportError, or DownloadFailed for what is no address."""
         assert self._session is not None
         failure: ImagenError
-        address = URL()
+        address, departure = URL(), OUTGOING.get()
         try:
             address = _as_given(url)
             for _ in range(_MOST_REDIRECTS):
+                departure.left_at = None
                 proxy = proxy_of(str(address), self._settings)
                 # Followed here: aiohttp escapes anew what may be signed, and cannot send every byte that may come.
-                response = await self._session.get(address, timeout=limits, proxy=proxy, allow_redirects=False)
+                response = await self._session.get(address, proxy=proxy, allow_redirects=False)
                 where = response.headers.get("Location") if response.status in _REDIRECTS else None
                 if where is None:
                     return response
@@ -99,7 +103,7 @@ class FileSession:
                 address = _as_given(urljoin(str(address), where))
             failure = TransportError(f"More than {_MOST_REDIRECTS} redirects lead to no file.")
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            failure = transport_error(error, str(address))
+            failure = transport_error(error, str(address), sent=departure.left_at is not None)
         # What no host name can be, or no port, is found in many places; each says so in its own way.
         except ValueError:
             failure = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
@@ -110,6 +114,32 @@ class FileSession:
             # What follows the question mark is often a signature that opens the file.
             request = HttpRequest("GET", url.partition("?")[0], operation="file")
             self._observer.exchange("", request, outcome, began_at, asyncio.get_running_loop().time())
+
+
+class _Silence:
+    """Since when nothing has come of a file, as far as it was looked for.
+
+    Attributes:
+        departure: The request's.
+        response: Its answer, once that has begun.
+    """
+
+    def __init__(self) -> None:
+        self.departure = Departure()
+        self.response: aiohttp.ClientResponse | None = None
+        self._bytes = -1
+
+    def began_at(self) -> float:
+        """Loop time from which it counts: now, where something has come since the last look, or it is not asked for."""
+        now = asyncio.get_running_loop().time()
+        if self.response is None:
+            # To connect has a limit of its own.
+            return now if self.departure.left_at is None else self.departure.left_at
+        came = self.response.content.total_bytes
+        if came == self._bytes:
+            return self.departure.left_at or 0.0
+        self._bytes = came
+        return now
 
 
 _is_unsendable = re.compile(r"[^!-~]+")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -15,14 +15,20 @@ from yarl import URL
 
 from .._core.text import well_formed
 from .._core.wire import HttpRequest, HttpResponse
+from .._patience import Patience
 from .._watch.observer import Observer
-from ..errors import ImagenError, ProtocolError
+from ..errors import ImagenError, ProtocolError, TransportError
+from .connector import Connector
+from .departure import OUTGOING, Departure
 from .file_session import FileSession
 from .handles import connections_within, waits_for_handles
-from .sessions import SessionSettings, open_session, proxy_of, timeouts, transport_error
+from .sessions import SessionSettings, connector_for, open_session, proxy_of, transport_error
 
 MAX_ANSWER = 1 << 20
 """Bytes of an API answer; the recorded ones are below 5 KB."""
+
+OTHER_CONNECTIONS = 3
+"""More connections that a create tries, at once and for nothing, where one ended before a byte of it had left."""
 
 _JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -37,6 +43,10 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"Endpoint({self.base_url!r})"
 
 
+class _Ended(TransportError):
+    """The connection had ended before a byte left."""
+
+
 class SessionPool:
     """The open sessions of one client. Enter it in the loop that uses it."""
 
@@ -47,9 +57,9 @@ class SessionPool:
         self._endpoints = endpoints
         connections = connections_within(settings.connections, sessions=len(endpoints))
         self._settings = msgspec.structs.replace(settings, connections=connections)
-        self._timeout = timeouts(settings, settings.timeout)
         self._stack = AsyncExitStack()
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._connectors: dict[str, Connector] = {}
         self._proxies: dict[str, str | None] = {}
         self._files: FileSession | None = None
 
@@ -57,7 +67,8 @@ class SessionPool:
         async with AsyncExitStack() as stack:
             for name, endpoint in self._endpoints.items():
                 headers = {"Authorization": f"Bearer {endpoint.api_key}"}
-                session = open_session(self._settings, headers)
+                self._connectors[name] = connector = connector_for(self._settings)
+                session = open_session(self._settings, headers, connector)
                 self._sessions[name] = await stack.enter_async_context(session)
                 # Once an account, not once a request: it reads the whole environment.
                 self._proxies[name] = proxy_of(endpoint.base_url, self._settings)
@@ -79,13 +90,22 @@ class SessionPool:
         """The session without a key, while the pool is open."""
         return self._files
 
-    async def send(self, account: str, request: HttpRequest, *, within: float | None = None) -> HttpResponse:
+    async def send(
+        self,
+        account: str,
+        request: HttpRequest,
+        *,
+        within: float | None = None,
+        leaves: Callable[[], bool] | None = None,
+    ) -> HttpResponse:
         """Carry one request to an account's own address, with its key, and follow no redirect.
 
         Args:
             account: Whose session.
             request: What to send.
-            within: Seconds for the whole exchange, where that is less than the setting.
+            within: Seconds to get a connection, and from then on for the answer, where that is less than the setting.
+            leaves: Of a create, which has a body: says whether it may go. Asked once, when the connection is in hand
+                and the first byte is about to be written; never, where it does not come to that.
 
         Raises:
             TransportError: No answer came; `sent` is False when no byte left.
@@ -93,12 +113,12 @@ class SessionPool:
         """
         # Told from here, for aiohttp's TraceConfig costs 10 µs a request even when it is empty.
         if not self._observer.hears_exchanges:
-            return await self._send(account, request, within)
+            return await self._send(account, request, within, leaves)
         now = asyncio.get_running_loop().time
         began_at = now()
         outcome: HttpResponse | ImagenError | None = None
         try:
-            outcome = await self._send(account, request, within)
+            outcome = await self._send(account, request, within, leaves)
             return outcome
         except ImagenError as error:
             outcome = error
@@ -109,28 +129,52 @@ class SessionPool:
                 self._observer.exchange(account, request, outcome, began_at, now())
 
     @waits_for_handles
-    async def _send(self, account: str, request: HttpRequest, within: float | None) -> HttpResponse:
-        endpoint = self._endpoints[account]
-        total = self._settings.timeout if within is None else min(within, self._settings.timeout)
+    async def _send(
+        self, account: str, request: HttpRequest, within: float | None, leaves: Callable[[], bool] | None
+    ) -> HttpResponse:
+        seconds = self._settings.timeout if within is None else min(within, self._settings.timeout)
+        for _ in range(OTHER_CONNECTIONS):
+            try:
+                return await self._carry(account, request, seconds, Departure(leaves))
+            except _Ended:
+                pass
+        return await self._carry(account, request, seconds, Departure(leaves))
+
+    async def _carry(self, account: str, request: HttpRequest, seconds: float, departure: Departure) -> HttpResponse:
+        OUTGOING.set(departure)
+        endpoint, began_at = self._endpoints[account], asyncio.get_running_loop().time()
         try:
-            # aiohttp repeats by itself what is free to repeat, once, on a connection that had died; never a POST.
-            async with self._sessions[account].request(
-                request.method,
-                # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
-                URL(endpoint.base_url + request.path, encoded=True),
-                data=request.body,
-                headers=_JSON_HEADERS if request.body is not None else None,
-                allow_redirects=False,
-                proxy=self._proxies[account],
-                timeout=self._timeout if total == self._settings.timeout else timeouts(self._settings, total),
-            ) as response:
-                # Not `json()`, which has no bound, and costs 6 µs more.
-                body = await _read_bounded(response)
-                return _plain(response, _redacted(body, endpoint.api_key))
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            failure = transport_error(error, endpoint.base_url)
+            # A slow connection takes nothing of the time for an answer that may be paid for.
+            with Patience(seconds, since=lambda: departure.left_at or began_at):
+                # aiohttp repeats by itself what is free to repeat, once, on a connection that had died; never a POST.
+                async with self._request(account, request, departure) as response:
+                    if departure.left_at is None:
+                        raise ConnectionAbortedError("an answer came to what was not asked yet")
+                    if (told := response.headers.get("Keep-Alive")) is not None:
+                        self._connectors[account].hear_keep_alive(told)
+                    # Not `json()`, which has no bound, and costs 6 µs more.
+                    body = await _read_bounded(response)
+                    return _plain(response, _redacted(body, endpoint.api_key))
+        except ImagenError:
+            raise
+        # Whatever it is: what counts is whether anything has left, and that is known without it.
+        except Exception as error:
+            failure = transport_error(error, endpoint.base_url, sent=departure.left_at is not None)
         # Raised out here, so that it does not hold aiohttp's error: that one's repr shows the key.
-        raise failure
+        raise _Ended(failure.message, sent=False) if departure.is_on_line else failure
+
+    def _request(
+        self, account: str, request: HttpRequest, departure: Departure
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._sessions[account].request(
+            request.method,
+            # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
+            URL(self._endpoints[account].base_url + request.path, encoded=True),
+            data=departure.body(request.body),
+            headers=_JSON_HEADERS if request.body is not None else None,
+            allow_redirects=False,
+            proxy=self._proxies[account],
+        )
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -1,4 +1,4 @@
-"""What all sessions share: how one is opened and times out, which proxy it takes, and what its errors are called."""
+"""What all sessions share: how one is opened, which proxy it takes, and what its errors are called."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ import msgspec
 from .._core.wire import clean
 from .._version import __version__
 from ..errors import TransportError
+from .connector import Connector
 from .handles import NoHandleLeft, is_for_want_of_a_handle, is_none_left
 
 USER_AGENT = f"imagen_async/{__version__}"
 """Sent always: kie.ai's edge refuses requests without one (403, "error code: 1010")."""
 
-KEEP_ALIVE = 75.0
-"""Seconds that an idle connection stays open: longer than any poll interval, for a new one costs ten requests."""
+LONGEST_HEADER = 72 << 10
+"""Bytes of a line of an answer's head: policies of 64 KiB were met, where aiohttp takes 8."""
 
-# What happens before a byte of the request leaves; everything else may have reached the server.
-_NOT_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.InvalidURL,
-)
+MOST_HEADERS = 1024
+"""Lines of an answer's head."""
+
+# Every limit of time is a `Patience` of ours: aiohttp's own count before what has arrived was read.
+_NO_LIMIT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 SSLSetting = ssl_module.SSLContext | bool
 
@@ -39,7 +37,7 @@ class SessionSettings(msgspec.Struct, frozen=True):
     Attributes:
         connections: Open at once, for each account and for files; 16 to 100 are cheapest.
         connect_timeout: Seconds to get a connection, with DNS and TLS.
-        timeout: Seconds for a whole exchange; for a file, seconds without a byte.
+        timeout: Seconds for the answer to an API call; for a file, seconds without a byte.
         trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. (.netrc is never read.)
         ssl: A context with your own CA, or True for the system's.
     """
@@ -51,29 +49,27 @@ class SessionSettings(msgspec.Struct, frozen=True):
     ssl: SSLSetting = True
 
 
-def open_session(settings: SessionSettings, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-    """Open a session whose every request carries these headers."""
-    # The threaded resolver on purpose: aiodns, which aiohttp takes silently once it is installed, has open bugs.
-    connector = aiohttp.TCPConnector(
-        limit=settings.connections,
-        # aiohttp's own 15 s are shorter than the time between two questions may be.
-        keepalive_timeout=KEEP_ALIVE,
-        resolver=aiohttp.ThreadedResolver(),
-        ssl=settings.ssl,
-    )
+def connector_for(settings: SessionSettings) -> Connector:
+    """The connections of one session."""
+    return Connector(limit=settings.connections, connect_timeout=settings.connect_timeout, ssl=settings.ssl)
+
+
+def open_session(
+    settings: SessionSettings, headers: Mapping[str, str], connector: Connector | None = None
+) -> aiohttp.ClientSession:
+    """Open a session whose every request carries these headers; each needs an `OUTGOING` of its own."""
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=connector or connector_for(settings),
         headers={"User-Agent": USER_AGENT, **headers},
         # What a host sets is nobody's to keep: an account is known by its key, files by nothing.
         cookie_jar=aiohttp.DummyCookieJar(),
         # trust_env would read .netrc too, for every request and in place of our key: proxies are looked up here.
         trust_env=False,
+        timeout=_NO_LIMIT,
+        max_line_size=LONGEST_HEADER,
+        max_field_size=LONGEST_HEADER,
+        max_headers=MOST_HEADERS,
     )
-
-
-def timeouts(settings: SessionSettings, total: float) -> aiohttp.ClientTimeout:
-    """`connect` is shorter than `total`, so a timeout that is not a ConnectionTimeoutError came after the sending."""
-    return aiohttp.ClientTimeout(total=total, connect=min(settings.connect_timeout, total * 0.9))
 
 
 def proxy_of(url: str, settings: SessionSettings) -> str | None:
@@ -84,18 +80,24 @@ def proxy_of(url: str, settings: SessionSettings) -> str | None:
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
-def transport_error(error: Exception, url: str) -> TransportError:
+def transport_error(error: Exception, url: str, *, sent: bool = True) -> TransportError:
     """Make of what a session raised an error of ours, which shows neither key nor login."""
-    parts = urlsplit(url)
-    where = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
     what = clean(str(error)) or type(error).__name__
     if isinstance(error, aiohttp.ClientResponseError):
         # Its own words hold the whole address, a proxy's login included.
         what = f"HTTP {error.status}, {clean(error.message)}"
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         what = "no answer in time"
-    sent = not isinstance(error, _NOT_SENT)
-    is_connecting = isinstance(error, aiohttp.ClientConnectorError)
-    if is_connecting and (is_for_want_of_a_handle(error) or is_none_left()):
-        return NoHandleLeft(f"No connection to {where}: this process has too many files open.", sent=False)
-    return TransportError(f"{'The exchange with' if sent else 'No connection to'} {where} failed: {what}.", sent=sent)
+    if not sent and (is_for_want_of_a_handle(error) or is_none_left()):
+        return NoHandleLeft(f"No connection to {_host(url)}: this process has too many files open.", sent=False)
+    return TransportError(
+        f"{'The exchange with' if sent else 'No connection to'} {_host(url)} failed: {what}.", sent=sent
+    )
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "its address"

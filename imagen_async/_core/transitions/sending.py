@@ -57,9 +57,18 @@ def leave_home(job: Job, state: Noting, event: Leaves, now: float) -> Job:
 def abort(job: Job, state: Noting, event: SendAborted, now: float) -> Job:
     """Nothing has left: it is as if its turn had not come."""
     queued = put_back(job, state)
+    # Its time was over before its connection was had: what comes of it now nobody would wait for.
+    if event.failure is None and job.is_due(now):
+        return expire(queued, queued.state, event, now)
     if event.failure is None:
         return queued.to(without_owner(queued))
     return queued.to(fallen_back(queued) or NotAdmitted(event.failure.about(account=job.account)))
+
+
+def miss_connection(job: Job, state: Noting, event: ConnectFailed, now: float) -> Job:
+    """Nothing has left, for a passing reason: it is sent again, if its time is not over."""
+    failure = event.failure.about(account=job.account)
+    return _queued_again(put_back(job, state), Queued(failure, state.fallback), now)
 
 
 def give_up_writing(job: Job, state: Noting, event: Unsendable, now: float) -> Job:
@@ -71,7 +80,8 @@ def give_up_writing(job: Job, state: Noting, event: Unsendable, now: float) -> J
 
 def leave_noting(job: Job, state: Noting, event: object, now: float) -> Job:
     """Nothing of it has left, and nothing will."""
-    return abort(job, state, SendAborted(), now)
+    queued = put_back(job, state)
+    return queued.to(without_owner(queued))
 
 
 def accept(job: Job, state: OnTheWay, event: Accepted, now: float) -> Job:
@@ -90,22 +100,27 @@ def lose(job: Job, state: Sending, event: Lost, now: float) -> Job:
     return _unknown_or_awaited(job, unknown, event.callback_wait, now)
 
 
-def refuse(job: Job, state: Sending, event: Rejected | ConnectFailed, now: float) -> Job:
+def refuse(job: Job, state: Sending, event: Rejected, now: float) -> Job:
     """Nothing was made: send it again, or end it, as the refusal has it."""
     failure = event.failure
-    match event:
+    queued = Queued(failure.about(account=job.account), state.fallback)
+    match event.remedy:
         # Known to have made nothing, for a passing reason: nothing else is sent again to the same account by itself.
-        case ConnectFailed() | Rejected(remedy=Remedy.BACK_OFF | Remedy.PAUSE):
-            queued = job.to(Queued(failure.about(account=job.account), state.fallback))
-            # Its time was not looked at while the create was on its way.
-            return expire(queued, queued.state, None, now) if job.is_due(now) else queued
-        case Rejected(remedy=Remedy.STOP | Remedy.CLOSE_MODEL):
+        case Remedy.BACK_OFF | Remedy.PAUSE:
+            return _queued_again(job, queued, now)
+        case Remedy.STOP | Remedy.CLOSE_MODEL:
             # Whoever else takes it may have it, and the plan ends it where nobody does.
-            return job.to(Queued(failure.about(account=job.account), state.fallback))
+            return job.to(queued)
     if state.fallback is not None and is_unknown(state.fallback):
         # This create made nothing; the lost one before it may have.
         return _unknown_or_awaited(job, state.fallback, event.callback_wait, now)
     return failed(job, failure, None, may_retry=event.remedy is Remedy.NEW_TASK)
+
+
+def _queued_again(job: Job, queued: Queued, now: float) -> Job:
+    job = job.to(queued)
+    # Its time was not looked at while it talked.
+    return expire(job, queued, None, now) if job.is_due(now) else job
 
 
 def lose_claimed(job: Job, state: Claimed, event: Lost, now: float) -> Job:
@@ -114,7 +129,7 @@ def lose_claimed(job: Job, state: Claimed, event: Lost, now: float) -> Job:
     return confirm_claim(job, unknown_outcome(job, event.failure), state.claim, now, now + 2 * PATIENCE)
 
 
-def refuse_claimed(job: Job, state: Claimed, event: Rejected | ConnectFailed, now: float) -> Job:
+def refuse_claimed(job: Job, state: Claimed, event: Rejected, now: float) -> Job:
     """A callback says that there is a task: whatever this answer is, it is no leave to send another create."""
     # The callback is about this very create, so that its refusal cannot be the whole truth.
     if state.claim.create == job.attempts:
@@ -131,7 +146,7 @@ def _orphaned(state: Sending | Claimed) -> Orphaned:
     return Orphaned(state.claim if isinstance(state, Claimed) else None, state.fallback)
 
 
-def hear_out(job: Job, state: Orphaned, event: Accepted | Rejected | ConnectFailed | Lost, now: float) -> Job:
+def hear_out(job: Job, state: Orphaned, event: Accepted | Rejected | Lost, now: float) -> Job:
     """The answer to a create that nobody waits for: it ends as what the answer makes of it, and is not sent again."""
     claim = state.claim
     # The leave to pay for it twice was for a caller who waits.
@@ -145,13 +160,8 @@ def hear_out(job: Job, state: Orphaned, event: Accepted | Rejected | ConnectFail
     return moved if isinstance(moved.state, Ended) else moved.to(without_owner(moved))
 
 
-_SENT: dict[type, Move] = {Accepted: accept, Lost: lose, Rejected: refuse, ConnectFailed: refuse}
-_CLAIMED: dict[type, Move] = {
-    Accepted: accept,
-    Lost: lose_claimed,
-    Rejected: refuse_claimed,
-    ConnectFailed: refuse_claimed,
-}
+_SENT: dict[type, Move] = {Accepted: accept, Lost: lose, Rejected: refuse}
+_CLAIMED: dict[type, Move] = {Accepted: accept, Lost: lose_claimed, Rejected: refuse_claimed}
 
 
 def cut_off(job: Job, state: OnTheWay, event: object, now: float) -> Job:

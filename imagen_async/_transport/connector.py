@@ -1,0 +1,107 @@
+"""Which connection a request takes: the one used last, and for a create none whose end may be on its way."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections import deque
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from .._patience import Patience
+from .departure import OUTGOING, may_have_ended
+
+KEEP_ALIVE = 75.0
+"""Seconds that an idle connection stays open: longer than any poll interval, for a new one costs ten requests."""
+
+FIT_FOR_CREATE = 4.0
+"""Seconds that a connection may have been idle before a create: many servers close theirs after 5, without a word."""
+
+_TIMEOUT = re.compile(r"timeout\s*=\s*(\d{1,9})", re.ASCII | re.IGNORECASE)
+
+_Idle = deque[tuple[ResponseHandler, float]]
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's, with its own order, and its own time for connecting.
+
+    Args:
+        limit: Connections in use at once.
+        connect_timeout: Seconds to get a new one, with DNS and TLS.
+        ssl: As in SessionSettings.
+    """
+
+    def __init__(self, *, limit: int, connect_timeout: float, ssl: ssl.SSLContext | bool) -> None:
+        super().__init__(
+            limit=limit,
+            # aiohttp's own 15 s are shorter than the time between two questions may be.
+            keepalive_timeout=KEEP_ALIVE,
+            # On purpose: aiodns, which aiohttp takes silently once it is installed, has open bugs.
+            resolver=aiohttp.ThreadedResolver(),
+            ssl=ssl,
+        )
+        self._connect_timeout = connect_timeout
+        self._fit_for = FIT_FOR_CREATE
+        self._fit_since = 0.0
+        self._suspended = _suspended()
+
+    def hear_keep_alive(self, header: str) -> None:
+        """Learn from an answer's Keep-Alive header after how long the server closes an idle connection."""
+        told = _TIMEOUT.search(header)
+        if told is not None:
+            self._fit_for = min(FIT_FOR_CREATE, int(told[1]) - 1.0)
+
+    async def connect(self, *request: Any, **terms: Any) -> Any:
+        """Get a connection for a request."""
+        connection = await super().connect(*request, **terms)
+        departure = OUTGOING.get()
+        departure.is_on_line = departure.is_create
+        if not departure.is_create:
+            # It is written now.
+            departure.left_at = self._loop.time()
+        return connection
+
+    async def _create_connection(self, *request: Any, **terms: Any) -> ResponseHandler:
+        with Patience(self._connect_timeout):
+            return await super()._create_connection(*request, **terms)
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        idle = self._conns.get(key)
+        if idle is not None and OUTGOING.get().is_create and not self._has_fit(idle):
+            if not idle:
+                del self._conns[key]
+            return None
+        return await super()._get(key, traces)
+
+    def _has_fit(self, idle: _Idle) -> bool:
+        """Close what has ended of the idle ones, and say whether the one used last will do for a create."""
+        while idle and may_have_ended(idle[0][0]):
+            idle.popleft()[0].close()
+        if not idle:
+            return False
+        now, suspended = time.monotonic(), _suspended()
+        # What was idle while the machine slept is older than it seems, and its end may never have come through.
+        if suspended > self._suspended + 1:
+            self._fit_since = now
+        self._suspended = suspended
+        if idle[0][1] >= max(self._fit_since, now - self._fit_for):
+            return True
+        # They still do for questions; a new one that would be one too many takes the place of the oldest.
+        if len(idle) + len(self._acquired) >= self._limit:
+            idle.pop()[0].close()
+        return False
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        super()._release(key, protocol, should_close=should_close)
+        idle = self._conns.get(key)
+        # aiohttp takes the first, which has been idle for longest.
+        if idle and idle[-1][0] is protocol:
+            idle.rotate(1)
+
+
+def _suspended() -> float:
+    """Seconds by which the wall clock is ahead of that which stands still while the machine sleeps."""
+    return time.time() - time.monotonic()
