@@ -69,16 +69,17 @@ class Connector(aiohttp.TCPConnector):
             return await super()._create_connection(*request, **terms)
 
     async def _get(self, key: Any, traces: Any) -> Any:
-        idle = self._conns.get(key)
-        if idle is not None and OUTGOING.get().is_create and not self._has_fit(idle):
+        idle, departure = self._conns.get(key), OUTGOING.get()
+        if idle is not None and departure.is_create and not self._has_fit(idle, looks=departure.is_again):
             if not idle:
                 del self._conns[key]
             return None
         return await super()._get(key, traces)
 
-    def _has_fit(self, idle: _Idle) -> bool:
-        """Close what has ended of the idle ones, and say whether the one used last will do for a create."""
-        while idle and may_have_ended(idle[0][0]):
+    def _has_fit(self, idle: _Idle, *, looks: bool) -> bool:
+        """Say whether the idle one used last will do for a create; `looks` where an end was met: others are closed."""
+        # What has been read of one is told by nothing later on; for what was not, it is looked before it leaves.
+        while idle and (may_have_ended(idle[0][0]) if looks else idle[0][0].should_close):
             idle.popleft()[0].close()
         if not idle:
             return False

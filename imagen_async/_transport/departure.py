@@ -67,16 +67,19 @@ class Departure:
 
     Args:
         leaves: Of a create, says whether it may go; asked once, when nothing but writing it is left to do.
+        is_again: True where another connection had ended before it left.
 
     Attributes:
+        is_again: As given.
         is_create: True for what must not be sent again.
         left_at: Loop time from which a byte of it may have left; None: none has.
         is_on_line: True while a create has its connection and was not asked yet: what fails then is the connection.
     """
 
-    __slots__ = ("_leaves", "is_create", "is_on_line", "left_at")
+    __slots__ = ("_leaves", "is_again", "is_create", "is_on_line", "left_at")
 
-    def __init__(self, leaves: Callable[[], bool] | None = None) -> None:
+    def __init__(self, leaves: Callable[[], bool] | None = None, *, is_again: bool = False) -> None:
+        self.is_again = is_again
         self.is_create = leaves is not None
         self.left_at: float | None = None
         self.is_on_line = False

@@ -133,12 +133,12 @@ class SessionPool:
         self, account: str, request: HttpRequest, within: float | None, leaves: Callable[[], bool] | None
     ) -> HttpResponse:
         seconds = self._settings.timeout if within is None else min(within, self._settings.timeout)
-        for _ in range(OTHER_CONNECTIONS):
+        for is_again in range(OTHER_CONNECTIONS):
             try:
-                return await self._carry(account, request, seconds, Departure(leaves))
+                return await self._carry(account, request, seconds, Departure(leaves, is_again=bool(is_again)))
             except _Ended:
                 pass
-        return await self._carry(account, request, seconds, Departure(leaves))
+        return await self._carry(account, request, seconds, Departure(leaves, is_again=True))
 
     async def _carry(self, account: str, request: HttpRequest, seconds: float, departure: Departure) -> HttpResponse:
         OUTGOING.set(departure)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from .links import folded
+from .links import LONGEST_KEY, folded
 
 Meaning = Literal["waiting", "made", "broken"]
 
@@ -63,8 +64,9 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
 
     Where several are there, the first one with a word that is known is believed.
     """
-    if meaning_of(record.get(first)) == "waiting":
-        return StateWord(record[first], "waiting")
+    usual = _MEANINGS.get(word) if isinstance(word := record.get(first), str) else None
+    if usual == "waiting" or (usual and word not in _UNSURE and not any(_is_other(key, first) for key in record)):
+        return StateWord(word, usual)
     fields = {folded(key): value for key, value in record.items()}
     told = ((name, fields[name]) for name in (first, *_FIELDS) if name in fields)
     said = [(word, _read(name, word)) for name, word in told if word is not None and word != ""]
@@ -75,6 +77,16 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     # No word at all, but the time at which it ended.
     is_over = not said and fields.get("completetime")
     return StateWord(said[0][0] if said else record.get(first), "made" if is_over else None, is_sure=False)
+
+
+def _is_other(key: str, first: str) -> bool:
+    """True for another field that may name a state."""
+    return key != first and _names_state(key[-LONGEST_KEY:])
+
+
+@functools.lru_cache(1024)
+def _names_state(key: str) -> bool:
+    return folded(key) in _FIELDS
 
 
 def _read(name: str, value: object) -> Meaning | None:
