@@ -34,7 +34,7 @@ from imagen_async._core.callbacks import (
 from imagen_async._core.change import Change
 from imagen_async._core.circuit_breaker import CircuitBreaker
 from imagen_async._core.course import LAST_WORD, LATE
-from imagen_async._core.defaults import note_of, with_defaults
+from imagen_async._core.defaults import leaves_open, note_of, with_defaults
 from imagen_async._core.failure import Failure, kind_named
 from imagen_async._core.fields import FIELDS, PARAMETERS, Field
 from imagen_async._core.identity import DefaultsChanged, Identity, Known

@@ -388,6 +388,15 @@ async def test_one_request_that_no_journal_can_hold_is_one_bad_result(network: N
     assert (store.counts(), store.find("odd")) == ({"done": 4}, None)
 
 
+async def test_a_list_of_other_defaults_is_refused_before_its_first_create(network: Network) -> None:
+    """What an earlier run has made of one line under another model is found before any other line is sent."""
+    kept: dict[str, Any] = {}
+    await run(VirtualClient(network), ["a"], journal=DictStore(kept), model="imagen4-fast")
+    with pytest.raises(errors.ConfigurationError, match="imagen4-fast → imagen4-ultra"):
+        await run(VirtualClient(network), [*prompts(100), "a"], journal=DictStore(kept), model="imagen4-ultra")
+    assert len(network.ledger.creates) == 1
+
+
 async def test_a_cancellation_does_not_hide_that_the_journal_failed(network: Network) -> None:
     """A cancelled task whose batch cannot note a paid task ends with the JournalError."""
     store, heard = Disk(), Heard()

@@ -63,7 +63,7 @@ ODD: dict[str, tuple[bytes, bool]] = {
     "an Ogg that tells no last page": (page(b"x", 2) + page(b"x", 0) + b"a tag", True),
     "an Ogg of one page": (page(b"x", 2), False),
     "an MP3 that tells nothing": (TAG + FRAME[:36] + bytes(40), True),
-    "an MP3 that tells no length": (TAG + FRAME[:43] + b"\1" + FRAME[44:], True),
+    "an MP3 that tells no length": (TAG + FRAME[:43] + b"\1" + FRAME[44:48] + b"\xff" * 40, True),
     "an MP3 that tells its length only, cut": (FRAME[:43] + b"\2" + FRAME[48:] + bytes(3), False),
     "an MP3 that tells its length only": (FRAME[:43] + b"\2" + FRAME[48:] + bytes(4), True),
     "a tag": (TAG, False),

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inner import DefaultsChanged, Identity, JournalEntry, Known, Router, note_of, stable_key, with_defaults
+from inner import (
+    DefaultsChanged,
+    Identity,
+    JournalEntry,
+    Known,
+    Router,
+    leaves_open,
+    note_of,
+    stable_key,
+    with_defaults,
+)
 
 from imagen_async import ImageRequest, InvalidRequest
 from imagen_async.providers import PROVIDERS
@@ -245,6 +255,14 @@ def test_what_is_no_request_is_refused(item: Any) -> None:
     """It says what came, and of a row how it becomes a request."""
     with pytest.raises(InvalidRequest, match=f"not {type(item).__name__}"):
         Folder().run(FAST, item)
+
+
+def test_a_field_of_a_requests_own_is_no_default() -> None:
+    """Of `extra`, what a request says itself was left to no default; the rest was."""
+    given = ImageRequest("a fox", extra={"own": 1})
+    was, other_default, other_own = ({"own": own, "default": left} for own, left in ((1, 1), (1, 2), (2, 1)))
+    assert leaves_open(given, "extra", was, other_default)
+    assert not leaves_open(given, "extra", was, other_own)
 
 
 def test_a_note_that_nobody_can_read_is_none() -> None:

@@ -97,7 +97,7 @@ def is_whole_tiff(data: bytes) -> bool:
 
 def _tiff_ends(data: bytes) -> Iterator[int]:
     order = "<" if data[:1] == b"I" else ">"
-    is_big = 43 in data[2:4]
+    is_big = data[2:4] in (b"+\0", b"\0+")
     number, entry, count_form, width = ("Q", 20, "Q", 8) if is_big else ("I", 12, "H", 2)
     at_next, seen = 8 if is_big else 4, set[int]()
     while (at := unpack_from(order + number, data, at_next)[0]) and at not in seen and len(seen) < _MOST_DIRECTORIES:
