@@ -393,7 +393,8 @@ async def test_a_list_of_other_defaults_is_refused_before_its_first_create(netwo
     kept: dict[str, Any] = {}
     await run(VirtualClient(network), ["a"], journal=DictStore(kept), model="imagen4-fast")
     with pytest.raises(errors.ConfigurationError, match="imagen4-fast → imagen4-ultra"):
-        await run(VirtualClient(network), [*prompts(100), "a"], journal=DictStore(kept), model="imagen4-ultra")
+        items = [*(ImageRequest(each, model="imagen4-fast") for each in prompts(100)), "a"]
+        await run(VirtualClient(network), items, journal=DictStore(kept), model="imagen4-ultra")
     assert len(network.ledger.creates) == 1
 
 
