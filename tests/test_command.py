@@ -335,6 +335,15 @@ def test_a_reader_that_leaves_costs_no_picture() -> None:
     assert f"Nothing is lost; go on with: imagen-async {' '.join(words)}\n" in outcome.err
 
 
+def test_a_command_needs_no_stream(imagen_sandbox: Sandbox) -> None:
+    """With stdout and stderr closed, as some services are, a batch makes its pictures; nothing comes from no stdin."""
+    words = ["batch", foxes(2), *at(imagen_sandbox), "-o", "out"]
+    closed = commands.start(*words, stdout=None, stderr=None, preexec_fn=lambda: os.closerange(1, 3))
+    assert (commands.finish(closed).code, len(lines_of(METADATA))) == (0, 2)
+    deaf = commands.finish(commands.start("plan", "-", *words[2:4], stdin=None, preexec_fn=lambda: os.close(0)))
+    assert (deaf.code, deaf.is_clean) == (2, True), deaf.err
+
+
 def test_sizes_are_read_in_a_thread(call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes are read beside the event loop; a result that a signal meets there is listed and printed all the same."""
     opened, threads, is_taken_up = Image.open, set(), threading.Event()

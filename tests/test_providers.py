@@ -337,6 +337,7 @@ def test_an_unknown_model_lists_the_known_ones(model: Any) -> None:
     assert "imagen4 is served by: kie, apikley, apiin." in refusal(("liangxin", "imagen4"))
     assert "API in One takes no raw models; only createTask APIs do" in refusal(("apiin", RAW))
     assert "model='raw:'" in refusal(("kie", raw_model(""))), "the prefix alone names no model"
+    assert "its character 11 is U+D83E (half of a character)." in refusal(("kie", raw_model(HALF)))
 
 
 REQUEST = ImageRequest("a red fox", num_images=2)

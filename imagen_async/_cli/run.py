@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
     for name in ("stdout", "stderr"):
         setattr(sys, name, lasting(getattr(sys, name)))
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())  # closed by whoever started us: nothing comes from it
     asked = read(arguments, COMMANDS)
     try:
         with log_on_stderr(asked.verbosity):

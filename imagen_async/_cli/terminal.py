@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from typing import Any
 
 
@@ -22,6 +23,8 @@ class _Terminal(io.FileIO):
 
 def lasting(stream: Any) -> Any:
     """The same stream, to which a prompt may be written that its encoding lacks, and that outlives its terminal."""
+    if stream is None:  # its descriptor was closed by whoever started us
+        return open(os.devnull, "w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if not stream.isatty():

@@ -11,6 +11,7 @@ from .dialect import Dialect
 from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .model import Model, Problem
+from .plain_text import foreign_character
 from .rate_limit import Rate
 from .values import RAW_PREFIX, ImageRequest
 
@@ -96,6 +97,9 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
     model = provider.find(name) if isinstance(name, str) else None
     if model is None:
         raise InvalidRequest(_no_such_model(name, provider, others))
+    # A raw one's may be any; one that cannot be written would fail where the request's key is made.
+    if (oddity := foreign_character(name)) is not None:
+        raise InvalidRequest(f"model={name!r}: {oddity}.")
     if not isinstance(request.extra, dict):
         raise InvalidRequest(f"extra={request.extra!r}: allowed is a mapping of the provider's own fields.")
     if request.extra:
