@@ -56,6 +56,8 @@ def _work_off(given: _Work) -> None:
         if future.set_running_or_notify_cancel():
             try:
                 future.set_result(work())
+            except StopIteration as error:  # asyncio's futures do not carry it: whoever waits would wait for ever
+                future.set_exception(RuntimeError(f"{error!r} was raised."))
             except BaseException as error:  # whose work it is hears of it, and the next one has its turn
                 future.set_exception(error)
         # Not kept alive until the next one comes.

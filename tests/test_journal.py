@@ -173,7 +173,7 @@ def damage(path: Path) -> None:
 
 NEXT, FOREIGN = f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "PRAGMA application_id = 7"
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (lambda path: by_hand(path, NEXT), "newer version .*its schema is 3, this version knows 2.*upgrade"),
+    "newer": (lambda path: by_hand(path, NEXT), "newer version .*its schema is 4, this version knows 3.*upgrade"),
     "foreign": (lambda path: by_hand(path, FOREIGN), "is no journal of imagen_async. Choose another"),
     "text": (lambda path: path.write_text("a red fox\n" * 300), "is no journal .* Nothing was sent. Choose another"),
     "emptied": (lambda path: path.write_bytes(b""), "is (empty. Nothing was sent.*restore it|no journal)"),
@@ -499,6 +499,7 @@ PAIRS = {
     "changes of a later age of one run": ("now, begun", "now", "is not of this"),
     "changes of an earlier age": ("later", "now", "is not of this"),
     "changes of another file": ("other", "now", "is not of this"),
+    "changes that were written over": ("now", "cut", "is not of this"),
     "changes alone": ("", "now", r"is missing, and .*-wal has what it knew last.*To begin anew, remove"),
 }
 
@@ -516,6 +517,7 @@ def test_changes_are_taken_for_those_of_their_own_file_only(
                 journal.write([entry(number)])
             journal.write([entry(1, account=age)])
             ages[age], ages[f"{age}-wal"] = path.read_bytes(), beside(path, "-wal").read_bytes()
+    ages["cut-wal"] = bytes(4096) + ages["now-wal"][4096:]
     with Journal(place / "other.db"):
         ages["other"] = (place / "other.db").read_bytes()
     copy = place / "copy" / "j.db"
@@ -529,7 +531,7 @@ def test_changes_are_taken_for_those_of_their_own_file_only(
             assert found is not None
             assert found.account == ("now" if changes else "then")
     if refused is not None:
-        assert beside(copy, "-wal").read_bytes() == ages["now-wal"]
+        assert beside(copy, "-wal").read_bytes() == ages[f"{changes}-wal"]
         assert not file or copy.read_bytes() == ages[file]
 
 

@@ -248,6 +248,12 @@ async def test_a_thread_that_takes_nothing_is_an_error_and_no_hang(caplog: Any) 
         await writer.close()
 
 
+def test_an_error_that_no_future_of_a_loop_carries_still_ends_the_waiting() -> None:
+    """What a store of the user's own may let out while a run begins is told as an error that the loop takes."""
+    failed = OwnThread("imagen-journal").submit(next, iter(())).exception(timeout=5)
+    assert (type(failed), str(failed)) == (RuntimeError, "StopIteration() was raised.")
+
+
 async def test_a_disk_that_hangs_is_left() -> None:
     """Closing is over in time although the disk has not answered, and tells the tasks that it may not have."""
     _, writer = written_by(Held())

@@ -8,7 +8,10 @@ from ..errors import JournalError
 from .connection import transaction
 from .explained import damaged
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Raised also where an older version would misread what is noted: from 3 on keys are of whole requests, by which it
+would not find them, and pay again.
+"""
 APPLICATION_ID = 0x494D474A
 """Tells a journal from other SQLite files: "IMGJ"."""
 

@@ -26,6 +26,9 @@ _FARTHEST = 2**40
 STAMP = "commit"
 """The note that has the number of the last commit."""
 
+_HEAD = b"\x37\x7f\x06"
+"""How a `-wal` begins, as SQLite's file format has it. Of one that begins in another way SQLite takes nothing."""
+
 _PUT_STAMP = f"INSERT INTO notes VALUES ('{STAMP}', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 # Without the index, which a crash may have left of another age.
 _SELECT_STAMP = f"SELECT value FROM notes WHERE +name = '{STAMP}'"
@@ -169,10 +172,17 @@ def _check_changes(path: str) -> None:
         if code_of(error) == "SQLITE_NOTADB":
             raise
         return  # nobody can tell; whoever opens it is told why
-    if not _reaches(path, found):
+    if not (_has_head(f"{path}-wal") and _reaches(path, found)):
         message = f"{path}-wal is not of this {path}: one of them was replaced, or restored from a copy."
         remedy = f"Put back the file that it belongs to: {_COSTS}. To go on with the file as it is, remove {path}-wal."
         raise JournalError(f"{message} Nothing was sent. {remedy}")
+
+
+def _has_head(changes: str) -> bool:
+    """False where somebody has cut the changes off, or written over them, and whoever wrote them wrote on behind."""
+    with contextlib.suppress(OSError), open(changes, "rb") as file:
+        return file.read(len(_HEAD)) == _HEAD
+    return True  # nobody can tell
 
 
 def _reaches(path: str, found: int) -> bool:
