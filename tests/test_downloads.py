@@ -187,6 +187,7 @@ LINKS = {
     "/a%28b%29%2Cc%7Ed.png?X-Signature=ab%2Bcd%2F%3D&u=a@b:c&n=%E7%8B&e=%7e": None,
     "/{t}[0]//a/../b|c^d.png?x[]=1&t=a+b%20c&q='\"<>`\\%zz%": None,
     "?a=1": "/?a=1",
+    "/a/../b;?": None,
     "/a b/é.png?q=狐#fragment#": "/a%20b/%C3%A9.png?q=%E7%8B%90",
 }
 
@@ -223,6 +224,7 @@ async def test_a_redirect_may_have_any_bytes_and_leads_to_an_end(tmp_path: Path)
 
     asked: list[bytes] = []
     where = {b"/latin": b"/caf\xe9.png", b"/circle": b"circle", b"/nowhere": b"mailto:a@b"}
+    where |= {b"/a/b?c": b" ../d/./e?x=/../y#z ", b"/d/e?x=/../y": b"/f/../g;?", b"/f/../g;?": b"?h"}
     async with await asyncio.start_server(reply, "127.0.0.1") as server, FileSession(SessionSettings()) as session:
         port = server.sockets[0].getsockname()[1]
         async with session.get(f"http://127.0.0.1:{port}/latin") as response:
@@ -230,6 +232,9 @@ async def test_a_redirect_may_have_any_bytes_and_leads_to_an_end(tmp_path: Path)
         async with session.get(f"http://127.0.0.1:{port}/\ud83d/\udce9\t."):
             pass
         assert asked == [b"/latin", b"/caf%E9.png", b"/%3F/%E9%09."]
+        async with session.get(f"http://127.0.0.1:{port}/a/b?c"):
+            pass
+        assert asked[4:] == [b"/d/e?x=/../y", b"/f/../g;?", b"/f/../g;?h"]
         for link, words in (("/circle", "redirects"), ("/nowhere", "no address")):
             with pytest.raises(ImagenError, match=words):
                 async with session.get(f"http://127.0.0.1:{port}{link}"):

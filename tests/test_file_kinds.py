@@ -67,6 +67,8 @@ ODD: dict[str, tuple[bytes, bool]] = {
     "an MP3 that tells its length only, cut": (FRAME[:43] + b"\2" + FRAME[48:] + bytes(3), False),
     "an MP3 that tells its length only": (FRAME[:43] + b"\2" + FRAME[48:] + bytes(4), True),
     "a tag": (TAG, False),
+    "a drawing with a style of its own": (b'<?a b=">"?><!DOCTYPE svg [<!ENTITY c "]">]><svg/>', True),
+    "a picture of boxes, cut before it": (FILES["JPEG XL"][2][:12] + box(b"Exif", bytes(9))[:-1], False),
     "a drawing with a mistake": (b"<svg>&nope;</svg>", True),
     "a drawing of a family, cut": (b'<!DOCTYPE svg>\n<s:svg xmlns:s="x"><a></a>', False),
 }
@@ -129,6 +131,7 @@ def test_no_bytes_are_too_odd(name: str, data: st.DataObject) -> None:
         (b"  <error>verg\xe4nglich</error>", True),
         ("gone".encode("utf-16"), True),
         (b"", True),
+        (b"<!-- -->" * 99 + b"<html>", True),
         (b"verg\xe4nglich", False),
         (b"text\0", False),
         (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3", False),

@@ -178,10 +178,13 @@ def test_other_defaults_are_refused_once_or_added(key: str | None, is_of_before:
     )
     assert [folder.run(*terms) for terms in ((FAST, *items), (ULTRA, *items))] == [[], []]
     assert folder.run(ULTRA, *items, add=True) == []
+    for add in (False, True):
+        said = default(model="imagen4-ultra", aspect_ratio="1:1")
+        assert folder.run(said, *items[:2], add=add, lazily=lazily) == [], "what is its model's default"
     with pytest.raises(DefaultsChanged, match=r"aspect_ratio: (1:1|16:9|none) → 3:4"):
         folder.run(default(model="imagen4-fast", aspect_ratio="3:4"), *items, lazily=lazily)
     if not is_of_before:
-        assert folder.notes == {"keys": "whole", **note_of([FAST, ULTRA])}
+        assert folder.notes == {"keys": "whole", **note_of([FAST, ULTRA, said])}
 
 
 def test_a_list_is_looked_at_before_anything_is_sent() -> None:
@@ -217,6 +220,14 @@ def test_doubled_requests_are_counted_however_they_are_said() -> None:
         folder = Folder()
         assert len(folder.run(NONE, *first)) == 3
         assert (folder.run(NONE, *again), len(folder.run(NONE, *again, said))) == ([], 1)
+
+
+def test_doubled_requests_are_as_many_where_their_keys_are_taken() -> None:
+    """By what an earlier version has made under other defaults: each that is added has a key of its own."""
+    folder, items = Folder(), [fox(model="imagen4")] * 3
+    folder.run_before(default(aspect_ratio="16:9"), *items)
+    assert len(folder.run(NONE, *items, add=True)) == 3
+    assert folder.run(NONE, *items, add=True) == folder.run(default(aspect_ratio="16:9"), *items) == []
 
 
 def test_a_key_is_one_requests() -> None:

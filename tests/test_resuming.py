@@ -353,6 +353,10 @@ def test_what_is_printed_names_the_folder_where_it_stands_now(
     monkeypatch.chdir(outside)
     for old, new in moves:
         Path(old).rename(new)
+    for other in (Path("project"), Path("project/sub")):
+        other.mkdir(exist_ok=True)
+        if not (other / "prompts.txt").exists():
+            (other / "prompts.txt").write_text("an owl of another project\n")
     monkeypatch.chdir(here)
     (command,) = standing_in(call, folder)["next"]
     environment = {**os.environ, "PATH": f"{Path(commands.COMMAND).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -366,11 +370,11 @@ def test_a_file_that_is_gone_is_named_in_a_line_that_does_nothing(call: Call, st
     foxes(2)
     assert call(*batch(steady_sandbox, *SOON)).code == 1
     Path("prompts.txt").unlink()
-    (command,) = standing_in(call, "out")["next"]
-    told = (
-        f"# {os.path.abspath('prompts.txt')} is not there any more; with FILE where it is now: imagen-async batch FILE "
-    )
-    assert command.startswith(told)
+    told = f"# {os.path.abspath('prompts.txt')} is not there any more as it was; with FILE where it is now: "
+    assert standing_in(call, "out")["next"][0].startswith(f"{told}imagen-async batch FILE ")
+    Path("out").rename("before")
+    foxes(3)  # for another folder
+    assert standing_in(call, "before")["next"][0].startswith(told)
 
 
 def test_a_copy_of_a_folder_says_so(call: Call, steady_sandbox: Sandbox) -> None:
@@ -413,6 +417,7 @@ def test_a_picture_that_was_removed_is_nowhere_and_not_made_again(call: Call, im
     assert call(*batch(imagen_sandbox)).code == 0
     gone, empty, *_ = sorted(Path("out").glob("*.png"))
     gone.unlink()
+    gone.mkdir()
     empty.write_bytes(b"")
     assert call(*batch(imagen_sandbox)) == (0, "", call(*batch(imagen_sandbox)).err)
     assert (len(lines_of(METADATA)), len(imagen_sandbox.ledger.creates)) == (2, 4)

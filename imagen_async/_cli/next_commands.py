@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -77,7 +78,7 @@ class NextRun(msgspec.Struct, frozen=True):
 
     Attributes:
         words: Those of the command.
-        missing: The prompt file, where it is not there any more: then nothing is to be run before it is.
+        missing: The prompt file, where it is not there any more as it was: then nothing is to be run before it is.
         original: The folder of which this one is a copy, where that is still there.
     """
 
@@ -91,7 +92,7 @@ class NextRun(msgspec.Struct, frozen=True):
         notes += [] if note is None else [note]
         text = shlex.join(with_more(self.words, more)) + (f"  # {', '.join(notes)}" if notes else "")
         # A line that does nothing when it is run: without its file the command would fail, with another one pay.
-        what = f"# {self.missing} is not there any more; with FILE where it is now"
+        what = f"# {self.missing} is not there any more as it was; with FILE where it is now"
         return text if self.missing is None else f"{what}: {text}"
 
     @property
@@ -108,7 +109,8 @@ def next_run_of(folder: str, notes: Mapping[str, str]) -> NextRun | None:
 
     Args:
         folder: The batch's, as it is called from here.
-        notes: Of its journal: the `command`, the `working_folder` of its paths, and the journal's `id`.
+        notes: Of its journal: the `command`, the `working_folder` of its paths, the file's
+            `file_sha256`, and the journal's `id`.
     """
     if "command" not in notes:
         return None
@@ -121,18 +123,27 @@ def next_run_of(folder: str, notes: Mapping[str, str]) -> NextRun | None:
     is_there = os.path.realpath(noted_out) == os.path.realpath(folder)
     is_typed_here = os.path.realpath(before) == os.path.realpath(here)
     out_now = out if is_there and is_typed_here else folder
-    beside = os.path.normpath(os.path.join(folder, os.path.relpath(noted_file, noted_out)))
-    missing = None
-    if file == _STDIN or (is_typed_here and os.path.exists(noted_file)):
-        file_now = file
-    elif os.path.exists(noted_file):
-        file_now = noted_file
-    elif os.path.exists(beside):  # both were moved together
-        file_now = beside
-    else:
-        file_now, missing = "FILE", noted_file
+    places = {noted_file: file if is_typed_here else noted_file}
+    if not is_there:
+        # Both may have been moved together, and another one may be where it was.
+        beside = os.path.normpath(os.path.join(folder, os.path.relpath(noted_file, noted_out)))
+        places = {beside: beside, **places}
+    found = next((path for path in places if _is_file(path, None if is_there else notes.get("file_sha256"))), None)
+    missing = noted_file if found is None and file != _STDIN else None
+    file_now = "FILE" if found is None else places[found]
     is_copy = not is_there and _has_journal(noted_out, notes.get("id"))
     return NextRun(placed(words, file_now, out_now), missing, noted_out if is_copy else None)
+
+
+def _is_file(path: str, sha256: str | None) -> bool:
+    """True where a prompt file is there, and as it was, where that is known."""
+    if not sha256 or not os.path.isfile(path):
+        return not sha256 and os.path.exists(path)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def with_more(words: Sequence[str], more: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 
 import msgspec
@@ -15,9 +16,10 @@ from .wording import counted
 def is_there(file: ImageFile) -> bool:
     """True where a picture lies where it was saved, and is not empty."""
     try:
-        return os.path.getsize(file.path) > 0
+        found = os.stat(file.path)
     except OSError:
         return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
 def kept(result: Result) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import hashlib
 import io
 import itertools
 import json
@@ -47,13 +48,19 @@ class PromptFile:
         kind: `txt`, `jsonl`, `csv` or `tsv`; None: by its name, and txt for stdin.
         limit: Only the first so many requests, or None for all.
 
+    Attributes:
+        name: As people call it.
+        sha256: Of its bytes.
+
     Raises:
         ConfigurationError: It cannot be read, is no UTF-8, or is of a kind that nobody knows.
     """
 
     def __init__(self, path: str, kind: str | None = None, limit: int | None = None) -> None:
         self.name = "stdin" if path == "-" else path
-        self._text = decoded(_read(path), self.name)
+        data = _read(path)
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        self._text = decoded(data, self.name)
         self._parse = _PARSERS[kind or _kind_of(path)]
         self._limit = limit
         self._count = 0

@@ -42,6 +42,10 @@ class Known(msgspec.Struct, frozen=True):
     notes: Mapping[str, str]
     is_new: bool = False
 
+    def is_met_first(self, key: str) -> bool:
+        """True for the first request of this run that is to have a job."""
+        return self.times_seen(f"{key} is met") == 1
+
 
 def content_key(stated: ImageRequest) -> str:
     """The key of a request with its defaults filled in, its model named."""
@@ -98,9 +102,8 @@ class Identity:
             return
         given = as_request(item)
         made = (content_key(stated), *map(stable_key, self._others(stated)))
-        found = list(
-            filter(None, map(self._known.find, (given.key, _beside(given.key, stated)) if given.key else made))
-        )
+        keys = (given.key, *(f"{given.key}-{each}" for each in made)) if given.key else made
+        found = list(filter(None, map(self._known.find, keys)))
         own = self._known.find(stable_key(given)) if self._has_older_keys and not given.key else None
         if own is not None and self._is_same(own, stated):
             self._confirm(given)
@@ -127,9 +130,10 @@ class Identity:
         if entry is not None and self._is_same(entry, stated):
             return key, entry
         if entry is not None:
-            added = self._known.find(_beside(key, stated))
-            if added is not None and self._is_same(added, stated):
-                return added.key, added
+            for each in (stated, *self._others(stated)):
+                added = self._known.find(_beside(key, each))
+                if added is not None and self._is_same(added, stated):
+                    return added.key, added
         self._refuse_other_defaults(given, stated, entry)
         if entry is None:
             return key, None
@@ -203,9 +207,11 @@ class Identity:
         """The first key from that number on that no other request has, or the job there, where it is this one."""
         # Where two ways to say the same have changed places, the number is mostly taken: a row is never written over.
         for number in itertools.count(times):
-            entry = self._known.find(numbered(key, number))
-            if entry is None or self._takes(entry, stated):
-                return numbered(key, number), entry
+            name = numbered(key, number)
+            entry = self._known.find(name)
+            # Nor is one that this run has given out before.
+            if (entry is None or self._is_same(entry, stated)) and self._known.is_met_first(name):
+                return name, entry
         raise AssertionError("it counts on and on")
 
     def _others(self, stated: ImageRequest) -> Iterator[ImageRequest]:
@@ -217,7 +223,7 @@ class Identity:
 
     def _takes(self, entry: JournalEntry, stated: ImageRequest) -> bool:
         """True where the job is that request, and no other request of this run is it already."""
-        return self._is_same(entry, stated) and self._known.times_seen(f"{entry.key} is met") == 1
+        return self._is_same(entry, stated) and self._known.is_met_first(entry.key)
 
     def _is_same(self, entry: JournalEntry, stated: ImageRequest) -> bool:
         return not self._differences(entry, stated)

@@ -100,7 +100,7 @@ class FileSession:
                 if where is None:
                     return response
                 response.release()
-                address = _as_given(urljoin(str(address), where))
+                address = _as_given(_led_to(address, where))
             failure = TransportError(f"More than {_MOST_REDIRECTS} redirects lead to no file.")
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             failure = transport_error(error, str(address), sent=departure.left_at is not None)
@@ -142,6 +142,18 @@ class _Silence:
         return now
 
 
+def _led_to(address: URL, where: str) -> str:
+    """Where a Location leads: what it says stays as it is, for that `urljoin` takes out empty parts and dots."""
+    where = where.strip()
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", where):
+        return where
+    if where.startswith("/"):
+        host = "" if where.startswith("//") else f"//{address.raw_authority}"
+        return f"{address.scheme}:{host}{where}"
+    place, question, rest = where.partition("#")[0].partition("?")
+    return f"{urljoin(str(address).partition('?')[0], place)}{question}{rest}"
+
+
 _is_unsendable = re.compile(r"[^!-~]+")
 
 
@@ -157,7 +169,9 @@ def _as_given(url: str) -> URL:
     if host.scheme not in ("http", "https") or not host.raw_host:
         raise ValueError(url)
     path = _is_unsendable.sub(lambda found: quote(_bytes_of(found[0])), rest[end:])
-    return URL(f"{host.scheme}://{host.raw_authority}{path}", encoded=True)
+    # All of it as a path: of a query that is empty nothing would be left.
+    path = path if path.startswith("/") else f"/{path}"
+    return URL.build(scheme=host.scheme, authority=host.raw_authority, path=path, encoded=True)
 
 
 def _bytes_of(text: str) -> bytes:

@@ -77,7 +77,8 @@ def _run(options: BatchOptions) -> int:
         if known is None:
             return WRONG_USE
         _say_what_became_of(out, journal, pool)
-        journal.note(_notes(journal.counts().total() + len(requests) - len(known), options, pool, journal.notes()))
+        total = journal.counts().total() + len(requests) - len(known)
+        journal.note(_notes(total, options, pool, journal.notes()) | {"file_sha256": requests.sha256})
         try:
             return run_batch(requests, journal, pool, router, options)
         finally:

@@ -34,8 +34,8 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[_Box]:
 
 
 _KNOWN = frozenset(
-    b"ftyp,styp,meta,mdat,idat,moov,moof,mfra,sidx,emsg,prft,free,skip,wide,uuid,"
-    b"jP  ,jp2h,jp2c,JXL ,jxlc,jxlp,jxll".split(b",")
+    b"ftyp,styp,meta,mdat,idat,moov,moof,mfra,sidx,emsg,prft,free,skip,wide,uuid,jumb,"
+    b"jP  ,jp2h,jp2c,xml ,JXL ,jxlc,jxlp,jxll,jbrd,jhgm,brob,Exif".split(b",")
 )
 """Boxes that there are: what seems to be another may be anything, such as what somebody wrote after the end."""
 

@@ -62,7 +62,9 @@ _KINDS: list[tuple[bytes, FileKind]] = [
     ),
     (rb"\0{3}\x0cjP  \r\n\x87\n", FileKind("JPEG 2000", "image/jp2", ".jp2", containers.holds_boxes(b"jp2c"))),
     (
-        rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE\s+svg\b.*?>\s*)*<(?:\w+:)?svg[\s>/]",
+        # Atomic: what stood before is not read in another way, of which a page of remarks has very many.
+        rb"(?:\xef\xbb\xbf)?\s*(?>(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE\s+svg\b[^\[>]*(?:\[.*?\]\s*)?>)\s*)*"
+        rb"<(?:\w+:)?svg[\s>/]",
         FileKind("SVG", "image/svg+xml", ".svg", pictures.is_whole_svg),
     ),
     (rb".{4}ftypqt  ", FileKind("QuickTime", "video/quicktime", ".mov", _has_film)),
