@@ -188,7 +188,7 @@ def test_nothing_that_comes_is_an_error(body: bytes, timestamp: str, signature: 
 
 
 NO_OBJECTS = [
-    *(b"", b" ", b"null", b"[]", b"17", b'"taskId"', as_bytes([DOCUMENT]), b'{"taskId": ', b"{'taskId': 'x'}"),
+    *(b"", b" ", b"null", b"[]", b"17", b'"taskId"', as_bytes([DOCUMENT]), b'{"taskId": ', b"{'taskId' 'x'}"),
     *(b"taskId=" + TASK.encode(), b"\xff\xfe\x00\x80", b'{"data": ' + b"[" * 100_000, b'{"data": ' * 100_000),
 ]
 NEARLY = (b"\xef\xbb\xbf" + as_bytes(DOCUMENT), as_bytes(DOCUMENT) * 2, as_bytes(DOCUMENT).replace(b"200", b"NaN"))

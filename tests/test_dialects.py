@@ -179,16 +179,17 @@ NO_QUOTA = inner.Rejected(of(errors.InsufficientCredits, 403), inner.Remedy.STOP
 INVALID = inner.Rejected(of(errors.InvalidRequest, 422), inner.Remedy.FAIL)
 TASK = inner.Accepted("a1")
 NO_IDS = (None, "", " ", "\t\n", "null", "undefined", "0", "0000-00", 0, -1, True, 1.5, {"no": "t1"}, ["t1", "t2"])
-NO_IDS += ("a\0b", "a\x1b[31m", "a\ufffd", "x" * 513, 2**255)
+NO_IDS += ("N/A", "{}", "False", "a\0b", "a\x1b[31m", "a\ufffd", "x" * 513, 2**255)
 FLAGS = ({"success": False}, {"success": "false"}, {"error": "x"}, {"status": "failed"}, {"status": 400})
 FLAGS += ({"statusCode": 500}, {"errcode": 7}, {"errorCode": "E7"})
 NAMELESS: list[Any] = [
     *(
         {"code": 200, "data": data}
-        for data in (None, {}, [], {"state": "waiting"}, ["t1"], [[[[A1]]]], [{"id": "t1"}, {"id": "t2"}])
+        for data in (None, {}, [], {"state": "waiting"}, ["t1"], [{"id": "t1"}, {"id": "t2"}])
     ),
     *({"code": 200, "data": {"taskId": none, "task_id": none}} for none in NO_IDS),
     *({"code": 200, "data": none} for none in (*NO_IDS, "success", "Task submitted 1", 99_999, "https://x.example/t1")),
+    *({"code": code, name: A1} for name in ("input", "request", "paramJson") for code in (200, "")),
     *({"code": 200, "msg": "ok", **flag, "data": {"id": "t1"}} for flag in FLAGS),
     *({"code": 200, "msg": "success"}, {}, *UNREADABLE),
 ]
@@ -199,6 +200,9 @@ CREATED: list[tuple[tuple[str, ...], Any, int, inner.Created]] = [
     (APIIN, {"task_id": "a1"}, 200, TASK),
     (ALL, {"id": "a1", "data": {"TaskID": "a1"}}, 200, TASK),
     (APIIN, {"id": "a1", "status": "IN_PROGRESS"}, 200, inner.Accepted("a1", "id")),
+    # Before a create is called lost, its task is looked for everywhere.
+    *((ALL, {"code": code, "Payload": [{"more": A1}]}, 200, TASK) for code in (200, "ok", 599)),
+    (ALL, {"code": 422, "Payload": A1}, 200, INVALID),
     # What is no code is not looked at: the HTTP status speaks.
     *((KIE, {"code": code, "data": A1}, status, TASK) for code in NO_CODES for status in (200, 201, 299)),
     *((KIE, {"code": code, "data": {"id": "r1"}}, 422, INVALID) for code in NO_CODES),
@@ -333,6 +337,34 @@ def test_an_answer_about_another_task_is_no_answer(provider: str) -> None:
     assert limited == inner.NoAnswer(of(errors.RateLimited, 429), limited=True)
 
 
+OURS = {"taskId": "t1", "state": "success", "status": "success", "url": URL}
+NESTED: list[tuple[Any, Any]] = [
+    *(({"code": 200, "data": {name: OURS}}, made()) for name in ("task", "data", "output", "Task_Info")),
+    *(({"code": 200, name: [OURS]}, made()) for name in ("tasks", "Data", "result", "output")),
+    ({"code": 200, "data": {"records": [OURS | {"taskId": "t2", "url": f"{URL}?2"}, OURS]}}, made()),
+    ({"data": [{"id": "t2", "state": "fail", "status": "fail"}, {**OURS, "taskId": None, "id": "t1"}]}, made()),
+    ({"code": 200, "data": {"id": 7, "tasks": [{"id": "t2", "status": "fail"}, {"id": "t1", "status": "new"}]}},
+     inner.Pending("new")),
+    ({"code": 200, "data": OURS, "param": {"image": URL}}, inner.LinksMissing(broke(code="no_urls"))),
+    ({"code": 200, "data": {"task": OURS | {"taskId": "t2"}}}, inner.NoAnswer(of(errors.ProtocolError))),
+    ({"output": {"task_id": "t1", "task_status": "FAILED"}}, broke()),
+    ({"code": 200, "data": {"taskId": "t1", "input": OURS}}, inner.Pending("None", known=False)),
+    ({"code": 200, "data": {"status": {"state": "Done"}, "url": URL}}, made()),
+    ({"code": 200, "data": {"successFlag": "1.0", "url": URL, "Credits_Used": "8"}}, made(credits=8.0)),
+    *(({"data": {"successFlag": flag, "url": URL}}, inner.Pending(str(flag), known=False)) for flag in (-1, "-1")),
+    ({"code": 200, "data": {"State": "fail", "Status": "fail", **OURS}}, made()),
+    ({"code": 200, "data": {"State": "success", "Status": "success", **OURS, "state": "queued", "status": "queued"}},
+     inner.Pending("queued")),
+]  # fmt: skip
+
+
+def test_a_task_s_record_is_found_where_it_stands() -> None:
+    """In the places where APIs put one, with its state in a text, a flag or an object; of several ours is read."""
+    for provider, (body, expected) in itertools.product(ALL, NESTED):
+        with naming(provider, body):
+            assert gist(status_of(provider, body)) == expected
+
+
 KEYS_OF_LINKS = (
     *("resultUrls", "result_urls", "resultUrl", "resultImageUrl", "imageUrl", "image_urls", "urls", "url", "images"),
     *("output", "outputs", "generated_image", "result", "RESULT_URLS", "fileUrl", "Download_URLs"),
@@ -405,6 +437,8 @@ AMOUNTS: list[tuple[Any, float]] = [
         for told in ("16 credits", "16cr", "credits: 16", {"used": 16}, '{"credits":16}', {"amount": "-16"})
     ),
     *((told, 16.0) for told in ({"cost": {"credits_used": 16}}, {"credits": None, "total": 16, "unit": "Credits"})),
+    *((told, 1016.0) for told in ("1.016,00", "-1.016,0")),
+    *((told, 1016000.0) for told in ("1.016.000", "1,016,000")),
     *((told, 1016.0) for told in ("1,016", "1,016.0", "1 016,0", "1'016", "1_016.00", "1\u202f016", "-1,016")),
     *((told, 0.0) for told in (0, -0.0, "0", "0.00", {"credits": 0})),
 ]
@@ -488,14 +522,20 @@ NEARLY: dict[str, Callable[[bytes], bytes]] = {
     "UTF-16": lambda body: body.decode().encode("utf-16"),
     "UTF-16 without a mark": lambda body: body.decode().encode("utf-16-le"),
     "a notice before it": lambda body: b'<br />\n<b>Notice</b>: Undefined "x" {y} in <b>z.php</b><br />\n' + body,
+    "JSON in the notice": lambda body: b'["slow"] Undefined key in {"a": {"b": null}} of z.php\n' + body,
     "a time before it": lambda body: b"[2026-11-29 02:00:00] WARN {x}\n" + body,
     "a guard before it": lambda body: b")]}',\n" + body,
     "a call around it": lambda body: b"callback(" + body + b");",
+    "a report after it": lambda body: body + b'\n{"debug": {"queries": [' + b'"select", ' * 999 + b"]}}",
     "a comment after it": lambda body: body + b"\n<!-- {0.03} s -->\n\0",
-    "a comma too many": lambda body: body.replace(b"}", b" , }"),
+    "a comma too many": lambda body: body.replace(b"}", b" , }").replace(b'"echo",', b'"echo",,'),
+    "comments": lambda body: b"// {x}\n" + body.replace(b'"msg"', b'/* "x */ "msg"').replace(b"}", b"// it's\n}"),
+    "odd blanks": lambda body: body.replace(b'"msg"', '\x0b\u200b\xa0\0"msg"'.encode()),
+    "other quotes": lambda body: body.replace(b'"msg"', rb"'it\'s \"'").replace(b'"code"', b"code"),
     "alone in a list": lambda body: b"[" + body + b"]",
     **{f"a bare {word}": lambda body, word=word: body.replace(b'"echo"', word.encode())
-       for word in ("NaN", "-NaN", "nan", "Infinity", "-Infinity", "1e999", "undefined", "None", "True", "9" * 5000)},
+       for word in ("NaN", "-NaN", "nan", "Infinity", "-Infinity", "1e999", "undefined", "None", "True", "9" * 5000,
+                    "007", "+.5", "5.", "0x1F")},
     **{f"{part!r} in a text": lambda body, part=part: body.replace(b"echo", b"a " + part)
        for part in (rb"\ud83d", rb"\uDE00 b", b"\xf0\x9f", b"\n\t\x01", rb"\x41\'", b"\xe9t\xe9", rb"{\"\ud83d\"}")},
     **{charset: lambda body, charset=charset: body.replace(b"echo", "成功 表 ソ".encode(charset, "ignore"))

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ProtocolError
+from .forgiving_json import unwrapped
 from .task_ids import id_of
 from .wire import decode_json
 
@@ -91,10 +92,10 @@ def task_named_by(document: Mapping[str, Any]) -> str | None:
 
 def task_hinted_at(document: Mapping[str, Any]) -> str | None:
     """The same, read more generously, as answers to creates are: for providers that do not say what they send."""
-    data = document.get("data")
+    data = unwrapped(document.get("data"))
     inner = data if isinstance(data, dict) else {}
     places = (inner.get("recordId"), inner.get("id"), document.get("task_id"), document.get("id"))
-    return task_named_by(document) or next(filter(None, map(id_of, places)), None)
+    return task_named_by({**document, "data": inner}) or next(filter(None, map(id_of, places)), None)
 
 
 def _is_nothing(value: object) -> bool:

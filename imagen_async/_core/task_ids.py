@@ -18,7 +18,7 @@ _CERTAIN = ("taskid", "taskids")
 LIKELY = ("recordid", "jobid", "generationid", "predictionid", "id", "uid", "uuid")
 _INSIDE = ("data", "result", "output", "response", "task", "tasks", "job", "jobs")
 # What programs write where there is none.
-_NONE = frozenset({"null", "none", "nil", "undefined", "nan", "-1"})
+_NONE = frozenset({"null", "none", "nil", "undefined", "nan", "-1", "n/a", "false", "true", "{}", "[]"})
 
 
 class TaskName(msgspec.Struct, frozen=True):

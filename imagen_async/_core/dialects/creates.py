@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from ...errors import (
@@ -23,6 +24,7 @@ from ..forgiving_json import unwrapped
 from ..task_ids import name_in
 from ..wire import Accepted, Created, HttpResponse, Lost, Rejected, Remedy, clean, loose_json
 from .answers import KEY_REFUSED, Answer, open_answer, said
+from .links import is_echo
 from .own_task import field_of
 from .state_words import meaning_of
 
@@ -42,6 +44,8 @@ _WAITED_IN_VAIN = re.compile(r"timed?[ -]?out|gateway|disconnect|connection (was
 # The same, and what says nothing of the request: a server that fell may have made it before.
 _BROKE_DOWN = re.compile(rf"{_WAITED_IN_VAIN.pattern}|upstream|internal|server error|^$", re.I)
 
+_DEEPEST = 4
+
 _ERRORS = ("error", "errcode", "errno", "errorCode", "error_code")
 _TELLING = frozenset({"status", "statusCode", "success", *_ERRORS})
 
@@ -57,8 +61,24 @@ def read_created(response: HttpResponse, own: tuple[str, ...], no_credit: frozen
             return Accepted(name.task_id, field_of(document, name.task_id))
     if answer.is_success:
         # The task may exist.
-        return Lost(Failure(ProtocolError, "The provider says success and names no task.", code=answer.code))
-    return _read_refused_create(answer, no_credit)
+        told: Created = Lost(Failure(ProtocolError, "The provider says success and names no task.", code=answer.code))
+    else:
+        told = _read_refused_create(answer, no_credit)
+    # Rather than to call it lost: what is named a task's id is one, wherever it stands.
+    named = (name_in(place, (), is_success=False) for place in _objects(document, _DEEPEST))
+    name = next(filter(None, named), None) if isinstance(told, Lost) else None
+    return told if name is None else Accepted(name.task_id)
+
+
+def _objects(value: Any, depth: int) -> Iterator[dict[str, Any]]:
+    """All that is in an answer, but for what echoes the request."""
+    value = unwrapped(value)
+    inside = value if isinstance(value, list) else []
+    if isinstance(value, dict):
+        yield value
+        inside = [item for key, item in value.items() if not is_echo(key)]
+    for item in inside if depth else []:
+        yield from _objects(item, depth - 1)
 
 
 def _tells_failure(document: dict[str, Any]) -> bool:

@@ -19,21 +19,25 @@ DEEPEST = 8
 
 # The surest name first, as they read in any case and style: what comes last may hold thumbnails, or all sorts.
 _PLACES = (
-    *("resulturls", "resulturl", "resultimageurls", "resultimageurl", "resultjson", "resultobject", "response"),
+    *("resultjson", "resulturls", "resulturl", "resultimageurls", "resultimageurl", "resultobject", "response"),
     *("results", "result", "outputs", "output", "generatedimages", "generatedimage", "urls", "images", "imageurls"),
     *("imageurl", "image", "url", "data", "files", "file", "pictures", "picture", "imgs", "img", "artifacts", "assets"),
     *("media", "videos", "video", "audios", "audio", "generated", "content", "src", "href"),
+    *("sample", "samples", "download"),
 )
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
 # What the request said comes back under these; a picture that went in is none that came out.
-_ECHO = re.compile(r"input|param|callback|webhook|^(request|prompt|notif|reference|source|init)")
+_ECHO = re.compile(
+    r"input|param|callback|webhook|argument|option|setting|^(request|prompt|notif|reference|source|init|config|args)"
+)
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
 _COPY = re.compile(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PAGES = frozenset(
     {
         *("api", "avatar", "cancel", "cover", "detail", "details", "docs", "documentation", "get", "help", "home"),
-        *("icon", "logo", "next", "page", "poll", "polling", "poster", "prev", "profile", "query", "response", "self"),
+        *("icon", "log", "logo", "logs", "next", "page", "poll", "polling", "poster", "prev", "profile", "progress"),
+        *("query", "queue", "response", "self"),
         *("share", "site", "status", "stream", "user", "web"),
     }
 )
@@ -43,12 +47,18 @@ _IS_LINK = re.compile(r"(https?:)?//(?(1)[^\s/?#]|[\w.-]+(:\d+)?/.)", re.I)
 # A comma, blank or line inside a link is its own: another link has to begin behind it.
 _JOINING = f"{_BLANKS},;|'\"\uff0c\uff1b\u3001"
 _BETWEEN = re.compile(rf"(?<![{_JOINING}])[{_JOINING}]+(?=(?:https?:)?//)", re.I)
-_AROUND = {("[", "]"), ("(", ")"), ("<", ">"), ("'", "'"), ('"', '"')}
+_AROUND = {("[", "]"), ("(", ")"), ("<", ">"), ("'", "'"), ('"', '"'), ("`", "`")}
+# Of markdown, of a page, or after a word that says what it is.
+_SHOWN = re.compile(
+    r"""(?:!?\[[^\]]*\]\(|<?img\b[^>]*?\bsrc=["']|(?:image|picture|result|download)?[ _]?(?:url|link)?[:：]\s*)"""
+    r"""(https?://[^\s"'()<>]+)(?:\)|["'][^>]*>?)?""",
+    re.I,
+)
 LONGEST_KEY = 64
 """Characters of a key that are read: its last."""
 
 # A link that is to be taken as it is, and is one alone.
-_IS_PLAIN = re.compile(r"https?://[!#-&(-+\--:<-\[\]-{}~]{1,2000}").fullmatch
+_IS_PLAIN = re.compile(r"https?://(?![/?#])[!#-&(-+\--:<-\[\]-{}~]{1,2000}").fullmatch
 _STYLE = str.maketrans("", "", "_-. ")
 _URL_SAFE = ":/?#[]@!$&'()*+,;=%~"
 
@@ -71,7 +81,7 @@ def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
     """
     if usual := _usual_links(record):
         return usual
-    search = _Search(frozenset(_echoed(record, DEEPEST)))
+    search = _Search(frozenset(each for place in (record, around) for each in _echoed(place, DEEPEST)))
     found = search.known(record, DEEPEST) or search.anywhere(record, DEEPEST) or search.known(around, DEEPEST)
     return tuple(dict.fromkeys(found))
 
@@ -103,7 +113,8 @@ def _may_echo(value: str | list[Any] | dict[str, Any], links: list[str]) -> bool
     """True where one of the links may stand, as it is or escaped."""
     if not isinstance(value, str):
         return bool(value)
-    return "\\/" in value or "\\u" in value or any(link in value for link in links)
+    # Of its scheme an echo may have another spelling, or none.
+    return "\\/" in value or "\\u" in value or any(link[link.index("//") :] in value for link in links)
 
 
 class _Search:
@@ -163,7 +174,8 @@ def links_of(text: str) -> list[str]:
         if (text[:1], text[-1:]) in _AROUND:
             text = text[1:-1].strip(_BLANKS)
     if not _IS_LINK.match(text):
-        return []
+        shown = _SHOWN.fullmatch(text)
+        return [] if shown is None else [_whole(shown[1])]
     parts = _BETWEEN.split(text)
     # What only joined them is no part of the last.
     parts = [part.rstrip(_JOINING) for part in parts] if len(parts) > 1 else parts
@@ -211,13 +223,18 @@ def _fold(key: str) -> str:
     return key.translate(_STYLE).casefold()
 
 
+def is_echo(key: str) -> bool:
+    """True for the name of what repeats the request."""
+    return _is_echo(folded(key))
+
+
 @functools.lru_cache(1024)
 def _is_echo(name: str) -> bool:
     return _ECHO.search(name) is not None
 
 
 def _is_aside(key: str) -> bool:
-    return _is_echo(folded(key)) or _COPY.search(folded(key)) is not None
+    return is_echo(key) or _COPY.search(folded(key)) is not None
 
 
 def _names_links(key: str) -> bool:
@@ -228,7 +245,7 @@ def _names_links(key: str) -> bool:
 def _echoed(value: Any, depth: int) -> Iterator[str]:
     """The links of everything that echoes the request."""
     for key, item in _items(value):
-        if isinstance(item, str | list | dict) and _is_echo(folded(key)):
+        if isinstance(item, str | list | dict) and is_echo(key):
             yield from _all_links(item, depth)
         elif isinstance(item, dict) and depth:
             yield from _echoed(item, depth - 1)

@@ -23,6 +23,8 @@ _TEXT = re.compile(
     rf"(?:[.,](\d*))?(e[-+]?\d{{1,3}})?\s*{_UNIT}?",
     re.I | re.A,
 )
+# With the dots and the comma the other way round, where no doubt is left.
+_DOTTED = re.compile(r"[-+]?[1-9]\d{0,2}(?:(?:\.\d{3})+,\d*|(?:\.\d{3}){2,})\b", re.A)
 _LARGEST = 1e18
 
 
@@ -63,7 +65,10 @@ def _is_in_credits(told: dict[str, Any]) -> bool:
 
 
 def _in_text(text: str) -> float | None:
-    found = _TEXT.fullmatch(text.strip().replace("−", "-")) if len(text) <= 64 else None
+    text = text.strip().replace("−", "-")
+    if _DOTTED.match(text):
+        text = text.translate(str.maketrans(".,", ",."))
+    found = _TEXT.fullmatch(text) if len(text) <= 64 else None
     if found is None:
         return None
     sign, whole, decimals, power = found.groups()

@@ -35,6 +35,15 @@ class OwnTask(msgspec.Struct, frozen=True):
         named = _named(record, self.field) or _named(envelope, "")
         return None if not named or self.task_id.strip() in named else named[0]
 
+    def first_of(self, records: list[dict[str, Any]], default: dict[str, Any]) -> dict[str, Any]:
+        """Of several records the one that names the task, in whatever field, or else one that names no other."""
+
+        def strangeness(record: dict[str, Any]) -> tuple[bool, bool]:
+            is_ours = any(told_id(value) == self.task_id.strip() for value in record.values())
+            return self.other_in(record, {}) is not None, not is_ours
+
+        return min(records, key=strangeness, default=default) if len(records) != 1 else records[0]
+
 
 def field_of(created: Any, task_id: str) -> str:
     """The field by which a create's answer names its task, where that alone can tell its answers from others'."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
@@ -11,10 +11,13 @@ from ..forgiving_json import unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
 from .answers import NO_SUCH_TASK, Answer, code_of, figure, read_refused_status
-from .links import find_links
+from .links import find_links, folded
 from .own_task import OwnTask
 from .state_words import StateWord, meaning_of, read_state
 
+_CONTAINERS = frozenset(
+    "data result output task tasks tasklist taskinfo job jobs record records list items rows".split()  # noqa: SIM905
+)
 _UNTOLD = "no reason given"
 _ANOTHERS = "The answer is about another task, {}, and is not believed"
 _NO_LINKS = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
@@ -30,7 +33,7 @@ def read_status(answer: Answer, own: OwnTask, first: str, failure_codes: frozens
         failure_codes: Codes of the body by which it tells that a task has failed.
     """
     envelope = unwrapped(loose_json(answer.response.body))
-    record = _record_in(envelope, own)
+    record = _telling(_record_in(envelope, own), envelope, own, first)
     if answer.is_success:
         told = _read(record, envelope, answer, first)
     elif answer.code in failure_codes and answer.in_body:
@@ -55,7 +58,30 @@ def _record_in(envelope: Any, own: OwnTask) -> dict[str, Any] | None:
         return value
     value = unwrapped(value)
     records = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
-    return min(records, key=lambda each: own.other_in(each, {}) is not None, default={})
+    return own.first_of(records, {})
+
+
+def _telling(record: dict[str, Any] | None, envelope: Any, own: OwnTask, first: str) -> dict[str, Any] | None:
+    """The record, or where it says nothing of a state, one that does and stands inside of it or in another place."""
+    if record is None or _says(record, first):
+        return record
+    inner = [each for each in _contained(record or envelope, 3) if _says(each, first)]
+    return own.first_of(inner, record)
+
+
+def _says(record: dict[str, Any], first: str) -> bool:
+    state = read_state(record, first)
+    return state.word is not None or state.meaning is not None
+
+
+def _contained(value: Any, depth: int) -> Iterator[dict[str, Any]]:
+    """The objects at the places where a record may be, the outer before the inner."""
+    items = value.items() if isinstance(value, dict) else ()
+    for inner in [unwrapped(item) for key, item in items if folded(key) in _CONTAINERS]:
+        for each in inner if isinstance(inner, list) else [inner]:
+            if isinstance(each, dict):
+                yield each
+                yield from _contained(each, depth - 1) if depth else ()
 
 
 def _is_flat_record(envelope: dict[str, Any]) -> bool:
@@ -111,7 +137,8 @@ def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None) 
 
 
 def _billed(record: Mapping[str, Any]) -> float | None:
-    return money.billed(*map(record.get, ("creditsConsumed", "consumeCredits", "credits", "creditsUsed")))
+    told = {folded(key): value for key, value in record.items()}
+    return money.billed(*map(told.get, ("creditsconsumed", "consumecredits", "credits", "creditsused", "creditscost")))
 
 
 def _latency(record: Mapping[str, Any]) -> float | None:

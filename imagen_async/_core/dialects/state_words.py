@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -17,26 +18,37 @@ _WORDS: dict[Meaning, str] = {
     "waiting": "waiting wait queuing queueing queued queue inqueue enqueued pending created new submitted submitting "
     "accepted received scheduled preparing initializing initialized starting started start notstarted generating "
     "inprogress progress processing process running rendering working executing active uploading retrying "
-    "等待中 排队中 处理中 生成中 进行中",
+    "等待中 排队中 处理中 生成中 进行中 运行中 排队",
     "made": "success succeed succeeds succeeded successful successfully complete completed completes done finish "
-    "finished finishes ended generated fulfilled ok okay ready available "
+    "finished finishes ended generated fulfilled ok okay ready available completedsuccessfully finishedsuccessfully "
+    "partialsuccess partiallysucceeded partiallycompleted completedwitherrors "
     "成功 完成 已完成",
     "broken": "fail fails failed failure unsuccessful error errored exception cancel canceled cancelled expired "
     "expire timeout timedout rejected reject refused declined denied blocked block banned abort aborted violated "
     "violation invalid moderated contentmoderated requestmoderated flagged filtered sensitive sensitiveworderror nsfw "
     "terminated killed crashed stopped interrupted revoked createfailed generatefailed generationfailed "
     "contentpolicyviolation policyviolation contentviolation moderationblocked contentblocked cancelledbyuser "
-    "canceledbyuser internalerror systemerror generationerror generationtimeout requesttimeout "
+    "canceledbyuser unsafe prohibited forbidden safetyblocked contentfiltered deadlineexceeded "
+    "internalerror systemerror generationerror generationtimeout requesttimeout "
     "失败 超时 已取消",
 }
 _MEANINGS: dict[str, Meaning] = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
-_UNSURE = frozenset({"ok", "okay", "ready", "available", "ended"})
-"""What may also be said of a call, or of a worker."""
+_PARTLY = "partialsuccess partiallysucceeded partiallycompleted completedwitherrors"
+_UNSURE = frozenset({"ok", "okay", "ready", "available", "ended", *_PARTLY.split()})
+"""What may also be said of a call, or of a worker, or where something is left out."""
+
+# What it is that has ended says nothing of how.
+_SUBJECT = re.compile(
+    r"(?:state|status|task|job|request|record|all|images?|pictures?|videos?|audio|run|create|generate|generation"
+    r"|prediction|process|任务|生成|处理|已)(?=.)"
+)
 
 # Of kie.ai's older routes, and as flags of other APIs.
 _FLAGS: dict[str, Meaning] = {"0": "waiting", "1": "made", "2": "broken", "3": "broken"}
 _FLAGS |= {"false": "waiting", "true": "made"}
 _FIELDS = ("state", "status", "taskstate", "taskstatus", "jobstate", "jobstatus", "successflag")
+
+_INSIDE = ("state", "status", "code", "name", "value")
 
 
 class StateWord(msgspec.Struct, frozen=True):
@@ -67,15 +79,17 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     usual = _MEANINGS.get(word) if isinstance(word := record.get(first), str) else None
     if usual == "waiting" or (usual and word not in _UNSURE and not any(_is_other(key, first) for key in record)):
         return StateWord(word, usual)
-    fields = {folded(key): value for key, value in record.items()}
-    told = ((name, fields[name]) for name in (first, *_FIELDS) if name in fields)
-    said = [(word, _read(name, word)) for name, word in told if word is not None and word != ""]
+    names = (first, *_FIELDS)
+    told = [(names.index(name), key, value) for key, value in record.items() if (name := folded(key)) in names]
+    # Of two that read the same the one is believed that is spelt as the API spells it.
+    told.sort(key=lambda each: (each[0], each[1] != first))
+    said = [(word, _read(names[n], word)) for n, _, value in told if (word := _word_in(value)) not in (None, "")]
     for word, meaning in said:
         if meaning is not None:
             is_one = {each for _, each in said} == {meaning}
             return StateWord(word, meaning, is_one and _plain(word) not in _UNSURE)
     # No word at all, but the time at which it ended.
-    is_over = not said and fields.get("completetime")
+    is_over = not said and any(value for key, value in record.items() if folded(key) == "completetime")
     return StateWord(said[0][0] if said else record.get(first), "made" if is_over else None, is_sure=False)
 
 
@@ -92,10 +106,18 @@ def _names_state(key: str) -> bool:
 def _read(name: str, value: object) -> Meaning | None:
     if name != "successflag":
         return meaning_of(value)
-    value = int(value) if isinstance(value, float) and value.is_integer() else value
-    return _FLAGS.get(_plain(value)) or meaning_of(value)
+    return _FLAGS.get(str(value).strip().lower().removesuffix(".0")) or meaning_of(value)
+
+
+def _word_in(value: object) -> object:
+    """The word that a field holds, or the object in it."""
+    if not isinstance(value, dict):
+        return value
+    return next((word for name in _INSIDE if isinstance(word := value.get(name), str)), value)
 
 
 def _plain(word: object) -> str:
-    text = folded("".join(str(word).split())).rstrip("!")
-    return text.removeprefix("task").removeprefix("status")
+    text = folded("".join(str(word).split())).rstrip("!！")
+    while text not in _MEANINGS and (found := _SUBJECT.match(text)):
+        text = text[found.end() :]
+    return text
