@@ -27,7 +27,15 @@ from hypothesis import strategies as st
 from inner import TRIES, FileSession, SessionSettings, file_stem, paint, prepare_folder, save_all, sweep
 from servers import Handler, broken_off, endless, served
 
-from imagen_async import ConfigurationError, DownloadFailed, ImageFile, ImagenError, ImageRequest, Result
+from imagen_async import (
+    ConfigurationError,
+    DownloadFailed,
+    ImageFile,
+    ImagenError,
+    ImageRequest,
+    Result,
+    TransportError,
+)
 from imagen_async._decoding import runs_out
 
 PNG = paint("a red fox", "1:1", "1")
@@ -384,3 +392,25 @@ def test_file_names_hold_no_word_that_an_image_folder_takes_for_a_split() -> Non
     """A picture of a train is not taken for the training split, also where a long word is cut."""
     assert file_stem(3, "A single TRAIN, test-bed; dev2 values") == "000003-a-single-bed-values"
     assert file_stem(3, "wonderful " * 4 + "testaments") == "000003" + "-wonderful" * 4
+
+
+@pytest.mark.slow
+async def test_a_file_may_take_its_time_but_for_silence() -> None:
+    """A host that goes silent within a file is given up; one that sends a little now and then is not."""
+
+    async def dripping(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(8):
+            await response.write(b"a drop")
+            await asyncio.sleep(0.1)
+        if "silent" in request.path:
+            await asyncio.Event().wait()
+        return response
+
+    async with served(dripping) as url, FileSession(SessionSettings(timeout=0.4)) as session:
+        async with session.get(f"{url}/slow") as response:
+            assert await response.read() == b"a drop" * 8
+        with pytest.raises(TransportError, match="no answer in time"):
+            async with session.get(f"{url}/silent") as response:
+                await response.read()

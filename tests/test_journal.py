@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import shutil
@@ -333,6 +335,25 @@ for look in (
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
 """
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "found out"])
+def test_where_open_files_have_no_locks_sqlites_own_serve(
+    place: Path, is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without them still lets one journal in at a time, and tells readers that it is in use."""
+    monkeypatch.setattr(held_file, "_without", {place.stat().st_dev} if is_known else set())
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    for _ in range(2):
+        with Journal(place / "j.db") as journal, JournalReader(place / "j.db") as reader:
+            journal.write([entry(1)])
+            assert reader.is_being_written()
+            with pytest.raises(JournalError, match="in use"):
+                Journal(place / "j.db")
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["locks of the open file", "a system without these"])
