@@ -340,11 +340,10 @@ class Client:
 
         Raises:
             InvalidRequest: The defaults fit no model, or the input is no iterable; nothing was sent.
-            ConfigurationError: `save_to` cannot be written; nothing was sent.
+            ConfigurationError: `save_to` cannot be written; nothing was sent. Also on entering, or with a lazy input
+                once a request shows it: the journal's results were made under other defaults, and `add` is not set;
+                nothing is sent under these.
             JournalError: On entering: the journal cannot be used, or another process has it; nothing was sent.
-
-        The journal's results were made under other defaults, and `add` is not set: a ConfigurationError on entering, or
-        with a lazy input once a request shows it; nothing is sent under them.
         """
         _check_batch(requests, parameters, on_unknown, on_exit)
         budget = None if max_credits is None else Budget(checked_credits(max_credits))

@@ -19,9 +19,9 @@ from ._core.file_kinds.kinds import FileKind, is_text, kind_of
 from ._core.values import ImageFile, Result
 from ._decoding import runs_out
 from ._folders import cannot_write
+from ._handles import waits_for_handles
 from ._part_file import PartFile, Place
 from ._transport.file_session import FileSession
-from ._transport.handles import waits_for_handles
 from .errors import DownloadFailed, ImagenError, TransportError
 
 T = TypeVar("T")

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from ._transport.handles import is_for_want_of_a_handle
+from ._core.text import well_formed
+from ._handles import is_for_want_of_a_handle
 from .errors import ConfigurationError
 
 PART_SUFFIX = ".part"
 """The ending of the temporary names of files that are not whole yet."""
-
 
 LONGEST_NAME = 96
 """Characters that a file's name here has at most, its temporary one included."""
@@ -33,7 +33,7 @@ def new_part(folder: str | PurePath) -> BinaryIO:
 def prepare_folder(folder: str | PurePath) -> str:
     """Make sure that files can be saved in a folder, before anything is paid for; raises ConfigurationError."""
     path = str(folder)
-    if not path.isascii() and any("\ud800" <= character <= "\udfff" for character in path):
+    if well_formed(path) != path:
         raise ConfigurationError(f"{path!r} cannot be used: its name is not UTF-8. Choose another folder.")
     try:
         os.makedirs(path, exist_ok=True)

@@ -50,6 +50,7 @@ ROOMS = {
     "_core/wire.py": "dialects",
     "_core/forgiving_json.py": "dialects",
     "_core/task_ids.py": "dialects callbacks",
+    "_core/field_names.py": "dialects",
     "_core/dialect.py": "dialects",
     "_core/fields.py": "fields providers",
     "_core/defaults.py": "identity fields",

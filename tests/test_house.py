@@ -41,6 +41,7 @@ ORDER = (
     "_off_loop",
     "_patience",
     "_watch",
+    "_handles",
     "_transport",
     "_plain_group",
     "_addresses",

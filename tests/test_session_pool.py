@@ -15,7 +15,7 @@ from handles import at_most, without_handles
 from inner import MAX_ANSWER, Endpoint, HttpRequest, HttpResponse, SessionPool, SessionSettings
 from servers import Handler, broken_off, endless, hang, lines, of_loopback, served
 
-from imagen_async._transport.handles import connections_within
+from imagen_async._handles import connections_within
 from imagen_async.errors import ImagenError, ProtocolError, TransportError
 
 KEY = "sk-very-secret-key"

@@ -109,8 +109,8 @@ def next_run_of(folder: str, notes: Mapping[str, str]) -> NextRun | None:
 
     Args:
         folder: The batch's, as it is called from here.
-        notes: Of its journal: the `command`, the `working_folder` of its paths, the file's
-            `file_sha256`, and the journal's `id`.
+        notes: Of its journal: the `command`, the `working_folder` of its paths, the `file_sha256` of its prompt file,
+            and the journal's `id`.
     """
     if "command" not in notes:
         return None

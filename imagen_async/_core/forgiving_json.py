@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .text import well_formed
+
 NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
 """What a decoder raises for bytes that somebody else wrote."""
 
@@ -42,26 +44,20 @@ MOST_BEGINNINGS = 4
 """Places that are tried for the beginning of an answer: each takes 10 ms in an answer of 100 KB."""
 
 
-def forgiving(decode: Callable[[bytes | str], _T]) -> Callable[[bytes | str], _T]:
-    """A decoder that also takes what is nearly JSON; for the rest it raises what `decode` does, one of NOT_JSON."""
+def forgiving(decode: Callable[[bytes | str], _T], *, wants_object: bool = False) -> Callable[[bytes | str], _T]:
+    """A decoder that also takes what is nearly JSON; for the rest it raises what `decode` does, one of NOT_JSON.
+
+    Args:
+        decode: The strict one.
+        wants_object: True where it takes nothing else: one that is alone in a list, or in a text, will do then.
+    """
 
     def read(content: bytes | str) -> _T:
         try:
             return decode(content)
         except NOT_JSON:
-            return decode(_strict(_meant(content)))
-
-    return read
-
-
-def forgiving_object(decode: Callable[[bytes | str], _T]) -> Callable[[bytes | str], _T]:
-    """The same for a decoder that wants an object: one that is alone in a list, or in a text, will do."""
-
-    def read(content: bytes | str) -> _T:
-        try:
-            return decode(content)
-        except NOT_JSON:
-            return decode(_strict(unwrapped(_meant(content))))
+            meant = _meant(content)
+            return decode(_strict(unwrapped(meant) if wants_object else meant))
 
     return read
 
@@ -175,6 +171,5 @@ _DECODER = json.JSONDecoder(strict=False, parse_float=_float, parse_int=_int)
 
 
 def _strict(value: Any) -> bytes:
-    # There and back: the two halves of an emoji that were escaped one by one meet, and a half alone is replaced.
-    text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.encode()
+    # The two halves of an emoji that were escaped one by one meet here, and a half alone is replaced.
+    return well_formed(json.dumps(value, ensure_ascii=False)).encode()

@@ -22,10 +22,8 @@ from .job_events import (
     OwnerWithholds,
     Readmitted,
     Saved,
-    SendAborted,
     StatusAsked,
     Taken,
-    Unsendable,
 )
 from .limiter import Limiter
 from .machine import advance
@@ -35,18 +33,7 @@ from .routing import Offer
 from .spending import Spending
 from .states import Claimed, Fetching, Noting, Running
 from .upstream import Upstream, Upstreams
-from .wire import (
-    Accepted,
-    ConnectFailed,
-    LinksMissing,
-    Lost,
-    NoAnswer,
-    Pending,
-    Rejected,
-    Succeeded,
-    TaskFailed,
-    TaskRefused,
-)
+from .wire import Created, Lost, NoAnswer, Rejected, TaskStatus
 
 replace = msgspec.structs.replace
 
@@ -280,15 +267,14 @@ class Plan:
     def _release(self, job: Job, event: Event, now: float) -> bool:
         """Give back the place that the talk took, and let the account learn from it; True where it takes less now."""
         upstream = self.upstreams[job.account]
-        match event:
-            case Saved() | NotSaved():
-                self._places.to_save.settled()
-            case Pending() | Succeeded() | LinksMissing() | TaskFailed() | TaskRefused() | NoAnswer():
-                upstream.settle_status(job.id, event, now)
-            case Accepted() | Rejected() | ConnectFailed() | Lost() | SendAborted() | Unsendable():
-                closures = upstream.breaker.closures
-                upstream.settle_submit(event, job.model.name, now)
-                return upstream.breaker.closures != closures
+        if isinstance(event, Saved | NotSaved):
+            self._places.to_save.settled()
+        elif isinstance(event, TaskStatus):
+            upstream.settle_status(job.id, event, now)
+        elif isinstance(event, Created | NothingLeft):
+            closures = upstream.breaker.closures
+            upstream.settle_submit(event, job.model.name, now)
+            return upstream.breaker.closures != closures
         return False
 
 

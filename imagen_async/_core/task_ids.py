@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from .field_names import folded
 from .forgiving_json import unwrapped
 
 LONGEST = 512
@@ -78,7 +79,7 @@ def _places(data: Any, answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _named(place: dict[str, Any], names: tuple[str, ...]) -> TaskName | None:
     for name in names:
         for field, value in place.items():
-            if field.replace("_", "").replace("-", "").lower() == name and (task_id := told_id(value)) is not None:
+            if folded(field) == name and (task_id := told_id(value)) is not None:
                 return TaskName(task_id, field)
     return None
 

@@ -14,11 +14,11 @@ import anyio
 from yarl import URL
 
 from .._core.wire import HttpRequest, HttpResponse
+from .._handles import waits_for_handles
 from .._patience import Patience
 from .._watch.observer import Observer
 from ..errors import DownloadFailed, ImagenError, TransportError
 from .departure import OUTGOING, Departure
-from .handles import waits_for_handles
 from .sessions import SessionSettings, open_session, proxy_of, transport_error
 
 _HEADERS = {

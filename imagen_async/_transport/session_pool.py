@@ -15,13 +15,13 @@ from yarl import URL
 
 from .._core.text import well_formed
 from .._core.wire import HttpRequest, HttpResponse
+from .._handles import connections_within, waits_for_handles
 from .._patience import Patience
 from .._watch.observer import Observer
 from ..errors import ImagenError, ProtocolError, TransportError
 from .connector import Connector
 from .departure import OUTGOING, Departure
 from .file_session import FileSession
-from .handles import connections_within, waits_for_handles
 from .sessions import SessionSettings, connector_for, open_session, proxy_of, transport_error
 
 MAX_ANSWER = 1 << 20
@@ -133,12 +133,13 @@ class SessionPool:
         self, account: str, request: HttpRequest, within: float | None, leaves: Callable[[], bool] | None
     ) -> HttpResponse:
         seconds = self._settings.timeout if within is None else min(within, self._settings.timeout)
-        for is_again in range(OTHER_CONNECTIONS):
+        departure = Departure(leaves)
+        for _ in range(OTHER_CONNECTIONS):
             try:
-                return await self._carry(account, request, seconds, Departure(leaves, is_again=bool(is_again)))
+                return await self._carry(account, request, seconds, departure)
             except _Ended:
-                pass
-        return await self._carry(account, request, seconds, Departure(leaves, is_again=True))
+                departure = Departure(leaves, is_again=True)
+        return await self._carry(account, request, seconds, departure)
 
     async def _carry(self, account: str, request: HttpRequest, seconds: float, departure: Departure) -> HttpResponse:
         OUTGOING.set(departure)

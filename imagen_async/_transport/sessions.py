@@ -11,10 +11,10 @@ import aiohttp
 import msgspec
 
 from .._core.wire import clean
+from .._handles import NoHandleLeft, is_for_want_of_a_handle, is_none_left
 from .._version import __version__
 from ..errors import TransportError
 from .connector import Connector
-from .handles import NoHandleLeft, is_for_want_of_a_handle, is_none_left
 
 USER_AGENT = f"imagen_async/{__version__}"
 """Sent always: kie.ai's edge refuses requests without one (403, "error code: 1010")."""

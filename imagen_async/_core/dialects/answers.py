@@ -16,7 +16,7 @@ from ...errors import (
     TransportError,
 )
 from ..failure import Failure
-from ..forgiving_json import NOT_JSON, forgiving_object
+from ..forgiving_json import NOT_JSON, forgiving
 from ..wire import (
     HttpResponse,
     NoAnswer,
@@ -45,7 +45,7 @@ class Envelope(msgspec.Struct):
 
 
 # By type, and only what is read: 0.5 µs an answer, where json takes 3.1 (measured).
-_decode_envelope = forgiving_object(msgspec.json.Decoder(Envelope).decode)
+_decode_envelope = forgiving(msgspec.json.Decoder(Envelope).decode, wants_object=True)
 
 
 class Answer(msgspec.Struct, frozen=True):

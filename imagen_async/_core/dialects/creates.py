@@ -20,11 +20,11 @@ from ...errors import (
     TransportError,
 )
 from ..failure import Failure
+from ..field_names import is_echo
 from ..forgiving_json import unwrapped
 from ..task_ids import name_in
 from ..wire import Accepted, Created, HttpResponse, Lost, Rejected, Remedy, clean, loose_json
 from .answers import KEY_REFUSED, Answer, open_answer, said
-from .links import is_echo
 from .own_task import field_of
 from .state_words import meaning_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from ..field_names import LONGEST_KEY, folded, is_echo
 from ..forgiving_json import NOT_JSON
 from ..wire import loose_json
 
@@ -26,10 +26,6 @@ _PLACES = (
     *("sample", "samples", "download"),
 )
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
-# What the request said comes back under these; a picture that went in is none that came out.
-_ECHO = re.compile(
-    r"input|param|callback|webhook|argument|option|setting|^(request|prompt|notif|reference|source|init|config|args)"
-)
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
 _COPY = re.compile(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -54,12 +50,8 @@ _SHOWN = re.compile(
     r"""(https?://[^\s"'()<>]+)(?:\)|["'][^>]*>?)?""",
     re.I,
 )
-LONGEST_KEY = 64
-"""Characters of a key that are read: its last."""
-
 # A link that is to be taken as it is, and is one alone.
 _IS_PLAIN = re.compile(r"https?://(?![/?#])[!#-&(-+\--:<-\[\]-{}~]{1,2000}").fullmatch
-_STYLE = str.maketrans("", "", "_-. ")
 _URL_SAFE = ":/?#[]@!$&'()*+,;=%~"
 
 MOST_OBJECTS = 2000
@@ -210,27 +202,6 @@ def _places(value: Any) -> Iterable[Any]:
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:
     return value.items() if isinstance(value, dict) else ()
-
-
-def folded(key: str) -> str:
-    """A key as it reads in any case and style: `result_urls` and `resultUrls` are one. Of a long one the end."""
-    return _fold(key[-LONGEST_KEY:])
-
-
-# An API has the same few keys in all of its answers.
-@functools.lru_cache(1024)
-def _fold(key: str) -> str:
-    return key.translate(_STYLE).casefold()
-
-
-def is_echo(key: str) -> bool:
-    """True for the name of what repeats the request."""
-    return _is_echo(folded(key))
-
-
-@functools.lru_cache(1024)
-def _is_echo(name: str) -> bool:
-    return _ECHO.search(name) is not None
 
 
 def _is_aside(key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..field_names import folded
 from ..forgiving_json import unwrapped
 
 _BILLED = (
@@ -52,7 +53,7 @@ def amount(value: object, names: tuple[str, ...] = (), depth: int = _DEEPEST) ->
             inner = unwrapped(value)
             return amount(inner, names, depth) if isinstance(inner, dict) else _in_text(value)
         case dict() if depth and _is_in_credits(value):
-            spelt = {re.sub("[_-]", "", key).lower(): value[key] for key in value}
+            spelt = {folded(key): value[key] for key in value}
             amounts = (amount(spelt[name], names, depth - 1) for name in names if name in spelt)
             return next((each for each in amounts if each is not None), None)
     return None

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from ..field_names import folded
 from ..task_ids import LIKELY, told_id
-from .links import folded
 
 _CERTAIN = "taskid"
 """How a field reads that means the task's id wherever it stands, whatever its style."""

@@ -7,11 +7,12 @@ from typing import Any
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..failure import Failure
+from ..field_names import folded
 from ..forgiving_json import unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
 from .answers import NO_SUCH_TASK, Answer, code_of, figure, read_refused_status
-from .links import find_links, folded
+from .links import find_links
 from .own_task import OwnTask
 from .state_words import StateWord, meaning_of, read_state
 
@@ -33,9 +34,9 @@ def read_status(answer: Answer, own: OwnTask, first: str, failure_codes: frozens
         failure_codes: Codes of the body by which it tells that a task has failed.
     """
     envelope = unwrapped(loose_json(answer.response.body))
-    record = _telling(_record_in(envelope, own), envelope, own, first)
+    record, state = _found(envelope, own, first)
     if answer.is_success:
-        told = _read(record, envelope, answer, first)
+        told = _read(record, state, envelope, answer)
     elif answer.code in failure_codes and answer.in_body:
         told = _broken(record or {}, answer, code=answer.code)
     else:
@@ -61,17 +62,18 @@ def _record_in(envelope: Any, own: OwnTask) -> dict[str, Any] | None:
     return own.first_of(records, {})
 
 
-def _telling(record: dict[str, Any] | None, envelope: Any, own: OwnTask, first: str) -> dict[str, Any] | None:
-    """The record, or where it says nothing of a state, one that does and stands inside of it or in another place."""
-    if record is None or _says(record, first):
-        return record
-    inner = [each for each in _contained(record or envelope, 3) if _says(each, first)]
-    return own.first_of(inner, record)
-
-
-def _says(record: dict[str, Any], first: str) -> bool:
-    state = read_state(record, first)
-    return state.word is not None or state.meaning is not None
+def _found(envelope: Any, own: OwnTask, first: str) -> tuple[dict[str, Any] | None, StateWord]:
+    """The record that tells how the task stands, and what it tells: that in its place, one inside of it, or another."""
+    record = _record_in(envelope, own)
+    state = read_state(record or {}, first)
+    if record is None or state.is_told:
+        return record, state
+    inner = [(each, read_state(each, first)) for each in _contained(record or envelope, 3)]
+    telling = [each for each, said in inner if said.is_told]
+    if telling:
+        record = own.first_of(telling, record)
+        return record, next(said for each, said in inner if each is record)
+    return record, _around(envelope, first, state)
 
 
 def _contained(value: Any, depth: int) -> Iterator[dict[str, Any]]:
@@ -91,13 +93,12 @@ def _is_flat_record(envelope: dict[str, Any]) -> bool:
     return not fields.isdisjoint(envelope)
 
 
-def _read(record: dict[str, Any] | None, envelope: Any, answer: Answer, first: str) -> TaskStatus:
+def _read(record: dict[str, Any] | None, state: StateWord, envelope: Any, answer: Answer) -> TaskStatus:
     # `data: null` under 200 is how a missing task looks, too.
     if record is None:
         return TaskRefused(Failure(InvalidRequest, f"{NO_SUCH_TASK}: its record is null", code=answer.code))
     if not record:
         return NoAnswer(Failure(ProtocolError, "The status answer has a wrong shape: it holds no record of a task"))
-    state = _state(record, envelope, first)
     if state.meaning == "broken":
         return _broken(record, answer)
     if state.meaning == "made":
@@ -111,14 +112,11 @@ def _read(record: dict[str, Any] | None, envelope: Any, answer: Answer, first: s
     return Pending(clean(str(state.word)), state.meaning is not None)
 
 
-def _state(record: dict[str, Any], envelope: dict[str, Any], first: str) -> StateWord:
-    state = read_state(record, first)
-    if state.word is not None or state.meaning is not None:
-        return state
-    # What stands around the record may be meant for the call: for no more than its links prove.
-    around = read_state(envelope, first)
+def _around(envelope: Any, first: str, untold: StateWord) -> StateWord:
+    """What stands around a record that says nothing; it may be meant for the call: for no more than links prove."""
+    around = read_state(envelope, first) if isinstance(envelope, dict) else untold
     is_word = around.word is not None and around.meaning in ("made", "waiting")
-    return StateWord(around.word, around.meaning, is_sure=False) if is_word else state
+    return StateWord(around.word, around.meaning, is_sure=False) if is_word else untold
 
 
 def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None) -> TaskFailed:

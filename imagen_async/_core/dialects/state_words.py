@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from .links import LONGEST_KEY, folded
+from ..field_names import LONGEST_KEY, folded
 
 Meaning = Literal["waiting", "made", "broken"]
 
+_PARTLY = "partialsuccess partiallysucceeded partiallycompleted completedwitherrors"
 # As they read in any case and style.
 _WORDS: dict[Meaning, str] = {
     "waiting": "waiting wait queuing queueing queued queue inqueue enqueued pending created new submitted submitting "
@@ -21,8 +22,7 @@ _WORDS: dict[Meaning, str] = {
     "等待中 排队中 处理中 生成中 进行中 运行中 排队",
     "made": "success succeed succeeds succeeded successful successfully complete completed completes done finish "
     "finished finishes ended generated fulfilled ok okay ready available completedsuccessfully finishedsuccessfully "
-    "partialsuccess partiallysucceeded partiallycompleted completedwitherrors "
-    "成功 完成 已完成",
+    f"{_PARTLY} 成功 完成 已完成",
     "broken": "fail fails failed failure unsuccessful error errored exception cancel canceled cancelled expired "
     "expire timeout timedout rejected reject refused declined denied blocked block banned abort aborted violated "
     "violation invalid moderated contentmoderated requestmoderated flagged filtered sensitive sensitiveworderror nsfw "
@@ -33,7 +33,6 @@ _WORDS: dict[Meaning, str] = {
     "失败 超时 已取消",
 }
 _MEANINGS: dict[str, Meaning] = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
-_PARTLY = "partialsuccess partiallysucceeded partiallycompleted completedwitherrors"
 _UNSURE = frozenset({"ok", "okay", "ready", "available", "ended", *_PARTLY.split()})
 """What may also be said of a call, or of a worker, or where something is left out."""
 
@@ -64,6 +63,11 @@ class StateWord(msgspec.Struct, frozen=True):
     word: object
     meaning: Meaning | None
     is_sure: bool = True
+
+    @property
+    def is_told(self) -> bool:
+        """False where nothing was said at all."""
+        return self.word is not None or self.meaning is not None
 
 
 def meaning_of(word: object) -> Meaning | None:

@@ -11,8 +11,8 @@ from typing import ParamSpec, TypeVar
 
 import anyio
 
-from .._watch.log import log
-from ..errors import TransportError
+from ._watch.log import log
+from .errors import TransportError
 
 P = ParamSpec("P")
 T = TypeVar("T")
