@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import commands
 import pytest
@@ -34,6 +35,21 @@ def test_a_mistyped_task_is_not_noted(call: Call, imagen_sandbox: Sandbox, monke
     assert call("collect", right, "--dir", "out", "--key", held["key"], *here).code == 0
     assert [(row["state"], row["task_id"]) for row in rows_of("out")] == [("done", right)]
     assert [line["task_id"] for line in lines_of(METADATA)] == [right]
+
+
+@pytest.mark.parametrize(
+    "words", [("batch", "p.txt"), ("plan", "p.txt"), ("status",), ("gallery",)], ids=lambda it: it[0]
+)
+def test_a_folder_whose_journal_is_gone_is_no_new_one(call: Call, imagen_sandbox: Sandbox, words: Any) -> None:
+    """Where something has what the journal knew last, each command says so first, and nothing is paid."""
+    Path("p.txt").write_text("a fox\n")
+    Path("out").mkdir()
+    for name in ("run.db-rescued-1795929853", "metadata.jsonl"):
+        Path("out", name).write_text("of an earlier run\n")
+    options = ("-o", "out", *at(imagen_sandbox)) if len(words) > 1 else ("out",)
+    outcome = call(*words, *options)
+    assert (outcome.code, "run.db-rescued-1795929853 has what it knew last" in outcome.err) == (2, True), outcome.err
+    assert imagen_sandbox.ledger.creates == []
 
 
 WITHOUT_A_MAIN_THREAD = """

@@ -6,24 +6,37 @@ import os
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from .library import check_pair
 
 JOURNAL = "run.db"
 """The journal's name in the folder of its pictures."""
 
 
 def journal_of(folder: str) -> str:
-    """The journal of a batch's folder; raises ConfigurationError where there is none."""
-    path = Path(folder, JOURNAL)
-    if not path.exists():
+    """The journal of a batch's folder; raises ConfigurationError where there is none, else as `journal_in`."""
+    path = _found(folder)
+    if path is None:
         raise ConfigurationError(f"{folder} holds no batch: there is no {JOURNAL} in it.")
     return str(path)
 
 
 def journal_in(folder: str | None) -> Path | None:
-    """The journal of a folder, or None where no batch has been; raises ConfigurationError for what is no folder."""
+    """The journal of a folder, or None where no batch has been.
+
+    Raises:
+        ConfigurationError: It is no folder.
+        JournalError: The journal is missing, and what it knew last is not.
+    """
     if folder is None or not os.path.lexists(folder):
         return None
     if not os.path.isdir(folder):
         raise ConfigurationError(f"{folder} is no folder.")
+    return _found(folder)
+
+
+def _found(folder: str) -> Path | None:
     path = Path(folder, JOURNAL)
-    return path if path.exists() else None
+    if path.exists():
+        return path
+    check_pair(os.path.realpath(path))
+    return None

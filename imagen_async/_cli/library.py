@@ -20,6 +20,7 @@ from .._folders import PART_SUFFIX, prepare_folder
 from .._job_factory import Parameters
 from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
+from .._journal.wal import check_pair
 from .._plain_group import PlainGroup
 from .._watch.log import logger
 
@@ -41,6 +42,7 @@ __all__ = [
     "Router",
     "Shares",
     "TaskKind",
+    "check_pair",
     "checked_freshness",
     "clean",
     "cut_off",

@@ -16,6 +16,7 @@ from typing import Any, Self
 from .. import Result
 from ..errors import ConfigurationError, JournalError
 from .as_json import pictures_json, result_json
+from .folder import JOURNAL
 from .library import PART_SUFFIX, JournalReader, earlier_result
 from .picture_sizes import Sizes, sizes_in
 from .pictures import kept
@@ -109,12 +110,12 @@ class Manifest:
         os.replace(part, path)
 
 
-def refuse_foreign_lists(folder: str, journal: str) -> None:
-    """Raise ConfigurationError for a folder with lists and without a journal: they would be written over."""
+def refuse_foreign_lists(folder: str) -> None:
+    """Raise ConfigurationError for the lists of a folder without a journal: they would be written over."""
     for name in (METADATA, FAILURES):
         path = Path(folder, name)
-        if not os.path.exists(journal) and path.exists() and path.stat().st_size:
-            message = f"{folder} holds {name} and no journal ({os.path.basename(journal)}) that it could follow"
+        if path.exists() and path.stat().st_size:
+            message = f"{folder} holds {name} and no journal ({JOURNAL}) that it could follow"
             raise ConfigurationError(f"{message}. Nothing was sent. Choose another -o, or move {name} away.")
 
 

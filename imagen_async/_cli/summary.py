@@ -69,7 +69,8 @@ class Summary:
             return
         out = str(self._options.output.out)
         if isinstance(ended_by, JournalError):
-            say(f"What the journal could not take is in {out}/{FAILURES}, with the task ids.")
+            if left or counts.failed:
+                say(f"What the journal could not take is in {out}/{FAILURES}, with the task ids.")
         elif left or unsent > 0:
             self._say_how_to_go_on(self._journal, len(gone), is_budget_reached=isinstance(ended_by, BudgetReached))
         elif counts.failed:

@@ -16,7 +16,7 @@ from ..accounts import gone_accounts, open_pool_of, words_of
 from ..batch_run import run_batch
 from ..checking import checked_file, identity_of, states_of
 from ..exits import WRONG_USE
-from ..folder import JOURNAL
+from ..folder import JOURNAL, journal_in
 from ..gallery.page import refuse_foreign_page, write_gallery
 from ..grammar import Command, Parser
 from ..library import Journal, prepare_folder, router_of
@@ -94,11 +94,12 @@ def _with_accounts(options: BatchOptions, pool: Mapping[str, Account]) -> str:
 
 def _prepared(out: str, options: BatchOptions) -> str:
     """The path of a folder's journal; raises ConfigurationError where something in the folder would be written over."""
-    path = str(Path(prepare_folder(out), JOURNAL))
-    refuse_foreign_lists(out, path)
+    prepare_folder(out)
+    if journal_in(out) is None:
+        refuse_foreign_lists(out)
     if options.gallery:
         refuse_foreign_page(out)
-    return path
+    return str(Path(out, JOURNAL))
 
 
 def _notes(total: int, options: BatchOptions, pool: Mapping[str, Account], before: Mapping[str, str]) -> dict[str, str]:
