@@ -22,7 +22,7 @@ from aiohttp import web
 from benchmarks.shapes import Lognormal, draws, steady
 from benchmarks.simulation import Simulation
 from imagen_async import Account, Callback, Client, Limits, Rate
-from imagen_async._core.callbacks import read_callback
+from imagen_async._core.callback_bodies import read_callback
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async.providers import PROVIDERS, SANDBOX
 from imagen_async.sandbox import Latency, Sandbox

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
+from types import NoneType
+from typing import Any
 
 import msgspec
 from yarl import URL
 
 from ._addresses import is_address, is_unencrypted
+from ._core.plain_values import plain_or_same
 from ._core.provider import Limits, Provider
 from ._core.routing import Policy, Router
+from ._text import told
 from ._transport.session_pool import Endpoint
 from .errors import ConfigurationError
 from .providers import PROVIDERS
 
 SANDBOX_KEY = "key-of-the-sandbox"
 """What the sandbox takes as a key; it is no secret and opens nothing else."""
+
+_DEAREST = 1e12
+"""Credits for a picture: no price, and a larger int may be none that a float can be."""
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
@@ -46,8 +52,8 @@ class Account(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         key = "None" if self.api_key is None else "'***'"
         fields = {name: getattr(self, name) for name in ("base_url", "limits", "credits", "name")}
-        set_ones = "".join(f", {name}={value!r}" for name, value in fields.items() if value is not None)
-        return f"Account({self.provider!r}, api_key={key}{set_ones})"
+        set_ones = "".join(f", {name}={told(value)}" for name, value in fields.items() if value is not None)
+        return f"Account({told(self.provider)}, api_key={key}{set_ones})"
 
 
 class OpenAccount(msgspec.Struct, frozen=True):
@@ -62,11 +68,11 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
     """The accounts of a pool by their names; raises ConfigurationError where there is none, or two have one name."""
     pool: dict[str, Account] = {}
     for given in accounts:
-        account = given if isinstance(given, Account) else Account(given)
+        account = plain_account(given if isinstance(given, Account) else Account(given))
         name = account.name or account.provider
         # A word that names a provider must not lead to another one's account.
         if not isinstance(name, str) or not _NAME.fullmatch(name) or (name in PROVIDERS and name != account.provider):
-            message = f"name={name!r}: an account's name is a word, such as kie-2, and not that of another provider"
+            message = f"name={told(name)}: an account's name is a word, such as kie-2, and not that of another provider"
             raise ConfigurationError(f"{message}.")
         if name in pool:
             message = f"Two accounts have the name {name!r}: give one another, Account({account.provider!r}, name=…)"
@@ -78,22 +84,39 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
     return pool
 
 
+def plain_account(account: Account) -> Account:
+    """The account with its texts as such; raises ConfigurationError for what is none, a key being quoted nowhere."""
+    texts = {name: plain_or_same(getattr(account, name)) for name in ("provider", "api_key", "base_url", "name")}
+    for name, text in texts.items():
+        if type(text) not in (str, NoneType):
+            raise ConfigurationError(f"{name}: allowed is a text, not {type(text).__name__}.")
+    if type(account.limits) not in (Limits, NoneType):
+        raise ConfigurationError(f"limits={told(account.limits)}: allowed is Limits(…).")
+    return msgspec.structs.replace(account, **texts)
+
+
 def provider_of(account: Account) -> Provider:
     """The record of an account's provider, with the account's own prices; raises ConfigurationError."""
     provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else None
     if provider is None:
         known = ", ".join(PROVIDERS)
-        raise ConfigurationError(f"There is no provider {account.provider!r}; this version knows: {known}.")
-    prices = account.credits
+        raise ConfigurationError(f"There is no provider {told(account.provider)}; this version knows: {known}.")
+    prices = _plain_prices(account.credits)
     if prices is None:
         return provider
-    for model, price in prices.items() if isinstance(prices, Mapping) else [("", prices)]:
-        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
-            message = f"credits={prices!r}: a price is a number of credits for a picture, or one for each model"
+    for model, price in prices.items() if type(prices) is dict else [("", prices)]:
+        if type(price) not in (int, float) or not 0 <= price < _DEAREST:
+            message = f"credits={told(prices)}: a price is a number of credits for a picture, or one for each model"
             raise ConfigurationError(f"{message}.", provider=provider.name)
         if model != "" and (not isinstance(model, str) or provider.find(model) is None):
-            raise ConfigurationError(f"credits={prices!r}: {provider.title} has no model {model!r}.")
+            raise ConfigurationError(f"credits={told(prices)}: {provider.title} has no model {told(model)}.")
     return msgspec.structs.replace(provider, prices=prices)
+
+
+def _plain_prices(given: Any) -> Any:
+    if issubclass(type(given), Mapping):
+        return {plain_or_same(model): plain_or_same(price) for model, price in given.items()}
+    return plain_or_same(given)
 
 
 def router_of(pool: Mapping[str, Account], policy: Policy = "spread", *, needs_price: bool = False) -> Router:

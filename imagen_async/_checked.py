@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
+from ._core.plain_values import plain_or_same
+from ._text import told, well_formed
 from .errors import ConfigurationError, InvalidRequest
 
 T = TypeVar("T")
 
+_ENDLESS = 1e12
+"""Seconds: longer than any clock here runs. A larger int may be none that a float can be."""
+
+
+def checked_account(name: str | None) -> str | None:
+    """Who is meant, by a name."""
+    name = plain_or_same(name)
+    if name is not None and type(name) is not str:
+        raise ConfigurationError(f"provider={told(name)}: it is the name of an account.")
+    return name
+
+
+def checked_task_id(task_id: str) -> str:
+    """A task's id, as its provider gave it."""
+    task_id = plain_or_same(task_id)
+    if type(task_id) is not str or not task_id.strip() or well_formed(task_id) != task_id:
+        raise InvalidRequest(f"task_id={told(task_id)}: allowed is the id that the provider gave.")
+    return task_id
+
 
 def checked_choice(name: str, word: T, allowed: Any) -> T:
     """One word of a Literal."""
-    if word not in get_args(allowed):
-        raise ConfigurationError(f"{name}={word!r}: allowed is {' or '.join(map(repr, get_args(allowed)))}.")
+    word = plain_or_same(word)
+    if type(word) is not str or word not in get_args(allowed):
+        raise ConfigurationError(f"{name}={told(word)}: allowed is {' or '.join(map(repr, get_args(allowed)))}.")
     return word
 
 
 def checked_seconds(name: str, seconds: float) -> float:
     """Seconds that a connection may take."""
-    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise ConfigurationError(f"{name}={seconds!r}: it must be a number of seconds above 0.")
+    seconds = plain_or_same(seconds)
+    if type(seconds) not in (int, float) or not 0 < seconds < _ENDLESS:
+        raise ConfigurationError(f"{name}={told(seconds)}: it must be a number of seconds above 0.")
     return seconds
 
 
 def checked_listener(listener: Callable[..., object] | None) -> None:
     """What hears events: nothing, or a function that does not wait."""
     if listener is not None and (not callable(listener) or inspect.iscoroutinefunction(listener)):
-        raise ConfigurationError(f"on_event={listener!r}: it must be a plain function of one argument, not async.")
+        raise ConfigurationError(f"on_event={told(listener)}: it must be a plain function of one argument, not async.")
 
 
 def checked_retries(retries: int) -> int:
     """New tasks after failed generations."""
-    if not isinstance(retries, int) or retries < 0:
-        raise InvalidRequest(f"retries={retries!r}: allowed is a whole number of at least 0.")
+    retries = plain_or_same(retries)
+    if type(retries) is not int or not 0 <= retries < 2**31:
+        raise InvalidRequest(f"retries={told(retries)}: allowed is a whole number of at least 0.")
     return retries
 
 
 def checked_credits(credits: float) -> float:
     """What may be spent."""
-    if isinstance(credits, bool) or not isinstance(credits, int | float) or not 0 < credits < 1e12:
-        raise InvalidRequest(f"max_credits={credits!r}: allowed is a number of credits above 0.")
+    credits = plain_or_same(credits)
+    if type(credits) not in (int, float) or not 0 < credits < 1e12:
+        raise InvalidRequest(f"max_credits={told(credits)}: allowed is a number of credits above 0.")
     return float(credits)
 
 
 def checked_deadline(deadline: float) -> float:
     """Seconds for a request."""
-    if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf:
-        raise InvalidRequest(f"deadline={deadline!r}: allowed is a number of seconds above 0.")
+    deadline = plain_or_same(deadline)
+    if type(deadline) not in (int, float) or not 0 < deadline < _ENDLESS:
+        raise InvalidRequest(f"deadline={told(deadline)}: allowed is a number of seconds above 0.")
     return float(deadline)

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 import anyio
 import msgspec
 
-from ._accounts import Account, OpenAccount, named, open_pool, router_of
+from ._accounts import Account, OpenAccount, named, open_pool, plain_account, router_of
 from ._batch.batch import AHEAD, Batch, OnExit
 from ._batch.inputs import Requests, check_input
 from ._callbacks import Callback, CallbackRegistry
 from ._checked import (
+    checked_account,
     checked_choice,
     checked_credits,
     checked_deadline,
     checked_listener,
     checked_retries,
+    checked_task_id,
 )
 from ._clock import now
 from ._core.budget import Budget
@@ -245,8 +247,7 @@ class Client:
         Raises:
             ImagenError: The task failed or is not known there.
         """
-        if not isinstance(task_id, str) or not task_id.strip():
-            raise InvalidRequest(f"task_id={task_id!r}: allowed is the id that the provider gave.")
+        task_id = checked_task_id(task_id)
         account = self._find(provider)
         number = self._open().scheduler.new_id()
         job = CoreJob(
@@ -389,6 +390,7 @@ class Client:
 
     def _find(self, provider: str | None) -> str:
         """The account of that name, or the only one of that provider, or the only one."""
+        provider = checked_account(provider)
         names = [name for name, account in self._accounts.items() if provider in (None, name, account.provider.name)]
         if provider in self._accounts or len(names) == 1:
             return provider if provider in self._accounts else names[0]
@@ -452,7 +454,7 @@ def _with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str,
     if given and len(pool) > 1:
         message = f"{', '.join(given)}: with several accounts, say it of each: Account({next(iter(pool))!r}"
         raise ConfigurationError(f"{message}, {next(iter(given))}=…).")
-    return {name: msgspec.structs.replace(account, **given) for name, account in pool.items()}
+    return {name: plain_account(msgspec.structs.replace(account, **given)) for name, account in pool.items()}
 
 
 async def _balance(pool: SessionPool, name: str, account: OpenAccount) -> float | Failure | None:

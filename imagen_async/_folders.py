@@ -11,8 +11,8 @@ import sys
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from ._core.text import well_formed
 from ._handles import is_for_want_of_a_handle
+from ._text import well_formed
 from .errors import ConfigurationError
 
 PART_SUFFIX = ".part"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import msgspec
 
-from ._core.defaults import with_defaults
+from ._core.defaults import as_request, with_defaults
 from ._core.identity import Identity, Known, content_key
 from ._core.job import Job
 from ._core.journal_entry import JournalEntry
+from ._core.plain_values import is_request, plain_item
 from ._core.resuming import model_of
 from ._core.routing import Route, Router
 from ._core.values import ImageRequest
@@ -39,13 +40,15 @@ class JobOptions(TypedDict):
 
 
 def overridden(prompt: str | ImageRequest, parameters: Parameters) -> ImageRequest:
-    """A request of its own: the parameters win."""
+    """A request of its own, made plain: the parameters win."""
     try:
-        if isinstance(prompt, ImageRequest):
-            return msgspec.structs.replace(prompt, **parameters)
-        return ImageRequest(prompt, **parameters)
+        if is_request(prompt):
+            request = msgspec.structs.replace(prompt, **parameters)
+        else:
+            request = ImageRequest(cast(str, prompt), **parameters)
     except TypeError:
         raise _unknown_parameter(parameters) from None
+    return as_request(plain_item(request))
 
 
 class JobFactory:
@@ -83,8 +86,6 @@ class JobFactory:
         """Make a request's job, its key given or made from its content; raises InvalidRequest for one that fits not."""
         stated = with_defaults(item, self._defaults)
         request, route = self._router.route(stated)
-        if request.key is not None and not isinstance(request.key, str):
-            raise InvalidRequest(f"key={request.key!r}: allowed is a string.")
         return Job(
             id=number,
             owner=owner,

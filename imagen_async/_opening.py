@@ -19,6 +19,7 @@ from ._checked import checked_seconds
 from ._clock import now
 from ._core.circuit_breaker import CircuitBreaker
 from ._core.limiter import Limiter
+from ._core.plain_values import plain_or_same
 from ._core.plan import Plan
 from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
@@ -27,6 +28,7 @@ from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
 from ._scheduler.exchange import Exchange, Save
 from ._scheduler.scheduler import Scheduler
+from ._text import told
 from ._transport.session_pool import Endpoint, SessionPool
 from ._transport.sessions import SessionSettings, SSLSetting
 from ._watch.log import log
@@ -69,9 +71,10 @@ def session_settings(
     """How a client's sessions connect; raises ConfigurationError for what cannot be."""
     if ssl is False:
         raise ConfigurationError("TLS stays on: give an ssl.SSLContext that trusts your own CA instead of False.")
-    if not isinstance(connections, int) or connections < 1:
-        raise ConfigurationError(f"connections={connections!r}: it must be a whole number of at least 1.")
-    checked_seconds("connect_timeout", connect_timeout)
+    connections = plain_or_same(connections)
+    if type(connections) is not int or not 1 <= connections < 2**31:
+        raise ConfigurationError(f"connections={told(connections)}: it must be a whole number of at least 1.")
+    connect_timeout = checked_seconds("connect_timeout", connect_timeout)
     return SessionSettings(connections, connect_timeout, checked_seconds("timeout", timeout), trust_env, ssl)
 
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._text import one_line
+
 __all__ = [
     "AccountError",
     "AuthenticationError",
@@ -60,6 +62,8 @@ class ImagenError(Exception):
         task_id: str | None = None,
         code: int | str | None = None,
     ) -> None:
+        # Whatever it quotes: an error is shown as it is, on a terminal and in a log.
+        message = one_line(message)
         super().__init__(message)
         self.message = message
         self.provider = provider
@@ -68,14 +72,8 @@ class ImagenError(Exception):
 
     def __str__(self) -> str:
         context = {"provider": self.provider, "task": self.task_id, "code": self.code}
-        named = ", ".join(f"{name} {_printable(value)}" for name, value in context.items() if value is not None)
+        named = ", ".join(f"{name} {one_line(str(value))}" for name, value in context.items() if value is not None)
         return f"{self.message} [{named}]" if named else self.message
-
-
-def _printable(value: int | str) -> str:
-    """An id or code as a server gave it, if that can be shown on a terminal."""
-    text = str(value)
-    return text if text.isprintable() else repr(text)
 
 
 class ConfigurationError(ImagenError):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._callbacks import Callback, CallbackClaim
 from ._client import Client
-from ._core.callbacks import MAX_CALLBACK, TOLERANCE, is_signed, read_callback, task_hinted_at, task_named_by
+from ._core.callback_bodies import MAX_CALLBACK, read_callback
+from ._core.callbacks import TOLERANCE, is_signed, task_hinted_at, task_named_by
 from ._patience import Patience
 from ._scheduler.callback_desk import CallbackDesk
 from .errors import ConfigurationError, JournalError, ProtocolError
@@ -30,7 +31,7 @@ LONGEST_READ = 10.0
 
 _WORDS = {
     200: "ok",
-    400: "the body is no JSON object",
+    400: "the body holds no object",
     401: "the signature is missing, wrong or too old",
     404: "not found",
     405: "only POST is taken",
@@ -76,8 +77,9 @@ class Receiver:
       `app.add_subapp("/imagen", receiver.application())`.
 
     It answers 200 to what it takes, also to what has no effect (a task that it does not know, or has heard of); 404 to
-    a token that is not ours, 401 to a bad signature or an old one, 413 to more than 256 KiB, 400 to what is no JSON
-    object, 503 while the client is not open. What cannot be repeated, the task of a create whose answer was lost, is in
+    a token that is not ours, 401 to a bad signature or an old one, 413 to more than 256 KiB, 400 to what holds no
+    object, 503 while the client is not open. An object is JSON, or a form with it or with its fields, gzipped or not;
+    an empty body is taken, too. What cannot be repeated, the task of a create whose answer was lost, is in
     the journal by then; all other work is done after. Safe to call twice: a task is asked about once.
 
     Raises:

@@ -3,7 +3,7 @@
 from imagen_async._accounts import SANDBOX_KEY, named, provider_of, router_of
 from imagen_async._batch.feeder import BREATHE_EVERY, Feeder
 from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, SilenceWatch, log_stray
-from imagen_async._cli import main
+from imagen_async._cli import main, wording
 from imagen_async._cli.accounts import open_pool_of, pool_of, words_of
 from imagen_async._cli.commands import COMMANDS
 from imagen_async._cli.export.shards import ShardSize, shards_of
@@ -20,13 +20,12 @@ from imagen_async._cli.options import (
 from imagen_async._cli.prompt_files import BadLine, PromptFile, PromptLine
 from imagen_async._clock import now
 from imagen_async._core.budget import Budget
+from imagen_async._core.callback_bodies import MAX_CALLBACK, read_callback
 from imagen_async._core.callback_reliability import CallbackReliability
 from imagen_async._core.callbacks import (
-    MAX_CALLBACK,
     Address,
     Seal,
     is_signed,
-    read_callback,
     signature_of,
     task_hinted_at,
     task_named_by,
@@ -70,7 +69,7 @@ from imagen_async._core.journal_entry import (
     failure_of,
     is_denied,
 )
-from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable
+from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable, believed
 from imagen_async._core.machine import TABLE, advance
 from imagen_async._core.model import Model
 from imagen_async._core.parameters import Choice, Schema, Text, Whole
@@ -78,7 +77,7 @@ from imagen_async._core.plan import OwnerTerms, Plan
 from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule
 from imagen_async._core.provider import Limits, Provider, check
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
-from imagen_async._core.resuming import awaited, different, earlier_result, model_of, resumed, sent_again, shown
+from imagen_async._core.resuming import awaited, different, earlier_result, model_of, resumed, sent_again
 from imagen_async._core.routing import Offer, Policy, Route, Router
 from imagen_async._core.states import (
     AwaitingCallback,
@@ -152,6 +151,7 @@ from imagen_async._journal.store import LONGEST_WAY
 from imagen_async._off_loop import OwnThread, machine_time
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler.scheduler import Scheduler, Standing
+from imagen_async._text import one_line, shown, told
 from imagen_async._transport.file_session import FileSession
 from imagen_async._transport.session_pool import MAX_ANSWER, Endpoint, SessionPool
 from imagen_async._transport.sessions import SessionSettings

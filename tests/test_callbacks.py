@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import math
 import string
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import inner
 import msgspec
@@ -188,16 +191,45 @@ def test_nothing_that_comes_is_an_error(body: bytes, timestamp: str, signature: 
 
 
 NO_OBJECTS = [
-    *(b"", b" ", b"null", b"[]", b"17", b'"taskId"', as_bytes([DOCUMENT]), b'{"taskId": ', b"{'taskId' 'x'}"),
-    *(b"taskId=" + TASK.encode(), b"\xff\xfe\x00\x80", b'{"data": ' + b"[" * 100_000, b'{"data": ' * 100_000),
+    *(b"null", b"[]", b"17", b'"taskId"', as_bytes([DOCUMENT] * 2), b'{"taskId": ', b"{'taskId' 'x'}", b"a task"),
+    *(
+        b"<p class=taskId>x</p>",
+        b"--b\r\n\r\n--b--",
+        zlib.compress(b" " * inner.MAX_CALLBACK + b"{}"),
+        gzip.compress(b"no"),
+    ),
+    *(
+        as_bytes(DOCUMENT)[:-9],
+        gzip.compress(as_bytes(DOCUMENT))[:-9],
+        b"&".join([b"a=1"] * 101),
+        b"\xff\xfe\x00\x80",
+        b'{"data": ' + b"[" * 100_000,
+        b'{"data": ' * 100_000,
+    ),
 ]
 NEARLY = (b"\xef\xbb\xbf" + as_bytes(DOCUMENT), as_bytes(DOCUMENT) * 2, as_bytes(DOCUMENT).replace(b"200", b"NaN"))
+PART = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n--b--\r\n'
+FORMS = (
+    *(as_bytes([DOCUMENT]), as_bytes(as_bytes(DOCUMENT).decode()), as_bytes(DOCUMENT).decode().encode("utf-16")),
+    *(gzip.compress(as_bytes(DOCUMENT)), zlib.compress(as_bytes(DOCUMENT)), zlib.compress(as_bytes(DOCUMENT))[2:-4]),
+    *(urlencode({name: as_bytes(DOCUMENT)}).encode() for name in ("data", "payload", "x[y]")),
+    *(
+        urlencode({"n": 1, "data": as_bytes(DOCUMENT["data"])}).encode(),
+        b"\xef\xbb\xbfstate=success&taskId=" + TASK.encode(),
+    ),
+    *(
+        PART % (b"taskId", TASK.encode()),
+        PART % (b"data", as_bytes(DOCUMENT)),
+        b"\r\n" + PART % (b"x", as_bytes(DOCUMENT)),
+    ),
+    gzip.compress(urlencode({"data": as_bytes(DOCUMENT)}).encode()),
+)
 DAMAGED = (b'"\xff"', b'"\\ud800"', b"NaN", b"1" * 5000, b'"a\\u0000"', b'"%s"' % (b"x" * 513), b'" "', b'"\\t\\n"')
 
 
 def test_a_body_that_is_nearly_json_names_its_task() -> None:
-    """Whatever stands around it, the task that is signed is the one that is read; half an id is none."""
-    for body in NEARLY:
+    """In whatever form it comes, the task that is signed is the one that is read; half an id is none."""
+    for body in (*NEARLY, *FORMS):
         with naming(body):
             assert verify_signature(headers(), body, KEY, math.inf)
             assert inner.task_named_by(inner.read_callback(body)) == TASK
@@ -208,7 +240,9 @@ def test_a_body_that_is_nearly_json_names_its_task() -> None:
 
 
 def test_a_body_that_is_no_object_is_not_signed() -> None:
-    """What is no JSON object is a ProtocolError to the one reader, and plainly not signed to the public one."""
+    """It is a ProtocolError to the one reader, and plainly not signed to the public one; an empty one names nothing."""
+    assert [inner.read_callback(body) for body in (b"", b"\r\n ")] == [{}, {}]
+    assert not verify_signature(headers(), b"", KEY, math.inf)
     for body in NO_OBJECTS:
         with naming(body[:60]):
             assert not verify_signature(headers(), body, KEY, math.inf)
@@ -358,4 +392,4 @@ def test_silence_and_a_task_that_nobody_waits_for_are_told(caplog: pytest.LogCap
     inner.log_stray("kie", "t9\x1b")
     silence, stray = caplog.messages
     assert silence.startswith(f"kie: tasks end and no callback comes: can it reach {HERE} ")
-    assert stray == "kie: task t9 was made by a create whose answer was lost; it is paid for: collect it"
+    assert stray == "kie: task t9\\u001b was made by a create whose answer was lost; it is paid for: collect it"

@@ -20,10 +20,11 @@ from inner import (
     pool_of,
     provider_of,
     router_of,
+    wording,
 )
 
 from imagen_async import ImageFile, ImageRequest, Result, errors
-from imagen_async._cli import as_json, checking, exits, next_commands, summary, wording
+from imagen_async._cli import as_json, checking, exits, next_commands, summary
 from imagen_async._cli.counts import ResultCounts
 from imagen_async._cli.estimate import Estimate, Estimator
 from imagen_async._cli.standing import Status

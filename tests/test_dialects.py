@@ -253,7 +253,7 @@ def test_a_redirect_stops_the_account_and_names_the_address(status: int) -> None
         with naming(provider, body, where):
             told = created(provider, body, status, location=where)
             assert gist(told) == inner.Rejected(of(errors.ConfigurationError, status), inner.Remedy.STOP)
-            assert (where or "another address").replace("\x1b", " ") in told.failure.message
+            assert (where or "another address").replace("\x1b", r"\u001b") in told.failure.message
             assert gist(status_of(provider, b"", status, location=where)) == nothing
 
 

@@ -71,8 +71,6 @@ def test_defaults_fill_in_what_a_request_leaves_open(item: str | ImageRequest, f
     """Each field that is None, but never the key, and of the provider's own fields those that are not there."""
     assert inner.with_defaults(item, FULL) == filled
     assert inner.with_defaults(filled, ImageRequest("-")) == filled
-    with pytest.raises(InvalidRequest, match="prompts and ImageRequests, not list"):
-        inner.with_defaults(["a cat"], FULL)  # type: ignore[arg-type]
 
 
 def test_the_parameters_of_a_call_win() -> None:
@@ -95,15 +93,13 @@ def factory(model: str = "imagen4-fast") -> inner.JobFactory:
 
 @pytest.mark.parametrize("key", [None, "own"])
 def test_a_job_is_its_request_as_it_is_sent_on_the_terms_of_its_batch(key: str | None) -> None:
-    """Its key is the one given, which is a string, or made of what is asked for, whoever says it."""
+    """Its key is the one given, or made of what is asked for, whoever says it."""
     given = ImageRequest("a cat", key=key)
     job = factory().job(given, index=3, owner=2, number=1)
     request, route = ROUTER.route(ImageRequest("a cat", "imagen4-fast", seed=7, key=key))
     made = inner.stable_key(ImageRequest("a cat", "imagen4-fast", seed=7))
     way = {"route": route, "account": "apiin", "model": route.offers[0].model}
     assert job == inner.Job(id=1, owner=2, index=3, key=key or made, request=request, **way, **TERMS)
-    with pytest.raises(InvalidRequest, match="key=7: allowed is a string"):
-        factory().job(ImageRequest("a cat", key=7), 0, 1, 1)  # type: ignore[arg-type]
 
 
 def test_plain_prompts_have_a_way_unless_the_defaults_fit_nobody() -> None:

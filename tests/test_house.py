@@ -32,6 +32,7 @@ FORBIDDEN_IN_CORE = {"asyncio", "anyio", "aiohttp", "backoff", "time", "random",
 
 # From the foundation up: a module may import from its own line and those above it.
 ORDER = (
+    "_text",
     "errors",
     "_version",
     "_core",

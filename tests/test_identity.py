@@ -261,14 +261,6 @@ def test_a_line_that_was_changed_is_no_other_default() -> None:
             folder.run(seeded, changed, add=True)
 
 
-@pytest.mark.parametrize("item", [{"prompt": "a fox"}, b"a fox", ("a fox", 1), None, 7, ["a fox"]], ids=repr)
-def test_what_is_no_request_is_refused(item: Any) -> None:
-    """It says what came, and of a row how it becomes a request."""
-    hint = ": ImageRequest" if isinstance(item, dict) else r"\."
-    with pytest.raises(InvalidRequest, match=f"not {type(item).__name__}{hint}"):
-        Folder().run(FAST, item)
-
-
 def test_a_field_of_a_requests_own_is_no_default() -> None:
     """Of `extra`, what a request says itself was left to no default; the rest was."""
     given = ImageRequest("a fox", extra={"own": 1, "too": 1})

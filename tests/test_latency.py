@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from inner import EDGES, MEMORY, Curve, LatencyPrior, LifeTable
+from inner import EDGES, MEMORY, Curve, LatencyPrior, LifeTable, believed
 from latencies import BINS, FAR_OFF, PlainCurve, PlainTable
 from polling import FIVE
 
@@ -29,6 +29,13 @@ def test_a_record_tells_the_lognormal_law(prior: LatencyPrior, part: float, age:
     assert prior.survival(age) == pytest.approx(1 - law.cdf(math.log(age)) if age else 1, abs=1e-9)
     share = (1 - part) * prior.survival(age)
     assert prior.quantile(part, age) == next((edge for edge in EDGES if prior.survival(edge) <= share), EDGES[-1])
+
+
+@given(latency=st.none() | st.floats(), age=st.floats(0, 1e6))
+def test_no_latency_is_longer_than_its_task_was_there(latency: float | None, age: float) -> None:
+    """Nor less than nothing; a create may have been on the way for a minute. Without an age, seven hours at most."""
+    for longest, told in ((age + 60, believed(latency, age)), (EDGES[-1], believed(latency))):
+        assert told == (latency if latency is not None and 0 <= latency <= longest else None)
 
 
 def test_a_records_mean_is_that_of_its_law() -> None:

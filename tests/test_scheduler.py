@@ -188,6 +188,22 @@ async def test_what_an_answer_has_too_much_of_is_told_once_and_bounded(caplog: p
     assert links == "kie: task t1 has 99 links; 5 are taken, the others are in the result's raw answer"
 
 
+async def test_what_a_providers_clock_tells_is_believed_as_far_as_ours_went() -> None:
+    """A task cannot have taken longer than it has been there; of one named by its id nobody here knows since when."""
+    began, link = 1_776_323_915_587, ["https://files.example/1.png"]
+    ends = [{"state": "success", "resultUrls": link, "createTime": began, "completeTime": began + 3_600_000}] * 4
+    exchange = answering("kie", *ends)
+    for state, latency in (
+        (Running("t1", now() - 3599.0), 3600.0),
+        (Running("t1", now() - 5.0), None),
+        (inner.Collected("t1", now()), 3600.0),
+        (inner.Relinking("t1", now(), outcome=Succeeded((), None, None, b"")), 3600.0),
+    ):
+        status = await exchange.ask(make_job(1, state), state)
+        assert isinstance(status, Succeeded)
+        assert status.latency == latency
+
+
 async def test_a_task_is_known_by_the_field_that_its_create_named() -> None:
     """An answer that has another id in that field is about another task."""
     ends = [{"id": name, "status": "completed", "url": "https://files.example/1.png"} for name in ("t2", "t1")]

@@ -85,7 +85,7 @@ async def test_each_answer() -> None:
             assert [await post(address, task, good) for address in (forged, f"{root}/")] == [404, 404]
             unsigned = [{}, other, signed(job.task_id, key="k"), *(signed(job.task_id, age=age) for age in (301, -302))]
             assert [await post(url, task, headers) for headers in unsigned] == [401] * 5
-            assert [await post(url, body, good) for body in (b"{", b"[1]", long[1:], long)] == [400, 400, 400, 413]
+            assert [await post(url, body, good) for body in (b"{", b"[1]", long[1:], long)] == [400, 400, 401, 413]
             assert await post(url, b"", {}, method="GET") == 405
             assert (await post(url, b'{"data": {"taskId": "another"}}', other), sandbox.ledger.polls) == (200, {})
             assert [await post(url, task, good) for _ in range(3)] == [200] * 3

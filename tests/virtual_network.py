@@ -52,6 +52,9 @@ VIRTUAL_TIME = ("asyncio", {"loop_factory": Loop})
 PUBLIC_URL = "https://example.com/imagen"
 """Where a `VirtualClient` is called back by its networks: at its receiver, without a socket between them."""
 
+EPOCH = 1_800_000_000.0
+"""The Unix time at which the virtual clock stood at 0: in a year that can be."""
+
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
@@ -124,7 +127,7 @@ class Network:
             return self._service.renew(authorization, body, now)
         if request.operation != "create":
             return self._service.status(authorization, request.path.rpartition("=")[2].rpartition("/")[2], now)
-        reply = self._service.create(authorization, body, now, now)
+        reply = self._service.create(authorization, body, now, EPOCH + now)
         while self._service.webhooks and self.call_back is not None:
             self.call_back(self._service.webhooks.popleft())
         return reply

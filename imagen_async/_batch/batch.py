@@ -6,16 +6,18 @@ import asyncio
 import enum
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 
 from .._clock import now
 from .._core.budget import Budget
 from .._core.change import Change
+from .._core.defaults import as_request
 from .._core.failure import Failure
 from .._core.identity import DefaultsChanged
 from .._core.job import Job
+from .._core.plain_values import plain_item, showable
 from .._core.plan import OwnerTerms
 from .._core.states import Ended, Left, NotAdmitted, Queued
 from .._core.values import ImageRequest, Result
@@ -305,28 +307,30 @@ class Batch:
 
 
 def _met(
-    journal: BatchJournal | None, factory: JobFactory, item: Any, index: int, owner: int, number: int
+    journal: BatchJournal | None, factory: JobFactory, given: object, index: int, owner: int, number: int
 ) -> Job | Result | TakenUp:
     """What a request of the input is: a job to send, one taken up, an earlier result, or the result of a refusal."""
+    item: str | ImageRequest | None = None
     try:
+        item = plain_item(given)
         if journal is None:
             return factory.job(item, index, owner, number)
         return journal.resume.meet(item, index, owner, number)
     except (JournalError, DefaultsChanged):
         raise
     except ImagenError as error:
-        return _refused(item, index, factory.accounts, Failure.of(error))
+        request = showable(given) if item is None else as_request(item)
+        return _refused(request, index, factory.accounts, Failure.of(error))
 
 
 def _was_never_sent(job: Job) -> bool:
     return isinstance(job.state, NotAdmitted) or (isinstance(job.state, Left) and isinstance(job.state.was, Queued))
 
 
-def _refused(item: object, index: int, accounts: Iterable[str], failure: Failure) -> Result:
+def _refused(request: ImageRequest, index: int, accounts: Iterable[str], failure: Failure) -> Result:
     """The result of a request of which nothing was sent; it is the account's where there is only one."""
     account, *others = accounts
     account = "" if others else account
-    request = item if isinstance(item, ImageRequest) else ImageRequest(prompt=str(item)[:5000])
     return Result(
         key=str(request.key or index),
         index=index,

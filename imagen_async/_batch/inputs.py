@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 
+from .._core.plain_values import key_of
 from .._core.values import ImageRequest
+from .._text import told
 from ..errors import InvalidRequest
 
 Requests = Iterable[str | ImageRequest] | AsyncIterable[str | ImageRequest]
@@ -36,9 +38,9 @@ def check_keys(requests: Requests) -> None:
         return
     seen: dict[str, int] = {}
     for index, item in enumerate(requests):
-        key = item.key if isinstance(item, ImageRequest) else None
+        key = key_of(item)
         if key is not None and seen.setdefault(key, index) != index:
-            message = f"Requests {seen[key]} and {index} have the same key {key!r}; keys must differ."
+            message = f"Requests {seen[key]} and {index} have the same key {told(key)}; keys must differ."
             raise InvalidRequest(message)
 
 

@@ -21,7 +21,7 @@ from .progress import display
 from .prompt_files import PromptFile, PromptLine
 from .receiving import callback_of, receiving
 from .summary import Summary
-from .wording import places, say
+from .wording import places, say, show
 
 
 def run_batch(
@@ -193,9 +193,9 @@ class BatchRun:
         if result.earlier:
             return  # the run that made it has printed it
         if self._options.output.json:
-            print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
+            show(json.dumps(result_json(result), ensure_ascii=False))
         elif result.ok:
-            print("\n".join(places(result)), flush=True)
+            show("\n".join(places(result)))
         elif self._manifest is None and self._requests is not None:
             say(f"{self._requests.name}:{_line(result)}: {result.error}")
 

@@ -24,7 +24,7 @@ def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -
     for name, field in requests.odd_columns():
         say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
     if bad:
-        say("\n".join(bad_lines(requests.name, len(requests), bad)))
+        say(*bad_lines(requests.name, len(requests), bad))
         return None
     return requests
 
@@ -58,7 +58,7 @@ def states_of(requests: PromptFile, identity: Identity) -> dict[int, str] | None
             if entry is not None:
                 known[request.line] = entry.state
     if bad:
-        say("\n".join(bad_lines(requests.name, len(requests), bad, _CHANGES_SHOWN)))
+        say(*bad_lines(requests.name, len(requests), bad, _CHANGES_SHOWN))
         return None
     return known
 

@@ -13,7 +13,7 @@ _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError, JournalEr
 
 def told(error: ImagenError) -> int:
     """Say what went wrong; returns the exit code."""
-    say("\n".join(lines_of(error)))
+    say(*lines_of(error))
     return code_of(error)
 
 

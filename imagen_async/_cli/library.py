@@ -13,7 +13,7 @@ from .._core.journal_entry import cut_off, is_denied
 from .._core.plain_text import foreign_character
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
-from .._core.resuming import earlier_result, shown
+from .._core.resuming import earlier_result
 from .._core.routing import Policy, Router
 from .._core.wire import clean
 from .._folders import PART_SUFFIX, prepare_folder
@@ -22,6 +22,7 @@ from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
 from .._journal.wal import check_pair
 from .._plain_group import PlainGroup
+from .._text import one_line, shown
 from .._watch.log import logger
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "logger",
     "making_time",
     "named",
+    "one_line",
     "open_account",
     "open_pool",
     "prepare_folder",

@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from .. import AccountProgress, Progress, Result
-from .library import clean, shown
+from .library import clean, one_line, shown
 from .wording import amount, duration
 
 REFRESH = 0.25
@@ -256,7 +256,8 @@ def _account(account: AccountProgress, width: int) -> Iterator[Text]:
 
 def _result(result: Result, width: int) -> Text:
     took = "" if result.latency is None else f"{result.latency:.1f} s  "
-    prompt = clean(result.request.prompt)
+    # The user's own: Persian, Hindi and emoji need their joiners.
+    prompt = one_line(result.request.prompt[:500], joiners=True)
     if result.error is None:
         return _cut(Text.assemble(("✓ ", "green"), (took, "dim"), prompt), width)
     why = f"{type(result.error).__name__}: {clean(result.error.message)}"

@@ -17,7 +17,7 @@ from .exits import ALL_DONE
 from .library import prepare_folder
 from .loop import run_in_loop
 from .options import AccountOptions, OutputOptions
-from .wording import GONE_TEXT, places, say
+from .wording import GONE_TEXT, places, say, show
 
 
 def one(accounts: AccountOptions, output: OutputOptions, get: Callable[[Client], Awaitable[Result]]) -> int:
@@ -57,7 +57,7 @@ async def _hand_out(result: Result, output: OutputOptions) -> None:
             failure = error
             saved = msgspec.structs.replace(result, error=error)
     # Before it is raised: of a picture that could not be saved, its URL is all that there is.
-    print(json.dumps(result_json(saved), ensure_ascii=False) if output.json else "\n".join(places(saved)))
+    show(json.dumps(result_json(saved), ensure_ascii=False) if output.json else "\n".join(places(saved)))
     if failure is not None:
         raise failure
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..ports import JournalEntry
-from .library import JournalReader, cut_off, shown
+from .library import JournalReader, cut_off, one_line, shown
 from .next_commands import NextRun, next_run_of, settling
 from .pictures import removed_in, removed_text
 from .wording import amount, counted
@@ -212,7 +212,7 @@ def _reason_line(reason: Reason) -> str:
 def _held_line(entry: JournalEntry) -> str:
     cost = "an unknown price" if entry.at_risk is None else f"up to {amount(entry.at_risk)} credits"
     sent = "" if entry.sent_at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.sent_at))
-    return f"  {entry.key}  {sent}  {cost}  {shown(repr(entry.request.prompt))}"
+    return f"  {one_line(entry.key)}  {sent}  {cost}  {shown(repr(entry.request.prompt))}"
 
 
 def _held_json(entry: JournalEntry) -> dict[str, Any]:

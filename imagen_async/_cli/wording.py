@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from .. import Result
+from .library import one_line
 
 GONE_TEXT = "gone with the sandbox, which ran inside of the command, and cost nothing"
 """What became of tasks in a sandbox of the command's own, which ends with it."""
@@ -35,6 +36,11 @@ def places(result: Result) -> list[str]:
     return [str(file) for file in result.files] or list(result.urls)
 
 
-def say(message: str) -> None:
-    """Tell the person at the terminal; stdout is for data."""
-    print(message, file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    """Tell the person at the terminal; stdout is for data. Whatever a line quotes, it is one line."""
+    print(*(one_line(line, joiners=True) for line in lines), sep="\n", file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Print data, a line for each of its lines: paths, links, JSON, figures."""
+    print(*(one_line(line, joiners=True) for line in text.split("\n")), sep="\n", flush=True)

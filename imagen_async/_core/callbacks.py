@@ -11,16 +11,11 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ProtocolError
 from .forgiving_json import unwrapped
 from .task_ids import id_of
-from .wire import decode_json
 
 TOLERANCE = 300.0
 """Seconds by which a signature's time may differ from ours: five minutes, for clocks and for the way."""
-
-MAX_CALLBACK = 256 << 10
-"""Bytes of a callback's body; it is a status answer, and the recorded ones are below 5 KB."""
 
 _NAME = 8
 _CREATE = 4
@@ -70,14 +65,6 @@ class Seal:
 
     def _mark(self, content: bytes) -> bytes:
         return hmac.digest(self._secret, content, "sha256")[:_MARK]
-
-
-def read_callback(body: bytes) -> dict[str, Any]:
-    """Decode a callback's body; raises ProtocolError for what is no JSON object."""
-    document = decode_json(body)
-    if not isinstance(document, dict):
-        raise ProtocolError("The callback is no JSON object.")
-    return document
 
 
 def task_named_by(document: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from ..errors import InvalidRequest
 from .fields import FIELDS
 from .values import ImageRequest
 
@@ -19,21 +18,15 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(tuple[ImageRequest, ...]).decode
 
 
-def as_request(item: object) -> ImageRequest:
-    """What a batch was given, as a request; raises InvalidRequest for anything else."""
-    if isinstance(item, ImageRequest):
-        return item
-    if isinstance(item, str):
-        return ImageRequest(item)
-    hint = ": ImageRequest(**row) makes one of a row" if isinstance(item, Mapping) else ""
-    raise InvalidRequest(f"A batch takes prompts and ImageRequests, not {type(item).__name__}{hint}.")
+def as_request(item: str | ImageRequest) -> ImageRequest:
+    """What a batch was given, made plain, as a request."""
+    return item if isinstance(item, ImageRequest) else ImageRequest(item)
 
 
 def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequest:
     """A request of a batch: the defaults fill in what it leaves None."""
     if isinstance(item, str):
         return msgspec.structs.replace(defaults, prompt=item)
-    item = as_request(item)
     missing = {name: getattr(defaults, name) for name in _FILLED_IN if getattr(item, name) is None}
     if defaults.extra and isinstance(item.extra, dict):
         missing["extra"] = {**defaults.extra, **item.extra}

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from .. import errors
+from .._text import well_formed
 from ..errors import DownloadFailed, ImagenError, TransportError, UnknownOutcome
-from .text import well_formed
 
 
 class Failure(msgspec.Struct, frozen=True):

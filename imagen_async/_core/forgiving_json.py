@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .text import well_formed
+from .._text import well_formed
 
 NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
 """What a decoder raises for bytes that somebody else wrote."""

@@ -15,6 +15,7 @@ from ..errors import ConfigurationError, InvalidRequest
 from .defaults import as_request, leaves_open, note_of, noted, with_defaults
 from .fields import CONTENT
 from .journal_entry import JournalEntry
+from .plain_values import plain_item
 from .resuming import Change, different
 from .routing import Router
 from .values import DEFAULT_MODEL, ImageRequest, numbered, stable_key
@@ -93,9 +94,10 @@ class Identity:
         """True where no request can show that its defaults are others than before."""
         return self._known.is_new or self._add or self._defaults in self._earlier or self.is_confirmed
 
-    def check(self, item: str | ImageRequest) -> None:
+    def check(self, item: object) -> None:
         """Look at a request before any is sent; raises DefaultsChanged, and nothing for one that is bad by itself."""
         try:
+            item = plain_item(item)
             stated = with_defaults(item, self._defaults)
             self._router.route(stated)
         except InvalidRequest:

@@ -32,6 +32,23 @@ _REBUILD = 1 / 8
 """A curve is made anew when so much of what it should tell is newer than it."""
 
 
+_LONGEST_CREATE = 60.0
+"""Seconds that a task may be older than its acceptance: its create was on the way for as long, and clocks round."""
+
+
+def believed(latency: float | None, age: float = math.inf) -> float | None:
+    """A latency by the provider's clock, where it can be one; None for what such a clock tells that is wrong.
+
+    Args:
+        latency: Seconds.
+        age: Seconds since the task was accepted, by our clock; none: at most what a life table holds.
+    """
+    if latency is None:
+        return None
+    longest = EDGES[-1] if age == math.inf else age + _LONGEST_CREATE
+    return latency if 0 <= latency <= longest else None
+
+
 class LatencyPrior(msgspec.Struct, frozen=True):
     """What a provider's record says beforehand of its tasks' latency, taken as lognormal.
 

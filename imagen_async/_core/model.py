@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from .._text import told
 from .fields import PARAMETERS
-from .parameters import Parameter, Schema, Text
+from .parameters import Parameter, Schema, Text, Whole
 from .values import ImageRequest
 
 _RAW_PROMPT = Text(required=True)
@@ -81,16 +82,10 @@ class Problem(msgspec.Struct, frozen=True):
     allowed: str
 
     def __str__(self) -> str:
-        try:
-            shown = repr(self.given)
-        # A number of more digits than Python writes; or an object of the user's own.
-        except Exception:
-            return f"{self.field} cannot be shown: {self.allowed}"
-        given = shown if len(shown) <= 60 else f"{shown[:56]}…{shown[-1]} ({len(str(self.given)):,} characters)"
-        return f"{self.field}={given}: {self.allowed}"
+        return f"{self.field}={told(self.given)}: {self.allowed}"
 
 
 def _problem(name: str, value: object, parameter: Parameter) -> Problem:
     """What a parameter does not take, and where it is a text that looks like another one, what stands in it."""
-    odd = parameter.oddity(value) if isinstance(parameter, Text) else None
+    odd = parameter.oddity(value) if isinstance(parameter, Text | Whole) else None
     return Problem(name, value, f"{'' if odd is None else f'{odd}; '}allowed is {parameter.allowed}")

@@ -77,6 +77,10 @@ class Whole(msgspec.Struct, frozen=True):
             return False
         return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
 
+    def oddity(self, value: object) -> str | None:
+        """Say of a truth value that it is no number; None for any other value."""
+        return "a truth value is no number" if isinstance(value, bool) else None
+
     def wire(self, value: Any) -> Any:
         """Write a value that was taken."""
         return str(value) if self.as_text else value

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from .._text import told
 from ..errors import ConfigurationError
 from .latency import Curve, LatencyPrior, LifeTable
+from .plain_values import plain_or_same
 
 Kind = tuple[str, int]
 """What latencies depend on: a model, by our name, and the number of images of one task."""
@@ -25,9 +27,9 @@ LONGEST_SILENCE = 300.0
 
 def checked_freshness(freshness: float) -> float:
     """The freshness itself, if it can be meant; raises ConfigurationError that says what can."""
-    is_number = isinstance(freshness, int | float) and not isinstance(freshness, bool)
-    if not is_number or not 0 < freshness <= _DAY:
-        raise ConfigurationError(f"freshness={freshness!r}: it must be a number of seconds above 0, at most a day.")
+    freshness = plain_or_same(freshness)
+    if type(freshness) not in (int, float) or not 0 < freshness <= _DAY:
+        raise ConfigurationError(f"freshness={told(freshness)}: it must be a number of seconds above 0, at most a day.")
     return freshness
 
 

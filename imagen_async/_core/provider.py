@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from .._text import told
 from ..errors import ConfigurationError, InvalidRequest
 from .dialect import Dialect
 from .fields import PARAMETERS
@@ -31,7 +32,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.running, int) or self.running < 1:
-            raise ConfigurationError(f"Limits(running={self.running!r}): it must be a whole number of at least 1.")
+            raise ConfigurationError(f"Limits(running={told(self.running)}): it must be a whole number of at least 1.")
 
 
 class Provider(msgspec.Struct, frozen=True):
@@ -99,9 +100,9 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
         raise InvalidRequest(_no_such_model(name, provider, others))
     # A raw one's may be any; one that cannot be written would fail where the request's key is made.
     if (oddity := foreign_character(name)) is not None:
-        raise InvalidRequest(f"model={name!r}: {oddity}.")
+        raise InvalidRequest(f"model={told(name)}: {oddity}.")
     if not isinstance(request.extra, dict):
-        raise InvalidRequest(f"extra={request.extra!r}: allowed is a mapping of the provider's own fields.")
+        raise InvalidRequest(f"extra={told(request.extra)}: allowed is a mapping of the provider's own fields.")
     if request.extra:
         _check_extra(request, model, provider)
     # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
@@ -113,11 +114,11 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
 
 def _no_such_model(name: object, provider: Provider, others: Iterable[Provider]) -> str:
     if isinstance(name, str) and name.startswith(RAW_PREFIX) and not provider.dialect.takes_raw_models:
-        return f"model={name!r}: {provider.title} takes no raw models; only createTask APIs do."
+        return f"model={told(name)}: {provider.title} takes no raw models; only createTask APIs do."
     own = ", ".join(model.name for model in provider.models)
     takers = [other.name for other in others if isinstance(name, str) and other.find(name)]
     where = f" {name} is served by: {', '.join(takers)}." if takers else ""
-    return f"model={name!r}: {provider.title} has {own}; a createTask API also takes raw:NAME.{where}"
+    return f"model={told(name)}: {provider.title} has {own}; a createTask API also takes raw:NAME.{where}"
 
 
 def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> None:

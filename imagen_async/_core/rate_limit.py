@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from .._text import told
 from ..errors import ConfigurationError
 
 
@@ -27,9 +28,9 @@ class Rate(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
-            raise ConfigurationError(f"A rate's count of {self.count!r}: it must be a whole number of at least 1.")
+            raise ConfigurationError(f"A rate's count of {told(self.count)}: it must be a whole number of at least 1.")
         if isinstance(self.per, bool) or not isinstance(self.per, int | float) or not 0 < self.per < math.inf:
-            raise ConfigurationError(f"A window of {self.per!r} seconds: it must be a number above 0.")
+            raise ConfigurationError(f"A window of {told(self.per)} seconds: it must be a number above 0.")
 
 
 FIRST_REST = 4

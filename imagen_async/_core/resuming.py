@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from .._text import shown
 from .fields import CONTENT
 from .job import Job
 from .journal_entry import JournalEntry, bill_of, failure_of
+from .latency import believed
 from .model import Model
 from .states import AwaitingCallback, Confirming, Done, Fetching, Queued, Running
 from .transitions import PATIENCE
@@ -30,7 +32,8 @@ def earlier_result(entry: JournalEntry) -> Result:
         error=None if failure is None else failure.exception(),
         task_id=entry.task_id,
         credits=entry.credits,
-        latency=entry.latency,
+        # Versions before have noted whatever the provider's clock told.
+        latency=believed(entry.latency),
         earlier=True,
     )
 
@@ -166,8 +169,3 @@ def _told(text: str, other: str) -> str:
 
 def _text(value: object) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
-
-
-def shown(text: str, at_most: int = 60) -> str:
-    """As much of a text as a message bears."""
-    return text if len(text) <= at_most else f"{text[: at_most - 4]}…{text[-1]}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import enum
-import re
 from typing import Any, Literal
 
 import msgspec
 
+from .._text import one_line
 from ..errors import ProtocolError
 from .failure import Failure
 from .forgiving_json import NOT_JSON, forgiving
-from .text import well_formed
 
 Operation = Literal["create", "status", "renewal", "credits", "file"]
 """What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
@@ -188,12 +187,13 @@ Told = Pending | Succeeded | LinksMissing | TaskFailed
 TaskStatus = Told | TaskRefused | NoAnswer
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_LONGEST_WORDS = 500
 
 
 def clean(text: str) -> str:
-    """Make a server's words safe to print: one line, no control or half characters, at most 500 characters."""
-    return (text if text.isprintable() else _CONTROL.sub(" ", well_formed(text))).strip()[:500]
+    """Make a server's words safe to print: one line, nothing in it that is not seen, at most 500 characters."""
+    # Cut twice: what is escaped is longer, and a body may be of megabytes.
+    return one_line(text[: 2 * _LONGEST_WORDS]).strip()[:_LONGEST_WORDS]
 
 
 _decode_json = forgiving(msgspec.json.Decoder().decode)

@@ -15,8 +15,8 @@ from pathlib import PurePath
 from typing import Any
 
 from .._core.journal_entry import JournalEntry, cut_off
-from .._core.text import well_formed
 from .._folders import sweep, sync_folder
+from .._text import well_formed
 from .._watch.log import log
 from ..errors import JournalError
 from .connection import connect, transaction

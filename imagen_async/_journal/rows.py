@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from .._core.journal_entry import EntryError, JournalEntry
-from .._core.text import well_formed
 from .._core.values import ImageFile, ImageRequest
+from .._text import well_formed
 from .schema import COLUMNS
 
 _PARTS = ("request", "urls", "files", "error", "lost_creates")

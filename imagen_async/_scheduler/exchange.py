@@ -15,7 +15,8 @@ from .._core.dialect import Dialect
 from .._core.failure import Failure
 from .._core.job import Job
 from .._core.job_events import NothingLeft, NotSaved, Saved, SendAborted, Unsendable
-from .._core.states import Confirming, Fetching, Links, Running
+from .._core.latency import believed
+from .._core.states import Collected, Confirming, Fetching, Links, Relinking, Running
 from .._core.values import ImageFile, Result
 from .._core.wire import (
     ConnectFailed,
@@ -142,9 +143,12 @@ class Exchange:
             return NoAnswer(unexpected(job, error))
         if isinstance(status, Pending) and not status.known:
             self._warn_of_state(job.account, status.state)
-        elif isinstance(status, Succeeded) and len(status.urls) > job.most_links:
-            message = "%s: task %s has %d links; %d are taken, the others are in the result's raw answer"
-            log(logging.WARNING, message, job.account, clean(state.task_id), len(status.urls), job.most_links)
+        elif isinstance(status, Succeeded):
+            self._warn_of_links(job, state.task_id, status)
+            # When it began nobody here knows of a task that was named by its id, nor of one that is asked about anew.
+            is_old = isinstance(state, Collected | Relinking)
+            latency = believed(status.latency, math.inf if is_old else self._now() - state.since)
+            return msgspec.structs.replace(status, latency=latency)
         return status
 
     async def fetch(self, job: Job, state: Fetching) -> Saved | NotSaved:
@@ -180,6 +184,11 @@ class Exchange:
                 return renewed
             urls.append(renewed)
         return msgspec.structs.replace(outcome, urls=tuple(urls))
+
+    def _warn_of_links(self, job: Job, task_id: str, status: Succeeded) -> None:
+        if len(status.urls) > job.most_links:
+            message = "%s: task %s has %d links; %d are taken, the others are in the result's raw answer"
+            log(logging.WARNING, message, job.account, clean(task_id), len(status.urls), job.most_links)
 
     def _warn_of_state(self, account: str, word: str) -> None:
         told = self._odd_states[account]

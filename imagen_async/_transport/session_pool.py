@@ -13,10 +13,10 @@ import anyio
 import msgspec
 from yarl import URL
 
-from .._core.text import well_formed
 from .._core.wire import HttpRequest, HttpResponse
 from .._handles import connections_within, waits_for_handles
 from .._patience import Patience
+from .._text import well_formed
 from .._watch.observer import Observer
 from ..errors import ImagenError, ProtocolError, TransportError
 from .connector import Connector

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import re
 
-from .._core.resuming import shown
 from .._core.wire import clean
+from .._text import one_line, shown
 from ..errors import ImagenError
 from ..events import AccountEvent, Event, ExchangeEvent, JobEvent
 
@@ -19,6 +19,12 @@ _QUERY = re.compile(r"""(https?:[^\s"?]*\?)[^\s"\\]+""")
 def log(level: int, message: str, *values: object, exc_info: bool = False) -> None:
     """Log; a handler or a filter that fails is no reason to lose the answer that is being told of."""
     with contextlib.suppress(Exception):
+        if not logger.isEnabledFor(level):
+            return
+        # Whatever it quotes, it is one line, and none that somebody else has begun.
+        line = one_line(message % values)
+        if line != message % values:
+            message, values = "%s", (line,)
         logger.log(level, message, *values, exc_info=exc_info, stacklevel=2)
 
 

@@ -18,7 +18,7 @@ from ..options import AccountOptions, OutputOptions, RunOptions
 from ..pictures import is_there, removed_in, removed_text
 from ..prompt_files import PromptLine
 from ..single import one
-from ..wording import say
+from ..wording import say, show
 
 
 class CollectOptions(Options, frozen=True):
@@ -79,7 +79,7 @@ def _collect_into(folder: str, options: CollectOptions) -> int:
 def _name_again(entry: JournalEntry) -> None:
     """Say where the pictures of a request are that has them."""
     for place in filter(is_there, entry.files) if entry.files else entry.urls:
-        print(place)
+        show(str(place))
     if removed := removed_in([entry]):
         say(removed_text(removed))
 

@@ -13,7 +13,7 @@ from ..balances import balances_of
 from ..exits import ALL_DONE, told
 from ..grammar import Command, Options, Parser
 from ..options import AccountOptions
-from ..wording import amount
+from ..wording import amount, show
 
 
 class CreditsOptions(Options, frozen=True):
@@ -39,7 +39,7 @@ def _run(options: CreditsOptions) -> int:
         elif options.json:
             print(json.dumps({"provider": name, "credits": balance}))
         else:
-            print(balance_text(name, PROVIDERS[pool[name].provider].title, balance))
+            show(balance_text(name, PROVIDERS[pool[name].provider].title, balance))
     return max(codes)
 
 

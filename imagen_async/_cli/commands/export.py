@@ -14,7 +14,7 @@ from ..grammar import Command, Options, Parser
 from ..library import JournalReader
 from ..pictures import removed_text
 from ..prompt_files import PromptLine
-from ..wording import counted, say
+from ..wording import counted, say, show
 
 
 class ExportOptions(Options, frozen=True):
@@ -44,7 +44,7 @@ def _run(options: ExportOptions) -> int:
     out = options.out or f"{Path(options.dir).resolve()}-{options.to}"
     with JournalReader(journal_of(options.dir), PromptLine) as journal:
         made = export(options.dir, journal, FORMATS[options.to], out, options.shard_size)
-    print("\n".join(map(str, made.shards)))
+    show("\n".join(map(str, made.shards)))
     for path in made.spoilt:
         say(f"Left out: {path} is missing, or is not as it was saved")
     if made.removed:

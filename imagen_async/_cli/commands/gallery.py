@@ -8,7 +8,7 @@ from ..gallery.page import write_gallery
 from ..grammar import Command, Options, Parser
 from ..library import JournalReader
 from ..prompt_files import PromptLine
-from ..wording import say
+from ..wording import say, show
 
 
 class GalleryOptions(Options, frozen=True):
@@ -25,7 +25,7 @@ class GalleryOptions(Options, frozen=True):
 def _run(options: GalleryOptions) -> int:
     with JournalReader(journal_of(options.dir), PromptLine) as journal:
         path, summary = write_gallery(options.dir, journal)
-    print(path)
+    show(str(path))
     say(summary)
     return ALL_DONE
 

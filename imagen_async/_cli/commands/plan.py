@@ -13,6 +13,7 @@ from ..folder import journal_in
 from ..grammar import Command, Options, Parser
 from ..library import Budget, JournalReader, PollSchedule, latencies_of, provider_of, router_of
 from ..options import ADD, AccountOptions, BudgetOptions, FileOptions, PictureOptions
+from ..wording import show
 
 
 class PlanOptions(Options, frozen=True):
@@ -63,7 +64,7 @@ def _run(options: PlanOptions) -> int:
     unsettled = (request for request in requests if request.line not in settled)
     estimator = Estimator(pool, router, schedules, Budget(max_credits, spent) if max_credits else None)
     found = estimator.estimate(unsettled, defaults, balances_of(pool, own_sandbox=False), known=len(settled))
-    print(json.dumps(found.to_json()) if options.json else found.text())
+    show(json.dumps(found.to_json()) if options.json else found.text())
     return ALL_DONE
 
 

@@ -10,6 +10,7 @@ from ... import providers
 from ...providers import Provider
 from ..exits import ALL_DONE
 from ..grammar import Command, Options, Parser
+from ..wording import show
 
 
 class ProvidersOptions(Options, frozen=True):
@@ -27,7 +28,7 @@ def _run(options: ProvidersOptions) -> int:
     for provider in providers.PROVIDERS.values():
         key_is_set = bool(os.environ.get(provider.key_variable))
         said = provider_json(provider, key_is_set=key_is_set)
-        print(json.dumps(said) if options.json else provider_text(provider, key_is_set=key_is_set))
+        show(json.dumps(said) if options.json else provider_text(provider, key_is_set=key_is_set))
     return ALL_DONE
 
 

@@ -9,6 +9,7 @@ from ..folder import journal_of
 from ..grammar import Command, Options, Parser
 from ..library import JournalReader
 from ..standing import status_of
+from ..wording import show
 
 
 class StatusOptions(Options, frozen=True):
@@ -27,7 +28,7 @@ class StatusOptions(Options, frozen=True):
 def _run(options: StatusOptions) -> int:
     with JournalReader(journal_of(options.dir)) as journal:
         found = status_of(journal)
-    print(json.dumps(found.to_json(), ensure_ascii=False) if options.json else found.text())
+    show(json.dumps(found.to_json(), ensure_ascii=False) if options.json else found.text())
     return ALL_DONE
 
 

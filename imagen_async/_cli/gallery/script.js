@@ -99,7 +99,8 @@ function draw() {
 function make(tag, name, text) {
   const element = document.createElement(tag);
   if (name) element.className = name;
-  if (text !== undefined) element.textContent = text;
+  // Each text for itself, in the direction of its own letters.
+  if (text !== undefined) [element.textContent, element.dir] = [text, "auto"];
   return element;
 }
 

@@ -19,6 +19,9 @@ from .state_words import StateWord, meaning_of, read_state
 _CONTAINERS = frozenset(
     "data result output task tasks tasklist taskinfo job jobs record records list items rows".split()  # noqa: SIM905
 )
+_EARLIEST, _LATEST = 1_577_836_800_000, 4_102_444_800_000
+"""Unix milliseconds: the years 2020 to 2099."""
+
 _UNTOLD = "no reason given"
 _ANOTHERS = "The answer is about another task, {}, and is not believed"
 _NO_LINKS = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
@@ -142,6 +145,7 @@ def _billed(record: Mapping[str, Any]) -> float | None:
 def _latency(record: Mapping[str, Any]) -> float | None:
     """completeTime − createTime, Unix milliseconds. Not costTime: documented in ms, and in seconds 24 times of 24."""
     created, completed = figure(record.get("createTime")), figure(record.get("completeTime"))
-    if created is None or completed is None or completed < created:
+    # Outside of these years it is no such time: 0, seconds, microseconds, a clock that was never set.
+    if created is None or completed is None or not _EARLIEST <= created <= completed < _LATEST:
         return None
     return (completed - created) / 1000
