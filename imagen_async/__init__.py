@@ -1,14 +1,9 @@
 """Thousands of pictures out of the Imagen 4 APIs: an asyncio client and batch runner that never pays twice."""
 
-from ._accounts import Account
-from ._batch.batch import Batch
-from ._callbacks import Callback
-from ._client import Client
-from ._core.provider import Limits
-from ._core.rate_limit import Rate
-from ._core.values import ImageFile, ImageRequest, Result, raw_model
-from ._progress import AccountProgress, Progress
-from ._single import Job
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
 from .errors import (
     AccountError,
     AuthenticationError,
@@ -27,6 +22,17 @@ from .errors import (
     TransportError,
     UnknownOutcome,
 )
+
+if TYPE_CHECKING:
+    from ._accounts import Account
+    from ._batch.batch import Batch
+    from ._callbacks import Callback
+    from ._client import Client
+    from ._core.provider import Limits
+    from ._core.rate_limit import Rate
+    from ._core.values import ImageFile, ImageRequest, Result, raw_model
+    from ._progress import AccountProgress, Progress
+    from ._single import Job
 
 __all__ = [
     "Account",
@@ -57,5 +63,38 @@ __all__ = [
     "Result",
     "TransportError",
     "UnknownOutcome",
+    "__version__",
     "raw_model",
 ]
+
+_HOMES = {
+    "Account": "_accounts",
+    "AccountProgress": "_progress",
+    "Batch": "_batch.batch",
+    "Callback": "_callbacks",
+    "Client": "_client",
+    "ImageFile": "_core.values",
+    "ImageRequest": "_core.values",
+    "Job": "_single",
+    "Limits": "_core.provider",
+    "Progress": "_progress",
+    "Rate": "_core.rate_limit",
+    "Result": "_core.values",
+    "raw_model": "_core.values",
+}
+"""Where the names are that are loaded when they are first asked for: `imagen-async --help` needs no network."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    elif name in ("events", "providers"):
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ from ._addresses import is_address, is_unencrypted
 from ._core.plain_values import plain_or_same
 from ._core.provider import Limits, Provider
 from ._core.routing import Policy, Router
+from ._core.suggestion import did_you_mean
 from ._text import told
 from ._transport.session_pool import Endpoint
 from .errors import ConfigurationError
@@ -84,6 +85,14 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
     return pool
 
 
+def with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, Account]:
+    """The accounts with what was said for the only one of them."""
+    if given and len(pool) > 1:
+        message = f"{', '.join(given)}: with several accounts, say it of each: Account({next(iter(pool))!r}"
+        raise ConfigurationError(f"{message}, {next(iter(given))}=…).")
+    return {name: plain_account(msgspec.structs.replace(account, **given)) for name, account in pool.items()}
+
+
 def plain_account(account: Account) -> Account:
     """The account with its texts as such; raises ConfigurationError for what is none, a key being quoted nowhere."""
     texts = {name: plain_or_same(getattr(account, name)) for name in ("provider", "api_key", "base_url", "name")}
@@ -99,8 +108,7 @@ def provider_of(account: Account) -> Provider:
     """The record of an account's provider, with the account's own prices; raises ConfigurationError."""
     provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else None
     if provider is None:
-        known = ", ".join(PROVIDERS)
-        raise ConfigurationError(f"There is no provider {told(account.provider)}; this version knows: {known}.")
+        raise ConfigurationError(no_such_provider(account.provider))
     prices = _plain_prices(account.credits)
     if prices is None:
         return provider
@@ -117,6 +125,12 @@ def _plain_prices(given: Any) -> Any:
     if issubclass(type(given), Mapping):
         return {plain_or_same(model): plain_or_same(price) for model, price in given.items()}
     return plain_or_same(given)
+
+
+def no_such_provider(name: object) -> str:
+    """Say that nobody has a record of this name, and who there is."""
+    known = ", ".join(PROVIDERS)
+    return f"There is no provider {told(name)}; this version knows: {known}.{did_you_mean(name, PROVIDERS)}"
 
 
 def router_of(pool: Mapping[str, Account], policy: Policy = "spread", *, needs_price: bool = False) -> Router:
@@ -166,8 +180,9 @@ def _is_same(one: Endpoint | None, other: Endpoint | None) -> bool:
     return (first.scheme, first.host, first.port, first.path) == (second.scheme, second.host, second.port, second.path)
 
 
-def _checked_key(key: str, variable: str, provider: Provider) -> str:
-    key = key.strip()
+def _checked_key(given: object, variable: str, provider: Provider) -> str:
+    # What is no text holds characters that no key has.
+    key = given.strip() if isinstance(given, str) else "\n"
     if not key:
         raise ConfigurationError(
             f"{provider.title} needs a key: set the environment variable {variable}.",
@@ -179,12 +194,12 @@ def _checked_key(key: str, variable: str, provider: Provider) -> str:
     return key
 
 
-def _checked_url(base_url: str | None, provider: Provider) -> str:
+def _checked_url(base_url: object, provider: Provider) -> str:
     where = f"base URL (--base-url) or in the environment variable {provider.base_url_variable}"
     if base_url is None:
         message = f"{provider.title} publishes no address; take it from your account there, and give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
-    if not is_address(base_url.strip()):
+    if not isinstance(base_url, str) or not is_address(base_url.strip()):
         message = f"{base_url!r} is no address of an API such as https://api.example.com; give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
     if is_unencrypted(base_url.strip()) and not provider.is_local:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any, TypeVar, get_args
 
 from ._core.plain_values import plain_or_same
@@ -52,6 +53,17 @@ def checked_listener(listener: Callable[..., object] | None) -> None:
     """What hears events: nothing, or a function that does not wait."""
     if listener is not None and (not callable(listener) or inspect.iscoroutinefunction(listener)):
         raise ConfigurationError(f"on_event={told(listener)}: it must be a plain function of one argument, not async.")
+
+
+def checked_executor(executor: futures.Executor | None) -> futures.Executor | None:
+    """Where files are worked on: nothing, or threads."""
+    if executor is None:
+        return None
+    # Processes are asked for last: to name them loads them.
+    if not isinstance(executor, futures.Executor) or isinstance(executor, futures.ProcessPoolExecutor):
+        message = f"executor={executor!r}: it must be a concurrent.futures.Executor that works in threads."
+        raise ConfigurationError(message)
+    return executor
 
 
 def checked_retries(retries: int) -> int:

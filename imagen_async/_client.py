@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from contextlib import AsyncExitStack
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack, closing
 from pathlib import PurePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
-import anyio
 import msgspec
 
-from ._accounts import Account, OpenAccount, named, open_pool, plain_account, router_of
+from ._accounts import Account, OpenAccount, named, open_pool, router_of, with_settings
 from ._batch.batch import AHEAD, Batch, OnExit
 from ._batch.inputs import Requests, check_input
 from ._callbacks import Callback, CallbackRegistry
@@ -21,6 +20,7 @@ from ._checked import (
     checked_choice,
     checked_credits,
     checked_deadline,
+    checked_executor,
     checked_listener,
     checked_retries,
     checked_task_id,
@@ -37,17 +37,21 @@ from ._core.states import Collected
 from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._core.wording import result_of
-from ._downloads import save_all
 from ._folders import prepare_folder
 from ._job_factory import JobFactory, JobOptions, Parameters, overridden
 from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
     OpenClient,
-    endpoint_of,
+    balance_of,
+    endpoints_of,
+    home_of,
     listeners,
     new_scheduler,
     new_upstream,
+    proxies_of,
+    ready_threads,
+    save_with,
     session_settings,
     window,
 )
@@ -58,7 +62,7 @@ from ._transport.file_session import FileSession
 from ._transport.session_pool import SessionPool
 from ._transport.sessions import SSLSetting
 from ._watch.observer import Observer
-from .errors import ConfigurationError, ImagenError, InvalidRequest
+from .errors import ConfigurationError, InvalidRequest
 from .events import Listener
 
 if TYPE_CHECKING:
@@ -102,11 +106,22 @@ class Client:
             set it up by then, hear the same without it.
         limiter: Makes the limit of each account's creates and status calls, in place of the exact windows of this
             process alone: for limits that others share. See `imagen_async.ports`.
-        trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+        trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY (lower case wins), or where none
+            is set from the system's settings (macOS, Windows). Loopback is never reached through one.
+        proxy: One for everything but loopback, such as `http://user:password@proxy.example.com:3128`, in place of the
+            environment's. Its login is sent to it alone, and shown nowhere. SOCKS is not supported.
+        private_files: Fetch pictures from this machine and its networks too (loopback, private, link-local and the
+            like). Without it that is done only for an account whose own API is there; else a provider's link, or where
+            it leads, would reach what trusts whoever is near.
         ssl: An `ssl.SSLContext` with your own CA, or True for the system's. There is no way to switch TLS off.
+        executor: Threads in which pictures are written, decoded and made small, such as a
+            `concurrent.futures.ThreadPoolExecutor`; it is yours to end, and no work in it may wait for this client.
+            None: a few threads of the client's own. Neither the loop's default executor nor the worker threads of
+            anyio are ever used, so that these may all wait for the client. Journals and names of hosts have threads
+            of their own in either case.
 
     Raises:
-        ConfigurationError: A key or an address is missing or cannot be one; raised before anything is sent.
+        ConfigurationError: A key, an address or a proxy is missing or cannot be one; raised before anything is sent.
     """
 
     def __init__(
@@ -124,14 +139,18 @@ class Client:
         on_event: Listener | None = None,
         limiter: LimiterFactory | None = None,
         trust_env: bool = False,
+        proxy: str | None = None,
+        private_files: bool = False,
         ssl: SSLSetting = True,
+        executor: Executor | None = None,
     ) -> None:
         self._policy: Policy = checked_choice("policy", policy, Policy)
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
-        self._given = _with_settings(named(accounts), {name: each for name, each in given.items() if each is not None})
+        self._given = with_settings(named(accounts), {name: each for name, each in given.items() if each is not None})
         self._accounts: dict[str, OpenAccount] = open_pool(self._given, os.environ)
         self._router = router_of(self._given, policy)
-        self._settings = session_settings(connections, connect_timeout, timeout, trust_env, ssl)
+        proxies = proxies_of(self._accounts, proxy, trust_env=trust_env)
+        self._settings = session_settings(connections, connect_timeout, timeout, proxies, private_files, ssl)
         # Kept from one opening to the next: what was learned of latencies holds on.
         self._schedules = {
             name: PollSchedule(account.provider.latency, freshness) for name, account in self._accounts.items()
@@ -139,6 +158,7 @@ class Client:
         checked_listener(on_event)
         self._on_event = on_event
         self._limiter = limiter or window
+        self._executor = checked_executor(executor)
         self._callback = callback
         providers = {name: account.provider for name, account in self._accounts.items()}
         self._signing_keys = {} if callback is None else callback.keys(providers)
@@ -160,13 +180,11 @@ class Client:
         return self._opened is not None
 
     async def __aenter__(self) -> Self:
-        if self._opened is not None:
+        if self._opened is not None and self._open():
             raise ConfigurationError("This client is open already; one `async with` at a time.")
         async with AsyncExitStack() as stack:
-            endpoints = {
-                name: await stack.enter_async_context(endpoint_of(account, self._signing_keys.get(name)))
-                for name, account in self._accounts.items()
-            }
+            off_loop = stack.enter_context(closing(ready_threads(self._executor)))
+            endpoints, painted = await stack.enter_async_context(endpoints_of(self._accounts, self._signing_keys))
             # A new one each time: jobs are counted from 1 again, and earlier tokens must not be taken for theirs.
             registry = (
                 None if self._callback is None else CallbackRegistry(self._callback.public_url, self._signing_keys)
@@ -182,7 +200,7 @@ class Client:
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler)
-            self._opened = OpenClient(scheduler, pool, asyncio.get_running_loop(), desk, stack.pop_all())
+            self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted)
         return self
 
     def _new_upstream(self, name: str) -> Upstream:
@@ -192,8 +210,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opened = self._opened
-        assert opened is not None
+        opened = self._open()
         try:
             await opened.stack.__aexit__(kind, error, trace)
         finally:
@@ -207,9 +224,16 @@ class Client:
         Not safe to repeat blindly: each call is a new task and is paid for. When it is cancelled, nothing more is
         sent; a task that runs by then is logged with its task id.
 
+        The deadline never cuts a create short that has left: its answer may name a task that is paid for, and is waited
+        for with the client's whole `timeout`; where none comes, the end is `UnknownOutcome`. A create that is still to
+        go when it passes is not sent. A task that runs then may still finish: `DeadlineExceeded` has its id for
+        `collect`. A process that stood still past a deadline (Ctrl-Z, a closed lid, a blocked loop) asks once more
+        before it gives up, within 5 seconds; what it may have to ask for again are the ends of that kind, and the
+        creates that were on their way, whose outcome is unknown.
+
         Args:
             prompt: What to show, or a whole request.
-            deadline: Seconds from now after which it is given up.
+            deadline: Seconds from now after which it is given up, see above.
             parameters: As in `ImageRequest`; they win over the request's own.
 
         Raises:
@@ -271,27 +295,24 @@ class Client:
     async def credits(self, provider: str | None = None) -> dict[str, float | None]:
         """Ask for the balance of every account, or of one, in its provider's credits; None where the API does not tell.
 
-        Free to repeat.
+        Free to repeat. Each question takes a place in its account's limit of status calls, and waits for it.
 
         Raises:
             ImagenError: An account's balance could not be had; `error.provider` is the account.
         """
-        pool = self._open().pool
+        opened = self._open()
         names = self._accounts if provider is None else [self._find(provider)]
         balances: dict[str, float | None] = dict.fromkeys(names)
         failures: list[Failure] = []
 
         async def ask(name: str) -> None:
-            try:
-                balance = await _balance(pool, name, self._accounts[name])
-            except ImagenError as error:
-                balance = Failure.of(error)
+            balance = await balance_of(opened, name, self._accounts[name])
             if isinstance(balance, Failure):
                 failures.append(balance.about(account=name))
             else:
                 balances[name] = balance
 
-        async with anyio.create_task_group() as group:
+        async with PlainGroup() as group:
             for name in names:
                 group.start_soon(ask, name)
         if failures:
@@ -323,6 +344,7 @@ class Client:
 
         Args:
             requests: Any iterable or async iterable of prompts and ImageRequests; pulled only as fast as it can send.
+                A generator is closed when the batch is left.
             journal: The SQLite file that remembers every job, made if missing; one process may use it at a time. Or a
                 store of your own, see `imagen_async.ports`.
             save_to: A folder for the pictures, made if missing.
@@ -336,14 +358,15 @@ class Client:
                 those. Without it, that is refused.
             on_unknown: `hold` a create whose answer was lost, or `resubmit` it, once a run, which may pay for it twice.
             on_exit: `detach` from tasks that run when the block is left, or `drain`: wait for them first.
-            deadline: Seconds for each request, from when it first goes out in this run.
+            deadline: Seconds for each request, from when it first goes out in this run, as in `generate`. With a
+                journal the next run collects the tasks that were given up.
             parameters: As in `ImageRequest`, for prompts and for what a request leaves None.
 
         Raises:
             InvalidRequest: The defaults fit no model, or the input is no iterable; nothing was sent.
-            ConfigurationError: `save_to` cannot be written; nothing was sent. Also on entering, or with a lazy input
-                once a request shows it: the journal's results were made under other defaults, and `add` is not set;
-                nothing is sent under these.
+            ConfigurationError: `save_to` cannot be written, or this is not the client's event loop; nothing was sent.
+                Also on entering, or with a lazy input once a request shows it: the journal's results were made under
+                other defaults, and `add` is not set; nothing is sent under these.
             JournalError: On entering: the journal cannot be used, or another process has it; nothing was sent.
         """
         _check_batch(requests, parameters, on_unknown, on_exit)
@@ -354,8 +377,7 @@ class Client:
         options = JobOptions(
             deadline=checked_deadline(deadline),
             retries=checked_retries(retries),
-            # Once: what is lost a second time is held.
-            resubmits=int(on_unknown == "resubmit"),
+            resubmits=int(on_unknown == "resubmit"),  # once: what is lost a second time is held
             save_to=None if save_to is None else prepare_folder(save_to),
         )
         factory = JobFactory(router, defaults, options)
@@ -370,6 +392,7 @@ class Client:
             budget=budget,
             journal=None if journal is None else self._journal(journal, factory, again, add),
             on_exit=on_exit,
+            off_loop=self._open().off_loop,
         )
 
     def _journal(
@@ -386,6 +409,7 @@ class Client:
     def _open(self) -> OpenClient:
         if self._opened is None:
             raise ConfigurationError("Open the client first: `async with Client(…) as client:`")
+        self._opened.scheduler.home.check()
         return self._opened
 
     def _find(self, provider: str | None) -> str:
@@ -423,16 +447,17 @@ class Client:
         return single
 
     def _savable(self, result: Result) -> Result:
-        return msgspec.structs.replace(result, _saver=self._save, _renderer=result_html)
+        painter = None if self._opened is None else self._opened.painted
+        return msgspec.structs.replace(
+            result, _saver=self._save_within, _renderer=result_html, _painter=result._painter or painter
+        )
 
-    async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
-        """Save with the open session; with one of its own after the client was closed, or in another loop."""
-        opened = self._opened
-        files = None if opened is None or opened.loop is not asyncio.get_running_loop() else opened.pool.files
-        if files is not None:
-            return await save_all(files, result, folder)
-        async with FileSession(self._settings) as files:
-            return await save_all(files, result, folder)
+    async def _save_within(self, result: Result, folder: str, deadline: float) -> tuple[ImageFile, ...]:
+        return await self._save(result, folder, checked_deadline(deadline))
+
+    async def _save(self, result: Result, folder: str, within: float = float("inf")) -> tuple[ImageFile, ...]:
+        own = FileSession(self._settings, {name: home_of(account) for name, account in self._accounts.items()})
+        return await save_with(self._opened, own, self._executor, result, folder, within)
 
 
 def _check_batch(requests: object, parameters: Parameters, on_unknown: str, on_exit: str) -> None:
@@ -447,17 +472,3 @@ def _sent_again(*, retry_failed: bool, resubmits_unknown: bool) -> frozenset[str
     """The states of earlier runs from which a request is sent once more."""
     wanted = {"queued": True, "failed": retry_failed, "unknown": resubmits_unknown}
     return frozenset(state for state, is_wanted in wanted.items() if is_wanted)
-
-
-def _with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, Account]:
-    """The accounts with what was said for the only one of them."""
-    if given and len(pool) > 1:
-        message = f"{', '.join(given)}: with several accounts, say it of each: Account({next(iter(pool))!r}"
-        raise ConfigurationError(f"{message}, {next(iter(given))}=…).")
-    return {name: plain_account(msgspec.structs.replace(account, **given)) for name, account in pool.items()}
-
-
-async def _balance(pool: SessionPool, name: str, account: OpenAccount) -> float | Failure | None:
-    dialect = account.provider.dialect
-    question = dialect.build_credits()
-    return None if question is None else dialect.read_credits(await pool.send(name, question))

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import re
-import unicodedata
+import math
+import os
 import warnings
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, TypeVarTuple, Unpack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, TypeVar, TypeVarTuple
 
 import aiohttp
 import anyio
-import anyio.to_thread
 import backoff
 from anyio.lowlevel import RunVar
 
 from ._core.file_kinds.kinds import FileKind, is_text, kind_of
+from ._core.file_names import file_stem, plain_stem
 from ._core.values import ImageFile, Result
 from ._decoding import runs_out
 from ._folders import cannot_write
 from ._handles import waits_for_handles
+from ._off_loop import OffLoop
 from ._part_file import PartFile, Place
+from ._patience import Patience
 from ._transport.file_session import FileSession
 from .errors import DownloadFailed, ImagenError, TransportError
 
@@ -45,76 +49,89 @@ _SHORTEST = 16
 _NOT_THERE = frozenset({401, 403, 404, 410})
 
 _PIECE = 1 << 20
-_LONGEST_STEM = 56
-
-# Hugging Face's ImageFolder takes a file with one of these words in its name for a split of its own, and then leaves
-# out every other file of the folder (seen with datasets 5.2: "a single train" cost 1,541 of 1,572 pictures).
-_SPLIT_WORDS = frozenset(
-    {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
-)
 
 
-def file_stem(index: int, prompt: str) -> str:
-    """Make a file's name without its ending: `000012-a-red-fox`. ASCII, short, and nothing of it from a server."""
-    plain = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode().lower()
-    stem = f"{index:06d}"
-    for word in re.findall(r"[a-z0-9]+", plain):
-        if len(stem) + len(word) >= _LONGEST_STEM:
-            break
-        stem += f"-{word}" if _SPLIT_WORDS.isdisjoint(re.split(r"\d+", word)) else ""
-    return stem
-
-
-async def save_all(session: FileSession, result: Result, folder: str) -> tuple[ImageFile, ...]:
+async def save_all(
+    session: FileSession, off_loop: OffLoop, result: Result, folder: str, *, within: float = math.inf
+) -> tuple[ImageFile, ...]:
     """Fetch every picture of a result into a folder, which is made if missing.
 
     What broke off each time is kept there as `.part`, and what is of no known kind as `.bin`, until the picture is had;
     the error names it.
+
+    Args:
+        session: Fetches them.
+        off_loop: Where they are written and looked at.
+        result: Whose they are.
+        folder: Where they are to lie.
+        within: Seconds for all of it.
 
     Raises:
         DownloadFailed: `local` when this machine is the reason; `files` are the pictures that were saved.
     """
     files: list[ImageFile] = []
     failed: tuple[ImagenError | OSError, str, Place] | None = None
-    # A task that is collected by its id has no prompt.
-    stem = file_stem(result.index, result.request.prompt or result.key)
-    for number, url in enumerate(result.urls, start=1):
-        mark = hashlib.blake2b((result.task_id or url).encode(errors="replace"), digest_size=4).hexdigest()
-        place = Place(folder, stem if number == 1 else f"{stem}-{number}", mark)
-        try:
-            files.append(await _save(session, url, place))
-        except (ImagenError, OSError) as error:
-            failed = failed or (error, url, place)
-            # A file that is spoilt keeps nobody from the others; a disk that is full does, or a host that is down.
-            if isinstance(error, OSError) or (isinstance(error, TransportError) and not error.sent):
-                break
+    try:
+        with nullcontext() if within == math.inf else Patience(within):
+            for url, place in _places(result, folder):
+                try:
+                    files.append(await _save(session, off_loop, url, place, result.provider))
+                except (ImagenError, OSError) as error:
+                    failed = failed or (error, url, place)
+                    # A file that is spoilt keeps nobody from the others; a full disk does, or a host that is down.
+                    if isinstance(error, OSError) or (isinstance(error, TransportError) and not error.sent):
+                        break
+    except TimeoutError as error:
+        what = f"after {within:g} seconds of saving, {len(files)} of {len(result.urls)} pictures are here"
+        message = f"The picture is made and paid for, but {what}. Save it again soon: links die."
+        raise _failed(message, result, tuple(files)) from error
     if failed is not None:
         raise _failure(*failed, result, tuple(files)) from failed[0]
     return tuple(files)
 
 
-async def _fetch(session: FileSession, url: str, place: Place) -> ImageFile:
-    """Fetch one picture once."""
-    part = await _in_thread(PartFile, place.folder)
+def _places(result: Result, folder: str) -> Iterator[tuple[str, Place]]:
+    """Each picture's URL, and where it is to lie."""
+    for number, url in enumerate(result.urls, start=1):
+        mark = hashlib.blake2b((result.task_id or url).encode(errors="replace"), digest_size=4).hexdigest()
+        stem = _stem(result, mark)
+        yield url, Place(folder, stem if number == 1 else f"{stem}-{number}", mark)
+
+
+def _stem(result: Result, mark: str) -> str:
+    # A task that is collected by its id has no prompt.
+    stem = file_stem(result.index, result.request.prompt or result.key, mark)
     try:
-        async with session.get(url) as response:
+        os.fsencode(stem)
+    except UnicodeEncodeError:  # a locale whose names of files have fewer letters
+        return plain_stem(stem)
+    return stem
+
+
+async def _fetch(session: FileSession, off_loop: OffLoop, url: str, place: Place, account: str) -> ImageFile:
+    """Fetch one picture once."""
+    part = PartFile(place.folder)
+    try:
+        await _do(off_loop, part.open)
+        async with session.get(url, account) as response:
             _check_head(response)
-            await _copy(response, part)
-        kind = await _in_thread(_examine, part, limiter=_examining())
-        return await _in_thread(part.finish, place, kind, url)
+            await _copy(response, part, off_loop)
+        async with _examining():
+            kind = await _do(off_loop, _examine, part)
+        return await _do(off_loop, part.finish, place, kind, url)
     except (TransportError, _BrokenOff):
-        await anyio.to_thread.run_sync(part.leave, place.broken)
+        await off_loop.run(part.leave, place.broken)
         raise
     except _Unknown:
-        await anyio.to_thread.run_sync(part.leave, place.unknown)
+        await off_loop.run(part.leave, place.unknown)
         raise
     finally:
-        part.discard()
+        await off_loop.wait(asyncio.wrap_future(off_loop.begin(part.discard)))
 
 
 @waits_for_handles
-async def _in_thread(act: Callable[[Unpack[Ts]], T], *args: *Ts, limiter: anyio.CapacityLimiter | None = None) -> T:
-    return await anyio.to_thread.run_sync(act, *args, limiter=limiter)
+async def _do(off_loop: OffLoop, act: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    return await off_loop.run(act, *arguments)
 
 
 _limiter = RunVar[anyio.CapacityLimiter]("imagen_async files that are examined")
@@ -192,15 +209,15 @@ def _check_head(response: aiohttp.ClientResponse) -> None:
         raise DownloadFailed(f"the file is longer than {MAX_PICTURE:,} bytes")
 
 
-async def _copy(response: aiohttp.ClientResponse, part: PartFile) -> None:
-    """Write in pieces of a megabyte, each in a worker thread: the loop never waits for the disk."""
+async def _copy(response: aiohttp.ClientResponse, part: PartFile, off_loop: OffLoop) -> None:
+    """Write in pieces of a megabyte, each off the loop, which never waits for the disk."""
     while chunk := await response.content.readany():
         part.size += len(chunk)
         if part.size > MAX_PICTURE:
             raise DownloadFailed(f"the file is longer than {MAX_PICTURE:,} bytes")
         part.pending += chunk
         if len(part.pending) >= _PIECE:
-            await anyio.to_thread.run_sync(part.flush)
+            await off_loop.run(part.flush)
     expected = response.content_length
     # A length is that of what was sent, before it was unpacked.
     if expected is not None and "Content-Encoding" not in response.headers and part.size != expected:
@@ -216,12 +233,10 @@ def _failure(
         kept = f" What came of it is kept as {' and '.join(place.kept)}." if place.kept else ""
         why = f"{error.message} ({url}).{kept}"
         message = f"The picture is made and paid for, but could not be fetched: {why} Fetch it soon: links die."
-    return DownloadFailed(
-        message,
-        local=isinstance(error, OSError),
-        gone=isinstance(error, _NotThere),
-        files=files,
-        provider=result.provider,
-        task_id=result.task_id,
-        code=error.code if isinstance(error, ImagenError) else None,
-    )
+    code = error.code if isinstance(error, ImagenError) else None
+    is_local, is_gone = isinstance(error, OSError), isinstance(error, _NotThere)
+    return _failed(message, result, files, local=is_local, gone=is_gone, code=code)
+
+
+def _failed(message: str, result: Result, files: tuple[ImageFile, ...], **more: Any) -> DownloadFailed:
+    return DownloadFailed(message, files=files, provider=result.provider, task_id=result.task_id, **more)

@@ -33,7 +33,7 @@ def new_part(folder: str | PurePath) -> BinaryIO:
 def prepare_folder(folder: str | PurePath) -> str:
     """Make sure that files can be saved in a folder, before anything is paid for; raises ConfigurationError."""
     path = str(folder)
-    if well_formed(path) != path:
+    if well_formed(path) != path or "\0" in path:
         raise ConfigurationError(f"{path!r} cannot be used: its name is not UTF-8. Choose another folder.")
     try:
         os.makedirs(path, exist_ok=True)

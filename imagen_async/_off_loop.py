@@ -1,38 +1,60 @@
-"""Work off the event loop: a thread that is there before anything depends on it, and waiting for it that ends."""
+"""Work off the event loop: the one door for it, threads that are there before anything depends on them, and waiting
+for them that ends.
+
+None of it is done in threads that the program around us shares, anyio's workers or a loop's default executor: all of
+those may be waiting for what is to be done here.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 import anyio
+
+from ._watch.log import log
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _Work = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
 _STEP = 0.05
 
+LEFT_BEHIND = 1.0
+"""Seconds for which whoever is cancelled waits for what a thread has begun: the disk may hang."""
 
-class OwnThread(Executor):
-    """One thread that does what it is given, in order, from when this is made until `shutdown`.
 
-    A ThreadPoolExecutor starts its thread with the first work and takes none once the main thread has ended, though
-    loops in other threads go on. This thread is begun at once, so that there is one or nothing is begun. It keeps no
+class OwnThreads(Executor):
+    """A few threads that do what they are given, in the order of the giving, from when this is made until `shutdown`.
+
+    A ThreadPoolExecutor starts its threads with the first work and takes none once the main thread has ended, though
+    loops in other threads go on. These are begun at once, so that there is one or nothing is begun. They keep no
     program from ending: a caller whose work must be done waits for it.
+
+    Args:
+        name: Of the threads.
+        count: How many there are; fewer where the machine has no more.
 
     Raises:
         RuntimeError: No thread can be started.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, count: int = 1) -> None:
         work: _Work = SimpleQueue()
-        Thread(target=_work_off, args=(work,), name=name, daemon=True).start()
+        for number in range(count):
+            with suppress(*([RuntimeError] if number else [])):
+                Thread(target=_work_off, args=(work,), name=name, daemon=True).start()
         self._work = work
         # Also when it is forgotten, as by a program that drops its loop.
         self._give_up = weakref.finalize(self, work.put, None)
@@ -62,6 +84,77 @@ def _work_off(given: _Work) -> None:
                 future.set_exception(error)
         # Not kept alive until the next one comes.
         del item, future, work
+    # For the next of the threads.
+    given.put(None)
+
+
+class OffLoop:
+    """The door from a loop to threads: a few of its own, given up with it, or those of an executor that is handed in.
+
+    Args:
+        name: Of its own threads.
+        count: How many these are.
+        executor: Where to work instead, for as long as it takes anything; whoever has made it ends it.
+    """
+
+    def __init__(self, name: str, count: int, executor: Executor | None = None) -> None:
+        self._name = name
+        self._count = count
+        self._given = executor
+        self._own: OwnThreads | None = None
+
+    def open(self) -> Self:
+        """Have the threads ready, which the first work does else; raises OSError where none can be started."""
+        if self._given is None:
+            self._threads()
+        return self
+
+    def close(self) -> None:
+        """Give the threads up; what was given them is done. What comes later on has others."""
+        if self._own is not None:
+            self._own.shutdown()
+        self._own = None
+
+    def begin(self, act: Callable[[*Ts], T], *arguments: *Ts) -> Future[T]:
+        """Have something done, and do not wait for it; raises OSError where no thread can be started for it."""
+        if self._given is not None:
+            try:
+                return self._given.submit(act, *arguments)
+            except RuntimeError as error:
+                # What is to be done may be paid for.
+                log(logging.WARNING, "the client's executor takes nothing (%s): threads of its own do its work", error)
+                self._given = None
+        return self._threads().submit(act, *arguments)
+
+    async def run(self, act: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """Have something done, and wait for it.
+
+        Whoever is cancelled meanwhile waits, for `LEFT_BEHIND` seconds at most, for what was begun; else it is not
+        done at all.
+        """
+        future = self.begin(act, *arguments)
+        doing = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait([doing])
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await self.wait(doing)
+            raise
+        return doing.result()
+
+    async def wait(self, doing: asyncio.Future[Any]) -> None:
+        """Wait until something is done, whatever cancels meanwhile, and not for ever; how it ended is not told."""
+        doing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([doing], timeout=LEFT_BEHIND)
+
+    def _threads(self) -> OwnThreads:
+        if self._own is None:
+            try:
+                self._own = OwnThreads(self._name, self._count)
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, f"no thread can be started ({error})") from error
+        return self._own
 
 
 def machine_time() -> float:

@@ -5,36 +5,54 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
+import ssl as ssl_module
 import sys
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Literal, Protocol
 
 import backoff
 import msgspec
+from yarl import URL
 
 from ._accounts import SANDBOX_KEY, OpenAccount
 from ._callbacks import CallbackRegistry
 from ._checked import checked_seconds
 from ._clock import now
+from ._core import origin
 from ._core.circuit_breaker import CircuitBreaker
+from ._core.failure import Failure
 from ._core.limiter import Limiter
 from ._core.plain_values import plain_or_same
 from ._core.plan import Plan
 from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
 from ._core.upstream import Upstream
+from ._core.values import ImageFile, Painter, Result
+from ._core.wire import HttpResponse
+from ._downloads import save_all
+from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
+from ._scheduler.errands import Errands
 from ._scheduler.exchange import Exchange, Save
 from ._scheduler.scheduler import Scheduler
+from ._scheduler.wakeup import Wakeup
 from ._text import told
+from ._transport.file_session import FileSession
+from ._transport.proxies import Proxies, environment_proxies, given_proxies
 from ._transport.session_pool import Endpoint, SessionPool
 from ._transport.sessions import SessionSettings, SSLSetting
 from ._watch.log import log
 from ._watch.observer import Observer
-from .errors import ConfigurationError
+from .errors import ConfigurationError, DownloadFailed, ImagenError
 from .events import Listener
+
+FILE_THREADS = 4
+"""That write and look at files; the disk takes that many at once, and two of them may be looking at pictures."""
 
 SAVING_AT_ONCE = 8
 """Pictures fetched at once; a 2 MB picture costs as much as 35 API calls."""
@@ -53,29 +71,73 @@ class OpenClient(msgspec.Struct, frozen=True):
     Attributes:
         scheduler: Has its jobs.
         pool: Its sessions.
-        loop: Where it is open.
         desk: Takes its callbacks; None: none are asked for.
         stack: What leaving closes.
+        off_loop: Where its files are written and looked at.
+        painted: Makes the pictures of a sandbox of its own, by their URLs.
     """
 
     scheduler: Scheduler
     pool: SessionPool
-    loop: asyncio.AbstractEventLoop
     desk: CallbackDesk | None
     stack: AsyncExitStack
+    off_loop: OffLoop
+    painted: Painter | None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it is open."""
+        return self.scheduler.home.loop
+
+
+def file_threads(executor: Executor | None) -> OffLoop:
+    """Where a client's files are written and looked at; its own threads are begun with the first file."""
+    return OffLoop("imagen-files", FILE_THREADS, executor)
+
+
+def ready_threads(executor: Executor | None) -> OffLoop:
+    """The same with its threads begun; raises ConfigurationError where there are none: no picture could be saved."""
+    try:
+        return file_threads(executor).open()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{str(error.strerror).capitalize()}. Nothing was sent. End other programs."
+        ) from error
 
 
 def session_settings(
-    connections: int, connect_timeout: float, timeout: float, trust_env: bool, ssl: SSLSetting
+    connections: int,
+    connect_timeout: float,
+    timeout: float,
+    proxies: Proxies,
+    private_files: bool,
+    ssl: SSLSetting,
 ) -> SessionSettings:
     """How a client's sessions connect; raises ConfigurationError for what cannot be."""
-    if ssl is False:
-        raise ConfigurationError("TLS stays on: give an ssl.SSLContext that trusts your own CA instead of False.")
+    if ssl is not True and not isinstance(ssl, ssl_module.SSLContext):
+        message = "TLS stays on; give True, or an ssl.SSLContext that trusts your own CA"
+        raise ConfigurationError(f"ssl={told(ssl)}: {message}.")
     connections = plain_or_same(connections)
     if type(connections) is not int or not 1 <= connections < 2**31:
         raise ConfigurationError(f"connections={told(connections)}: it must be a whole number of at least 1.")
     connect_timeout = checked_seconds("connect_timeout", connect_timeout)
-    return SessionSettings(connections, connect_timeout, checked_seconds("timeout", timeout), trust_env, ssl)
+    timeout = checked_seconds("timeout", timeout)
+    return SessionSettings(connections, connect_timeout, timeout, proxies, private_files, ssl)
+
+
+def proxies_of(accounts: Mapping[str, OpenAccount], proxy: str | None, *, trust_env: bool) -> Proxies:
+    """What the accounts of a client are reached through; raises ConfigurationError for a proxy that cannot be used."""
+    of_environment = environment_proxies(os.environ) if trust_env else Proxies()
+    proxies = of_environment if proxy is None else given_proxies(proxy)
+    for account in accounts.values():
+        # Told now, and not once a picture is paid for.
+        proxies.of(URL(home_of(account)))
+    return proxies
+
+
+def home_of(account: OpenAccount) -> str:
+    """An account's base URL; of a sandbox that is served here, its host."""
+    return "http://127.0.0.1" if account.endpoint is None else account.endpoint.base_url
 
 
 def window(account: str, kind: Literal["submit", "status"], rate: Rate) -> Limiter:
@@ -117,21 +179,66 @@ def new_scheduler(
     plan = Plan(upstreams, SAVING_AT_ONCE, expects_callbacks=registry is not None)
     observer.watch(plan.upstreams)
     dialects = {name: account.provider.dialect for name, account in accounts.items()}
-    exchange = Exchange(dialects, pool.send, save, None if registry is None else registry.url_of)
-    return Scheduler(group, plan, exchange, observer, registry)
+    wakeup = Wakeup()
+    errands = Errands(plan.upstreams, pool.send, wakeup.notice)
+    callback_url = None if registry is None else registry.url_of
+    exchange = Exchange(dialects, pool.send, save, callback_url, errands.send, pool.mask.text)
+    return Scheduler(group, plan, exchange, observer, wakeup, errands, registry)
 
 
 @asynccontextmanager
-async def endpoint_of(account: OpenAccount, signing_key: str | None) -> AsyncIterator[Endpoint]:
-    """Where an account's API is; a sandbox without an address is served here for as long as the client is open."""
-    if account.endpoint is not None:
-        yield account.endpoint
-        return
-    from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
+async def endpoints_of(
+    accounts: Mapping[str, OpenAccount], signing_keys: Mapping[str, str]
+) -> AsyncIterator[tuple[dict[str, Endpoint], Painter | None]]:
+    """Where the accounts' APIs are; a sandbox without an address is served here for as long as the client is open.
 
-    # With the account's own limits: it refuses what goes beyond them, as a provider would.
-    async with Sandbox(limits=account.limits, signing_key=signing_key) as sandbox:
-        yield Endpoint(sandbox.url_of(account.provider.name), SANDBOX_KEY)
+    Beside it: what makes the pictures of such sandboxes, also when they have ended; None where there is none.
+    """
+    endpoints = {name: account.endpoint for name, account in accounts.items() if account.endpoint is not None}
+    async with AsyncExitStack() as stack:
+        painters: list[Painter] = []
+        for name in accounts.keys() - endpoints.keys():
+            from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
+
+            # With the account's own limits: it refuses what goes beyond them, as a provider would.
+            sandbox = Sandbox(limits=accounts[name].limits, signing_key=signing_keys.get(name))
+            painters.append((await stack.enter_async_context(sandbox)).picture)
+            endpoints[name] = Endpoint(sandbox.url_of(accounts[name].provider.name), SANDBOX_KEY)
+        yield endpoints, _any_of(painters) if painters else None
+
+
+def _any_of(painters: Iterable[Painter]) -> Painter:
+    return lambda url: next(filter(None, (picture(url) for picture in painters)), None)
+
+
+async def save_with(
+    opened: OpenClient | None,
+    own: FileSession,
+    executor: Executor | None,
+    result: Result,
+    folder: str,
+    within: float,
+) -> tuple[ImageFile, ...]:
+    """Save with an open client's session; with one of its `own` after the client was closed, or in another loop."""
+    if opened is not None and opened.loop is asyncio.get_running_loop() and opened.pool.files is not None:
+        return await save_all(opened.pool.files, opened.off_loop, result, folder, within=within)
+    _check_served(result, None if opened is None else opened.painted)
+    with closing(file_threads(executor)) as off_loop:
+        async with own as files:
+            return await save_all(files, off_loop, result, folder, within=within)
+
+
+def _check_served(result: Result, painted: Painter | None) -> None:
+    """Tell of pictures whose server has ended with its client, of which the network could say only that it is gone."""
+    painter = result._painter
+    if painter is not None and painter is not painted and any(map(painter, result.urls)):
+        raise DownloadFailed(
+            "The sandbox of this picture has ended with the client that had started it: save inside of its "
+            "`async with` block, or start one that stays, with `imagen-async sandbox`.",
+            gone=True,
+            provider=result.provider,
+            task_id=result.task_id,
+        )
 
 
 def listeners(on_event: Listener | None) -> Iterator[Listener]:
@@ -157,3 +264,18 @@ def _pause(setbacks: int, longest: float) -> float:
     # Twenty doublings are beyond any longest pause.
     pause = next(itertools.islice(delays, min(setbacks, 20), None))
     return float(pause / 2 + backoff.full_jitter(pause / 2))
+
+
+async def balance_of(opened: OpenClient, name: str, account: OpenAccount) -> float | Failure | None:
+    """Ask for an account's balance; None where its API has no such question."""
+    dialect, mask = account.provider.dialect, opened.pool.mask.text
+    question = dialect.build_credits()
+    if question is None:
+        return None
+    response: HttpResponse | None = None
+    try:
+        response = await opened.scheduler.errands.send(name, question)
+        told = dialect.read_credits(response)
+    except ImagenError as error:
+        told = Failure.of(error)
+    return origin.failure_of(told, response, time.time(), mask) if isinstance(told, Failure) else told

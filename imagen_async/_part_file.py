@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from ._core.file_kinds.kinds import FileKind, is_text
+from ._core.file_names import plain_stem
 from ._core.values import ImageFile
 from ._folders import PART_SUFFIX, give_name, new_part, sync_file, sync_folder
+
+_NO_SUCH_NAMES = frozenset({errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG})
+"""How file systems say that they have no such letters, or take more bytes for them."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -44,29 +50,46 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class PartFile:
-    """A file under its temporary name. All but `discard` may wait for the disk: call them in a worker thread.
+    """A file under its temporary name. All that it does may wait for the disk: do it off the loop.
 
     Each may be called again where it could not open what it needs.
+
+    Args:
+        folder: Where it is to lie; made by `open`.
     """
 
+    _file: BinaryIO | None = None
+
     def __init__(self, folder: str) -> None:
-        os.makedirs(folder, exist_ok=True)
-        self._file = new_part(folder)
+        self._folder = folder
         self._sha256 = hashlib.sha256()
         self.size = 0
         self.pending = bytearray()
 
+    def open(self) -> None:
+        """Begin it; before anything else but `discard`."""
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            self._file = new_part(self._folder)
+        except ValueError as error:  # what can be no name: of half a character, or with a zero in it
+            raise OSError(errno.EINVAL, "it is no name of a folder") from error
+
+    @property
+    def _opened(self) -> BinaryIO:
+        assert self._file is not None
+        return self._file
+
     def flush(self) -> None:
         """Write what has gathered in `pending`."""
         self._sha256.update(self.pending)
-        self._file.write(self.pending)
+        self._opened.write(self.pending)
         self.pending.clear()
 
     def read(self) -> bytes:
         """All that has come."""
         self.flush()
-        self._file.seek(0)
-        return self._file.read()
+        self._opened.seek(0)
+        return self._opened.read()
 
     def finish(self, place: Place, kind: FileKind, url: str) -> ImageFile:
         """Make it durable and give it its name."""
@@ -85,19 +108,20 @@ class PartFile:
             data = self.read()
             if data and not is_text(data) and (not os.path.exists(path) or os.path.getsize(path) < len(data)):
                 self._to_disk()
-                os.replace(self._file.name, path)
+                os.replace(self._opened.name, path)
 
     def discard(self) -> None:
         """Close and remove what was not finished; also after a link: the picture has two names then."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._file.name)
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._file.name)
 
     def _to_disk(self) -> None:
-        if not self._file.closed:
-            sync_file(self._file)
-            self._file.close()
+        if not self._opened.closed:
+            sync_file(self._opened)
+            self._opened.close()
 
     def _claim(self, folder: Path, name: str, suffix: str) -> Path:
         """Take a name without ever overwriting another picture; the same picture again keeps its place."""
@@ -105,10 +129,14 @@ class PartFile:
         for candidate in (f"{name}{suffix}", f"{name}-{sha256[:8]}{suffix}"):
             path = folder / candidate
             try:
-                give_name(self._file.name, str(path))
+                give_name(self._opened.name, str(path))
             except FileExistsError:
                 if _sha256_of(path) == sha256:
                     return path
+            except OSError as error:
+                if name.isascii() or error.errno not in _NO_SUCH_NAMES:
+                    raise
+                return self._claim(folder, plain_stem(name), suffix)
             else:
                 return path
         raise FileExistsError(f"{folder / name}{suffix} is taken by another picture")

@@ -43,7 +43,8 @@ class Progress(msgspec.Struct, frozen=True):
         elapsed: Seconds since the batch began.
         rate: Requests finished per second of late, earlier ones not counted.
         eta: Seconds to the end, by the limits, by how long tasks have taken so far (before any has ended, by what the
-            provider's record says), and by `rate` once that is steady; None where the input has no length.
+            provider's record says), and by `rate` once that is steady; None where the input has no length, and while
+            what is to be sent waits for accounts that are all paused.
         latency: Seconds that the providers took for a task, the median of the last 512; None before any.
         latency_p95: Of these, what 95 in a hundred stay below.
         calls_per_task: Status calls that a finished task took, on average; None before any.
@@ -73,3 +74,8 @@ class Progress(msgspec.Struct, frozen=True):
     calls_per_task: float | None
     recent: tuple[Result, ...]
     accounts: tuple[AccountProgress, ...]
+
+    @property
+    def is_paused(self) -> bool:
+        """True while no account takes a request, and one of them may again."""
+        return {"paused"} <= {account.state for account in self.accounts} <= {"paused", "stopped"}

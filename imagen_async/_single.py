@@ -12,7 +12,7 @@ from ._core.job import Job as CoreJob
 from ._core.states import Ended
 from ._core.values import Result
 from ._core.wire import clean
-from ._core.wording import failure_of
+from ._core.wording import STATE_WORDS, StateWord, failure_of
 from ._scheduler.change_stream import Owner
 from ._scheduler.scheduler import Scheduler
 from ._watch.log import log
@@ -43,8 +43,21 @@ class Single:
             self._scheduler.drop(self.job.owner)
         self._log_untold()
 
+    @property
+    def is_over(self) -> bool:
+        """True once it has ended."""
+        return self._ended.is_set()
+
+    def end(self) -> Result:
+        """What it came to; raises the job's error when it failed."""
+        self._raise_failure()
+        assert self._result is not None
+        self._is_told = True
+        return self._result
+
     async def task_id(self) -> str:
         """Wait until the provider has taken the task; raises the job's error when it ended without one."""
+        self._scheduler.home.check()
         await self._moved.wait()
         if self.job.task_id is None:
             self._raise_failure()
@@ -53,11 +66,9 @@ class Single:
 
     async def result(self) -> Result:
         """Wait for the end; raises the job's error when it failed."""
+        self._scheduler.home.check()
         await self._ended.wait()
-        self._raise_failure()
-        assert self._result is not None
-        self._is_told = True
-        return self._result
+        return self.end()
 
     def _raise_failure(self) -> None:
         """Raise the job's error, if it failed: one of its own for each who asks."""
@@ -105,6 +116,26 @@ class Job:
         self._single = single
         self.task_id = task_id
         self.key: str = single.job.key
+
+    @property
+    def state(self) -> StateWord:
+        """Where it stands: `running`, `ready` (made, and not taken in yet), `done` or `failed`, and so on."""
+        return STATE_WORDS[type(self._single.job.state)]
+
+    def done(self) -> bool:
+        """True once it has ended, well or not; as a task of asyncio has it."""
+        return self._single.is_over
+
+    def result(self) -> Result:
+        """Its result, without waiting; as a task of asyncio has it. Free to repeat.
+
+        Raises:
+            asyncio.InvalidStateError: It has not ended yet: await it, or see `done()`.
+            ImagenError: It failed; the same that awaiting it raises.
+        """
+        if not self._single.is_over:
+            raise asyncio.InvalidStateError(f"The job is {self.state}: await it for its result.")
+        return self._single.end()
 
     def __await__(self) -> Generator[Any, Any, Result]:
         return self._single.result().__await__()

@@ -52,6 +52,10 @@ class ImagenError(Exception):
         provider: Name of the provider or account concerned, or None.
         task_id: The provider's task, when one is known to exist; `Client.collect` takes it.
         code: The provider's own code, a number or a word, or None.
+        status: HTTP status of the answer that told of it, or of the last before it was given up; None: no answer came.
+        request_id: What the provider, or the edge before it, calls that request: its support finds it by this. From
+            the answer's headers (`X-Request-Id`, `CF-Ray`, `traceparent` and their like) or its body; or None.
+        at: When that answer came, or was given up, in Unix seconds by this machine's clock; or None.
     """
 
     def __init__(
@@ -69,9 +73,15 @@ class ImagenError(Exception):
         self.provider = provider
         self.task_id = task_id
         self.code = code
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self.at: float | None = None
 
     def __str__(self) -> str:
-        context = {"provider": self.provider, "task": self.task_id, "code": self.code}
+        context = {"provider": self.provider, "task": self.task_id, "code": self.code, "request": self.request_id}
+        # What the code says already, or that all was well with the way, is left out.
+        if self.status not in (None, 200, self.code):
+            context["HTTP"] = self.status
         named = ", ".join(f"{name} {one_line(str(value))}" for name, value in context.items() if value is not None)
         return f"{self.message} [{named}]" if named else self.message
 

@@ -17,7 +17,7 @@ from imagen_async._cli.options import (
     OutputOptions,
     PictureOptions,
 )
-from imagen_async._cli.prompt_files import BadLine, PromptFile, PromptLine
+from imagen_async._cli.prompt_files import BadLine, Mistakes, PromptFile, PromptLine
 from imagen_async._clock import now
 from imagen_async._core.budget import Budget
 from imagen_async._core.callback_bodies import MAX_CALLBACK, read_callback
@@ -32,12 +32,12 @@ from imagen_async._core.callbacks import (
 )
 from imagen_async._core.change import Change
 from imagen_async._core.circuit_breaker import CircuitBreaker
-from imagen_async._core.course import LAST_WORD, LATE
+from imagen_async._core.course import LAST_WORD
 from imagen_async._core.defaults import leaves_open, note_of, with_defaults
 from imagen_async._core.failure import Failure, kind_named
 from imagen_async._core.fields import FIELDS, PARAMETERS, Field
 from imagen_async._core.identity import DefaultsChanged, Identity, Known
-from imagen_async._core.job import Job
+from imagen_async._core.job import LATE, Job
 from imagen_async._core.job_events import (
     Added,
     CallbackNamed,
@@ -71,6 +71,7 @@ from imagen_async._core.journal_entry import (
 )
 from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable, believed
 from imagen_async._core.machine import TABLE, advance
+from imagen_async._core.mask import Mask
 from imagen_async._core.model import Model
 from imagen_async._core.parameters import Choice, Schema, Text, Whole
 from imagen_async._core.plan import OwnerTerms, Plan
@@ -141,14 +142,14 @@ from imagen_async._core.wording import (
 from imagen_async._core.wording import (
     failure_of as wording_failure_of,
 )
-from imagen_async._downloads import TRIES, file_stem, save_all
+from imagen_async._downloads import TRIES, save_all
 from imagen_async._folders import prepare_folder, sweep
 from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.clock import CLOCK, JournalClock
 from imagen_async._journal.explained import Locked, explained
 from imagen_async._journal.store import LONGEST_WAY
-from imagen_async._off_loop import OwnThread, machine_time
+from imagen_async._off_loop import OffLoop, OwnThreads, machine_time
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler.scheduler import Scheduler, Standing
 from imagen_async._text import one_line, shown, told

@@ -143,11 +143,58 @@ async def lines(
                 await line.wait_closed()
 
 
-def of_loopback() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS for a server on loopback, and for a client that trusts it."""
+class Relay:
+    """A proxy that leads every name to one server on loopback, and keeps what it is asked."""
+
+    def __init__(self, url: str, status: str, scheme: str) -> None:
+        self.url, self.heads = "", list[str]()
+        self.scheme = scheme
+        self._port, self._status = int(url.rpartition(":")[2]), status
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Lead one connection, or answer in its place."""
+        self._writers.append(writer)
+        with contextlib.suppress(OSError, EOFError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head.decode())
+            if self._status != "200 OK":
+                writer.write(f"HTTP/1.1 {self._status}\r\nContent-Length: 0\r\n\r\n".encode())
+            else:
+                there, onward = await asyncio.open_connection("127.0.0.1", self._port)
+                self._writers.append(onward)
+                (writer if head.startswith(b"CONNECT") else onward).write(
+                    b"HTTP/1.1 200 OK\r\n\r\n" if head.startswith(b"CONNECT") else head
+                )
+                await asyncio.gather(self._pump(reader, onward), self._pump(there, writer))
+        writer.close()
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+
+    def close(self) -> None:
+        """End what is still led."""
+        for writer in self._writers:
+            writer.close()
+
+
+@asynccontextmanager
+async def relayed(url: str, *, status: str = "200 OK", tls: ssl.SSLContext | None = None) -> AsyncIterator[Relay]:
+    """Serve a proxy that leads to a server; another status than 200 is its answer to everything."""
+    relay = Relay(url, status, "http" if tls is None else "https")
+    async with await asyncio.start_server(relay.serve, "127.0.0.1", ssl=tls) as listening:
+        relay.url = f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        yield relay
+        relay.close()
+
+
+def of_loopback(*names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS for a server on loopback, also by other names, and for a client that trusts it."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.issue_cert("127.0.0.1", *names).configure_cert(server)
     authority.configure_trust(client)
     return server, client
 

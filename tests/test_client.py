@@ -142,8 +142,11 @@ CONFIGURATIONS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
         ((KIE,), {"base_url": address}, "no address")
         for address in ("api.kie.ai", "https://a..b", "https://.b", f"https://{'a' * 64}.com")
     ),
+    *(((KIE,), {"base_url": each}, "base_url: allowed is a text") for each in (b"https://api.kie.ai", Path("x"), 7)),
+    *(((KIE,), {"api_key": each}, "api_key: allowed is a text") for each in (b"key", 7)),
+    *(((KIE,), {"api_key": each}, "no key has") for each in ("k\ney", "k\u00e9y", "k\ud800")),
     ((KIE,), {"base_url": "http://api.kie.ai"}, "unencrypted"),
-    ((KIE,), {"ssl": False}, "TLS stays on"),
+    *(((KIE,), {"ssl": each}, "TLS stays on") for each in (False, None, "ca.pem", 1)),
     (("kie", "kie"), {}, "Two accounts have the name 'kie'.*name="),
     ((KIE, Account("kie", "k", name="b")), {}, "'kie' and 'b' have the same key and address"),
     ((KIE, Account("kie", "k", name="b", base_url="https://API.kie.ai:443/")), {}, "'kie' and 'b'.*one account"),

@@ -14,6 +14,7 @@ from inner import (
     AccountOptions,
     BadLine,
     Budget,
+    Mistakes,
     Parser,
     PollSchedule,
     PromptLine,
@@ -24,7 +25,7 @@ from inner import (
 )
 
 from imagen_async import ImageFile, ImageRequest, Result, errors
-from imagen_async._cli import as_json, checking, exits, next_commands, summary
+from imagen_async._cli import as_json, exits, next_commands, summary
 from imagen_async._cli.counts import ResultCounts
 from imagen_async._cli.estimate import Estimate, Estimator
 from imagen_async._cli.standing import Status
@@ -58,10 +59,13 @@ def test_what_an_error_comes_to() -> None:
 
 
 def test_bad_lines_are_named_by_their_numbers() -> None:
-    """Each is named with its file, so many of them at most, and their number is told with that of all requests."""
-    bad = [BadLine(2, "no"), BadLine(5, "never")]
-    assert checking.bad_lines("p.txt", 7, bad, 1) == ["p.txt:2: no", "2 problems of 7 requests; nothing was sent."]
-    assert checking.bad_lines("p.txt", 0, [BadLine(0, "empty")]) == ["p.txt: empty", "1 problem; nothing was sent."]
+    """Each is named with its file, and their number is told with that of all requests."""
+    bad = Mistakes()
+    bad.add(BadLine(2, "no"))
+    assert bad.text("p.txt", 7) == ["p.txt:2: no", "1 problem of 7 requests; nothing was sent."]
+    bad.add(BadLine(0, "empty"))
+    told = ["p.txt:2: no", "p.txt: empty", "2 problems; nothing was sent."]
+    assert (bad.text("p.txt", 0), [each.line for each in bad]) == (told, [0, 2])
 
 
 NOTES = {"command": "imagen-async batch p.txt -o out", "account": "-p kie", "working_folder": "/here"}
@@ -83,7 +87,7 @@ def test_what_goes_on_pays_for_nothing_twice() -> None:
     [
         ({"done": 5}, []),
         *(({state: 1}, [""]) for state in ("running", "ready", "queued", "not sent", "gone")),
-        ({"failed": 1}, [" --retry-failed"]),
+        *(({state: 1}, [" --retry-failed"]) for state in ("failed", "never sent")),
         ({"queued": 1, "failed": 2}, ["", " --retry-failed"]),
         ({"unknown": 1}, [HELD, " --resubmit-unknown  # not found there"]),
     ],
@@ -193,6 +197,8 @@ def test_how_a_folder_stands() -> None:
     """
     notes = {**NOTES, "total": "8"}
     assert Status("my out", ENTRIES, notes, next_run=NEXT).text() + "\n" == (DATA / "status.txt").read_text()
+    untouched = msgspec.structs.replace(ENTRIES[1], attempts=0)
+    assert "1 never sent  (failed before anything left, and cost nothing" in Status("out", [untouched], notes).text()
     at_work = Status("out", ENTRIES[4:], notes, is_at_work=True, next_run=NEXT)
     first, *_, kie, mine = at_work.text().splitlines()
     assert (first, at_work.to_json()["next"]) == ("out: 8 requests, a batch is at work on it", [])

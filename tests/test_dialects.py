@@ -76,9 +76,9 @@ def of(kind: type[errors.ImagenError], code: int | str | None = None, **fields: 
     return failure(kind, "", code=code, **fields)
 
 
-def lost(code: int) -> inner.Lost:
+def lost(code: int, retry_after: float | None = None) -> inner.Lost:
     """A create of which nobody can tell whether it made a task."""
-    return inner.Lost(of(errors.ProtocolError, code))
+    return inner.Lost(of(errors.ProtocolError, code), retry_after)
 
 
 def made(*urls: str, latency: float | None = None, credits: float | None = None) -> inner.Succeeded:
@@ -164,7 +164,7 @@ def test_a_refusal_is_read_in_the_body_or_by_its_status(provider: str, where: st
         # Under a gateway's status, and behind 303, no body's word tells that no task was made; but its task is one.
         for status in GATEWAYS:
             with naming(code, status):
-                assert gist(created(provider, refused, status, retry_after=7.0)) == lost(status)
+                assert gist(created(provider, refused, status, retry_after=7.0)) == lost(status, 7.0)
                 assert created(provider, {**refused, "data": {"task_id": "a1"}}, status) == TASK
 
 
@@ -422,7 +422,9 @@ def test_no_answer_but_a_plain_denial_says_anything_of_a_running_task(provider: 
         for body, status in [*in_body, *((body, code) for body in bodies)]:
             with naming(body, status):
                 told = gist(status_of(provider, body, status, retry_after=3.0))
-                assert told == (limited if code == 429 else inner.NoAnswer(of(errors.TransportError, code)))
+                assert told == (
+                    limited if code == 429 else inner.NoAnswer(of(errors.TransportError, code), retry_after=3.0)
+                )
     for body in UNREADABLE:
         with naming(body[:90]):
             told = status_of(provider, body)

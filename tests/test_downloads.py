@@ -22,9 +22,7 @@ import pytest
 from aiohttp import web
 from files import FILES, chunk
 from handles import without_handles
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from inner import TRIES, FileSession, SessionSettings, file_stem, paint, prepare_folder, save_all, sweep
+from inner import TRIES, FileSession, OffLoop, SessionSettings, paint, prepare_folder, save_all, sweep
 from servers import Handler, broken_off, endless, served
 
 from imagen_async import (
@@ -39,6 +37,7 @@ from imagen_async import (
 from imagen_async._decoding import runs_out
 
 PNG = paint("a red fox", "1:1", "1")
+OFF_LOOP = OffLoop("imagen-files", 2)
 TAKEN = "000012-a-red-fox.png"
 
 
@@ -57,14 +56,21 @@ def picture(request: web.Request, body: bytes = PNG) -> web.Response:
     return web.Response(body=body, content_type="text/plain")
 
 
+NEAR = SessionSettings(private_files=True)
+"""What is fetched here is on this machine."""
+
+
 async def fetch(folder: Path, *handlers: Handler, pictures: int = 1) -> tuple[ImageFile, ...]:
     """Save a result's pictures from a server with a handler for each request, the last one for all that follow."""
     turns = itertools.chain(handlers, itertools.repeat(handlers[-1]))
     random.seed(SHORT_WAITS)
-    async with served(lambda request: next(turns)(request)) as url, FileSession(SessionSettings()) as session:
+    async with (
+        served(lambda request: next(turns)(request)) as url,
+        FileSession(NEAR) as session,
+    ):
         urls = tuple(f"{url}/{number}.exe?name=../../evil" for number in range(pictures))
         result = Result("k", 12, ImageRequest("A red fox!"), "kie", "imagen4", urls=urls, task_id="t1")
-        return await save_all(session, result, str(folder))
+        return await save_all(session, OFF_LOOP, result, str(folder))
 
 
 async def test_pictures_are_named_by_us_and_by_their_content(tmp_path: Path) -> None:
@@ -123,6 +129,28 @@ async def test_passing_trouble_is_tried_again(tmp_path: Path, trouble: str) -> N
     (file,) = await fetch(tmp_path, TROUBLE[trouble], picture)
     assert Path(file).read_bytes() == PNG
     assert os.listdir(tmp_path) == [TAKEN]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_host_that_is_busy_is_left_alone_by_all_downloads(tmp_path: Path, status: int) -> None:
+    """For as long as it asks; another host is not meant."""
+
+    def busy(request: web.Request) -> web.Response:
+        asked.append(asyncio.get_running_loop().time())
+        head = {"Retry-After-Ms": "400"}
+        return web.Response(status=status, headers=head) if len(asked) == 1 else picture(request)
+
+    asked: list[float] = []
+    async with served(busy) as url, served(picture) as other, FileSession(NEAR) as session:
+        async with session.get(f"{url}/1"):
+            pass
+        began_at = asyncio.get_running_loop().time()
+        async with session.get(f"{other}/3"):
+            assert asyncio.get_running_loop().time() < began_at + 0.35
+        for number in range(2):
+            async with session.get(f"{url}/{number}") as response:
+                assert await response.read() == PNG
+    assert asked[1] - asked[0] >= 0.35
 
 
 LASTING: dict[str, tuple[Handler, str, int, bool]] = {
@@ -184,10 +212,13 @@ async def test_what_is_no_whole_picture_is_kept_until_there_is_one(tmp_path: Pat
 async def test_what_is_beside_a_picture_of_the_same_name_is_not_its_own(tmp_path: Path) -> None:
     """Another task's picture of the same name leaves what was kept of this one's."""
     for task, body in (("t1", HALF), ("t2", PNG)):
-        async with served(functools.partial(picture, body=body)) as url, FileSession(SessionSettings()) as session:
+        async with (
+            served(functools.partial(picture, body=body)) as url,
+            FileSession(NEAR) as session,
+        ):
             result = Result("k", 12, ImageRequest("A red fox!"), "kie", "imagen4", urls=(url,), task_id=task)
             with pytest.raises(DownloadFailed) if body is HALF else contextlib.nullcontext():
-                await save_all(session, result, str(tmp_path))
+                await save_all(session, OFF_LOOP, result, str(tmp_path))
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".part", ".png"]
 
 
@@ -212,9 +243,9 @@ async def test_a_link_is_fetched_byte_for_byte(tmp_path: Path, link: str, is_red
             return picture(request)
         return web.Response(status=307, headers={"Location": f"{url}{link}"})
 
-    async with served(answer) as url, FileSession(SessionSettings()) as session:
+    async with served(answer) as url, FileSession(NEAR) as session:
         urls = (f" {url.upper()}/start" if is_redirect else f" {url.upper()}{link}",)
-        await save_all(session, Result("k", 1, ImageRequest("x"), "kie", "imagen4", urls=urls), str(tmp_path))
+        await save_all(session, OFF_LOOP, Result("k", 1, ImageRequest("x"), "kie", "imagen4", urls=urls), str(tmp_path))
     assert asked[is_redirect:] == [LINKS[link] or link]
 
 
@@ -233,7 +264,10 @@ async def test_a_redirect_may_have_any_bytes_and_leads_to_an_end(tmp_path: Path)
     asked: list[bytes] = []
     where = {b"/latin": b"/caf\xe9.png", b"/circle": b"circle", b"/nowhere": b"mailto:a@b"}
     where |= {b"/a/b?c": b" ../d/./e?x=/../y#z ", b"/d/e?x=/../y": b"/f/../g;?", b"/f/../g;?": b"?h"}
-    async with await asyncio.start_server(reply, "127.0.0.1") as server, FileSession(SessionSettings()) as session:
+    async with (
+        await asyncio.start_server(reply, "127.0.0.1") as server,
+        FileSession(NEAR) as session,
+    ):
         port = server.sockets[0].getsockname()[1]
         async with session.get(f"http://127.0.0.1:{port}/latin") as response:
             assert await response.read() == PNG
@@ -281,9 +315,9 @@ async def test_no_handle_is_waited_for(tmp_path: Path) -> None:
         async with session.get(url) as response:
             return response.status
 
-    async with served(picture) as url, FileSession(SessionSettings()) as session:
+    async with served(picture) as url, FileSession(NEAR) as session:
         result = Result("k", 12, ImageRequest("A red fox!"), "kie", "imagen4", urls=(url,))
-        for action in (status_of(url), save_all(session, result, str(tmp_path))):
+        for action in (status_of(url), save_all(session, OFF_LOOP, result, str(tmp_path))):
             async with without_handles():
                 waiting = asyncio.create_task(action)
             await waiting
@@ -379,21 +413,6 @@ async def test_cancelling_a_download_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 10**7), st.text())
-def test_file_names_are_safe_whatever_the_prompt(index: int, prompt: str) -> None:
-    """A name is short ASCII of letters, digits and dashes, and begins with the number."""
-    stem = file_stem(index, prompt)
-    assert re.fullmatch(rf"{index:06d}(-[a-z0-9]+)*", stem)
-    assert len(stem) <= 64
-
-
-def test_file_names_hold_no_word_that_an_image_folder_takes_for_a_split() -> None:
-    """A picture of a train is not taken for the training split, also where a long word is cut."""
-    assert file_stem(3, "A single TRAIN, test-bed; dev2 values") == "000003-a-single-bed-values"
-    assert file_stem(3, "wonderful " * 4 + "testaments") == "000003" + "-wonderful" * 4
-
-
 @pytest.mark.slow
 async def test_a_file_may_take_its_time_but_for_silence() -> None:
     """A host that goes silent within a file is given up; one that sends a little now and then is not."""
@@ -408,7 +427,7 @@ async def test_a_file_may_take_its_time_but_for_silence() -> None:
             await asyncio.Event().wait()
         return response
 
-    async with served(dripping) as url, FileSession(SessionSettings(timeout=0.4)) as session:
+    async with served(dripping) as url, FileSession(SessionSettings(timeout=0.4, private_files=True)) as session:
         async with session.get(f"{url}/slow") as response:
             assert await response.read() == b"a drop" * 8
         with pytest.raises(TransportError, match="no answer in time"):

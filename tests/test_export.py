@@ -94,13 +94,75 @@ def test_datasets_loads_the_parquet_and_the_folder(call: Call, out: Path, monkey
         line = metadata[row["sha256"]]
         tags = None if line.get("tags") is None else json.dumps(line["tags"], ensure_ascii=False)
         same = {name: line[name] for name in ("prompt", "key", "credits", "index")}
-        assert {**row, **same, "input_image": line.get("image"), "tags": tags} == row
+        assert {**row, **same, "input_image": line.get("input_image"), "tags": tags} == row
         assert row["image"].size == (line["width"], line["height"])
     stored = [image for path in shards for image in parquet.read_table(path)["image"].to_pylist()]
     assert {hashlib.sha256(image["bytes"]).hexdigest() for image in stored} == set(metadata)
     pictures = load_dataset("imagefolder", data_dir="out", split="train", cache_dir="cache")
     assert sorted(row["prompt"] for row in pictures) == sorted(line["prompt"] for line in metadata.values())
     assert all(row["image"].size == (row["width"], row["height"]) for row in pictures)
+
+
+COLUMNS: dict[str, tuple[list[Any], str, list[Any]]] = {
+    "file_name": (["a.png", "b.png"], "input_file_name_", ["a.png", "b.png"]),
+    "file_names": ([["a.png"], ["b.png"]], "file_names_", [["a.png"], ["b.png"]]),
+    "thumb_file_name": (["a.png", None], "thumb_file_name_", ["a.png", None]),
+    "thumb_file_name_": (["a", "b"], "thumb_file_name_", ["a", "b"]),
+    "_file_names": ([[], ["b.png"]], "_file_names_", [[], ["b.png"]]),
+    "image": (["a.png", 1], "input_image", ["a.png", "1"]),
+    "input_image": ([1, 2], "input_image", [1, 2]),
+    "sha256": (["x", "y"], "input_sha256", ["x", "y"]),
+    "": (["0", "1"], "", ["0", "1"]),
+    "_type": (["Image", "Value"], "_type", ["Image", "Value"]),
+    "tag": ([1, "one"], "tag", ["1", "one"]),
+    "flag": ([True, 1], "flag", ["true", "1"]),
+    "tags": ([["a"], "a"], "tags", ['["a"]', "a"]),
+    "mixed": ([["a", 1], ["a"]], "mixed", ['["a", 1]', '["a"]']),
+    "objects": ([{"a": 1}, {"b": [1]}], "objects", ['{"a": 1}', '{"b": [1]}']),
+    "alike": ([{"a": 1, "b": None}, {"a": 2, "b": "x"}], "alike", [{"a": 1, "b": None}, {"a": 2, "b": "x"}]),
+    "empty": ([{}, None], "empty", ["{}", None]),
+    "inner": ([{"file_name": "a.png"}] * 2, "inner", ['{"file_name": "a.png"}'] * 2),
+    "large": ([2**64 - 1, 1], "large", [str(2**64 - 1), "1"]),
+    "float": ([1, 1.5], "float", [1.0, 1.5]),
+    "float of a large": ([2**60, 1.5], "float of a large", [str(2**60), "1.5"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clashing", [set(), {"thumb_file_name_", "input_image"}], ids=["alone", "beside such a name"])
+def test_whatever_columns_come_the_folder_loads(
+    call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, clashing: set[str]
+) -> None:
+    """A column that `datasets` would take for pictures has another name, one of several types is text: it all loads."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from datasets import load_dataset
+
+    given = COLUMNS.keys() - ({"thumb_file_name_", "input_image"} - clashing)
+    rows = [{"prompt": f"fox {number}", **{name: COLUMNS[name][0][number] for name in given}} for number in (0, 1)]
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert call("batch", "p.jsonl", *at(imagen_sandbox), "-q", "-o", "out").code == 0
+    table = load_dataset("imagefolder", data_dir="out", split="train", cache_dir="cache")
+    pictures = sorted(table, key=lambda row: row["prompt"])
+    assert [row["prompt"] for row in pictures] == ["fox 0", "fox 1"]
+    assert all(row["image"].size == (row["width"], row["height"]) for row in pictures)
+    for name in given:
+        listed = COLUMNS[name][1] + "_" * (bool(clashing) and name in ("thumb_file_name", "image"))
+        assert [row[listed] for row in pictures] == COLUMNS[name][2], name
+
+
+def test_the_lists_follow_the_file_as_it_is_now(call: Call, imagen_sandbox: Sandbox) -> None:
+    """An edited column, and a line's new place, are in the lists after the next run, also of earlier results."""
+    words = ("batch", "p.csv", *at(imagen_sandbox), "-q", "-o", "out")
+    imagen_sandbox.order("task", None, "fail_word")
+    for content in ("prompt,n\na fox,1\na dog,1\n", "prompt,n,new\na cow,one,x\na dog,2,\na fox,1,y\n"):
+        Path("p.csv").write_text(content)
+        call(*words)
+    assert len(imagen_sandbox.ledger.tasks) == 3
+    lists = [lines_of(Path("out", name)) for name in ("metadata.jsonl", "failures.jsonl")]
+    told = {line["prompt"]: (line["n"], line["new"], line.get("line")) for lines in lists for line in lines}
+    failed = "a dog" if "a dog" in [line["prompt"] for line in lists[1]] else "a fox"
+    expected = {"a cow": ("one", "x", 2), "a dog": ("2", None, 3), "a fox": ("1", "y", 4)}
+    assert told == {name: each if name == failed else (*each[:2], None) for name, each in expected.items()}
 
 
 def test_the_same_pictures_make_the_same_shards(call: Call, out: Path) -> None:

@@ -35,6 +35,7 @@ def shown(error: BaseException | None) -> list[tuple[type, str, dict[str, Any]]]
 def test_every_kind_comes_back_as_it_was(kind: type[ImagenError]) -> None:
     """With its class, its message, every attribute that it has, and what caused it, however deep; or without any."""
     bare, full = kind("why"), kind("why", provider="kie", task_id="t1", code="501", **OWN.get(kind, {}))
+    full.status, full.request_id, full.at = 503, "r-1", 5.0
     full.__cause__ = TransportError("reset", sent=False)
     full.__cause__.__cause__ = errors.ProtocolError("not JSON", code=7)
     for error in (bare, full):

@@ -40,7 +40,7 @@ TIMES = {"latency": 0.5, "sent_at": 1e9, "accepted_at": 2e9, "ended_at": 3e9}
 ENTRIES = [
     entry(0, state="queued", attempts=0, sent_at=None, price=None, request=ImageRequest("a")),
     entry(1, key="狐 '🦊';\0", position=2**40, state="running", request=ODD, task_id="t?", urls=("", "'ü'")),
-    entry(2, state="failed", error=EntryError("InvalidRequest", "", 422), retried=3, **TIMES),
+    entry(2, state="failed", error=EntryError("InvalidRequest", "", 422, 200, "r-1", 5.5), retried=3, **TIMES),
     entry(3, state="unknown", error=EntryError("UnknownOutcome", "狐", "E\0"), lost=2, lost_creates=(1, 2**31)),
     entry(4, state="done", error=EntryError("DownloadFailed", "no code"), attempts=9, credits=0.0),
 ]

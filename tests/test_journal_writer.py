@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from builders import make_job
-from inner import EntryError, JournalClock, Locked, Noting, OwnThread, Running, machine_time
+from inner import EntryError, JournalClock, Locked, Noting, OwnThreads, Running, machine_time
 from journals import FULL, Disk, Held, Inline, anyio_backend, entry
 
 from imagen_async import InvalidRequest, JournalError
@@ -238,7 +238,7 @@ async def test_tasks_that_no_later_run_would_find_are_told(
 
 async def test_a_thread_that_takes_nothing_is_an_error_and_no_hang(caplog: Any) -> None:
     """Where no thread writes any more, whoever waits hears so, and the tasks are told."""
-    thread = OwnThread("imagen-journal")
+    thread = OwnThreads("imagen-journal")
     thread.shutdown()
     writer = JournalWriter(Disk(), JournalClock({}), thread)
     writer.put(entry(1, state="running", task_id="t1"))
@@ -250,7 +250,7 @@ async def test_a_thread_that_takes_nothing_is_an_error_and_no_hang(caplog: Any) 
 
 def test_an_error_that_no_future_of_a_loop_carries_still_ends_the_waiting() -> None:
     """What a store of the user's own may let out while a run begins is told as an error that the loop takes."""
-    failed = OwnThread("imagen-journal").submit(next, iter(())).exception(timeout=5)
+    failed = OwnThreads("imagen-journal").submit(next, iter(())).exception(timeout=5)
     assert (type(failed), str(failed)) == (RuntimeError, "StopIteration() was raised.")
 
 

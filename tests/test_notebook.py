@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ def test_a_result_shows_its_picture_or_its_reason(tmp_path: Path) -> None:
     pictures = [(html.count("<img "), "<script" in html) for html in (saved, failed, odd)]
     assert pictures == [(1, False), (0, False), (1, False)]
     assert "<img" not in shown(request, files=(ImageFile(file.path, "", 1, "video/mp4", ""),))
+    head = (tmp_path / "x.png").read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for side in (5700, 14000):  # pixels that would take as much memory as the program has; the head is looked at
+            Path(file.path).write_bytes(head[:16] + side.to_bytes(4, "big") * 2 + head[24:])
+            assert thumbnail(file) is None
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
     for name in ("x.png", "gone.png"):
         spoilt = ImageFile(str(tmp_path / name), "", 1, "image/png", "")

@@ -169,7 +169,9 @@ UNKNOWN = "1,203 finished, 1,200 done, 3 failed, 9 running, 20.0/s, 9,624 credit
 PLAIN = {
     "one": (standing(), [WHOLE]),
     "several": (standing(accounts=(fare("kie"), PAUSED)), [WHOLE, KIE, MINE]),
-    "trouble": (standing(accounts=(PAUSED,)), [WHOLE, MINE]),
+    "trouble": (standing(accounts=(PAUSED, fare("kie"))), [WHOLE, MINE, KIE]),
+    "paused": (standing(accounts=(PAUSED,), eta=None), [WHOLE.replace("ETA 21 s", "ETA unknown: paused"), MINE]),
+    "paused, all sent": (standing(accounts=(PAUSED,)), [WHOLE.replace("ETA 21 s", "ETA 21 s, paused"), MINE]),
     "held": (standing(held=2), [WHOLE.replace("9 running,", "9 running, 2 waiting for a callback,")]),
     "unknown": (standing(total=None, eta=None, projected=None), [UNKNOWN]),
 }
@@ -186,6 +188,19 @@ async def test_plain_progress(capsys: pytest.CaptureFixture[str], snapshot: Prog
     streams = capsys.readouterr()
     assert (streams.out, streams.err.splitlines()) == ("", lines * 3)
     assert display("", quiet=True) is None
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})], ids=[""])
+async def test_a_progress_that_cannot_be_shown_ends_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever goes wrong with it, it says so once and ends alone."""
+
+    def look() -> Progress:
+        raise ZeroDivisionError("no figures")
+
+    show = display("", quiet=False)
+    assert show is not None
+    await show(look)
+    assert capsys.readouterr().err == "The progress is not shown any more: ZeroDivisionError: no figures\n"
 
 
 async def test_money_and_calls_add_up(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from virtual_network import VIRTUAL_TIME, Network, VirtualClient, prompts
 
 from imagen_async._patience import RESPITE, Alarm, Patience
 from imagen_async.providers import PROVIDERS
+from imagen_async.sandbox import Latency
 
 on_virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL_TIME], ids=["virtual"])
 
@@ -87,6 +90,56 @@ async def test_leaving_hears_the_answers_that_came_while_the_process_stood_still
     assert [result.task_id for result in batch.leftover] == [task.task_id for task in network.ledger.creates]
 
 
+@on_virtual_time
+@pytest.mark.parametrize(("asked", "fault"), [(0, None), (1, None), (1, "reset")])
+async def test_a_deadline_that_passes_while_the_process_stands_still_asks_once_more(asked: int, fault: Any) -> None:
+    """Also where a question was on its way: its old answer, or that none came, does not give up what is there."""
+    network = Network(PROVIDERS["kie"], latency=Latency(20, sigma=0), round_trip=1.0)
+    network.faults.order("poll", *[fault] if fault else [])
+    async with VirtualClient(network) as client:
+        job = await client.submit("x", deadline=25)
+        while len(network.ledger.poll_times) < asked:
+            await asyncio.sleep(0.01)
+        stand_still(60.0)
+        assert (await job).ok
+    assert len(network.ledger.creates) == 1
+
+
+CHILD = """
+import asyncio, sys
+from imagen_async import Account, Client
+async def main():
+    async with Client(Account("kie", api_key="k", base_url=sys.argv[1]), freshness=0.001) as client:
+        print((await client.generate("x", model="imagen4", deadline=2)).urls)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_a_process_that_was_stopped_past_a_deadline_has_its_picture() -> None:
+    """A real one, stopped while a question is on its way, whose answer says that the task runs."""
+    asked, is_made = asyncio.Event(), False
+
+    async def answer(request: web.Request) -> web.Response:
+        made = {"state": "success", "resultUrls": ["https://files.example/1.png"]}
+        data = {"taskId": "t1"} if request.method == "POST" else made if is_made else {"state": "waiting"}
+        if request.method == "GET":
+            asked.set()
+            await asyncio.sleep(0.2)
+        return web.json_response({"code": 200, "data": data})
+
+    async with served(answer) as url:
+        words = (sys.executable, "-c", CHILD, url)
+        child = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+        await asyncio.wait_for(asked.wait(), 30)
+        child.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(3)
+        is_made = True
+        child.send_signal(signal.SIGCONT)
+        out, _ = await asyncio.wait_for(child.communicate(), 30)
+    assert (child.returncode, out.strip()) == (0, b"('https://files.example/1.png',)")
+
+
 ANSWERS: dict[str, Callable[[web.StreamResponse], Any]] = {
     "whole": lambda response: None,
     "in pieces": lambda response: response.enable_chunked_encoding(),
@@ -119,7 +172,7 @@ async def test_an_answer_that_waits_in_the_kernel_counts(how: str, is_secure: bo
             assert pool.files is not None
 
             async def file() -> bytes:
-                async with pool.files.get(f"{url}/x.png") as response:
+                async with pool.files.get(f"{url}/x.png", "one") as response:
                     return await response.read()
 
             fetching = group.create_task(file())

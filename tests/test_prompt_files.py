@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from commands import clean_environment, data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inner import BadLine, PromptFile, PromptLine, Router, with_defaults
+from pyarrow import parquet
 
 from imagen_async import ConfigurationError, ImageRequest
 from imagen_async.providers import PROVIDERS
@@ -39,7 +43,7 @@ def admit(request: ImageRequest, **defaults: Any) -> object:
 
 def good(file: PromptFile) -> list[PromptLine]:
     """All requests of a file in which nothing is wrong."""
-    assert (file.check(admit), len(file)) == ([], len(list(file)))
+    assert (list(file.check(admit)), len(file)) == ([], len(list(file)))
     return list(file)
 
 
@@ -110,7 +114,7 @@ WRONG_JSON = {**FILES["wrong lines of .jsonl"], "[" * 100_000: "this is not JSON
 def test_every_bad_line_of_a_file_is_named() -> None:
     """One look finds all that is wrong, each with its line number; without it the first bad line is an error."""
     lines = ['"fine"', "", *WRONG_JSON, '{"prompt": "fine too"}']
-    found = load("jsonl", "\n".join(lines)).check(admit)
+    found = list(load("jsonl", "\n".join(lines)).check(admit))
     assert [lines[bad.line - 1][:70] for bad in found] == [line[:70] for line in WRONG_JSON]
     assert [bad for bad in found if WRONG_JSON[lines[bad.line - 1]] not in bad.problem] == []
     with pytest.raises(ConfigurationError, match=r"p\.jsonl:2: this is not JSON"):
@@ -157,22 +161,32 @@ def test_an_object_is_not_mixed_with_what_is_none() -> None:
 
 
 USELESS = {
-    "p.txt": (b"a fox\na caf\xe9\n", r"p\.txt:2: the byte b'\\xe9' is not UTF-8; save the file as UTF-8"),
+    "p.txt": (b"a fox\na caf\xe9\n", r"p\.txt:2: the byte b'\\xe9' is not UTF-8; save the file as UTF-8, .*cp1252\."),
+    "mac.txt": (b"a fox\ra caf\x8e\r", r"mac\.txt:2: the byte b'\\x8e' is not UTF-8; .*--encoding mac_roman\."),
+    "kanji.txt": ("狐\n鷺\n".encode("shift_jis"), r"kanji\.txt:1: the byte .* --encoding gb18030, shift_jis"),
+    "torn.txt": ("\ufeffa fox\n".encode("utf-16-le") + b"a", r"torn\.txt:2: the byte b'a' is not UTF-16; save the "),
     "p.csv": (b"prompt\nx\ny\n\xff\n", r"p\.csv:4: the byte b'\\xff' is not UTF-8"),
     "p.jsonl": (b'"x"\r\n"\xe9"\r\n', r"p\.jsonl:2: "),
     "p.tsv": (b"\n\xc3", r"p\.tsv:2: "),
-    "le.csv": ("\ufeffprompt\n".encode("utf-16-le"), r"le\.csv is UTF-16; save it as UTF-8"),
-    "be.csv": ("\ufeffprompt\n".encode("utf-16-be"), r"be\.csv is UTF-16; save it as UTF-8"),
-    "le32.txt": ("\ufeffa fox\n".encode("utf-32-le"), r"le32\.txt is UTF-32; save it as UTF-8"),
     **{
-        f"{number}.{name}.txt": (text.encode(name), rf"{name}\.txt is {name[:6].upper()} without a mark; save it as")
+        f"{number}.{name}.txt": (
+            text.encode(name),
+            rf"{name}\.txt is {name[:6].upper()} without a mark; save it as UTF-8, or say --encoding {name}\.",
+        )
         for name in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
         for number, text in enumerate(["a red fox", "a fox\r\na heron\n", "红狐狸\n苍鹭\n"])
     },
     "none.txt": (None, r"none\.txt cannot be read: No such file"),
     "..": (None, r"\.\. cannot be read: Is a directory"),
-    "prompts": (b"a fox", r"prompts: its name does not tell its kind \(\.txt, \.jsonl, \.csv, \.tsv\); .*--format"),
-    "prompts.xlsx": (b"a fox", r"prompts\.xlsx: its name does not tell its kind"),
+    "prompts": (b"a fox", r"prompts: its name does not tell its kind \(\.txt, \.jsonl, \.csv, .*--format"),
+    "prompts.xlsx": (b"a fox", r"prompts\.xlsx is a spreadsheet; save it as CSV"),
+    "p.ndjson": (b'"a fox"', r"p\.ndjson is read as JSON lines; say --format jsonl"),
+    "named.csv": (b"PK\3\4...", r"named\.csv is an archive; unpack it"),
+    "renamed.csv": (b"\xd0\xcf\x11\xe0\xa1", r"renamed\.csv is a spreadsheet; save it as CSV"),
+    "picture.txt": (b"\x89PNG\r\n\x1a\n\0\0", r"picture\.txt is no text but PNG; name a file of prompts"),
+    "cut.csv.gz": (gzip.compress(b"prompt\na fox\n")[:-9], r"cut\.csv\.gz: its gzip is cut short or damaged"),
+    "bad.txt.gz": (b"\x1f\x8b\x08\0abc", r"bad\.txt\.gz: its gzip is cut short or damaged"),
+    "p.parquet": (b"PAR1 and no more", r"p\.parquet is no whole Parquet file"),
 }
 
 
@@ -185,11 +199,77 @@ def test_a_file_that_is_no_use(name: str, content: bytes | None, told: str) -> N
         PromptFile(name)
 
 
+AS_PEOPLE_HAVE_THEM = FILES["as people have them"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+@pytest.mark.parametrize(("kind", "content", "told"), AS_PEOPLE_HAVE_THEM.values(), ids=AS_PEOPLE_HAVE_THEM)
+def test_files_as_people_have_them(kind: str, content: str, told: list[Any], encoding: str, packed: bool) -> None:
+    """What spreadsheets, data frames and old machines write is read, by its true line, marked UTF-16 or packed too."""
+    data = content.encode(encoding)
+    (request,) = good(load(f"{kind}.gz", gzip.compress(data)) if packed else load(kind, data))
+    assert [request.prompt, request.seed, request.line] == told
+    assert {name: value for name, value in request.columns.items() if value not in ("1", None)} in ({}, {"": "0"})
+
+
+def test_a_table_of_arrow_is_a_prompt_file() -> None:
+    """Parquet is read as any table is: by its columns' names, a missing number as none, dates as text."""
+    columns = {
+        "Prompt": ["a fox", "a dog"],
+        "seed": [7.0, float("nan")],
+        "on": [date(2026, 1, 2), None],
+        "x": [[1], []],
+    }
+    parquet.write_table(pyarrow.table(columns), "p.parquet")
+    found = [(line.prompt, line.seed, line.line, line.columns) for line in good(PromptFile("p.parquet"))]
+    assert found == [("a fox", 7, 1, {"on": "2026-01-02", "x": [1]}), ("a dog", None, 2, {"on": None, "x": []})]
+    parquet.write_table(pyarrow.table({"caption": ["a fox"]}), "p.parquet")
+    assert [bad.problem for bad in PromptFile("p.parquet").check(admit)] == [
+        "there is no column named prompt, only caption; did you mean 'caption'? Rename it to prompt"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac_roman", "utf-16-le", "cp500"])
+def test_an_encoding_is_named(encoding: str) -> None:
+    """A file is read in the encoding that is named; what it is not, and what is none, is an error that says so."""
+    Path("p.csv").write_bytes("prompt,seed\na café,7\n".encode(encoding))
+    assert prompts(PromptFile("p.csv", encoding=encoding)) == ["a café"]
+    with pytest.raises(ConfigurationError, match=r"p\.csv:[12]: the byte .* is not big5; .* another --encoding"):
+        PromptFile("p.csv", encoding="big5")
+
+
+@pytest.mark.parametrize("encoding", ["cp12525", "hex", "rot13", ""])
+def test_no_encoding_of_text(encoding: str) -> None:
+    """A name of none is an error that names some."""
+    with pytest.raises(ConfigurationError, match=f"--encoding {encoding}: there is no such encoding of text.*cp1252"):
+        PromptFile(load("txt", "a fox").name, encoding=encoding)
+
+
+BROKEN_ARRAYS = FILES["broken arrays"]
+
+
+@pytest.mark.parametrize(("content", "told"), BROKEN_ARRAYS.items(), ids=BROKEN_ARRAYS)
+def test_an_array_that_is_broken(content: str, told: tuple[int, str]) -> None:
+    """An array is read up to where it breaks, which is named by its line."""
+    (bad,) = load("json", content).check(admit)
+    assert (bad.line, bad.problem[: len(told[1])]) == tuple(told)
+
+
+def test_a_mistake_of_every_line_is_told_once() -> None:
+    """Lines that differ in nothing but what they say are one mistake, told with a count and three of them."""
+    rows = "".join(f"a fox,x{number}\n" for number in range(1632))
+    bad = load("csv", f"prompt,seed\n{rows}a dog,1,2\n").check(admit)
+    seeds, cells, total = bad.text("p.csv", 1633)
+    assert (seeds[:38], seeds[-18:]) == ("p.csv: 1,632 lines: seed='x0': allowed", " (lines 2, 3, 4 …)")
+    assert (cells[:12], total) == ("p.csv:1634: ", "1,633 problems of 1,633 requests; nothing was sent.")
+
+
 def test_a_column_that_looks_misspelt() -> None:
     """A column whose name is nearly a field's is pointed out; one of a name of its own is not."""
     file = load("csv", "prompt,aspect ratio,numimages,Negative-Prompt,id,Challenge,note,seed\na fox\nx,1,2,3,4,5,6,\n")
     fields = {"aspect ratio": "aspect_ratio", "numimages": "num_images", "Negative-Prompt": "negative_prompt"}
-    assert (file.check(admit), dict(file.odd_columns())) == ([], fields)
+    assert (list(file.check(admit)), dict(file.odd_columns())) == ([], fields)
 
 
 PLAIN = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufeff\ufffe\uffff")
@@ -215,7 +295,7 @@ TEXTS = st.text('prompt,seed\ta"\n\r {}[]:\\17²٣\u2028-', max_size=60).map(str
 ANYTHING = st.builds(bytes.__add__, BEGINNINGS, st.binary(max_size=60) | TEXTS)
 
 
-@given(ANYTHING, st.sampled_from(KINDS))
+@given(ANYTHING, st.sampled_from([*KINDS, "json"]))
 @settings(deadline=None, max_examples=150)
 def test_any_bytes_are_prompts_or_a_named_problem(content: bytes, kind: str) -> None:
     """Whatever a file holds, it is requests with keys of their own, or problems with a line, or one of our errors."""

@@ -15,6 +15,7 @@ from conftest import naming
 from inner import HttpRequest, check
 
 from imagen_async import ImageRequest, Limits, Rate, Result, raw_model
+from imagen_async._core.suggestion import did_you_mean
 from imagen_async.errors import ConfigurationError, DownloadFailed, InvalidRequest
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
@@ -364,3 +365,18 @@ async def test_a_result_without_a_picture_cannot_be_saved() -> None:
     for result, said in ((nothing, "has no picture"), (MADE, "did not come from a client")):
         with pytest.raises(ConfigurationError, match=said):
             await result.save("out")
+
+
+MEANT = {
+    "imagen4fast": "imagen4-fast",
+    "IMAGEN4": "imagen4",
+    "imagen-4-ultra": "imagen4-ultra",
+    "dall-e-3": None,
+    4: None,
+}
+
+
+@pytest.mark.parametrize(("name", "meant"), MEANT.items())
+def test_a_name_that_nobody_has_may_be_near_one(name: object, meant: str | None) -> None:
+    """The closest known name is asked about, whatever its capitals; where none is close, nothing is."""
+    assert did_you_mean(name, PREFIXED) == (f" Did you mean {meant}?" if meant else "")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from commands import COMMAND
 from inner import COMMANDS
-from readme import README, ROOT, blocks
+from readme import README, ROOT, blocks, program_of
 
 from imagen_async import ImageRequest, errors
 from imagen_async.providers import PROVIDERS
@@ -55,7 +55,7 @@ def test_the_pool_runs_as_printed(tmp_path: Path, imagen_sandbox: Sandbox) -> No
     assert len(imagen_sandbox.ledger.tasks) == 25
 
 
-@pytest.mark.parametrize("program", blocks("python"))
+@pytest.mark.parametrize("program", [*blocks("python"), program_of("watching"), program_of("web")])
 def test_every_program_is_python(program: str) -> None:
     """No program of the README has a syntax error; a notebook's may await at its top."""
     compile(program, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -63,7 +63,7 @@ def test_every_program_is_python(program: str) -> None:
 
 async def test_the_listener_hears_as_printed(imagen_sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     """The program with a listener, led to the sandbox, prints what is done and what has failed, once each."""
-    program = next(block for block in blocks("python") if "def listen" in block)
+    program = program_of("watching")
     at = f'"sandbox", api_key={imagen_sandbox.key!r}, base_url={imagen_sandbox.url!r}'
     names: dict[str, Any] = {}
     exec(program.replace('"sandbox"', at), names)
@@ -83,6 +83,16 @@ def test_the_quick_start_makes_pictures(tmp_path: Path) -> None:
     ran(ROOT, *words)
     prompts = (ROOT / "imagen_async" / "sandbox" / "prompts.txt").read_text().splitlines()
     assert len(list((tmp_path / "pictures").glob("*.png"))) == len(prompts)
+
+
+def test_the_tasks_run_as_printed(tmp_path: Path) -> None:
+    """The lines of the command's tasks, one block after the other in one folder, make what the text says."""
+    tasks = "\n".join(blocks("sh", "From the command line"))
+    ran(tmp_path, "bash", "-euo", "pipefail", "-c", tasks, PATH=f"{Path(COMMAND).parent}:{os.environ['PATH']}")
+    made = {folder: len(list((tmp_path / folder).glob("*.png"))) for folder in ("pictures", "fours", "seeds", "one")}
+    # In `pictures` three, one more of the second, and all four again by another model.
+    assert made == {"pictures": 8, "fours": 12, "seeds": 12, "one": 1}
+    assert sum(len(list((tmp_path / f"worker-{number}").glob("*.png"))) for number in (1, 2)) == 4
 
 
 def test_ci_runs_the_printed_command() -> None:

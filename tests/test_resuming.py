@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import termios
 import tracemalloc
 from collections import Counter
@@ -264,6 +266,23 @@ def test_one_folder_through_five_runs(call: Call, steady_sandbox: Sandbox) -> No
     assert steady_sandbox.ledger.tasks_by_prompt() == {"a fox": 2, "a dog": 2, "a hen": 2, "an owl": 1}
     listed = {(line["prompt"], line["note"]) for line in lines_of(METADATA)}
     assert listed == {("a fox", "lost"), ("a dog", "bad"), ("a hen", "gone"), ("a hen", "twice"), ("an owl", "new")}
+
+
+def test_a_folder_is_in_the_order_of_the_file_as_it_is_now(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Lines inserted and lines that changed places are where they stand now, in lists, gallery and export; what is
+    left to pay is said before it goes on."""
+    words = ["batch", prompt_file("a fox", "a dog"), *at(imagen_sandbox), "-o", "out", "--gallery"]
+    assert "left" not in call(*words).err
+    order = ["a heron", "a dog", "an owl", "a fox"]
+    prompt_file(*order)
+    outcome = call(*words)
+    assert (outcome.code, "2 of 4 are done; 2 are left, up to 16 credits\n" in outcome.err) == (0, True), outcome.err
+    assert {line["prompt"]: line["index"] for line in lines_of(METADATA)} == {name: at for at, name in enumerate(order)}
+    (shard,) = call("export", "out", "--to", "webdataset").lines
+    with tarfile.open(shard) as tar:
+        lines = [json.loads(tar.extractfile(name).read()) for name in tar.getnames() if name.endswith(".json")]  # type: ignore[union-attr]
+    page = Path("out/index.html").read_text(encoding="utf-8")
+    assert [line["prompt"] for line in lines] == sorted(order, key=page.index) == order
 
 
 def test_a_changed_line_is_named_before_anything_is_sent(call: Call, imagen_sandbox: Sandbox) -> None:

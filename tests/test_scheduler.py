@@ -163,6 +163,25 @@ async def test_links_that_are_late_are_waited_for(provider: str, fault: str, sec
         assert result.ok
 
 
+async def test_every_call_takes_a_place_in_the_limit() -> None:
+    """Questions for the balance wait for their turn beside those for tasks; who waits no more takes no place."""
+    network = Network(KIE, limits=Limits(submit=Rate(20, per=10), status=Rate(2, per=5), running=20))
+    async with VirtualClient(network) as client, client.batch(prompts(6)) as results:
+        asking = [asyncio.ensure_future(client.credits()) for _ in range(7)]
+        await asyncio.sleep(6)
+        asking[-1].cancel()
+        assert all([result.ok async for result in results])
+        left = asyncio.ensure_future(client.credits())
+        told = await asyncio.gather(*asking, return_exceptions=True)
+        asking += [asyncio.ensure_future(client.credits()) for _ in range(3)]
+        await asyncio.sleep(0)
+    assert [type(each).__name__ for each in told] == ["ProtocolError"] * 6 + ["CancelledError"]
+    last = await asyncio.gather(left, *asking[7:], return_exceptions=True)
+    assert isinstance(last[-1], errors.ConfigurationError)
+    times = network.ledger.poll_times
+    assert all(later - at >= 5 for at, later in zip(times, times[2:], strict=False))
+
+
 def answering(provider: str, *data: Any) -> Exchange:
     """The talks with an account that answers with these, in turn, whatever it is asked."""
     answers = list(data)

@@ -34,7 +34,11 @@ async def test_a_job_is_awaited_as_often_as_wanted(network: Network, caplog: pyt
         assert now() < 2
         assert (job.task_id, job.key) == (network.ledger.tasks[0].task_id, "mine")
         assert repr(job) == f"Job(task_id={job.task_id!r}, key='mine')"
-        assert (await job).urls == (await job).urls != ()
+        assert (job.done(), job.state) == (False, "running")
+        with pytest.raises(asyncio.InvalidStateError, match="running: await it"):
+            job.result()
+        assert (await job).urls == (await job).urls == job.result().urls != ()
+        assert (job.done(), job.state) == (True, "done")
         assert (await client.generate("y")).ok
     assert caplog.messages == []
 
@@ -71,6 +75,8 @@ async def test_who_asks_twice_has_two_errors(network: Network, caplog: pytest.Lo
         (result,) = await run(client, ["a heron"])
         calls = *map(asyncio.ensure_future, [job, job]), client.generate("a hen"), result.save("."), result.save(".")
         raised = [*await asyncio.gather(*calls, return_exceptions=True), result.error]
+        with pytest.raises(errors.GenerationFailed):
+            job.result()
     assert ({type(error) for error in raised}, len({id(error) for error in raised})) == ({errors.GenerationFailed}, 6)
     assert caplog.messages == []
 

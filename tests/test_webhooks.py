@@ -21,7 +21,7 @@ from builders import make_job
 from dict_store import DictStore
 from fastapi import FastAPI
 from inner import MAX_CALLBACK, signature_of
-from readme import blocks
+from readme import blocks, program_of
 from servers import called_back, free_socket, serving
 
 from imagen_async import Callback, Client, ConfigurationError, JournalError
@@ -124,8 +124,9 @@ async def test_a_server_in_another_thread(imagen_sandbox: Sandbox) -> None:
 
 @asynccontextmanager
 async def as_printed(name: str, folder: Path, sandbox: Sandbox, port: int) -> AsyncIterator[None]:
-    """README's program of that name, as a process whose kie.ai is the sandbox, once it says that it is there."""
-    program = next(block for block in blocks("python") if block.startswith(f"# {name}\n"))
+    """The printed program of that name, as a process whose kie.ai is the sandbox, once it says that it is there."""
+    found = [program_of("web"), *blocks("python")]
+    program = next(block for block in found if block.startswith(f"# {name}\n"))
     (folder / name).write_text(program)
     here = {"PYTHONUNBUFFERED": "1", "PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
     keys = {"IMAGEN_WEBHOOK_KEY": KEY, "KIE_API_KEY": sandbox.key, "KIE_BASE_URL": sandbox.url_of("kie")}
@@ -155,10 +156,15 @@ async def test_the_programs_run_as_printed(name: str, tmp_path: Path) -> None:
         # It stays bound here, so that nobody else is given this port; who listens at it is the program alone.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         async with as_printed(name, tmp_path, sandbox, port), ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/picture?prompt=a+red+fox") as response:
-                answer = await response.json()
-    assert (answer["task"], len(answer["urls"])) == (sandbox.ledger.tasks[0].task_id, 1)
-    assert (sandbox.ledger.callback_answers, list(sandbox.ledger.polls.values())) == ({200: 1}, [1])
+            answers = []
+            for prompt, fault in (("a+red+fox", None), ("", None), ("a+heron", "fail_word")):
+                sandbox.order("task", *([fault] if fault else []))
+                async with session.get(f"http://127.0.0.1:{port}/picture?prompt={prompt}") as response:
+                    answers.append((response.status, (await response.json())["task"]))
+    first, failed = (task.task_id for task in sandbox.ledger.tasks)
+    # What nobody created is the caller's mistake; what was created is answered so that no client asks again by itself.
+    assert answers == [(200, first), (400, None), (424, failed)]
+    assert (sandbox.ledger.callback_answers, list(sandbox.ledger.polls.values())) == ({200: 2}, [1, 1])
 
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": VirtualTimeLoop})], ids=["virtual-time"])

@@ -23,7 +23,7 @@ from journals import Inline
 
 from imagen_async import Account, Client, ImageFile, ImageRequest, Limits, Result, errors
 from imagen_async._batch.batch import Batch
-from imagen_async._opening import OpenClient, listeners, new_scheduler, window
+from imagen_async._opening import OpenClient, file_threads, listeners, new_scheduler, window
 from imagen_async._scheduler.callback_desk import CallbackDesk
 from imagen_async._scheduler.change_stream import Owner
 from imagen_async.ports import Limiter
@@ -192,14 +192,14 @@ class VirtualClient(Client):
             observer = inner.Observer(listeners(self._on_event), self._savable, is_token)
             group = await stack.enter_async_context(inner.PlainGroup())
             self._upstreams = {name: self._new_upstream(name) for name in self.networks}
-            line: Any = SimpleNamespace(send=self._send, files=None)
+            line: Any = SimpleNamespace(send=self._send, files=None, mask=inner.Mask(()))
             scheduler = new_scheduler(
                 group, line, self._upstreams.values(), self._accounts, self._save, registry, observer
             )
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler)
-            self._opened = OpenClient(scheduler, line, asyncio.get_running_loop(), desk, stack.pop_all())
+            self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), file_threads(None), None)
         return self
 
     @property
@@ -210,7 +210,7 @@ class VirtualClient(Client):
     async def _send(self, account: str, *request: Any, **terms: Any) -> HttpResponse:
         return await self.networks[account](account, *request, **terms)
 
-    async def _save(self, result: Result, folder: str) -> tuple[ImageFile, ...]:
+    async def _save(self, result: Result, folder: str, within: float = 0) -> tuple[ImageFile, ...]:
         return () if self._fetch is None else await self._fetch(result, folder)
 
     def _journal(self, *terms: Any) -> Any:
@@ -300,7 +300,7 @@ def batch_over(
     providers = {network.provider.name: network.provider for network in networks}
     terms = inner.JobOptions(deadline=1e5, retries=0, resubmits=0, save_to=None)
     factory = factory or inner.JobFactory(inner.Router(providers), ImageRequest("-"), terms)
-    return Batch(scheduler, requests, factory, lambda result: result, **settings)
+    return Batch(scheduler, requests, factory, lambda result: result, off_loop=file_threads(None), **settings)
 
 
 def jobs_for(scheduler: Scheduler, provider: Provider, owner: int, count: int) -> list[inner.Job]:

@@ -24,6 +24,7 @@ from .._core.values import ImageRequest, Result
 from .._core.wording import result_of
 from .._job_factory import JobFactory
 from .._notebook.views import LiveViews, batch_html, batch_text
+from .._off_loop import OffLoop
 from .._progress import Progress
 from .._scheduler.change_stream import Owner
 from .._scheduler.scheduler import Scheduler
@@ -89,6 +90,7 @@ class Batch:
         journal: BatchJournal | None = None,
         budget: Budget | None = None,
         on_exit: OnExit = "detach",
+        off_loop: OffLoop,
     ) -> None:
         self.leftover: tuple[Result, ...] = ()
         self._scheduler = scheduler
@@ -109,7 +111,7 @@ class Batch:
         self._phase = _Phase.NEW
         self._tally = Tally()
         self._ending: BaseException | Failure | None = None
-        self._views = LiveViews(self)
+        self._views = LiveViews(self, off_loop)
 
     def __repr__(self) -> str:
         return "<Batch: not begun>" if self._phase is _Phase.NEW else batch_text(self.progress)
@@ -126,6 +128,7 @@ class Batch:
     async def __aenter__(self) -> Self:
         if self._phase is not _Phase.NEW:
             raise ConfigurationError("A batch is entered once; its requests would be paid for again. Make a new one.")
+        self._scheduler.home.check()
         # Before the journal is opened: a list in which keys are doubled leaves no trace.
         self._feeder.check()
         owner = Owner(self._on_change, self._closing, journal=self._journal, tally=self._tally.on_change)
@@ -147,6 +150,7 @@ class Batch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._scheduler.home.check()
         # Cancelled while what runs was waited for already: this is the second time, which leaves at once.
         is_second = self._phase >= _Phase.STOPPING and isinstance(error, asyncio.CancelledError)
         try:
@@ -164,6 +168,7 @@ class Batch:
     async def __anext__(self) -> Result:
         if self._phase is _Phase.NEW:
             raise ConfigurationError("Enter the batch first: `async with client.batch(…) as results:`")
+        self._scheduler.home.check()
         result = await self._outlet.next(lambda: self._feeder.is_over)
         if result is not None:
             self._feeder.passed()
@@ -172,7 +177,11 @@ class Batch:
         raise (ending.exception() if isinstance(ending, Failure) else ending) or StopAsyncIteration
 
     def stop(self) -> None:
-        """Send no more creates. What runs still comes out, then the iteration ends; the rest was not sent."""
+        """Send no more creates. What runs still comes out, then the iteration ends; the rest was not sent.
+
+        From another thread: `loop.call_soon_threadsafe(batch.stop)`. There, ConfigurationError is raised.
+        """
+        self._scheduler.home.check()
         if self._phase is not _Phase.NEW:  # one that was stopped before it is entered still can be, and sends nothing
             self._to(_Phase.STOPPING)
         self._feeder.stop()
@@ -279,6 +288,7 @@ class Batch:
         self._feeder.stop()
         try:
             await self._scheduler.leave(self._id)
+            await self._feeder.closed()
         finally:
             self._tally.ended_at = now()
             self._to(_Phase.OVER)

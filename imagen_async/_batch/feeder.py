@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence, Sized
 
 import anyio
 import anyio.lowlevel
 
 from .._core.identity import Identity
+from .._watch.log import log
 from ..errors import InvalidRequest
 from .inputs import END, Requests, check_keys, puller
 
 BREATHE_EVERY = 50
 """Requests pulled at most before whatever else the program does has its turn."""
+
+CLOSING = 1.0
+"""Seconds that a generator has to come to its end when the batch is left."""
+
+
+async def _closed(close: Callable[[], Awaitable[None]]) -> None:
+    try:
+        with anyio.move_on_after(CLOSING, shield=True):
+            await close()
+    except Exception:  # the user's own cleaning up: what was sent comes out all the same
+        log(logging.WARNING, "the input of a batch could not be closed", exc_info=True)
 
 
 class Feeder:
@@ -55,6 +68,7 @@ class Feeder:
         self._passed = 0
         self._space = asyncio.Event()
         self._scope = anyio.CancelScope()
+        self._closed = asyncio.Event()
 
     def check(self) -> None:
         """Refuse an input that can be seen to be wrong before anything is sent; raises InvalidRequest."""
@@ -89,9 +103,10 @@ class Feeder:
 
     async def run(self) -> None:
         """Pull until there is no more, or no more is wanted. What the input raises is kept, not raised."""
+        close = None
         try:
             with self._scope:
-                pull = puller(self._requests)
+                pull, close = puller(self._requests)
                 # The input may take its time: what it gives after a stop is not sent any more.
                 while await self._has_room() and (item := await pull()) is not END and not self.is_stopped:
                     index = self.pulled
@@ -104,6 +119,14 @@ class Feeder:
         finally:
             self.is_over = True
             self._ended()
+            if close is not None:
+                await _closed(close)
+            self._closed.set()
+
+    async def closed(self) -> None:
+        """Wait until an input that is a generator has been closed, for as long as that may take."""
+        with anyio.move_on_after(CLOSING, shield=True):
+            await self._closed.wait()
 
     async def _has_room(self) -> bool:
         """Wait until one more may be pulled; False when none will be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import AsyncGeneratorType, GeneratorType
 
 from .._core.plain_values import key_of
 from .._core.values import ImageRequest
@@ -15,21 +16,33 @@ END = object()
 """What a puller gives when there is no more."""
 
 
-def puller(requests: Requests) -> Callable[[], Awaitable[object]]:
-    """Make one way to ask for the next item, `END` for none, of both kinds of iterable."""
+def puller(requests: Requests) -> tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[None]]]:
+    """Make one way to ask for the next item, `END` for none, of both kinds of iterable; and one to end the asking.
+
+    That closes a generator: nobody else goes on with it. Whatever else there is to close, such as a file that gives its
+    lines, is its owner's.
+    """
     if isinstance(requests, AsyncIterable):
         source = aiter(requests)
 
         async def pull_async() -> object:
             return await anext(source, END)
 
-        return pull_async
+        async def close_async() -> None:
+            if isinstance(source, AsyncGeneratorType):
+                await source.aclose()
+
+        return pull_async, close_async
     iterator = iter(requests)
 
     async def pull() -> object:
         return next(iterator, END)
 
-    return pull
+    async def close() -> None:
+        if isinstance(iterator, GeneratorType):
+            iterator.close()
+
+    return pull, close
 
 
 def check_keys(requests: Requests) -> None:

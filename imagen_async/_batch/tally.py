@@ -181,7 +181,7 @@ class Tally:
         counts = _counts(standing)
         unsent = None if unpulled is None else unpulled + counts["queued"]
         median, p95 = self._recent.latencies(0.5, 0.95)
-        return Progress(
+        progress = Progress(
             total=total,
             pulled=pulled,
             **counts,
@@ -198,6 +198,8 @@ class Tally:
             recent=tuple(self._recent.results),
             accounts=tuple(self._fare(upstream.health(now)) for upstream in standing.upstreams.values()),
         )
+        # Nobody knows when it goes on.
+        return msgspec.structs.replace(progress, eta=None) if unsent and progress.is_paused else progress
 
     def _results(self) -> dict[str, int]:
         return {"done": self._done, "failed": self._failed, "unknown": self._unknown, "earlier": self._earlier}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from .. import Account, Limits
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS
-from .library import named, open_pool
+from .library import named, no_such_provider, open_pool, proxies_of, without_login
 from .options import AccountOptions, Said, T
 
 
@@ -26,9 +26,9 @@ def pool_of(options: AccountOptions) -> dict[str, Account]:
 
 
 def open_pool_of(options: AccountOptions) -> dict[str, Account]:
-    """The accounts that the options name; their keys and addresses are looked for at once, before a file is read."""
+    """The accounts that the options name; keys, addresses and proxies are looked for at once, before a file is read."""
     pool = pool_of(options)
-    open_pool(pool, os.environ)
+    proxies_of(open_pool(pool, os.environ), options.proxy, trust_env=True)
     return pool
 
 
@@ -46,7 +46,7 @@ def words_of(options: AccountOptions, account: str | None = None) -> list[str]:
     for name, url in options.base_url:
         if account is None or name in (None, account):
             words += ["--base-url", url if name is None or account is not None else f"{name}={url}"]
-    return words
+    return words if options.proxy is None else [*words, "--proxy", without_login(options.proxy)]
 
 
 def keys_in_environment() -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def _name_and_provider(word: str) -> tuple[str, str]:
 
 def _account(options: AccountOptions, name: str, provider: str) -> Account:
     if provider not in PROVIDERS:
-        raise ConfigurationError(f"There is no provider {provider!r}; this version knows: {', '.join(PROVIDERS)}.")
+        raise ConfigurationError(no_such_provider(provider))
     default = PROVIDERS[provider].limits
     return Account(
         provider,

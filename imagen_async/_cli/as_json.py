@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .. import ImageRequest, Result
 from ..errors import ImagenError, UnknownOutcome
+from .columns import Columns, listed_names
 from .library import FIELDS
 from .picture_sizes import Sizes, size_of
 from .prompt_files import PromptLine
 
 
-def pictures_json(result: Result, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
+def pictures_json(
+    result: Result, folder: Path, sizes: Sizes, columns: Columns | None = None
+) -> Iterator[dict[str, Any]]:
     """Each picture of a result as JSON; one whose size is not known is opened for it.
 
     `file_name` is relative to the folder, as an ImageFolder wants it; `credits` are the picture's share.
+
+    Args:
+        result: Whose pictures they are.
+        folder: What their names are relative to.
+        sizes: Of those that were opened before.
+        columns: Those of the whole list, which is to have each under one name and as one type; None: of this one.
     """
+    if columns is None:
+        columns = columns_of([result.request])
     for file in result.files:
         width, height = sizes.get(file.sha256) or size_of(file.path)
         ours = {
@@ -34,7 +45,19 @@ def pictures_json(result: Result, folder: Path, sizes: Sizes) -> Iterator[dict[s
             "width": width,
             "height": height,
         }
-        yield {**_columns(result.request, ours), **ours}
+        if "extra" in ours:
+            ours["extra"] = columns.value("extra", ours["extra"])
+        yield {**columns.listed(other_columns(result.request), ours), **ours}
+
+
+def columns_of(requests: Iterable[ImageRequest]) -> Columns:
+    """The columns of a list of pictures of these requests."""
+    columns = Columns()
+    for request in requests:
+        columns.add(other_columns(request))
+        if request.extra:
+            columns.add({"extra": request.extra})
+    return columns
 
 
 def _request_json(request: ImageRequest) -> dict[str, Any]:
@@ -46,7 +69,8 @@ def _request_json(request: ImageRequest) -> dict[str, Any]:
 def _columns(request: ImageRequest, ours: dict[str, Any]) -> dict[str, Any]:
     """The prompt file's other columns; one whose name is ours is kept as `input_…`."""
     columns = other_columns(request)
-    return {f"input_{name}" if name in ours else name: value for name, value in columns.items()}
+    names = listed_names(columns, ours, taken=False)
+    return {names[name]: value for name, value in columns.items()}
 
 
 def other_columns(request: ImageRequest) -> dict[str, Any]:
@@ -76,5 +100,13 @@ def result_json(result: Result) -> dict[str, Any]:
 
 def error_json(error: ImagenError) -> dict[str, Any]:
     """An error as JSON. `credits_at_risk`: what a lost create may have cost, null where nobody knows."""
-    ours = {"type": type(error).__name__, "message": error.message, "code": error.code}
+    ours: dict[str, Any] = {"type": type(error).__name__, "message": error.message, "code": code_text(error.code)}
+    # What a provider's support asks for, where it is known.
+    origin = {"status": error.status, "request_id": error.request_id, "at": error.at}
+    ours |= {name: value for name, value in origin.items() if value is not None}
     return {**ours, "credits_at_risk": error.credits} if isinstance(error, UnknownOutcome) else ours
+
+
+def code_text(code: int | str | None) -> str | None:
+    """A provider's code: a text, for some have words, and what reads a table wants one type a column."""
+    return None if code is None else str(code)

@@ -19,7 +19,9 @@ Balance = float | ImagenError | None
 """Credits; why they could not be had; or None where the API does not tell."""
 
 
-def balances_of(pool: Mapping[str, Account], *, own_sandbox: bool = True) -> dict[str, Balance]:
+def balances_of(
+    pool: Mapping[str, Account], *, proxy: str | None = None, own_sandbox: bool = True
+) -> dict[str, Balance]:
     """Ask every account for its balance, where it has its key; a sandbox of one's own only if that is wanted."""
     found: dict[str, Balance] = {}
     askable: dict[str, Account] = {}
@@ -29,11 +31,14 @@ def balances_of(pool: Mapping[str, Account], *, own_sandbox: bool = True) -> dic
                 askable[name] = account
         except ConfigurationError as error:
             found[name] = error
-    return run_in_loop(_asked(askable, found, pool)) if askable else found
+    return run_in_loop(_asked(askable, found, pool, proxy)) if askable else found
 
 
-async def _asked(pool: Mapping[str, Account], found: dict[str, Balance], order: Iterable[str]) -> dict[str, Balance]:
-    async with Client(*pool.values(), connect_timeout=PATIENCE / 2, timeout=PATIENCE) as client:
+async def _asked(
+    pool: Mapping[str, Account], found: dict[str, Balance], order: Iterable[str], proxy: str | None
+) -> dict[str, Balance]:
+    client = Client(*pool.values(), connect_timeout=PATIENCE / 2, timeout=PATIENCE, trust_env=True, proxy=proxy)
+    async with client:
 
         async def ask(name: str) -> None:
             try:

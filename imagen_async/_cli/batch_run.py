@@ -17,11 +17,12 @@ from .loop import run_in_loop
 from .manifest import Manifest
 from .options import RunOptions
 from .picture_sizes import Sizes, sizes_of
+from .printing import ResultPrinter
 from .progress import display
 from .prompt_files import PromptFile, PromptLine
 from .receiving import callback_of, receiving
 from .summary import Summary
-from .wording import places, say, show
+from .wording import say
 
 
 def run_batch(
@@ -33,9 +34,15 @@ def run_batch(
 ) -> int:
     """Make what is to be made, or finish what the journal has; returns the exit code."""
     # Before there is a loop: an older list may lack pictures, and each of them is opened.
-    with contextlib.nullcontext() if journal is None else Manifest(str(options.output.out), journal) as manifest:
-        run = BatchRun(requests, journal, manifest, router, options, gone_accounts(pool))
-        return run_in_loop(run.work(pool), run.stop)
+    columns = None if requests is None else requests.columns
+    lists = contextlib.nullcontext() if journal is None else Manifest(str(options.output.out), journal, columns)
+    with lists as manifest:
+        printer = ResultPrinter(as_json=options.output.json, out=options.output.out)
+        run = BatchRun(requests, journal, manifest, router, options, printer, gone_accounts(pool))
+        try:
+            return run_in_loop(run.work(pool), run.stop)
+        finally:
+            printer.close()
 
 
 class BatchRun:
@@ -47,6 +54,7 @@ class BatchRun:
         manifest: The folder's lists, open for adding to, or None where nothing is saved.
         router: Finds who can take a request.
         options: What the run is told.
+        printer: Has stdout.
         gone: The accounts whose tasks end with the command.
     """
 
@@ -57,12 +65,14 @@ class BatchRun:
         manifest: Manifest | None,
         router: Router,
         options: RunOptions,
+        printer: ResultPrinter,
         gone: Container[str] = (),
     ) -> None:
         self._requests = requests
         self._journal = journal
         self._manifest = manifest
         self._options = options
+        self._printer = printer
         self._batch: Batch | None = None
         self._counts = ResultCounts(keys_differ=journal is not None)
         self._left: list[Result] = []
@@ -79,6 +89,8 @@ class BatchRun:
             policy=options.accounts.policy,
             freshness=options.output.freshness,
             callback=callback_of(options.callbacks),
+            trust_env=True,
+            proxy=options.accounts.proxy,
         )
         async with client, receiving(client, options.callbacks):
             batch = self._batch_of(client)
@@ -134,6 +146,7 @@ class BatchRun:
                 if self._disk_error is not None:
                     reason = self._disk_error.strerror or self._disk_error
                     raise DownloadFailed(f"The lists in {self._options.output.out} cannot be written: {reason}.")
+                await self._printer.until_taken()
             beside.cancel()
 
     async def _take(self, result: Result) -> None:
@@ -156,17 +169,16 @@ class BatchRun:
             self._summary.say(batch.progress, self._counts, self._left, ended_by)
 
     def _note_leftover(self, leftover: Sequence[Result], sizes: Sizes) -> None:
-        """List what was paid for and not handed out: all of it before the first is printed, for stdout may be gone."""
+        """List what was paid for and not handed out, and print it."""
         for result in leftover:
             is_left = isinstance(result.error, DeadlineExceeded)
             self._note(result, sizes, listed=not is_left or not self._is_known_to_run(result))
             if is_left:
                 self._left.append(result)
-        with contextlib.suppress(BrokenPipeError):
-            for result in leftover:
-                # What is gone with its sandbox nobody can collect: the last words say so, once.
-                if result.provider not in self._gone or not isinstance(result.error, DeadlineExceeded):
-                    self._print(result)
+        for result in leftover:
+            # What is gone with its sandbox nobody can collect: the last words say so, once.
+            if result.provider not in self._gone or not isinstance(result.error, DeadlineExceeded):
+                self._print(result)
 
     async def _sizes(self, results: Sequence[Result]) -> Sizes:
         """Look at the pictures that are to be listed."""
@@ -192,10 +204,8 @@ class BatchRun:
     def _print(self, result: Result) -> None:
         if result.earlier:
             return  # the run that made it has printed it
-        if self._options.output.json:
-            show(json.dumps(result_json(result), ensure_ascii=False))
-        elif result.ok:
-            show("\n".join(places(result)))
+        if result.ok or self._options.output.json:
+            self._printer.print(result)
         elif self._manifest is None and self._requests is not None:
             say(f"{self._requests.name}:{_line(result)}: {result.error}")
 

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterator
+from typing import Any
+
+import msgspec
 
 from .. import ImageRequest
 from ..errors import InvalidRequest
-from .library import Identity, JournalReader, Known, Router, with_defaults
+from ..ports import JournalEntry
+from .library import Identity, Journal, JournalReader, Known, Router, numbered, with_defaults
 from .options import FileOptions
-from .prompt_files import BadLine, PromptFile
+from .prompt_files import BadLine, Mistakes, PromptFile, PromptLine
 from .wording import counted, say
 
-_CHANGES_SHOWN = 10
-"""Changed lines that are named."""
+_AT_ONCE = 1000
+"""Lines that are written to a journal together."""
+
+_TWINS = 64
+"""Requests of one content that are looked at for one of them."""
 
 
 def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -> PromptFile | None:
     """Read and check the whole file; None, and every bad line on stderr, when something is wrong with it."""
     router.route(defaults)
-    requests = PromptFile(options.file, options.format, options.limit)
-    bad = requests.check(lambda request: router.route(with_defaults(request, defaults)))
+    requests = PromptFile(options.file, options.format, options.limit, options.encoding)
+
+    def admit(request: PromptLine) -> None:
+        stated = with_defaults(request, defaults)
+        router.route(stated)
+        if stated.extra:
+            requests.columns.add({"extra": stated.extra})
+
+    bad = requests.check(admit)
     for name, field in requests.odd_columns():
         say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
+    if requests.nan_prompts:
+        words = f"{counted(requests.nan_prompts, 'negative prompt')} of the word nan; for none leave the cell empty"
+        say(f"{requests.name}: warning: there {'is' if requests.nan_prompts == 1 else 'are'} {words}")
     if bad:
-        say(*bad_lines(requests.name, len(requests), bad))
+        say(*bad.text(requests.name, len(requests)))
         return None
     return requests
 
@@ -41,32 +59,92 @@ def identity_of(journal: JournalReader, defaults: ImageRequest, router: Router, 
     return Identity(known, router, defaults, add=add)
 
 
-def states_of(requests: PromptFile, identity: Identity) -> dict[int, str] | None:
-    """The states of those that the journal has, by their line; None, and why on stderr, when some are others now.
+class JournalLines(msgspec.Struct):
+    """The lines of a file that a journal has.
+
+    Attributes:
+        states: Theirs, by their number.
+        moved: The places of requests that stood elsewhere in the file before, by their keys.
+        are_edited: True where a line has another number than before, or its other columns said something else.
+    """
+
+    states: dict[int, str] = {}
+    moved: dict[str, int] = {}
+    are_edited: bool = False
+
+
+def lines_in(requests: PromptFile, identity: Identity, gone: Container[str] = ()) -> JournalLines | None:
+    """Which lines a journal has; None, and why on stderr, when some are others now.
+
+    What ran at an account that is gone is queued once more.
 
     Raises:
         ConfigurationError: The journal's results were made under other defaults.
     """
-    bad: list[BadLine] = []
-    known: dict[int, str] = {}
-    for request in requests:
+    bad = Mistakes()
+    known = JournalLines()
+    for place, request in enumerate(requests):
         try:
-            _, entry = identity.of(request)
+            key, entry = identity.of(request)
         except InvalidRequest as error:
-            bad.append(BadLine(request.line, error.message))
-        else:
-            if entry is not None:
-                known[request.line] = entry.state
+            bad.add(BadLine(request.line, error.message))
+            continue
+        if entry is not None:
+            is_gone = entry.account in gone and entry.state in ("running", "ready", "unknown")
+            known.states[request.line] = "queued" if is_gone else entry.state
+            known.are_edited |= _is_edited(entry.request, request)
+            if entry.position != place:
+                known.moved[key] = place
     if bad:
-        say(*bad_lines(requests.name, len(requests), bad, _CHANGES_SHOWN))
+        say(*bad.text(requests.name, len(requests)))
         return None
     return known
 
 
-def bad_lines(name: str, requests: int, bad: Sequence[BadLine], at_most: int | None = None) -> list[str]:
-    """For people: what is wrong with a file of so many requests."""
-    named = [
-        f"{name}:{line.line}: {line.problem}" if line.line else f"{name}: {line.problem}" for line in bad[:at_most]
-    ]
-    of_all = f" of {counted(requests, 'request')}" if requests else ""
-    return [*named, f"{counted(len(bad), 'problem')}{of_all}; nothing was sent."]
+def restate(known: JournalLines, requests: PromptFile, identity: Identity, journal: Journal) -> None:
+    """Have a journal's requests stand in the lines, and say in their other columns, what they do in the file now.
+
+    Args:
+        known: What the look before has found.
+        requests: A file in which nothing is wrong.
+        identity: For one more look through it.
+        journal: Whose requests they are, open for writing.
+    """
+    edited = _edited(requests, identity, journal)
+    while known.are_edited and (some := dict(itertools.islice(edited, _AT_ONCE))):
+        journal.restate(some)
+
+
+def _edited(requests: PromptFile, identity: Identity, journal: Journal) -> Iterator[tuple[str, ImageRequest]]:
+    doubles: set[str] = set()
+    for request in requests:
+        _, entry = identity.of(request)
+        if entry is None or not _is_edited(entry.request, request):
+            continue
+        twins = [] if request.key else [each for each in _twins(entry, journal) if each.key not in doubles]
+        # Of lines that ask for the same, one that was moved or removed: what was made for each keeps its columns.
+        if _columns(entry) != request.columns and request.columns in map(_columns, twins):
+            continue
+        if twins:
+            doubles.add(entry.key)
+        yield entry.key, msgspec.structs.replace(entry.request, line=request.line, columns=request.columns)
+
+
+def _twins(entry: JournalEntry, journal: Journal) -> Iterator[JournalEntry]:
+    """The journal's other jobs of the same content, whose keys are numbered."""
+    stem, _, number = entry.key.rpartition("-")
+    first = stem if stem and number.isdigit() else entry.key
+    for occurrence in range(1, _TWINS):
+        other = journal.find(numbered(first, occurrence))
+        if other is None:
+            return
+        if other.key != entry.key:
+            yield other
+
+
+def _columns(entry: JournalEntry) -> dict[str, Any] | None:
+    return entry.request.columns if isinstance(entry.request, PromptLine) else None
+
+
+def _is_edited(before: ImageRequest, now: PromptLine) -> bool:
+    return not isinstance(before, PromptLine) or (before.line, before.columns) != (now.line, now.columns)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .._accounts import named, open_account, open_pool, provider_of, router_of
+from .._accounts import named, no_such_provider, open_account, open_pool, provider_of, router_of
 from .._core.budget import Budget
 from .._core.defaults import with_defaults
 from .._core.fields import FIELDS, ColumnType
 from .._core.fields import Kind as FieldKind
+from .._core.file_kinds.kinds import kind_of as file_kind_of
+from .._core.file_names import UNNUMBERED
 from .._core.forecast import Shares, making_time, sending_time
 from .._core.identity import Identity, Known
 from .._core.journal_entry import cut_off, is_denied
@@ -15,20 +17,26 @@ from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
 from .._core.resuming import earlier_result
 from .._core.routing import Policy, Router
+from .._core.suggestion import did_you_mean
+from .._core.values import numbered
 from .._core.wire import clean
 from .._folders import PART_SUFFIX, prepare_folder
 from .._job_factory import Parameters
 from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
 from .._journal.wal import check_pair
+from .._off_loop import OffLoop
+from .._opening import proxies_of
 from .._plain_group import PlainGroup
 from .._text import one_line, shown
+from .._transport.proxies import without_login
 from .._watch.log import logger
 
 __all__ = [
     "FIELDS",
     "FRESHNESS",
     "PART_SUFFIX",
+    "UNNUMBERED",
     "Budget",
     "ColumnType",
     "FieldKind",
@@ -36,6 +44,7 @@ __all__ = [
     "Journal",
     "JournalReader",
     "Known",
+    "OffLoop",
     "Parameters",
     "PlainGroup",
     "Policy",
@@ -47,20 +56,26 @@ __all__ = [
     "checked_freshness",
     "clean",
     "cut_off",
+    "did_you_mean",
     "earlier_result",
+    "file_kind_of",
     "foreign_character",
     "is_denied",
     "latencies_of",
     "logger",
     "making_time",
     "named",
+    "no_such_provider",
+    "numbered",
     "one_line",
     "open_account",
     "open_pool",
     "prepare_folder",
     "provider_of",
+    "proxies_of",
     "router_of",
     "sending_time",
     "shown",
     "with_defaults",
+    "without_login",
 ]

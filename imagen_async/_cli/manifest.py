@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from .. import Result
 from ..errors import ConfigurationError, JournalError
-from .as_json import pictures_json, result_json
+from .as_json import columns_of, pictures_json, result_json
+from .columns import Columns
 from .folder import JOURNAL
 from .library import PART_SUFFIX, JournalReader, earlier_result
 from .picture_sizes import Sizes, sizes_in
@@ -34,14 +35,16 @@ class Manifest:
     Args:
         folder: Where they lie.
         journal: What they follow.
+        columns: Those of the requests that may come yet: each has one name and one type in all lines.
 
     Raises:
         ConfigurationError: The folder holds lists that no journal wrote, or they cannot be written.
     """
 
-    def __init__(self, folder: str, journal: JournalReader) -> None:
+    def __init__(self, folder: str, journal: JournalReader, columns: Columns | None = None) -> None:
         self.folder = Path(folder)
         self._journal = journal
+        self._columns = Columns() if columns is None else columns
         self._listed_failures: set[str] = set()
         self._is_stale = False
 
@@ -73,7 +76,7 @@ class Manifest:
         if result.error is not None:
             self._listed_failures.add(result.key)
             _write_line(self._failures, result_json(result))
-        for line in pictures_json(kept(result), self.folder, sizes):
+        for line in pictures_json(kept(result), self.folder, sizes, self._columns):
             _write_line(self._metadata, line)
 
     def _open(self) -> None:
@@ -84,6 +87,7 @@ class Manifest:
             self._stack = stack.pop_all()
 
     def _rebuild(self) -> None:
+        self._columns.merge(columns_of(entry.request for entry in self._journal.entries()))
         self._replace(METADATA, self._pictures_now())
         self._replace(FAILURES, self._failures_now())
 
@@ -91,7 +95,7 @@ class Manifest:
         # An ImageFolder that lists what is not there does not load.
         sizes = sizes_in(self.folder / METADATA)
         for entry in self._journal.entries():
-            yield from pictures_json(kept(earlier_result(entry)), self.folder, sizes)
+            yield from pictures_json(kept(earlier_result(entry)), self.folder, sizes, self._columns)
 
     def _failures_now(self) -> Iterator[dict[str, Any]]:
         for entry in self._journal.entries():

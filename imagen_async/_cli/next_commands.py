@@ -12,12 +12,13 @@ import msgspec
 
 from ..errors import JournalError
 from .folder import JOURNAL
-from .library import JournalReader
+from .library import JournalReader, without_login
 
 _ONCE = ("--retry-failed", "--resubmit-unknown")
 """What is said for one run, and is no part of how to go on."""
 
 _BUDGET = "--max-credits"
+_PROXY = "--proxy"
 _STDIN = "-"
 
 FLAGS = frozenset(
@@ -26,6 +27,7 @@ FLAGS = frozenset(
         "--gallery",
         "--help",
         "--json",
+        "--no-save",
         "--ordered",
         "--quiet",
         "--resubmit-unknown",
@@ -39,8 +41,12 @@ _UNFINISHED = ("running", "ready", "queued", "not sent", "gone")
 
 
 def going_on(command: str) -> str:
-    """The command that goes on where another one ends: without what is paid for again."""
-    return shlex.join(word for word in shlex.split(command) if word not in _ONCE)
+    """The command that goes on where another one ends: without what is paid for again, or what nobody is to read."""
+    words = [word for word in shlex.split(command) if word not in _ONCE]
+    for at, word in enumerate(words):
+        if word.startswith(f"{_PROXY}=") or words[at - 1 : at] == [_PROXY]:
+            words[at] = without_login(word)
+    return shlex.join(words)
 
 
 def with_budget(command: str, credits: int) -> str:
@@ -64,7 +70,7 @@ def settling(next_run: NextRun, folder: str, account: str, counts: Mapping[str, 
         counts: Requests by state.
     """
     commands = [next_run.line()] if any(counts[name] for name in _UNFINISHED) else []
-    if counts["failed"]:
+    if counts["failed"] or counts["never sent"]:
         commands.append(next_run.line("--retry-failed"))
     if counts["unknown"]:
         collect = f"imagen-async collect TASK_ID --dir {shlex.quote(folder)} --key KEY {account}"

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Said = tuple[tuple[str | None, T], ...]
 """What was said of accounts, in its order: the account that was named, None for all, and the value."""
 
-FileFormat = Literal["txt", "jsonl", "csv", "tsv"]
+FileFormat = Literal["txt", "jsonl", "csv", "tsv", "json", "parquet"]
 
 _READERS: dict[FieldKind, tuple[Callable[[str], Any], Any]] = {
     "text": (str, None),
@@ -50,6 +50,7 @@ class FileOptions(Options, frozen=True):
     file: str
     limit: int | None = None
     format: FileFormat | None = None
+    encoding: str | None = None
 
     @classmethod
     def declare(cls, parser: Parser) -> None:
@@ -57,11 +58,13 @@ class FileOptions(Options, frozen=True):
         parser.add_argument(
             "file",
             metavar="FILE",
-            help=".txt (a prompt a line), .jsonl, .csv or .tsv (columns named like a request's fields: "
-            f"{', '.join(field.name for field in FIELDS)}; others go to the manifest), or - for stdin",
+            help=".txt (a prompt a line), .jsonl, .json, .csv, .tsv or .parquet (columns named like a request's "
+            f"fields: {', '.join(field.name for field in FIELDS)}; others go to the manifest), each also as "
+            ".gz, or - for stdin",
         )
         parser.add_argument("--limit", type=words.positive, metavar="N", help="only the first N requests")
         parser.add_argument("--format", choices=get_args(FileFormat), help="of FILE, where its name does not tell")
+        parser.add_argument("--encoding", metavar="NAME", help="of FILE, where it is no UTF-8: cp1252, gb18030 …")
 
 
 class AccountOptions(Options, frozen=True):
@@ -74,6 +77,7 @@ class AccountOptions(Options, frozen=True):
     rate: Said[Rate] = ()
     status_rate: Said[Rate] = ()
     running: Said[int] = ()
+    proxy: str | None = None
 
     @classmethod
     def declare(cls, parser: Parser) -> None:
@@ -98,6 +102,11 @@ class AccountOptions(Options, frozen=True):
         for name, read, metavar, help_text in (*_SAID_OF_ACCOUNTS, *LIMITS):
             kind = words.of_account(read)
             group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=help_text)
+        group.add_argument(
+            "--proxy",
+            metavar="URL",
+            help="for all but this machine, in place of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY",
+        )
 
 
 class PictureOptions(Options, frozen=True):
@@ -135,6 +144,7 @@ class OutputOptions(Options, frozen=True):
     out: str | None = None
     deadline: float = 900
     freshness: float = FRESHNESS
+    no_save: bool = False
     quiet: bool = False
     json: bool = False
 
@@ -142,7 +152,10 @@ class OutputOptions(Options, frozen=True):
     def declare(cls, parser: Parser) -> None:
         """Add what may be written to a parser."""
         group = parser.add_argument_group("output")
-        group.add_argument("-o", "--out", metavar="DIR", help="save the pictures here (else their URLs are printed)")
+        group.add_argument("-o", "--out", metavar="DIR", help="save the pictures here")
+        group.add_argument(
+            "--no-save", action="store_true", help="only print their links, which die soon; nothing remembers them"
+        )
         group.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for each request (900)")
         group.add_argument(
             "--freshness",
@@ -174,7 +187,7 @@ class CallbackOptions(Options, frozen=True):
         """Add what may be written to a parser."""
         group = parser.add_argument_group(
             "callbacks",
-            "have the end of each task announced to this command; signed with IMAGEN_WEBHOOK_KEY, where it is set",
+            "have the end of each task announced here; signed with IMAGEN_WEBHOOK_KEY, where it is set",
         )
         group.add_argument("--callback-url", metavar="URL", help="public address of your proxy or tunnel to the port")
         group.add_argument("--callback-port", type=words.port, metavar="PORT", help="where they are taken (8788)")
@@ -205,6 +218,12 @@ class GoingOnOptions(Options, frozen=True):
     resubmit_unknown: bool = False
     add: bool = False
     on_exit: Literal["detach", "drain"] = "detach"
+
+    @property
+    def again(self) -> frozenset[str]:
+        """The states of an earlier run from which a request is sent once more."""
+        more = {"failed": self.retry_failed, "unknown": self.resubmit_unknown}
+        return frozenset({"queued", *(state for state, is_asked in more.items() if is_asked)})
 
     @classmethod
     def declare(cls, parser: Parser) -> None:

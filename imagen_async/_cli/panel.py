@@ -20,7 +20,7 @@ from rich.text import Text
 
 from .. import AccountProgress, Progress, Result
 from .library import clean, one_line, shown
-from .wording import amount, duration
+from .wording import amount, duration, eta_text
 
 REFRESH = 0.25
 """Seconds between two looks at least."""
@@ -225,7 +225,7 @@ def _counts(progress: Progress) -> Iterator[Text]:
 
 def _times(progress: Progress) -> Iterator[Text]:
     yield Text(f"{duration(progress.elapsed)} so far")
-    yield Text(f"ETA {'unknown' if progress.eta is None else duration(progress.eta)}")
+    yield Text(eta_text(progress))
     yield Text(f"{progress.rate:.1f} finished/s")
     if progress.latency is not None and progress.latency_p95 is not None:
         yield Text(f"latency {progress.latency:.1f} s, p95 {progress.latency_p95:.1f} s")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from PIL import Image
 
 from .. import ImageFile
+from .library import OffLoop
 
 Sizes = Mapping[str, tuple[Any, Any]]
 """Width and height in pixels of pictures, by their sha256."""
@@ -26,7 +27,8 @@ def sizes_in(path: Path) -> dict[str, tuple[Any, Any]]:
             for line in file:
                 with contextlib.suppress(ValueError, LookupError, TypeError):
                     values = json.loads(line)
-                    sizes[values["sha256"]] = values["width"], values["height"]
+                    if values["width"] is not None:  # else it could not be opened, for want of a handle
+                        sizes[values["sha256"]] = values["width"], values["height"]
     return sizes
 
 
@@ -35,7 +37,8 @@ async def sizes_of(files: Sequence[ImageFile]) -> Sizes:
     sizes: dict[str, tuple[Any, Any]] = {}
     if files:
         with anyio.CancelScope(shield=True):  # it is soon over, and what was paid for is listed on the way out too
-            sizes.update(await anyio.to_thread.run_sync(_read, files))
+            with closing(OffLoop("imagen-sizes", 1)) as off_loop:
+                sizes.update(await off_loop.run(_read, files))
     return sizes
 
 

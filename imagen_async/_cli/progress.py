@@ -11,26 +11,45 @@ import anyio
 
 from .. import AccountProgress, Progress
 from .library import shown
-from .wording import amount, duration
+from .terminal import has_room
+from .wording import amount, eta_text, say
 
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines."""
 
 
-def display(title: str, *, quiet: bool) -> Callable[[Callable[[], Progress]], Coroutine[Any, Any, None]] | None:
+Show = Callable[[Callable[[], Progress]], Coroutine[Any, Any, None]]
+"""Shows what it is given, until it is cancelled."""
+
+
+def display(title: str, *, quiet: bool) -> Show | None:
     """What shows the progress here, as a task that runs until it is cancelled; None for nothing."""
     if quiet:
         return None
-    return partial(_show_panel, title) if sys.stderr.isatty() else _show_lines
+    show = _panel_of(title) if sys.stderr.isatty() else _show_lines
+    return partial(_show_alone, show)
 
 
-async def _show_panel(title: str, look: Callable[[], Progress]) -> None:
+async def _show_alone(show: Show, look: Callable[[], Progress]) -> None:
+    """Show it; whatever goes wrong with that ends nothing else."""
+    try:
+        await show(look)
+    except Exception as error:
+        say(f"The progress is not shown any more: {type(error).__name__}: {error}")
+
+
+def _panel_of(title: str) -> Show:
     from .panel import LivePanel  # only here: elsewhere rich is not needed
 
-    with LivePanel(look, title) as panel:
-        while True:
-            pause = panel.look()
-            await anyio.sleep(pause)
+    async def show(look: Callable[[], Progress]) -> None:
+        terminal = sys.stderr
+        with LivePanel(look, title) as panel:
+            while True:
+                # A terminal that stands still, as after Ctrl-S, needs no more of what it has not shown yet.
+                pause = panel.look() if has_room(terminal) else PLAIN_EVERY
+                await anyio.sleep(pause)
+
+    return show
 
 
 async def _show_lines(look: Callable[[], Progress]) -> None:
@@ -63,7 +82,7 @@ def figures(snapshot: Progress) -> str:
     if snapshot.held:
         counts.append(f"{snapshot.held:,} waiting for a callback")
     parts = [*counts, f"{snapshot.rate:.1f}/s"]
-    if snapshot.eta is not None:
-        parts.append(f"ETA {duration(snapshot.eta)}")
+    if snapshot.eta is not None or snapshot.is_paused:
+        parts.append(eta_text(snapshot))
     projected = "" if snapshot.projected is None else f" of {amount(snapshot.projected)}"
     return ", ".join([*parts, f"{amount(snapshot.credits)}{projected} credits"])

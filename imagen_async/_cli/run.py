@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 
@@ -11,26 +10,41 @@ from ..errors import ImagenError
 from .commands import COMMANDS
 from .exits import INTERRUPTED, SOME_FAILED, told
 from .grammar import read
-from .terminal import lasting
+from .terminal import finish, lasting, reader_has_left
 from .verbose import log_on_stderr
 from .wording import say
 
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
-    for name in ("stdout", "stderr"):
-        setattr(sys, name, lasting(getattr(sys, name)))
+    sys.stdout, sys.stderr = lasting(sys.stdout, sys.stderr)
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())  # closed by whoever started us: nothing comes from it
-    asked = read(arguments, COMMANDS)
     try:
+        return _with_stdout(_done(arguments))
+    except KeyboardInterrupt:  # while whoever reads the last words stands still
+        return INTERRUPTED
+    finally:
+        finish(sys.stderr)
+
+
+def _done(arguments: Sequence[str]) -> int:
+    try:
+        asked = read(arguments, COMMANDS)
         with log_on_stderr(asked.verbosity):
             return asked.run()
+    except SystemExit as end:  # argparse's: it has said why
+        return int(end.code or 0)
     except ImagenError as error:
         return told(error)
     except KeyboardInterrupt:
         say("Interrupted.")
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read stdout has left. Python would complain again when it closes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
+
+
+def _with_stdout(code: int) -> int:
+    """The exit code, where all that was printed is to be written too: whoever keeps it would take it for whole."""
+    failure = finish(sys.stdout)
+    if failure is None or reader_has_left(failure):
+        return code
+    say(f"imagen-async: stdout cannot be written: {failure.strerror or failure}. What it has is not all.")
+    return code or SOME_FAILED

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..ports import JournalEntry
+from .as_json import code_text
 from .library import JournalReader, cut_off, one_line, shown
 from .next_commands import NextRun, next_run_of, settling
 from .pictures import removed_in, removed_text
@@ -31,6 +32,7 @@ _MEANINGS = {
     "queued": "refused or put back before anything was made: the next run sends them",
     "not sent": "of the file",
     "gone": "with the sandbox that ran inside of the command, unpaid: the next run makes them anew",
+    "never sent": "failed before anything left, and cost nothing: they stay so, unless --retry-failed sends them",
     "failed": "stay failed, unless --retry-failed makes new tasks",
     "unknown": "the create's answer was lost: maybe billed, held, not sent again",
 }
@@ -40,7 +42,7 @@ class Reason(msgspec.Struct):
     """Failures of one kind: how many, and one of them."""
 
     type: str
-    code: int | str | None
+    code: str | None
     count: int
     example: dict[str, str]
 
@@ -158,7 +160,9 @@ class Status:
             if self._is_gone(now):
                 self.counts["gone"] += 1
                 continue
-            self.counts[now.state] += 1
+            # No account took it, or it could not be written: to make it is to pay for it the first time.
+            is_never_sent = now.state == "failed" and not now.attempts
+            self.counts["never sent" if is_never_sent else now.state] += 1
             self.spent += now.credits or 0.0
             self.held += now.at_risk or 0.0
             if now.attempts and now.state != "queued":
@@ -181,8 +185,9 @@ class Status:
         # One reason, whatever ids, links and figures its message names.
         kind = re.sub(r"https?://\S+|'[^']*'|\"[^\"]*\"|\b[0-9a-f]{16,}\b|\d+", "…", error.message)
         example = {"key": entry.key, "prompt": entry.request.prompt, "message": error.message}
-        reason = Reason(error.type, error.code, 0, example)
-        self._reasons.setdefault((error.type, error.code, kind), reason).count += 1
+        code = code_text(error.code)
+        reason = Reason(error.type, code, 0, example)
+        self._reasons.setdefault((error.type, code, kind), reason).count += 1
 
 
 def status_of(journal: JournalReader) -> Status:

@@ -10,14 +10,15 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from .. import AccountProgress, Progress, Result
 from ..errors import BudgetReached, ImagenError, JournalError
 from .accounts import words_of
-from .checking import identity_of
+from .checking import identity_of, lines_in
 from .counts import ResultCounts
-from .library import Journal, Router, with_defaults
+from .library import Journal, Router
 from .manifest import FAILURES
 from .next_commands import going_on, next_run_of, with_budget
 from .options import RunOptions
 from .progress import account_text
 from .prompt_files import PromptFile
+from .remaining import Remaining, remaining_of
 from .wording import GONE_TEXT, amount, duration, say
 
 
@@ -59,7 +60,8 @@ class Summary:
         """
         unsent = self._unsent(counts)
         gone = [result for result in left if result.provider in self._gone_accounts]
-        for line in [ending_text(progress, counts, len(left), unsent, len(gone)), *account_lines(progress.accounts)]:
+        say(ending_text(progress, counts, len(left), unsent, len(gone), cost=self._cost_of(unsent)))
+        for line in account_lines(progress.accounts):
             say(line)
         if self._journal is None:
             for account in dict.fromkeys(result.provider for result in left if result not in gone):
@@ -83,12 +85,21 @@ class Summary:
         rows = self._journal.counts()
         return int(self._journal.notes()["total"]) - rows.total() + rows["queued"]
 
+    def _cost_of(self, unsent: int) -> str:
+        """What so many requests are expected to cost: at the mean price of what was sent, for nobody waits for more."""
+        bills = [] if self._journal is None else self._journal.bills()
+        prices = [(bill.price, count) for bill, count in bills if bill.price is not None]
+        if not prices:
+            return ""
+        mean = sum(price * count for price, count in prices) / sum(count for _, count in prices)
+        return f"about {amount(unsent * mean)} credits"
+
     def _say_how_to_go_on(self, journal: Journal, gone: int, *, is_budget_reached: bool) -> None:
         command = going_on(self._options.command_line)
         if is_budget_reached and self._requests is not None:
             spent = sum(bill.total * count for bill, count in journal.bills())
             # At the dearest account each, so that it is enough whoever makes them.
-            command = with_budget(command, math.ceil(spent + self._dearest(journal, self._requests)))
+            command = with_budget(command, math.ceil(spent + (self._remaining(journal, self._requests).credits or 0.0)))
         if self._requests is not None:
             # `status` is to say the same; what collects one task is not how the batch goes on.
             with contextlib.suppress(JournalError):  # another program may have the file just now
@@ -98,21 +109,16 @@ class Summary:
         what = f"{gone_text(gone)} The same again makes them anew" if gone else "Nothing is lost; go on with"
         say(f"{what}: {command}")
 
-    def _dearest(self, journal: Journal, requests: PromptFile) -> float:
-        """Credits that what is not sent costs at most."""
-        defaults = self._options.picture.request("-")
-        credits = 0.0
-        identity = identity_of(journal, defaults, self._router, add=self._options.going_on.add)
-        for line in requests:
-            _, entry = identity.of(line)
-            if entry is None or entry.state == "queued":
-                request, route = self._router.route(with_defaults(line, defaults))
-                credits += max(offer.model.price(request) or 0.0 for offer in route.offers)
-        return credits
+    def _remaining(self, journal: Journal, requests: PromptFile) -> Remaining:
+        """What is not sent, and costs so much at most."""
+        defaults, going_on = self._options.picture.request("-"), self._options.going_on
+        identity = identity_of(journal, defaults, self._router, add=going_on.add)
+        known = lines_in(requests, identity, self._gone_accounts)
+        return remaining_of(requests, {} if known is None else known.states, defaults, self._router)
 
 
-def ending_text(progress: Progress, counts: ResultCounts, left: int, unsent: int, gone: int = 0) -> str:
-    """How a batch ended, in a line: so many of its tasks were left running, and so many requests are not sent.
+def ending_text(progress: Progress, counts: ResultCounts, left: int, unsent: int, gone: int = 0, cost: str = "") -> str:
+    """How a batch ended, in a line: so many of its tasks were left running, and so many requests, at so much, not sent.
 
     Of those that were left, so many are gone with their sandbox.
     """
@@ -125,7 +131,7 @@ def ending_text(progress: Progress, counts: ResultCounts, left: int, unsent: int
     if gone:
         parts.append(f"{gone:,} gone with the sandbox")
     if unsent > 0:
-        parts.append(f"{unsent:,} not sent")
+        parts.append(_with_note(f"{unsent:,} not sent", cost))
     return f"{', '.join(parts)}; {amount(progress.credits)} credits in {duration(progress.elapsed)}"
 
 

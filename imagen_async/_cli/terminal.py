@@ -1,34 +1,195 @@
-"""What the command writes to: no character and no terminal that is gone is a reason to fail after paying."""
+"""What the command writes to: nothing that is shown, and nobody who does not look, can end or hold up what is paid for.
+
+A stream is written by a thread: a reader that stands still, as a pager or a terminal after Ctrl-S, stops the thread and
+not the event loop. A stream that fails is remembered as failed, and takes what comes then without a word.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
+import select
+import threading
+from collections import deque
 from typing import Any
 
+AT_MOST = 1 << 20
+"""Bytes that wait to be written before whoever writes waits too, and bytes kept of what could not be written."""
 
-class _Terminal(io.FileIO):
-    """A terminal. It may be closed while the program runs: what is written then is for nobody."""
+PATIENCE = 2.0
+"""Seconds for which messages wait for somebody to take them; then they are dropped. Data waits for as long as it takes.
+"""
+
+
+class _Pen:
+    """The thread that writes to one file, in the order of the asking, whichever descriptors lead there."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: deque[tuple[_Descriptor, bytes]] = deque()
+        self._change = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def put(self, descriptor: _Descriptor, data: bytes, patience: float | None) -> None:
+        """Have something written; waits for room so long, then drops it."""
+        with self._change:
+            if not self._has_begun():
+                descriptor.write_now(data)
+            elif self._is_below(AT_MOST, patience):
+                self._pieces.append((descriptor, data))
+                self.size += len(data)
+                self._change.notify_all()
+
+    def finish(self, patience: float | None) -> None:
+        """Wait until all is written, or until so long nothing has been."""
+        with self._change:
+            self._is_below(1, patience)
+
+    def _is_below(self, size: int, patience: float | None) -> bool:
+        """Wait until less is waiting; False where nothing moves for so long."""
+        while (before := self.size) >= size:
+            if not self._change.wait_for(lambda: self.size < before, patience):
+                return False
+        return True
+
+    def _has_begun(self) -> bool:
+        """Start the thread where there is none yet; False where none can be started."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="imagen-terminal", daemon=True)
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
+        return self._thread is not None
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._pieces)
+                descriptor, data = self._pieces.popleft()
+            descriptor.write_now(data)
+            with self._change:
+                self.size -= len(data)
+                self._change.notify_all()
+
+
+class _Descriptor(io.RawIOBase):
+    """A raw stream that a pen writes to."""
+
+    def __init__(self, raw: io.RawIOBase, pen: _Pen, patience: float | None) -> None:
+        self.pen = pen
+        self.failure: OSError | None = None
+        self.unwritten = bytearray()
+        self._raw = raw
+        self._patience = patience
+
+    def writable(self) -> bool:
+        """True: that is what it is for."""
+        return True
+
+    def fileno(self) -> int:
+        """Its number."""
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        """True for a terminal."""
+        return self._raw.isatty()
 
     def write(self, data: Any) -> int:
-        """Write, if there still is somebody."""
+        """Have it written, or dropped: to whoever prints, it is done."""
+        self.pen.put(self, bytes(data), self._patience)
+        return len(data)
+
+    def write_now(self, data: bytes) -> None:
+        """Write it; what cannot be written is kept, as far as there is room for it."""
+        rest = memoryview(data)
         try:
-            return super().write(data)
+            while rest and self.failure is None:
+                taken = self._raw.write(rest)
+                if taken is None:  # somebody made it non-blocking for all who have it, as ssh does
+                    select.select([], [self], [], PATIENCE)
+                rest = rest[taken or 0 :]
         except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return len(data)
+            self.failure = error
+        self.unwritten += rest[: AT_MOST - len(self.unwritten)]
+
+    def finish(self, patience: float | None) -> None:
+        """Wait until it is written, or until so long nothing has been."""
+        self.pen.finish(self._patience if patience is None else patience)
 
 
-def lasting(stream: Any) -> Any:
-    """The same stream, to which a prompt may be written that its encoding lacks, and that outlives its terminal."""
+class Lasting(io.TextIOWrapper):
+    """A stream that takes whatever is printed, whatever has become of its file.
+
+    Args:
+        stream: What is written to.
+        pen: Writes to its file.
+        patience: Seconds that a text waits for whoever reads it, before it is dropped; None: as long as it takes.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper, pen: _Pen, patience: float | None) -> None:
+        raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # without a buffer where Python was asked for none
+        self._descriptor = _Descriptor(raw, pen, patience)
+        buffer = io.BufferedWriter(self._descriptor)
+        super().__init__(buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
+
+    @property
+    def descriptor(self) -> _Descriptor:
+        """What has become of what was printed."""
+        return self._descriptor
+
+
+def lasting(out: Any, messages: Any) -> tuple[Any, Any]:
+    """Streams in the place of stdout and stderr, to which also a prompt may be written that their encoding lacks."""
+    pen = _Pen()
+    is_one = _file_of(out) is not None and _file_of(out) == _file_of(messages)
+    return _lasting(out, pen, None), _lasting(messages, pen if is_one else _Pen(), PATIENCE)
+
+
+def finish(stream: Any, patience: float | None = None) -> OSError | None:
+    """Wait until what was printed is written, or until so long nothing has been; returns what kept it from that."""
+    if isinstance(stream, Lasting):
+        stream.flush()
+        stream.descriptor.finish(patience)
+    return failure_of(stream)
+
+
+def failure_of(stream: Any) -> OSError | None:
+    """Why a stream takes no more, or None."""
+    return stream.descriptor.failure if isinstance(stream, Lasting) else None
+
+
+def has_room(stream: Any) -> bool:
+    """False where whoever prints more would soon wait for whoever reads."""
+    return not isinstance(stream, Lasting) or stream.descriptor.pen.size < AT_MOST // 2
+
+
+def unwritten(stream: Any) -> str:
+    """What was printed and could not be written, as far as it was kept."""
+    return stream.descriptor.unwritten.decode(stream.encoding, "replace") if isinstance(stream, Lasting) else ""
+
+
+def reader_has_left(failure: OSError) -> bool:
+    """True where whoever read it has had enough, as `head` has: that is no failure."""
+    return failure.errno == errno.EPIPE
+
+
+def _lasting(stream: Any, pen: _Pen, patience: float | None) -> Any:
     if stream is None:  # its descriptor was closed by whoever started us
         return open(os.devnull, "w", encoding="utf-8")
-    if not isinstance(stream, io.TextIOWrapper):
+    if not isinstance(stream, io.TextIOWrapper) or isinstance(stream, Lasting):
         return stream
-    if not stream.isatty():
+    if _file_of(stream) is None:
         stream.reconfigure(errors="backslashreplace")
         return stream
-    raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
-    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True)
+    return Lasting(stream, pen, patience)
+
+
+def _file_of(stream: Any) -> tuple[int, int] | None:
+    """What tells a stream's file from others; None where it has none."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

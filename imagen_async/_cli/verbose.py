@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .library import logger
-
 
 class _ToStderr(logging.Handler):
     """Prints to what stderr is at the time: while a panel is up, lines go past it."""
@@ -27,6 +25,8 @@ def log_on_stderr(verbosity: int) -> Iterator[None]:
     if not verbosity:
         yield
         return
+    from .library import logger  # only here: nobody else needs all of the library for it
+
     before = (logger.level, logger.propagate)
     handler = _ToStderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

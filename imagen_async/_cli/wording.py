@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .. import Result
-from .library import one_line
+from .. import Progress, Result
+from .._text import one_line
 
 GONE_TEXT = "gone with the sandbox, which ran inside of the command, and cost nothing"
 """What became of tasks in a sandbox of the command's own, which ends with it."""
@@ -29,6 +29,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def eta_text(snapshot: Progress) -> str:
+    """When it ends, as far as anybody knows."""
+    if snapshot.is_paused:
+        return "ETA unknown: paused" if snapshot.eta is None else f"ETA {duration(snapshot.eta)}, paused"
+    return f"ETA {'unknown' if snapshot.eta is None else duration(snapshot.eta)}"
 
 
 def places(result: Result) -> list[str]:

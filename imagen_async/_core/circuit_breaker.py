@@ -130,11 +130,11 @@ class CircuitBreaker:
             case Rejected():
                 self._contact.is_made = True
                 self._settle_refusal(event, model, now)
-            case Lost(failure=failure):
+            case Lost(failure=failure, retry_after=retry_after):
                 self._lost += 1
                 self._trouble = failure
-                if self._lost >= LOST_IN_A_ROW:
-                    self._set_back(now, longest=LONGEST_PAUSE_AFTER_LOST)
+                if self._lost >= LOST_IN_A_ROW or retry_after:
+                    self._set_back(now, retry_after=retry_after, longest=LONGEST_PAUSE_AFTER_LOST)
             case ConnectFailed(failure=failure):
                 self._trouble = failure
                 self._set_back(now)

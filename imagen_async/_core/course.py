@@ -8,12 +8,9 @@ from .job_events import Added, Event, Expired, NobodyTakes, OverBudget, OwnerWit
 from .machine import advance
 from .places import Places
 from .spending import Spending
-from .states import Ended, Queued, Running
+from .states import BeingAsked, Ended, Queued
 from .upstream import Upstreams
 from .wording import used_up
-
-LATE = 0.25
-"""Seconds after its time from which a job's end is seen late: the process stood still, or its create took too long."""
 
 LAST_WORD = 5.0
 """Seconds that it may take then until the question about it goes out: its picture may be there."""
@@ -71,8 +68,8 @@ class Course:
 
     def expire(self, job: Job, now: float) -> None:
         """Let a job's time be over; where that is seen late, its task is asked about once more before."""
-        is_late = isinstance(job.state, Running) and job.is_due(now - LATE)
-        if is_late and self._upstreams[job.account].poll_queue.ask_at_once(job.id):
+        is_late = isinstance(job.state, BeingAsked) and job.is_late(now)
+        if is_late and self._upstreams[job.account].poll_queue.ask_last(job.id):
             # An answer past its time ends it, whatever it says; this is for the case that none comes.
             self._places.expiries.set(job.id, now + LAST_WORD)
         else:

@@ -22,6 +22,9 @@ class Failure(msgspec.Struct, frozen=True):
         kind: Its class in the tree of errors.
         message: What happened and what to do, without the key.
         code: The provider's own code, a number or a word, or None.
+        status: HTTP status of the answer that told it, or None. As the two below that of its cause, if it has none.
+        request_id: What the provider calls the request, or None.
+        at: When that was, in Unix seconds, or None.
         account: The account concerned, or None.
         task_id: The provider's task, when one is known to exist.
         credits: Of an UnknownOutcome: what it may have cost; None: unknown.
@@ -41,12 +44,18 @@ class Failure(msgspec.Struct, frozen=True):
     was_sent: bool = True
     is_local: bool = False
     is_gone: bool = False
+    status: int | None = None
+    request_id: str | None = None
+    at: float | None = None
 
     def __post_init__(self) -> None:
         # Here, where every error passes on its way to a journal, a list or a screen: whatever its words were made of.
         msgspec.structs.force_setattr(self, "message", well_formed(self.message))
         if isinstance(self.code, str):
             msgspec.structs.force_setattr(self, "code", well_formed(self.code))
+        if self.cause is not None and self.at is None:
+            for name in ("status", "request_id", "at"):
+                msgspec.structs.force_setattr(self, name, getattr(self.cause, name))
 
     @staticmethod
     def of(error: ImagenError) -> Failure:
@@ -63,6 +72,9 @@ class Failure(msgspec.Struct, frozen=True):
             was_sent=error.sent if isinstance(error, TransportError) else True,
             is_local=isinstance(error, DownloadFailed) and error.local,
             is_gone=isinstance(error, DownloadFailed) and error.gone,
+            status=error.status,
+            request_id=error.request_id,
+            at=error.at,
         )
 
     def is_a(self, *kinds: type[ImagenError]) -> bool:
@@ -85,6 +97,7 @@ class Failure(msgspec.Struct, frozen=True):
         error = self.kind(
             self.message, provider=self.account, task_id=self.task_id, code=self.code, **self._details(files)
         )
+        error.status, error.request_id, error.at = self.status, self.request_id, self.at
         if self.cause is not None:
             error.__cause__ = self.cause.exception()
         return error

@@ -16,6 +16,10 @@ UNTOLD_IMAGES = 16
 """Pictures that are taken for asked for where nobody knows how many were."""
 
 
+LATE = 0.25
+"""Seconds after its time from which a job's end is seen late: the process stood still, or its create took too long."""
+
+
 class Job(msgspec.Struct, frozen=True):
     """One request and where it stands.
 
@@ -102,6 +106,11 @@ class Job(msgspec.Struct, frozen=True):
     def is_due(self, now: float) -> bool:
         """True once its time is over."""
         return self.expires_at is not None and now >= self.expires_at
+
+    def is_late(self, now: float) -> bool:
+        """True where its time is over, and nobody has looked at it when it was."""
+        due = self.due
+        return due is not None and now >= due + LATE
 
     def to(self, state: State) -> Job:
         """The same job in another state."""

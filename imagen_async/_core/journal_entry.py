@@ -51,11 +51,14 @@ _NOT_YET = Failure(TransportError, "it had not come yet")
 
 
 class EntryError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error of the tree: the name of its class, its message, the provider's code."""
+    """An error of the tree: the name of its class, its message, the provider's code, and where it came from."""
 
     type: str
     message: str
     code: int | str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    at: float | None = None
 
 
 class JournalEntry(msgspec.Struct, frozen=True):
@@ -250,7 +253,7 @@ def _entry(
         task_id=task_id,
         urls=succeeded.urls if succeeded else (),
         files=files,
-        error=None if failure is None else EntryError(failure.kind.__name__, failure.message, failure.code),
+        error=None if failure is None else _error_of(failure),
         credits=billed(job, outcome),
         # That of now, at which the task is made: a later version, or another account, may know another one.
         price=job.model.price(job.request),
@@ -265,6 +268,11 @@ def _entry(
     )
 
 
+def _error_of(failure: Failure) -> EntryError:
+    origin = (failure.status, failure.request_id, failure.at)
+    return EntryError(failure.kind.__name__, failure.message, failure.code, *origin)
+
+
 def failure_of(entry: JournalEntry) -> Failure | None:
     """Why an entry's job failed, as it was when that was written."""
     if entry.error is None:
@@ -276,6 +284,9 @@ def failure_of(entry: JournalEntry) -> Failure | None:
         account=entry.account,
         task_id=entry.task_id,
         credits=entry.at_risk if entry.error.type == UnknownOutcome.__name__ else None,
+        status=entry.error.status,
+        request_id=entry.error.request_id,
+        at=entry.error.at,
     )
 
 

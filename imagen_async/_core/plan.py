@@ -95,8 +95,8 @@ class Plan:
             waiting = self._places.to_send.waiting_for(upstream.name) if upstream.lacks_place(now) else 0
             if waiting:
                 yield upstream.submit, waiting
-            if upstream.status.is_shared and upstream.poll_queue.next_at() <= now < upstream.status.ready_at(now):
-                yield upstream.status, upstream.poll_queue.due(now)
+            if upstream.status.is_shared and upstream.due_at <= now < upstream.status.ready_at(now):
+                yield upstream.status, upstream.due(now)
 
     def callback_wait(self, job: Job) -> float:
         """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
@@ -138,7 +138,7 @@ class Plan:
         wake_at = self._places.wake_at(now)
         for upstream in self._sharing:
             # Who finds no place at hand waits for a lease, which begins when a question is due, or a pause is over.
-            begins = (upstream.poll_queue.next_at(), upstream.breaker.paused_until)
+            begins = (upstream.due_at, upstream.breaker.paused_until)
             wake_at = min(wake_at, *(at for at in begins if at > now), math.inf)
         return wake_at
 
@@ -166,7 +166,8 @@ class Plan:
         # A callback may have called the turn off, and a later one begun: what came of the first says nothing of that.
         is_stale = isinstance(event, NothingLeft) and live is not None and live.state is not job.state
         if live is not None and not is_stale:
-            after = self._course.move(live, event, now)
+            tells_of = self.upstreams[job.account].answers_of(live, now) if isinstance(event, TaskStatus) else now
+            after = self._course.move(live, event, tells_of)
             self._course.put(after, now, arrives=False)
             # Its end was announced before its create was answered.
             if isinstance(live.state, Claimed) and live.state.claim.create == live.attempts:
@@ -240,6 +241,9 @@ class Plan:
         self._course.move(job, Taken(offer), now)
 
     def _ask(self, upstream: Upstream, now: float) -> None:
+        if upstream.errands:
+            upstream.let_errand_go(now)
+            return
         job = self._jobs[upstream.poll_queue.pop(now)]
         upstream.take_status(now)
         # Not given up while the question is on its way: a late picture is a picture.

@@ -28,7 +28,8 @@ class _Watched(msgspec.Struct, gc=False):
     """A running task: `since` when its age counts, when it was last `asked`, and up to when it was `seen` to run.
 
     `learns` where its age is known; `announces` where a callback would come to this process; `announced_at` the loop
-    time of that, or None, and `is_due` until it is asked about for that; `is_asked` while a question is on its way;
+    time of that, or None, and `is_due` until it is asked about for that; `is_asked` while a question is on its way,
+    which left at `sent_at`; `is_last` once it is to be asked about for the last time;
     `is_untold` where the last one was not answered; `made_at` the loop time since which it is said to have succeeded,
     and its links are missing, or None.
     """
@@ -44,6 +45,8 @@ class _Watched(msgspec.Struct, gc=False):
     is_asked: bool = False
     is_untold: bool = False
     made_at: float | None = None
+    sent_at: float = -math.inf
+    is_last: bool = False
 
 
 class PollQueue:
@@ -114,6 +117,20 @@ class PollQueue:
             self._late.pop(job_id, None)
         return True
 
+    def ask_last(self, job_id: int) -> bool:
+        """Ask about a job before all others, since its time is over; False where that was granted before."""
+        watched = self._watched.get(job_id)
+        if watched is None or watched.is_last:
+            return False
+        watched.is_last = True
+        self.ask_at_once(job_id)
+        return True
+
+    def sent_at(self, job_id: int) -> float:
+        """When the last question about a job left; minus infinity where none did."""
+        watched = self._watched.get(job_id)
+        return -math.inf if watched is None else watched.sent_at
+
     def forget(self, job_id: int) -> None:
         """Ask no more about a job."""
         if self._watched.pop(job_id, None) is not None:
@@ -168,7 +185,8 @@ class PollQueue:
     def pop(self, now: float) -> int:
         """Take the job that is to be asked about first, of those that are due."""
         job_id = self._pop(now)
-        self._watched[job_id].is_asked, self._watched[job_id].is_due = True, False
+        watched = self._watched[job_id]
+        watched.is_asked, watched.is_due, watched.sent_at = True, False, now
         return job_id
 
     def _pop(self, now: float) -> int:

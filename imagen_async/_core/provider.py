@@ -14,6 +14,7 @@ from .latency import LatencyPrior
 from .model import Model, Problem
 from .plain_text import foreign_character
 from .rate_limit import Rate
+from .suggestion import did_you_mean
 from .values import RAW_PREFIX, ImageRequest
 
 
@@ -118,7 +119,8 @@ def _no_such_model(name: object, provider: Provider, others: Iterable[Provider])
     own = ", ".join(model.name for model in provider.models)
     takers = [other.name for other in others if isinstance(name, str) and other.find(name)]
     where = f" {name} is served by: {', '.join(takers)}." if takers else ""
-    return f"model={told(name)}: {provider.title} has {own}; a createTask API also takes raw:NAME.{where}"
+    meant = where or did_you_mean(name, (model.name for model in provider.models))
+    return f"model={told(name)}: {provider.title} has {own}; a createTask API also takes raw:NAME.{meant}"
 
 
 def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> None:

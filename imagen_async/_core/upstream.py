@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -69,6 +70,8 @@ class Upstream:
 
     Attributes:
         poll_queue: Which running job is to be asked about when.
+        errands: Calls about no task's state, which take places among the status calls, and go first. Each is let go by
+            being called; it returns False where nobody waits for it any more.
         running: Tasks that exist or may come to exist by a create under way.
     """
 
@@ -89,6 +92,7 @@ class Upstream:
         self.status = status
         self.breaker = breaker
         self.poll_queue = PollQueue(schedule)
+        self.errands: deque[Callable[[], bool]] = deque()
         self.running = 0
         self._connections = connections
         self._creating = 0
@@ -152,9 +156,18 @@ class Upstream:
     def ask_at(self, now: float) -> float:
         """When the next status call may go; infinity while only an answer, or a lease, can tell."""
         # Creates keep to half of the connections, so status calls always have the other half.
-        if not self.poll_queue or self._asking + self._creating >= self._connections:
+        if not (self.poll_queue or self.errands) or self._asking + self._creating >= self._connections:
             return math.inf
-        return max(self.poll_queue.next_at(), self.status.ready_at(now))
+        return max(self.due_at, self.status.ready_at(now))
+
+    @property
+    def due_at(self) -> float:
+        """When the next status call is due, as far as the limit lets it; infinity for never."""
+        return -math.inf if self.errands else self.poll_queue.next_at()
+
+    def due(self, now: float) -> int:
+        """Count the status calls that are due: at least one where one is."""
+        return len(self.errands) + self.poll_queue.due(now)
 
     def take_submit(self, now: float) -> None:
         """A create goes out."""
@@ -178,6 +191,26 @@ class Upstream:
         self._creating -= 1
         self.breaker.settle(event, model, now)
 
+    def let_errand_go(self, now: float) -> None:
+        """Let the first errand go, where somebody still waits for it."""
+        if self.errands.popleft()():
+            self.take_status(now)
+
+    def end_errand(self, now: float) -> None:
+        """Give back an errand's place."""
+        self.status.answered(now)
+        self._asking -= 1
+
+    def answers_of(self, job: Job, now: float) -> float:
+        """The time that an answer about a job tells of: that of its question, where it comes long after the job's time.
+
+        The process stood still meanwhile: what the answer says of the task is old, and no reason to give that up.
+        """
+        if not job.is_late(now):
+            return now
+        sent_at = self.poll_queue.sent_at(job.id)
+        return sent_at if -math.inf < sent_at < (job.due or 0.0) else now
+
     def settle_status(self, job_id: int, event: TaskStatus, now: float) -> None:
         """Learn from a status call."""
         self.poll_queue.answered(job_id, event, now)
@@ -188,6 +221,9 @@ class Upstream:
         elif isinstance(event, NoAnswer) and event.limited:
             # Creates go on: kie.ai counts them apart from status calls.
             self.status.refused(now, event.retry_after)
+        elif isinstance(event, NoAnswer) and event.retry_after:
+            # Busy, and not for its rate: all of the account's questions wait.
+            self.status.block(now, event.retry_after)
 
 
 class Upstreams(dict[str, Upstream]):

@@ -102,8 +102,11 @@ class ImageFile(msgspec.Struct, frozen=True, gc=False):
         return self.path
 
 
-Saver = Callable[["Result", str], Awaitable[tuple[ImageFile, ...]]]
-"""Fetches a result's pictures into a folder."""
+Saver = Callable[["Result", str, float], Awaitable[tuple[ImageFile, ...]]]
+"""Fetches a result's pictures into a folder, within so many seconds."""
+
+Painter = Callable[[str], bytes | None]
+"""Makes the picture that is at a URL; None for a URL that it does not know."""
 
 Renderer = Callable[["Result"], str]
 """Makes a result HTML."""
@@ -144,22 +147,28 @@ class Result(msgspec.Struct, frozen=True, eq=False):
     earlier: bool = False
     _saver: Saver | None = None
     _renderer: Renderer | None = None
+    _painter: Painter | None = None
 
     @property
     def ok(self) -> bool:
         """True when the picture is there, and on disk where that was asked for."""
         return self.error is None
 
-    async def save(self, folder: str | PurePath) -> tuple[ImageFile, ...]:
+    async def save(self, folder: str | PurePath, *, deadline: float = 900) -> tuple[ImageFile, ...]:
         """Fetch the pictures into `folder`, which is made if missing.
 
-        Free to repeat; works after the client was closed, too.
+        Free to repeat; works after the client was closed, too, and in any event loop, for as long as the links live.
+        Those of a sandbox that the client has started end with it.
 
-        Names are made here (`000012-a-red-fox.png`, a second picture `-2`), never taken from a URL, and never overwrite
-        another picture.
+        Names are made here (`000012-a-red-fox.png`, a second picture `-2`; letters of any script stay as they are),
+        never taken from a URL, and never overwrite another picture.
+
+        Args:
+            folder: Where they are to lie.
+            deadline: Seconds for all of it, however slowly the pictures come and however the disk hangs.
 
         Raises:
-            DownloadFailed: A picture could not be had or written; those that could be are its `files`.
+            DownloadFailed: A picture could not be had or written, or not in time; those that could be are its `files`.
             ImagenError: This result's own error, when it has no picture.
         """
         if not self.urls:
@@ -169,7 +178,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
             raise Failure.of(self.error).exception()
         if self._saver is None:
             raise ConfigurationError("This result did not come from a client, so nothing can fetch its pictures.")
-        return await self._saver(self, str(folder))
+        return await self._saver(self, str(folder), deadline)
 
     def _repr_html_(self) -> str | None:
         """For notebooks: the pictures, the prompt, the figures; None where it did not come from a client."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -39,14 +40,16 @@ class HttpResponse(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         status: HTTP status.
         body: The whole body, undecoded.
-        retry_after: The Retry-After header in seconds, or None.
+        retry_after: Seconds for which it asks to be left alone, or None.
         location: Where a redirect points (it is never followed), or None.
+        headers: All of its headers, their names in any case.
     """
 
     status: int
     body: bytes
     retry_after: float | None = None
     location: str | None = None
+    headers: Mapping[str, str] = {}
 
 
 class Remedy(enum.Enum):
@@ -99,10 +102,12 @@ class Lost(msgspec.Struct, frozen=True):
 
     Attributes:
         failure: What came in the answer's place.
+        retry_after: The provider's own delay in seconds, or None.
         callback_wait: Seconds for which a callback may yet tell of the task; 0: none will. Known to the plan alone.
     """
 
     failure: Failure
+    retry_after: float | None = None
     callback_wait: float = 0.0
 
 

@@ -23,7 +23,7 @@ from .._core.states import Ended
 from .._core.upstream import Upstream
 from .._core.wording import STATE_WORDS
 from .._job_factory import JobFactory
-from .._off_loop import OwnThread, ends_by, machine_time
+from .._off_loop import OwnThreads, ends_by, machine_time
 from ..errors import JournalError
 from .callbacks import SECRET, JournalCallbacks
 from .clock import JournalClock
@@ -200,9 +200,9 @@ class BatchJournal:
             return _Begun(store, clock, resume, seal, ending.pop_all())
 
 
-def _thread() -> OwnThread:
+def _thread() -> OwnThreads:
     try:
-        return OwnThread("imagen-journal")
+        return OwnThreads("imagen-journal")
     except RuntimeError as error:
         message = f"No thread can be started that writes the journal ({error}). Nothing was sent. End other programs."
         raise JournalError(message) from error

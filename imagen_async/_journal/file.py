@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from .._core.journal_entry import JournalEntry, cut_off
+from .._core.values import ImageRequest
 from .._folders import sweep, sync_folder
 from .._text import well_formed
 from .._watch.log import log
@@ -24,7 +25,22 @@ from .explained import about_values, explained
 from .lock import FileLock
 from .reader import JournalReader
 from .rows import Rows
-from .schema import COLUMNS, MOVE, MOVED, PUT, SCHEMA, SCHEMA_VERSION, SEE, SEEN, SENT_SINCE, check, select, upgrade
+from .schema import (
+    COLUMNS,
+    MOVE,
+    MOVED,
+    PLACE,
+    PUT,
+    RESTATE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SEE,
+    SEEN,
+    SENT_SINCE,
+    check,
+    select,
+    upgrade,
+)
 from .store import LONGEST_WAY
 from .wal import RESCUED, OpenFiles, Stamps, check_pair
 
@@ -117,6 +133,13 @@ class Journal(JournalReader):
         if loss is not None and changes.intents:
             raise loss
 
+    def restate(self, requests: Mapping[str, ImageRequest]) -> None:
+        """Write what requests, by their keys, say beside what is wanted of them, which stays what it was: durably."""
+        rows = [(self._rows.encode_request(request), key) for key, request in requests.items()]
+        with self._turn, explained(self.path), self._commit(), about_values():
+            self._lock.check_process()
+            self._writing.executemany(RESTATE, rows)
+
     def note(self, notes: Mapping[str, str]) -> None:
         """Note something of the batch as a whole, durably. May be called from any thread."""
         # A command line, or a folder, may hold names of files that are no text.
@@ -124,6 +147,13 @@ class Journal(JournalReader):
         with self._turn, explained(self.path), self._commit():
             self._lock.check_process()
             self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", texts)
+
+    def move(self, places: Mapping[str, int]) -> None:
+        """Note where jobs stand in the input as it is now, by their keys."""
+        if places:
+            with self._turn, explained(self.path), self._commit():
+                self._lock.check_process()
+                self._writing.executemany(PLACE, ((place, key) for key, place in places.items()))
 
     def begin_run(self) -> None:
         """Begin a run over an input; raises JournalError while another batch of this program is in the midst of one."""

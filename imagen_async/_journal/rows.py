@@ -54,6 +54,10 @@ class Rows:
             entry = msgspec.structs.replace(entry, files=files)
         return tuple(_text(getattr(entry, name)) if name in _PARTS else getattr(entry, name) for name in columns)
 
+    def encode_request(self, request: ImageRequest) -> str:
+        """A request as it stands in its column."""
+        return _encode(request).decode()
+
     def _found(self, file: ImageFile) -> ImageFile:
         """A file as it is named here: the journal's folder may have moved since."""
         return msgspec.structs.replace(file, path=os.path.normpath(os.path.join(self._folder, file.path)))

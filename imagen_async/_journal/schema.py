@@ -67,6 +67,9 @@ MOVE = (
 )
 """Write how a job is that was sent before: the columns of `MOVED`, then its key."""
 
+RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
+"""Write the request of a job that there is."""
+
 # A row has the answer's time of its last create only: any other counts as answered just now.
 SENT_SINCE = (
     "SELECT sends.sent_at, accepted_at FROM sends LEFT JOIN jobs "
@@ -74,6 +77,9 @@ SENT_SINCE = (
     "WHERE sends.account = ? AND sends.sent_at > ? AND coalesce(accepted_at, ?) > ?"
 )
 """An account's creates whose intent was noted since a moment, and whose answer, or another time, is after another."""
+
+PLACE = "UPDATE jobs SET position = ? WHERE key = ?"
+"""Write where a job stands in the input now."""
 
 # By rowid, that is in the order in which they were first sent: no index, no sorting, no look at the others.
 LATENCIES = (

@@ -14,7 +14,7 @@ from .._core.failure import Failure
 from .._core.job import Job
 from .._core.journal_entry import JournalEntry, entry_of
 from .._core.states import Noting
-from .._off_loop import OwnThread, ends_by, machine_time
+from .._off_loop import OwnThreads, ends_by, machine_time
 from .._watch.log import log
 from ..errors import InvalidRequest, JournalError
 from .clock import JournalClock, now
@@ -65,7 +65,7 @@ class JournalWriter:
         self.failure: Failure | None = None
         self._store = store
         self._clock = clock
-        self._own = OwnThread("imagen-journal") if executor is None else None
+        self._own = OwnThreads("imagen-journal") if executor is None else None
         self._executor = executor or self._own
         self._gathering = _Group()
         self._writing: _Group | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import logging
 import sys
 from collections.abc import Callable, Coroutine
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
-import anyio.to_thread
 
 from .._core.values import ImageFile, Result
+from .._decoding import made_small
+from .._off_loop import OffLoop
 from .._progress import AccountProgress, Progress
 from .._watch.log import log
 from .markup import contact_sheet, figure
@@ -35,27 +35,38 @@ def thumbnail(file: ImageFile) -> str | None:
     if not file.media_type.startswith("image/"):
         return None  # a video or a sound: its path says where it is
     try:
-        data = Path(file.path).read_bytes()
+        return _small(Path(file.path).read_bytes(), file.media_type)
     except OSError:
         return None
+
+
+def _small(data: bytes, media_type: str) -> str | None:
     try:
-        from PIL import Image  # only here: it comes with the `cli` extra, and nothing else of a client needs it
+        small = made_small(media_type, data, _SIDE)
     except ImportError:
-        return _data_uri(data, file.media_type) if len(data) <= _MOST_BYTES else None
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.thumbnail((_SIDE, _SIDE))
-            small = io.BytesIO()
-            picture.convert("RGB").save(small, "JPEG", quality=85)
-    # Of a broken PNG Pillow says SyntaxError.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return _data_uri(small.getvalue(), "image/jpeg")
+        return _data_uri(data, media_type) if len(data) <= _MOST_BYTES else None
+    return None if small is None else _data_uri(small, "image/jpeg")
+
+
+def _pictures(result: Result) -> list[str]:
+    """Of the files, where there are any; else where the provider has them, for as long as it has."""
+    if result.files:
+        return [src for src in map(thumbnail, result.files) if src is not None]
+    return [src for url in result.urls if (src := _linked(result, url)) is not None]
+
+
+def _linked(result: Result, url: str) -> str | None:
+    # Those of the client's own sandbox are made here: its links end with the client, often before the page is shown.
+    data = None if result._painter is None else result._painter(url)
+    if data is not None:
+        return _small(data, "image/png")
+    # Whatever else a provider calls a URL is not put into a page.
+    return url if url.startswith(("https://", "http://")) else None
 
 
 def result_html(result: Result) -> str:
     """A result, with its pictures made small."""
-    return figure(result, thumbnail)
+    return figure(result, _pictures)
 
 
 def _data_uri(data: bytes, media_type: str) -> str:
@@ -73,7 +84,7 @@ def batch_html(progress: Progress, *, is_over: bool) -> str:
         lines += map(_account, progress.accounts)
     html = "".join(f"<div>{line}</div>" for line in lines)
     if is_over:
-        html += contact_sheet(progress.recent, thumbnail, finished - len(progress.recent))
+        html += contact_sheet(progress.recent, _pictures, finished - len(progress.recent))
     return f"<div>{html}</div>"
 
 
@@ -99,6 +110,8 @@ def _figures(progress: Progress, *, is_over: bool) -> list[str]:
     figures = [f"{progress.elapsed:.0f} s"]
     if progress.eta is not None and not is_over:
         figures.append(f"ETA {progress.eta:.0f} s")
+    elif progress.is_paused and not is_over:
+        figures.append("paused")
     if progress.latency is not None and progress.latency_p95 is not None:
         figures.append(f"latency {progress.latency:.1f} s, p95 {progress.latency_p95:.1f} s")
     figures.append(f"{progress.credits:g} credits")
@@ -145,8 +158,9 @@ class Shown(Protocol):
 class LiveViews:
     """The places on a notebook's page where a batch is shown, kept up to date while it runs."""
 
-    def __init__(self, batch: Shown) -> None:
+    def __init__(self, batch: Shown, off_loop: OffLoop) -> None:
         self._batch = batch
+        self._off_loop = off_loop
         self._views: list[LiveView] = []
         self._is_over = False
 
@@ -173,7 +187,7 @@ class LiveViews:
         """Leave the last pictures on the page; making them small takes a while."""
         self._is_over = True
         if self._views:
-            html = await anyio.to_thread.run_sync(partial(batch_html, self._batch.progress, is_over=True))
+            html = await self._off_loop.run(partial(batch_html, self._batch.progress, is_over=True))
             for view in self._views:
                 view.update(html, repr(self._batch))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
+from .._core import origin
+from .._core.course import LAST_WORD
 from .._core.dialect import Dialect
 from .._core.failure import Failure
 from .._core.job import Job
@@ -58,6 +61,9 @@ class Transport(Protocol):
     ) -> Awaitable[HttpResponse]: ...
 
 
+_Event = TypeVar("_Event")
+
+Errand = Callable[[str, HttpRequest], Awaitable[HttpResponse]]
 Save = Callable[[Result, str], Awaitable[tuple[ImageFile, ...]]]
 
 
@@ -93,6 +99,8 @@ class Exchange:
         send: Carries requests.
         save: Fetches a result's pictures into a folder.
         callback_url: Where the end of a job's present create is to be announced; None: nowhere.
+        run_errand: Carries calls about no task's state, once the limit lets them; None: as `send` does.
+        mask: Masks what is secret, whatever an answer is decoded to.
     """
 
     def __init__(
@@ -101,11 +109,15 @@ class Exchange:
         send: Transport,
         save: Save,
         callback_url: Callable[[Job], str] | None = None,
+        run_errand: Errand | None = None,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self._dialects = dialects
         self._send = send
         self._save = save
         self._callback_url = callback_url
+        self._run_errand = run_errand or send
+        self._mask = mask
         self._now = asyncio.get_running_loop().time
         self._odd_states: dict[str, set[str]] = defaultdict(set)
 
@@ -123,22 +135,25 @@ class Exchange:
             callback_url = None if self._callback_url is None else self._callback_url(job)
             request = dialect.build_create(job.request, job.model, callback_url)
             # With the whole timeout, however near the deadline is: a create that is cut short is a lost one.
-            return dialect.read_created(await self._send(job.account, request, leaves=gate))
+            response = await self._send(job.account, request, leaves=gate)
+            return self._told(dialect.read_created(response), response)
         except ImagenError as error:
             # An answer that is too long, or breaks off, tells nothing of the task: it may well be there.
-            return gate.without_answer(Failure.of(error))
+            return gate.without_answer(self._failed(error))
         except Exception as error:  # a bug of ours: one request must not end the others
             return gate.without_answer(unexpected(job, error))
 
     async def ask(self, job: Job, state: Running | Confirming) -> TaskStatus:
         """Ask how a task stands; free to repeat."""
         dialect = self._dialects[job.account]
-        left = max((job.due or math.inf) - self._now(), ASK_AT_LEAST)
+        now = self._now()
+        # After a standstill the network begins anew, too.
+        left = max((job.due or math.inf) - now, LAST_WORD if job.is_late(now) else ASK_AT_LEAST)
         try:
             response = await self._send(job.account, dialect.build_status(state.task_id), within=left)
-            status = dialect.read_status(response, state.task_id, job.task_field)
+            status = self._told(dialect.read_status(response, state.task_id, job.task_field), response)
         except ImagenError as error:
-            return NoAnswer(Failure.of(error))
+            return NoAnswer(self._failed(error))
         except Exception as error:
             return NoAnswer(unexpected(job, error))
         if isinstance(status, Pending) and not status.known:
@@ -163,7 +178,7 @@ class Exchange:
                 done = state.done() if outcome is None else msgspec.structs.replace(state, outcome=outcome).done()
                 return Saved(await self._save(result_of(job.to(done)), job.save_to))
         except ImagenError as error:
-            return NotSaved(Failure.of(error), error.files if isinstance(error, DownloadFailed) else ())
+            return NotSaved(self._failed(error), error.files if isinstance(error, DownloadFailed) else ())
         except TimeoutError:
             message = "The picture could not be fetched in time; its URL is on the result."
             return NotSaved(Failure(DownloadFailed, message))
@@ -179,11 +194,18 @@ class Exchange:
             if request is None:
                 # No other link can be had, so that the picture is as good as gone.
                 return Failure(DownloadFailed, f"The provider gives no new link for {url}.", is_gone=True)
-            renewed = dialect.read_renewal(await self._send(account, request))
+            response = await self._run_errand(account, request)
+            renewed = dialect.read_renewal(response)
             if isinstance(renewed, Failure):
-                return renewed
+                return origin.failure_of(renewed, response, time.time(), self._mask)
             urls.append(renewed)
         return msgspec.structs.replace(outcome, urls=tuple(urls))
+
+    def _told(self, event: _Event, response: HttpResponse) -> _Event:
+        return origin.event_of(event, response, time.time(), self._mask)
+
+    def _failed(self, error: ImagenError) -> Failure:
+        return origin.failure_of(Failure.of(error), None, time.time(), self._mask)
 
     def _warn_of_links(self, job: Job, task_id: str, status: Succeeded) -> None:
         if len(status.urls) > job.most_links:
@@ -191,7 +213,7 @@ class Exchange:
             log(logging.WARNING, message, job.account, clean(task_id), len(status.urls), job.most_links)
 
     def _warn_of_state(self, account: str, word: str) -> None:
-        told = self._odd_states[account]
+        word, told = self._mask(word), self._odd_states[account]
         # Said once: the same word would come with every question about every task.
         if word not in told and len(told) < MOST_ODD_STATES:
             told.add(word)

@@ -17,11 +17,13 @@ from .._core.plan import OwnerTerms, Plan
 from .._core.states import Claimed, Confirming, Orphaned
 from .._core.upstream import Upstreams
 from .._core.values import Result
+from .._home_loop import HomeLoop
 from .._patience import Alarm
 from .._plain_group import PlainGroup
 from .._watch.observer import Observer
 from ..errors import ConfigurationError
 from .change_stream import ChangeStream, Owner
+from .errands import Errands
 from .exchange import Exchange
 from .leasing import Leasing
 from .turns import Turns
@@ -77,10 +79,14 @@ class Scheduler:
         plan: What is decided here.
         exchange: Does the talking.
         observer: Tells what happens to whoever listens.
+        wakeup: Wakes its loop.
+        errands: The calls about no task's state.
         callbacks: Knows which callback is about which job; None: none are asked for.
 
     Attributes:
+        errands: As given.
         callbacks: As given.
+        home: The loop in which it is used.
     """
 
     def __init__(
@@ -89,13 +95,16 @@ class Scheduler:
         plan: Plan,
         exchange: Exchange,
         observer: Observer,
+        wakeup: Wakeup,
+        errands: Errands,
         callbacks: CallbackRegistry | None = None,
     ) -> None:
+        self.errands = errands
         self.callbacks = callbacks
+        self.home: HomeLoop = HomeLoop()
         self._group = group
         self._plan = plan
-        self._now = asyncio.get_running_loop().time
-        self._wakeup = Wakeup()
+        self._wakeup = wakeup
         self._leasing = Leasing(group, self._wakeup.notice)
         knowing = watching = None
         if callbacks is not None:
@@ -118,7 +127,7 @@ class Scheduler:
     def standing(self, owner_id: int) -> Standing:
         """How an owner's jobs are. Costs a look at every live job."""
         jobs = tuple(job for job in self._plan.jobs.values() if job.owner == owner_id)
-        return Standing(self._now(), jobs, self._plan.upstreams)
+        return Standing(self.home.now(), jobs, self._plan.upstreams)
 
     def callback_wait(self, job: Job) -> float:
         """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
@@ -148,15 +157,15 @@ class Scheduler:
     def add(self, job: Job) -> None:
         """Take in a job; one whose owner has left is not taken in."""
         if job.owner in self._stream.owners:
-            self._stream.publish(self._plan.add(job, self._now()), self._now())
+            self._stream.publish(self._plan.add(job, self.home.now()), self.home.now())
 
     def refused(self, result: Result, number: int) -> None:
         """Tell of a request of which no job was made."""
-        self._stream.events.refused(result, number, self._now())
+        self._stream.events.refused(result, number, self.home.now())
 
     def readmit(self, job_id: int, event: Readmitted) -> None:
         """Let a job that was taken up have leave to be sent again."""
-        self._stream.publish(self._plan.tell(job_id, event, self._now()), self._now())
+        self._stream.publish(self._plan.tell(job_id, event, self.home.now()), self.home.now())
 
     async def room(self, owner_id: int) -> None:
         """Wait until some account could soon send another create of an owner, or none takes any more."""
@@ -193,8 +202,8 @@ class Scheduler:
             return None
         job = self._plan.jobs.get(claim.job_id)
         create, account = claim.address.create, claim.account or ""
-        changes = self._plan.on_callback(claim.job_id, account, create, task_id, self._now())
-        self._stream.publish(changes, self._now())
+        changes = self._plan.on_callback(claim.job_id, account, create, task_id, self.home.now())
+        self._stream.publish(changes, self.home.now())
         if job is None:
             return None
         # Also where it is no news: what was told the first time may not be safe yet.
@@ -207,11 +216,11 @@ class Scheduler:
 
     def withhold(self, owner_id: int) -> None:
         """Send none of an owner's jobs that wait to be sent; those on the way and those that run go on."""
-        self._stream.publish(self._plan.tell_all(owner_id, OwnerWithholds(), self._now()), self._now())
+        self._stream.publish(self._plan.tell_all(owner_id, OwnerWithholds(), self.home.now()), self.home.now())
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
-        self._stream.publish(self._plan.tell_all(owner_id, OwnerLeft(), self._now()), self._now())
+        self._stream.publish(self._plan.tell_all(owner_id, OwnerLeft(), self.home.now()), self.home.now())
 
     async def leave(self, *owner_ids: int) -> None:
         """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
@@ -233,7 +242,7 @@ class Scheduler:
             self._leaving -= 1
             # Also when a second cancellation cuts the waiting short: what is known by now must be told.
             for owner_id in owner_ids:
-                self._stream.publish(self._plan.tell_all(owner_id, OwnerGone(), self._now()), self._now())
+                self._stream.publish(self._plan.tell_all(owner_id, OwnerGone(), self.home.now()), self.home.now())
             # Last: until here each of them hears what its jobs have come to.
             for owner_id in owner_ids:
                 self.exit(owner_id)
@@ -251,6 +260,7 @@ class Scheduler:
 
     def _close_owners(self) -> None:
         self._is_closed = True
+        self.errands.close()
         for owner in list(self._stream.owners.values()):
             owner.closing()
 

@@ -9,10 +9,14 @@ from collections import deque
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 from aiohttp.client_proto import ResponseHandler
+from yarl import URL
 
+from .._addresses import is_public
 from .._patience import Patience
 from .departure import OUTGOING, may_have_ended
+from .resolver import Resolver
 
 KEEP_ALIVE = 75.0
 """Seconds that an idle connection stays open: longer than any poll interval, for a new one costs ten requests."""
@@ -25,6 +29,10 @@ _TIMEOUT = re.compile(r"timeout\s*=\s*(\d{1,9})", re.ASCII | re.IGNORECASE)
 _Idle = deque[tuple[ResponseHandler, float]]
 
 
+class NotPublic(Exception):
+    """A host leads to no address of the Internet, and none was connected to; its text is what it leads to."""
+
+
 class Connector(aiohttp.TCPConnector):
     """aiohttp's, with its own order, and its own time for connecting.
 
@@ -32,17 +40,23 @@ class Connector(aiohttp.TCPConnector):
         limit: Connections in use at once.
         connect_timeout: Seconds to get a new one, with DNS and TLS.
         ssl: As in SessionSettings.
+        only_public: Connect to addresses of the Internet alone, whatever name leads to others; raises NotPublic.
     """
 
-    def __init__(self, *, limit: int, connect_timeout: float, ssl: ssl.SSLContext | bool) -> None:
+    def __init__(
+        self, *, limit: int, connect_timeout: float, ssl: ssl.SSLContext | bool, only_public: bool = False
+    ) -> None:
         super().__init__(
             limit=limit,
             # aiohttp's own 15 s are shorter than the time between two questions may be.
             keepalive_timeout=KEEP_ALIVE,
             # On purpose: aiodns, which aiohttp takes silently once it is installed, has open bugs.
-            resolver=aiohttp.ThreadedResolver(),
+            resolver=Resolver(),
             ssl=ssl,
         )
+        self._only_public = only_public
+        # It ends with this one, whose only user it has.
+        self._resolver_owner = True
         self._connect_timeout = connect_timeout
         self._fit_for = FIT_FOR_CREATE
         self._fit_since = 0.0
@@ -64,6 +78,23 @@ class Connector(aiohttp.TCPConnector):
             departure.left_at = self._loop.time()
         return connection
 
+    async def peer_of(self, address: URL) -> str:
+        """The IP address that is connected to for an address, with TLS where that has it; sends nothing."""
+        request = aiohttp.ClientRequest("GET", address, loop=self._loop)
+        connection = await super().connect(request, [], aiohttp.ClientTimeout(total=None))
+        try:
+            assert connection.transport is not None
+            return str(connection.transport.get_extra_info("peername")[0])
+        finally:
+            connection.close()
+
+    def _convert_hosts_to_addr_infos(self, hosts: list[ResolveResult]) -> Any:
+        # The last step before they are dialled: what a name leads to may be another address each time.
+        found = [each for each in hosts if not self._only_public or is_public(each["host"])]
+        if hosts and not found:
+            raise NotPublic(", ".join(each["host"] for each in hosts))
+        return super()._convert_hosts_to_addr_infos(found)
+
     async def _create_connection(self, *request: Any, **terms: Any) -> ResponseHandler:
         with Patience(self._connect_timeout):
             return await super()._create_connection(*request, **terms)
@@ -74,6 +105,11 @@ class Connector(aiohttp.TCPConnector):
             if not idle:
                 del self._conns[key]
             return None
+        # Of what is free to repeat, too, nothing sends again what was lost on one that is known to have ended.
+        while idle and may_have_ended(idle[0][0]):
+            idle.popleft()[0].close()
+        if idle is not None and not idle:
+            del self._conns[key]
         return await super()._get(key, traces)
 
     def _has_fit(self, idle: _Idle, *, looks: bool) -> bool:

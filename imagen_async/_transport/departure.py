@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import aiohttp
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from aiohttp.abc import AbstractStreamWriter
 
 from .._patience import TURNS
@@ -110,6 +111,19 @@ class Departure:
 
 OUTGOING: ContextVar[Departure] = ContextVar("OUTGOING")
 """The request that a task sends, for the connector: aiohttp hands nothing through to it."""
+
+
+async def sent_once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+    """A middleware for every session: aiohttp sends what is free to repeat once more by itself, beside every limit.
+
+    It has no switch for that, but does so for two kinds of errors only.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from None
 
 
 class _CreateBody(aiohttp.BytesPayload):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 from urllib.parse import quote, urljoin
@@ -13,13 +13,16 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from .._addresses import is_public, literal
 from .._core.wire import HttpRequest, HttpResponse
 from .._handles import waits_for_handles
 from .._patience import Patience
 from .._watch.observer import Observer
 from ..errors import DownloadFailed, ImagenError, TransportError
+from .connector import NotPublic
 from .departure import OUTGOING, Departure
-from .sessions import SessionSettings, open_session, proxy_of, transport_error
+from .host_pauses import HostPauses
+from .sessions import SessionSettings, connector_for, open_session, transport_error
 
 _HEADERS = {
     # A host that can give a picture in several forms is to give the one that was made; and whatever comes is taken.
@@ -35,40 +38,62 @@ _MOST_REDIRECTS = 10
 
 
 class FileSession:
-    """The session that fetches pictures, from any host, without any key, cookie or login."""
+    """The session that fetches pictures, from any host, without any key, cookie or login.
 
-    def __init__(self, settings: SessionSettings, observer: Observer | None = None) -> None:
+    A link may lead to this machine or its networks only where the API of its account is there too: what answers there
+    trusts whoever is near, and providers are not.
+
+    Args:
+        settings: How it connects.
+        homes: The base URL of each account.
+        observer: Hears of each exchange.
+    """
+
+    def __init__(
+        self, settings: SessionSettings, homes: Mapping[str, str] | None = None, observer: Observer | None = None
+    ) -> None:
         self._settings = settings
+        self._homes = homes or {}
         self._observer = observer or Observer()
+        self._is_inside: dict[str, bool] = {}
         self._session: aiohttp.ClientSession | None = None
         self._turns = anyio.Semaphore(settings.connections)
+        self._pauses = HostPauses()
 
     async def __aenter__(self) -> Self:
         # Without a key: another client's went to the host of the files (measured).
-        self._session = open_session(self._settings, _HEADERS)
+        self._session = open_session(self._settings, _HEADERS, connector_for(self._settings, only_public=True))
+        # Connections of its own: one that was opened for an account inside serves no other.
+        self._anywhere = connector_for(self._settings)
+        self._unbound = open_session(self._settings, _HEADERS, self._anywhere)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             with anyio.CancelScope(shield=True):
                 await self._session.close()
+                await self._unbound.close()
         self._session = None
 
     @asynccontextmanager
-    async def get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open a file for reading; raises TransportError where the network fails, also while it is read."""
-        assert self._session is not None
+    async def get(self, url: str, account: str = "") -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a file for reading that an account has made, once its host may be asked.
+
+        Raises:
+            TransportError: The network fails, also while it is read.
+            DownloadFailed: What is no address, or leads to one that is not to be fetched from.
+        """
         outcome: HttpResponse | None = None
         failure: ImagenError | None = None
         # No more at once than there are connections: the wait for one is no trouble of the network.
-        async with self._turns:
+        async with self._pauses.over(url), self._turns:
             began_at = asyncio.get_running_loop().time()
             silence = _Silence()
             OUTGOING.set(silence.departure)
             try:
                 # A large picture on a slow line may take its time; silence may not.
                 with Patience(self._settings.timeout, since=silence.began_at):
-                    async with await self._open(url) as response:
+                    async with await self._open(url, account) as response:
                         outcome = HttpResponse(response.status, b"")
                         silence.response = response
                         yield response
@@ -84,29 +109,68 @@ class FileSession:
             raise failure
 
     @waits_for_handles
-    async def _open(self, url: str) -> aiohttp.ClientResponse:
-        """Follow an address to its answer; raises TransportError, or DownloadFailed for what is no address."""
-        assert self._session is not None
+    async def _open(self, url: str, account: str) -> aiohttp.ClientResponse:
+        """Follow an address to its answer."""
         failure: ImagenError
         address, departure = URL(), OUTGOING.get()
         try:
             address = _as_given(url)
             for _ in range(_MOST_REDIRECTS):
                 departure.left_at = None
-                proxy = proxy_of(str(address), self._settings)
                 # Followed here: aiohttp escapes anew what may be signed, and cannot send every byte that may come.
-                response = await self._session.get(address, proxy=proxy, allow_redirects=False)
+                response = await self._ask(address, account)
                 where = response.headers.get("Location") if response.status in _REDIRECTS else None
                 if where is None:
+                    self._pauses.hear(url, response)
                     return response
-                response.release()
+                # Not kept: the host may end it without a word, and the next step go the same way each time.
+                response.close()
                 address = _as_given(_led_to(address, where))
             failure = TransportError(f"More than {_MOST_REDIRECTS} redirects lead to no file.")
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            failure = transport_error(error, str(address), sent=departure.left_at is not None)
-        # What no host name can be, or no port, is found in many places; each says so in its own way.
-        except ValueError:
-            failure = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
+        except ImagenError:
+            raise
+        except Exception as error:
+            if _is_of_address(error):
+                failure = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
+            else:
+                failure = transport_error(error, str(address), sent=departure.left_at is not None)
+        raise failure
+
+    async def _ask(self, address: URL, account: str) -> aiohttp.ClientResponse:
+        """Ask an address for its file, where it may be asked."""
+        assert self._session is not None
+        proxy, host = self._settings.proxies.of(address), address.host or ""
+        terms = {} if proxy is None else proxy.terms(address)
+        if proxy is None:
+            try:
+                return await self._session.get(address, allow_redirects=False)
+            except NotPublic as found:
+                where = f"{host} leads to {found}" if str(found) != host else host
+        elif (written := literal(host)) is not None and not is_public(written):
+            where = host
+        else:
+            return await self._unbound.get(address, allow_redirects=False, **terms)
+        if not (self._settings.private_files or await self._has_its_api_inside(account)):
+            message = f"The link leads into this machine or its networks ({where}), where no API of its account is"
+            raise DownloadFailed(f"{message}. Where that is meant: Client(private_files=True).")
+        return await self._unbound.get(address, allow_redirects=False, **terms)
+
+    async def _has_its_api_inside(self, account: str) -> bool:
+        """Say whether an account's API is at no address of the Internet: at what is connected to, as for its files."""
+        if account not in self._is_inside and account in self._homes:
+            home = URL(self._homes[account])
+            address = literal(home.host or "")
+            if address is None and self._settings.proxies.of(home) is None:
+                address = await self._connected_to(home)
+            self._is_inside[account] = address is not None and not is_public(address)
+        return self._is_inside.get(account, False)
+
+    async def _connected_to(self, home: URL) -> str:
+        failure: ImagenError
+        try:
+            return await self._anywhere.peer_of(home)
+        except Exception as error:
+            failure = transport_error(error, str(home), sent=False)
         raise failure
 
     def _tell(self, url: str, outcome: HttpResponse | ImagenError | None, began_at: float) -> None:
@@ -152,6 +216,13 @@ def _led_to(address: URL, where: str) -> str:
         return f"{address.scheme}:{host}{where}"
     place, question, rest = where.partition("#")[0].partition("?")
     return f"{urljoin(str(address).partition('?')[0], place)}{question}{rest}"
+
+
+def _is_of_address(error: Exception) -> bool:
+    """What no host name can be, or no port, is found in many places; each says so in its own way."""
+    # A certificate that is refused is a ValueError, too.
+    is_of_network = isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, aiohttp.InvalidURL)
+    return isinstance(error, ValueError) and not is_of_network
 
 
 _is_unsendable = re.compile(r"[^!-~]+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
@@ -13,6 +14,8 @@ import anyio
 import msgspec
 from yarl import URL
 
+from .._core.answer_headers import retry_after
+from .._core.mask import Mask
 from .._core.wire import HttpRequest, HttpResponse
 from .._handles import connections_within, waits_for_handles
 from .._patience import Patience
@@ -22,7 +25,7 @@ from ..errors import ImagenError, ProtocolError, TransportError
 from .connector import Connector
 from .departure import OUTGOING, Departure
 from .file_session import FileSession
-from .sessions import SessionSettings, connector_for, open_session, proxy_of, transport_error
+from .sessions import SessionSettings, connector_for, open_session, transport_error
 
 MAX_ANSWER = 1 << 20
 """Bytes of an API answer; the recorded ones are below 5 KB."""
@@ -43,12 +46,40 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"Endpoint({self.base_url!r})"
 
 
+class _Way:
+    """How an account's requests go out.
+
+    aiohttp shows a proxy whatever a session always sends: through one, the key goes with each request instead.
+
+    Attributes:
+        always: Headers of the session.
+        asks: Headers of a request without a body, and `creates` of one with a body.
+        proxied: How aiohttp is told the proxy.
+        secrets: What no answer may bring back: the key, and the proxy's password.
+        is_relayed: True where the proxy answers in the account's place: http:// has no tunnel.
+    """
+
+    def __init__(self, endpoint: Endpoint, settings: SessionSettings) -> None:
+        address, key = URL(endpoint.base_url), {"Authorization": f"Bearer {endpoint.api_key}"}
+        proxy = settings.proxies.of(address)
+        self.proxied = {} if proxy is None else proxy.terms(address)
+        self.always, own = (key, {}) if proxy is None else ({}, key)
+        self.asks = {**own, **self.proxied.pop("headers", {})}
+        self.creates = {**self.asks, **_JSON_HEADERS}
+        self.secrets = [endpoint.api_key] + ([] if proxy is None or not proxy.password else [proxy.password])
+        self.is_relayed = proxy is not None and address.scheme == "http"
+
+
 class _Ended(TransportError):
     """The connection had ended before a byte left."""
 
 
 class SessionPool:
-    """The open sessions of one client. Enter it in the loop that uses it."""
+    """The open sessions of one client. Enter it in the loop that uses it.
+
+    Attributes:
+        mask: Over the keys of all accounts, and the passwords of their proxies: no answer or error comes without it.
+    """
 
     def __init__(
         self, endpoints: Mapping[str, Endpoint], settings: SessionSettings, observer: Observer | None = None
@@ -60,19 +91,19 @@ class SessionPool:
         self._stack = AsyncExitStack()
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._connectors: dict[str, Connector] = {}
-        self._proxies: dict[str, str | None] = {}
+        # Once an account, not once a request.
+        self._ways = {name: _Way(endpoint, settings) for name, endpoint in endpoints.items()}
         self._files: FileSession | None = None
+        self.mask = Mask(secret for way in self._ways.values() for secret in way.secrets)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for name, endpoint in self._endpoints.items():
-                headers = {"Authorization": f"Bearer {endpoint.api_key}"}
+            for name in self._endpoints:
                 self._connectors[name] = connector = connector_for(self._settings)
-                session = open_session(self._settings, headers, connector)
+                session = open_session(self._settings, self._ways[name].always, connector)
                 self._sessions[name] = await stack.enter_async_context(session)
-                # Once an account, not once a request: it reads the whole environment.
-                self._proxies[name] = proxy_of(endpoint.base_url, self._settings)
-            self._files = await stack.enter_async_context(FileSession(self._settings, self._observer))
+            homes = {name: endpoint.base_url for name, endpoint in self._endpoints.items()}
+            self._files = await stack.enter_async_context(FileSession(self._settings, homes, self._observer))
             self._stack = stack.pop_all()
         return self
 
@@ -147,34 +178,50 @@ class SessionPool:
         try:
             # A slow connection takes nothing of the time for an answer that may be paid for.
             with Patience(seconds, since=lambda: departure.left_at or began_at):
-                # aiohttp repeats by itself what is free to repeat, once, on a connection that had died; never a POST.
                 async with self._request(account, request, departure) as response:
                     if departure.left_at is None:
                         raise ConnectionAbortedError("an answer came to what was not asked yet")
+                    # Of a task that runs, it tells nothing; a create it has refused, as a provider does.
+                    if response.status == 407 and self._ways[account].is_relayed and not departure.is_create:
+                        raise aiohttp.ClientConnectionError("the proxy answered HTTP 407, it wants a login")
                     if (told := response.headers.get("Keep-Alive")) is not None:
                         self._connectors[account].hear_keep_alive(told)
                     # Not `json()`, which has no bound, and costs 6 µs more.
                     body = await _read_bounded(response)
-                    return _plain(response, _redacted(body, endpoint.api_key))
+                    return self._plain(response, body)
         except ImagenError:
             raise
         # Whatever it is: what counts is whether anything has left, and that is known without it.
         except Exception as error:
-            failure = transport_error(error, endpoint.base_url, sent=departure.left_at is not None)
+            failure = self._masked(transport_error(error, endpoint.base_url, sent=departure.left_at is not None))
         # Raised out here, so that it does not hold aiohttp's error: that one's repr shows the key.
         raise _Ended(failure.message, sent=False) if departure.is_on_line else failure
+
+    def _masked(self, failure: TransportError) -> TransportError:
+        # A head that is none is quoted.
+        failure.message = self.mask.text(failure.message)
+        failure.args = (failure.message,)
+        return failure
+
+    def _plain(self, response: aiohttp.ClientResponse, body: bytes) -> HttpResponse:
+        headers = response.headers
+        # aiohttp gives bytes that are no text as lone surrogates, which nothing could write down.
+        where = well_formed(headers.get("Location", "")) if 300 <= response.status < 400 else ""
+        wait = retry_after(headers, time.time())
+        return HttpResponse(response.status, self.mask.content(body), wait, self.mask.text(where) or None, headers)
 
     def _request(
         self, account: str, request: HttpRequest, departure: Departure
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        way = self._ways[account]
         return self._sessions[account].request(
             request.method,
             # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
             URL(self._endpoints[account].base_url + request.path, encoded=True),
             data=departure.body(request.body),
-            headers=_JSON_HEADERS if request.body is not None else None,
+            headers=way.asks if request.body is None else way.creates,
             allow_redirects=False,
-            proxy=self._proxies[account],
+            **way.proxied,
         )
 
 
@@ -195,23 +242,3 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
         response.close()
         raise ProtocolError(f"The answer is longer than {MAX_ANSWER:,} bytes.", code=response.status)
     return b"".join(chunks)
-
-
-def _redacted(body: bytes, api_key: str) -> bytes:
-    """Some servers quote the key in their refusal; a very short one would be found where it is not meant."""
-    return body.replace(api_key.encode(), b"***") if len(api_key) >= 8 else body
-
-
-def _plain(response: aiohttp.ClientResponse, body: bytes) -> HttpResponse:
-    return HttpResponse(
-        response.status,
-        body,
-        _seconds(response.headers.get("Retry-After")),
-        # aiohttp gives bytes that are no text as lone surrogates, which nothing could write down.
-        well_formed(response.headers.get("Location", "")) or None if 300 <= response.status < 400 else None,
-    )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read Retry-After in seconds, at most an hour; its other form, a date, says less than our own pause."""
-    return min(float(retry_after), 3600.0) if retry_after and retry_after.isascii() and retry_after.isdigit() else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl as ssl_module
 from collections.abc import Mapping
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -15,6 +14,8 @@ from .._handles import NoHandleLeft, is_for_want_of_a_handle, is_none_left
 from .._version import __version__
 from ..errors import TransportError
 from .connector import Connector
+from .departure import sent_once
+from .proxies import Proxies
 
 USER_AGENT = f"imagen_async/{__version__}"
 """Sent always: kie.ai's edge refuses requests without one (403, "error code: 1010")."""
@@ -38,20 +39,23 @@ class SessionSettings(msgspec.Struct, frozen=True):
         connections: Open at once, for each account and for files; 16 to 100 are cheapest.
         connect_timeout: Seconds to get a connection, with DNS and TLS.
         timeout: Seconds for the answer to an API call; for a file, seconds without a byte.
-        trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. (.netrc is never read.)
+        proxies: Through what. (.netrc is never read.)
+        private_files: Fetch files from private addresses too, wherever the API of an account is.
         ssl: A context with your own CA, or True for the system's.
     """
 
     connections: int = 64
     connect_timeout: float = 10.0
     timeout: float = 60.0
-    trust_env: bool = False
+    proxies: Proxies = Proxies()
+    private_files: bool = False
     ssl: SSLSetting = True
 
 
-def connector_for(settings: SessionSettings) -> Connector:
-    """The connections of one session."""
-    return Connector(limit=settings.connections, connect_timeout=settings.connect_timeout, ssl=settings.ssl)
+def connector_for(settings: SessionSettings, *, only_public: bool = False) -> Connector:
+    """The connections of one session; `only_public`, to addresses of the Internet alone."""
+    limit, timeout = settings.connections, settings.connect_timeout
+    return Connector(limit=limit, connect_timeout=timeout, ssl=settings.ssl, only_public=only_public)
 
 
 def open_session(
@@ -63,8 +67,10 @@ def open_session(
         headers={"User-Agent": USER_AGENT, **headers},
         # What a host sets is nobody's to keep: an account is known by its key, files by nothing.
         cookie_jar=aiohttp.DummyCookieJar(),
-        # trust_env would read .netrc too, for every request and in place of our key: proxies are looked up here.
+        # trust_env would read .netrc too, for every request and in place of our key: a request is told its proxy.
         trust_env=False,
+        # Whether something is sent again is the plan's to say: each call takes a place in its limit.
+        middlewares=(sent_once,),
         timeout=_NO_LIMIT,
         max_line_size=LONGEST_HEADER,
         max_field_size=LONGEST_HEADER,
@@ -72,20 +78,13 @@ def open_session(
     )
 
 
-def proxy_of(url: str, settings: SessionSettings) -> str | None:
-    """The proxy that the environment names for an address, where it is to be followed."""
-    if not settings.trust_env:
-        return None
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-
-
 def transport_error(error: Exception, url: str, *, sent: bool = True) -> TransportError:
     """Make of what a session raised an error of ours, which shows neither key nor login."""
     what = clean(str(error)) or type(error).__name__
     if isinstance(error, aiohttp.ClientResponseError):
         # Its own words hold the whole address, a proxy's login included.
-        what = f"HTTP {error.status}, {clean(error.message)}"
+        who = "the proxy answered " if isinstance(error, aiohttp.ClientHttpProxyError) else ""
+        what = f"{who}HTTP {error.status}, {clean(error.message)}"
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         what = "no answer in time"
     if not sent and (is_for_want_of_a_handle(error) or is_none_left()):
@@ -98,6 +97,7 @@ def transport_error(error: Exception, url: str, *, sent: bool = True) -> Transpo
 def _host(url: str) -> str:
     try:
         parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        host = parts.hostname or ""
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}" + (f":{parts.port}" if parts.port else "")
     except ValueError:
         return "its address"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
@@ -12,12 +13,12 @@ from typing import Self
 
 import aiohttp
 import anyio
-import anyio.to_thread
 from aiohttp import web
 
 from .._accounts import SANDBOX_KEY
 from .._core.provider import Limits
 from .._core.wire import Operation
+from .._off_loop import OffLoop
 from .._plain_group import PlainGroup
 from ..providers import PROVIDERS, SANDBOX
 from ._dialects import served_half
@@ -26,8 +27,11 @@ from ._faults import Faults, Road
 from ._ledger import Ledger
 from ._painter import paint
 from ._service import Service
-from ._tasks import Latency, Lives
+from ._tasks import Latency, Lives, Task
 from ._webhook_sender import WebhookSender
+
+PAINTERS = 2
+"""Pictures painted at once."""
 
 _Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -77,6 +81,7 @@ class Sandbox:
         self._port = port
         self._callback_retry = callback_retry
         self._stack = AsyncExitStack()
+        self._off_loop = OffLoop("imagen-painter", PAINTERS)
         self._services = {
             name: Service(
                 provider,
@@ -109,6 +114,7 @@ class Sandbox:
             runner = web.AppRunner(
                 self._application(), access_log=None, handle_signals=False, shutdown_timeout=0.1, keepalive_timeout=90
             )
+            stack.callback(self._off_loop.close)
             session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
             stack.push_async_callback(_whole, session.close)
             self._webhook_sender = WebhookSender(session, self.ledger, self._callback_retry)
@@ -192,6 +198,16 @@ class Sandbox:
             else:
                 self._sending.start_soon(self._webhook_sender.announce, webhook)
 
+    def picture(self, url: str) -> bytes | None:
+        """What is at one of its links to a picture, as it is made, also when it serves no more; None: nothing of its.
+
+        Painting takes a few milliseconds.
+        """
+        found = re.fullmatch(rf"{re.escape(self.url)}/files/([^/]+)/([^/]+)/(\d+)\.png(\?.*)?", url)
+        service = None if found is None else self._services.get(found[1])
+        task = None if found is None or service is None else service.task(found[2])
+        return None if found is None or task is None else _painted(task, found[3])
+
     async def _tell_ledger(self, request: web.Request) -> web.Response:
         return web.json_response(self.ledger.summary())
 
@@ -208,15 +224,18 @@ class Sandbox:
         if fault is not None and fault.startswith("http_"):
             return web.Response(status=int(fault.removeprefix("http_")), text="not now")
         number = request.match_info["number"]
-        variant = f"{task.input.get('seed', task.id)}/{number}"
         # It takes milliseconds, for which every other answer would wait.
-        picture = await anyio.to_thread.run_sync(paint, task.input["prompt"], task.shape, variant)
+        picture = await self._off_loop.run(_painted, task, number)
         if fault == "html":
             return web.Response(text="<html>try again</html>", content_type="text/html")
         ending = fault or "whole"
         response = await _deliver(request, Reply(200, picture, "image/png", ending))
         self.ledger.pictures[task.id] += ending == "whole"
         return response
+
+
+def _painted(task: Task, number: str) -> bytes:
+    return paint(task.input["prompt"], task.shape, f"{task.input.get('seed', task.id)}/{number}")
 
 
 async def _whole(work: Callable[[], Awaitable[None]]) -> None:

@@ -114,6 +114,10 @@ class Service:
         task = self._tasks.get(task_id)
         return task if task is not None and self._lives.has(now - task.ends, until, now) else None
 
+    def task(self, task_id: str) -> Task | None:
+        """A task that was made here, whatever has become of it."""
+        return self._tasks.get(task_id)
+
     def renew(self, authorization: str | None, body: bytes, now: float) -> Reply:
         """Give a new link to a picture."""
         if not self._is_key(authorization):

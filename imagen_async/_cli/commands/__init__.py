@@ -1,31 +1,21 @@
-"""The commands, one file each."""
+"""The commands: each one's name and what `--help` says of it. What it does is a file of its own, by its name."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..grammar import Command
-from .batch import BATCH
-from .collect import COLLECT
-from .credits import CREDITS
-from .export import EXPORT
-from .gallery import GALLERY
-from .generate import GENERATE
-from .plan import PLAN
-from .providers import PROVIDERS
-from .sandbox import SANDBOX
-from .status import STATUS
 
-COMMANDS: tuple[Command[Any], ...] = (
-    GENERATE,
-    BATCH,
-    PLAN,
-    STATUS,
-    COLLECT,
-    GALLERY,
-    EXPORT,
-    CREDITS,
-    PROVIDERS,
-    SANDBOX,
+COMMANDS: tuple[Command, ...] = (
+    Command("generate", "make one picture, or a few of one prompt"),
+    Command("batch", "make a picture for every line of a file; the same command again goes on"),
+    Command("plan", "check every line of a file, and tell credits and time, before a cent is spent"),
+    Command("status", "tell how the batch of a folder stands, and what to run next; sends nothing"),
+    Command("collect", "wait for a task that exists, and fetch its pictures; creates nothing"),
+    Command("gallery", "write one page, index.html, that shows every picture of a batch's folder"),
+    Command("export", "write the pictures of a batch's folder in a form that training tools load"),
+    Command("credits", "ask for the balance of the named accounts, or of all whose key is set"),
+    Command("providers", "list what this version knows: addresses, keys, models, prices, limits"),
+    Command("sandbox", "serve the sandbox, a local provider that bills nobody, until Ctrl-C"),
+    Command("help", "show a page of the manual, such as `help journal`; without a topic, list the pages"),
+    Command("completion", "print what completes this command's words in a shell"),
 )
 """In the order of `--help`."""

@@ -14,12 +14,12 @@ from ... import Account
 from ...errors import ConfigurationError, ImagenError
 from ..accounts import gone_accounts, open_pool_of, words_of
 from ..batch_run import run_batch
-from ..checking import checked_file, identity_of, states_of
+from ..checking import checked_file, identity_of, lines_in, restate
 from ..exits import WRONG_USE
 from ..folder import JOURNAL, journal_in
 from ..gallery.page import refuse_foreign_page, write_gallery
-from ..grammar import Command, Parser
-from ..library import Journal, prepare_folder, router_of
+from ..grammar import Parser, Work
+from ..library import Journal, Router, prepare_folder, router_of
 from ..manifest import refuse_foreign_lists
 from ..next_commands import going_on, next_run_of, with_more
 from ..options import (
@@ -32,11 +32,13 @@ from ..options import (
     PictureOptions,
     RunOptions,
 )
-from ..prompt_files import PromptLine
+from ..prompt_files import PromptFile, PromptLine
 from ..receiving import callback_of
+from ..remaining import remaining_of
+from ..saving import price_of_not_saving
 from ..standing import GONE
 from ..summary import gone_text
-from ..wording import say
+from ..wording import counted, say
 
 
 class BatchOptions(RunOptions, frozen=True, kw_only=True):
@@ -60,24 +62,39 @@ class BatchOptions(RunOptions, frozen=True, kw_only=True):
 
 
 def _run(options: BatchOptions) -> int:
-    pool, out = open_pool_of(options.accounts), options.output.out
+    pool = open_pool_of(options.accounts)
     options = msgspec.structs.replace(options, command_line=_with_accounts(options, pool))
-    callback_of(options.callbacks)  # refused before the file is read
+    # All of it is refused before the file is read.
+    callback_of(options.callbacks)
+    why = price_of_not_saving(options.output, pool)
+    if why is not None:
+        raise ConfigurationError(f"{why} Give it -o DIR, or --no-save where this is meant. Nothing was sent.")
+    if options.gallery and options.output.out is None:
+        raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
     router = router_of(pool, options.accounts.policy, needs_price=options.budget.max_credits is not None)
-    defaults = options.picture.request("-")
-    requests = checked_file(options.file, defaults, router)
+    requests = checked_file(options.file, options.picture.request("-"), router)
     if requests is None:
         return WRONG_USE
-    if out is None:
-        if options.gallery:
-            raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
+    if options.output.out is None:
         return run_batch(requests, None, pool, router, options)
+    return _run_in(options.output.out, requests, pool, router, options)
+
+
+def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router: Router, options: BatchOptions) -> int:
+    """Go on with a folder, which may be new."""
+    defaults, gone = options.picture.request("-"), gone_accounts(pool)
     with Journal(_prepared(out, options), PromptLine) as journal:
-        known = states_of(requests, identity_of(journal, defaults, router, add=options.going_on.add))
+        known = lines_in(requests, identity_of(journal, defaults, router, add=options.going_on.add), gone)
         if known is None:
             return WRONG_USE
+        restate(known, requests, identity_of(journal, defaults, router, add=options.going_on.add), journal)
         _say_what_became_of(out, journal, pool)
-        total = journal.counts().total() + len(requests) - len(known)
+        if known.states:
+            remaining = remaining_of(requests, known.states, defaults, router, options.going_on.again)
+            say(remaining.text() if remaining.left else f"Nothing is left of {counted(len(requests), 'request')}.")
+        # Lists, galleries and exports are in the order of the file as it is now.
+        journal.move(known.moved)
+        total = journal.counts().total() + len(requests) - len(known.states)
         journal.note(_notes(total, options, pool, journal.notes()) | {"file_sha256": requests.sha256})
         try:
             return run_batch(requests, journal, pool, router, options)
@@ -134,4 +151,4 @@ def _say_gallery(folder: str, journal: Journal) -> None:
         say(f"The gallery was not written: {error.message}")
 
 
-BATCH = Command("batch", "make a picture for every line of a file; the same command again goes on", BatchOptions, _run)
+WORK = Work(BatchOptions, _run)

@@ -11,7 +11,7 @@ from ..accounts import open_pool_of
 from ..batch_run import run_batch
 from ..exits import ALL_DONE
 from ..folder import journal_of
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..library import Journal, is_denied, router_of, shown
 from ..loop import run_in_loop
 from ..options import AccountOptions, OutputOptions, RunOptions
@@ -70,7 +70,9 @@ def _collect_into(folder: str, options: CollectOptions) -> int:
             _name_again(entry)
             return ALL_DONE
         if entry.task_id != options.task_id or entry.state not in ("running", "ready"):
-            journal.write([run_in_loop(_confirmed(entry, options.task_id, pool[entry.account], output))])
+            journal.write(
+                [run_in_loop(_confirmed(entry, options.task_id, pool[entry.account], output, accounts.proxy))]
+            )
         journal.only = options.task_id
         run = RunOptions(accounts=accounts, output=output, command_line=options.command_line)
         return run_batch(None, journal, pool, router_of(pool, accounts.policy), run)
@@ -110,10 +112,12 @@ def _found(journal: Journal, task_id: str, key: str | None) -> JournalEntry:
     return found
 
 
-async def _confirmed(entry: JournalEntry, task_id: str, account: Account, output: OutputOptions) -> JournalEntry:
+async def _confirmed(
+    entry: JournalEntry, task_id: str, account: Account, output: OutputOptions, proxy: str | None
+) -> JournalEntry:
     """The request with a task that its provider knows, and that has finished: nothing is noted before that."""
     say(f"{task_id} is taken for the task of {entry.key!r}: {shown(repr(entry.request.prompt))}")
-    async with Client(account, freshness=output.freshness) as client:
+    async with Client(account, freshness=output.freshness, trust_env=True, proxy=proxy) as client:
         result = await client.collect(task_id, deadline=output.deadline)
     is_cleared_up = entry.state == "unknown"
     return msgspec.structs.replace(
@@ -129,6 +133,4 @@ async def _confirmed(entry: JournalEntry, task_id: str, account: Account, output
     )
 
 
-COLLECT = Command(
-    "collect", "wait for a task that exists, and fetch its pictures; creates nothing", CollectOptions, _run
-)
+WORK = Work(CollectOptions, _run)

@@ -11,7 +11,7 @@ from ...providers import PROVIDERS
 from ..accounts import keys_in_environment, pool_of
 from ..balances import balances_of
 from ..exits import ALL_DONE, told
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..options import AccountOptions
 from ..wording import amount, show
 
@@ -33,7 +33,7 @@ def _run(options: CreditsOptions) -> int:
     named = options.accounts.provider or keys_in_environment()
     pool = pool_of(msgspec.structs.replace(options.accounts, provider=named))
     codes = [ALL_DONE]
-    for name, balance in balances_of(pool).items():
+    for name, balance in balances_of(pool, proxy=options.accounts.proxy).items():
         if isinstance(balance, ImagenError):
             codes.append(told(balance))
         elif options.json:
@@ -50,6 +50,4 @@ def balance_text(account: str, title: str, balance: float | None) -> str:
     )
 
 
-CREDITS = Command(
-    "credits", "ask for the balance of the named accounts, or of all whose key is set", CreditsOptions, _run
-)
+WORK = Work(CreditsOptions, _run)

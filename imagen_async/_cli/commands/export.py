@@ -10,7 +10,7 @@ from ..export import FORMATS
 from ..export.folder import export
 from ..export.shards import ShardSize
 from ..folder import journal_of
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..library import JournalReader
 from ..pictures import removed_text
 from ..prompt_files import PromptLine
@@ -53,6 +53,4 @@ def _run(options: ExportOptions) -> int:
     return SOME_FAILED if made.spoilt else ALL_DONE
 
 
-EXPORT = Command(
-    "export", "write the pictures of a batch's folder in a form that training tools load", ExportOptions, _run
-)
+WORK = Work(ExportOptions, _run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..exits import ALL_DONE
 from ..folder import journal_of
 from ..gallery.page import write_gallery
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..library import JournalReader
 from ..prompt_files import PromptLine
 from ..wording import say, show
@@ -30,6 +30,4 @@ def _run(options: GalleryOptions) -> int:
     return ALL_DONE
 
 
-GALLERY = Command(
-    "gallery", "write one page, index.html, that shows every picture of a batch's folder", GalleryOptions, _run
-)
+WORK = Work(GalleryOptions, _run)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ..grammar import Command, Options, Parser
+from ..accounts import pool_of
+from ..grammar import Options, Parser, Work
 from ..options import AccountOptions, OutputOptions, PictureOptions
+from ..saving import price_of_not_saving
 from ..single import one
+from ..wording import say
 
 
 class GenerateOptions(Options, frozen=True):
@@ -25,8 +28,11 @@ class GenerateOptions(Options, frozen=True):
 
 
 def _run(options: GenerateOptions) -> int:
+    warning = price_of_not_saving(options.output, pool_of(options.accounts))
+    if warning is not None:
+        say(f"Warning: {warning} --no-save says that this is meant.")
     request, deadline = options.picture.request(options.prompt), options.output.deadline
     return one(options.accounts, options.output, lambda client: client.generate(request, deadline=deadline))
 
 
-GENERATE = Command("generate", "make one picture, or a few of one prompt", GenerateOptions, _run)
+WORK = Work(GenerateOptions, _run)

@@ -6,11 +6,11 @@ import json
 
 from ..accounts import pool_of
 from ..balances import balances_of
-from ..checking import checked_file, identity_of, states_of
+from ..checking import JournalLines, checked_file, identity_of, lines_in
 from ..estimate import Estimator
 from ..exits import ALL_DONE, WRONG_USE
 from ..folder import journal_in
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..library import Budget, JournalReader, PollSchedule, latencies_of, provider_of, router_of
 from ..options import ADD, AccountOptions, BudgetOptions, FileOptions, PictureOptions
 from ..wording import show
@@ -48,26 +48,24 @@ def _run(options: PlanOptions) -> int:
     if requests is None:
         return WRONG_USE
     schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
-    path = journal_in(options.out)
-    known: dict[int, str] | None = {}
+    known: JournalLines | None = JournalLines()
     spent = 0.0
-    if path is not None:
+    if (path := journal_in(options.out)) is not None:
         with JournalReader(path) as journal:
-            known = states_of(requests, identity_of(journal, defaults, router, add=options.add))
+            known = lines_in(requests, identity_of(journal, defaults, router, add=options.add))
             spent = sum(bill.total * count for bill, count in journal.bills())
             for name, schedule in schedules.items():
                 schedule.recall(latencies_of(journal, name))
     if known is None:
         return WRONG_USE
     # A queued one was noted and never sent, so that it is still to be paid for.
-    settled = {line for line, state in known.items() if state != "queued"}
+    settled = {line for line, state in known.states.items() if state != "queued"}
     unsettled = (request for request in requests if request.line not in settled)
     estimator = Estimator(pool, router, schedules, Budget(max_credits, spent) if max_credits else None)
-    found = estimator.estimate(unsettled, defaults, balances_of(pool, own_sandbox=False), known=len(settled))
+    balances = balances_of(pool, proxy=options.accounts.proxy, own_sandbox=False)
+    found = estimator.estimate(unsettled, defaults, balances, known=len(settled))
     show(json.dumps(found.to_json()) if options.json else found.text())
     return ALL_DONE
 
 
-PLAN = Command(
-    "plan", "check every line of a file, and tell credits and time, before a cent is spent", PlanOptions, _run
-)
+WORK = Work(PlanOptions, _run)

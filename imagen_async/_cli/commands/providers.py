@@ -9,7 +9,7 @@ from typing import Any
 from ... import providers
 from ...providers import Provider
 from ..exits import ALL_DONE
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..wording import show
 
 
@@ -67,6 +67,4 @@ def _price(credits: float | None) -> str:
     return "price unknown" if credits is None else f"{credits:g} credits"
 
 
-PROVIDERS = Command(
-    "providers", "list what this version knows: addresses, keys, models, prices, limits", ProvidersOptions, _run
-)
+WORK = Work(ProvidersOptions, _run)

@@ -13,7 +13,7 @@ from ...errors import ConfigurationError
 from ...providers import PROVIDERS
 from .. import words
 from ..exits import ALL_DONE
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..loop import run_in_loop
 from ..options import LIMITS
 from ..receiving import KEY_VARIABLE
@@ -83,6 +83,4 @@ async def _served(sandbox: Sandbox, port: int) -> int:
     return ALL_DONE
 
 
-SANDBOX = Command(
-    "sandbox", "serve the sandbox, a local provider that bills nobody, until Ctrl-C", SandboxOptions, _run
-)
+WORK = Work(SandboxOptions, _run)

@@ -6,7 +6,7 @@ import json
 
 from ..exits import ALL_DONE
 from ..folder import journal_of
-from ..grammar import Command, Options, Parser
+from ..grammar import Options, Parser, Work
 from ..library import JournalReader
 from ..standing import status_of
 from ..wording import show
@@ -32,6 +32,4 @@ def _run(options: StatusOptions) -> int:
     return ALL_DONE
 
 
-STATUS = Command(
-    "status", "tell how the batch of a folder stands, and what to run next; sends nothing", StatusOptions, _run
-)
+WORK = Work(StatusOptions, _run)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ... import ImageFile
-from ..as_json import pictures_json
+from ..as_json import columns_of, pictures_json
 from ..library import JournalReader, earlier_result
 from ..manifest import METADATA
 from ..picture_sizes import sizes_in
@@ -41,10 +41,11 @@ class Sample(msgspec.Struct, frozen=True):
 def samples_of(journal: JournalReader, folder: Path) -> list[Sample]:
     """Every picture that the journal of a folder has, and that is there, in the order of the prompt file."""
     sizes = sizes_in(folder / METADATA)
+    columns = columns_of(entry.request for entry in journal.entries())
     found = [
         (picture["index"], file, picture)
         for result in map(kept, map(earlier_result, journal.entries()))
-        for file, picture in zip(result.files, pictures_json(result, folder, sizes), strict=True)
+        for file, picture in zip(result.files, pictures_json(result, folder, sizes, columns), strict=True)
     ]
     samples: dict[str, Sample] = {}
     for _, file, picture in sorted(found, key=lambda each: (each[0], each[2]["file_name"])):

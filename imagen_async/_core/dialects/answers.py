@@ -107,7 +107,8 @@ def read_refused_status(answer: Answer) -> TaskStatus:
     # A silent upstream (408) and maintenance (455) pass: the task is asked about again.
     if 400 <= code < 500 and code not in (408, 455):
         return TaskRefused(Failure(AccountError, said("The status call was refused", answer), code=code))
-    return NoAnswer(Failure(TransportError, said("The status call failed", answer), code=code))
+    failure = Failure(TransportError, said("The status call failed", answer), code=code)
+    return NoAnswer(failure, retry_after=answer.response.retry_after)
 
 
 KEY_REFUSED = "The provider refuses the key: check it"
@@ -155,7 +156,10 @@ def _excerpt(body: bytes) -> str:
 
 def code_of(value: object) -> int | str | None:
     """A provider's code for a failure: a number, a clean word, or None."""
-    return clean(value) if isinstance(value, str) else value if isinstance(value, int) else None
+    if isinstance(value, str):
+        return clean(value)
+    # A number of thousands of digits is no code, and nothing could write it down.
+    return value if isinstance(value, int) and abs(value) < 1 << 63 else None
 
 
 def _number(code: object) -> int | None:

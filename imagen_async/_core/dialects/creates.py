@@ -98,7 +98,8 @@ def _read_refused_create(answer: Answer, no_credit: frozenset[int]) -> Created:
         return _redirected(answer)
     if not _is_own_word(answer):
         message = said("An answer that does not tell whether a task was made", answer)
-        return Lost(Failure(ProtocolError, message, code=code if status // 100 == 2 else status))
+        failure = Failure(ProtocolError, message, code=code if status // 100 == 2 else status)
+        return Lost(failure, answer.response.retry_after)
     kind, remedy = _refusal(code, text, no_credit)
     return Rejected(Failure(kind, said(_MEANING[kind], answer), code=code), remedy, answer.response.retry_after)
 

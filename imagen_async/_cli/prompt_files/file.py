@@ -1,0 +1,116 @@
+"""A prompt file from its bytes to its requests: read once, checked whole, and parsed anew by whoever loops over it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from ...errors import ConfigurationError, InvalidRequest
+from ..columns import Columns
+from .encoding import Text
+from .json_text import parse_json
+from .lines import KINDS, BadLine, Item, PromptLine
+from .mistakes import Mistakes
+from .parquet import parquet_reader
+from .plain import parse_txt
+from .reading import kind_of, read, unpacked
+from .tables import parse_csv, parse_tsv
+
+_PARSERS: dict[str, Callable[[Text], Iterator[Item]]] = {
+    "txt": parse_txt,
+    "jsonl": parse_json,
+    "csv": parse_csv,
+    "tsv": parse_tsv,
+    "json": parse_json,
+}
+_KNOWN = (*_PARSERS, "parquet")
+
+
+class PromptFile:
+    """The requests of a file, which is read once and parsed anew, line by line, each time it is looped over.
+
+    Args:
+        path: The file, or `-` for stdin. Gzip is unpacked, up to 1 GB.
+        kind: `txt`, `jsonl`, `csv`, `tsv`, `json` or `parquet`; None: by its name, and txt for stdin.
+        limit: Only the first so many requests, or None for all.
+        encoding: Of a text; None: UTF-8, or what its mark says.
+
+    Attributes:
+        name: As people call it.
+        sha256: Of its bytes, as they lie there.
+        columns: What is beside the requests' fields, once it is checked.
+        nan_prompts: How many lines have the word nan for their negative prompt, where a data frame had none.
+
+    Raises:
+        ConfigurationError: It cannot be read, is not in that encoding, or is of a kind that nobody knows.
+    """
+
+    def __init__(
+        self, path: str, kind: str | None = None, limit: int | None = None, encoding: str | None = None
+    ) -> None:
+        self.name = "stdin" if path == "-" else path
+        self.columns = Columns()
+        self.nan_prompts = 0
+        data = read(path)
+        kind = kind or kind_of(path, _KNOWN)
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        data = unpacked(data, self.name)
+        if kind == "parquet":
+            self._parse = parquet_reader(data, self.name)
+        else:
+            self._parse = partial(_PARSERS[kind], Text(data, self.name, encoding))
+        self._limit = limit
+        self._count = 0
+
+    def check(self, admit: Callable[[PromptLine], object]) -> Mistakes:
+        """Look at every line, and let `admit` look at its request; returns what is wrong, nothing when all is well."""
+        bad = Mistakes()
+        # By 64 bits of each: the keys themselves would take more memory than the file.
+        first_line: dict[int, int] = {}
+        self._count = 0
+        for item in self._items():
+            self._count += 1
+            problem = self._problem(item, admit, first_line)
+            if problem is not None:
+                bad.add(BadLine(item.line, problem))
+        if not self._count:
+            bad.add(BadLine(0, "there is no prompt in it"))
+        return bad
+
+    def odd_columns(self) -> list[tuple[str, str]]:
+        """Columns that look like a misspelt field, each with that field, once it is checked."""
+        names = sorted(self.columns.names - KINDS.keys())
+        matches = ((name, difflib.get_close_matches(name.lower(), KINDS, 1, 0.8)) for name in names)
+        return [(name, match[0]) for name, match in matches if match]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PromptLine]:
+        """The requests, in their order."""
+        for item in self._items():
+            if isinstance(item, BadLine):
+                raise ConfigurationError(f"{self.name}:{item.line}: {item.problem}")
+            yield item
+
+    def _items(self) -> Iterator[Item]:
+        return itertools.islice(self._parse(), self._limit)
+
+    def _problem(self, item: Item, admit: Callable[[PromptLine], object], first_line: dict[int, int]) -> str | None:
+        if isinstance(item, BadLine):
+            return item.problem
+        if item.columns:
+            self.columns.add(item.columns)
+        if item.negative_prompt is not None:
+            # It stays, so that what was made with it is not made anew.
+            self.nan_prompts += item.negative_prompt in ("nan", "NaN", "<NA>")
+        if item.key is not None and (first := first_line.setdefault(hash(item.key), item.line)) != item.line:
+            return f"key {item.key!r} is taken by line {first}; keys must differ"
+        try:
+            admit(item)
+        except InvalidRequest as error:
+            return error.message
+        return None

@@ -1,0 +1,65 @@
+"""Parquet: a row a request, its columns named as in any table."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import io
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ...errors import ConfigurationError
+from .lines import BadLine, Item, request_of
+from .tables import header_problem
+
+_ROWS = 1000
+"""In memory at a time, as Python's own values."""
+
+
+def parquet_reader(data: bytes, name: str) -> Callable[[], Iterator[Item]]:
+    """What begins to read the rows of a file; raises ConfigurationError where it is none, or pyarrow is missing."""
+    try:
+        from pyarrow import ArrowException, parquet  # only here: it takes its time, and only this needs it
+    except ImportError as error:
+        message = f"{name}: to read Parquet needs an extra: pip install 'imagen-async[export]'"
+        raise ConfigurationError(message) from error
+    try:
+        names = parquet.ParquetFile(io.BytesIO(data)).schema_arrow.names
+    except (ArrowException, OSError) as error:
+        raise ConfigurationError(f"{name} is no whole Parquet file: {error}.") from error
+
+    def rows() -> Iterator[Item]:
+        problem = header_problem(names)
+        if problem is not None:
+            yield BadLine(0, problem)
+            return
+        read = 0
+        try:
+            for batch in parquet.ParquetFile(io.BytesIO(data)).iter_batches(_ROWS):
+                for number, row in enumerate(batch.to_pylist(), read + 1):
+                    yield request_of(number, {column: _plain(value) for column, value in row.items()})
+                read += batch.num_rows
+        except (ArrowException, OSError) as error:
+            yield BadLine(read + 1, f"the rest cannot be read: {error}")
+
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case datetime.timedelta() | decimal.Decimal():
+            return str(value)
+        case bytes():
+            return f"{len(value)} bytes"
+        case dict():
+            return {str(name): _plain(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case _:
+            return value

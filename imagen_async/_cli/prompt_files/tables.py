@@ -1,0 +1,193 @@
+"""Tables in text: by which delimiter, under which header, and what a cell says."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from ..library import FieldKind
+from .encoding import Text
+from .json_text import decoded
+from .lines import KINDS, BadLine, Item, meant, request_from
+
+_DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE | re.DOTALL)
+"""A line before the header by which Excel is told the delimiter."""
+
+_NOTHING = frozenset({"nan", "<na>"})
+"""What pandas writes where nothing is, in lower case."""
+
+# More digits than these no provider takes, and int() itself refuses some thousands of them.
+# Three noughts behind the point may be thousands, where people write those so.
+_WHOLE = re.compile(r"\s*(-?[0-9]{1,19})(?:\.0{1,2})?\s*")
+
+
+class _Layout(msgspec.Struct, frozen=True):
+    """How a table is written.
+
+    Attributes:
+        delimiter: Between its cells.
+        has_quotes: False where a quotation mark is part of the prompt.
+        skipped: Lines before the header.
+    """
+
+    delimiter: str
+    has_quotes: bool = True
+    skipped: int = 0
+
+
+def parse_csv(text: Text) -> Iterator[Item]:
+    """The requests of comma-separated text, or of what a spreadsheet calls so."""
+    return _parse(text, _layout_of(text, ","))
+
+
+def parse_tsv(text: Text) -> Iterator[Item]:
+    """The requests of tab-separated text, which has no quoting but where its header has."""
+    return _parse(text, _layout_of(text, "\t"))
+
+
+def _layout_of(text: Text, usual: str) -> _Layout:
+    """Tell it by the header, in which the field's names are known: where they stand alone, the delimiter is right."""
+    for skipped, line in enumerate(text.open("")):
+        if told := _SEPARATOR.fullmatch(line):
+            return _Layout(told[1], skipped=skipped + 1)
+        if line.strip(f"{_DELIMITERS}\"' \r\n"):
+            return _layout_by(line, usual)
+    return _Layout(usual)
+
+
+def _layout_by(header: str, usual: str) -> _Layout:
+    if usual == "\t" and "prompt" in _lowered(header.split("\t")):
+        return _Layout("\t", has_quotes=False)
+    delimiters = [usual, *_DELIMITERS.replace(usual, "")]
+    names = {each: _lowered(next(csv.reader([header], delimiter=each), [])) for each in delimiters}
+    found = [each for each in delimiters if "prompt" in names[each]]
+    likely = max(delimiters, key=lambda each: (len(KINDS.keys() & set(names[each])), len(names[each])))
+    return _Layout(found[0] if found else likely)
+
+
+def _lowered(names: Sequence[str]) -> list[str]:
+    return [name.strip().lower() for name in names]
+
+
+def _parse(text: Text, layout: _Layout) -> Iterator[Item]:
+    if not layout.has_quotes:
+        number = 0
+
+        def rows() -> Iterator[list[str]]:
+            nonlocal number
+            for number, line in text.lines():  # noqa: B007 - it is what the table asks for
+                yield line.split(layout.delimiter)
+
+        return _parse_rows(rows(), lambda: number)
+    lines = text.open("")
+    for _ in range(layout.skipped):
+        next(lines)
+    # Strict: quotes that do not close would make one prompt of half the file.
+    reader = csv.reader(lines, delimiter=layout.delimiter, strict=True)
+    return _parse_rows(reader, lambda: layout.skipped + reader.line_num)
+
+
+def _parse_rows(rows: Iterator[list[str]], line_number: Callable[[], int]) -> Iterator[Item]:
+    header: _Header | None = None
+    while True:
+        # A quoted field may hold newlines: a row is named by its first line.
+        first_line = line_number() + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            # Behind a quote that does not close nobody can tell where the next row begins.
+            yield BadLine(first_line, f"this is not CSV, and the rest was not read: {error}")
+            return
+        if row is None:
+            return
+        if not any(map(str.strip, row)):
+            continue
+        if header is not None:
+            yield header.request(first_line, row)
+            continue
+        names = [name.strip() for name in row]
+        problem = header_problem(names)
+        if problem is not None:
+            yield BadLine(first_line, problem)
+            return
+        header = _Header(names)
+
+
+def header_problem(names: Sequence[str]) -> str | None:
+    """What is wrong with the names of a table's columns, or None."""
+    lowered = list(filter(None, map(str.lower, names)))
+    doubled = [name for name, count in Counter(lowered).items() if count > 1]
+    if doubled:
+        return f"two columns are named {doubled[0]!r}"
+    if "prompt" in lowered:
+        return None
+    return f"there is no column named prompt, only {', '.join(names)}{meant(names)}"
+
+
+class _Header:
+    """The columns of a table. Spreadsheets leave some without a name, mostly with nothing under it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._width = len(names)
+        named = [(name, at) for at, name in enumerate(names) if name]
+        self._fields = [(name.lower(), at, _reader_of(name.lower())) for name, at in named if name.lower() in KINDS]
+        # Of the user's own: they go to the manifest as they are.
+        self._columns = [(name, at) for name, at in named if name.lower() not in KINDS]
+        self._unnamed = [at for at, name in enumerate(names) if not name]
+
+    def request(self, line: int, row: list[str]) -> Item:
+        """What a row says."""
+        if len(row) != self._width:
+            if any(map(str.strip, row[self._width :])):
+                return BadLine(line, f"there are {len(row)} fields under {self._width} columns")
+            row += [""] * (self._width - len(row))
+        fields = {name: read(row[at]) for name, at, read in self._fields}
+        columns: dict[str, Any] = {name: row[at] if row[at].strip() else None for name, at in self._columns}
+        for at in self._unnamed:
+            if row[at].strip():
+                if len(self._unnamed) > 1:
+                    return BadLine(line, f"there is {row[at]!r} in column {at + 1}, which has no name")
+                columns[""] = row[at]  # the index of a data frame
+        return request_from(line, fields, columns)
+
+
+def _reader_of(field: str) -> Callable[[str], Any]:
+    """What reads the cells of a field: an empty one is none; a number or a JSON object stays text where it is none."""
+    return _READERS.get(field) or _OF_KIND[KINDS[field]]
+
+
+def _text(cell: str) -> str | None:
+    return cell.strip() or None
+
+
+def _word(cell: str) -> str | None:
+    """A text of which "nan" can be none."""
+    text = cell.strip()
+    return None if text.lower() in _NOTHING else text or None
+
+
+def _prompt(cell: str) -> str:
+    # No prompt is a mistake, and nothing elsewhere leaves it to the defaults.
+    return _word(cell) or ""
+
+
+def _whole(cell: str) -> int | str | None:
+    found = _WHOLE.fullmatch(cell)
+    return int(found[1]) if found else _word(cell)
+
+
+def _object(cell: str) -> Any:
+    try:
+        return decoded(cell)
+    except (ValueError, RecursionError):
+        return _word(cell)
+
+
+_OF_KIND: dict[FieldKind, Callable[[str], Any]] = {"whole": _whole, "object": _object, "text": _text}
+_READERS: dict[str, Callable[[str], Any]] = {"prompt": _prompt, "model": _word, "aspect_ratio": _word}

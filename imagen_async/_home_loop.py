@@ -1,0 +1,40 @@
+"""The event loop in which a client is open: what waits there is woken by no other, so that others are refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .errors import ConfigurationError
+
+
+class HomeLoop:
+    """The loop that runs where this is made.
+
+    Attributes:
+        loop: That loop.
+    """
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+
+    def now(self) -> float:
+        """Seconds of that loop's clock, wherever it is asked for."""
+        return self.loop.time()
+
+    def check(self) -> None:
+        """Raise ConfigurationError in another loop, and in a thread that has none while the own one runs elsewhere."""
+        here = _running_loop()
+        if here is self.loop or (here is None and not self.loop.is_running()):
+            return
+        where = "an event loop that has ended" if self.loop.is_closed() else "another event loop"
+        raise ConfigurationError(
+            f"This client was opened in {where}, and is used from here: nothing was sent. Open a client in each loop, "
+            "or have it done there: `asyncio.run_coroutine_threadsafe(client.generate(…), loop).result()`."
+        )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,82 @@
+"""Calls about no task's state, for a new link or the balance: each waits for a place among the status calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from .._core.upstream import Upstream
+from .._core.wire import HttpRequest, HttpResponse
+from ..errors import ConfigurationError, TransportError
+from .exchange import Transport
+
+_LEFT = "The client was left; open it again, and make this anew."
+
+
+class Errands:
+    """Sends them, for all accounts of a client. Free to repeat, which is why a connection that breaks is met once more.
+
+    Args:
+        upstreams: The accounts: the plan lets each go in its time.
+        send: Carries requests.
+        notice: Has the plan looked at.
+    """
+
+    def __init__(self, upstreams: Mapping[str, Upstream], send: Transport, notice: Callable[[], None]) -> None:
+        self._upstreams = upstreams
+        self._send = send
+        self._notice = notice
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._is_closed = False
+
+    async def send(self, account: str, request: HttpRequest) -> HttpResponse:
+        """Send one; raises as `SessionPool.send` does, and ConfigurationError when the client was left."""
+        try:
+            return await self._send_once(account, request)
+        except TransportError:
+            return await self._send_once(account, request)
+
+    async def _send_once(self, account: str, request: HttpRequest) -> HttpResponse:
+        upstream = self._upstreams[account]
+        async with self._place(upstream):
+            response = await self._send(account, request)
+            if response.status == 429:
+                upstream.status.refused(self._now(), response.retry_after)
+            return response
+
+    @asynccontextmanager
+    async def _place(self, upstream: Upstream) -> AsyncIterator[None]:
+        if self._is_closed:
+            raise ConfigurationError(_LEFT)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        upstream.errands.append(lambda: _let_go(turn))
+        self._waiting.add(turn)
+        self._notice()
+        try:
+            await turn
+            yield
+        finally:
+            self._waiting.discard(turn)
+            # Also where whoever waits was cancelled in the very moment in which its turn had come.
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                upstream.end_errand(self._now())
+                self._notice()
+
+    def close(self) -> None:
+        """Let nobody wait any more for what will not come."""
+        self._is_closed = True
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(ConfigurationError(_LEFT))
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _let_go(turn: asyncio.Future[None]) -> bool:
+    if turn.done():
+        return False
+    turn.set_result(None)
+    return True
