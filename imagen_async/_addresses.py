@@ -22,6 +22,9 @@ _INSIDE = (
 _OF_LOCAL_VPNS = ip_network("198.18.0.0/15")
 """What a VPN on this machine answers for every host of the Internet, and takes back when it is connected to."""
 
+_OF_PROTOCOLS = ip_network("192.0.0.0/24")
+"""No machine of the Internet, and one cloud's metadata: releases of Python differ about which of it is private."""
+
 
 def is_address(url: str) -> bool:
     """True for an HTTP address to which a path can be added: without a login, a query or a fragment."""
@@ -65,7 +68,7 @@ def is_public(address: str) -> bool:
     if meant in _OF_LOCAL_VPNS:
         return True
     is_unicast = meant in _GLOBAL_UNICAST if meant.version == 6 else not (meant.is_multicast or meant.is_reserved)
-    return meant.is_global and is_unicast
+    return meant.is_global and is_unicast and meant not in _OF_PROTOCOLS
 
 
 def in_network(host: str, network: str) -> bool:
