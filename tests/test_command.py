@@ -215,6 +215,15 @@ def test_ordered_prints_in_the_order_of_the_file(call: Call, imagen_sandbox: San
     assert ([record["index"] for record in records], took_two) == ([0, 1, 2, 3], [True, False, False, False])
 
 
+def test_a_locale_of_few_letters_has_names_of_these() -> None:
+    """Where names of files have no letters but ASCII's, a picture of another prompt is saved all the same."""
+    few = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    Path("p.txt").write_text("红狐狸 fox\n", encoding="utf-8")
+    process = commands.start("batch", "p.txt", "-p", "sandbox", "-o", "out", env=few)
+    assert commands.finish(process).code == 0
+    assert [path.name for path in Path("out").glob("*.png")] == ["000000-fox.png"]
+
+
 def test_batch_takes_stdin_and_keeps_its_streams_apart(imagen_sandbox: Sandbox) -> None:
     """The real command reads stdin, prints paths alone on stdout, and its summary alone on stderr."""
     process = commands.start("batch", "-", *at(imagen_sandbox), "-o", "out", stdin=-1)

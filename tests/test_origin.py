@@ -37,7 +37,18 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
     *(({"Retry-After": told}, 3600.0) for told in ("9" * 18, "86400", "Fri, 31 Dec 9999 23:59:59 GMT")),
     *(
         ({"Retry-After": told}, None)
-        for told in ("", "-7", "nan", "inf", "٧", "1e9", "later", "Sun, 99 Nov 1994", "7 up")
+        for told in (
+            "",
+            "-7",
+            "nan",
+            "inf",
+            "٧",
+            "1e9",
+            "later",
+            "Sun, 99 Nov 1994",
+            "Sun, 06 Nov 99999999 08:49:37 GMT",
+            "7 up",
+        )
     ),
     ({}, None),
 ]

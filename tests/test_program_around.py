@@ -87,6 +87,8 @@ async def test_another_loop_is_refused_at_once(use: str, imagen_sandbox: Sandbox
 
         with pytest.raises(ConfigurationError, match=r"another event loop.*run_coroutine_threadsafe"):
             await asyncio.to_thread(asyncio.run, elsewhere())
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            await asyncio.to_thread(batch.stop)
         assert ((await job).ok, len(imagen_sandbox.ledger.create_times)) == (True, 1)
 
 

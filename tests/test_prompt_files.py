@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -220,14 +220,29 @@ def test_a_table_of_arrow_is_a_prompt_file() -> None:
         "seed": [7.0, float("nan")],
         "on": [date(2026, 1, 2), None],
         "x": [[1], []],
+        "odd": [{"took": timedelta(seconds=1), "raw": b"abc"}, None],
     }
     parquet.write_table(pyarrow.table(columns), "p.parquet")
     found = [(line.prompt, line.seed, line.line, line.columns) for line in good(PromptFile("p.parquet"))]
-    assert found == [("a fox", 7, 1, {"on": "2026-01-02", "x": [1]}), ("a dog", None, 2, {"on": None, "x": []})]
+    odd = {"took": "0:00:01", "raw": "3 bytes"}
+    first = ("a fox", 7, 1, {"on": "2026-01-02", "x": [1], "odd": odd})
+    assert found == [first, ("a dog", None, 2, {"on": None, "x": [], "odd": None})]
     parquet.write_table(pyarrow.table({"caption": ["a fox"]}), "p.parquet")
     assert [bad.problem for bad in PromptFile("p.parquet").check(admit)] == [
         "there is no column named prompt, only caption; did you mean 'caption'? Rename it to prompt"
     ]
+
+
+def test_a_table_of_arrow_that_is_damaged_or_has_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be read of it is a bad line; without pyarrow the extra that brings it is named."""
+    parquet.write_table(pyarrow.table({"prompt": [f"a fox {n}" for n in range(3000)]}), "p.parquet")
+    whole = bytearray(Path("p.parquet").read_bytes())
+    whole[4:2000] = bytes(1996)
+    Path("p.parquet").write_bytes(whole)
+    assert "the rest cannot be read" in next(bad.problem for bad in PromptFile("p.parquet").check(admit))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'imagen-async\[export\]'"):
+        PromptFile("p.parquet")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac_roman", "utf-16-le", "cp500"])
