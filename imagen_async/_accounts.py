@@ -180,9 +180,8 @@ def _is_same(one: Endpoint | None, other: Endpoint | None) -> bool:
     return (first.scheme, first.host, first.port, first.path) == (second.scheme, second.host, second.port, second.path)
 
 
-def _checked_key(given: object, variable: str, provider: Provider) -> str:
-    # What is no text holds characters that no key has.
-    key = given.strip() if isinstance(given, str) else "\n"
+def _checked_key(key: str, variable: str, provider: Provider) -> str:
+    key = key.strip()
     if not key:
         raise ConfigurationError(
             f"{provider.title} needs a key: set the environment variable {variable}.",
@@ -194,12 +193,12 @@ def _checked_key(given: object, variable: str, provider: Provider) -> str:
     return key
 
 
-def _checked_url(base_url: object, provider: Provider) -> str:
+def _checked_url(base_url: str | None, provider: Provider) -> str:
     where = f"base URL (--base-url) or in the environment variable {provider.base_url_variable}"
     if base_url is None:
         message = f"{provider.title} publishes no address; take it from your account there, and give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
-    if not isinstance(base_url, str) or not is_address(base_url.strip()):
+    if not is_address(base_url.strip()):
         message = f"{base_url!r} is no address of an API such as https://api.example.com; give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
     if is_unencrypted(base_url.strip()) and not provider.is_local:

@@ -61,7 +61,7 @@ def checked_executor(executor: futures.Executor | None) -> futures.Executor | No
         return None
     # Processes are asked for last: to name them loads them.
     if not isinstance(executor, futures.Executor) or isinstance(executor, futures.ProcessPoolExecutor):
-        message = f"executor={executor!r}: it must be a concurrent.futures.Executor that works in threads."
+        message = f"executor={told(executor)}: it must be a concurrent.futures.Executor that works in threads."
         raise ConfigurationError(message)
     return executor
 

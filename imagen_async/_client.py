@@ -456,8 +456,10 @@ class Client:
         return await self._save(result, folder, checked_deadline(deadline))
 
     async def _save(self, result: Result, folder: str, within: float = float("inf")) -> tuple[ImageFile, ...]:
-        own = FileSession(self._settings, {name: home_of(account) for name, account in self._accounts.items()})
-        return await save_with(self._opened, own, self._executor, result, folder, within)
+        def own_files() -> FileSession:
+            return FileSession(self._settings, {name: home_of(account) for name, account in self._accounts.items()})
+
+        return await save_with(self._opened, own_files, self._executor, result, folder, within)
 
 
 def _check_batch(requests: object, parameters: Parameters, on_unknown: str, on_exit: str) -> None:

@@ -9,7 +9,7 @@ import os
 import ssl as ssl_module
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Literal, Protocol
@@ -213,18 +213,18 @@ def _any_of(painters: Iterable[Painter]) -> Painter:
 
 async def save_with(
     opened: OpenClient | None,
-    own: FileSession,
+    own_files: Callable[[], FileSession],
     executor: Executor | None,
     result: Result,
     folder: str,
     within: float,
 ) -> tuple[ImageFile, ...]:
-    """Save with an open client's session; with one of its `own` after the client was closed, or in another loop."""
+    """Save with an open client's session; with one of `own_files` after the client was closed, or in another loop."""
     if opened is not None and opened.loop is asyncio.get_running_loop() and opened.pool.files is not None:
         return await save_all(opened.pool.files, opened.off_loop, result, folder, within=within)
     _check_served(result, None if opened is None else opened.painted)
     with closing(file_threads(executor)) as off_loop:
-        async with own as files:
+        async with own_files() as files:
             return await save_all(files, off_loop, result, folder, within=within)
 
 

@@ -13,8 +13,6 @@ from .field_names import folded
 from .forgiving_json import unwrapped
 from .wire import HttpResponse, LinksMissing, Lost, NoAnswer, Rejected, TaskFailed, TaskRefused, loose_json
 
-replace = msgspec.structs.replace
-
 _IDS = ("requestid", "xrequestid", "traceid", "logid", "correlationid")
 
 _Event = TypeVar("_Event")
@@ -26,9 +24,9 @@ def event_of(event: _Event, response: HttpResponse, at: float, mask: Callable[[s
     """What an answer means, its failure, if it is one, with where it came from. Arguments as `failure_of`'s."""
     told: Any = event
     if isinstance(told, LinksMissing):
-        return replace(told, outcome=event_of(told.outcome, response, at, mask))  # type: ignore[return-value]
+        return msgspec.structs.replace(told, outcome=event_of(told.outcome, response, at, mask))  # type: ignore[return-value]
     if isinstance(told, _FAILURES):
-        return replace(told, failure=failure_of(told.failure, response, at, mask))  # type: ignore[return-value]
+        return msgspec.structs.replace(told, failure=failure_of(told.failure, response, at, mask))  # type: ignore[return-value]
     return event
 
 
@@ -44,7 +42,7 @@ def failure_of(failure: Failure, response: HttpResponse | None, at: float, mask:
     status = name = None
     if response is not None:
         status, name = response.status, request_id(response.headers) or _id_in(response.body)
-    return replace(
+    return msgspec.structs.replace(
         failure,
         message=mask(failure.message),
         code=mask(failure.code) if isinstance(failure.code, str) else failure.code,

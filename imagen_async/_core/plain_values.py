@@ -27,8 +27,7 @@ DEEPEST = 200
 _MOST_BITS = 14_280
 """Of a number: Python writes at most 4,300 digits."""
 
-_SIMPLE = frozenset({str, int, bool, type(None)})
-_ATOMS = frozenset({*_SIMPLE, float})
+_ATOMS = frozenset({str, int, float, bool, type(None)})
 _BUILT = frozenset({dict, list, tuple})
 _SCALARS = tuple(field.name for field in FIELDS if field.kind != "object")
 
@@ -104,7 +103,7 @@ def _plain_request(request: ImageRequest) -> ImageRequest:
     changed: dict[str, Any] = {}
     for name in _SCALARS:
         value = getattr(request, name)
-        if type(value) not in _SIMPLE or (type(value) is int and value.bit_length() > _MOST_BITS):
+        if not _is_plain(value):
             changed[name] = _field(name, value)
     if request.extra or type(request.extra) is not dict:
         changed["extra"] = _plain_extra(request.extra)

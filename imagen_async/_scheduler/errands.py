@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from .._clock import now
 from .._core.upstream import Upstream
 from .._core.wire import HttpRequest, HttpResponse
 from ..errors import ConfigurationError, TransportError
 from .exchange import Transport
 
-_LEFT = "The client was left; open it again, and make this anew."
+LEFT = "The client was left; open it again, and make this anew."
+"""What is said to whoever comes too late."""
 
 
 class Errands:
@@ -42,13 +44,13 @@ class Errands:
         async with self._place(upstream):
             response = await self._send(account, request)
             if response.status == 429:
-                upstream.status.refused(self._now(), response.retry_after)
+                upstream.status.refused(now(), response.retry_after)
             return response
 
     @asynccontextmanager
     async def _place(self, upstream: Upstream) -> AsyncIterator[None]:
         if self._is_closed:
-            raise ConfigurationError(_LEFT)
+            raise ConfigurationError(LEFT)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         upstream.errands.append(lambda: _let_go(turn))
         self._waiting.add(turn)
@@ -60,7 +62,7 @@ class Errands:
             self._waiting.discard(turn)
             # Also where whoever waits was cancelled in the very moment in which its turn had come.
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                upstream.end_errand(self._now())
+                upstream.end_errand(now())
                 self._notice()
 
     def close(self) -> None:
@@ -68,11 +70,7 @@ class Errands:
         self._is_closed = True
         for turn in self._waiting:
             if not turn.done():
-                turn.set_exception(ConfigurationError(_LEFT))
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
+                turn.set_exception(ConfigurationError(LEFT))
 
 
 def _let_go(turn: asyncio.Future[None]) -> bool:

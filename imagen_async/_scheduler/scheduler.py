@@ -23,7 +23,7 @@ from .._plain_group import PlainGroup
 from .._watch.observer import Observer
 from ..errors import ConfigurationError
 from .change_stream import ChangeStream, Owner
-from .errands import Errands
+from .errands import LEFT, Errands
 from .exchange import Exchange
 from .leasing import Leasing
 from .turns import Turns
@@ -136,7 +136,7 @@ class Scheduler:
     def enter(self, owner_id: int, owner: Owner) -> None:
         """Say who is to hear of the jobs with this owner's id; raises ConfigurationError when the client was left."""
         if self._is_closed:
-            raise ConfigurationError("The client was left; open it again, and make this anew.")
+            raise ConfigurationError(LEFT)
         self._stream.enter(owner_id, owner)
 
     def open(self, owner_id: int, terms: OwnerTerms) -> None:
