@@ -32,6 +32,7 @@ from ._core.job import Job as CoreJob
 from ._core.model import Model
 from ._core.poll_schedule import FRESHNESS, PollSchedule
 from ._core.provider import Limits
+from ._core.resuming import states_sent_again
 from ._core.routing import Policy
 from ._core.states import Collected
 from ._core.upstream import Upstream
@@ -381,7 +382,7 @@ class Client:
             save_to=None if save_to is None else prepare_folder(save_to),
         )
         factory = JobFactory(router, defaults, options)
-        again = _sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
+        again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
         return Batch(
             self._open().scheduler,
             requests,
@@ -468,9 +469,3 @@ def _check_batch(requests: object, parameters: Parameters, on_unknown: str, on_e
         raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
     checked_choice("on_unknown", on_unknown, OnUnknown)
     checked_choice("on_exit", on_exit, OnExit)
-
-
-def _sent_again(*, retry_failed: bool, resubmits_unknown: bool) -> frozenset[str]:
-    """The states of earlier runs from which a request is sent once more."""
-    wanted = {"queued": True, "failed": retry_failed, "unknown": resubmits_unknown}
-    return frozenset(state for state, is_wanted in wanted.items() if is_wanted)

@@ -15,7 +15,7 @@ from .._core.journal_entry import cut_off, is_denied
 from .._core.plain_text import foreign_character
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
-from .._core.resuming import earlier_result
+from .._core.resuming import earlier_result, states_sent_again
 from .._core.routing import Policy, Router
 from .._core.suggestion import did_you_mean
 from .._core.values import numbered
@@ -76,6 +76,7 @@ __all__ = [
     "router_of",
     "sending_time",
     "shown",
+    "states_sent_again",
     "with_defaults",
     "without_login",
 ]

@@ -11,7 +11,7 @@ from .. import ImageRequest, Rate
 from ..providers import PROVIDERS
 from . import words
 from .grammar import Options, Parser
-from .library import FIELDS, FRESHNESS, FieldKind, Parameters, Policy
+from .library import FIELDS, FRESHNESS, FieldKind, Parameters, Policy, states_sent_again
 
 T = TypeVar("T")
 
@@ -222,8 +222,7 @@ class GoingOnOptions(Options, frozen=True):
     @property
     def again(self) -> frozenset[str]:
         """The states of an earlier run from which a request is sent once more."""
-        more = {"failed": self.retry_failed, "unknown": self.resubmit_unknown}
-        return frozenset({"queued", *(state for state, is_asked in more.items() if is_asked)})
+        return states_sent_again(retry_failed=self.retry_failed, resubmits_unknown=self.resubmit_unknown)
 
     @classmethod
     def declare(cls, parser: Parser) -> None:

@@ -169,3 +169,9 @@ def _told(text: str, other: str) -> str:
 
 def _text(value: object) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def states_sent_again(*, retry_failed: bool, resubmits_unknown: bool) -> frozenset[str]:
+    """The states of earlier runs from which a request is sent once more."""
+    wanted = {"queued": True, "failed": retry_failed, "unknown": resubmits_unknown}
+    return frozenset(state for state, is_wanted in wanted.items() if is_wanted)
