@@ -354,7 +354,7 @@ class World:
         """Let time pass without an answer: nothing before `wake_at`, and something at it."""
         wake_at, ended, self.now = self.plan.wake_at(self.now), len(self.ended), until
         something = bool(self.look()) or len(self.ended) > ended
-        is_late = until > wake_at + inner.LATE
+        is_late = until >= wake_at + inner.LATE
         assert is_late or something == (until >= wake_at), f"something happened: {something}; it was to be at {wake_at}"
 
     def wake(self) -> None:

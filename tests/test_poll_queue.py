@@ -38,8 +38,9 @@ class Watched(msgspec.Struct):
     """A task as the list has it.
 
     Its age is known where it `runs`, and where it `is_ours` its callback would come here. It was last `asked` about and
-    last `seen` to run, is `due`, or None while its question is out, and `is_called` from its call until it is asked. It
-    was `made` when it was first said to have succeeded, and lacks its links since.
+    last `seen` to run, and is `due`, or None while its question is out. It `is_called` from its callback, or since its
+    time `is_over`, until it is asked about. It was `made` when it was first said to have succeeded, and lacks its links
+    since.
     """
 
     job: inner.Job
@@ -52,6 +53,7 @@ class Watched(msgspec.Struct):
     due: float | None = None
     was_called: float | None = None
     is_called: bool = False
+    is_over: bool = False
     made: float | None = None
 
 
@@ -104,11 +106,24 @@ class World:
         if each is None:
             self.reliability.came_late(number)
         elif each.was_called is None:
-            each.was_called, each.is_called = self.now, True
-            if each.due is not None:
-                self.called.append(number)
-                self.late.discard(number)
-                each.due = -math.inf
+            each.was_called = self.now
+            self.goes_first(number, each)
+
+    def run_out(self, number: int) -> None:
+        """The time of whomever is over."""
+        each = self.tasks.get(number)
+        assert self.poll_queue.ask_last(number) == (each is not None and not each.is_over)
+        if each is not None and not each.is_over:
+            each.is_over = True
+            self.goes_first(number, each)
+
+    def goes_first(self, number: int, each: Watched) -> None:
+        """A task is to be asked about before all others: now, or when its question is back."""
+        if each.due is not None and not each.is_called:
+            self.called.append(number)
+            self.late.discard(number)
+            each.due = -math.inf
+        each.is_called = True
 
     def pop(self) -> None:
         """Ask about one: the called as they were called, others by their time, and of the late the most worthwhile."""
@@ -165,7 +180,8 @@ class World:
         if silent <= self.silent / 2 or silent >= self.silent * 2:
             self.silent = silent
             for number, each in self.tasks.items():
-                if each.due is not None and each.is_ours and each.was_called is each.made is None:
+                is_timed = each.due is not None and not each.is_called
+                if is_timed and each.is_ours and each.was_called is each.made is None:
                     self.late.discard(number)
                     each.due = self.time_of(each)
 
@@ -185,6 +201,8 @@ class World:
             self.begin(number, at_once=seconds > 8)
         elif what == "call":
             self.call(out[0] if out and seconds > 5 else number)
+        elif what == "run out":
+            self.run_out(out[0] if out and seconds > 5 else number)
         elif what == "pop" and self.poll_queue.next_at() <= self.now:
             self.pop()
         elif what == "forget":
@@ -207,10 +225,11 @@ class World:
         assert min(1, count) <= queue.due(self.now) <= count
 
 
-WORDS = [*["begin"] * 8, *["wait"] * 2, *["call"] * 4, *["pop"] * 6, "forget", *ANSWERS, "ended", "ended"]
+WORDS = [*["begin"] * 8, *["wait"] * 2, *["call"] * 4, "run out", *["pop"] * 6, "forget", *ANSWERS, "ended", "ended"]
 ANNOUNCED = [("begin", 1), ("call", 1), ("pop",), ("ended",)]
 MISSED = [("begin", 1), ("wait", 1, 9.0), ("pop",), ("ended",)]
 TWICE_AS_SILENT = [*ANNOUNCED * 16, *MISSED, *ANNOUNCED * 6, *MISSED[:3], ("begin", 2), ("ended",)]
+WITH_TURNS = [*TWICE_AS_SILENT[:-1], ("begin", 3), ("begin", 4), ("run out", 3), ("ended",)]
 ALMOST_LATE = [("begin", 4), ("wait", 1, 0.25), *(("begin", each, 9.0) for each in (1, 2, 3)), ("wait", 1, 0.199)]
 CHOSEN_ANEW = [*ALMOST_LATE, ("pop",), ("wait", 1, 0.001), ("pop",), ("wait", 1, 0.5), ("pop",)]
 STEP = st.tuples(st.sampled_from(WORDS), st.integers(1, 9), st.floats(0, 10))
@@ -220,6 +239,7 @@ STEP = st.tuples(st.sampled_from(WORDS), st.integers(1, 9), st.floats(0, 10))
 @given(steps=st.lists(STEP, min_size=30, max_size=120), gone=st.sets(st.integers(1, 9)))
 @example(steps=CHOSEN_ANEW, gone=set())
 @example(steps=TWICE_AS_SILENT, gone=set())
+@example(steps=WITH_TURNS, gone=set())
 def test_each_question_is_handed_out_once_in_its_time_and_what_is_learned_is_told(
     steps: list[tuple[Any, ...]], gone: set[int]
 ) -> None:

@@ -102,20 +102,7 @@ class PollQueue:
             self.reliability.came_late(job_id)
         elif watched.announced_at is None:
             watched.announced_at = now
-            self.ask_at_once(job_id)
-
-    def ask_at_once(self, job_id: int) -> bool:
-        """Ask about a job before all others, once; False where it is to be already, or is not asked about at all."""
-        watched = self._watched.get(job_id)
-        if watched is None or watched.is_due:
-            return False
-        watched.is_due = True
-        # The answer that is on its way may tell of the end already; where it does not, the next turn is this one's.
-        if not watched.is_asked:
-            self._announced[job_id] = None
-            self._timers.discard(job_id)
-            self._late.pop(job_id, None)
-        return True
+            self._ask_at_once(job_id, watched)
 
     def ask_last(self, job_id: int) -> bool:
         """Ask about a job before all others, since its time is over; False where that was granted before."""
@@ -123,8 +110,19 @@ class PollQueue:
         if watched is None or watched.is_last:
             return False
         watched.is_last = True
-        self.ask_at_once(job_id)
+        self._ask_at_once(job_id, watched)
         return True
+
+    def _ask_at_once(self, job_id: int, watched: _Watched) -> None:
+        """Let a job be asked about before all others, once."""
+        if watched.is_due:
+            return
+        watched.is_due = True
+        # The answer that is on its way may tell of the end already; where it does not, the next turn is this one's.
+        if not watched.is_asked:
+            self._announced[job_id] = None
+            self._timers.discard(job_id)
+            self._late.pop(job_id, None)
 
     def sent_at(self, job_id: int) -> float:
         """When the last question about a job left; minus infinity where none did."""
@@ -242,7 +240,9 @@ class PollQueue:
             return
         self._silent = silent
         for each, watched in self._watched.items():
-            if watched.announces and watched.announced_at is watched.made_at is None and not watched.is_asked:
+            # Who is to be asked about at once has its turn already: a time as well would be a second one.
+            is_timed = not (watched.is_asked or watched.is_due)
+            if watched.announces and watched.announced_at is watched.made_at is None and is_timed:
                 self._late.pop(each, None)
                 self._timers.set(each, self._next_at(watched))
 
