@@ -273,9 +273,6 @@ def test_each_column_has_a_type_that_holds_its_values(tmp_path: Path) -> None:
                 assert (columns[-1].name, columns[-1].kind) == ("mine", kind)
                 assert FORMATS["parquet"].write(tmp_path / "x.parquet", rows, columns) == []
                 assert len(parquet.read_table(tmp_path / "x.parquet")) == len(values)
-    columns = columns_of([sample(1, 1, image="a", input_image="b", input_input_image="c")])
-    assert len({"image", *(column.name for column in columns)}) == len(columns) + 1, "the picture's own keeps its name"
-    assert {column.field for column in columns} >= {"image", "input_image", "input_input_image"}
 
 
 def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ class Columns:
         for name, shape in others._shapes.items():
             self._see(name, shape)
 
+    def shape(self, name: str) -> Shape | None:
+        """What all values of a column are alike in; None where there are none."""
+        return self._shapes.get(name)
+
     def listed(self, columns: Mapping[str, Any], ours: Collection[str]) -> dict[str, Any]:
         """A line's columns as the list has them, beside its own fields."""
         if not self._listed:

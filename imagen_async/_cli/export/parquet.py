@@ -40,7 +40,7 @@ def _write(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -> li
 
 
 def _row(sample: Sample, data: bytes, columns: Iterable[Column]) -> dict[str, Any]:
-    values = {column.name: value_of(sample.line.get(column.field), column.kind) for column in columns}
+    values = {column.name: value_of(sample.line.get(column.name), column.kind) for column in columns}
     return {"image": {"bytes": data, "path": Path(sample.line["file_name"]).name}, **values}
 
 
