@@ -202,6 +202,7 @@ NO_OBJECTS = [
         as_bytes(DOCUMENT)[:-9],
         gzip.compress(as_bytes(DOCUMENT))[:-9],
         b"&".join([b"a=1"] * 101),
+        *(b"taskId=1&<p>=2", b"hello&taskId=2", zlib.compress(b"{}" + b" " * (inner.MAX_CALLBACK - 1))),
         b"\xff\xfe\x00\x80",
         b'{"data": ' + b"[" * 100_000,
         b'{"data": ' * 100_000,
@@ -233,6 +234,10 @@ def test_a_body_that_is_nearly_json_names_its_task() -> None:
         with naming(body):
             assert verify_signature(headers(), body, KEY, math.inf)
             assert inner.task_named_by(inner.read_callback(body)) == TASK
+    form = urlencode({"n": "one", "data": as_bytes(DOCUMENT["data"])}).encode()
+    assert inner.read_callback(form) == {"n": "one", "data": DOCUMENT["data"]}
+    assert inner.read_callback(urlencode({"n": 1, "job": b'{"id": "x"}'}).encode()) == {"id": "x"}
+    assert inner.read_callback(zlib.compress(b"{}" + b" " * (inner.MAX_CALLBACK - 2))) == {}, "as long as one may be"
     for task_id in DAMAGED:
         with naming(task_id[:60]):
             document = inner.read_callback(b'{"data": {"taskId": %s, "id": %s}}' % (task_id, task_id))

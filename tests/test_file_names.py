@@ -32,6 +32,8 @@ NAMES = {
     "../../etc/passwd\0 C:\\con": "etc-passwd-c-con",
     "A single TRAIN, test-bed; dev2 values": "a-single-bed-values",
     "ｔｒａｉｎ of 猫": "of-猫",
+    "x" * 49: "x" * 49,
+    "猫" * 10 + "x " + "x" * 33: "猫" * 10 + "x-" + "x" * 33,
     "wonderful " * 4 + "testaments": "-".join(["wonderful"] * 4),
     "x" * 60: "",
     "": "",
@@ -48,7 +50,8 @@ def test_a_name_has_the_words_of_its_prompt(prompt: str, words: str) -> None:
 
 
 def test_a_name_can_be_had_in_ascii() -> None:
-    """For a file system of few letters the number, the mark and the plain words are left."""
+    """From the first of a series on; where no other is taken, the number, the mark and the plain words are left."""
+    assert file_stem(0, "a fox", MARK) == "000000-a-fox"
     assert plain_stem("000012-a-赤い狐-fox-2") == "000012-a-fox-2"
 
 

@@ -32,6 +32,8 @@ def test_a_record_tells_the_lognormal_law(prior: LatencyPrior, part: float, age:
 
 
 @given(latency=st.none() | st.floats(), age=st.floats(0, 1e6))
+@example(latency=70.0, age=10.0)
+@example(latency=EDGES[-1], age=0.0)
 def test_no_latency_is_longer_than_its_task_was_there(latency: float | None, age: float) -> None:
     """Nor less than nothing; a create may have been on the way for a minute. Without an age, seven hours at most."""
     for longest, told in ((age + 60, believed(latency, age)), (EDGES[-1], believed(latency))):
@@ -56,6 +58,7 @@ AGES = st.floats(0, 300) | st.sampled_from([0.0, EDGES[1], EDGES[100], 0.99 * ED
 @given(shares=CURVES, asked=AGES, more=st.floats(0.2, 200), announced=st.just(0.0) | st.floats(0, 0.99), part=PARTS)
 @example(shares=[0.999**k for k in range(BINS + 1)], asked=0.0, more=200.0, announced=0.0, part=0.99)
 @example(shares=[0.97**k for k in range(BINS + 1)], asked=3.0, more=30.0, announced=0.9, part=0.5)
+@example(shares=[0.999**k for k in range(BINS + 1)], asked=0.0, more=260.0, announced=0.0, part=0.5)
 @example(shares=[1.0] + [0.5] * BINS, asked=1.0, more=30.0, announced=0.5, part=0.5)
 def test_what_a_curve_says_is_what_the_definitions_say(
     shares: list[float], asked: float, more: float, announced: float, part: float

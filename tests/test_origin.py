@@ -105,8 +105,20 @@ def test_a_key_is_masked_however_it_is_written(dress: str, key: str) -> None:
     shown = mask.text(said)
     assert (shown[:4], shown[-4:], "***" in shown, len(shown) < 30) == ("ok <", "> ok", True, True)
     assert mask.content(said.encode()) == shown.encode()
-    assert mask.content(said.encode("utf-16"))[-8:] == "> ok".encode("utf-16-le") or dress not in ("as it is", "base64")
+    assert key.encode("utf-16-le") not in mask.content(said.encode("utf-16"))
     assert Mask([]).text(said) == said
+
+
+def test_a_mask_takes_a_secret_whole_and_nothing_more() -> None:
+    """One that begins with another, one of the least length, one as long as is looked for; in base64 to its edges."""
+    mask = Mask(["sk_12345", "sk_12345-and-more", "1234567", "k" * 64])
+    assert mask.text("<sk_12345> <sk_12345-and-more> <1234567>") == "<***> <***> <1234567>"
+    assert mask.content(b"<sk_12345-and-more> <1234567>") == b"<***> <1234567>"
+    assert mask.text(f"<{'k' * 63}%6Bxy>") == "<***xy>"
+    for before, characters in enumerate((0, 2, 3)):
+        shown = mask.text(base64.b64encode(b"a" * before + b"sk_12345-and-more").decode())
+        left, _, right = shown.partition("***")
+        assert (len(left), len(right.rstrip("=")) <= 1) == (characters, True)
 
 
 IDS: dict[str, tuple[dict[str, str], Any]] = {

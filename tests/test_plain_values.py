@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import PurePath
@@ -73,9 +74,9 @@ NEARLY = [
     (np.bool_(True), True),
     (np.float64(0.5), 0.5),
     (np.float32(0.5), 0.5),
-    (10**4000, 10**4000),
+    (2**14_280 - 1, 2**14_280 - 1),
 ]
-NEVER = [object(), b"a", PurePath("a"), Decimal(1), 10**5000, np.array([1]), Broken(), Broken]
+NEVER = [object(), b"a", PurePath("a"), Decimal(1), 10**5000, np.array([1]), Broken(), Broken, 2**14_280]
 
 
 @pytest.mark.parametrize(("value", "plain"), NEARLY, ids=lambda each: type(each).__name__)
@@ -98,13 +99,18 @@ def test_what_is_nearly_plain_becomes_exactly_that(value: Any, plain: Any) -> No
 
 @pytest.mark.parametrize("field", ["prompt", "model", "num_images", "key"])
 def test_what_cannot_be_plain_is_one_bad_request(field: str) -> None:
-    """Refused by name, in words that can be shown, and its result can be, too."""
+    """Refused by name, in words that can be shown, and its result can be, too, with all in it that can."""
+    with pytest.raises(InvalidRequest, match=r"^key="):
+        plain_item(ImageRequest("a", key="\ud800"))
+    shown = showable(ImageRequest(Word("a"), key="k", extra={"x": 1, "y": [Broken()], "z": Word("b")}))
+    assert (shown.prompt, shown.key, {**shown.extra, "y": None}) == ("a", "k", {"x": 1, "y": None, "z": "b"})
     for value in (*NEVER, Mine(), [1], {1, 2}):
         given = ImageRequest(**{"prompt": "a", field: value})
         with pytest.raises(InvalidRequest, match=f"^{field}=|cannot be read"):
             plain_item(given)
         assert (repr(showable(given)), key_of(given)) == (repr(showable(given)), None)
-        with pytest.raises(InvalidRequest, match=r"prompts and ImageRequests, not \w+(\.|: ImageR)|cannot be read"):
+        hint = ": ImageR" if type(value) is Mine else r"\."
+        with pytest.raises(InvalidRequest, match=rf"prompts and ImageRequests, not \w+{hint}|cannot be read"):
             plain_item(value)
         assert type(showable(value).prompt) is str
 
@@ -112,7 +118,7 @@ def test_what_cannot_be_plain_is_one_bad_request(field: str) -> None:
 def test_extra_holds_what_json_can_say() -> None:
     """No number that is none, no field without a name, nothing in itself; and what is no mapping holds no fields."""
     for value in (*NEVER[:1], *NEVER[2:5], *NEVER[6:], float("nan"), {1: 2}, {None: 1}, ENDLESS, print):
-        for extra in ({"x": [value]}, [value], value):
+        for extra in ({"x": [value]}, [value], value, [], None):
             with pytest.raises(InvalidRequest, match=r"extra|cannot be read"):
                 plain_item(ImageRequest("a", extra=extra))
 
@@ -124,6 +130,18 @@ def test_what_is_written_as_a_text_stays_one_and_a_hundred_levels_are_no_trouble
         deep = {"in": deep}
     request = plain_item(ImageRequest("a", extra=deep))
     assert msgspec.json.encode(request) == msgspec.json.encode(ImageRequest("a", extra=deep))
+
+
+@pytest.mark.parametrize("wrap", [lambda each: [each], lambda each: {"a": each}], ids=["lists", "objects"])
+@pytest.mark.parametrize(("inmost", "most"), [(1, 200), (np.array([1]), 198)], ids=["a number", "an array"])
+def test_two_hundred_levels_are_taken_and_no_more(wrap: Callable[[Any], Any], inmost: Any, most: int) -> None:
+    """Of lists and objects, and of what is written as one."""
+    deep = [inmost]
+    for _ in range(most + 1):
+        deep.append(wrap(deep[-1]))
+    plain_item(ImageRequest("a", extra={"x": deep[most]}))
+    with pytest.raises(InvalidRequest, match="more than 200"):
+        plain_item(ImageRequest("a", extra={"x": deep[most + 1]}))
 
 
 SIMPLE = st.none() | st.booleans() | st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

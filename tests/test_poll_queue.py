@@ -38,9 +38,9 @@ class Watched(msgspec.Struct):
     """A task as the list has it.
 
     Its age is known where it `runs`, and where it `is_ours` its callback would come here. It was last `asked` about and
-    last `seen` to run, and is `due`, or None while its question is out. It `is_called` from its callback, or since its
-    time `is_over`, until it is asked about. It was `made` when it was first said to have succeeded, and lacks its links
-    since.
+    last `seen` to run, its last question was `sent`, and it is `due`, or None while its question is out. It `is_called`
+    from its callback, or since its time `is_over`, until it is asked about. It was `made` when it was first said to
+    have succeeded, and lacks its links since.
     """
 
     job: inner.Job
@@ -54,6 +54,7 @@ class Watched(msgspec.Struct):
     was_called: float | None = None
     is_called: bool = False
     is_over: bool = False
+    sent: float = -math.inf
     made: float | None = None
 
 
@@ -128,6 +129,7 @@ class World:
     def pop(self) -> None:
         """Ask about one: the called as they were called, others by their time, and of the late the most worthwhile."""
         number, due = self.poll_queue.pop(self.now), self.due
+        self.tasks[number].sent = self.now
         if self.called:
             assert number == self.called.pop(0)
         elif not self.late and min(due.values()) > self.now - LATE:
@@ -221,6 +223,7 @@ class World:
         kinds, tasks = (KIND, FOUR), self.tasks.values()
         assert [self.told.next_age(kind, 9) for kind in kinds] == [self.schedule.next_age(kind, 9) for kind in kinds]
         assert [queue.heard_at(each.job) for each in tasks] == [each.seen for each in tasks]
+        assert [queue.sent_at(each) for each in (0, *self.tasks)] == [-math.inf, *(each.sent for each in tasks)]
         count = sum(at <= self.now for at in due.values())
         assert min(1, count) <= queue.due(self.now) <= count
 
