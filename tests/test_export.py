@@ -118,6 +118,7 @@ COLUMNS: dict[str, tuple[list[Any], str, list[Any]]] = {
     "flag": ([True, 1], "flag", ["true", "1"]),
     "tags": ([["a"], "a"], "tags", ['["a"]', "a"]),
     "mixed": ([["a", 1], ["a"]], "mixed", ['["a", 1]', '["a"]']),
+    "gaps": ([[None], [None, "a"]], "gaps", ["[null]", '[null, "a"]']),
     "objects": ([{"a": 1}, {"b": [1]}], "objects", ['{"a": 1}', '{"b": [1]}']),
     "alike": ([{"a": 1, "b": None}, {"a": 2, "b": "x"}], "alike", [{"a": 1, "b": None}, {"a": 2, "b": "x"}]),
     "empty": ([{}, None], "empty", ["{}", None]),
@@ -288,3 +289,12 @@ def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
             journal.write([msgspec.structs.replace(entry, state="done", files=(file,), urls=("https://x.example/",))])
         names_given = [each.name for each in samples_of(journal, tmp_path)]
     assert names_given == ["000001-x", "000001-x-pngpngpn", "000001-x-pngpngpn-pngpngpn"]
+
+
+def test_lines_that_ask_for_the_same_change_their_places(call: Call, imagen_sandbox: Sandbox) -> None:
+    """What was made for each of them stands, with its other columns, where that line stands now; none is made anew."""
+    for numbers in ("12", "21"):
+        Path("p.csv").write_text("prompt,n\na fox,{}\na dog,x\na fox,{}\n".format(*numbers))
+        call("batch", "p.csv", *at(imagen_sandbox), "-q", "-o", "out")
+    places = sorted((line["index"], line["n"]) for line in lines_of(Path("out", "metadata.jsonl")))
+    assert (places, len(imagen_sandbox.ledger.tasks)) == ([(0, "2"), (1, "x"), (2, "1")], 3)

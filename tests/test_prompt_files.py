@@ -142,6 +142,28 @@ WRONG_FILES = [
     ("csv", f"prompt,seed\na fox,{'1' * 5000}\n", 2, "seed='111"),
     ("csv", f'{QUOTED}a dog,two\n"an\nowl",3\n', 5, "seed='two'"),
     ("jsonl", '{"prompt": "x", "key": 1}\n{"prompt": "y", "key": "1"}', 2, "key '1' is taken by line 1; keys must"),
+    *(
+        (
+            "txt",
+            line + "\n\n",
+            1,
+            f"this is no prompt but the beginning of .{told}; say --format {told}, or --format txt",
+        )
+        for told, line in [
+            ("csv", "seed; Prompt"),
+            ("tsv", "prompt\tseed"),
+            ("jsonl", '{"Prompt": "x"}'),
+            ("json", "["),
+        ]
+    ),
+    ("csv", "prompt,note\nx,y\nprompt,note\n", 3, "this is the header once more"),
+    ("tsv", 'prompt\tseed\n"a fox\n"at night"\t7\n', 2, "this is not CSV, and the rest was not read: a quote opens a"),
+    (
+        "jsonl",
+        f'{{"prompt": "x", "n": {"[" * 500}{"]" * 500}}}',
+        1,
+        "its lists and objects are nested more than 50 deep",
+    ),
     *((kind, text, 0, "there is no prompt in it") for kind in KINDS for text in ("", "\ufeff", "\n\n \r\n")),
 ]
 
@@ -163,6 +185,7 @@ def test_an_object_is_not_mixed_with_what_is_none() -> None:
 USELESS = {
     "p.txt": (b"a fox\na caf\xe9\n", r"p\.txt:2: the byte b'\\xe9' is not UTF-8; save the file as UTF-8, .*cp1252\."),
     "mac.txt": (b"a fox\ra caf\x8e\r", r"mac\.txt:2: the byte b'\\x8e' is not UTF-8; .*--encoding mac_roman\."),
+    "short.txt": ("a fox\nлиса\n".encode("cp1251"), r"short\.txt:2: the byte .* --encoding gb18030, .*cp1251 or"),
     "kanji.txt": ("狐\n鷺\n".encode("shift_jis"), r"kanji\.txt:1: the byte .* --encoding gb18030, shift_jis"),
     "torn.txt": ("\ufeffa fox\n".encode("utf-16-le") + b"a", r"torn\.txt:2: the byte b'a' is not UTF-16; save the "),
     "p.csv": (b"prompt\nx\ny\n\xff\n", r"p\.csv:4: the byte b'\\xff' is not UTF-8"),
@@ -185,6 +208,7 @@ USELESS = {
     "renamed.csv": (b"\xd0\xcf\x11\xe0\xa1", r"renamed\.csv is a spreadsheet; save it as CSV"),
     "picture.txt": (b"\x89PNG\r\n\x1a\n\0\0", r"picture\.txt is no text but PNG; name a file of prompts"),
     "cut.csv.gz": (gzip.compress(b"prompt\na fox\n")[:-9], r"cut\.csv\.gz: its gzip is cut short or damaged"),
+    "twice.txt.gz": (gzip.compress(gzip.compress(b"a fox")), r"twice\.txt\.gz is packed twice; unpack it once"),
     "bad.txt.gz": (b"\x1f\x8b\x08\0abc", r"bad\.txt\.gz: its gzip is cut short or damaged"),
     "p.parquet": (b"PAR1 and no more", r"p\.parquet is no whole Parquet file"),
 }
@@ -227,6 +251,9 @@ def test_a_table_of_arrow_is_a_prompt_file() -> None:
     odd = {"took": "0:00:01", "raw": "3 bytes"}
     first = ("a fox", 7, 1, {"on": "2026-01-02", "x": [1], "odd": odd})
     assert found == [first, ("a dog", None, 2, {"on": None, "x": [], "odd": None})]
+    parquet.write_table(pyarrow.table({"prompt": [b"a fox", b"\xff"]}), "p.parquet")
+    (bad,) = PromptFile("p.parquet").check(admit)
+    assert (bad.line, bad.problem[:17]) == (2, "prompt=b'\\xff': a")
     parquet.write_table(pyarrow.table({"caption": ["a fox"]}), "p.parquet")
     assert [bad.problem for bad in PromptFile("p.parquet").check(admit)] == [
         "there is no column named prompt, only caption; did you mean 'caption'? Rename it to prompt"
@@ -236,6 +263,9 @@ def test_a_table_of_arrow_is_a_prompt_file() -> None:
 def test_a_table_of_arrow_that_is_damaged_or_has_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be read of it is a bad line; without pyarrow the extra that brings it is named."""
     parquet.write_table(pyarrow.table({"prompt": [f"a fox {n}" for n in range(3000)]}), "p.parquet")
+    for odd in (pyarrow.array([2**30], pyarrow.date32()), pyarrow.array([2**62], pyarrow.timestamp("us"))):
+        parquet.write_table(pyarrow.table({"prompt": ["a fox"], "on": odd}), "odd.parquet")
+        assert "the rest cannot be read" in next(bad.problem for bad in PromptFile("odd.parquet").check(admit))
     whole = bytearray(Path("p.parquet").read_bytes())
     whole[4:2000] = bytes(1996)
     Path("p.parquet").write_bytes(whole)
@@ -252,6 +282,13 @@ def test_an_encoding_is_named(encoding: str) -> None:
     assert prompts(PromptFile("p.csv", encoding=encoding)) == ["a café"]
     with pytest.raises(ConfigurationError, match=r"p\.csv:[12]: the byte .* is not big5; .* another --encoding"):
         PromptFile("p.csv", encoding="big5")
+    for marked in ("utf-8-sig", "utf-16", "utf-32"):
+        Path("p.txt").write_bytes("café\n".encode(marked))
+        assert prompts(PromptFile("p.txt", encoding=marked)) == ["café"]
+        with pytest.raises(
+            ConfigurationError, match=rf"p\.txt is {marked[:5].upper()}.* by its mark, and not cp1252; leave"
+        ):
+            PromptFile("p.txt", encoding="cp1252")
 
 
 @pytest.mark.parametrize("encoding", ["cp12525", "hex", "rot13", ""])
@@ -278,6 +315,13 @@ def test_a_mistake_of_every_line_is_told_once() -> None:
     seeds, cells, total = bad.text("p.csv", 1633)
     assert (seeds[:38], seeds[-18:]) == ("p.csv: 1,632 lines: seed='x0': allowed", " (lines 2, 3, 4 …)")
     assert (cells[:12], total) == ("p.csv:1634: ", "1,633 problems of 1,633 requests; nothing was sent.")
+
+
+def test_mistakes_of_very_many_kinds_are_counted() -> None:
+    """A hundred are told, and how many lines have any other."""
+    wrong = "".join(f'{{"prompt": "x", "extra": {{"{chr(0x4E00 + n)}": 1}}}}\n' for n in range(300))
+    told = load("jsonl", wrong).check(admit).text("p.jsonl", 300)
+    assert (len(told), told[100]) == (102, "p.jsonl: 200 other lines with other problems")
 
 
 def test_a_column_that_looks_misspelt() -> None:

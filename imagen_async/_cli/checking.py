@@ -105,25 +105,31 @@ def restate(known: JournalLines, requests: PromptFile, identity: Identity, journ
     """Have a journal's requests stand in the lines, and say in their other columns, what they do in the file now.
 
     Args:
-        known: What the look before has found.
+        known: What the look before has found; its places become those of lines that ask for the same, too.
         requests: A file in which nothing is wrong.
         identity: For one more look through it.
         journal: Whose requests they are, open for writing.
     """
-    edited = _edited(requests, identity, journal)
+    edited = _edited(requests, identity, journal, known.moved)
     while known.are_edited and (some := dict(itertools.islice(edited, _AT_ONCE))):
         journal.restate(some)
 
 
-def _edited(requests: PromptFile, identity: Identity, journal: Journal) -> Iterator[tuple[str, ImageRequest]]:
+def _edited(
+    requests: PromptFile, identity: Identity, journal: Journal, moved: dict[str, int]
+) -> Iterator[tuple[str, ImageRequest]]:
     doubles: set[str] = set()
-    for request in requests:
+    for place, request in enumerate(requests):
         _, entry = identity.of(request)
         if entry is None or not _is_edited(entry.request, request):
             continue
         twins = [] if request.key else [each for each in _twins(entry, journal) if each.key not in doubles]
         # Of lines that ask for the same, one that was moved or removed: what was made for each keeps its columns.
-        if _columns(entry) != request.columns and request.columns in map(_columns, twins):
+        meant = next((each for each in twins if _columns(each) == request.columns), entry)
+        if _columns(entry) != request.columns and meant is not entry:
+            moved[meant.key] = place
+            doubles.add(meant.key)
+            yield meant.key, msgspec.structs.replace(meant.request, line=request.line)
             continue
         if twins:
             doubles.add(entry.key)

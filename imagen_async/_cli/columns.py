@@ -115,7 +115,9 @@ def _shape_of(value: Any) -> Shape | None:
         case float():
             return "float64"
         case list() | tuple():
-            return _all_of(map(_shape_of, value))
+            # What reads a list loses its place, or breaks, at a null beside a value (seen with pyarrow 26).
+            has_both = None in value and any(each is not None for each in value)
+            return TEXT if has_both else _all_of(map(_shape_of, value))
         case dict() if value and not any(map(_TAKEN.fullmatch, value)):
             shapes = {name: _shape_of(each) for name, each in value.items()}
             return TEXT if TEXT in shapes.values() else ("object", *sorted(shapes.items()))

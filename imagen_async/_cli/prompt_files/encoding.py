@@ -5,13 +5,20 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 
 from ...errors import ConfigurationError
 from ..library import foreign_character
 
 _MARK = "\ufeff".encode()
-_MARKED = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MARKED = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    _MARK: "utf-8",
+}
 """What a file begins with that says what it is; the longer ones first."""
 
 _UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
@@ -44,28 +51,28 @@ class Text:
         """Its first character that is no blank; nothing where there is none."""
         return next((line.lstrip()[0] for line in self.open("") if line.strip()), "")
 
-    def open(self, newline: str) -> io.TextIOWrapper:
+    def open(self, newline: str | None) -> io.TextIOWrapper:
         """Begin to read it, with ends of lines as `open` takes them."""
         stream = io.BytesIO(self._data)  # which does not copy what nobody writes to
         stream.seek(self._start)
         return io.TextIOWrapper(stream, "utf-8", newline=newline)
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        """Numbered lines. Only newlines end one, for a prompt may hold any other of Unicode's separators.
-
-        A file without any newline may be of an old Mac, where returns did.
-        """
-        newline = "\r" if b"\n" not in self._data else "\n"
-        for number, line in enumerate(self.open(newline), 1):
-            yield number, line.rstrip("\r\n")
+        """Numbered lines. Newlines and returns end one; a prompt may hold any other of Unicode's separators."""
+        for number, line in enumerate(self.open(None), 1):
+            yield number, line.rstrip("\n")
 
 
 def _utf8(data: bytes, name: str, encoding: str | None) -> bytes:
+    marked = next((found for mark, found in _MARKED.items() if data.startswith(mark)), None)
     if encoding is not None:
         _refuse_unknown(encoding)
+        if marked is not None and not codecs.lookup(encoding).name.startswith(marked):
+            raise ConfigurationError(
+                f"{name} is {marked.upper()} by its mark, and not {encoding}; leave --encoding away."
+            )
         return _transcoded(data, name, encoding)
-    marked = next((found for mark, found in _MARKED.items() if data.startswith(mark)), None)
-    if marked is not None:
+    if marked not in (None, "utf-8"):
         return _transcoded(data, name, marked)
     unmarked = _unmarked(data)
     if unmarked is not None:
@@ -124,8 +131,8 @@ def _called(encoding: str) -> str:
 def _remedy(data: bytes, encoding: str) -> str:
     if encoding != "utf-8":
         return "save the file as UTF-8, or name another --encoding"
-    foreign = sum(byte >= 0x80 for byte in data[:_PIECE])
-    if foreign * 4 > len(data[:_PIECE]):  # no Latin letters: one of several
+    foreign = re.findall(rb"[\x80-\xff]+", data[:_PIECE])
+    if sum(map(len, foreign)) > 1.5 * len(foreign):  # seldom alone, so no Latin letters: one of several
         return "save the file as UTF-8, or name its encoding: --encoding gb18030, shift_jis, cp1251 or another"
     is_mac = b"\r" in data and b"\n" not in data
     return f"save the file as UTF-8, or name its encoding: --encoding {'mac_roman' if is_mac else 'cp1252'}"

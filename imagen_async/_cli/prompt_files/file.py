@@ -15,7 +15,7 @@ from .json_text import parse_json
 from .lines import KINDS, BadLine, Item, PromptLine
 from .mistakes import Mistakes
 from .parquet import parquet_reader
-from .plain import parse_txt
+from .plain import parse_txt, parse_unsaid
 from .reading import kind_of, read, unpacked
 from .tables import parse_csv, parse_tsv
 
@@ -55,13 +55,14 @@ class PromptFile:
         self.columns = Columns()
         self.nan_prompts = 0
         data = read(path)
+        parsers = _PARSERS if kind else _PARSERS | {"txt": parse_unsaid}
         kind = kind or kind_of(path, _KNOWN)
         self.sha256 = hashlib.sha256(data).hexdigest()
         data = unpacked(data, self.name)
         if kind == "parquet":
             self._parse = parquet_reader(data, self.name)
         else:
-            self._parse = partial(_PARSERS[kind], Text(data, self.name, encoding))
+            self._parse = partial(parsers[kind], Text(data, self.name, encoding))
         self._limit = limit
         self._count = 0
 

@@ -14,14 +14,18 @@ from .lines import BadLine, Item, request_of
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
-class _Doubled(ValueError):
-    """A name comes twice in an object: which of its values is meant nobody knows."""
+_DEEPEST = 50
+"""Lists and objects in each other at most: whoever looks into them needs some room for each."""
+
+
+class _Refused(ValueError):
+    """It is JSON, and no use here."""
 
 
 def decoded(source: str) -> Any:
     """The value of a JSON text; raises ValueError or RecursionError for what is none, or is ambiguous."""
     value = _DECODER.decode(source)
-    _refuse_halves(value, source)
+    _refuse_odd(value, source)
     return value
 
 
@@ -59,7 +63,7 @@ def _array(text: Text) -> Iterator[Item]:
             continue
         try:
             value, at = _DECODER.raw_decode(whole, start)
-            _refuse_halves(value, whole[start:at])
+            _refuse_odd(value, whole[start:at])
         except (ValueError, RecursionError) as error:
             yield BadLine(line, f"{_no_json(line, error).problem}; the rest was not read")
             return
@@ -88,13 +92,20 @@ def _request(line: int, value: Any) -> Item:
 
 
 def _no_json(line: int, error: Exception) -> BadLine:
-    return BadLine(line, str(error) if isinstance(error, _Doubled) else f"this is not JSON in Unicode: {error}")
+    return BadLine(line, str(error) if isinstance(error, _Refused) else f"this is not JSON in Unicode: {error}")
 
 
-def _refuse_halves(value: Any, source: str) -> None:
-    """Raise ValueError for half a surrogate pair: it can be written as JSON's \\ud83d, and be sent or saved nowhere."""
-    if "\\u" in source:
+def _refuse_odd(value: Any, source: str) -> None:
+    """Raise ValueError for what is nested too deep, and for half a surrogate pair, which can be sent nowhere."""
+    if source.count("[") + source.count("{") > _DEEPEST and _is_deeper(value, _DEEPEST):
+        raise _Refused(f"its lists and objects are nested more than {_DEEPEST} deep")
+    if "\\u" in source:  # it can be written as JSON's \\ud83d
         json.dumps(value, ensure_ascii=False).encode()
+
+
+def _is_deeper(value: Any, room: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (room == 0 or any(_is_deeper(each, room - 1) for each in inner))
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         doubled = next(name for name in names if names.count(name) > 1)
-        raise _Doubled(f"the name {doubled!r} comes twice in an object; which value is meant?")
+        raise _Refused(f"the name {doubled!r} comes twice in an object; which value is meant?")
     return values
 
 

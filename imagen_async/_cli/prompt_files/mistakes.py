@@ -13,6 +13,9 @@ from .lines import BadLine
 _SHOWN = 3
 """Lines with one mistake that are each told by themselves; of more of them so many are named."""
 
+_KINDS = 100
+"""Mistakes that are told apart; the lines with any other are counted."""
+
 _GIVEN = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d[\d.]*")
 """What of a problem is the line's own: two that differ in nothing else are one mistake."""
 
@@ -35,7 +38,7 @@ class _Mistake(msgspec.Struct):
 
 
 class Mistakes:
-    """The bad lines of a file, by what is wrong with them: as large as there are kinds of that, and no larger.
+    """The bad lines of a file, by what is wrong with them: as large as there are kinds of that, up to a hundred.
 
     Looping over it gives the lines that are shown.
 
@@ -50,7 +53,10 @@ class Mistakes:
     def add(self, bad: BadLine) -> None:
         """One more; they come in the order of their lines."""
         self.count += 1
-        mistake = self._found.setdefault(_GIVEN.sub("…", bad.problem), _Mistake())
+        kind = _GIVEN.sub("…", bad.problem)
+        if kind not in self._found and len(self._found) == _KINDS:
+            return
+        mistake = self._found.setdefault(kind, _Mistake())
         mistake.count += 1
         if mistake.count <= _SHOWN:
             mistake.examples.append(bad)
@@ -66,4 +72,6 @@ class Mistakes:
         """For people: what is wrong with a file of so many requests, in the order of where it is first."""
         of_all = f" of {counted(requests, 'request')}" if requests else ""
         told = [line for mistake in self._found.values() for line in mistake.told(name)]
+        others = self.count - sum(mistake.count for mistake in self._found.values())
+        told += [f"{name}: {counted(others, 'other line')} with other problems"] if others else []
         return [*told, f"{counted(self.count, 'problem')}{of_all}; nothing was sent."]

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...errors import ConfigurationError
-from .lines import BadLine, Item, request_of
+from .lines import KINDS, BadLine, Item, request_of
 from .tables import header_problem
 
 _ROWS = 1000
 """In memory at a time, as Python's own values."""
+
+_UNTOLD = (OSError, ValueError, OverflowError)
+"""Of values that Python has no own for: years beyond 9999, a name twice in a struct, text that is no Unicode."""
 
 
 def parquet_reader(data: bytes, name: str) -> Callable[[], Iterator[Item]]:
@@ -38,12 +41,22 @@ def parquet_reader(data: bytes, name: str) -> Callable[[], Iterator[Item]]:
         try:
             for batch in parquet.ParquetFile(io.BytesIO(data)).iter_batches(_ROWS):
                 for number, row in enumerate(batch.to_pylist(), read + 1):
-                    yield request_of(number, {column: _plain(value) for column, value in row.items()})
+                    yield request_of(number, {column: _told(column, value) for column, value in row.items()})
                 read += batch.num_rows
-        except (ArrowException, OSError) as error:
+        except (ArrowException, *_UNTOLD) as error:
             yield BadLine(read + 1, f"the rest cannot be read: {error}")
 
     return rows
+
+
+def _told(column: str, value: Any) -> Any:
+    """What a row says in a column. In a field, bytes are text that its writer did not call so, or wrong."""
+    if not isinstance(value, bytes) or column.lower() not in KINDS:
+        return _plain(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ _UNPACK = "unpack it, and name the file in it"
 _REMEDIES = {
     **dict.fromkeys(("xlsx", "xlsm", "xls", "ods", "numbers"), f"is a spreadsheet; {_AS_CSV}"),
     **dict.fromkeys(("zip", "7z", "rar", "tar", "tgz"), f"is an archive; {_UNPACK}"),
+    "gz": "is packed twice; unpack it once",
     **dict.fromkeys(("bz2", "xz", "zst"), "is packed in a way that is not read here; unpack it"),
     **dict.fromkeys(("doc", "docx", "odt", "pdf", "rtf"), "is a document; save it as text, a prompt a line"),
     **dict.fromkeys(("ndjson", "jsonlines"), "is read as JSON lines; say --format jsonl"),
@@ -30,6 +31,7 @@ _REMEDIES = {
 """What files of other names are, and what to do with them."""
 
 _BEGINNINGS = {
+    GZIP: "gz",
     rb"PK\x03\x04": "zip",
     rb"\xd0\xcf\x11\xe0": "xls",
     rb"BZh[1-9]1AY": "bz2",

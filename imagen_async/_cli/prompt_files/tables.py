@@ -11,13 +11,16 @@ from typing import Any
 import msgspec
 
 from ..library import FieldKind
+from ..wording import counted
 from .encoding import Text
 from .json_text import decoded
 from .lines import KINDS, BadLine, Item, meant, request_from
 
 _DELIMITERS = ",;\t|"
-_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE | re.DOTALL)
-"""A line before the header by which Excel is told the delimiter."""
+_SEPARATOR = re.compile(r'\s*"?sep=([^\r\n])"?(?:\1|\s)*', re.IGNORECASE)
+"""A line before the header by which Excel is told the delimiter; who saved it as a row has filled that up."""
+
+_QUOTE = "quotes around a cell keep together what is in it"
 
 _NOTHING = frozenset({"nan", "<na>"})
 """What pandas writes where nothing is, in lower case."""
@@ -34,11 +37,13 @@ class _Layout(msgspec.Struct, frozen=True):
         delimiter: Between its cells.
         has_quotes: False where a quotation mark is part of the prompt.
         skipped: Lines before the header.
+        has_blanks: True where blanks behind a delimiter are no part of a cell, as the header is written so.
     """
 
     delimiter: str
     has_quotes: bool = True
     skipped: int = 0
+    has_blanks: bool = False
 
 
 def parse_csv(text: Text) -> Iterator[Item]:
@@ -65,10 +70,13 @@ def _layout_by(header: str, usual: str) -> _Layout:
     if usual == "\t" and "prompt" in _lowered(header.split("\t")):
         return _Layout("\t", has_quotes=False)
     delimiters = [usual, *_DELIMITERS.replace(usual, "")]
-    names = {each: _lowered(next(csv.reader([header], delimiter=each), [])) for each in delimiters}
+    names = {
+        each: _lowered(next(csv.reader([header], delimiter=each, skipinitialspace=True), [])) for each in delimiters
+    }
     found = [each for each in delimiters if "prompt" in names[each]]
     likely = max(delimiters, key=lambda each: (len(KINDS.keys() & set(names[each])), len(names[each])))
-    return _Layout(found[0] if found else likely)
+    delimiter = found[0] if found else likely
+    return _Layout(delimiter, has_blanks=f"{delimiter} " in header)
 
 
 def _lowered(names: Sequence[str]) -> list[str]:
@@ -77,19 +85,23 @@ def _lowered(names: Sequence[str]) -> list[str]:
 
 def _parse(text: Text, layout: _Layout) -> Iterator[Item]:
     if not layout.has_quotes:
-        number = 0
+        number = width = 0
 
         def rows() -> Iterator[list[str]]:
-            nonlocal number
+            nonlocal number, width
             for number, line in text.lines():  # noqa: B007 - it is what the table asks for
-                yield line.split(layout.delimiter)
+                row = line.split(layout.delimiter)
+                if len(row) < width and row[-1].startswith('"') and row[-1].count('"') % 2:
+                    raise csv.Error("a quote opens a cell of several lines; say so by quotes in the header too")
+                width = max(width, len(row))
+                yield row
 
         return _parse_rows(rows(), lambda: number)
     lines = text.open("")
     for _ in range(layout.skipped):
         next(lines)
     # Strict: quotes that do not close would make one prompt of half the file.
-    reader = csv.reader(lines, delimiter=layout.delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.has_blanks, strict=True)
     return _parse_rows(reader, lambda: layout.skipped + reader.line_num)
 
 
@@ -127,14 +139,15 @@ def header_problem(names: Sequence[str]) -> str | None:
         return f"two columns are named {doubled[0]!r}"
     if "prompt" in lowered:
         return None
-    return f"there is no column named prompt, only {', '.join(names)}{meant(names)}"
+    remedy = meant(names) or "; the first line is to name the columns"
+    return f"there is no column named prompt, only {', '.join(names)}{remedy}"
 
 
 class _Header:
     """The columns of a table. Spreadsheets leave some without a name, mostly with nothing under it."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._width = len(names)
+        self._names = list(names)
         named = [(name, at) for at, name in enumerate(names) if name]
         self._fields = [(name.lower(), at, _reader_of(name.lower())) for name, at in named if name.lower() in KINDS]
         # Of the user's own: they go to the manifest as they are.
@@ -143,10 +156,13 @@ class _Header:
 
     def request(self, line: int, row: list[str]) -> Item:
         """What a row says."""
-        if len(row) != self._width:
-            if any(map(str.strip, row[self._width :])):
-                return BadLine(line, f"there are {len(row)} fields under {self._width} columns")
-            row += [""] * (self._width - len(row))
+        if row[0].strip() == self._names[0] and [cell.strip() for cell in row] == self._names:
+            return BadLine(line, "this is the header once more")  # as two files in one have it
+        width = len(self._names)
+        if len(row) != width:
+            if any(map(str.strip, row[width:])):
+                return BadLine(line, f"there are {len(row)} fields under {counted(width, 'column')}; {_QUOTE}")
+            row += [""] * (width - len(row))
         fields = {name: read(row[at]) for name, at, read in self._fields}
         columns: dict[str, Any] = {name: row[at] if row[at].strip() else None for name, at in self._columns}
         for at in self._unnamed:
