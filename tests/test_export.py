@@ -151,6 +151,27 @@ def test_whatever_columns_come_the_folder_loads(
         assert [row[listed] for row in pictures] == COLUMNS[name][2], name
 
 
+@pytest.mark.slow
+def test_a_long_list_begins_with_what_tells_its_types(
+    call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` looks at its first 10 MB: what a column has but further on is not lost, and no reason not to load."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from datasets import load_dataset
+
+    rows = [{"prompt": "fox 0", "pad": "x" * (11 << 20), "tags": []}, {"prompt": "fox 1", "seed": 7, "tags": ["a"]}]
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"prompt": "fox 2", "late": {"a": None}}])))
+    for limit in (1, 2, 3):
+        assert call("batch", "p.jsonl", *at(imagen_sandbox), "-q", "-o", "out", f"--limit={limit}").code == 0
+    listed = lines_of(Path("out/metadata.jsonl"))
+    assert sorted(line["prompt"] for line in listed) == ["fox 0", "fox 1", "fox 2"]
+    table = load_dataset("imagefolder", data_dir="out", split="train", cache_dir="cache")
+    found = {
+        row["prompt"][-1]: (row["seed"], row["tags"], row["late"]) for row in table.remove_columns(["pad", "image"])
+    }
+    assert found == {"0": (None, [], None), "1": (7, ["a"], None), "2": (None, None, {"a": None})}
+
+
 def test_the_lists_follow_the_file_as_it_is_now(call: Call, imagen_sandbox: Sandbox) -> None:
     """An edited column, and a line's new place, are in the lists after the next run, also of earlier results."""
     words = ("batch", "p.csv", *at(imagen_sandbox), "-q", "-o", "out")

@@ -48,10 +48,10 @@ class Columns:
         """Of all that were seen."""
         return self._shapes.keys()
 
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """See the columns of one more line."""
-        for name, value in columns.items():
-            self._see(name, _shape_of(value))
+    def add(self, columns: Mapping[str, Any]) -> bool:
+        """See the columns of one more line; True where it tells something new of any."""
+        new = [name for name, value in columns.items() if self._see(name, _shape_of(value))]
+        return bool(new)
 
     def merge(self, others: Columns) -> None:
         """See the columns of another list as well."""
@@ -68,11 +68,14 @@ class Columns:
             self._listed = listed_names(self._shapes, {PICTURE, *ours})
         return {self._listed[name]: self.value(name, value) for name, value in columns.items()}
 
-    def _see(self, name: str, shape: Shape | None) -> None:
-        before = self._shapes.get(name)
-        if before != shape or name not in self._shapes:
-            self._shapes[name] = _both(before, shape)
-            self._listed.clear()
+    def _see(self, name: str, shape: Shape | None) -> bool:
+        is_known, before = name in self._shapes, self._shapes.get(name)
+        both = _both(before, shape)
+        if is_known and both == before:
+            return False
+        self._shapes[name] = both
+        self._listed.clear()
+        return True
 
     def value(self, name: str, value: Any) -> Any:
         """A column's value as a list has it."""

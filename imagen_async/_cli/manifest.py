@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,9 @@ from .pictures import kept
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
+
+_TYPED = 10 << 20
+"""Bytes of a list by which Hugging Face's `datasets` tells the types of the whole (seen with 5.2)."""
 
 
 class Manifest:
@@ -60,9 +64,10 @@ class Manifest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        if self._is_stale:
-            with contextlib.suppress(OSError, JournalError):  # the next run sets it right
+        with contextlib.suppress(OSError, JournalError, ValueError):  # the next run sets it right
+            if self._is_stale:
                 self._replace(FAILURES, self._failures_now())
+            self._put_types_first()
 
     def write(self, result: Result, sizes: Sizes) -> None:
         """Add the lines of one result: one a picture, or one for its failure.
@@ -90,6 +95,7 @@ class Manifest:
         self._columns.merge(columns_of(entry.request for entry in self._journal.entries()))
         self._replace(METADATA, self._pictures_now())
         self._replace(FAILURES, self._failures_now())
+        self._put_types_first()
 
     def _pictures_now(self) -> Iterator[dict[str, Any]]:
         # An ImageFolder that lists what is not there does not load.
@@ -103,12 +109,23 @@ class Manifest:
                 self._listed_failures.add(entry.key)
                 yield result_json(earlier_result(entry))
 
+    def _put_types_first(self) -> None:
+        """Let a long list begin with the lines that tell the types of its columns; what is null there stays null."""
+        path = self.folder / METADATA
+        telling = _telling(path) if path.stat().st_size > _TYPED else {}
+        if telling:
+            # The longest last, of which only the beginning must be among them.
+            self._write_anew(METADATA, itertools.chain(sorted(telling.values(), key=len), _others(path, telling)))
+
     def _replace(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
+        self._write_anew(name, map(_encoded, lines))
+
+    def _write_anew(self, name: str, lines: Iterable[bytes]) -> None:
         """Write a list anew: the old one stands until the new one is whole."""
         path = self.folder / name
         part = path.with_name(f".{name}{PART_SUFFIX}")
         with open(part, "wb") as file:
-            file.writelines(_encoded(line) for line in lines)
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -121,6 +138,22 @@ def refuse_foreign_lists(folder: str) -> None:
         if path.exists() and path.stat().st_size:
             message = f"{folder} holds {name} and no journal ({JOURNAL}) that it could follow"
             raise ConfigurationError(f"{message}. Nothing was sent. Choose another -o, or move {name} away.")
+
+
+def _telling(path: Path) -> dict[int, bytes]:
+    """The lines, by their numbers, that tell something new of a column; none where all of them stand in front."""
+    seen, telling, place, last = Columns(), dict[int, bytes](), 0, 0
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines):
+            if seen.add(json.loads(line)):
+                telling[number], last = line, place
+            place += len(line)
+    return telling if last > _TYPED else {}
+
+
+def _others(path: Path, telling: Container[int]) -> Iterator[bytes]:
+    with open(path, "rb") as lines:
+        yield from (line for number, line in enumerate(lines) if number not in telling)
 
 
 def _encoded(line: dict[str, Any]) -> bytes:
