@@ -33,12 +33,18 @@ def is_address(url: str) -> bool:
         host = parts.hostname or ""
         # To ask for the port raises ValueError where it can be none; yarl does, where the host can be none.
         is_http = parts.scheme in ("http", "https") and parts.port != 0 and bool(URL(url).host)
-        # No name can be looked up that has an empty label, or one that is too long.
-        is_name = all(0 < len(label) < 64 for label in (URL(url).raw_host or "").removesuffix(".").split("."))
+        is_name = is_host(URL(url).raw_host or "")
     except ValueError:
         return False
     is_odd = _spelt(host) is not None and not _is_canonical(host)
     return is_http and is_name and not is_odd and url.isprintable() and not set(url) & set(" ?#\\@")
+
+
+def is_host(host: str) -> bool:
+    """True for what can be the host of an address, as it is sent: an IP address, or a name that can be looked up."""
+    # A proxy may read as an address what is escaped in a name.
+    is_plain = "%" not in host or ":" in host
+    return is_plain and all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
 
 
 def is_unencrypted(url: str) -> bool:
@@ -50,7 +56,8 @@ def is_unencrypted(url: str) -> bool:
 def is_loopback(host: str) -> bool:
     """True for a name or an address of this machine itself, which no proxy can reach."""
     address = _spelt(host)
-    return host.lower().removesuffix(".") == "localhost" if address is None else _meant(address).is_loopback
+    is_named = f".{host.lower().removesuffix('.')}".endswith(".localhost")
+    return is_named if address is None else _meant(address).is_loopback
 
 
 def literal(host: str) -> str | None:

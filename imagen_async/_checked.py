@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any, TypeVar, get_args
 
+from ._callbacks import Callback
 from ._core.plain_values import plain_or_same
 from ._text import told, well_formed
 from .errors import ConfigurationError, InvalidRequest
@@ -53,6 +54,20 @@ def checked_listener(listener: Callable[..., object] | None) -> None:
     """What hears events: nothing, or a function that does not wait."""
     if listener is not None and (not callable(listener) or inspect.iscoroutinefunction(listener)):
         raise ConfigurationError(f"on_event={told(listener)}: it must be a plain function of one argument, not async.")
+
+
+def checked_callback(callback: Callback | None) -> Callback | None:
+    """Where the ends of tasks are announced: nowhere, or as a Callback says."""
+    if callback is not None and not isinstance(callback, Callback):
+        raise ConfigurationError(f"callback={told(callback)}: allowed is Callback(…), with an address in it.")
+    return callback
+
+
+def checked_limiter(limiter: T) -> T:
+    """What makes limits: the package, or a function."""
+    if limiter is not None and not callable(limiter):
+        raise ConfigurationError(f"limiter={told(limiter)}: it must be a function that makes an account's limit.")
+    return limiter
 
 
 def checked_executor(executor: futures.Executor | None) -> futures.Executor | None:

@@ -17,10 +17,12 @@ from ._batch.inputs import Requests, check_input
 from ._callbacks import Callback, CallbackRegistry
 from ._checked import (
     checked_account,
+    checked_callback,
     checked_choice,
     checked_credits,
     checked_deadline,
     checked_executor,
+    checked_limiter,
     checked_listener,
     checked_retries,
     checked_task_id,
@@ -158,9 +160,9 @@ class Client:
         }
         checked_listener(on_event)
         self._on_event = on_event
-        self._limiter = limiter or window
+        self._limiter = checked_limiter(limiter) or window
         self._executor = checked_executor(executor)
-        self._callback = callback
+        self._callback = checked_callback(callback)
         providers = {name: account.provider for name, account in self._accounts.items()}
         self._signing_keys = {} if callback is None else callback.keys(providers)
         self._opened: OpenClient | None = None

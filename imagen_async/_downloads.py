@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import os
+import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ import anyio
 import backoff
 from anyio.lowlevel import RunVar
 
+from ._core.answer_headers import request_id
 from ._core.file_kinds.kinds import FileKind, is_text, kind_of
 from ._core.file_names import file_stem, plain_stem
 from ._core.values import ImageFile, Result
@@ -200,10 +202,12 @@ _save = _retrying(_save, TransportError, _NotAPicture, _BrokenOff, tries=TRIES)
 
 
 def _check_head(response: aiohttp.ClientResponse) -> None:
-    if response.status in _NOT_THERE:
-        raise _NotThere(f"the file's server answered HTTP {response.status}", code=response.status)
     if response.status != 200:
-        raise TransportError(f"the file's server answered HTTP {response.status}")
+        answered = f"the file's server answered HTTP {response.status}"
+        is_there = response.status not in _NOT_THERE
+        failure = TransportError(answered) if is_there else _NotThere(answered, code=response.status)
+        failure.status, failure.request_id, failure.at = response.status, request_id(response.headers), time.time()
+        raise failure
     if (response.content_length or 0) > MAX_PICTURE:
         # Of a kind that is not tried again: it would be as long the next time.
         raise DownloadFailed(f"the file is longer than {MAX_PICTURE:,} bytes")
@@ -229,13 +233,13 @@ def _failure(
 ) -> DownloadFailed:
     if isinstance(error, OSError):
         message = f"The picture is made and paid for. {cannot_write(place.folder, error)} Its URL: {url}"
-    else:
-        kept = f" What came of it is kept as {' and '.join(place.kept)}." if place.kept else ""
-        why = f"{error.message} ({url}).{kept}"
-        message = f"The picture is made and paid for, but could not be fetched: {why} Fetch it soon: links die."
-    code = error.code if isinstance(error, ImagenError) else None
-    is_local, is_gone = isinstance(error, OSError), isinstance(error, _NotThere)
-    return _failed(message, result, files, local=is_local, gone=is_gone, code=code)
+        return _failed(message, result, files, local=True)
+    kept = f" What came of it is kept as {' and '.join(place.kept)}." if place.kept else ""
+    why = f"{error.message} ({url}).{kept}"
+    message = f"The picture is made and paid for, but could not be fetched: {why} Fetch it soon: links die."
+    failure = _failed(message, result, files, gone=isinstance(error, _NotThere), code=error.code)
+    failure.status, failure.request_id, failure.at = error.status, error.request_id, error.at
+    return failure
 
 
 def _failed(message: str, result: Result, files: tuple[ImageFile, ...], **more: Any) -> DownloadFailed:

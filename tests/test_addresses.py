@@ -52,9 +52,13 @@ def test_an_address_is_one_however_it_is_spelt() -> None:
         host for host in ("localhost", "a.example", "", "1.2.3.example", "\N{KELVIN SIGN}") if leads_inside(host)
     ] == []
     assert [
-        host for host in ("127.0.0.1", "127.3", "localhost.", "::1", "::ffff:127.0.0.1") if not is_loopback(host)
+        host
+        for host in ("127.0.0.1", "127.3", "localhost.", "a.Localhost", "::1", "::ffff:127.0.0.1")
+        if not is_loopback(host)
     ] == []
-    assert [host for host in ("10.0.0.1", "localhost.example", "0.0.0.0", "128.1") if is_loopback(host)] == []
+    assert [
+        host for host in ("10.0.0.1", "localhost.example", "alocalhost", "0.0.0.0", "128.1") if is_loopback(host)
+    ] == []
     assert (is_unencrypted("http://[::1]:1/x"), is_unencrypted("http://10.0.0.1")) == (False, True)
 
 
@@ -79,6 +83,7 @@ BAD = (
         "http://127.1",
         "http://0x7f.1",
         "http://\u2024\u2024",
+        "http://%31.example",
     ),
 )
 
@@ -149,6 +154,8 @@ async def test_a_link_leads_inside_only_where_the_account_is(monkeypatch: pytest
                 # Connections that were opened for those above serve no other.
                 assert [await body_of(session, link) for link in links] == ["refused"] * 3
                 assert [await body_of(session, link, "nobody") for link in links] == ["refused"] * 3
+                told_of = await body_of(session, f"{url}/?to=ftp://h/x", "near")
+                assert told_of == "'ftp://h/x' is no address that can be fetched."
             async with FileSession(SessionSettings(ssl=trusting, private_files=True), homes) as session:
                 assert [await body_of(session, link) for link in links[:2]] == ["a secret"] * 2
 

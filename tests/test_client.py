@@ -160,6 +160,8 @@ CONFIGURATIONS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("sandbox",), {"connect_timeout": float("inf")}, "connect_timeout"),
     *((("sandbox",), {"freshness": each}, "freshness=") for each in (0, -1, float("nan"), True, "0.1", None)),
     *((("sandbox",), {"on_event": each}, "plain function") for each in (asyncio.sleep, "print")),
+    *((("sandbox",), {"callback": each}, r"Callback\(…") for each in ("https://h.example", 0, [])),
+    (("sandbox",), {"limiter": "shared"}, "a function"),
 ]
 
 

@@ -473,7 +473,8 @@ BALANCES: list[tuple[Any, int, float | inner.Failure]] = [
     *(({"code": 200, "msg": "success", "data": said}, 200, 72.62) for said in BALANCES_TOLD),
     ({"code": 200, "credits": "72.62 credits"}, 200, 72.62),
     *((body, 200, of(errors.ProtocolError, 200)) for body in (*NO_BALANCE, {"code": 200}, *UNREADABLE)),
-    ({"code": 500, "msg": "x", "data": 7}, 200, of(errors.ProtocolError, 500)),
+    ({"code": 500, "msg": "x", "data": 7}, 200, of(errors.TransportError, 500)),
+    *((body, status, of(errors.RateLimited, 429)) for body, status in (({"code": 429}, 200), (HTML, 429))),
     *(({"code": 401, "msg": "no"}, status, of(errors.AuthenticationError, 401)) for status in (200, 401)),
     (HTML, 403, of(errors.AuthenticationError, 403)),
 ]

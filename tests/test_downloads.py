@@ -119,7 +119,7 @@ TROUBLE: dict[str, Handler] = {
     "short": lambda request: broken_off(request, PNG),
     "error page": lambda request: web.Response(text="<html>", content_type="image/png"),
     "503": lambda request: web.Response(status=503),
-    "404": lambda request: web.Response(status=404),
+    "404": lambda request: web.Response(status=404, headers={"X-Amz-Request-Id": "r-1"}),
 }
 
 
@@ -131,7 +131,7 @@ async def test_passing_trouble_is_tried_again(tmp_path: Path, trouble: str) -> N
     assert os.listdir(tmp_path) == [TAKEN]
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 503, 529])
 async def test_a_host_that_is_busy_is_left_alone_by_all_downloads(tmp_path: Path, status: int) -> None:
     """For as long as it asks; another host is not meant."""
 
@@ -176,6 +176,8 @@ async def test_what_cannot_be_fetched_is_no_file(tmp_path: Path, monkeypatch: py
         await fetch(tmp_path, answer)
     error = caught.value
     assert (len(asked), error.gone, error.local, error.task_id) == (tries, is_gone, False, "t1")
+    told = (404, "r-1", True) if is_gone else (None, None, False)
+    assert (error.status, error.request_id, error.at is not None) == told, "what the host's support asks for"
     assert os.listdir(tmp_path) == []
 
 

@@ -42,6 +42,8 @@ def test_prompts_of_the_users_own_keep_their_joiners() -> None:
     for prompt in ("می\u200cخواهم", "👩\u200d🚀", "e\u0301 ❤️ שועל\u00a0狐"):
         assert one_line(prompt, joiners=True) == prompt
     assert one_line("a\u200db\t\r\nc \n d") == "a\\u200db c d"
+    # In one go: to begin anew at each blank would take hours.
+    assert one_line(" " * (1 << 20) + "\0") == " " * (1 << 20) + r"\u0000"
 
 
 @pytest.mark.parametrize("kind", [errors.ImagenError, errors.UnknownOutcome, errors.DownloadFailed])

@@ -29,7 +29,7 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
         for told in ("7", " 7 ", "7.0", "7s", '"7"', "7, 9", "Sun, 06 Nov 1994 08:49:44 GMT")
     ),
     *(({"Retry-After": told}, 7.0) for told in ("Sunday, 06-Nov-94 08:49:44 GMT", "Sun Nov  6 08:49:44 1994")),
-    *(({"Retry-After": told}, 0.25) for told in ("0.25", ".25")),
+    *(({"Retry-After": told}, 0.25) for told in ("0.25", ".25", "250ms", "250 ms")),
     ({"Retry-After-Ms": "250", "Retry-After": "7"}, 0.25),
     ({"Retry-After-Ms": "soon", "Retry-After": "7"}, 7.0),
     ({"Retry-After": "Sun, 06 Nov 1994 10:49:44 GMT", **AHEAD}, 7.0),
@@ -121,6 +121,12 @@ def test_a_mask_takes_a_secret_whole_and_nothing_more() -> None:
         assert (len(left), len(right.rstrip("=")) <= 1) == (characters, True)
 
 
+def test_no_answer_is_looked_through_twice() -> None:
+    """A million strokes are read in one go, where to begin anew at each of them would take hours."""
+    strokes = "\\" * (1 << 20) + "u %"
+    assert (Mask([KEY]).text(strokes), Mask([KEY]).content(strokes.encode())) == (strokes, strokes.encode())
+
+
 IDS: dict[str, tuple[dict[str, str], Any]] = {
     "its own header": ({"x-request-id": "r-1", "cf-ray": "edge"}, {}),
     "the edge's": ({"cf-ray": "r-1"}, {"code": 500}),
@@ -145,3 +151,5 @@ def test_a_failure_says_what_support_asks_for(where: str) -> None:
         assert (told.message, told.code) == ("no ***", "***")
         assert str(lost) == "lost [request r-1, HTTP 503]"
     assert origin.event_of(Pending("x"), response, 5.0, str) == Pending("x")
+    long = HttpResponse(500, b"", headers={"x-request-id": 90 * "r" + KEY})
+    assert origin.failure_of(why, long, 5.0, Mask([KEY]).text).request_id == 90 * "r" + "***"

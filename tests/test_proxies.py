@@ -48,7 +48,16 @@ def test_the_environment_is_read_as_other_programs_read_it(
     assert (found and found.url) == (proxy and URL(proxy))
 
 
-LOOPBACK = ["localhost", "LOCALHOST.", "127.0.0.1", "127.9.9.9", "127.1", "[::1]", "[::ffff:127.0.0.1]"]
+LOOPBACK = [
+    "localhost",
+    "LOCALHOST.",
+    "api.localhost",
+    "127.0.0.1",
+    "127.9.9.9",
+    "127.1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+]
 EXEMPT = {
     "*": ["h", "10.0.0.1"],
     "example.com": ["example.com", "a.example.com", "EXAMPLE.com."],
@@ -94,9 +103,8 @@ UNUSABLE = {
     "http://": "no host",
     "http://me:secret@": "no host",
     "http://me:se/c#r?et@p:x": "'http://***@p:x'",
-    **dict.fromkeys(
-        ("http://p:99999", "p:-1", "p:0", "http://[::1", f"http://{'p' * 70}", "http://p p", "p\\n"), "port"
-    ),
+    **dict.fromkeys(("http://p:99999", "p:-1", "p:0", "http://[::1", f"http://{'p' * 70}", "http:/p:1"), "port"),
+    **dict.fromkeys(("http://p p", "p\\n"), "port"),
     **dict.fromkeys(("http://p\0:1", "http://a..b", "http://m\ud800:secret@p:1", "http://\u2024\u2024"), "can be none"),
 }
 
@@ -164,23 +172,40 @@ async def test_key_and_login_each_go_to_their_own(*, is_secure: bool, proxy_tls:
                 with pytest.raises(DownloadFailed, match="private_files"):
                     async with pool.files.get(inside, "one"):
                         pass
+            for odd in ("http://127%2e0.0.1/", "http://%31%32%37.0.0.1/", "http://127.0.0.1../"):
+                with pytest.raises(DownloadFailed, match="no address"):
+                    async with pool.files.get(odd, "one"):
+                        pass
     key, shown = f"Bearer {KEY}", None if is_secure else login
     assert seen == [(key, shown), (key, shown), (None, shown)]
     assert [(login in head, KEY in head) for head in relay.heads if "x.png" not in head][:1] == [(True, not is_secure)]
 
 
-@pytest.mark.parametrize("status", ["407 Login", "502 Bad Gateway", "503 Busy", "200"])
+async def test_a_proxy_that_is_not_there_is_named() -> None:
+    """Its address alone would look like one that nobody has asked for."""
+    settings = SessionSettings(proxies=given_proxies("http://127.0.0.1:1"))
+    async with SessionPool({"one": Endpoint(f"https://{HOST}", KEY)}, settings) as pool:
+        with pytest.raises(TransportError, match=r"the proxy cannot be reached: .*127\.0\.0\.1:1"):
+            await pool.send("one", HttpRequest("GET", "/ask"))
+
+
+@pytest.mark.parametrize("status", ["407 No secret-word", "502 Bad Gateway", "503 Busy", "200"])
 async def test_a_proxy_that_opens_no_tunnel_has_sent_nothing(status: str) -> None:
     """Such a create is safe to send again; of a request without a tunnel, a proxy that wants a login answers itself."""
     leaves = lambda: True  # noqa: E731
     create = HttpRequest("POST", "/make", b"{}")
     async with relayed("http://127.0.0.1:1", status=status) as relay:
-        settings = SessionSettings(proxies=given_proxies(f"http://me:secret@{relay.url}"))
+        settings = SessionSettings(proxies=given_proxies(f"http://me:secret%2Dword@{relay.url}"))
         pool = SessionPool({"one": Endpoint(f"https://{HOST}", KEY), "two": Endpoint(f"http://{HOST}", KEY)}, settings)
         async with pool:
             with pytest.raises(TransportError) as caught:
                 await pool.send("one", create, leaves=leaves)
             assert (caught.value.sent, "secret" in f"{caught.value!r}") == (False, False), caught.value
+            with pytest.raises(TransportError) as unfetched:
+                assert pool.files is not None
+                async with pool.files.get(f"https://{HOST}/x.png"):
+                    pass
+            assert "secret" not in f"{unfetched.value!r}"
             if status.startswith("407"):
                 assert (await pool.send("two", create, leaves=leaves)).status == 407
                 with pytest.raises(ImagenError, match="the proxy answered HTTP 407"):

@@ -182,6 +182,25 @@ async def test_every_call_takes_a_place_in_the_limit() -> None:
     assert all(later - at >= 5 for at, later in zip(times, times[2:], strict=False))
 
 
+@pytest.mark.parametrize(("status", "body"), [(408, b""), (429, b""), (200, b'{"code": 429}'), (503, b"<")])
+async def test_a_busy_provider_is_asked_once_more_for_a_balance(status: int, body: bytes) -> None:
+    """After as long as it asks for, by HTTP's word or its own; where that is too long, it is told at once."""
+    answers = [HttpResponse(status, body, 20.0), HttpResponse(200, b'{"code": 200, "data": 5}')]
+    answers.append(HttpResponse(status, body, 40.0))
+    times: list[float] = []
+
+    class Busy(Network):
+        async def __call__(self, *request: Any, **terms: Any) -> HttpResponse:
+            times.append(asyncio.get_running_loop().time())
+            return answers[len(times) - 1]
+
+    async with VirtualClient(Busy(KIE)) as client:
+        assert await client.credits() == {"kie": 5}
+        with pytest.raises((errors.RateLimited, errors.TransportError)):
+            await client.credits()
+    assert (len(times), times[1] - times[0] >= 20) == (3, True)
+
+
 def answering(provider: str, *data: Any) -> Exchange:
     """The talks with an account that answers with these, in turn, whatever it is asked."""
     answers = list(data)

@@ -330,12 +330,13 @@ async def test_the_key_is_in_no_repr_and_no_error() -> None:
 
     async def garble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 two hundred\r\nbad\x00header\r\n\r\n")
+        # What is shown of it ends within the key.
+        writer.write(b"HTTP/1.1 %s%s\r\nbad\x00header\r\n\r\n" % (436 * b"x", KEY.encode()))
         await writer.drain()
         writer.close()
 
     async with await asyncio.start_server(garble, "127.0.0.1") as server:
         chain: BaseException | None = await failure(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     while chain is not None:
-        assert KEY not in f"{chain!r} {chain} {vars(chain)!r}"
+        assert KEY[:8] not in f"{chain!r} {chain} {vars(chain)!r}"
         chain = chain.__cause__ or chain.__context__

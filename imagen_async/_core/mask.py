@@ -21,6 +21,7 @@ LONGEST = 64
 MASKED = "***"
 
 _REST = r"[\w%\\&#;+/=.~-]*"
+_STROKES = r"\\\\*"
 _OF_ADDRESSES = str.maketrans("+/", "-_")
 """The two characters of base64 that an address has others for."""
 
@@ -47,7 +48,9 @@ class _Secret:
     # Once it is wanted: to put one together takes 10 ms.
     @functools.cached_property
     def escaped(self) -> re.Pattern[str]:
-        return re.compile("".join(f"(?:{'|'.join(_forms(each))})" for each in self._secret) + self._rest, re.A)
+        pattern = "".join(f"(?:{'|'.join(_forms(each))})" for each in self._secret) + self._rest
+        # A run of strokes is looked through once, and not from each of them: an answer may have a million.
+        return re.compile(pattern.replace(_STROKES, rf"(?<!\\){_STROKES}", 1), re.A)
 
     @functools.cached_property
     def escaped_bytes(self) -> re.Pattern[bytes]:
@@ -94,7 +97,7 @@ def _forms(character: str) -> Iterator[str]:
     yield re.escape(character)
     # A text in JSON within a text in JSON has two strokes, and so on.
     itself = "" if character.isalnum() else f"|{re.escape(character)}"
-    yield rf"\\\\*(?:u00{digits}|x{digits}{itself})"
+    yield rf"{_STROKES}(?:u00{digits}|x{digits}{itself})"
     yield f"%(?:25)*{digits}"
     names = "".join(f"|{name}" for name in _names().get(character, ()))
     yield rf"&(?:amp;)*(?:#0*{code}(?:;|(?![0-9]))|#[xX]0*{digits}(?:;|(?![0-9a-fA-F])){names})"

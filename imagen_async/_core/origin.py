@@ -41,24 +41,24 @@ def failure_of(failure: Failure, response: HttpResponse | None, at: float, mask:
     """
     status = name = None
     if response is not None:
-        status, name = response.status, request_id(response.headers) or _id_in(response.body)
+        status, name = response.status, request_id(response.headers, mask) or _id_in(response.body, mask)
     return msgspec.structs.replace(
         failure,
         message=mask(failure.message),
         code=mask(failure.code) if isinstance(failure.code, str) else failure.code,
         status=failure.status or status,
-        request_id=failure.request_id or (None if name is None else mask(name)),
+        request_id=failure.request_id or name,
         at=failure.at or at,
     )
 
 
-def _id_in(body: bytes) -> str | None:
+def _id_in(body: bytes, mask: Callable[[str], str]) -> str | None:
     """The request's id where an answer's body tells it: beside its code, or in its error."""
     envelope = unwrapped(loose_json(body))
     for place in (envelope, envelope.get("error"), envelope.get("data")) if isinstance(envelope, dict) else ():
         if isinstance(place, dict):
             spelt = {folded(name): value for name, value in place.items()}
-            found = next((told for name in _IDS if (told := plain_id(spelt.get(name)))), None)
+            found = next((told for name in _IDS if (told := plain_id(spelt.get(name), mask))), None)
             if found is not None:
                 return found
     return None

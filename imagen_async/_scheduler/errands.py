@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from .._clock import now
+from .._core.dialects.answers import open_answer
 from .._core.upstream import Upstream
 from .._core.wire import HttpRequest, HttpResponse
 from ..errors import ConfigurationError, TransportError
 from .exchange import Transport
+
+LONGEST_WAIT = 30.0
+"""Seconds that a busy provider may ask for so that an errand is sent once more: somebody waits for it."""
 
 LEFT = "The client was left; open it again, and make this anew."
 """What is said to whoever comes too late."""
 
 
 class Errands:
-    """Sends them, for all accounts of a client. Free to repeat, which is why a connection that breaks is met once more.
+    """Sends them, for all accounts of a client. Free to repeat, which is why each may be sent once more.
 
     Args:
         upstreams: The accounts: the plan lets each go in its time.
@@ -35,16 +39,22 @@ class Errands:
     async def send(self, account: str, request: HttpRequest) -> HttpResponse:
         """Send one; raises as `SessionPool.send` does, and ConfigurationError when the client was left."""
         try:
-            return await self._send_once(account, request)
+            response = await self._send_once(account, request)
         except TransportError:
             return await self._send_once(account, request)
+        code = open_answer(response).code
+        # 408 is what some servers say of a connection that was idle, to whatever is asked on it meanwhile.
+        will_pass = (code in (408, 429) or code >= 500) and (response.retry_after or 0.0) <= LONGEST_WAIT
+        return await self._send_once(account, request) if will_pass else response
 
     async def _send_once(self, account: str, request: HttpRequest) -> HttpResponse:
         upstream = self._upstreams[account]
         async with self._place(upstream):
             response = await self._send(account, request)
-            if response.status == 429:
+            if open_answer(response).code == 429:
                 upstream.status.refused(now(), response.retry_after)
+            elif response.retry_after:
+                upstream.status.block(now(), response.retry_after)
             return response
 
     @asynccontextmanager

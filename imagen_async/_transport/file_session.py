@@ -13,7 +13,8 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from .._addresses import is_public, literal
+from .._addresses import is_host, is_public, literal
+from .._core.mask import Mask
 from .._core.wire import HttpRequest, HttpResponse
 from .._handles import waits_for_handles
 from .._patience import Patience
@@ -47,14 +48,20 @@ class FileSession:
         settings: How it connects.
         homes: The base URL of each account.
         observer: Hears of each exchange.
+        mask: Over what no error may show; None: the passwords of proxies.
     """
 
     def __init__(
-        self, settings: SessionSettings, homes: Mapping[str, str] | None = None, observer: Observer | None = None
+        self,
+        settings: SessionSettings,
+        homes: Mapping[str, str] | None = None,
+        observer: Observer | None = None,
+        mask: Mask | None = None,
     ) -> None:
         self._settings = settings
         self._homes = homes or {}
         self._observer = observer or Observer()
+        self._mask = mask or Mask(settings.proxies.passwords)
         self._is_inside: dict[str, bool] = {}
         self._session: aiohttp.ClientSession | None = None
         self._turns = anyio.Semaphore(settings.connections)
@@ -99,7 +106,7 @@ class FileSession:
                         yield response
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                failure = transport_error(error, url)
+                failure = transport_error(error, url, self._mask)
             except ImagenError as error:
                 # What the caller does not like about the answer is no failure to get one.
                 failure = error if outcome is None else None
@@ -112,9 +119,9 @@ class FileSession:
     async def _open(self, url: str, account: str) -> aiohttp.ClientResponse:
         """Follow an address to its answer."""
         failure: ImagenError
-        address, departure = URL(), OUTGOING.get()
+        link, address, departure = url, URL(), OUTGOING.get()
         try:
-            address = _as_given(url)
+            address = _as_given(link)
             for _ in range(_MOST_REDIRECTS):
                 departure.left_at = None
                 # Followed here: aiohttp escapes anew what may be signed, and cannot send every byte that may come.
@@ -125,15 +132,16 @@ class FileSession:
                     return response
                 # Not kept: the host may end it without a word, and the next step go the same way each time.
                 response.close()
-                address = _as_given(_led_to(address, where))
+                link = _led_to(address, where)
+                address = _as_given(link)
             failure = TransportError(f"More than {_MOST_REDIRECTS} redirects lead to no file.")
         except ImagenError:
             raise
         except Exception as error:
             if _is_of_address(error):
-                failure = DownloadFailed(f"{url[:200]!r} is no address that can be fetched.")
+                failure = DownloadFailed(f"{self._mask.text(link)[:200]!r} is no address that can be fetched.")
             else:
-                failure = transport_error(error, str(address), sent=departure.left_at is not None)
+                failure = transport_error(error, str(address), self._mask, sent=departure.left_at is not None)
         raise failure
 
     async def _ask(self, address: URL, account: str) -> aiohttp.ClientResponse:
@@ -170,7 +178,7 @@ class FileSession:
         try:
             return await self._anywhere.peer_of(home)
         except Exception as error:
-            failure = transport_error(error, str(home), sent=False)
+            failure = transport_error(error, str(home), self._mask, sent=False)
         raise failure
 
     def _tell(self, url: str, outcome: HttpResponse | ImagenError | None, began_at: float) -> None:
@@ -237,7 +245,7 @@ def _as_given(url: str) -> URL:
     end = next((at for at, character in enumerate(rest) if character in "/?"), len(rest))
     # A host's name is nothing that is signed, and may have to be spelt in another way to be found.
     host = URL(f"{scheme.lower()}://{rest[:end]}")
-    if host.scheme not in ("http", "https") or not host.raw_host:
+    if host.scheme not in ("http", "https") or not is_host(host.raw_host or ""):
         raise ValueError(url)
     path = _is_unsendable.sub(lambda found: quote(_bytes_of(found[0])), rest[end:])
     # All of it as a path: of a query that is empty nothing would be left.

@@ -19,8 +19,6 @@ MOST_HOSTS = 256
 LONGEST_PAUSE = 600.0
 """Seconds that a host can hold its downloads for: links die, many of them after 20 minutes."""
 
-_BUSY = frozenset({429, 503})
-
 
 class HostPauses:
     """The pauses of one session."""
@@ -44,7 +42,8 @@ class HostPauses:
 
     def hear(self, url: str, response: aiohttp.ClientResponse) -> None:
         """Learn from an answer to that address, also where redirects have led to another host."""
-        if response.status not in _BUSY:
+        # Mostly 429 or 503; an edge says so in words of its own.
+        if response.ok:
             return
         pause = min(retry_after(response.headers, time.time()) or 0.0, LONGEST_PAUSE)
         until = asyncio.get_running_loop().time() + pause

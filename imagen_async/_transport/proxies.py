@@ -56,6 +56,11 @@ class Proxies(msgspec.Struct, frozen=True):
     exempt: tuple[str, ...] = ()
     asks_system: bool = False
 
+    @property
+    def passwords(self) -> list[str]:
+        """Those in them."""
+        return [proxy.password for proxy in self.by_scheme.values() if isinstance(proxy, Proxy)]
+
     def of(self, address: URL) -> Proxy | None:
         """The proxy for an address, None for none; raises ConfigurationError where it cannot be used."""
         host, proxy = address.host or "", self.by_scheme.get(address.scheme)
@@ -128,7 +133,7 @@ def _read(url: str, name: str) -> Proxy | str:
         why = "SOCKS is not supported, an http:// or https:// proxy is"
     elif scheme not in ("http", "https"):
         why = "a proxy's address begins with http:// or https://"
-    elif not is_address(f"{scheme}://{place}") or not login.isprintable():
+    elif not is_address(f"{scheme}://{place}") or place.endswith(":") or not login.isprintable():
         why = "it has no host, or a host, port or login that can be none; an example is http://proxy.example.com:3128"
     else:
         user, _, password = (unquote_to_bytes(word) for word in login.partition(":"))

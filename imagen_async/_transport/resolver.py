@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from .._addresses import is_loopback
 from .._off_loop import OffLoop
 
 LOOKUPS_AT_ONCE = 4
@@ -54,6 +55,6 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Any]:
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except socket.gaierror:
         # Without a network, Windows does not find itself among the kinds of address that it has.
-        if host.rstrip(".").casefold() != "localhost":
+        if not is_loopback(host):
             raise
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)

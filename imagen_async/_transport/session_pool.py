@@ -55,7 +55,6 @@ class _Way:
         always: Headers of the session.
         asks: Headers of a request without a body, and `creates` of one with a body.
         proxied: How aiohttp is told the proxy.
-        secrets: What no answer may bring back: the key, and the proxy's password.
         is_relayed: True where the proxy answers in the account's place: http:// has no tunnel.
     """
 
@@ -66,7 +65,6 @@ class _Way:
         self.always, own = (key, {}) if proxy is None else ({}, key)
         self.asks = {**own, **self.proxied.pop("headers", {})}
         self.creates = {**self.asks, **_JSON_HEADERS}
-        self.secrets = [endpoint.api_key] + ([] if proxy is None or not proxy.password else [proxy.password])
         self.is_relayed = proxy is not None and address.scheme == "http"
 
 
@@ -94,7 +92,7 @@ class SessionPool:
         # Once an account, not once a request.
         self._ways = {name: _Way(endpoint, settings) for name, endpoint in endpoints.items()}
         self._files: FileSession | None = None
-        self.mask = Mask(secret for way in self._ways.values() for secret in way.secrets)
+        self.mask = Mask([*(endpoint.api_key for endpoint in endpoints.values()), *settings.proxies.passwords])
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -103,7 +101,7 @@ class SessionPool:
                 session = open_session(self._settings, self._ways[name].always, connector)
                 self._sessions[name] = await stack.enter_async_context(session)
             homes = {name: endpoint.base_url for name, endpoint in self._endpoints.items()}
-            self._files = await stack.enter_async_context(FileSession(self._settings, homes, self._observer))
+            self._files = await stack.enter_async_context(FileSession(self._settings, homes, self._observer, self.mask))
             self._stack = stack.pop_all()
         return self
 
@@ -193,15 +191,10 @@ class SessionPool:
             raise
         # Whatever it is: what counts is whether anything has left, and that is known without it.
         except Exception as error:
-            failure = self._masked(transport_error(error, endpoint.base_url, sent=departure.left_at is not None))
+            sent = departure.left_at is not None
+            failure = transport_error(error, endpoint.base_url, self.mask, sent=sent)
         # Raised out here, so that it does not hold aiohttp's error: that one's repr shows the key.
         raise _Ended(failure.message, sent=False) if departure.is_on_line else failure
-
-    def _masked(self, failure: TransportError) -> TransportError:
-        # A head that is none is quoted.
-        failure.message = self.mask.text(failure.message)
-        failure.args = (failure.message,)
-        return failure
 
     def _plain(self, response: aiohttp.ClientResponse, body: bytes) -> HttpResponse:
         headers = response.headers

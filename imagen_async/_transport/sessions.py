@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from .._core.mask import Mask
 from .._core.wire import clean
 from .._handles import NoHandleLeft, is_for_want_of_a_handle, is_none_left
 from .._version import __version__
@@ -78,13 +79,16 @@ def open_session(
     )
 
 
-def transport_error(error: Exception, url: str, *, sent: bool = True) -> TransportError:
+def transport_error(error: Exception, url: str, mask: Mask, *, sent: bool = True) -> TransportError:
     """Make of what a session raised an error of ours, which shows neither key nor login."""
-    what = clean(str(error)) or type(error).__name__
+    # Masked before it is cut: a head that is none is quoted, and half a key is one that is not found.
+    what = clean(mask.text(str(error))) or type(error).__name__
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        what = f"the proxy cannot be reached: {what}"
     if isinstance(error, aiohttp.ClientResponseError):
         # Its own words hold the whole address, a proxy's login included.
         who = "the proxy answered " if isinstance(error, aiohttp.ClientHttpProxyError) else ""
-        what = f"{who}HTTP {error.status}, {clean(error.message)}"
+        what = f"{who}HTTP {error.status}, {clean(mask.text(error.message))}"
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         what = "no answer in time"
     if not sent and (is_for_want_of_a_handle(error) or is_none_left()):

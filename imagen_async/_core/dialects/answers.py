@@ -129,6 +129,10 @@ def read_balance(answer: Answer) -> float | Failure:
         return amount
     if answer.code in (401, 403):
         return Failure(AuthenticationError, said(KEY_REFUSED, answer), code=answer.code)
+    if answer.code == 429:
+        return Failure(RateLimited, said("Too many calls", answer), code=answer.code)
+    if answer.code == 408 or answer.code >= 500:
+        return Failure(TransportError, said("The question for the balance failed", answer), code=answer.code)
     return Failure(ProtocolError, said("The answer holds no balance", answer), code=answer.code)
 
 
