@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ._callbacks import Callback, CallbackClaim
@@ -95,9 +96,14 @@ class Receiver:
         """Take one callback: an aiohttp handler, for POST requests to any path that ends with the token."""
         from aiohttp import web  # only here: who uses the client alone loads no server
 
+        async def body() -> AsyncIterator[bytes]:
+            with suppress(web.RequestPayloadError):  # it is not packed as it says: its token tells enough
+                async for chunk in request.content.iter_any():
+                    yield chunk
+
         try:
-            status = await self._take(request.method, request.path, request.headers, request.content.iter_any())
-        except (web.RequestPayloadError, ConnectionError):
+            status = await self._take(request.method, request.path, request.headers, body())
+        except ConnectionError:
             status = 400
         return web.Response(status=status, text=_WORDS[status])
 

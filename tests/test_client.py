@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ async def test_generate_makes_a_picture_and_saves_it(imagen_sandbox: Sandbox, tm
     assert result.latency == pytest.approx(0.05, abs=0.2)
     assert json.loads(result.raw)["data"]["state"] == "success"
     assert Path(file).name == "000000-a-bowl-of-ramen.png"
+
+
+async def test_a_result_goes_elsewhere_without_its_client() -> None:
+    """What is pickled, for a cache or another process, has all that a result tells, and neither client nor key."""
+    async with Client("sandbox") as client:
+        result = await client.generate("a red fox")
+        kept = pickle.dumps(result)
+    told = pickle.loads(kept)
+    assert (repr(told), told.raw, told.request) == (repr(result), result.raw, result.request)
+    assert b"Client" not in kept
+    with pytest.raises(errors.ConfigurationError, match="collect"):
+        await told.save("nowhere")
 
 
 async def test_collect_attaches_to_a_task_of_an_earlier_client(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def test_a_record_tells_the_lognormal_law(prior: LatencyPrior, part: float, age:
 @example(latency=70.0, age=10.0)
 @example(latency=EDGES[-1], age=0.0)
 def test_no_latency_is_longer_than_its_task_was_there(latency: float | None, age: float) -> None:
-    """Nor less than nothing; a create may have been on the way for a minute. Without an age, seven hours at most."""
+    """Nor nothing, or less; a create may have been on the way for a minute. Without an age, seven hours at most."""
     for longest, told in ((age + 60, believed(latency, age)), (EDGES[-1], believed(latency))):
-        assert told == (latency if latency is not None and 0 <= latency <= longest else None)
+        assert told == (latency if latency is not None and 0 < latency <= longest else None)
 
 
 def test_a_records_mean_is_that_of_its_law() -> None:

@@ -362,7 +362,7 @@ async def test_a_result_without_a_picture_cannot_be_saved() -> None:
             await FAILED.save("out")
         assert caught.value is not FAILED.error
     nothing = msgspec.structs.replace(MADE, urls=())
-    for result, said in ((nothing, "has no picture"), (MADE, "did not come from a client")):
+    for result, said in ((nothing, "has no picture"), (MADE, "has no client to fetch")):
         with pytest.raises(ConfigurationError, match=said):
             await result.save("out")
 

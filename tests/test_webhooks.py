@@ -122,6 +122,17 @@ async def test_a_server_in_another_thread(imagen_sandbox: Sandbox) -> None:
     assert list(imagen_sandbox.ledger.polls.values()) == [1]
 
 
+async def test_a_body_that_is_not_packed_as_it_says(imagen_sandbox: Sandbox) -> None:
+    """What cannot be unpacked tells no less than an empty body: the token is good, and the provider is asked."""
+    async with called_back(imagen_sandbox, freshness=60) as client, ClientSession() as http:
+        imagen_sandbox.keep("callback", "lost")
+        job = await client.submit("a red fox")
+        url = str(imagen_sandbox.ledger.tasks[0].callback_url)
+        async with http.post(url, data=b'{"data": {}}', headers={"Content-Encoding": "gzip"}) as answer:
+            assert answer.status == 200
+        assert (await job).urls
+
+
 @asynccontextmanager
 async def as_printed(name: str, folder: Path, sandbox: Sandbox, port: int) -> AsyncIterator[None]:
     """The printed program of that name, as a process whose kie.ai is the sandbox, once it says that it is there."""

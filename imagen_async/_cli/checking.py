@@ -37,7 +37,7 @@ def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -
 
     bad = requests.check(admit)
     for name, field in requests.odd_columns():
-        say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to the manifest")
+        say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to metadata.jsonl alone")
     if requests.nan_prompts:
         words = f"{counted(requests.nan_prompts, 'negative prompt')} of the word nan; for none leave the cell empty"
         say(f"{requests.name}: warning: there {'is' if requests.nan_prompts == 1 else 'are'} {words}")

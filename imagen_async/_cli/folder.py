@@ -16,7 +16,9 @@ def journal_of(folder: str) -> str:
     """The journal of a batch's folder; raises ConfigurationError where there is none, else as `journal_in`."""
     path = _found(folder)
     if path is None:
-        raise ConfigurationError(f"{folder} holds no batch: there is no {JOURNAL} in it.")
+        raise ConfigurationError(
+            f"{folder} holds no batch: there is no {JOURNAL} in it. Name the folder that `batch` was given with -o."
+        )
     return str(path)
 
 

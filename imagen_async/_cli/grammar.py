@@ -22,6 +22,8 @@ lacks. Try it without a key: -p sandbox"""
 
 PROGRAM = "imagen-async"
 
+_BEHIND = ". Options stand behind the command."
+
 
 class Parser(argparse.ArgumentParser):
     """argparse's, whose refusals are two lines and name what may have been meant."""
@@ -35,10 +37,12 @@ class Parser(argparse.ArgumentParser):
         # Of the whole line: words behind a command are that command's own parser's.
         mine = takewhile(lambda word: self._subparsers is None or word.startswith("-"), args)
         known = self._option_string_actions
+        # Before the command each of them is strange: what follows `-p` there would be taken for the command.
+        shape, place = (r"(--[^=\s]+)(=\S*)?", "") if self._subparsers is None else (r"(-[^=\s]+)(=\S*)?", _BEHIND)
         for word in takewhile(lambda word: word != "--", mine):
-            option = re.fullmatch(r"(--[^=\s]+)(=\S*)?", word)
+            option = re.fullmatch(shape, word)
             if option is not None and option[1] not in known:
-                self.error(f"unrecognized arguments: {word}{_meant(option[1], known)}")
+                self.error(f"unrecognized arguments: {word}{_meant(option[1], known) or place}")
         given, strange = super().parse_known_args(args, namespace)
         if strange:
             self.error(f"unrecognized arguments: {' '.join(strange)}")

@@ -21,8 +21,8 @@ Said = tuple[tuple[str | None, T], ...]
 FileFormat = Literal["txt", "jsonl", "csv", "tsv", "json", "parquet"]
 
 _READERS: dict[FieldKind, tuple[Callable[[str], Any], Any]] = {
-    "text": (str, None),
-    "whole": (int, None),
+    "text": (words.filled, None),
+    "whole": (words.whole, None),
     "object": (words.json_object, {}),
 }
 """What reads the option of a request's field, by its kind, and what stands where it is not given."""
@@ -32,7 +32,7 @@ _Described = tuple[str, Callable[[str], Any], str, str]
 """An option: its name, what reads its value, what stands for that in `--help`, and its help."""
 
 _SAID_OF_ACCOUNTS: tuple[_Described, ...] = (
-    ("--base-url", str, "URL", "of the API, in place of the provider's"),
+    ("--base-url", words.filled, "URL", "of the API, in place of the provider's"),
     ("--price", words.price, "CREDITS", "of a picture, where the provider publishes none"),
 )
 
@@ -59,7 +59,7 @@ class FileOptions(Options, frozen=True):
             "file",
             metavar="FILE",
             help=".txt (a prompt a line), .jsonl, .json, .csv, .tsv or .parquet (columns named like a request's "
-            f"fields: {', '.join(field.name for field in FIELDS)}; others go to the manifest), each also as "
+            f"fields: {', '.join(field.name for field in FIELDS)}; others go to metadata.jsonl), each also as "
             ".gz, or - for stdin",
         )
         parser.add_argument("--limit", type=words.positive, metavar="N", help="only the first N requests")
@@ -152,11 +152,13 @@ class OutputOptions(Options, frozen=True):
     def declare(cls, parser: Parser) -> None:
         """Add what may be written to a parser."""
         group = parser.add_argument_group("output")
-        group.add_argument("-o", "--out", metavar="DIR", help="save the pictures here")
+        group.add_argument("-o", "--out", type=words.filled, metavar="DIR", help="save the pictures here")
         group.add_argument(
             "--no-save", action="store_true", help="only print their links, which die soon; nothing remembers them"
         )
-        group.add_argument("--deadline", type=float, default=900, metavar="SECONDS", help="for each request (900)")
+        group.add_argument(
+            "--deadline", type=words.number, default=900, metavar="SECONDS", help="for each request (900)"
+        )
         group.add_argument(
             "--freshness",
             type=words.freshness,

@@ -39,7 +39,8 @@ class Remaining(msgspec.Struct, frozen=True):
         ended += [f"{self.counts[state]:,} {word}" for state, word in _ENDED.items() if self.counts[state]]
         paid = self.left - self.unsent
         running = f"; {paid:,} of them {'runs and is' if paid == 1 else 'run and are'} paid for" if paid else ""
-        return f"{', '.join(ended)}; {self.left:,} {'is' if self.left == 1 else 'are'} left, {self.cost()}{running}"
+        cost = f", {self.cost()}" if self.unsent else ""
+        return f"{', '.join(ended)}; {self.left:,} {'is' if self.left == 1 else 'are'} left{cost}{running}"
 
     def cost(self) -> str:
         """What is to be paid yet, for people."""

@@ -24,6 +24,34 @@ def of_account(parse: Callable[[str], Any]) -> Callable[[str], tuple[str | None,
     return read
 
 
+def filled(text: str) -> str:
+    """Read what is not empty: a variable of the shell that is not set would mean a default, which may be paid for."""
+    return text if text.strip() else _refuse(text, "a value: give it one, or leave the option out")
+
+
+def whole(text: str) -> int:
+    """Read a whole number; its bounds are for whoever takes it."""
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else _refuse(text, "a whole number")
+
+
+def number(text: str) -> float:
+    """Read a number; its bounds are for whoever takes it."""
+    try:
+        return float(text)
+    except ValueError:
+        return float(_refuse(text, "a number"))
+
+
+def seconds(text: str) -> float:
+    """Read how long something takes."""
+    return value if 0 < (value := number(text)) < 1e9 else _refuse(text, "a number of seconds above 0")
+
+
+def share(text: str) -> float:
+    """Read a part of a whole."""
+    return value if 0 <= (value := number(text)) <= 1 else _refuse(text, "a share from 0 to 1, such as 0.05")
+
+
 def price(text: str) -> float:
     """Read `8` or `0.5`: a price may be nothing."""
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else _refuse(text, "a number of credits")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
@@ -27,7 +28,7 @@ def read_callback(body: bytes) -> dict[str, Any]:
 
     An empty one is an object without fields: the token of its address tells whose it is, and the provider is asked.
     """
-    if not body.strip():
+    if not body.removeprefix(BOM_UTF8).strip():
         return {}
     try:
         return _read(_unpacked(body, _EITHER) if body.startswith((_GZIP, _ZLIB)) else body)

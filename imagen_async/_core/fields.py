@@ -85,7 +85,7 @@ FIELDS = (
         metavar="N",
         help="pictures a request, each billed",
     ),
-    Field("seed", "whole", content="always", is_parameter=True, has_default=True, metavar="N"),
+    Field("seed", "whole", content="always", is_parameter=True, has_default=True, metavar="N", help="a whole number"),
     Field("key", content=None),
     Field("extra", "object", content="always", has_default=True, metavar="JSON", help="the provider's own fields"),
 )

@@ -46,7 +46,8 @@ def believed(latency: float | None, age: float = math.inf) -> float | None:
     if latency is None:
         return None
     longest = EDGES[-1] if age == math.inf else age + _LONGEST_CREATE
-    return latency if 0 <= latency <= longest else None
+    # No picture takes no time: both times are then of when the record was written.
+    return latency if 0 < latency <= longest else None
 
 
 class LatencyPrior(msgspec.Struct, frozen=True):

@@ -177,8 +177,16 @@ class Result(msgspec.Struct, frozen=True, eq=False):
             # One of its own: whoever saves twice must not find the first one's traceback.
             raise Failure.of(self.error).exception()
         if self._saver is None:
-            raise ConfigurationError("This result did not come from a client, so nothing can fetch its pictures.")
+            message = (
+                "This result has no client to fetch its pictures by; a client's collect(task_id) brings one that has."
+            )
+            raise ConfigurationError(message)
         return await self._saver(self, str(folder), deadline)
+
+    def __reduce__(self) -> tuple[type[Result], tuple[object, ...]]:
+        """For pickle: what it tells, without its client, which has the key."""
+        told = (name for name in self.__struct_fields__ if not name.startswith("_"))
+        return Result, tuple(getattr(self, name) for name in told)
 
     def _repr_html_(self) -> str | None:
         """For notebooks: the pictures, the prompt, the figures; None where it did not come from a client."""

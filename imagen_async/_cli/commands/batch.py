@@ -12,6 +12,7 @@ import msgspec
 
 from ... import Account
 from ...errors import ConfigurationError, ImagenError
+from .. import words
 from ..accounts import gone_accounts, open_pool_of, words_of
 from ..batch_run import run_batch
 from ..checking import checked_file, identity_of, lines_in, restate
@@ -52,7 +53,9 @@ class BatchOptions(RunOptions, frozen=True, kw_only=True):
         """Add what may be written to a parser."""
         for part in (FileOptions, AccountOptions, PictureOptions, OutputOptions, BudgetOptions):
             part.declare(parser)
-        parser.add_argument("--retries", type=int, default=0, metavar="N", help="new tasks for a failed generation (0)")
+        parser.add_argument(
+            "--retries", type=words.whole, default=0, metavar="N", help="new tasks for a failed generation (0)"
+        )
         parser.add_argument("--ordered", action="store_true", help="print results in the order of the file")
         parser.add_argument(
             "--gallery", action="store_true", help="at the end write index.html, which shows the pictures"
@@ -105,8 +108,8 @@ def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router:
 
 def _with_accounts(options: BatchOptions, pool: Mapping[str, Account]) -> str:
     """The command, saying whose account it is also where that was the only one whose key was set."""
-    words = [] if options.accounts.provider else [word for name in pool for word in ("-p", name)]
-    return shlex.join(with_more(shlex.split(options.command_line), words))
+    named = [] if options.accounts.provider else [word for name in pool for word in ("-p", name)]
+    return shlex.join(with_more(shlex.split(options.command_line), named))
 
 
 def _prepared(out: str, options: BatchOptions) -> str:

@@ -30,7 +30,9 @@ class ExportOptions(Options, frozen=True):
         """Add what may be written to a parser."""
         parser.add_argument("dir", metavar="DIR")
         parser.add_argument("--to", required=True, choices=tuple(FORMATS), help="shards of this form")
-        parser.add_argument("-o", "--out", metavar="DIR", help="where the shards go (beside the folder: DIR-FORM)")
+        parser.add_argument(
+            "-o", "--out", type=words.filled, metavar="DIR", help="where the shards go (beside the folder: DIR-FORM)"
+        )
         parser.add_argument(
             "--shard-size",
             type=words.shard_size,

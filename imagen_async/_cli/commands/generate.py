@@ -21,7 +21,7 @@ class GenerateOptions(Options, frozen=True):
     @classmethod
     def declare(cls, parser: Parser) -> None:
         """Add what may be written to a parser."""
-        parser.add_argument("prompt", metavar="PROMPT")
+        parser.add_argument("prompt", metavar="PROMPT", help="what it shows")
         AccountOptions.declare(parser)
         PictureOptions.declare(parser)
         OutputOptions.declare(parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from .. import words
 from ..accounts import pool_of
 from ..balances import balances_of
 from ..checking import JournalLines, checked_file, identity_of, lines_in
@@ -33,7 +34,11 @@ class PlanOptions(Options, frozen=True):
         for part in (FileOptions, AccountOptions, PictureOptions):
             part.declare(parser)
         parser.add_argument(
-            "-o", "--out", metavar="DIR", help="a batch's folder: leave out what its journal has, learn from it"
+            "-o",
+            "--out",
+            type=words.filled,
+            metavar="DIR",
+            help="a batch's folder: leave out what its journal has, learn from it",
         )
         parser.add_argument("--add", action="store_true", help=ADD)
         BudgetOptions.declare(parser)

@@ -39,10 +39,16 @@ class SandboxOptions(Options, frozen=True):
     def declare(cls, parser: Parser) -> None:
         """Add what may be written to a parser."""
         parser.add_argument("--port", type=words.port, default=8787, help="on 127.0.0.1 (8787; 0: any)")
-        parser.add_argument("--latency", type=float, default=1.0, metavar="SECONDS", help="median of a task (1)")
-        parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE", help="of requests that go wrong (0)")
-        parser.add_argument("--credits", type=float, metavar="N", help="balance of the account (endless)")
-        parser.add_argument("--seed", type=int, default=0, help="makes latencies, faults and task ids repeatable (0)")
+        parser.add_argument(
+            "--latency", type=words.seconds, default=1.0, metavar="SECONDS", help="median of a task (1)"
+        )
+        parser.add_argument(
+            "--faults", type=words.share, default=0.0, metavar="SHARE", help="of requests that go wrong (0)"
+        )
+        parser.add_argument("--credits", type=words.price, metavar="N", help="balance of the account (endless)")
+        parser.add_argument(
+            "--seed", type=words.whole, default=0, help="makes latencies, faults and task ids repeatable (0)"
+        )
         for name, read, metavar, help_text in LIMITS:
             parser.add_argument(name, type=read, metavar=metavar, help=help_text)
 
