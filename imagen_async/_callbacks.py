@@ -15,10 +15,12 @@ from ._core.callbacks import Address, Seal, is_signed
 from ._core.change import Change
 from ._core.job import Job
 from ._core.job_events import Taken
+from ._core.plain_values import plain_or_same
 from ._core.provider import Provider
 from ._core.states import AwaitingCallback, Confirming, Ended, Running, Unknown
 from ._core.upstream import Upstreams
 from ._core.wire import clean
+from ._text import told
 from ._watch.log import log
 from .errors import ConfigurationError
 
@@ -41,9 +43,12 @@ class Callback(msgspec.Struct, frozen=True):
     signing_key: str | Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        url = self.public_url
-        if not isinstance(url, str) or not is_address(url):
-            message = f"public_url={url!r} is no address such as https://example.com/imagen, to which a path is added"
+        url = plain_or_same(self.public_url)
+        msgspec.structs.force_setattr(self, "public_url", url)
+        if type(url) is not str or not is_address(url):
+            message = (
+                f"public_url={told(url)} is no address such as https://example.com/imagen, to which a path is added"
+            )
             raise ConfigurationError(f"{message}.")
         # Whoever reads the token on the way could announce the task's end.
         if is_unencrypted(url):

@@ -50,6 +50,15 @@ def checked_seconds(name: str, seconds: float) -> float:
     return seconds
 
 
+def checked_flags(**flags: bool) -> list[bool]:
+    """Yes or no, each; the word "false" is a yes to Python, and to some of these a yes costs money."""
+    plain = {name: plain_or_same(flag) for name, flag in flags.items()}
+    for name, flag in plain.items():
+        if type(flag) is not bool:
+            raise ConfigurationError(f"{name}={told(flag)}: allowed is True or False.")
+    return list(plain.values())
+
+
 def checked_listener(listener: Callable[..., object] | None) -> None:
     """What hears events: nothing, or a function that does not wait."""
     if listener is not None and (not callable(listener) or inspect.iscoroutinefunction(listener)):
@@ -58,7 +67,7 @@ def checked_listener(listener: Callable[..., object] | None) -> None:
 
 def checked_callback(callback: Callback | None) -> Callback | None:
     """Where the ends of tasks are announced: nowhere, or as a Callback says."""
-    if callback is not None and not isinstance(callback, Callback):
+    if callback is not None and not issubclass(type(callback), Callback):
         raise ConfigurationError(f"callback={told(callback)}: allowed is Callback(…), with an address in it.")
     return callback
 
@@ -75,7 +84,8 @@ def checked_executor(executor: futures.Executor | None) -> futures.Executor | No
     if executor is None:
         return None
     # Processes are asked for last: to name them loads them.
-    if not isinstance(executor, futures.Executor) or isinstance(executor, futures.ProcessPoolExecutor):
+    kind = type(executor)
+    if not issubclass(kind, futures.Executor) or issubclass(kind, futures.ProcessPoolExecutor):
         message = f"executor={told(executor)}: it must be a concurrent.futures.Executor that works in threads."
         raise ConfigurationError(message)
     return executor

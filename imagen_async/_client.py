@@ -22,6 +22,7 @@ from ._checked import (
     checked_credits,
     checked_deadline,
     checked_executor,
+    checked_flags,
     checked_limiter,
     checked_listener,
     checked_retries,
@@ -40,7 +41,7 @@ from ._core.states import Collected
 from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._core.wording import result_of
-from ._folders import prepare_folder
+from ._folders import folder_path, prepare_folder
 from ._job_factory import JobFactory, JobOptions, Parameters, overridden
 from ._notebook.views import result_html
 from ._opening import (
@@ -148,10 +149,11 @@ class Client:
         executor: Executor | None = None,
     ) -> None:
         self._policy: Policy = checked_choice("policy", policy, Policy)
+        trust_env, private_files = checked_flags(trust_env=trust_env, private_files=private_files)
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
         self._given = with_settings(named(accounts), {name: each for name, each in given.items() if each is not None})
         self._accounts: dict[str, OpenAccount] = open_pool(self._given, os.environ)
-        self._router = router_of(self._given, policy)
+        self._router = router_of(self._given, self._policy)
         proxies = proxies_of(self._accounts, proxy, trust_env=trust_env)
         self._settings = session_settings(connections, connect_timeout, timeout, proxies, private_files, ssl)
         # Kept from one opening to the next: what was learned of latencies holds on.
@@ -160,7 +162,7 @@ class Client:
         }
         checked_listener(on_event)
         self._on_event = on_event
-        self._limiter = checked_limiter(limiter) or window
+        self._limiter: LimiterFactory = checked_limiter(limiter) or window
         self._executor = checked_executor(executor)
         self._callback = checked_callback(callback)
         providers = {name: account.provider for name, account in self._accounts.items()}
@@ -372,11 +374,11 @@ class Client:
                 other defaults, and `add` is not set; nothing is sent under these.
             JournalError: On entering: the journal cannot be used, or another process has it; nothing was sent.
         """
-        _check_batch(requests, parameters, on_unknown, on_exit)
+        on_unknown, on_exit = _checked_batch(requests, parameters, on_unknown, on_exit)
+        ordered, retry_failed, add = checked_flags(ordered=ordered, retry_failed=retry_failed, add=add)
         budget = None if max_credits is None else Budget(checked_credits(max_credits))
         router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
-        defaults = overridden("-", parameters)
-        router.route(defaults)  # with any prompt: defaults that fit nobody are told now, and not once for each request
+        router.route(defaults := overridden("-", parameters))  # what fits nobody is told now, and not once a request
         options = JobOptions(
             deadline=checked_deadline(deadline),
             retries=checked_retries(retries),
@@ -455,8 +457,8 @@ class Client:
             result, _saver=self._save_within, _renderer=result_html, _painter=result._painter or painter
         )
 
-    async def _save_within(self, result: Result, folder: str, deadline: float) -> tuple[ImageFile, ...]:
-        return await self._save(result, folder, checked_deadline(deadline))
+    async def _save_within(self, result: Result, folder: str | PurePath, deadline: float) -> tuple[ImageFile, ...]:
+        return await self._save(result, folder_path(folder), checked_deadline(deadline))
 
     async def _save(self, result: Result, folder: str, within: float = float("inf")) -> tuple[ImageFile, ...]:
         def own_files() -> FileSession:
@@ -465,9 +467,10 @@ class Client:
         return await save_with(self._opened, own_files, self._executor, result, folder, within)
 
 
-def _check_batch(requests: object, parameters: Parameters, on_unknown: str, on_exit: str) -> None:
+def _checked_batch(
+    requests: object, parameters: Parameters, on_unknown: OnUnknown, on_exit: OnExit
+) -> tuple[OnUnknown, OnExit]:
     check_input(requests)
     if parameters.get("key") is not None:
         raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
-    checked_choice("on_unknown", on_unknown, OnUnknown)
-    checked_choice("on_exit", on_exit, OnExit)
+    return checked_choice("on_unknown", on_unknown, OnUnknown), checked_choice("on_exit", on_exit, OnExit)

@@ -29,6 +29,15 @@ _CLASSES = {
 """What reads a kind, and the bytes that it takes for each pixel (measured with Pillow 13). Not `Image.open`: that lets
 every decoder try, and warns of large pictures."""
 
+_OF_PROGRESSIVE = 3
+"""Times what a pixel takes, where a JPEG comes in passes: what they add to is kept too (measured)."""
+
+_OF_A_LINE = 16
+"""Bytes that Pillow keeps for each line, however short it is (measured)."""
+
+_OF_TILES = (322, 323)
+"""The tags of a TIFF for how wide and high its tiles are."""
+
 _RUN_OUT = ("truncated", "incomplete", "broken data stream", "premature", "unexpected end")
 """How Pillow and its libraries say that data run out; whatever else they do not like is a picture all the same."""
 
@@ -81,5 +90,8 @@ def _reader(media_type: str) -> Callable[[io.BytesIO], Any]:
 
 
 def _fits(picture: Any, media_type: str) -> bool:
-    size: int = picture.width * picture.height * _CLASSES[media_type][2]
+    each = _CLASSES[media_type][2] * (_OF_PROGRESSIVE if "progressive" in picture.info else 1)
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF: a tile is read as a whole, and may be larger than its picture
+    width, height = (max(own, tags.get(tag, 0)) for own, tag in zip(picture.size, _OF_TILES, strict=True))
+    size: int = height * (width * each + _OF_A_LINE)
     return size <= _MOST_MEMORY

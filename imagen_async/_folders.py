@@ -11,8 +11,9 @@ import sys
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from ._core.plain_values import plain_or_same
 from ._handles import is_for_want_of_a_handle
-from ._text import well_formed
+from ._text import told, well_formed
 from .errors import ConfigurationError
 
 PART_SUFFIX = ".part"
@@ -30,9 +31,20 @@ def new_part(folder: str | PurePath) -> BinaryIO:
     return open(Path(folder, f".imagen-{os.getpid()}-{secrets.token_hex(8)}{PART_SUFFIX}"), "x+b")
 
 
+def folder_path(folder: str | PurePath) -> str:
+    """A folder's path as a text; raises ConfigurationError for what is none, such as a None that nobody meant."""
+    try:
+        path = os.fspath(plain_or_same(folder))
+    except Exception:  # no path, or of a class of the user's own
+        path = b""
+    if type(path) is not str:
+        raise ConfigurationError(f"{told(folder)} is no folder: allowed is a path, as a text or a pathlib.Path.")
+    return path
+
+
 def prepare_folder(folder: str | PurePath) -> str:
     """Make sure that files can be saved in a folder, before anything is paid for; raises ConfigurationError."""
-    path = str(folder)
+    path = folder_path(folder)
     if well_formed(path) != path or "\0" in path:
         raise ConfigurationError(f"{path!r} cannot be used: its name is not UTF-8. Choose another folder.")
     try:

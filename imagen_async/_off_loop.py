@@ -120,10 +120,8 @@ class OffLoop:
         if self._given is not None:
             try:
                 return self._given.submit(act, *arguments)
-            except RuntimeError as error:
-                # What is to be done may be paid for.
-                log(logging.WARNING, "the client's executor takes nothing (%s): threads of its own do its work", error)
-                self._given = None
+            except Exception as error:  # a RuntimeError once it is shut down; of the user's own, whatever they raise
+                self._do_without(error)
         return self._threads().submit(act, *arguments)
 
     async def run(self, act: Callable[[*Ts], T], *arguments: *Ts) -> T:
@@ -140,6 +138,9 @@ class OffLoop:
             if not future.cancel():
                 await self.wait(doing)
             raise
+        if future.cancelled():  # by whoever has shut the executor down
+            self._do_without("it cancelled what it was given")
+            return await self.run(act, *arguments)
         return doing.result()
 
     async def wait(self, doing: asyncio.Future[Any]) -> None:
@@ -147,6 +148,12 @@ class OffLoop:
         doing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         with anyio.CancelScope(shield=True):
             await asyncio.wait([doing], timeout=LEFT_BEHIND)
+
+    def _do_without(self, why: object) -> None:
+        """Take no executor any more: what is to be done may be paid for."""
+        if self._given is not None:
+            log(logging.WARNING, "the client's executor takes nothing (%s): threads of its own do its work", why)
+        self._given = None
 
     def _threads(self) -> OwnThreads:
         if self._own is None:

@@ -114,7 +114,7 @@ def session_settings(
     ssl: SSLSetting,
 ) -> SessionSettings:
     """How a client's sessions connect; raises ConfigurationError for what cannot be."""
-    if ssl is not True and not isinstance(ssl, ssl_module.SSLContext):
+    if ssl is not True and not issubclass(type(ssl), ssl_module.SSLContext):
         message = "TLS stays on; give True, or an ssl.SSLContext that trusts your own CA"
         raise ConfigurationError(f"ssl={told(ssl)}: {message}.")
     connections = plain_or_same(connections)

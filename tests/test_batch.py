@@ -94,10 +94,20 @@ async def slowly(pause: float = 1) -> AsyncIterator[str]:
         await anyio.sleep(pause)
 
 
+class Bar:
+    """As a progress bar around a generator is: it has a length, and then has none."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("ab")
+
+    def __len__(self) -> int:
+        raise TypeError
+
+
 async def test_any_iterable_is_an_input(network: Network) -> None:
     """A list, a generator and an async generator give one result for each request, by the batch's parameters."""
     async with VirtualClient(network) as client:
-        for requests, count in ((["a", "b"], 2), (iter("abc"), 3), (slowly(), 5), ([], 0)):
+        for requests, count in ((["a", "b"], 2), (iter("abc"), 3), (slowly(), 5), ([], 0), (Bar(), 2)):
             results = await run(client, requests, aspect_ratio="16:9")
             told = sorted((result.index, result.ok, result.request.aspect_ratio) for result in results)
             assert told == [(number, True, "16:9") for number in range(count)]
@@ -162,6 +172,11 @@ def failing() -> Iterator[str]:
     raise ZeroDivisionError
 
 
+def ending() -> Iterator[str]:
+    yield from "abc"
+    raise StopAsyncIteration
+
+
 async def cancelled() -> AsyncIterator[str]:
     for prompt in "abc":
         yield prompt
@@ -170,7 +185,12 @@ async def cancelled() -> AsyncIterator[str]:
 
 @pytest.mark.parametrize(
     ("source", "error"),
-    [(failing, ZeroDivisionError), (cancelled, errors.InvalidRequest), (prompts, errors.AuthenticationError)],
+    [
+        (failing, ZeroDivisionError),
+        (ending, RuntimeError),
+        (cancelled, errors.InvalidRequest),
+        (prompts, errors.AuthenticationError),
+    ],
 )
 async def test_an_error_ends_a_batch_after_its_results(source: Any, error: type) -> None:
     """What the input raises, or an account, comes out after the results of what was sent; the first is told."""

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from commands import fare, standing
 from nbclient import NotebookClient
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from readme import blocks
 
 from imagen_async import Client, ImageFile, ImageRequest, JournalError, Result, errors
@@ -107,6 +107,15 @@ def test_a_result_shows_its_picture_or_its_reason(tmp_path: Path) -> None:
         for side in (5700, 14000):  # pixels that would take as much memory as the program has; the head is looked at
             Path(file.path).write_bytes(head[:16] + side.to_bytes(4, "big") * 2 + head[24:])
             assert thumbnail(file) is None
+    # What a JPEG in passes adds to is kept; so is something for each line; a tile may be larger than its picture.
+    Image.new("L", (4000, 4000)).save(tmp_path / "x.jpeg", progressive=True)
+    Image.new("L", (1, 1 << 23)).save(tmp_path / "y.png")
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in {256: 9, 257: 9, 258: 8, 259: 8, 262: 1, 322: 24_000, 323: 24_000, 324: 8, 325: 9}.items():
+        tags[tag] = value
+    (tmp_path / "x.tiff").write_bytes(b"II*\0\x08\0\0\0" + tags.tobytes(8))
+    for name in ("x.jpeg", "y.png", "x.tiff"):
+        assert thumbnail(ImageFile(str(tmp_path / name), "", 1, f"image/{name[2:]}", "")) is None, name
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n no picture")
     for name in ("x.png", "gone.png"):
         spoilt = ImageFile(str(tmp_path / name), "", 1, "image/png", "")

@@ -58,7 +58,7 @@ def test_every_door_to_a_reader_is_one_line(
         log(logging.DEBUG, "of %s", EVIL)
     assert (raised.task_id, again.message) == (EVIL, raised.message)
     wording.say(EVIL, "two")
-    wording.show(json.dumps(EVIL, ensure_ascii=False) + "\n" + EVIL.replace("\n", ""))
+    wording.show(json.dumps(EVIL, ensure_ascii=False), EVIL)
     out, err = capsys.readouterr()
     assert [json.loads(out.splitlines()[0]), len(out.split("\n")), len(err.split("\n"))] == [EVIL, 3, 3]
     for text in (str(raised), raised.message, *caplog.messages, *out.splitlines(), *err.splitlines()):

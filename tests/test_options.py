@@ -104,6 +104,9 @@ def test_a_word_that_cannot_be_meant_is_named(capsys: pytest.CaptureFixture[str]
     assert said.startswith("imagen-async")
     assert words in said
     assert re.fullmatch(r"Try `imagen-async( \w+)? --help`\.", remedy)
+    with pytest.raises(SystemExit):
+        inner.read(["generate", "x", f"--{line}\n\x1b[2J\u202e"], inner.COMMANDS)
+    assert all(map(str.isprintable, capsys.readouterr().err.splitlines()))
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

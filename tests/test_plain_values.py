@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from inner import told
 from virtual_network import Network, VirtualClient, anyio_backend
 
-from imagen_async import Account, Client, ImageRequest
+from imagen_async import Account, Callback, Client, ImageRequest, raw_model
 from imagen_async._core.plain_values import key_of, plain_atom, plain_item, plain_or_same, showable
 from imagen_async.errors import ConfigurationError, InvalidRequest
 from imagen_async.providers import PROVIDERS
@@ -76,7 +76,7 @@ NEARLY = [
     (np.float32(0.5), 0.5),
     (2**14_280 - 1, 2**14_280 - 1),
 ]
-NEVER = [object(), b"a", PurePath("a"), Decimal(1), 10**5000, np.array([1]), Broken(), Broken, 2**14_280]
+NEVER = [object(), b"a", PurePath("a"), Decimal(1), 10**5000, np.array([1]), Broken(), Broken]
 
 
 @pytest.mark.parametrize(("value", "plain"), NEARLY, ids=lambda each: type(each).__name__)
@@ -104,7 +104,7 @@ def test_what_cannot_be_plain_is_one_bad_request(field: str) -> None:
         plain_item(ImageRequest("a", key="\ud800"))
     shown = showable(ImageRequest(Word("a"), key="k", extra={"x": 1, "y": [Broken()], "z": Word("b")}))
     assert (shown.prompt, shown.key, {**shown.extra, "y": None}) == ("a", "k", {"x": 1, "y": None, "z": "b"})
-    for value in (*NEVER, Mine(), [1], {1, 2}):
+    for value in (*NEVER, 2**14_280, Mine(), [1], {1, 2}):
         given = ImageRequest(**{"prompt": "a", field: value})
         with pytest.raises(InvalidRequest, match=f"^{field}=|cannot be read"):
             plain_item(given)
@@ -185,6 +185,34 @@ async def test_one_odd_prompt_is_one_bad_result_and_a_nearly_plain_one_is_sent()
             with pytest.raises((ConfigurationError, InvalidRequest)):
                 await client.credits(value)  # type: ignore[arg-type]
     assert len(network.ledger.creates) == 3
+
+
+SETTINGS = ("policy", "proxy", "callback", "limiter", "executor", "trust_env", "private_files", "ssl", "connections")
+OF_A_BATCH = ("ordered", "retry_failed", "add", "on_unknown", "on_exit", "save_to")
+OnExit = enum.Enum("OnExit", {"DRAIN": "drain"})
+
+
+async def test_a_setting_that_is_nearly_one_holds_and_no_other_is_taken_for_a_yes_or_a_folder(tmp_path: Path) -> None:
+    """Refused in words, whatever it is: "false" is no yes that is paid for, and None is no folder of that name."""
+    network = Network(PROVIDERS["kie"])
+    for value in (*NEVER[:-1], b"a", 7.5):
+        for name in SETTINGS:
+            with pytest.raises(ConfigurationError):
+                Client("kie", api_key="key-of-mine", **{name: value})  # type: ignore[arg-type]
+        for make in (Callback, raw_model):
+            with pytest.raises((ConfigurationError, InvalidRequest)):
+                make(value)  # type: ignore[arg-type]
+    async with VirtualClient(network) as client:
+        for name in OF_A_BATCH:
+            for value in (*NEVER[:2], "\0false", b"a", 7.5):
+                with pytest.raises(ConfigurationError):
+                    client.batch(["a"], **{name: value})  # type: ignore[arg-type]
+        settings = {"ordered": np.bool_(True), "on_exit": OnExit.DRAIN, "save_to": np.str_(tmp_path)}
+        async with client.batch(["a", "b"], **settings) as results:  # type: ignore[arg-type]
+            result = await anext(results)
+        assert [each.ok for each in results.leftover] == [True]
+        with pytest.raises(ConfigurationError, match=r"^None is no folder"):
+            await result.save(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("field", ["provider", "api_key", "base_url", "name", "limits", "credits"])

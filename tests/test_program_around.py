@@ -56,6 +56,15 @@ async def test_files_are_worked_on_where_the_program_says(imagen_sandbox: Sandbo
             assert [thread.name for thread in threading.enumerate() if thread.name.startswith("theirs")] == ["theirs_0"]
             executor.shutdown()
             assert len(await result.save(tmp_path / "2")) == 1
+    held, busy = threading.Event(), ThreadPoolExecutor(1)
+    busy.submit(held.wait, PATIENCE)
+    async with client_of(imagen_sandbox, executor=busy) as client, asyncio.timeout(PATIENCE):
+        saving = asyncio.ensure_future((await client.generate("a heron")).save(tmp_path / "3"))
+        while not busy._work_queue.qsize():
+            await asyncio.sleep(0)
+        busy.shutdown(wait=False, cancel_futures=True)
+        assert len(await saving) == 1
+    held.set()
     for wrong in (3, ProcessPoolExecutor(1)):
         with pytest.raises(ConfigurationError, match="works in threads"):
             client_of(imagen_sandbox, executor=wrong)

@@ -7,6 +7,7 @@ import pty
 import re
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import commands
@@ -38,6 +39,15 @@ def without_a_terminal(stack: ExitStack) -> int:
     os.close(ours)
     stack.callback(os.close, end)
     return end
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_streams_that_were_closed_end_no_command(imagen_sandbox: Sandbox, closed: tuple[int, ...]) -> None:
+    """Nothing that is opened takes the place of one, and a stdout that nobody reads from the start is told of."""
+    words = ["generate", "a fox", *at(imagen_sandbox), "-o", "out"]
+    outcome = finish(start(*words, preexec_fn=lambda: [os.close(place) for place in closed]))
+    assert (outcome.code, outcome.is_clean, len(list(Path("out").glob("*.png")))) == (0, True, 1), outcome.err
+    assert ("out has it all" in outcome.err) is (closed == (1,))
 
 
 def full(stack: ExitStack) -> int:

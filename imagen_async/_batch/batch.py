@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
+import msgspec
 
 from .._clock import now
 from .._core.budget import Budget
@@ -341,6 +342,8 @@ def _refused(request: ImageRequest, index: int, accounts: Iterable[str], failure
     """The result of a request of which nothing was sent; it is the account's where there is only one."""
     account, *others = accounts
     account = "" if others else account
+    if type(request.prompt) is not str:  # a number, which whoever shows the result would take for a text
+        request = msgspec.structs.replace(request, prompt=str(request.prompt))
     return Result(
         key=str(request.key or index),
         index=index,

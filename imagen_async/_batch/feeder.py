@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence, Sized
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -12,7 +12,7 @@ import anyio.lowlevel
 from .._core.identity import Identity
 from .._watch.log import log
 from ..errors import InvalidRequest
-from .inputs import END, Requests, check_keys, puller
+from .inputs import END, Requests, check_keys, length_of, puller
 
 BREATHE_EVERY = 50
 """Requests pulled at most before whatever else the program does has its turn."""
@@ -55,7 +55,7 @@ class Feeder:
         take: Callable[[object, int], None],
         ended: Callable[[], None],
     ) -> None:
-        self.total = len(requests) if isinstance(requests, Sized) else None
+        self.total = length_of(requests)
         self.pulled = 0
         self.error: BaseException | None = None
         self.is_over = False
@@ -112,6 +112,8 @@ class Feeder:
                     index = self.pulled
                     self.pulled += 1
                     self._take(item, index)
+        except StopAsyncIteration as error:  # to whoever iterates over the batch it would say that all is well
+            self.error = RuntimeError(f"The input raised {error!r}.")
         except Exception as error:  # the user's iterable failed: what was sent is delivered first
             self.error = error
         except asyncio.CancelledError:  # its own, not ours: those end in the scope

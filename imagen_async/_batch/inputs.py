@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence, Sized
 from types import AsyncGeneratorType, GeneratorType
 
 from .._core.plain_values import key_of
@@ -43,6 +43,14 @@ def puller(requests: Requests) -> tuple[Callable[[], Awaitable[object]], Callabl
             iterator.close()
 
     return pull, close
+
+
+def length_of(requests: Requests) -> int | None:
+    """How many requests there are; None where nobody knows."""
+    try:
+        return len(requests) if isinstance(requests, Sized) else None
+    except Exception:  # of what has one for some of what it wraps, such as a progress bar around a generator
+        return None
 
 
 def check_keys(requests: Requests) -> None:

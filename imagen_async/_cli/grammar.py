@@ -13,6 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 import msgspec
 
 from .. import __version__
+from .._text import one_line
 
 EPILOG = """exit codes: 0 all done, 1 some failed, 2 wrong usage or configuration, 130 interrupted
 Data goes to stdout, progress and messages to stderr. Neither can end a batch: a stdout that
@@ -30,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what cannot be meant, and where all is told that can; ends the process with exit code 2."""
-        self.exit(2, f"{self.prog}: {message}\nTry `{self.prog} --help`.\n")
+        self.exit(2, f"{one_line(f'{self.prog}: {message}')}\nTry `{self.prog} --help`.\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read the words; one that looks like an option and is none is told before anything that is missing."""

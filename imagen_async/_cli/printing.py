@@ -36,7 +36,7 @@ class ResultPrinter:
         if self._as_json:
             show(json.dumps(result_json(result), ensure_ascii=False))
         elif places(result):
-            show("\n".join(places(result)))
+            show(*places(result))
 
     async def until_taken(self) -> None:
         """Wait while whoever reads stands still; raises DownloadFailed where what it lost is nowhere else."""

@@ -10,13 +10,14 @@ from ..errors import ImagenError
 from .commands import COMMANDS
 from .exits import INTERRUPTED, SOME_FAILED, told
 from .grammar import read
-from .terminal import finish, lasting, reader_has_left
+from .terminal import finish, hold_places, lasting, reader_has_left
 from .verbose import log_on_stderr
 from .wording import say
 
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
+    hold_places()
     sys.stdout, sys.stderr = lasting(sys.stdout, sys.stderr)
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())  # closed by whoever started us: nothing comes from it
     try:

@@ -129,7 +129,8 @@ class Status:
     def text(self) -> str:
         """For people."""
         total = self.counts.total()
-        lines = [f"{self.folder}: {counted(total, 'request')}{', a batch is at work on it' if self.is_at_work else ''}"]
+        at_work = ", a batch is at work on it" if self.is_at_work else ""
+        lines = [f"{one_line(self.folder)}: {counted(total, 'request')}{at_work}"]
         lines += [_count_line(name, self.counts[name]) for name in _MEANINGS if self.counts[name] or name == "done"]
         held = f", up to {amount(self.held)} more for creates whose answer was lost" if self.held else ""
         lines.append(f"credits: {amount(self.spent)} spent{held}")

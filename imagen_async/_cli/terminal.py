@@ -22,6 +22,9 @@ PATIENCE = 2.0
 """Seconds for which messages wait for somebody to take them; then they are dropped. Data waits for as long as it takes.
 """
 
+_LAST_PLACE = 2
+"""The number of stderr, after those of stdin and stdout."""
+
 
 class _Pen:
     """The thread that writes to one file, in the order of the asking, whichever descriptors lead there."""
@@ -131,6 +134,8 @@ class Lasting(io.TextIOWrapper):
     def __init__(self, stream: io.TextIOWrapper, pen: _Pen, patience: float | None) -> None:
         raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # without a buffer where Python was asked for none
         self._descriptor = _Descriptor(raw, pen, patience)
+        # Forgotten, it would close its file.
+        self._stream = stream
         buffer = io.BufferedWriter(self._descriptor)
         super().__init__(buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
 
@@ -138,6 +143,18 @@ class Lasting(io.TextIOWrapper):
     def descriptor(self) -> _Descriptor:
         """What has become of what was printed."""
         return self._descriptor
+
+
+def hold_places() -> None:
+    """Put nothing in the places of stdin, stdout and stderr that whoever started us has closed.
+
+    Else the next thing opened has one: a journal or a picture, that gets what is written to stderr, or a socket, on
+    whose closing uvloop aborts the process.
+    """
+    with contextlib.suppress(OSError):
+        while (place := os.open(os.devnull, os.O_RDWR)) <= _LAST_PLACE:
+            pass
+        os.close(place)
 
 
 def lasting(out: Any, messages: Any) -> tuple[Any, Any]:
@@ -171,13 +188,13 @@ def unwritten(stream: Any) -> str:
 
 
 def reader_has_left(failure: OSError) -> bool:
-    """True where whoever read it has had enough, as `head` has: that is no failure."""
-    return failure.errno == errno.EPIPE
+    """True where whoever read it has had enough, as `head` has, or never was there (`>&-`): that is no failure."""
+    return failure.errno in (errno.EPIPE, errno.EBADF)
 
 
 def _lasting(stream: Any, pen: _Pen, patience: float | None) -> Any:
-    if stream is None:  # its descriptor was closed by whoever started us
-        return open(os.devnull, "w", encoding="utf-8")
+    if stream is None:  # its descriptor was closed by whoever started us: another takes as little, and says so
+        stream = io.TextIOWrapper(io.FileIO(os.open(os.devnull, os.O_RDONLY), "w"), encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper) or isinstance(stream, Lasting):
         return stream
     if _file_of(stream) is None:

@@ -48,6 +48,6 @@ def say(*lines: str) -> None:
     print(*(one_line(line, joiners=True) for line in lines), sep="\n", file=sys.stderr, flush=True)
 
 
-def show(text: str) -> None:
-    """Print data, a line for each of its lines: paths, links, JSON, figures."""
-    print(*(one_line(line, joiners=True) for line in text.split("\n")), sep="\n", flush=True)
+def show(*lines: str) -> None:
+    """Print data: paths, links, JSON, figures. Whatever a line quotes, it is one line."""
+    print(*(one_line(line, joiners=True) for line in lines), sep="\n", flush=True)

@@ -67,6 +67,7 @@ def showable(item: object) -> ImageRequest:
         return ImageRequest(prompt=str(_words(item, 5000)))
     fields: dict[str, Any] = {name: _words(getattr(item, name)) for name in _SCALARS}
     extra = item.extra if type(item.extra) is dict else {}
+    fields["prompt"] = str(fields["prompt"])
     fields["extra"] = {str(_words(name)): _words(each) for name, each in extra.items()}
     try:
         return msgspec.structs.replace(item, **fields)

@@ -32,7 +32,7 @@ class Limits(msgspec.Struct, frozen=True):
     running: int = 100
 
     def __post_init__(self) -> None:
-        if not isinstance(self.running, int) or self.running < 1:
+        if not isinstance(self.running, int) or isinstance(self.running, bool) or self.running < 1:
             raise ConfigurationError(f"Limits(running={told(self.running)}): it must be a whole number of at least 1.")
 
 

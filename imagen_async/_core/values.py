@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigurationError, ImagenError
+from .._text import told
+from ..errors import ConfigurationError, ImagenError, InvalidRequest
 from .failure import Failure
 from .fields import FIELDS
 
@@ -75,6 +76,8 @@ def raw_model(name: str) -> str:
     Its input is the prompt and whatever the request's `extra` holds, unchecked: a misspelt field is ignored
     by kie.ai without a word, and may cost a picture. Its price is unknown.
     """
+    if not issubclass(type(name), str):
+        raise InvalidRequest(f"raw_model({told(name)}): a model's name is a text.")
     return RAW_PREFIX + name
 
 
@@ -102,7 +105,7 @@ class ImageFile(msgspec.Struct, frozen=True, gc=False):
         return self.path
 
 
-Saver = Callable[["Result", str, float], Awaitable[tuple[ImageFile, ...]]]
+Saver = Callable[["Result", str | PurePath, float], Awaitable[tuple[ImageFile, ...]]]
 """Fetches a result's pictures into a folder, within so many seconds."""
 
 Painter = Callable[[str], bytes | None]
@@ -181,7 +184,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
                 "This result has no client to fetch its pictures by; a client's collect(task_id) brings one that has."
             )
             raise ConfigurationError(message)
-        return await self._saver(self, str(folder), deadline)
+        return await self._saver(self, folder, deadline)
 
     def __reduce__(self) -> tuple[type[Result], tuple[object, ...]]:
         """For pickle: what it tells, without its client, which has the key."""

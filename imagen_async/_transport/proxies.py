@@ -14,6 +14,8 @@ import msgspec
 from yarl import URL
 
 from .._addresses import in_network, is_address, is_loopback
+from .._core.plain_values import plain_or_same
+from .._text import told
 from ..errors import ConfigurationError
 
 GIVEN = "proxy= (--proxy)"
@@ -76,7 +78,8 @@ class Proxies(msgspec.Struct, frozen=True):
 
 def given_proxies(url: str) -> Proxies:
     """One proxy for everything but loopback; raises ConfigurationError where it cannot be used."""
-    proxy = _read(url, GIVEN) if isinstance(url, str) else f"{GIVEN}: a proxy is an address, not {url!r}."
+    url = plain_or_same(url)
+    proxy = _read(url, GIVEN) if type(url) is str else f"{GIVEN}: a proxy is an address, not {told(url)}."
     if isinstance(proxy, str):
         raise ConfigurationError(proxy)
     return Proxies({"http": proxy, "https": proxy})

@@ -46,7 +46,7 @@ def _run(options: ExportOptions) -> int:
     out = options.out or f"{Path(options.dir).resolve()}-{options.to}"
     with JournalReader(journal_of(options.dir), PromptLine) as journal:
         made = export(options.dir, journal, FORMATS[options.to], out, options.shard_size)
-    show("\n".join(map(str, made.shards)))
+    show(*map(str, made.shards))
     for path in made.spoilt:
         say(f"Left out: {path} is missing, or is not as it was saved")
     if made.removed:

@@ -69,7 +69,7 @@ def _run(options: PlanOptions) -> int:
     estimator = Estimator(pool, router, schedules, Budget(max_credits, spent) if max_credits else None)
     balances = balances_of(pool, proxy=options.accounts.proxy, own_sandbox=False)
     found = estimator.estimate(unsettled, defaults, balances, known=len(settled))
-    show(json.dumps(found.to_json()) if options.json else found.text())
+    show(*([json.dumps(found.to_json())] if options.json else found.text().split("\n")))
     return ALL_DONE
 
 

@@ -27,8 +27,10 @@ class ProvidersOptions(Options, frozen=True):
 def _run(options: ProvidersOptions) -> int:
     for provider in providers.PROVIDERS.values():
         key_is_set = bool(os.environ.get(provider.key_variable))
-        said = provider_json(provider, key_is_set=key_is_set)
-        show(json.dumps(said) if options.json else provider_text(provider, key_is_set=key_is_set))
+        if options.json:
+            show(json.dumps(provider_json(provider, key_is_set=key_is_set)))
+        else:
+            show(*provider_text(provider, key_is_set=key_is_set).split("\n"))
     return ALL_DONE
 
 

@@ -28,7 +28,7 @@ class StatusOptions(Options, frozen=True):
 def _run(options: StatusOptions) -> int:
     with JournalReader(journal_of(options.dir)) as journal:
         found = status_of(journal)
-    show(json.dumps(found.to_json(), ensure_ascii=False) if options.json else found.text())
+    show(*([json.dumps(found.to_json(), ensure_ascii=False)] if options.json else found.text().split("\n")))
     return ALL_DONE
 
 
