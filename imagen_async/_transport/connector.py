@@ -101,23 +101,19 @@ class Connector(aiohttp.TCPConnector):
 
     async def _get(self, key: Any, traces: Any) -> Any:
         idle, departure = self._conns.get(key), OUTGOING.get()
-        if idle is not None and departure.is_create and not self._has_fit(idle, looks=departure.is_again):
+        if idle is not None:
+            is_create = departure.is_create
+            is_fit = self._has_fit(idle, looks=departure.is_again) if is_create else _has_live(idle, looks=True)
             if not idle:
                 del self._conns[key]
-            return None
-        # Of what is free to repeat, too, nothing sends again what was lost on one that is known to have ended.
-        while idle and may_have_ended(idle[0][0]):
-            idle.popleft()[0].close()
-        if idle is not None and not idle:
-            del self._conns[key]
+            if not is_fit:
+                return None
         return await super()._get(key, traces)
 
     def _has_fit(self, idle: _Idle, *, looks: bool) -> bool:
         """Say whether the idle one used last will do for a create; `looks` where an end was met: others are closed."""
         # What has been read of one is told by nothing later on; for what was not, it is looked before it leaves.
-        while idle and (may_have_ended(idle[0][0]) if looks else idle[0][0].should_close):
-            idle.popleft()[0].close()
-        if not idle:
+        if not _has_live(idle, looks=looks):
             return False
         now, suspended = time.monotonic(), _suspended()
         # What was idle while the machine slept is older than it seems, and its end may never have come through.
@@ -137,6 +133,16 @@ class Connector(aiohttp.TCPConnector):
         # aiohttp takes the first, which has been idle for longest.
         if idle and idle[-1][0] is protocol:
             idle.rotate(1)
+
+
+def _has_live(idle: _Idle, *, looks: bool) -> bool:
+    """Say whether an idle one is left once those are closed that have ended; `looks` for an end that was not read yet.
+
+    What is free to repeat is looked after, too: nothing sends again what was lost on one that is known to have ended.
+    """
+    while idle and (may_have_ended(idle[0][0]) if looks else idle[0][0].should_close):
+        idle.popleft()[0].close()
+    return bool(idle)
 
 
 def _suspended() -> float:

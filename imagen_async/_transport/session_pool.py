@@ -214,6 +214,8 @@ class SessionPool:
             data=departure.body(request.body),
             headers=way.asks if request.body is None else way.creates,
             allow_redirects=False,
+            # What has a body aiohttp sends once in any case.
+            middlewares=None if request.body is None else (),
             **way.proxied,
         )
 
