@@ -260,7 +260,10 @@ def test_a_wrong_key_stops_a_batch(call: Call, imagen_sandbox: Sandbox, monkeypa
 
 
 def test_a_failure_lists_what_it_has(call: Call, imagen_sandbox: Sandbox) -> None:
-    """What of a request was saved is listed beside its failure, which tells the task, the URLs and what they cost."""
+    """What of a request was saved is listed beside its failure, which tells the task, the URLs and what they cost.
+
+    The run that saves the rest has paid for nothing.
+    """
     imagen_sandbox.order("file", None, *["html"] * TRIES)
     with commands.short_waits():
         words = ("-m", "imagen4-fast", "--num-images", "2", "-o", "out")
@@ -269,6 +272,8 @@ def test_a_failure_lists_what_it_has(call: Call, imagen_sandbox: Sandbox) -> Non
     assert (listed["task_id"], listed["width"], listed["credits"]) == (task, 384, 4)
     assert (failure["task_id"], len(failure["urls"]), failure["credits"]) == (task, 2, 8)
     assert (failure["error"]["type"], failure["error"]["code"]) == ("DownloadFailed", None)
+    again = call("batch", "prompts.txt", *at(imagen_sandbox), *words)
+    assert (again.code, again.err.splitlines()[-1][:31]) == (0, "1 done, 0 failed; 0 credits in ")
 
 
 def test_a_full_disk_loses_no_task(call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from .._core.forecast import time_left
 from .._core.job import Job
 from .._core.job_events import StatusAsked
 from .._core.routing import Route
-from .._core.states import Ended, Left, Queued
+from .._core.states import Ended, Fetching, Left, Queued
 from .._core.upstream import Health
 from .._core.values import Result
 from .._core.wording import STATE_WORDS
@@ -85,15 +85,19 @@ class _Money:
         self.at_risk = 0.0
         self._prices = 0.0
         self._priced = 0
+        self._billed_before: set[str] = set()
 
-    def begin(self, price: float | None) -> None:
+    def begin(self, job: Job) -> None:
         """Count a job that is to be sent, or is taken up, with its price."""
         self._priced += 1
         # One unknown price makes the mean unknown from then on.
+        price = job.model.price(job.request)
         self._prices += math.nan if price is None else price
+        if isinstance(job.state, Fetching):
+            self._billed_before.add(job.key)
 
     def add(self, result: Result) -> None:
-        if not result.earlier:
+        if not result.earlier and result.key not in self._billed_before:
             self.spent += result.credits or 0.0
             self.spent_by[result.provider] = self.spent_by.get(result.provider, 0.0) + (result.credits or 0.0)
 
@@ -133,7 +137,7 @@ class Tally:
         """Count a job that comes in, a status call, or a job that ended, whatever came of it."""
         job = change.after
         if change.before is None:
-            self._money.begin(job.model.price(job.request))
+            self._money.begin(job)
         if isinstance(change.event, StatusAsked):
             self._calls.ask(job.id)
         elif isinstance(job.state, Ended):
