@@ -69,7 +69,7 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
     """The accounts of a pool by their names; raises ConfigurationError where there is none, or two have one name."""
     pool: dict[str, Account] = {}
     for given in accounts:
-        account = plain_account(given if isinstance(given, Account) else Account(given))
+        account = _plain_account(given if isinstance(given, Account) else Account(given))
         name = account.name or account.provider
         # A word that names a provider must not lead to another one's account.
         if not isinstance(name, str) or not _NAME.fullmatch(name) or (name in PROVIDERS and name != account.provider):
@@ -90,18 +90,7 @@ def with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, 
     if given and len(pool) > 1:
         message = f"{', '.join(given)}: with several accounts, say it of each: Account({next(iter(pool))!r}"
         raise ConfigurationError(f"{message}, {next(iter(given))}=…).")
-    return {name: plain_account(msgspec.structs.replace(account, **given)) for name, account in pool.items()}
-
-
-def plain_account(account: Account) -> Account:
-    """The account with its texts as such; raises ConfigurationError for what is none, a key being quoted nowhere."""
-    texts = {name: plain_or_same(getattr(account, name)) for name in ("provider", "api_key", "base_url", "name")}
-    for name, text in texts.items():
-        if type(text) not in (str, NoneType):
-            raise ConfigurationError(f"{name}: allowed is a text, not {type(text).__name__}.")
-    if type(account.limits) not in (Limits, NoneType):
-        raise ConfigurationError(f"limits={told(account.limits)}: allowed is Limits(…).")
-    return msgspec.structs.replace(account, **texts)
+    return {name: _plain_account(msgspec.structs.replace(account, **given)) for name, account in pool.items()}
 
 
 def provider_of(account: Account) -> Provider:
@@ -119,6 +108,17 @@ def provider_of(account: Account) -> Provider:
         if model != "" and (not isinstance(model, str) or provider.find(model) is None):
             raise ConfigurationError(f"credits={told(prices)}: {provider.title} has no model {told(model)}.")
     return msgspec.structs.replace(provider, prices=prices)
+
+
+def _plain_account(account: Account) -> Account:
+    """The account with its texts as such; raises ConfigurationError for what is none, a key being quoted nowhere."""
+    texts = {name: plain_or_same(getattr(account, name)) for name in ("provider", "api_key", "base_url", "name")}
+    for name, text in texts.items():
+        if type(text) not in (str, NoneType):
+            raise ConfigurationError(f"{name}: allowed is a text, not {type(text).__name__}.")
+    if type(account.limits) not in (Limits, NoneType):
+        raise ConfigurationError(f"limits={told(account.limits)}: allowed is Limits(…).")
+    return msgspec.structs.replace(account, **texts)
 
 
 def _plain_prices(given: Any) -> Any:

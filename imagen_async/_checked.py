@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import ssl
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any, TypeVar, get_args
@@ -14,8 +15,8 @@ from .errors import ConfigurationError, InvalidRequest
 
 T = TypeVar("T")
 
-_ENDLESS = 1e12
-"""Seconds: longer than any clock here runs. A larger int may be none that a float can be."""
+_HUGE = 1e12
+"""Seconds that no clock here runs, credits that nobody has. A larger int may be none that a float can be."""
 
 
 def checked_account(name: str | None) -> str | None:
@@ -45,9 +46,25 @@ def checked_choice(name: str, word: T, allowed: Any) -> T:
 def checked_seconds(name: str, seconds: float) -> float:
     """Seconds that a connection may take."""
     seconds = plain_or_same(seconds)
-    if type(seconds) not in (int, float) or not 0 < seconds < _ENDLESS:
+    if not _is_above_0(seconds):
         raise ConfigurationError(f"{name}={told(seconds)}: it must be a number of seconds above 0.")
     return seconds
+
+
+def checked_connections(connections: int) -> int:
+    """Connections that may be open at once."""
+    connections = plain_or_same(connections)
+    if not _is_whole(connections, 1):
+        raise ConfigurationError(f"connections={told(connections)}: it must be a whole number of at least 1.")
+    return connections
+
+
+def checked_ssl(setting: ssl.SSLContext | bool) -> ssl.SSLContext | bool:
+    """Whom TLS trusts."""
+    if setting is not True and not issubclass(type(setting), ssl.SSLContext):
+        message = "TLS stays on; give True, or an ssl.SSLContext that trusts your own CA"
+        raise ConfigurationError(f"ssl={told(setting)}: {message}.")
+    return setting
 
 
 def checked_flags(**flags: bool) -> list[bool]:
@@ -94,7 +111,7 @@ def checked_executor(executor: futures.Executor | None) -> futures.Executor | No
 def checked_retries(retries: int) -> int:
     """New tasks after failed generations."""
     retries = plain_or_same(retries)
-    if type(retries) is not int or not 0 <= retries < 2**31:
+    if not _is_whole(retries, 0):
         raise InvalidRequest(f"retries={told(retries)}: allowed is a whole number of at least 0.")
     return retries
 
@@ -102,7 +119,7 @@ def checked_retries(retries: int) -> int:
 def checked_credits(credits: float) -> float:
     """What may be spent."""
     credits = plain_or_same(credits)
-    if type(credits) not in (int, float) or not 0 < credits < 1e12:
+    if not _is_above_0(credits):
         raise InvalidRequest(f"max_credits={told(credits)}: allowed is a number of credits above 0.")
     return float(credits)
 
@@ -110,6 +127,14 @@ def checked_credits(credits: float) -> float:
 def checked_deadline(deadline: float) -> float:
     """Seconds for a request."""
     deadline = plain_or_same(deadline)
-    if type(deadline) not in (int, float) or not 0 < deadline < _ENDLESS:
+    if not _is_above_0(deadline):
         raise InvalidRequest(f"deadline={told(deadline)}: allowed is a number of seconds above 0.")
     return float(deadline)
+
+
+def _is_above_0(number: Any) -> bool:
+    return type(number) in (int, float) and 0 < number < _HUGE
+
+
+def _is_whole(number: Any, least: int) -> bool:
+    return type(number) is int and least <= number < 2**31

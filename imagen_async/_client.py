@@ -47,7 +47,6 @@ from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
     OpenClient,
-    balance_of,
     endpoints_of,
     home_of,
     listeners,
@@ -55,11 +54,11 @@ from ._opening import (
     new_upstream,
     proxies_of,
     ready_threads,
-    save_with,
     session_settings,
     window,
 )
 from ._plain_group import PlainGroup
+from ._saving import save_with
 from ._scheduler.callback_desk import CallbackDesk
 from ._single import Job, Single
 from ._transport.file_session import FileSession
@@ -306,12 +305,13 @@ class Client:
             ImagenError: An account's balance could not be had; `error.provider` is the account.
         """
         opened = self._open()
+        mask = opened.pool.mask.text
         names = self._accounts if provider is None else [self._find(provider)]
         balances: dict[str, float | None] = dict.fromkeys(names)
         failures: list[Failure] = []
 
         async def ask(name: str) -> None:
-            balance = await balance_of(opened, name, self._accounts[name])
+            balance = await opened.scheduler.errands.balance(name, self._accounts[name].provider.dialect, mask)
             if isinstance(balance, Failure):
                 failures.append(balance.about(account=name))
             else:

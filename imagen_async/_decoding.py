@@ -81,10 +81,10 @@ def made_small(media_type: str, data: bytes, side: int) -> bytes | None:
 
 
 def _reader(media_type: str) -> Callable[[io.BytesIO], Any]:
-    module, name, _ = _CLASSES.get(media_type, ("", "", 0))
     try:
+        module, name, _ = _CLASSES[media_type]
         reader: Callable[[io.BytesIO], Any] = getattr(importlib.import_module(f"PIL.{module}"), name)
-    except AttributeError as error:
+    except (KeyError, AttributeError) as error:
         raise ImportError(f"Pillow reads no {media_type} here") from error
     return reader
 

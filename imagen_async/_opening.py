@@ -6,12 +6,10 @@ import asyncio
 import itertools
 import logging
 import os
-import ssl as ssl_module
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal, Protocol
 
 import backoff
@@ -20,20 +18,15 @@ from yarl import URL
 
 from ._accounts import SANDBOX_KEY, OpenAccount
 from ._callbacks import CallbackRegistry
-from ._checked import checked_seconds
+from ._checked import checked_connections, checked_seconds, checked_ssl
 from ._clock import now
-from ._core import origin
 from ._core.circuit_breaker import CircuitBreaker
-from ._core.failure import Failure
 from ._core.limiter import Limiter
-from ._core.plain_values import plain_or_same
 from ._core.plan import Plan
 from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
 from ._core.upstream import Upstream
-from ._core.values import ImageFile, Painter, Result
-from ._core.wire import HttpResponse
-from ._downloads import save_all
+from ._core.values import Painter
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
@@ -41,14 +34,12 @@ from ._scheduler.errands import Errands
 from ._scheduler.exchange import Exchange, Save
 from ._scheduler.scheduler import Scheduler
 from ._scheduler.wakeup import Wakeup
-from ._text import told
-from ._transport.file_session import FileSession
 from ._transport.proxies import Proxies, environment_proxies, given_proxies
 from ._transport.session_pool import Endpoint, SessionPool
 from ._transport.sessions import SessionSettings, SSLSetting
 from ._watch.log import log
 from ._watch.observer import Observer
-from .errors import ConfigurationError, DownloadFailed, ImagenError
+from .errors import ConfigurationError
 from .events import Listener
 
 FILE_THREADS = 4
@@ -114,15 +105,14 @@ def session_settings(
     ssl: SSLSetting,
 ) -> SessionSettings:
     """How a client's sessions connect; raises ConfigurationError for what cannot be."""
-    if ssl is not True and not issubclass(type(ssl), ssl_module.SSLContext):
-        message = "TLS stays on; give True, or an ssl.SSLContext that trusts your own CA"
-        raise ConfigurationError(f"ssl={told(ssl)}: {message}.")
-    connections = plain_or_same(connections)
-    if type(connections) is not int or not 1 <= connections < 2**31:
-        raise ConfigurationError(f"connections={told(connections)}: it must be a whole number of at least 1.")
-    connect_timeout = checked_seconds("connect_timeout", connect_timeout)
-    timeout = checked_seconds("timeout", timeout)
-    return SessionSettings(connections, connect_timeout, timeout, proxies, private_files, ssl)
+    return SessionSettings(
+        checked_connections(connections),
+        checked_seconds("connect_timeout", connect_timeout),
+        checked_seconds("timeout", timeout),
+        proxies,
+        private_files,
+        checked_ssl(ssl),
+    )
 
 
 def proxies_of(accounts: Mapping[str, OpenAccount], proxy: str | None, *, trust_env: bool) -> Proxies:
@@ -211,36 +201,6 @@ def _any_of(painters: Iterable[Painter]) -> Painter:
     return lambda url: next(filter(None, (picture(url) for picture in painters)), None)
 
 
-async def save_with(
-    opened: OpenClient | None,
-    own_files: Callable[[], FileSession],
-    executor: Executor | None,
-    result: Result,
-    folder: str,
-    within: float,
-) -> tuple[ImageFile, ...]:
-    """Save with an open client's session; with one of `own_files` after the client was closed, or in another loop."""
-    if opened is not None and opened.loop is asyncio.get_running_loop() and opened.pool.files is not None:
-        return await save_all(opened.pool.files, opened.off_loop, result, folder, within=within)
-    _check_served(result, None if opened is None else opened.painted)
-    with closing(file_threads(executor)) as off_loop:
-        async with own_files() as files:
-            return await save_all(files, off_loop, result, folder, within=within)
-
-
-def _check_served(result: Result, painted: Painter | None) -> None:
-    """Tell of pictures whose server has ended with its client, of which the network could say only that it is gone."""
-    painter = result._painter
-    if painter is not None and painter is not painted and any(map(painter, result.urls)):
-        raise DownloadFailed(
-            "The sandbox of this picture has ended with the client that had started it: save inside of its "
-            "`async with` block, or start one that stays, with `imagen-async sandbox`.",
-            gone=True,
-            provider=result.provider,
-            task_id=result.task_id,
-        )
-
-
 def listeners(on_event: Listener | None) -> Iterator[Listener]:
     """Who hears of events beside the log: OpenTelemetry where the program has set it up, and the user's own."""
     # Who has set a provider for it has imported it: nobody else pays for its import, or for events that go nowhere.
@@ -264,18 +224,3 @@ def _pause(setbacks: int, longest: float) -> float:
     # Twenty doublings are beyond any longest pause.
     pause = next(itertools.islice(delays, min(setbacks, 20), None))
     return float(pause / 2 + backoff.full_jitter(pause / 2))
-
-
-async def balance_of(opened: OpenClient, name: str, account: OpenAccount) -> float | Failure | None:
-    """Ask for an account's balance; None where its API has no such question."""
-    dialect, mask = account.provider.dialect, opened.pool.mask.text
-    question = dialect.build_credits()
-    if question is None:
-        return None
-    response: HttpResponse | None = None
-    try:
-        response = await opened.scheduler.errands.send(name, question)
-        told = dialect.read_credits(response)
-    except ImagenError as error:
-        told = Failure.of(error)
-    return origin.failure_of(told, response, time.time(), mask) if isinstance(told, Failure) else told

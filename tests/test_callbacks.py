@@ -196,6 +196,7 @@ NO_OBJECTS = [
     *(
         b"<p class=taskId>x</p>",
         b"--b\r\n\r\n--b--",
+        b"--b\r\n" + b"Content-Type: message/rfc822\r\n\r\n" * 5000,
         zlib.compress(b" " * inner.MAX_CALLBACK + b"{}"),
         gzip.compress(b"no"),
     ),

@@ -62,6 +62,7 @@ ORDER = (
     "_batch",
     "_checked",
     "_opening",
+    "_saving",
     "_client",
     "ports",
     "webhooks",

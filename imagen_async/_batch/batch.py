@@ -20,7 +20,7 @@ from .._core.identity import DefaultsChanged
 from .._core.job import Job
 from .._core.plain_values import plain_item, showable
 from .._core.plan import OwnerTerms
-from .._core.states import Ended, Left, NotAdmitted, Queued
+from .._core.states import Ended, NotAdmitted
 from .._core.values import ImageRequest, Result
 from .._core.wording import result_of
 from .._job_factory import JobFactory
@@ -209,7 +209,7 @@ class Batch:
         self._outlet.live -= 1
         if isinstance(job.state, NotAdmitted):
             self._pass_over(job.state.failure)
-        if _was_never_sent(job):
+        if job.was_never_sent:
             # It comes out of no iteration, so that its place in the window is free at once.
             self._feeder.passed()
             self._outlet.skip(job.id)
@@ -332,10 +332,6 @@ def _met(
     except ImagenError as error:
         request = showable(given) if item is None else as_request(item)
         return _refused(request, index, factory.accounts, Failure.of(error))
-
-
-def _was_never_sent(job: Job) -> bool:
-    return isinstance(job.state, NotAdmitted) or (isinstance(job.state, Left) and isinstance(job.state.was, Queued))
 
 
 def _refused(request: ImageRequest, index: int, accounts: Iterable[str], failure: Failure) -> Result:

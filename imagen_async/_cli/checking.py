@@ -118,6 +118,7 @@ def restate(known: JournalLines, requests: PromptFile, identity: Identity, journ
 def _edited(
     requests: PromptFile, identity: Identity, journal: Journal, moved: dict[str, int]
 ) -> Iterator[tuple[str, ImageRequest]]:
+    """What the file says of requests now, by their keys, where that is new; `moved` learns of new places beside it."""
     doubles: set[str] = set()
     for place, request in enumerate(requests):
         _, entry = identity.of(request)
@@ -125,15 +126,12 @@ def _edited(
             continue
         twins = [] if request.key else [each for each in _twins(entry, journal) if each.key not in doubles]
         # Of lines that ask for the same, one that was moved or removed: what was made for each keeps its columns.
-        meant = next((each for each in twins if _columns(each) == request.columns), entry)
-        if _columns(entry) != request.columns and meant is not entry:
+        meant = next((each for each in (entry, *twins) if _columns(each) == request.columns), entry)
+        if meant is not entry:
             moved[meant.key] = place
-            doubles.add(meant.key)
-            yield meant.key, msgspec.structs.replace(meant.request, line=request.line)
-            continue
         if twins:
-            doubles.add(entry.key)
-        yield entry.key, msgspec.structs.replace(entry.request, line=request.line, columns=request.columns)
+            doubles.add(meant.key)
+        yield meant.key, msgspec.structs.replace(meant.request, line=request.line, columns=request.columns)
 
 
 def _twins(entry: JournalEntry, journal: Journal) -> Iterator[JournalEntry]:

@@ -17,8 +17,8 @@ _TAKEN = re.compile(r"(.*_)?file_names?")
 PICTURE = "image"
 """The column that `datasets` makes of `file_name`."""
 
-_EXACT = 2**53
-"""Up to here every whole number has a float of its own."""
+EXACT = 2**53
+"""Up to here every whole number has a float of its own, and a float is the whole number that it says."""
 
 Shape = str | tuple[Any, ...]
 """What values are alike in: the name of a type, or what is in a list or an object.
@@ -33,11 +33,7 @@ _NUMBERS = {"small": 0, "int64": 1, "float64": 2}
 
 
 class Columns:
-    """The columns of all lines of a list, which decide together how each is written.
-
-    Attributes:
-        names: Of all columns that were seen.
-    """
+    """The columns of all lines of a list, which decide together how each is written."""
 
     def __init__(self) -> None:
         self._shapes: dict[str, Shape | None] = {}
@@ -45,7 +41,7 @@ class Columns:
 
     @property
     def names(self) -> KeysView[str]:
-        """Of all that were seen."""
+        """Of all columns that were seen."""
         return self._shapes.keys()
 
     def add(self, columns: Mapping[str, Any]) -> bool:
@@ -68,6 +64,13 @@ class Columns:
             self._listed = listed_names(self._shapes, {PICTURE, *ours})
         return {self._listed[name]: self.value(name, value) for name, value in columns.items()}
 
+    def value(self, name: str, value: Any) -> Any:
+        """A column's value as a list has it."""
+        shape = self._shapes.get(name)
+        if shape == TEXT and value is not None and not isinstance(value, str):
+            return json.dumps(value, ensure_ascii=False)
+        return float(value) if shape == "float64" and value is not None else value
+
     def _see(self, name: str, shape: Shape | None) -> bool:
         is_known, before = name in self._shapes, self._shapes.get(name)
         both = _both(before, shape)
@@ -76,13 +79,6 @@ class Columns:
         self._shapes[name] = both
         self._listed.clear()
         return True
-
-    def value(self, name: str, value: Any) -> Any:
-        """A column's value as a list has it."""
-        shape = self._shapes.get(name)
-        if shape == TEXT and value is not None and not isinstance(value, str):
-            return json.dumps(value, ensure_ascii=False)
-        return float(value) if shape == "float64" and value is not None else value
 
 
 def listed_names(names: Iterable[str], ours: Collection[str], *, taken: bool = True) -> dict[str, str]:
@@ -114,7 +110,7 @@ def _shape_of(value: Any) -> Shape | None:
         case bool():
             return "bool"
         case int():
-            return "small" if abs(value) <= _EXACT else "int64" if -(2**63) <= value < 2**63 else TEXT
+            return "small" if abs(value) <= EXACT else "int64" if -(2**63) <= value < 2**63 else TEXT
         case float():
             return "float64"
         case list() | tuple():

@@ -11,7 +11,7 @@ ALL_DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 _WRONG_USE = (ConfigurationError, InvalidRequest, AuthenticationError, JournalError)
 
 
-def told(error: ImagenError) -> int:
+def tell(error: ImagenError) -> int:
     """Say what went wrong; returns the exit code."""
     say(*lines_of(error))
     return code_of(error)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..errors import ImagenError
 from .commands import COMMANDS
-from .exits import INTERRUPTED, SOME_FAILED, told
+from .exits import INTERRUPTED, SOME_FAILED, tell
 from .grammar import read
 from .terminal import finish, hold_places, lasting, reader_has_left
 from .verbose import log_on_stderr
@@ -36,7 +36,7 @@ def _done(arguments: Sequence[str]) -> int:
     except SystemExit as end:  # argparse's: it has said why
         return int(end.code or 0)
     except ImagenError as error:
-        return told(error)
+        return tell(error)
     except KeyboardInterrupt:
         say("Interrupted.")
         return INTERRUPTED

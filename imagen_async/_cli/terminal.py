@@ -78,7 +78,13 @@ class _Pen:
 
 
 class _Descriptor(io.RawIOBase):
-    """A raw stream that a pen writes to."""
+    """A raw stream that a pen writes to.
+
+    Attributes:
+        pen: Does the writing.
+        failure: Why nothing more is written; None while all is well.
+        unwritten: What could not be, as far as there is room for it.
+    """
 
     def __init__(self, raw: io.RawIOBase, pen: _Pen, patience: float | None) -> None:
         self.pen = pen
@@ -129,20 +135,18 @@ class Lasting(io.TextIOWrapper):
         stream: What is written to.
         pen: Writes to its file.
         patience: Seconds that a text waits for whoever reads it, before it is dropped; None: as long as it takes.
+
+    Attributes:
+        descriptor: Knows what has become of what was printed.
     """
 
     def __init__(self, stream: io.TextIOWrapper, pen: _Pen, patience: float | None) -> None:
         raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # without a buffer where Python was asked for none
-        self._descriptor = _Descriptor(raw, pen, patience)
+        self.descriptor = _Descriptor(raw, pen, patience)
         # Forgotten, it would close its file.
         self._stream = stream
-        buffer = io.BufferedWriter(self._descriptor)
+        buffer = io.BufferedWriter(self.descriptor)
         super().__init__(buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
-
-    @property
-    def descriptor(self) -> _Descriptor:
-        """What has become of what was printed."""
-        return self._descriptor
 
 
 def hold_places() -> None:

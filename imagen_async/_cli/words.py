@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import Rate
 from ..errors import ConfigurationError
@@ -39,7 +39,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return float(_refuse(text, "a number"))
+        _refuse(text, "a number")
 
 
 def seconds(text: str) -> float:
@@ -87,7 +87,7 @@ def freshness(text: str) -> float:
     try:
         return checked_freshness(float(text))
     except (ValueError, ConfigurationError):
-        return float(_refuse(text, "a number of seconds above 0, at most a day"))
+        _refuse(text, "a number of seconds above 0, at most a day")
 
 
 def port(text: str) -> int:
@@ -104,5 +104,5 @@ def json_object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else _refuse(text, "a JSON object")
 
 
-def _refuse(text: str, wanted: str) -> Any:
+def _refuse(text: str, wanted: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")

@@ -83,7 +83,11 @@ def _parts(content: bytes) -> Iterator[tuple[str, str]]:
 
     boundary = content.split(b"\n", 1)[0].strip()[2:]
     head = b'Content-Type: multipart/form-data; boundary="%s"\r\n\r\n' % boundary.replace(b'"', b"")
-    for part in itertools.islice(BytesParser().parsebytes(head + content).walk(), _MOST_FIELDS):
+    try:
+        form = BytesParser().parsebytes(head + content)
+    except RecursionError:  # parts within parts, which no form has
+        return
+    for part in itertools.islice(form.walk(), _MOST_FIELDS):
         name, value = part.get_param("name", header="content-disposition"), part.get_payload(decode=True)
         if isinstance(name, str) and isinstance(value, bytes):
             yield name, value.decode("utf-8", "replace").strip()

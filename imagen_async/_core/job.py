@@ -6,7 +6,19 @@ import msgspec
 
 from .model import Model
 from .routing import Offer, Route
-from .states import AwaitingCallback, Confirming, Done, Failed, Fetching, Left, Queued, Running, State, Unknown
+from .states import (
+    AwaitingCallback,
+    Confirming,
+    Done,
+    Failed,
+    Fetching,
+    Left,
+    NotAdmitted,
+    Queued,
+    Running,
+    State,
+    Unknown,
+)
 from .values import ImageRequest
 
 SPARE_LINKS = 4
@@ -14,7 +26,6 @@ SPARE_LINKS = 4
 
 UNTOLD_IMAGES = 16
 """Pictures that are taken for asked for where nobody knows how many were."""
-
 
 LATE = 0.25
 """Seconds after its time from which a job's end is seen late: the process stood still, or its create took too long."""
@@ -79,6 +90,14 @@ class Job(msgspec.Struct, frozen=True):
             case Failed(failure=failure) | Unknown(failure=failure):
                 return failure.task_id
         return None
+
+    @property
+    def was_never_sent(self) -> bool:
+        """True for an end at which it still waited to be sent: that is no result, and another run may send it."""
+        match self.state:
+            case NotAdmitted() | Left(was=Queued()):
+                return True
+        return False
 
     @property
     def due(self) -> float | None:

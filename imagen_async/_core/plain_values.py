@@ -32,6 +32,11 @@ _BUILT = frozenset({dict, list, tuple})
 _SCALARS = tuple(field.name for field in FIELDS if field.kind != "object")
 
 
+def is_request(item: object) -> TypeGuard[ImageRequest]:
+    """True for a request, by its type: an object may say anything of its class, or raise."""
+    return issubclass(type(item), ImageRequest)
+
+
 def plain_item(item: Any) -> str | ImageRequest:
     """What a batch or a call was given, made plain; raises InvalidRequest for what cannot be, and nothing else."""
     if type(item) is str:
@@ -176,8 +181,3 @@ def _words(value: Any, at_most: int = 60) -> Any:
     if issubclass(type(value), str) and not issubclass(type(value), enum.Enum):
         return str.__str__(value)
     return value if _is_plain(value) else told(value, at_most)
-
-
-def is_request(item: object) -> TypeGuard[ImageRequest]:
-    """True for a request, by its type: an object may say anything of its class, or raise."""
-    return issubclass(type(item), ImageRequest)

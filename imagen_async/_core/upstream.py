@@ -218,12 +218,17 @@ class Upstream:
         self._asking -= 1
         if isinstance(event, Told):
             self.breaker.answered_status()
-        elif isinstance(event, NoAnswer) and event.limited:
+        elif isinstance(event, NoAnswer):
             # Creates go on: kie.ai counts them apart from status calls.
-            self.status.refused(now, event.retry_after)
-        elif isinstance(event, NoAnswer) and event.retry_after:
-            # Busy, and not for its rate: all of the account's questions wait.
-            self.status.block(now, event.retry_after)
+            ease(self.status, now, event.retry_after, limited=event.limited)
+
+
+def ease(status: Limiter, now: float, retry_after: float | None, *, limited: bool) -> None:
+    """Ask less after an answer that wants it: where its limit was met, or where it is busy, and says for how long."""
+    if limited:
+        status.refused(now, retry_after)
+    elif retry_after:
+        status.block(now, retry_after)
 
 
 class Upstreams(dict[str, Upstream]):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from .._clock import now
+from .._core import origin
+from .._core.dialect import Dialect
 from .._core.dialects.answers import open_answer
-from .._core.upstream import Upstream
+from .._core.failure import Failure
+from .._core.upstream import Upstream, ease
 from .._core.wire import HttpRequest, HttpResponse
-from ..errors import ConfigurationError, TransportError
+from ..errors import ConfigurationError, ImagenError, TransportError
 from .exchange import Transport
 
 LONGEST_WAIT = 30.0
@@ -47,14 +51,30 @@ class Errands:
         will_pass = (code in (408, 429) or code >= 500) and (response.retry_after or 0.0) <= LONGEST_WAIT
         return await self._send_once(account, request) if will_pass else response
 
+    async def balance(self, account: str, dialect: Dialect, mask: Callable[[str], str]) -> float | Failure | None:
+        """Ask for an account's balance, in its provider's credits; None where its API has no such question.
+
+        Args:
+            account: Whose.
+            dialect: How its API talks.
+            mask: Masks what is secret in a failure.
+        """
+        question = dialect.build_credits()
+        if question is None:
+            return None
+        response: HttpResponse | None = None
+        try:
+            response = await self.send(account, question)
+            balance = dialect.read_credits(response)
+        except ImagenError as error:
+            balance = Failure.of(error)
+        return origin.failure_of(balance, response, time.time(), mask) if isinstance(balance, Failure) else balance
+
     async def _send_once(self, account: str, request: HttpRequest) -> HttpResponse:
         upstream = self._upstreams[account]
         async with self._place(upstream):
             response = await self._send(account, request)
-            if open_answer(response).code == 429:
-                upstream.status.refused(now(), response.retry_after)
-            elif response.retry_after:
-                upstream.status.block(now(), response.retry_after)
+            ease(upstream.status, now(), response.retry_after, limited=open_answer(response).code == 429)
             return response
 
     @asynccontextmanager

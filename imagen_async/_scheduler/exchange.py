@@ -64,7 +64,10 @@ class Transport(Protocol):
 _Event = TypeVar("_Event")
 
 Errand = Callable[[str, HttpRequest], Awaitable[HttpResponse]]
+"""Carries a call about no task's state to an account."""
+
 Save = Callable[[Result, str], Awaitable[tuple[ImageFile, ...]]]
+"""Fetches a result's pictures into a folder."""
 
 
 class _Gate:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
-from urllib.parse import quote, urljoin
 
 import aiohttp
 import anyio
 from yarl import URL
 
-from .._addresses import is_host, is_public, literal
+from .._addresses import is_public, literal
 from .._core.mask import Mask
 from .._core.wire import HttpRequest, HttpResponse
 from .._handles import waits_for_handles
@@ -23,6 +21,7 @@ from ..errors import DownloadFailed, ImagenError, TransportError
 from .connector import NotPublic
 from .departure import OUTGOING, Departure
 from .host_pauses import HostPauses
+from .links import as_given, is_no_link, led_to
 from .sessions import SessionSettings, connector_for, open_session, transport_error
 
 _HEADERS = {
@@ -69,10 +68,10 @@ class FileSession:
 
     async def __aenter__(self) -> Self:
         # Without a key: another client's went to the host of the files (measured).
-        self._session = open_session(self._settings, _HEADERS, connector_for(self._settings, only_public=True))
+        self._session = open_session(_HEADERS, connector_for(self._settings, only_public=True))
         # Connections of its own: one that was opened for an account inside serves no other.
         self._anywhere = connector_for(self._settings)
-        self._unbound = open_session(self._settings, _HEADERS, self._anywhere)
+        self._unbound = open_session(_HEADERS, self._anywhere)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -121,7 +120,7 @@ class FileSession:
         failure: ImagenError
         link, address, departure = url, URL(), OUTGOING.get()
         try:
-            address = _as_given(link)
+            address = as_given(link)
             for _ in range(_MOST_REDIRECTS):
                 departure.left_at = None
                 # Followed here: aiohttp escapes anew what may be signed, and cannot send every byte that may come.
@@ -132,13 +131,13 @@ class FileSession:
                     return response
                 # Not kept: the host may end it without a word, and the next step go the same way each time.
                 response.close()
-                link = _led_to(address, where)
-                address = _as_given(link)
+                link = led_to(address, where)
+                address = as_given(link)
             failure = TransportError(f"More than {_MOST_REDIRECTS} redirects lead to no file.")
         except ImagenError:
             raise
         except Exception as error:
-            if _is_of_address(error):
+            if is_no_link(error):
                 failure = DownloadFailed(f"{self._mask.text(link)[:200]!r} is no address that can be fetched.")
             else:
                 failure = transport_error(error, str(address), self._mask, sent=departure.left_at is not None)
@@ -212,50 +211,3 @@ class _Silence:
             return self.departure.left_at or 0.0
         self._bytes = came
         return now
-
-
-def _led_to(address: URL, where: str) -> str:
-    """Where a Location leads: what it says stays as it is, for that `urljoin` takes out empty parts and dots."""
-    where = where.strip()
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", where):
-        return where
-    if where.startswith("/"):
-        host = "" if where.startswith("//") else f"//{address.raw_authority}"
-        return f"{address.scheme}:{host}{where}"
-    place, question, rest = where.partition("#")[0].partition("?")
-    return f"{urljoin(str(address).partition('?')[0], place)}{question}{rest}"
-
-
-def _is_of_address(error: Exception) -> bool:
-    """What no host name can be, or no port, is found in many places; each says so in its own way."""
-    # A certificate that is refused is a ValueError, too.
-    is_of_network = isinstance(error, aiohttp.ClientError | OSError) and not isinstance(error, aiohttp.InvalidURL)
-    return isinstance(error, ValueError) and not is_of_network
-
-
-_is_unsendable = re.compile(r"[^!-~]+")
-
-
-def _as_given(url: str) -> URL:
-    """An address, byte for byte: its signature holds for these. Raises ValueError for what is none.
-
-    Only what no request can carry is escaped: blanks, control characters, and what is not ASCII.
-    """
-    scheme, _, rest = url.strip().partition("#")[0].partition("://")
-    end = next((at for at, character in enumerate(rest) if character in "/?"), len(rest))
-    # A host's name is nothing that is signed, and may have to be spelt in another way to be found.
-    host = URL(f"{scheme.lower()}://{rest[:end]}")
-    if host.scheme not in ("http", "https") or not is_host(host.raw_host or ""):
-        raise ValueError(url)
-    path = _is_unsendable.sub(lambda found: quote(_bytes_of(found[0])), rest[end:])
-    # All of it as a path: of a query that is empty nothing would be left.
-    path = path if path.startswith("/") else f"/{path}"
-    return URL.build(scheme=host.scheme, authority=host.raw_authority, path=path, encoded=True)
-
-
-def _bytes_of(text: str) -> bytes:
-    try:
-        # Bytes of a header that were no UTF-8.
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace")

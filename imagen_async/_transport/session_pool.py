@@ -98,7 +98,7 @@ class SessionPool:
         async with AsyncExitStack() as stack:
             for name in self._endpoints:
                 self._connectors[name] = connector = connector_for(self._settings)
-                session = open_session(self._settings, self._ways[name].always, connector)
+                session = open_session(self._ways[name].always, connector)
                 self._sessions[name] = await stack.enter_async_context(session)
             homes = {name: endpoint.base_url for name, endpoint in self._endpoints.items()}
             self._files = await stack.enter_async_context(FileSession(self._settings, homes, self._observer, self.mask))

@@ -59,12 +59,10 @@ def connector_for(settings: SessionSettings, *, only_public: bool = False) -> Co
     return Connector(limit=limit, connect_timeout=timeout, ssl=settings.ssl, only_public=only_public)
 
 
-def open_session(
-    settings: SessionSettings, headers: Mapping[str, str], connector: Connector | None = None
-) -> aiohttp.ClientSession:
+def open_session(headers: Mapping[str, str], connector: Connector) -> aiohttp.ClientSession:
     """Open a session whose every request carries these headers; each needs an `OUTGOING` of its own."""
     return aiohttp.ClientSession(
-        connector=connector or connector_for(settings),
+        connector=connector,
         headers={"User-Agent": USER_AGENT, **headers},
         # What a host sets is nobody's to keep: an account is known by its key, files by nothing.
         cookie_jar=aiohttp.DummyCookieJar(),

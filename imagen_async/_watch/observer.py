@@ -12,7 +12,7 @@ from .._core.change import Change
 from .._core.failure import Failure
 from .._core.job import Job
 from .._core.job_events import Leaves
-from .._core.states import AwaitingCallback, Confirming, Ended, Failed, Left, NotAdmitted, Queued, Unknown
+from .._core.states import AwaitingCallback, Confirming, Ended, Failed, NotAdmitted, Queued, Unknown
 from .._core.upstream import HealthState, Upstream, Upstreams
 from .._core.values import Result
 from .._core.wire import HttpRequest, HttpResponse, clean
@@ -139,9 +139,8 @@ class Observer:
         )
 
     def _job_event(self, job: Job, now: float) -> JobEvent:
-        state, result = job.state, None
-        # What was never sent has no result: nothing came of it, and another run may send it.
-        if isinstance(state, Ended) and not _was_never_sent(state):
+        result = None
+        if isinstance(job.state, Ended) and not job.was_never_sent:
             result = self._finish(result_of(job))
         return JobEvent(
             at=now,
@@ -178,10 +177,6 @@ class Observer:
 
 def _raise(error: BaseException) -> None:
     raise error
-
-
-def _was_never_sent(state: Ended) -> bool:
-    return isinstance(state, NotAdmitted) or (isinstance(state, Left) and isinstance(state.was, Queued))
 
 
 def _name(job: Job) -> JobState:

@@ -95,7 +95,7 @@ def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router:
         if known.states:
             remaining = remaining_of(requests, known.states, defaults, router, options.going_on.again)
             say(remaining.text() if remaining.left else f"Nothing is left of {counted(len(requests), 'request')}.")
-        # Lists, galleries and exports are in the order of the file as it is now.
+        # Galleries and exports are in the order of the file as it is now.
         journal.move(known.moved)
         total = journal.counts().total() + len(requests) - len(known.states)
         journal.note(_notes(total, options, pool, journal.notes()) | {"file_sha256": requests.sha256})

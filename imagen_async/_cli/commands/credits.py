@@ -10,7 +10,7 @@ from ...errors import ImagenError
 from ...providers import PROVIDERS
 from ..accounts import keys_in_environment, pool_of
 from ..balances import balances_of
-from ..exits import ALL_DONE, told
+from ..exits import ALL_DONE, tell
 from ..grammar import Options, Parser, Work
 from ..options import AccountOptions
 from ..wording import amount, show
@@ -35,7 +35,7 @@ def _run(options: CreditsOptions) -> int:
     codes = [ALL_DONE]
     for name, balance in balances_of(pool, proxy=options.accounts.proxy).items():
         if isinstance(balance, ImagenError):
-            codes.append(told(balance))
+            codes.append(tell(balance))
         elif options.json:
             print(json.dumps({"provider": name, "credits": balance}))
         else:

@@ -43,12 +43,12 @@ def samples_of(journal: JournalReader, folder: Path) -> list[Sample]:
     sizes = sizes_in(folder / METADATA)
     columns = columns_of(entry.request for entry in journal.entries())
     found = [
-        (picture["index"], file, picture)
+        (file, picture)
         for result in map(kept, map(earlier_result, journal.entries()))
         for file, picture in zip(result.files, pictures_json(result, folder, sizes, columns), strict=True)
     ]
     samples: dict[str, Sample] = {}
-    for _, file, picture in sorted(found, key=lambda each: (each[0], each[2]["file_name"])):
+    for file, picture in sorted(found, key=lambda each: (each[1]["index"], each[1]["file_name"])):
         name = Path(picture["file_name"]).stem.replace(".", "-")
         while name in samples:  # pictures of two kinds, or of several folders
             name += f"-{file.sha256[:8]}"

@@ -1,7 +1,7 @@
 """Prompt files as people have them: from their bytes to requests, every bad line named by its number.
 
-`reading` has the bytes, `encoding` makes UTF-8 of them, `tables`, `json_text` and `parquet` know what stands in them,
-`lines` what a line is, `mistakes` how several of one kind are told; `file` has it all together.
+`reading` has the bytes, `encoding` makes UTF-8 of them, `plain`, `tables`, `json_text` and `parquet` know what stands
+in them, `lines` what a line is, `mistakes` how several of one kind are told; `file` has it all together.
 """
 
 from .file import PromptFile

@@ -13,7 +13,6 @@ from .lines import BadLine, Item, request_of
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
-
 _DEEPEST = 50
 """Lists and objects in each other at most: whoever looks into them needs some room for each."""
 

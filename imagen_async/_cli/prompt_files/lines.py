@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ... import ImageRequest
+from ..columns import EXACT
 from ..library import FIELDS
 
 KINDS = {field.name: field.kind for field in FIELDS}
@@ -16,9 +17,6 @@ KINDS = {field.name: field.kind for field in FIELDS}
 
 _MEANT = ("prompts", "caption", "captions", "text", "description", "positive_prompt", "query", "instruction")
 """What others call a prompt."""
-
-_EXACT = 2**53
-"""Up to here a float is the whole number that it says."""
 
 
 class PromptLine(ImageRequest, frozen=True):
@@ -79,4 +77,4 @@ def meant(names: Iterable[str]) -> str:
 
 def _whole(value: float) -> float:
     """42.0 as 42: a column of numbers in which some are missing is one of floats to most tools."""
-    return int(value) if abs(value) <= _EXACT and value.is_integer() else value
+    return int(value) if abs(value) <= EXACT and value.is_integer() else value

@@ -12,7 +12,8 @@ from pathlib import Path
 from ...errors import ConfigurationError
 from ..library import file_kind_of
 
-GZIP = b"\x1f\x8b"
+_GZIP = b"\x1f\x8b"
+
 _LARGEST = 1 << 30
 """Bytes that a packed file may come to: ten million prompts, or what was made to fill a machine's memory."""
 
@@ -31,7 +32,7 @@ _REMEDIES = {
 """What files of other names are, and what to do with them."""
 
 _BEGINNINGS = {
-    GZIP: "gz",
+    _GZIP: "gz",
     rb"PK\x03\x04": "zip",
     rb"\xd0\xcf\x11\xe0": "xls",
     rb"BZh[1-9]1AY": "bz2",
@@ -42,6 +43,7 @@ _BEGINNINGS = {
     rb"%PDF-": "pdf",
     rb"\{\\rtf": "rtf",
 }
+"""Patterns of what a file that is no text begins with, and what it is."""
 
 
 def read(path: str) -> bytes:
@@ -60,7 +62,7 @@ def unpacked(data: bytes, name: str) -> bytes:
     Raises:
         ConfigurationError: What is packed is cut short, damaged or too large; or it is a file of another kind.
     """
-    content = _gunzipped(data, name) if data.startswith(GZIP) else data
+    content = _gunzipped(data, name) if data.startswith(_GZIP) else data
     _refuse_others(content, name)
     return content
 

@@ -6,7 +6,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -85,38 +85,54 @@ def _lowered(names: Sequence[str]) -> list[str]:
 
 def _parse(text: Text, layout: _Layout) -> Iterator[Item]:
     if not layout.has_quotes:
-        number = width = 0
-
-        def rows() -> Iterator[list[str]]:
-            nonlocal number, width
-            for number, line in text.lines():  # noqa: B007 - it is what the table asks for
-                row = line.split(layout.delimiter)
-                if len(row) < width and row[-1].startswith('"') and row[-1].count('"') % 2:
-                    raise csv.Error("a quote opens a cell of several lines; say so by quotes in the header too")
-                width = max(width, len(row))
-                yield row
-
-        return _parse_rows(rows(), lambda: number)
+        return _parse_rows(_UnquotedRows(text, layout.delimiter))
     lines = text.open("")
     for _ in range(layout.skipped):
         next(lines)
     # Strict: quotes that do not close would make one prompt of half the file.
-    reader = csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.has_blanks, strict=True)
-    return _parse_rows(reader, lambda: layout.skipped + reader.line_num)
+    rows = csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=layout.has_blanks, strict=True)
+    return _parse_rows(rows, layout.skipped)
 
 
-def _parse_rows(rows: Iterator[list[str]], line_number: Callable[[], int]) -> Iterator[Item]:
+class _Rows(Protocol):
+    """A table's rows of cells, as `csv.reader` gives them, with the number of the line that was read last."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __next__(self) -> list[str]: ...
+
+
+class _UnquotedRows:
+    """The rows of a text in which a quotation mark is part of a cell."""
+
+    def __init__(self, text: Text, delimiter: str) -> None:
+        self.line_num = 0
+        self._lines = text.lines()
+        self._delimiter = delimiter
+        self._width = 0
+
+    def __next__(self) -> list[str]:
+        self.line_num, line = next(self._lines)
+        row = line.split(self._delimiter)
+        if len(row) < self._width and row[-1].startswith('"') and row[-1].count('"') % 2:
+            raise csv.Error("a quote opens a cell of several lines; say so by quotes in the header too")
+        self._width = max(self._width, len(row))
+        return row
+
+
+def _parse_rows(rows: _Rows, skipped: int = 0) -> Iterator[Item]:
     header: _Header | None = None
     while True:
         # A quoted field may hold newlines: a row is named by its first line.
-        first_line = line_number() + 1
+        first_line = skipped + rows.line_num + 1
         try:
-            row = next(rows, None)
+            row = next(rows)
+        except StopIteration:
+            return
         except csv.Error as error:
             # Behind a quote that does not close nobody can tell where the next row begins.
             yield BadLine(first_line, f"this is not CSV, and the rest was not read: {error}")
-            return
-        if row is None:
             return
         if not any(map(str.strip, row)):
             continue

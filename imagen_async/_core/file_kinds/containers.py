@@ -1,7 +1,7 @@
 """Whether a file is whole that is made of boxes, elements or pages: newer pictures, video and sound.
 
 Of sound and video only what shows that data run out counts: many are written as they come, and tell no end. Each may
-raise struct.error or IndexError, for bytes that end where a field should be.
+raise what `FileKind.check` may, for bytes that end where a field should be.
 """
 
 from __future__ import annotations
@@ -100,9 +100,12 @@ def _item_ends(data: bytes, at: int) -> Iterator[int]:
         is_here = version == 0 or number(2) & 15 == 0
         is_here &= number(2) == 0
         base = number(more >> 4)
-        for _ in range(number(2)):
-            number(more & 15 if version else 0)
-            end = base + number(sizes >> 4) + number(sizes & 15)
+        widths = more & 15 if version else 0, sizes >> 4, sizes & 15
+        parts = number(2)
+        # Parts without a byte of their own are all the same one: a small file may tell of any number of them.
+        for _ in range(parts if any(widths) else min(parts, 1)):
+            _, begin, length = map(number, widths)
+            end = base + begin + length
             if is_here:
                 yield end
 

@@ -19,7 +19,8 @@ class FileKind(msgspec.Struct, frozen=True):
         name: As people call it.
         media_type: As HTTP calls it.
         suffix: That of its files' names.
-        check: Whether a file of it is whole; may raise struct.error or IndexError for one that ends too early.
+        check: Whether a file of it is whole; may raise struct.error, IndexError or OverflowError for one that ends too
+            early, or points to where no file reaches.
     """
 
     name: str
@@ -31,7 +32,7 @@ class FileKind(msgspec.Struct, frozen=True):
         """True where the file is all there, as far as its format tells."""
         try:
             return self.check(data)
-        except (struct.error, IndexError):
+        except (struct.error, IndexError, OverflowError):
             return False
 
 

@@ -1,6 +1,6 @@
 """Whether a picture is whole, by the structure of its format. Bytes after its end are nobody's harm.
 
-Each may raise struct.error or IndexError, for bytes that end where a field should be.
+Each may raise what `FileKind.check` may, for bytes that end where a field should be.
 """
 
 from __future__ import annotations

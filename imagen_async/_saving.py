@@ -1,0 +1,44 @@
+"""Saving when a user asks for it: by the client that is open, or by a session of its own once that is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import closing
+
+from ._core.values import ImageFile, Painter, Result
+from ._downloads import save_all
+from ._opening import OpenClient, file_threads
+from ._transport.file_session import FileSession
+from .errors import DownloadFailed
+
+
+async def save_with(
+    opened: OpenClient | None,
+    own_files: Callable[[], FileSession],
+    executor: Executor | None,
+    result: Result,
+    folder: str,
+    within: float,
+) -> tuple[ImageFile, ...]:
+    """Save with an open client's session; with one of `own_files` after the client was closed, or in another loop."""
+    if opened is not None and opened.loop is asyncio.get_running_loop() and opened.pool.files is not None:
+        return await save_all(opened.pool.files, opened.off_loop, result, folder, within=within)
+    _check_served(result, None if opened is None else opened.painted)
+    with closing(file_threads(executor)) as off_loop:
+        async with own_files() as files:
+            return await save_all(files, off_loop, result, folder, within=within)
+
+
+def _check_served(result: Result, painted: Painter | None) -> None:
+    """Tell of pictures whose server has ended with its client, of which the network could say only that it is gone."""
+    painter = result._painter
+    if painter is not None and painter is not painted and any(map(painter, result.urls)):
+        raise DownloadFailed(
+            "The sandbox of this picture has ended with the client that had started it: save inside of its "
+            "`async with` block, or start one that stays, with `imagen-async sandbox`.",
+            gone=True,
+            provider=result.provider,
+            task_id=result.task_id,
+        )
