@@ -253,7 +253,7 @@ def test_a_wrong_key_stops_a_batch(call: Call, imagen_sandbox: Sandbox, monkeypa
         wrong.setenv("SANDBOX_API_KEY", "sk-wrong-0123")
         outcome = call(*words)
     assert (outcome.code, outcome.out, len(imagen_sandbox.ledger.creates)) == (2, "", 1)
-    told = ("The provider refuses the key", "0 done, 0 failed, 12 not sent")
+    told = ("The provider refuses the key", "0 done, 0 failed, 12 not sent (up to 96 credits)")
     assert [words for words in told if words not in outcome.err] == []
     assert b"sk-wrong" not in outcome.err.encode() + b"".join(file.read_bytes() for file in Path("out").iterdir())
     assert (call(*words, "--limit", "1").code, len(lines_of(METADATA))) == (0, 1)
@@ -274,6 +274,16 @@ def test_a_failure_lists_what_it_has(call: Call, imagen_sandbox: Sandbox) -> Non
     assert (failure["error"]["type"], failure["error"]["code"]) == ("DownloadFailed", None)
     again = call("batch", "prompts.txt", *at(imagen_sandbox), *words)
     assert (again.code, again.err.splitlines()[-1][:31]) == (0, "1 done, 0 failed; 0 credits in ")
+
+
+def test_a_run_tells_what_it_has_spent_itself(call: Call, imagen_sandbox: Sandbox) -> None:
+    """A request that is paid for once more counts with its new bill alone; the folder counts both."""
+    imagen_sandbox.order("task", "no_urls")
+    words = ("batch", prompt_file("a fox"), *at(imagen_sandbox), "-o", "out")
+    told = [call(*words, *more).err.splitlines() for more in ([], ["--retry-failed"])]
+    assert any(line.startswith("0 done, 1 failed; 8 credits in ") for line in told[0])
+    assert told[1][-1].startswith("1 done, 0 failed; 8 credits in ")
+    assert call("status", "out", "--json").records[0]["credits_spent"] == 16
 
 
 def test_a_full_disk_loses_no_task(call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

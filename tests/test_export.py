@@ -159,17 +159,18 @@ def test_a_long_list_begins_with_what_tells_its_types(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from datasets import load_dataset
 
-    rows = [{"prompt": "fox 0", "pad": "x" * (11 << 20), "tags": []}, {"prompt": "fox 1", "seed": 7, "tags": ["a"]}]
+    first = {"prompt": "fox 0", "pad": "x" * (11 << 20), "tags": [], "when": "2026-01-01"}
+    rows = [first, {"prompt": "fox 1", "seed": 7, "tags": ["a"], "when": "soon"}]
     Path("p.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"prompt": "fox 2", "late": {"a": None}}])))
     for limit in (1, 2, 3):
         assert call("batch", "p.jsonl", *at(imagen_sandbox), "-q", "-o", "out", f"--limit={limit}").code == 0
     listed = lines_of(Path("out/metadata.jsonl"))
     assert sorted(line["prompt"] for line in listed) == ["fox 0", "fox 1", "fox 2"]
     table = load_dataset("imagefolder", data_dir="out", split="train", cache_dir="cache")
-    found = {
-        row["prompt"][-1]: (row["seed"], row["tags"], row["late"]) for row in table.remove_columns(["pad", "image"])
-    }
-    assert found == {"0": (None, [], None), "1": (7, ["a"], None), "2": (None, None, {"a": None})}
+    names = ("seed", "tags", "late", "when")
+    found = {row["prompt"][-1]: [row[name] for name in names] for row in table.remove_columns(["pad", "image"])}
+    late = {"a": None}
+    assert found == {"0": [None, [], None, "2026-01-01"], "1": [7, ["a"], None, "soon"], "2": [None, None, late, None]}
 
 
 def test_the_lists_follow_the_file_as_it_is_now(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -314,8 +315,8 @@ def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
 
 def test_lines_that_ask_for_the_same_change_their_places(call: Call, imagen_sandbox: Sandbox) -> None:
     """What was made for each of them stands, with its other columns, where that line stands now; none is made anew."""
-    for numbers in ("12", "21"):
-        Path("p.csv").write_text("prompt,n\na fox,{}\na dog,x\na fox,{}\n".format(*numbers))
+    for numbers in ("1x2", "2x1", "2x21"):
+        Path("p.csv").write_text("\n".join(["prompt,n", *(f"a {'dog' if n == 'x' else 'fox'},{n}" for n in numbers)]))
         call("batch", "p.csv", *at(imagen_sandbox), "-q", "-o", "out")
     places = sorted((line["index"], line["n"]) for line in lines_of(Path("out", "metadata.jsonl")))
-    assert (places, len(imagen_sandbox.ledger.tasks)) == ([(0, "2"), (1, "x"), (2, "1")], 3)
+    assert (places, len(imagen_sandbox.ledger.tasks)) == ([(0, "2"), (1, "x"), (2, "2"), (3, "1")], 4)

@@ -154,7 +154,24 @@ WRONG_FILES = [
             ("tsv", "prompt\tseed"),
             ("jsonl", '{"Prompt": "x"}'),
             ("json", "["),
+            ("json", '["a fox", "a dog"]'),
+            ("json", "{"),
+            ("csv", "Prompt"),
+            ("csv", "sep=;"),
         ]
+    ),
+    *(
+        (
+            kind,
+            f"prompt{at}seed\na\rfox{at}7\n",
+            2,
+            "this is not CSV, and the rest was not read: a return, and no newline",
+        )
+        for kind, at in [("csv", ","), ("tsv", "\t")]
+    ),
+    *(
+        ("csv", f"prompt;seed\n{error};7\n", 2, f"prompt is '{error}', a spreadsheet's error; mend the cell")
+        for error in ["#NAME?", "#N/A", "#DIV/0!", "#ЗНАЧ!", "#NV", "Err:508"]
     ),
     ("csv", "prompt,note\nx,y\nprompt,note\n", 3, "this is the header once more"),
     ("tsv", 'prompt\tseed\n"a fox\n"at night"\t7\n', 2, "this is not CSV, and the rest was not read: a quote opens a"),

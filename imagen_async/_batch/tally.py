@@ -85,7 +85,7 @@ class _Money:
         self.at_risk = 0.0
         self._prices = 0.0
         self._priced = 0
-        self._billed_before: set[str] = set()
+        self._billed_before: dict[str, float] = {}
 
     def begin(self, job: Job) -> None:
         """Count a job that is to be sent, or is taken up, with its price."""
@@ -93,13 +93,15 @@ class _Money:
         # One unknown price makes the mean unknown from then on.
         price = job.model.price(job.request)
         self._prices += math.nan if price is None else price
-        if isinstance(job.state, Fetching):
-            self._billed_before.add(job.key)
+        before = math.inf if isinstance(job.state, Fetching) else job.spent
+        if before:
+            self._billed_before[job.key] = before
 
     def add(self, result: Result) -> None:
-        if not result.earlier and result.key not in self._billed_before:
-            self.spent += result.credits or 0.0
-            self.spent_by[result.provider] = self.spent_by.get(result.provider, 0.0) + (result.credits or 0.0)
+        if not result.earlier:
+            spent = max(0.0, (result.credits or 0.0) - self._billed_before.get(result.key, 0.0))
+            self.spent += spent
+            self.spent_by[result.provider] = self.spent_by.get(result.provider, 0.0) + spent
 
     @property
     def mean_price(self) -> float | None:

@@ -119,19 +119,21 @@ def _edited(
     requests: PromptFile, identity: Identity, journal: Journal, moved: dict[str, int]
 ) -> Iterator[tuple[str, ImageRequest]]:
     """What the file says of requests now, by their keys, where that is new; `moved` learns of new places beside it."""
-    doubles: set[str] = set()
+    taken: set[str] = set()
     for place, request in enumerate(requests):
         _, entry = identity.of(request)
-        if entry is None or not _is_edited(entry.request, request):
+        if entry is None:
             continue
-        twins = [] if request.key else [each for each in _twins(entry, journal) if each.key not in doubles]
-        # Of lines that ask for the same, one that was moved or removed: what was made for each keeps its columns.
-        meant = next((each for each in (entry, *twins) if _columns(each) == request.columns), entry)
+        meant = entry
+        if entry.key in taken or _is_edited(entry.request, request):
+            # Of lines that ask for the same, one that was moved or removed: what was made for each keeps its columns.
+            alike = [entry] if request.key else [entry, *_twins(entry, journal)]
+            free = [each for each in alike if each.key not in taken] or [entry]
+            meant = next((each for each in free if _columns(each) == request.columns), free[0])
+            yield meant.key, msgspec.structs.replace(meant.request, line=request.line, columns=request.columns)
         if meant is not entry:
             moved[meant.key] = place
-        if twins:
-            doubles.add(meant.key)
-        yield meant.key, msgspec.structs.replace(meant.request, line=request.line, columns=request.columns)
+        taken.add(meant.key)
 
 
 def _twins(entry: JournalEntry, journal: Journal) -> Iterator[JournalEntry]:

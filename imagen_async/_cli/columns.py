@@ -20,10 +20,13 @@ PICTURE = "image"
 EXACT = 2**53
 """Up to here every whole number has a float of its own, and a float is the whole number that it says."""
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d(:?\d\d(\.\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
+"""A text that is read as a time where no schema says otherwise: a column that begins with some takes no other text."""
+
 Shape = str | tuple[Any, ...]
 """What values are alike in: the name of a type, or what is in a list or an object.
 
-Of numbers: `small` is a whole one that a float can hold, `int64` one that it may not.
+Of numbers: `small` is a whole one that a float can hold, `int64` one that it may not. Of times: how they are written.
 """
 
 TEXT = "text"
@@ -104,7 +107,7 @@ def _shape_of(value: Any) -> Shape | None:
     """The shape of one value; None for none."""
     match value:
         case str():
-            return "string"
+            return re.sub(r"\d", "0", value) if _TIME.fullmatch(value) else "string"
         case None:
             return None
         case bool():
@@ -138,6 +141,8 @@ def _both(one: Shape | None, other: Shape | None) -> Shape | None:
     if other is None:
         return one
     if isinstance(one, str) and isinstance(other, str):
+        if all(each == "string" or _TIME.fullmatch(each) for each in (one, other)):
+            return "string"
         small, large = sorted((one, other), key=lambda each: _NUMBERS.get(each, -1))
         return TEXT if small not in _NUMBERS or (small, large) == ("int64", "float64") else large
     if isinstance(one, tuple) and isinstance(other, tuple) and one[0] == other[0]:

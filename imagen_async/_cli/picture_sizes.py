@@ -22,7 +22,7 @@ Sizes = Mapping[str, tuple[Any, Any]]
 def sizes_in(path: Path) -> dict[str, tuple[Any, Any]]:
     """Width and height of the pictures that an older list names, so that these need not be opened again."""
     sizes: dict[str, tuple[Any, Any]] = {}
-    if path.exists():
+    if path.is_file():
         with open(path, "rb") as file:
             for line in file:
                 with contextlib.suppress(ValueError, LookupError, TypeError):

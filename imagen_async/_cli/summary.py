@@ -21,6 +21,9 @@ from .prompt_files import PromptFile
 from .remaining import Remaining, remaining_of
 from .wording import GONE_TEXT, amount, duration, say
 
+_SHORT = 5000
+"""Requests that are soon looked through once more."""
+
 
 class Summary:
     """Says on stderr what became of a batch.
@@ -86,7 +89,11 @@ class Summary:
         return int(self._journal.notes()["total"]) - rows.total() + rows["queued"]
 
     def _cost_of(self, unsent: int) -> str:
-        """What so many requests are expected to cost: at the mean price of what was sent, for nobody waits for more."""
+        """What so many requests will cost; those of a long file, lest one waits, at the mean price of what was sent."""
+        if self._journal is not None and self._requests is not None and 0 < unsent <= len(self._requests) <= _SHORT:
+            remaining = self._remaining(self._journal, self._requests, ())
+            if remaining.unsent == unsent and remaining.credits is not None:
+                return remaining.cost()
         bills = [] if self._journal is None else self._journal.bills()
         prices = [(bill.price, count) for bill, count in bills if bill.price is not None]
         if not prices:
@@ -99,7 +106,8 @@ class Summary:
         if is_budget_reached and self._requests is not None:
             spent = sum(bill.total * count for bill, count in journal.bills())
             # At the dearest account each, so that it is enough whoever makes them.
-            command = with_budget(command, math.ceil(spent + (self._remaining(journal, self._requests).credits or 0.0)))
+            remaining = self._remaining(journal, self._requests, self._gone_accounts)
+            command = with_budget(command, math.ceil(spent + (remaining.credits or 0.0)))
         if self._requests is not None:
             # `status` is to say the same; what collects one task is not how the batch goes on.
             with contextlib.suppress(JournalError):  # another program may have the file just now
@@ -109,11 +117,11 @@ class Summary:
         what = f"{gone_text(gone)} The same again makes them anew" if gone else "Nothing is lost; go on with"
         say(f"{what}: {command}")
 
-    def _remaining(self, journal: Journal, requests: PromptFile) -> Remaining:
-        """What is not sent, and costs so much at most."""
+    def _remaining(self, journal: Journal, requests: PromptFile, gone: Container[str]) -> Remaining:
+        """What is not sent, or ran at an account that is gone, and costs so much at most."""
         defaults, going_on = self._options.picture.request("-"), self._options.going_on
         identity = identity_of(journal, defaults, self._router, add=going_on.add)
-        known = lines_in(requests, identity, self._gone_accounts)
+        known = lines_in(requests, identity, gone)
         return remaining_of(requests, {} if known is None else known.states, defaults, self._router)
 
 

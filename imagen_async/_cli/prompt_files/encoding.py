@@ -57,10 +57,13 @@ class Text:
         stream.seek(self._start)
         return io.TextIOWrapper(stream, "utf-8", newline=newline)
 
-    def lines(self) -> Iterator[tuple[int, str]]:
+    def lines(self, newline: str | None = None) -> Iterator[tuple[int, str]]:
         """Numbered lines. Newlines and returns end one; a prompt may hold any other of Unicode's separators."""
-        for number, line in enumerate(self.open(None), 1):
-            yield number, line.rstrip("\n")
+        for number, line in enumerate(self.open(newline), 1):
+            yield number, line.rstrip("\r\n")
+
+    def __contains__(self, word: str) -> bool:
+        return word.encode() in self._data
 
 
 def _utf8(data: bytes, name: str, encoding: str | None) -> bytes:

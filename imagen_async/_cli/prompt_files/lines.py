@@ -10,7 +10,7 @@ import msgspec
 
 from ... import ImageRequest
 from ..columns import EXACT
-from ..library import FIELDS
+from ..library import FIELDS, shown
 
 KINDS = {field.name: field.kind for field in FIELDS}
 """What a value is read as, by its field's name in lower case; other names are not a request's."""
@@ -56,7 +56,8 @@ def request_of(line: int, values: Mapping[str, Any]) -> Item:
 def request_from(line: int, fields: dict[str, Any], columns: dict[str, Any]) -> Item:
     """A request of its fields, by their own names, and of what is beside them."""
     if "prompt" not in fields:
-        return BadLine(line, f"there is no prompt{meant(columns)}")
+        only = f", only {shown(', '.join(columns))!r}" if columns else ""
+        return BadLine(line, f"there is no prompt{meant(columns) or only}")
     if isinstance(fields["prompt"], str):
         fields["prompt"] = fields["prompt"].strip()
     if fields.get("extra") is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from .encoding import Text
 from .json_text import decoded
 from .lines import BadLine, Item, PromptLine
+from .tables import SEPARATOR
 
 _CELLS = re.compile(r"[,;\t|]")
 
@@ -37,11 +38,13 @@ def parse_unsaid(text: Text) -> Iterator[Item]:
 def _kind_by(line: str) -> str | None:
     """The kind of file that a first line tells; None for text."""
     cells = [cell.strip(" \"'").lower() for cell in _CELLS.split(line)]
-    if "prompt" in cells and len(cells) > 1 and not line.startswith(("{", "[")):
+    if SEPARATOR.fullmatch(line) or ("prompt" in cells and not line.startswith(("{", "["))):
         return "tsv" if "\t" in line else "csv"
     try:
         value = decoded(line.removesuffix(","))
     except (ValueError, RecursionError):
-        return "json" if line in ("[", "[{") else None
+        return "json" if line in ("[", "[{", "{") else None
     first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, str) and first is not value:
+        return "json"
     return "jsonl" if isinstance(first, dict) and "prompt" in map(str.lower, first) else None

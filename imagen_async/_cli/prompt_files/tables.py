@@ -17,17 +17,28 @@ from .json_text import decoded
 from .lines import KINDS, BadLine, Item, meant, request_from
 
 _DELIMITERS = ",;\t|"
-_SEPARATOR = re.compile(r'\s*"?sep=([^\r\n])"?(?:\1|\s)*', re.IGNORECASE)
+SEPARATOR = re.compile(r'\s*"?sep=([^\r\n])"?(?:\1|\s)*', re.IGNORECASE)
 """A line before the header by which Excel is told the delimiter; who saved it as a row has filled that up."""
 
 _QUOTE = "quotes around a cell keep together what is in it"
+
+_AS_TEXT = re.compile(r'="((?:[^"]|"")*)"')
+"""How a spreadsheet is told to take a cell as it is."""
+
+_ERROR = re.compile(r"#¿?[^\W\d_a-z]+[!?]|#DIV/0!|#N/A|#NV|Err:5[0-9]{2}")
+"""What a spreadsheet writes, in any language, of what is no formula: such as a prompt that begins with a dash."""
+
+_ODD = frozenset("#E=")
+"""What either begins with."""
+
+_RETURN = "a return, and no newline, stands in a cell without quotes"
 
 _NOTHING = frozenset({"nan", "<na>"})
 """What pandas writes where nothing is, in lower case."""
 
 # More digits than these no provider takes, and int() itself refuses some thousands of them.
 # Three noughts behind the point may be thousands, where people write those so.
-_WHOLE = re.compile(r"\s*(-?[0-9]{1,19})(?:\.0{1,2})?\s*")
+_WHOLE = re.compile(r"\s*(-?[0-9]{1,19})(?:[.,]0{1,2})?\s*")
 
 
 class _Layout(msgspec.Struct, frozen=True):
@@ -38,12 +49,14 @@ class _Layout(msgspec.Struct, frozen=True):
         has_quotes: False where a quotation mark is part of the prompt.
         skipped: Lines before the header.
         has_blanks: True where blanks behind a delimiter are no part of a cell, as the header is written so.
+        newline: What ends a line, as `open` takes it: where the header's is a newline, a return alone ends none.
     """
 
     delimiter: str
     has_quotes: bool = True
     skipped: int = 0
     has_blanks: bool = False
+    newline: str = ""
 
 
 def parse_csv(text: Text) -> Iterator[Item]:
@@ -52,23 +65,52 @@ def parse_csv(text: Text) -> Iterator[Item]:
 
 
 def parse_tsv(text: Text) -> Iterator[Item]:
-    """The requests of tab-separated text, which has no quoting but where its header has."""
+    """The requests of tab-separated text, which has no quoting but where its header has, or all of its cells."""
     return _parse(text, _layout_of(text, "\t"))
 
 
 def _layout_of(text: Text, usual: str) -> _Layout:
     """Tell it by the header, in which the field's names are known: where they stand alone, the delimiter is right."""
     for skipped, line in enumerate(text.open("")):
-        if told := _SEPARATOR.fullmatch(line):
-            return _Layout(told[1], skipped=skipped + 1)
+        newline = "\n" if line.endswith("\n") else ""
+        if told := SEPARATOR.fullmatch(line):
+            return _Layout(told[1], skipped=skipped + 1, newline=newline)
         if line.strip(f"{_DELIMITERS}\"' \r\n"):
-            return _layout_by(line, usual)
+            if usual == "\t" and "prompt" in _lowered(line.split("\t")):
+                return _Layout("\t", has_quotes=_has_quotes(text), newline=newline)
+            return _layout_by(line, usual, newline)
     return _Layout(usual)
 
 
-def _layout_by(header: str, usual: str) -> _Layout:
-    if usual == "\t" and "prompt" in _lowered(header.split("\t")):
-        return _Layout("\t", has_quotes=False)
+def _has_quotes(text: Text) -> bool:
+    """True where quotes stand around those cells that need them and nowhere else, as pandas and Excel write them."""
+    return '"' in text and any(_is_quoted_for(needing, text) for needing in ('"\t\r\n', '"\t\r\n,'))
+
+
+def _is_quoted_for(needing: str, text: Text) -> bool:
+    taken: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in text.open(""):
+            taken.append(line)
+            yield line
+
+    try:
+        for row in csv.reader(lines(), delimiter="\t", strict=True):
+            said = "".join(taken).rstrip("\r\n")
+            taken.clear()
+            if ('"' in said or "," in said) and said != "\t".join(_quoted(cell, needing) for cell in row):
+                return False
+    except csv.Error:
+        return False
+    return True
+
+
+def _quoted(cell: str, needing: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if any(each in cell for each in needing) else cell
+
+
+def _layout_by(header: str, usual: str, newline: str) -> _Layout:
     delimiters = [usual, *_DELIMITERS.replace(usual, "")]
     names = {
         each: _lowered(next(csv.reader([header], delimiter=each, skipinitialspace=True), [])) for each in delimiters
@@ -76,7 +118,7 @@ def _layout_by(header: str, usual: str) -> _Layout:
     found = [each for each in delimiters if "prompt" in names[each]]
     likely = max(delimiters, key=lambda each: (len(KINDS.keys() & set(names[each])), len(names[each])))
     delimiter = found[0] if found else likely
-    return _Layout(delimiter, has_blanks=f"{delimiter} " in header)
+    return _Layout(delimiter, has_blanks=f"{delimiter} " in header, newline=newline)
 
 
 def _lowered(names: Sequence[str]) -> list[str]:
@@ -85,8 +127,8 @@ def _lowered(names: Sequence[str]) -> list[str]:
 
 def _parse(text: Text, layout: _Layout) -> Iterator[Item]:
     if not layout.has_quotes:
-        return _parse_rows(_UnquotedRows(text, layout.delimiter))
-    lines = text.open("")
+        return _parse_rows(_UnquotedRows(text, layout))
+    lines = text.open(layout.newline)
     for _ in range(layout.skipped):
         next(lines)
     # Strict: quotes that do not close would make one prompt of half the file.
@@ -106,14 +148,16 @@ class _Rows(Protocol):
 class _UnquotedRows:
     """The rows of a text in which a quotation mark is part of a cell."""
 
-    def __init__(self, text: Text, delimiter: str) -> None:
+    def __init__(self, text: Text, layout: _Layout) -> None:
         self.line_num = 0
-        self._lines = text.lines()
-        self._delimiter = delimiter
+        self._lines = text.lines(layout.newline or None)
+        self._delimiter = layout.delimiter
         self._width = 0
 
     def __next__(self) -> list[str]:
         self.line_num, line = next(self._lines)
+        if "\r" in line:
+            raise csv.Error(_RETURN)
         row = line.split(self._delimiter)
         if len(row) < self._width and row[-1].startswith('"') and row[-1].count('"') % 2:
             raise csv.Error("a quote opens a cell of several lines; say so by quotes in the header too")
@@ -132,7 +176,8 @@ def _parse_rows(rows: _Rows, skipped: int = 0) -> Iterator[Item]:
             return
         except csv.Error as error:
             # Behind a quote that does not close nobody can tell where the next row begins.
-            yield BadLine(first_line, f"this is not CSV, and the rest was not read: {error}")
+            reason = _RETURN if "new-line" in str(error) else error
+            yield BadLine(first_line, f"this is not CSV, and the rest was not read: {reason}")
             return
         if not any(map(str.strip, row)):
             continue
@@ -156,7 +201,7 @@ def header_problem(names: Sequence[str]) -> str | None:
     if "prompt" in lowered:
         return None
     remedy = meant(names) or "; the first line is to name the columns"
-    return f"there is no column named prompt, only {', '.join(names)}{remedy}"
+    return f"there is no column named prompt, only {', '.join(filter(None, names))}{remedy}"
 
 
 class _Header:
@@ -179,6 +224,14 @@ class _Header:
             if any(map(str.strip, row[width:])):
                 return BadLine(line, f"there are {len(row)} fields under {counted(width, 'column')}; {_QUOTE}")
             row += [""] * (width - len(row))
+        for name, at, _ in self._fields:
+            if row[at][:1] not in _ODD:
+                continue
+            cell = row[at].strip()
+            if _ERROR.fullmatch(cell):
+                return BadLine(line, f"{name} is {cell!r}, a spreadsheet's error; mend the cell there")
+            if told := _AS_TEXT.fullmatch(cell):
+                row[at] = told[1].replace('""', '"')
         fields = {name: read(row[at]) for name, at, read in self._fields}
         columns: dict[str, Any] = {name: row[at] if row[at].strip() else None for name, at in self._columns}
         for at in self._unnamed:
