@@ -14,7 +14,7 @@ import msgspec
 from ._accounts import Account, OpenAccount, named, open_pool, router_of, with_settings
 from ._batch.batch import AHEAD, Batch, OnExit
 from ._batch.inputs import Requests, check_input
-from ._callbacks import Callback, CallbackRegistry
+from ._callbacks import Callback
 from ._checked import (
     checked_account,
     checked_callback,
@@ -42,16 +42,18 @@ from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
 from ._core.wording import result_of
 from ._folders import folder_path, prepare_folder
+from ._home_loop import HomeLoop
 from ._job_factory import JobFactory, JobOptions, Parameters, overridden
 from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
     OpenClient,
-    endpoints_of,
     home_of,
     listeners,
+    new_registry,
     new_scheduler,
     new_upstream,
+    open_endpoints,
     proxies_of,
     ready_threads,
     session_settings,
@@ -167,6 +169,7 @@ class Client:
         providers = {name: account.provider for name, account in self._accounts.items()}
         self._signing_keys = {} if callback is None else callback.keys(providers)
         self._opened: OpenClient | None = None
+        self._is_opening = False
         # Of the last opening: what that has sent still counts in the server's window.
         self._upstreams: dict[str, Upstream] = {}
 
@@ -184,27 +187,28 @@ class Client:
         return self._opened is not None
 
     async def __aenter__(self) -> Self:
-        if self._opened is not None and self._open():
+        if self._is_opening or (self._opened is not None and self._open()):
             raise ConfigurationError("This client is open already; one `async with` at a time.")
-        async with AsyncExitStack() as stack:
-            off_loop = stack.enter_context(closing(ready_threads(self._executor)))
-            endpoints, painted = await stack.enter_async_context(endpoints_of(self._accounts, self._signing_keys))
-            # A new one each time: jobs are counted from 1 again, and earlier tokens must not be taken for theirs.
-            registry = (
-                None if self._callback is None else CallbackRegistry(self._callback.public_url, self._signing_keys)
-            )
-            is_token = None if registry is None else registry.is_token
-            observer = Observer(listeners(self._on_event), self._savable, is_token)
-            pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
-            group = await stack.enter_async_context(PlainGroup())
-            self._upstreams = {name: self._new_upstream(name) for name in self._accounts}
-            upstreams = self._upstreams.values()
-            scheduler = new_scheduler(group, pool, upstreams, self._accounts, self._save, registry, observer)
-            # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
-            stack.push_async_callback(scheduler.close)
-            scheduler.start(scheduler.run)
-            desk = None if registry is None else CallbackDesk(registry, scheduler)
-            self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted)
+        HomeLoop()
+        self._is_opening = True
+        try:
+            async with AsyncExitStack() as stack:
+                off_loop = stack.enter_context(closing(ready_threads(self._executor)))
+                endpoints, painted = await open_endpoints(stack, self._accounts, self._signing_keys)
+                registry = new_registry(self._callback, self._signing_keys)
+                is_token = None if registry is None else registry.is_token
+                observer = Observer(listeners(self._on_event), self._savable, is_token)
+                pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
+                group = await stack.enter_async_context(PlainGroup())
+                upstreams = self._upstreams = {name: self._new_upstream(name) for name in self._accounts}
+                scheduler = new_scheduler(group, pool, upstreams, self._accounts, self._save, registry, observer)
+                # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
+                stack.push_async_callback(scheduler.close)
+                scheduler.start(scheduler.run)
+                desk = None if registry is None else CallbackDesk(registry, scheduler)
+                self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted)
+        finally:
+            self._is_opening = False
         return self
 
     def _new_upstream(self, name: str) -> Upstream:

@@ -84,7 +84,7 @@ async def save_all(
                     if isinstance(error, OSError) or (isinstance(error, TransportError) and not error.sent):
                         break
     except TimeoutError as error:
-        what = f"after {within:g} seconds of saving, {len(files)} of {len(result.urls)} pictures are here"
+        what = f"after {round(within, 1):g} seconds of saving, {len(files)} of {len(result.urls)} pictures are here"
         message = f"The picture is made and paid for, but {what}. Save it again soon: links die."
         raise _failed(message, result, tuple(files)) from error
     if failed is not None:

@@ -8,14 +8,19 @@ from .errors import ConfigurationError
 
 
 class HomeLoop:
-    """The loop that runs where this is made.
+    """The loop that runs where this is made; raises ConfigurationError where none does, as in trio's.
 
     Attributes:
         loop: That loop.
     """
 
     def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        loop = _running_loop()
+        if loop is None:
+            raise ConfigurationError(
+                "No event loop of asyncio runs here: a client needs one, such as `asyncio.run` has."
+            )
+        self.loop: asyncio.AbstractEventLoop = loop
 
     def now(self) -> float:
         """Seconds of that loop's clock, wherever it is asked for."""

@@ -7,9 +7,9 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Literal, Protocol
 
 import backoff
@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from ._accounts import SANDBOX_KEY, OpenAccount
-from ._callbacks import CallbackRegistry
+from ._callbacks import Callback, CallbackRegistry
 from ._checked import checked_connections, checked_seconds, checked_ssl
 from ._clock import now
 from ._core.circuit_breaker import CircuitBreaker
@@ -156,17 +156,22 @@ def new_upstream(
     return Upstream(name, limits, schedule, submit, status, breaker, connections)
 
 
+def new_registry(callback: Callback | None, signing_keys: Mapping[str, str]) -> CallbackRegistry | None:
+    """A registry for one opening: jobs are counted from 1 again, and earlier tokens must not be taken for theirs."""
+    return None if callback is None else CallbackRegistry(callback.public_url, signing_keys)
+
+
 def new_scheduler(
     group: PlainGroup,
     pool: SessionPool,
-    upstreams: Iterable[Upstream],
+    upstreams: Mapping[str, Upstream],
     accounts: Mapping[str, OpenAccount],
     save: Save,
     registry: CallbackRegistry | None,
     observer: Observer,
 ) -> Scheduler:
     """The loop of an open client, with a plan for these accounts; it is not running yet."""
-    plan = Plan(upstreams, SAVING_AT_ONCE, expects_callbacks=registry is not None)
+    plan = Plan(upstreams.values(), SAVING_AT_ONCE, expects_callbacks=registry is not None)
     observer.watch(plan.upstreams)
     dialects = {name: account.provider.dialect for name, account in accounts.items()}
     wakeup = Wakeup()
@@ -176,25 +181,24 @@ def new_scheduler(
     return Scheduler(group, plan, exchange, observer, wakeup, errands, registry)
 
 
-@asynccontextmanager
-async def endpoints_of(
-    accounts: Mapping[str, OpenAccount], signing_keys: Mapping[str, str]
-) -> AsyncIterator[tuple[dict[str, Endpoint], Painter | None]]:
-    """Where the accounts' APIs are; a sandbox without an address is served here for as long as the client is open.
+async def open_endpoints(
+    stack: AsyncExitStack, accounts: Mapping[str, OpenAccount], signing_keys: Mapping[str, str]
+) -> tuple[dict[str, Endpoint], Painter | None]:
+    """Where the accounts' APIs are; a sandbox without an address is served here until the stack is left.
 
     Beside it: what makes the pictures of such sandboxes, also when they have ended; None where there is none.
     """
+    # No context manager of a generator: a loop that ends closes whatever generator is open, from beside.
     endpoints = {name: account.endpoint for name, account in accounts.items() if account.endpoint is not None}
-    async with AsyncExitStack() as stack:
-        painters: list[Painter] = []
-        for name in accounts.keys() - endpoints.keys():
-            from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
+    painters: list[Painter] = []
+    for name in accounts.keys() - endpoints.keys():
+        from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
 
-            # With the account's own limits: it refuses what goes beyond them, as a provider would.
-            sandbox = Sandbox(limits=accounts[name].limits, signing_key=signing_keys.get(name))
-            painters.append((await stack.enter_async_context(sandbox)).picture)
-            endpoints[name] = Endpoint(sandbox.url_of(accounts[name].provider.name), SANDBOX_KEY)
-        yield endpoints, _any_of(painters) if painters else None
+        # With the account's own limits: it refuses what goes beyond them, as a provider would.
+        sandbox = Sandbox(limits=accounts[name].limits, signing_key=signing_keys.get(name))
+        painters.append((await stack.enter_async_context(sandbox)).picture)
+        endpoints[name] = Endpoint(sandbox.url_of(accounts[name].provider.name), SANDBOX_KEY)
+    return endpoints, _any_of(painters) if painters else None
 
 
 def _any_of(painters: Iterable[Painter]) -> Painter:

@@ -48,6 +48,22 @@ def test_where_no_callback_ever_came_none_is_waited_for(world: World) -> None:
     assert isinstance(answered(world, "lost").state, Unknown)
 
 
+def test_an_end_of_waiting_that_is_seen_late_leaves_a_moment_to_hear(world: World) -> None:
+    """A process that stood still reads its callbacks before it gives up, once; what comes after is too late."""
+    for is_told in (True, False):
+        job = answered(world, "lost")
+        world.now += 100_000.0
+        world.look()
+        assert isinstance(world.plan.find(job.id).state, AwaitingCallback)
+        if is_told:
+            assert world.hear(job) is not None
+            world.look()
+            world.answer(job.id, "succeeded")
+        world.now += 5.0
+        world.look()
+        assert isinstance(world.end_of(job).state, Done if is_told else Unknown)
+
+
 def test_the_task_of_a_lost_create_is_asked_about_at_once_and_once(world: World) -> None:
     """A second name, or the same once more, changes nothing and asks nothing while the first is asked about."""
     job = answered(world, "lost")

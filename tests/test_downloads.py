@@ -9,6 +9,7 @@ import functools
 import gzip
 import hashlib
 import itertools
+import math
 import os
 import random
 import re
@@ -60,7 +61,7 @@ NEAR = SessionSettings(private_files=True)
 """What is fetched here is on this machine."""
 
 
-async def fetch(folder: Path, *handlers: Handler, pictures: int = 1) -> tuple[ImageFile, ...]:
+async def fetch(folder: Path, *handlers: Handler, pictures: int = 1, within: float = math.inf) -> tuple[ImageFile, ...]:
     """Save a result's pictures from a server with a handler for each request, the last one for all that follow."""
     turns = itertools.chain(handlers, itertools.repeat(handlers[-1]))
     random.seed(SHORT_WAITS)
@@ -70,7 +71,7 @@ async def fetch(folder: Path, *handlers: Handler, pictures: int = 1) -> tuple[Im
     ):
         urls = tuple(f"{url}/{number}.exe?name=../../evil" for number in range(pictures))
         result = Result("k", 12, ImageRequest("A red fox!"), "kie", "imagen4", urls=urls, task_id="t1")
-        return await save_all(session, OFF_LOOP, result, str(folder))
+        return await save_all(session, OFF_LOOP, result, str(folder), within=within)
 
 
 async def test_pictures_are_named_by_us_and_by_their_content(tmp_path: Path) -> None:
@@ -380,6 +381,13 @@ async def test_a_folder_takes_pictures_or_is_refused_beforehand(
     for _ in range(2 * is_taken):
         (file,) = await fetch(tmp_path, picture)
         assert (Path(file).read_bytes(), os.listdir(tmp_path)) == (PNG, [TAKEN])
+
+
+async def test_what_is_saved_in_time_is_told(tmp_path: Path) -> None:
+    """A picture that does not come in the time for all of them takes none of those that have come."""
+    with pytest.raises(DownloadFailed, match=r"after 0\.5 seconds of saving, 1 of 2 pictures are here") as caught:
+        await fetch(tmp_path, picture, lambda request: endless(request, PNG, 0.01), pictures=2, within=0.5)
+    assert [file.path for file in caught.value.files] == [str(tmp_path / TAKEN)]
 
 
 async def test_saving_never_overwrites_another_picture(tmp_path: Path) -> None:

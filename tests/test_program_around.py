@@ -16,6 +16,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 from clients import client_of, run
+from inner import PlainGroup
 
 from imagen_async import Client, ConfigurationError, DownloadFailed
 from imagen_async.sandbox import Sandbox
@@ -217,3 +218,71 @@ async def test_a_sandbox_that_ended_is_shown_and_not_saved(tmp_path: Path) -> No
     with pytest.raises(DownloadFailed, match="has ended with the client") as raised:
         await result.save(tmp_path)
     assert raised.value.gone
+
+
+async def test_a_client_may_be_left_in_another_task_than_it_was_entered_in(imagen_sandbox: Sandbox) -> None:
+    """As fixtures, portals and cells of notebooks do; meanwhile it is entered by nobody else."""
+    for client in (client_of(imagen_sandbox), Client("sandbox")):
+        entering = [asyncio.create_task(client.__aenter__()) for _ in range(2)]
+        (first, second) = await asyncio.gather(*entering, return_exceptions=True)
+        assert (first, type(second)) == (client, ConfigurationError)
+        assert (await client.generate("a fox")).ok
+        await asyncio.create_task(client.__aexit__(None, None, None))
+        assert not client.is_open
+
+
+def test_a_generator_that_is_open_when_its_loop_ends_leaves_its_client(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where its client has a sandbox of its own: the loop closes it without a complaint."""
+    client = Client("sandbox")
+
+    async def pictures() -> AsyncIterator[object]:
+        async with client, client.batch(["a fox"] * 9) as results:
+            async for result in results:
+                yield result
+
+    generator = pictures()
+
+    async def take_one() -> object:
+        return await anext(generator)
+
+    assert asyncio.run(take_one())
+    assert (client.is_open, caplog.messages) == (False, [])
+
+
+async def test_what_fails_beside_a_block_ends_it_and_comes_out_in_whichever_task_leaves() -> None:
+    """The task that entered is cancelled, and only that; a cancellation from elsewhere stays one."""
+
+    async def fails() -> None:
+        raise OSError("lost")
+
+    with pytest.raises(OSError, match="lost"):
+        async with PlainGroup() as group:
+            group.start_soon(fails)
+            await asyncio.sleep(PATIENCE)
+    group = PlainGroup()
+    await asyncio.create_task(group.__aenter__())
+    group.start_soon(fails)
+    with pytest.raises(OSError, match="lost"):
+        await asyncio.create_task(group.__aexit__(None, None, None))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01), PlainGroup() as group:
+            group.start_soon(asyncio.sleep, PATIENCE)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+def test_a_client_without_a_loop_of_asyncio_says_so(imagen_sandbox: Sandbox) -> None:
+    """As in a program of trio's, or one that drives coroutines by hand."""
+    with pytest.raises(ConfigurationError, match="No event loop of asyncio runs here"):
+        client_of(imagen_sandbox).__aenter__().send(None)
+
+
+async def test_requests_that_a_left_client_did_not_send_are_told(imagen_sandbox: Sandbox) -> None:
+    """Whoever still iterates gets what was made, and then the error: what was pulled and not sent is no result."""
+    async with client_of(imagen_sandbox) as client:
+        batch = await client.batch([f"fox {number}" for number in range(60)]).__aenter__()
+        assert (await anext(batch)).ok
+    with pytest.raises(ConfigurationError, match="had sent all of its requests"):
+        assert [result async for result in batch]
+    await batch.__aexit__(None, None, None)

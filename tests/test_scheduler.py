@@ -208,7 +208,7 @@ def answering(provider: str, *data: Any) -> Exchange:
     async def send(*request: Any, **terms: Any) -> HttpResponse:
         return HttpResponse(200, msgspec.json.encode({"code": 200, "data": answers.pop(0)}))
 
-    async def save(result: Result, folder: str) -> tuple[ImageFile, ...]:
+    async def save(result: Result, folder: str, within: float) -> tuple[ImageFile, ...]:
         return ()
 
     return Exchange({"kie": PROVIDERS[provider].dialect}, send, save)

@@ -193,9 +193,7 @@ class VirtualClient(Client):
             group = await stack.enter_async_context(inner.PlainGroup())
             self._upstreams = {name: self._new_upstream(name) for name in self.networks}
             line: Any = SimpleNamespace(send=self._send, files=None, mask=inner.Mask(()))
-            scheduler = new_scheduler(
-                group, line, self._upstreams.values(), self._accounts, self._save, registry, observer
-            )
+            scheduler = new_scheduler(group, line, self._upstreams, self._accounts, self._save, registry, observer)
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler)
@@ -211,7 +209,8 @@ class VirtualClient(Client):
         return await self.networks[account](account, *request, **terms)
 
     async def _save(self, result: Result, folder: str, within: float = 0) -> tuple[ImageFile, ...]:
-        return () if self._fetch is None else await self._fetch(result, folder)
+        async with asyncio.timeout(within):
+            return () if self._fetch is None else await self._fetch(result, folder)
 
     def _journal(self, *terms: Any) -> Any:
         journal = super()._journal(*terms)

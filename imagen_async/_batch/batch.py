@@ -47,6 +47,9 @@ AHEAD = 1000
 """Results that may wait for the reader, beyond the tasks that may run, before no more requests are pulled."""
 
 
+_CLIENT_LEFT = Failure(ConfigurationError, "The client was left before this batch had sent all of its requests.")
+
+
 class _Phase(enum.IntEnum):
     """Where a batch is in its life, which goes one way."""
 
@@ -213,6 +216,8 @@ class Batch:
             # It comes out of no iteration, so that its place in the window is free at once.
             self._feeder.passed()
             self._outlet.skip(job.id)
+            if self._phase is _Phase.ORPHANED:
+                self._end_with(_CLIENT_LEFT)
         else:
             self._put(result_of(job), job.id, now)
 
@@ -246,8 +251,7 @@ class Batch:
         self._to(_Phase.ORPHANED)
         self._outlet.notice()
         if not self._feeder.is_over:
-            message = "The client was left before this batch had sent all of its requests."
-            self._end_with(Failure(ConfigurationError, message))
+            self._end_with(_CLIENT_LEFT)
 
     def _to(self, phase: _Phase) -> None:
         self._phase = max(self._phase, phase)

@@ -8,12 +8,12 @@ from .job_events import Added, Event, Expired, NobodyTakes, OverBudget, OwnerWit
 from .machine import advance
 from .places import Places
 from .spending import Spending
-from .states import BeingAsked, Ended, Queued
+from .states import AwaitingCallback, BeingAsked, Ended, Queued
 from .upstream import Upstreams
 from .wording import used_up
 
 LAST_WORD = 5.0
-"""Seconds that it may take then until the question about it goes out: its picture may be there."""
+"""Seconds that it may take then until the question goes out, or its callback is read: its picture may be there."""
 
 
 class Course:
@@ -31,6 +31,8 @@ class Course:
         self._places = places
         # Who wants nothing more to be sent: that meets also what comes to wait later, after a refusal or a failure.
         self._withholding: set[int] = set()
+        # Who waits longer for a callback, for that the end of the waiting was seen late.
+        self._listened: set[int] = set()
         self._changes: list[Change] = []
 
     def withhold(self, owner: int) -> None:
@@ -67,13 +69,19 @@ class Course:
         self.put(after, now, arrives=True)
 
     def expire(self, job: Job, now: float) -> None:
-        """Let a job's time be over; where that is seen late, its task is asked about once more before."""
-        is_late = isinstance(job.state, BeingAsked) and job.is_late(now)
-        if is_late and self._upstreams[job.account].poll_queue.ask_last(job.id):
+        """Let a job's time be over; where that is seen late, its task is asked about, or heard of, once more before."""
+        if job.is_late(now) and self._has_last_word(job):
             # An answer past its time ends it, whatever it says; this is for the case that none comes.
             self._places.expiries.set(job.id, now + LAST_WORD)
         else:
             self.happen(job, Expired(), now)
+
+    def _has_last_word(self, job: Job) -> bool:
+        if isinstance(job.state, AwaitingCallback):
+            # What was announced while the process stood still waits in the kernel to be read.
+            self._listened ^= {job.id}
+            return job.id in self._listened
+        return isinstance(job.state, BeingAsked) and self._upstreams[job.account].poll_queue.ask_last(job.id)
 
     def move(self, job: Job, event: Event, now: float) -> Job:
         """Let what came of a job's talk happen to it; where it belongs then is still to be said, with `put`."""

@@ -66,8 +66,8 @@ _Event = TypeVar("_Event")
 Errand = Callable[[str, HttpRequest], Awaitable[HttpResponse]]
 """Carries a call about no task's state to an account."""
 
-Save = Callable[[Result, str], Awaitable[tuple[ImageFile, ...]]]
-"""Fetches a result's pictures into a folder."""
+Save = Callable[[Result, str, float], Awaitable[tuple[ImageFile, ...]]]
+"""Fetches a result's pictures into a folder, within so many seconds."""
 
 
 class _Gate:
@@ -100,7 +100,7 @@ class Exchange:
     Args:
         dialects: How each account's API talks.
         send: Carries requests.
-        save: Fetches a result's pictures into a folder.
+        save: Fetches a result's pictures into a folder, within so many seconds: what is saved by then, its error has.
         callback_url: Where the end of a job's present create is to be announced; None: nowhere.
         run_errand: Carries calls about no task's state, once the limit lets them; None: as `send` does.
         mask: Masks what is secret, whatever an answer is decoded to.
@@ -172,14 +172,14 @@ class Exchange:
     async def fetch(self, job: Job, state: Fetching) -> Saved | NotSaved:
         """Fetch a finished task's pictures; free to repeat."""
         assert job.save_to is not None
-        left = (job.expires_at or math.inf) - self._now()
+        by = max(job.expires_at or math.inf, self._now() + SAVE_AT_LEAST)
         try:
-            with Patience(max(left, SAVE_AT_LEAST)):
+            with Patience(by - self._now()):
                 outcome = await self._renewed(job.account, state.outcome) if state.links is Links.RENEWED else None
-                if isinstance(outcome, Failure):
-                    return NotSaved(outcome)
-                done = state.done() if outcome is None else msgspec.structs.replace(state, outcome=outcome).done()
-                return Saved(await self._save(result_of(job.to(done)), job.save_to))
+            if isinstance(outcome, Failure):
+                return NotSaved(outcome)
+            done = state.done() if outcome is None else msgspec.structs.replace(state, outcome=outcome).done()
+            return Saved(await self._save(result_of(job.to(done)), job.save_to, by - self._now()))
         except ImagenError as error:
             return NotSaved(self._failed(error), error.files if isinstance(error, DownloadFailed) else ())
         except TimeoutError:
