@@ -16,6 +16,7 @@ from ._core.provider import Limits, Provider
 from ._core.routing import Policy, Router
 from ._core.suggestion import did_you_mean
 from ._text import told
+from ._transport.proxies import without_login
 from ._transport.session_pool import Endpoint
 from .errors import ConfigurationError
 from .providers import PROVIDERS
@@ -52,7 +53,8 @@ class Account(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         key = "None" if self.api_key is None else "'***'"
-        fields = {name: getattr(self, name) for name in ("base_url", "limits", "credits", "name")}
+        where = without_login(self.base_url) if isinstance(self.base_url, str) else self.base_url
+        fields = {"base_url": where, **{name: getattr(self, name) for name in ("limits", "credits", "name")}}
         set_ones = "".join(f", {name}={told(value)}" for name, value in fields.items() if value is not None)
         return f"Account({told(self.provider)}, api_key={key}{set_ones})"
 
@@ -199,7 +201,9 @@ def _checked_url(base_url: str | None, provider: Provider) -> str:
         message = f"{provider.title} publishes no address; take it from your account there, and give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
     if not is_address(base_url.strip()):
-        message = f"{base_url!r} is no address of an API such as https://api.example.com; give it as {where}."
+        message = (
+            f"{without_login(base_url)!r} is no address of an API such as https://api.example.com; give it as {where}."
+        )
         raise ConfigurationError(message, provider=provider.name)
     if is_unencrypted(base_url.strip()) and not provider.is_local:
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."

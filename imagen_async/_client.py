@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, closing
+from functools import partial
 from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, Unpack
@@ -48,7 +49,6 @@ from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
     OpenClient,
-    home_of,
     listeners,
     new_registry,
     new_scheduler,
@@ -60,10 +60,9 @@ from ._opening import (
     window,
 )
 from ._plain_group import PlainGroup
-from ._saving import save_with
+from ._saving import own_files, save_with
 from ._scheduler.callback_desk import CallbackDesk
 from ._single import Job, Single
-from ._transport.file_session import FileSession
 from ._transport.session_pool import SessionPool
 from ._transport.sessions import SSLSetting
 from ._watch.observer import Observer
@@ -149,11 +148,13 @@ class Client:
         ssl: SSLSetting = True,
         executor: Executor | None = None,
     ) -> None:
+        # First: what shows a traceback's variables asks for its repr, also where it is refused below.
+        self._accounts: dict[str, OpenAccount] = {}
         self._policy: Policy = checked_choice("policy", policy, Policy)
         trust_env, private_files = checked_flags(trust_env=trust_env, private_files=private_files)
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
         self._given = with_settings(named(accounts), {name: each for name, each in given.items() if each is not None})
-        self._accounts: dict[str, OpenAccount] = open_pool(self._given, os.environ)
+        self._accounts = open_pool(self._given, os.environ)
         self._router = router_of(self._given, self._policy)
         proxies = proxies_of(self._accounts, proxy, trust_env=trust_env)
         self._settings = session_settings(connections, connect_timeout, timeout, proxies, private_files, ssl)
@@ -465,10 +466,8 @@ class Client:
         return await self._save(result, folder_path(folder), checked_deadline(deadline))
 
     async def _save(self, result: Result, folder: str, within: float = float("inf")) -> tuple[ImageFile, ...]:
-        def own_files() -> FileSession:
-            return FileSession(self._settings, {name: home_of(account) for name, account in self._accounts.items()})
-
-        return await save_with(self._opened, own_files, self._executor, result, folder, within)
+        own = partial(own_files, self._settings, self._accounts)
+        return await save_with(self._opened, own, self._executor, result, folder, within)
 
 
 def _checked_batch(

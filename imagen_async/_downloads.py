@@ -20,6 +20,7 @@ from anyio.lowlevel import RunVar
 from ._core.answer_headers import request_id
 from ._core.file_kinds.kinds import FileKind, is_text, kind_of
 from ._core.file_names import file_stem, plain_stem
+from ._core.mask import Mask
 from ._core.values import ImageFile, Result
 from ._decoding import runs_out
 from ._folders import cannot_write
@@ -47,6 +48,9 @@ TRIES_UNKNOWN = 2
 
 _SHORTEST = 16
 """Bytes: no file of any kind is shorter."""
+
+_LOOKED_AT = 4096
+"""Bytes in which a secret is looked for, however it is written there, before the first of them are shown."""
 
 _NOT_THERE = frozenset({401, 403, 404, 410})
 
@@ -116,10 +120,10 @@ async def _fetch(session: FileSession, off_loop: OffLoop, url: str, place: Place
     try:
         await _do(off_loop, part.open)
         async with session.get(url, account) as response:
-            _check_head(response)
+            _check_head(response, session.mask)
             await _copy(response, part, off_loop)
         async with _examining():
-            kind = await _do(off_loop, _examine, part)
+            kind = await _do(off_loop, _examine, part, session.mask)
         return await _do(off_loop, part.finish, place, kind, url)
     except (TransportError, _BrokenOff):
         await off_loop.run(part.leave, place.broken)
@@ -148,14 +152,16 @@ def _examining() -> anyio.CapacityLimiter:
         return limiter
 
 
-def _examine(part: PartFile) -> FileKind:
+def _examine(part: PartFile, mask: Mask) -> FileKind:
     """Tell what has come; raises for what is no whole file of a known kind."""
     data = part.read()
     kind = kind_of(data)
+    # Masked before it is cut: half a key is not found.
+    begins = mask.content(data[:_LOOKED_AT])[:_SHORTEST]
     if kind is None and (not data or is_text(data)):
-        raise _NotAPicture(f"what came is no picture: it begins with {data[:16]!r}" if data else "nothing came")
+        raise _NotAPicture(f"what came is no picture: it begins with {begins!r}" if data else "nothing came")
     if kind is None and len(data) >= _SHORTEST:
-        raise _Unknown(f"what came is of no kind that is known here: it begins with {data[:16]!r}")
+        raise _Unknown(f"what came is of no kind that is known here: it begins with {begins!r}")
     if kind is None or not kind.is_whole(data) or runs_out(kind.media_type, data):
         raise _BrokenOff(f"the {kind.name if kind else 'file'} broke off after {len(data):,} bytes")
     return kind
@@ -201,12 +207,13 @@ _save = _retrying(_save, _Unknown, tries=TRIES_UNKNOWN)
 _save = _retrying(_save, TransportError, _NotAPicture, _BrokenOff, tries=TRIES)
 
 
-def _check_head(response: aiohttp.ClientResponse) -> None:
+def _check_head(response: aiohttp.ClientResponse, mask: Mask) -> None:
     if response.status != 200:
         answered = f"the file's server answered HTTP {response.status}"
         is_there = response.status not in _NOT_THERE
         failure = TransportError(answered) if is_there else _NotThere(answered, code=response.status)
-        failure.status, failure.request_id, failure.at = response.status, request_id(response.headers), time.time()
+        failure.status, failure.at = response.status, time.time()
+        failure.request_id = request_id(response.headers, mask.text)
         raise failure
     if (response.content_length or 0) > MAX_PICTURE:
         # Of a kind that is not tried again: it would be as long the next time.

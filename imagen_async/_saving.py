@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import closing
 
+from ._accounts import OpenAccount
 from ._core.values import ImageFile, Painter, Result
 from ._downloads import save_all
-from ._opening import OpenClient, file_threads
+from ._opening import OpenClient, file_threads, home_of
 from ._transport.file_session import FileSession
+from ._transport.session_pool import mask_of
+from ._transport.sessions import SessionSettings
 from .errors import DownloadFailed
 
 
 async def save_with(
     opened: OpenClient | None,
-    own_files: Callable[[], FileSession],
+    new_files: Callable[[], FileSession],
     executor: Executor | None,
     result: Result,
     folder: str,
     within: float,
 ) -> tuple[ImageFile, ...]:
-    """Save with an open client's session; with one of `own_files` after the client was closed, or in another loop."""
+    """Save with an open client's session; with one of `new_files` after the client was closed, or in another loop."""
     if opened is not None and opened.loop is asyncio.get_running_loop() and opened.pool.files is not None:
         return await save_all(opened.pool.files, opened.off_loop, result, folder, within=within)
     _check_served(result, None if opened is None else opened.painted)
     with closing(file_threads(executor)) as off_loop:
-        async with own_files() as files:
+        async with new_files() as files:
             return await save_all(files, off_loop, result, folder, within=within)
+
+
+def own_files(settings: SessionSettings, accounts: Mapping[str, OpenAccount]) -> FileSession:
+    """A session for files with no client open, which fetches and masks what that client's would."""
+    homes = {name: home_of(account) for name, account in accounts.items()}
+    endpoints = [account.endpoint for account in accounts.values() if account.endpoint is not None]
+    return FileSession(settings, homes, mask=mask_of(endpoints, settings))
 
 
 def _check_served(result: Result, painted: Painter | None) -> None:

@@ -222,6 +222,25 @@ async def test_what_earlier_runs_have_sent_holds_its_places(
     assert terms.latencies == {"kie": [(("imagen4", 1), 2.5)], "apikley": []}
 
 
+@pytest.mark.parametrize(
+    ("noted", "at"),
+    [({}, 1000), ({"left": -4.0}, 996), ({"left": -11.0}, None), ({"left": -11.0, "boot": "b"}, 1000)],
+    ids=["killed", "left", "left long ago", "on another machine"],
+)
+async def test_what_earlier_runs_have_asked_holds_its_places(noted: dict[str, Any], at: float | None) -> None:
+    """No status call is noted: a whole window is theirs from their end on, or from now, where nobody tells when."""
+    asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
+    disk, clock = left(entry(0, **RUNNING)), json.loads(inner.JournalClock({}).note()[inner.CLOCK])
+    told = {"left": clock["began"] + noted["left"]} if "left" in noted else {}
+    disk.note(
+        {inner.CLOCK: json.dumps({**clock, "began": clock["began"] - 60, "at": clock["at"] - 60, **noted, **told})}
+    )
+    upstreams = {"kie": upstream("kie", Limits(status=Rate(3, per=10.0)))}
+    async with opened(disk) as journal, opened(Disk()) as new:
+        asked = [each.terms(None, upstreams).asked for each in (journal, new)]
+    assert asked == [{} if at is None else {"kie": pytest.approx(at, abs=1.0)}, {}]
+
+
 WAITED_FOR: dict[str, Any] = {
     "just now": ({}, {}, 100.0, ["AwaitingCallback"]),
     "too long ago": ({}, {}, 40.0, []),

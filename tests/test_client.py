@@ -9,6 +9,7 @@ import logging
 import pickle
 from collections import Counter
 from pathlib import Path
+from traceback import TracebackException
 from typing import Any
 
 import pytest
@@ -159,6 +160,7 @@ CONFIGURATIONS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     *(((KIE,), {"api_key": each}, "api_key: allowed is a text") for each in (b"key", 7)),
     *(((KIE,), {"api_key": each}, "no key has") for each in ("k\ney", "k\u00e9y", "k\ud800")),
     ((KIE,), {"base_url": "http://api.kie.ai"}, "unencrypted"),
+    ((KIE,), {"base_url": "https://me:a-password@api.kie.ai"}, r"^'https://\*\*\*@api.kie.ai' is no address"),
     *(((KIE,), {"ssl": each}, "TLS stays on") for each in (False, None, "ca.pem", 1)),
     (("kie", "kie"), {}, "Two accounts have the name 'kie'.*name="),
     ((KIE, Account("kie", "k", name="b")), {}, "'kie' and 'b' have the same key and address"),
@@ -182,8 +184,9 @@ def test_configuration_errors_name_the_thing_and_the_remedy(monkeypatch: pytest.
     """What is missing, wrong or cannot work is said when the client is made, before anything is sent."""
     monkeypatch.delenv("KIE_API_KEY", raising=False)
     for accounts, settings, words in CONFIGURATIONS:
-        with naming(accounts, settings), pytest.raises(errors.ConfigurationError, match=words):
+        with naming(accounts, settings), pytest.raises(errors.ConfigurationError, match=words) as caught:
             Client(*accounts, **settings)
+        assert TracebackException.from_exception(caught.value, capture_locals=True), "its variables can be shown"
 
 
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +195,8 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("KIE_2_API_KEY", "second-from-the-environment")
     client = Client("kie", Account("kie", name="kie-2"))
     assert client.accounts == ("kie", "kie-2")
-    assert "environment" not in repr(client) + repr(Account("kie", api_key="from-the-environment"))
+    mistaken = Account("kie", "from-the-environment", "https://environment@h.example")
+    assert "environment" not in repr(client) + repr(mistaken)
     assert "secret" not in repr(Callback("https://example.com", signing_key="a-secret"))
 
 

@@ -23,7 +23,7 @@ import pytest
 from aiohttp import web
 from files import FILES, chunk
 from handles import without_handles
-from inner import TRIES, FileSession, OffLoop, SessionSettings, paint, prepare_folder, save_all, sweep
+from inner import TRIES, FileSession, Mask, OffLoop, SessionSettings, paint, prepare_folder, save_all, sweep
 from servers import Handler, broken_off, endless, served
 
 from imagen_async import (
@@ -107,6 +107,8 @@ def packed(request: web.Request, body: bytes, coding: str) -> web.Response:
 
 HALF = PNG[: len(PNG) // 2]
 
+KEY = "sk-Quoted-0123456789"
+
 TROUBLE: dict[str, Handler] = {
     "nothing": lambda request: picture(request, b""),
     "the length of the half": lambda request: picture(request, HALF),
@@ -180,6 +182,29 @@ async def test_what_cannot_be_fetched_is_no_file(tmp_path: Path, monkeypatch: py
     told = (404, "r-1", True) if is_gone else (None, None, False)
     assert (error.status, error.request_id, error.at is not None) == told, "what the host's support asks for"
     assert os.listdir(tmp_path) == []
+
+
+QUOTING: list[Handler] = [
+    *(
+        lambda request, status=status: web.Response(status=status, headers={"X-Request-Id": KEY})
+        for status in (403, 500)
+    ),
+    lambda request: web.Response(text=KEY),
+    lambda request: web.Response(body=bytes(8) + KEY.encode() * 2),
+    lambda request: web.Response(status=302, headers={"Location": f"http://{KEY}.invalid/"}),
+    lambda request: web.Response(status=302, headers={"Location": f"http://{KEY}.localhost./"}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(QUOTING)))
+async def test_a_host_of_files_that_knows_the_key_has_it_shown_nowhere(tmp_path: Path, number: int) -> None:
+    """Nor a part of it, whatever it quotes it in."""
+    async with served(QUOTING[number]) as url, FileSession(NEAR, mask=Mask([KEY])) as session:
+        result = Result("k", 12, ImageRequest("A red fox!"), "kie", "imagen4", urls=(url,))
+        with pytest.raises(DownloadFailed) as caught:
+            await save_all(session, OFF_LOOP, result, str(tmp_path))
+    told = f"{caught.value} {caught.value!r} {vars(caught.value)} {caught.value.__cause__!r}".lower()
+    assert (KEY[:8].lower() in told, "***" in told) == (False, True)
 
 
 KEPT: dict[str, tuple[Handler, int, str, bytes]] = {

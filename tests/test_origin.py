@@ -82,6 +82,7 @@ def test_what_a_busy_server_asks_for_is_waited_out() -> None:
 KEY = "sk-live_0123/abc+DEF"
 DRESSES: dict[str, Callable[[str], str]] = {
     "as it is": str,
+    "the name of a host": str.lower,
     "a slash in JSON": lambda key: json.dumps(key).replace("/", r"\/"),
     "every character in JSON": lambda key: "".join(f"\\u{ord(each):04X}" for each in key),
     "JSON in JSON": lambda key: json.dumps(json.dumps("".join(f"\\u{ord(each):04x}" for each in key))),

@@ -14,6 +14,7 @@ import pytest
 from builders import make_job
 from clients import run
 from inner import HttpResponse, NoAnswer, PlainGroup, Running, Sending, Succeeded, advance, now
+from samples import SUCCESS
 from virtual_network import Network, VirtualClient, anyio_backend, busiest_window, prompts
 
 from imagen_async import ImageFile, Limits, Rate, Result, errors
@@ -206,7 +207,9 @@ def answering(provider: str, *data: Any) -> Exchange:
     answers = list(data)
 
     async def send(*request: Any, **terms: Any) -> HttpResponse:
-        return HttpResponse(200, msgspec.json.encode({"code": 200, "data": answers.pop(0)}))
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return HttpResponse(200, msgspec.json.encode({"code": 200, "data": answer}))
 
     async def save(result: Result, folder: str, within: float) -> tuple[ImageFile, ...]:
         return ()
@@ -284,6 +287,18 @@ async def test_a_dead_link_is_renewed_where_that_can_be(provider: str) -> None:
         assert isinstance(result.error, errors.DownloadFailed)
         assert f"The provider gives no new link for {asked[0][0]}." in result.error.message
         assert result.urls == asked[0]
+
+
+async def test_a_new_link_that_is_not_told_is_a_picture_not_fetched() -> None:
+    """Also where the question has no answer: whoever fetches pictures that are paid for looks for that error."""
+    exchange = answering("kie", errors.TransportError("reset"))
+    state = inner.Fetching("t1", SUCCESS, inner.Links.RENEWED)
+    told = await exchange.fetch(make_job(1, state, save_to="."), state)
+    assert isinstance(told, inner.NotSaved)
+    assert (told.failure.is_a(errors.DownloadFailed), told.failure.message) == (
+        True,
+        "The provider gave no new link: reset",
+    )
 
 
 @pytest.mark.parametrize(("deadline", "seconds"), [(20, 10 + 60), (500, 500)])

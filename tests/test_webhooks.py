@@ -123,8 +123,8 @@ async def test_a_server_in_another_thread(imagen_sandbox: Sandbox) -> None:
 
 
 async def test_a_body_that_is_not_packed_as_it_says(imagen_sandbox: Sandbox) -> None:
-    """What cannot be unpacked tells no less than an empty body: the token is good, and the provider is asked."""
-    async with called_back(imagen_sandbox, freshness=60) as client, ClientSession() as http:
+    """What cannot be unpacked tells no less than an empty body: the token is good, and nothing is to be sent again."""
+    async with called_back(imagen_sandbox) as client, ClientSession() as http:
         imagen_sandbox.keep("callback", "lost")
         job = await client.submit("a red fox")
         url = str(imagen_sandbox.ledger.tasks[0].callback_url)
@@ -224,3 +224,24 @@ async def test_what_cannot_be_noted_is_not_taken() -> None:
             results = [result async for result in batch]
     assert statuses == [503, 503, 200]
     assert [result.task_id for result in results] == [task.task_id]
+
+
+async def test_a_callback_that_quotes_the_key_has_it_shown_nowhere() -> None:
+    """Whoever calls knows it: what is told of the task has the mask of an answer."""
+    heard, held = [""], asyncio.Event()
+
+    def listen(event: Event) -> None:
+        heard.append(repr(event))
+        if isinstance(event, JobEvent) and event.state == "held":
+            held.set()
+
+    async with Sandbox(latency=AT_ONCE) as sandbox, called_back(sandbox, on_event=listen) as client:
+        sandbox.order("create", "reset_after")
+        sandbox.order("callback", "lost")
+        async with client.batch(["a red fox"]) as batch, ClientSession() as session:
+            await held.wait()
+            named = {"data": {"taskId": f"task-{sandbox.key}"}}
+            async with session.post(str(sandbox.ledger.tasks[0].callback_url), json=named) as response:
+                assert response.status == 200
+        told = f"{heard} {batch.leftover}"
+    assert (sandbox.key in told, "task-***" in told) == (False, True)

@@ -30,7 +30,7 @@ class _Secret:
     """What one is found by: as it is, in base64, and with any of its characters escaped.
 
     Attributes:
-        plain: As it is, and in base64: the longest first.
+        plain: As it is, as the name of a host is told, and in base64: the longest first.
         coded: The same in bytes; `wide` in UTF-16.
         mark: Without it no text has an escape of a character of it; `byte_mark` in bytes.
     """
@@ -38,7 +38,7 @@ class _Secret:
     def __init__(self, secret: str) -> None:
         self._secret = secret[:LONGEST]
         self._rest = _REST if len(secret) > LONGEST else ""
-        self.plain = (secret, *dict.fromkeys(_in_base64(secret)))
+        self.plain = tuple(dict.fromkeys((secret, secret.lower(), *_in_base64(secret))))
         self.coded = tuple(each.encode() for each in self.plain)
         self.wide = tuple(each.encode(coding) for each in self.plain for coding in ("utf-16-le", "utf-16-be"))
         odd = "".join(re.escape(character) for character in sorted(set(secret)) if not character.isalnum())

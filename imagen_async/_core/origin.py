@@ -47,7 +47,7 @@ def failure_of(failure: Failure, response: HttpResponse | None, at: float, mask:
         message=mask(failure.message),
         code=mask(failure.code) if isinstance(failure.code, str) else failure.code,
         status=failure.status or status,
-        request_id=failure.request_id or name,
+        request_id=name if failure.request_id is None else mask(failure.request_id),
         at=failure.at or at,
     )
 

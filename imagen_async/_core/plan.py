@@ -44,11 +44,13 @@ class OwnerTerms(msgspec.Struct, frozen=True):
     Attributes:
         budget: What they may spend, or None. What was spent for jobs that come in finished is in it already.
         sent: Loop times at which the places are free again that an earlier process took, by account.
+        asked: Loop time at which that may have made the last of a window's status calls, by account.
         latencies: How long an account's latest tasks took, by kind, oldest first.
     """
 
     budget: Budget | None = None
     sent: Mapping[str, Iterable[float]] = {}
+    asked: Mapping[str, float] = {}
     latencies: Mapping[str, Iterable[tuple[Kind, float]]] = {}
 
 
@@ -109,6 +111,8 @@ class Plan:
         for account, free_at in terms.sent.items():
             # What an earlier process has sent is still in the server's window.
             self.upstreams[account].submit.preload(free_at)
+        for account, asked_at in terms.asked.items():
+            self.upstreams[account].status.block(asked_at)
         for account, latencies in terms.latencies.items():
             self.upstreams[account].schedule.recall(latencies)
 

@@ -153,6 +153,7 @@ class BatchJournal:
         return OwnerTerms(
             budget,
             sent={name: self.resume.spent_places(name, each.submit.rate) for name, each in upstreams.items()},
+            asked=self.resume.asked_at({name: each.status.rate for name, each in upstreams.items()}),
             latencies={name: self.resume.latencies(name) for name in upstreams},
         )
 

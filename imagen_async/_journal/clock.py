@@ -57,6 +57,10 @@ class JournalClock:
         """How many seconds ago they have noted something, at least."""
         return ages(self._last, moments, self._present())
 
+    def since_last(self) -> float:
+        """Seconds since the last run ended, at least; 0 where nobody can tell."""
+        return 0.0 if self._last is None or self._last.left is None else max(0.0, self._present() - self._last.left)
+
     def _present(self) -> float:
         return 0.0 if self._last is None else self._last.earliest(_machine_clock(), self._run.boot)
 

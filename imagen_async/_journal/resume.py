@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -117,6 +118,14 @@ class ResumeState:
         # No more than a window has: they were all in one, or those before these are free already.
         latest = sorted(self._clock.ages(moments))[: rate.count]
         return [now() + rate.per - age for age in latest if age < rate.per]
+
+    def asked_at(self, rates: Mapping[str, Rate]) -> dict[str, float]:
+        """When earlier processes may have made the last status calls that are in an account's window yet.
+
+        None is noted: a whole window of them was made when the last run ended.
+        """
+        age = math.inf if self._store.is_new else self._clock.since_last()
+        return {name: now() - age for name, rate in rates.items() if age < rate.per}
 
     def latencies(self, account: str) -> list[tuple[Kind, float]]:
         """How long the account's latest tasks took, oldest first."""

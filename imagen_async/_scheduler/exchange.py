@@ -197,7 +197,11 @@ class Exchange:
             if request is None:
                 # No other link can be had, so that the picture is as good as gone.
                 return Failure(DownloadFailed, f"The provider gives no new link for {url}.", is_gone=True)
-            response = await self._run_errand(account, request)
+            try:
+                response = await self._run_errand(account, request)
+            except ImagenError as error:
+                # Of whatever kind: what has failed is to fetch a picture that is paid for.
+                return self._failed(DownloadFailed(f"The provider gave no new link: {error.message}", code=error.code))
             renewed = dialect.read_renewal(response)
             if isinstance(renewed, Failure):
                 return origin.failure_of(renewed, response, time.time(), self._mask)

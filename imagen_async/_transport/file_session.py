@@ -48,6 +48,9 @@ class FileSession:
         homes: The base URL of each account.
         observer: Hears of each exchange.
         mask: Over what no error may show; None: the passwords of proxies.
+
+    Attributes:
+        mask: As given.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class FileSession:
         self._settings = settings
         self._homes = homes or {}
         self._observer = observer or Observer()
-        self._mask = mask or Mask(settings.proxies.passwords)
+        self.mask = mask or Mask(settings.proxies.passwords)
         self._is_inside: dict[str, bool] = {}
         self._session: aiohttp.ClientSession | None = None
         self._turns = anyio.Semaphore(settings.connections)
@@ -105,7 +108,7 @@ class FileSession:
                         yield response
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                failure = transport_error(error, url, self._mask)
+                failure = transport_error(error, url, self.mask)
             except ImagenError as error:
                 # What the caller does not like about the answer is no failure to get one.
                 failure = error if outcome is None else None
@@ -138,9 +141,9 @@ class FileSession:
             raise
         except Exception as error:
             if is_no_link(error):
-                failure = DownloadFailed(f"{self._mask.text(link)[:200]!r} is no address that can be fetched.")
+                failure = DownloadFailed(f"{self.mask.text(link)[:200]!r} is no address that can be fetched.")
             else:
-                failure = transport_error(error, str(address), self._mask, sent=departure.left_at is not None)
+                failure = transport_error(error, str(address), self.mask, sent=departure.left_at is not None)
         raise failure
 
     async def _ask(self, address: URL, account: str) -> aiohttp.ClientResponse:
@@ -159,7 +162,7 @@ class FileSession:
             return await self._unbound.get(address, allow_redirects=False, **terms)
         if not (self._settings.private_files or await self._has_its_api_inside(account)):
             message = f"The link leads into this machine or its networks ({where}), where no API of its account is"
-            raise DownloadFailed(f"{message}. Where that is meant: Client(private_files=True).")
+            raise DownloadFailed(f"{self.mask.text(message)}. Where that is meant: Client(private_files=True).")
         return await self._unbound.get(address, allow_redirects=False, **terms)
 
     async def _has_its_api_inside(self, account: str) -> bool:
@@ -177,7 +180,7 @@ class FileSession:
         try:
             return await self._anywhere.peer_of(home)
         except Exception as error:
-            failure = transport_error(error, str(home), self._mask, sent=False)
+            failure = transport_error(error, str(home), self.mask, sent=False)
         raise failure
 
     def _tell(self, url: str, outcome: HttpResponse | ImagenError | None, began_at: float) -> None:

@@ -107,7 +107,7 @@ def environment_proxies(environment: Mapping[str, str]) -> Proxies:
 
 
 def without_login(url: str) -> str:
-    """A proxy's address as it may be shown and written down."""
+    """An address, of a proxy or not, as it may be shown and written down."""
     return re.sub(r"^((?:--proxy=)?(?:[^/@]*://)?).*@", r"\1***@", url, flags=re.DOTALL)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -46,6 +46,11 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"Endpoint({self.base_url!r})"
 
 
+def mask_of(endpoints: Iterable[Endpoint], settings: SessionSettings) -> Mask:
+    """Over the keys of accounts, and the passwords of their proxies."""
+    return Mask([*(endpoint.api_key for endpoint in endpoints), *settings.proxies.passwords])
+
+
 class _Way:
     """How an account's requests go out.
 
@@ -76,7 +81,7 @@ class SessionPool:
     """The open sessions of one client. Enter it in the loop that uses it.
 
     Attributes:
-        mask: Over the keys of all accounts, and the passwords of their proxies: no answer or error comes without it.
+        mask: Of all accounts: no answer or error comes without it.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class SessionPool:
         # Once an account, not once a request.
         self._ways = {name: _Way(endpoint, settings) for name, endpoint in endpoints.items()}
         self._files: FileSession | None = None
-        self.mask = Mask([*(endpoint.api_key for endpoint in endpoints.values()), *settings.proxies.passwords])
+        self.mask = mask_of(endpoints.values(), settings)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

@@ -89,11 +89,10 @@ def transport_error(error: Exception, url: str, mask: Mask, *, sent: bool = True
         what = f"{who}HTTP {error.status}, {clean(mask.text(error.message))}"
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         what = "no answer in time"
+    where = mask.text(_host(url))
     if not sent and (is_for_want_of_a_handle(error) or is_none_left()):
-        return NoHandleLeft(f"No connection to {_host(url)}: this process has too many files open.", sent=False)
-    return TransportError(
-        f"{'The exchange with' if sent else 'No connection to'} {_host(url)} failed: {what}.", sent=sent
-    )
+        return NoHandleLeft(f"No connection to {where}: this process has too many files open.", sent=False)
+    return TransportError(f"{'The exchange with' if sent else 'No connection to'} {where} failed: {what}.", sent=sent)
 
 
 def _host(url: str) -> str:
