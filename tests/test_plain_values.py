@@ -104,6 +104,7 @@ def test_what_cannot_be_plain_is_one_bad_request(field: str) -> None:
         plain_item(ImageRequest("a", key="\ud800"))
     shown = showable(ImageRequest(Word("a"), key="k", extra={"x": 1, "y": [Broken()], "z": Word("b")}))
     assert (shown.prompt, shown.key, {**shown.extra, "y": None}) == ("a", "k", {"x": 1, "y": None, "z": "b"})
+    assert showable(ImageRequest(7)).prompt == "7"  # type: ignore[arg-type]
     for value in (*NEVER, 2**14_280, Mine(), [1], {1, 2}):
         given = ImageRequest(**{"prompt": "a", field: value})
         with pytest.raises(InvalidRequest, match=f"^{field}=|cannot be read"):
