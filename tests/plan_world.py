@@ -440,4 +440,5 @@ class World:
         later, accounts = self.now + 1e6, self.plan.upstreams.values()
         counts = {(each.running, each.submit.taken(later), each.status.taken(later)) for each in accounts}
         watched = [each.poll_queue._watched for each in accounts if each.poll_queue._watched]
-        return (len(self.plan), counts, watched, self.plan.wake_at(self.now)) == (0, {(0, 0, 0)}, [], math.inf)
+        kept = (len(self.plan), watched, [*self.plan.plan._course._listened])
+        return (kept, counts, self.plan.wake_at(self.now)) == ((0, [], []), {(0, 0, 0)}, math.inf)

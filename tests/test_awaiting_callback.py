@@ -62,6 +62,7 @@ def test_an_end_of_waiting_that_is_seen_late_leaves_a_moment_to_hear(world: Worl
         world.now += 5.0
         world.look()
         assert isinstance(world.end_of(job).state, Done if is_told else Unknown)
+        assert world.is_at_rest()
 
 
 def test_the_task_of_a_lost_create_is_asked_about_at_once_and_once(world: World) -> None:

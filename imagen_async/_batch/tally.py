@@ -93,6 +93,7 @@ class _Money:
         # One unknown price makes the mean unknown from then on.
         price = job.model.price(job.request)
         self._prices += math.nan if price is None else price
+        # Of one that is only fetched all was billed before; of one made anew, what its earlier tasks have cost.
         before = math.inf if isinstance(job.state, Fetching) else job.spent
         if before:
             self._billed_before[job.key] = before

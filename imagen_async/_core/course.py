@@ -31,7 +31,7 @@ class Course:
         self._places = places
         # Who wants nothing more to be sent: that meets also what comes to wait later, after a refusal or a failure.
         self._withholding: set[int] = set()
-        # Who waits longer for a callback, for that the end of the waiting was seen late.
+        # Who has waited longer for a callback, for that the end of the waiting was seen late: once a job.
         self._listened: set[int] = set()
         self._changes: list[Change] = []
 
@@ -79,8 +79,9 @@ class Course:
     def _has_last_word(self, job: Job) -> bool:
         if isinstance(job.state, AwaitingCallback):
             # What was announced while the process stood still waits in the kernel to be read.
-            self._listened ^= {job.id}
-            return job.id in self._listened
+            is_first = job.id not in self._listened
+            self._listened.add(job.id)
+            return is_first
         return isinstance(job.state, BeingAsked) and self._upstreams[job.account].poll_queue.ask_last(job.id)
 
     def move(self, job: Job, event: Event, now: float) -> Job:
@@ -98,15 +99,19 @@ class Course:
     def put(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a job where it belongs; one that nobody sends, though it waits for that, ends at once."""
         if isinstance(job.state, Ended):
-            self._places.end(job)
+            self._end(job)
             return
         if isinstance(job.state, Queued):
             # The caller's wish first: nobody waits for a word about the accounts any more.
             event = OwnerWithholds() if job.owner in self._withholding else self._refusal(job)
             if event is not None:
-                self._places.end(self.move(job, event, now))
+                self._end(self.move(job, event, now))
                 return
         self._places.put(job, now, arrives=arrives)
+
+    def _end(self, job: Job) -> None:
+        self._listened.discard(job.id)
+        self._places.end(job)
 
     def _refusal(self, job: Job) -> NobodyTakes | None:
         refusals = self._upstreams.refusals(job.way)

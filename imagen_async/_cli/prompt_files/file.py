@@ -17,16 +17,26 @@ from .mistakes import Mistakes
 from .parquet import parquet_reader
 from .plain import parse_txt, parse_unsaid
 from .reading import kind_of, read, unpacked
-from .tables import parse_csv, parse_tsv
+from .tables import csv_reader, tsv_reader
 
-_PARSERS: dict[str, Callable[[Text], Iterator[Item]]] = {
-    "txt": parse_txt,
-    "jsonl": parse_json,
-    "csv": parse_csv,
-    "tsv": parse_tsv,
-    "json": parse_json,
+_Reader = Callable[[Text], Callable[[], Iterator[Item]]]
+"""Looks at a text once, and gives what begins to read it, each time anew."""
+
+
+def _by(parse: Callable[[Text], Iterator[Item]]) -> _Reader:
+    """What reads texts of which nothing must be known beforehand."""
+    return lambda text: partial(parse, text)
+
+
+_READERS: dict[str, _Reader] = {
+    "txt": _by(parse_txt),
+    "jsonl": _by(parse_json),
+    "csv": csv_reader,
+    "tsv": tsv_reader,
+    "json": _by(parse_json),
 }
-_KNOWN = (*_PARSERS, "parquet")
+
+_KNOWN = (*_READERS, "parquet")
 
 
 class PromptFile:
@@ -55,14 +65,14 @@ class PromptFile:
         self.columns = Columns()
         self.nan_prompts = 0
         data = read(path)
-        parsers = _PARSERS if kind else _PARSERS | {"txt": parse_unsaid}
+        readers = _READERS if kind else _READERS | {"txt": _by(parse_unsaid)}
         kind = kind or kind_of(path, _KNOWN)
         self.sha256 = hashlib.sha256(data).hexdigest()
         data = unpacked(data, self.name)
         if kind == "parquet":
             self._parse = parquet_reader(data, self.name)
         else:
-            self._parse = partial(parsers[kind], Text(data, self.name, encoding))
+            self._parse = readers[kind](Text(data, self.name, encoding))
         self._limit = limit
         self._count = 0
 

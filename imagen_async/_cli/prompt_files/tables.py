@@ -6,6 +6,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -59,14 +60,14 @@ class _Layout(msgspec.Struct, frozen=True):
     newline: str = ""
 
 
-def parse_csv(text: Text) -> Iterator[Item]:
-    """The requests of comma-separated text, or of what a spreadsheet calls so."""
-    return _parse(text, _layout_of(text, ","))
+def csv_reader(text: Text) -> Callable[[], Iterator[Item]]:
+    """What begins to read comma-separated text, or what a spreadsheet calls so."""
+    return partial(_parse, text, _layout_of(text, ","))
 
 
-def parse_tsv(text: Text) -> Iterator[Item]:
-    """The requests of tab-separated text, which has no quoting but where its header has, or all of its cells."""
-    return _parse(text, _layout_of(text, "\t"))
+def tsv_reader(text: Text) -> Callable[[], Iterator[Item]]:
+    """What begins to read tab-separated text, which has quotes only where its header has, or its cells need them."""
+    return partial(_parse, text, _layout_of(text, "\t"))
 
 
 def _layout_of(text: Text, usual: str) -> _Layout:
