@@ -174,6 +174,7 @@ WRONG_FILES = [
         for error in ["#NAME?", "#N/A", "#DIV/0!", "#ЗНАЧ!", "#NV", "Err:508"]
     ),
     ("csv", "prompt,note\nx,y\nprompt,note\n", 3, "this is the header once more"),
+    ("csv", f"prompt,{'x' * 200_000}\na,b\n", 1, "this is not CSV, and the rest was not read: field larger than"),
     ("tsv", 'prompt\tseed\n"a fox\n"at night"\t7\n', 2, "this is not CSV, and the rest was not read: a quote opens a"),
     (
         "jsonl",

@@ -113,13 +113,18 @@ def _quoted(cell: str, needing: str) -> str:
 
 def _layout_by(header: str, usual: str, newline: str) -> _Layout:
     delimiters = [usual, *_DELIMITERS.replace(usual, "")]
-    names = {
-        each: _lowered(next(csv.reader([header], delimiter=each, skipinitialspace=True), [])) for each in delimiters
-    }
+    names = {each: _names_in(header, each) for each in delimiters}
     found = [each for each in delimiters if "prompt" in names[each]]
     likely = max(delimiters, key=lambda each: (len(KINDS.keys() & set(names[each])), len(names[each])))
     delimiter = found[0] if found else likely
     return _Layout(delimiter, has_blanks=f"{delimiter} " in header, newline=newline)
+
+
+def _names_in(header: str, delimiter: str) -> list[str]:
+    try:
+        return _lowered(next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), []))
+    except csv.Error:  # a name of more characters than the reader takes: it is told when the row is read
+        return []
 
 
 def _lowered(names: Sequence[str]) -> list[str]:
