@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ._callbacks import Callback, CallbackClaim
@@ -97,9 +96,13 @@ class Receiver:
         from aiohttp import web  # only here: who uses the client alone loads no server
 
         async def body() -> AsyncIterator[bytes]:
-            with suppress(web.RequestPayloadError):  # it is not packed as it says: its token tells enough
+            try:
                 async for chunk in request.content.iter_any():
                     yield chunk
+            except web.RequestPayloadError:  # it is not packed as it says: its token tells enough
+                return
+            except RuntimeError as error:  # aiohttp's, where the connection was lost before this came to its turn
+                raise ConnectionResetError(str(error)) from error
 
         try:
             status = await self._take(request.method, request.path, request.headers, body())

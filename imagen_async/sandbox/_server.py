@@ -174,7 +174,10 @@ class Sandbox:
     async def _answer(self, service: Service, operation: Operation, request: web.Request) -> web.StreamResponse:
         """Ask the service what a request asks, and carry its answer back."""
         authorization = request.headers.get("Authorization")
-        body = await request.read()
+        try:
+            body = await request.read()
+        except (ConnectionError, RuntimeError):  # aiohttp's, where the connection was lost before it is asked
+            return web.Response()  # whoever asked is gone
         now = asyncio.get_running_loop().time()
         match operation:
             case "create":

@@ -77,7 +77,8 @@ class Service:
         self._ledger = ledger
         self._balance = balance
         self._lives = lives
-        self._chance = random.Random(seed)
+        # Of its own: no two providers give two tasks one id.
+        self._chance = random.Random(f"{seed}/{provider.name}")
         self._tasks: dict[str, Task] = {}
 
     def create(self, authorization: str | None, body: bytes, now: float, wall: float) -> Reply:

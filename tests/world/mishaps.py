@@ -1,0 +1,127 @@
+"""What befalls a process and its computer: standing still, clocks, ends by force, signals, a second one, the disk."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from .accidents import OF_A_COMMIT, Accident
+
+if TYPE_CHECKING:
+    from .process import Process
+    from .program import Program
+    from .world import World
+
+TROUBLES = ("full", "read-only", "locked", "slow")
+"""Of a disk."""
+
+
+class Mishaps:
+    """Lets the accidents of a run befall its process.
+
+    Args:
+        world: Whose.
+        process: Whom they befall.
+        program: What runs there.
+    """
+
+    def __init__(self, world: World, process: Process, program: Program) -> None:
+        self._world, self._process, self._program = world, process, program
+        self._universe, self._storage = world.universe, world.computer.disk
+        self._locks: list[sqlite3.Connection] = []
+
+    def schedule(self, accidents: Iterable[Accident]) -> None:
+        """Let each of them happen at its time."""
+        acts: dict[str, Callable[[Accident], object]] = {
+            "still": self._stand_still,
+            "clock": self._set_clock,
+            "end": self._end_by_force,
+            "leave": self._leave,
+            "second": lambda _: self._world.begin_second(self._process),
+            "disk": self._trouble,
+        }
+        at_commits = {}
+        for each in accidents:
+            if each.what in OF_A_COMMIT:
+                at_commits[int(each.at)] = each.what
+            elif each.kind in acts and each.what != "break":
+                self._at(each, acts[each.kind])
+        self._storage.commits = 0
+        self._storage.on_commit = lambda number: at_commits.get(number, "")
+
+    def end(self) -> None:
+        """Let none of them go on."""
+        self._storage.on_commit = lambda number: ""
+        self._storage.trouble, self._storage.slow = "", 0.0
+        self._unlock()
+
+    def _at(self, accident: Accident, act: Callable[[Accident], object]) -> None:
+        def befall() -> None:
+            if self._process in self._universe.processes and not self._process.is_dead:
+                self._universe.trace.add(self._process.name, f"· {accident}")
+                act(accident)
+
+        if accident.in_turns:
+            self._process.at_turns.setdefault(int(accident.at), []).append(befall)
+        else:
+            self._universe.after(accident.at, None, befall)
+
+    def _stand_still(self, accident: Accident) -> None:
+        self._process.stand_still()
+        if accident.what:
+            self._world.gateway.end_idle(self._process)
+        self._universe.after(accident.amount, None, self._process.go_on)
+
+    def _set_clock(self, accident: Accident) -> None:
+        self._world.computer.wall += accident.amount
+
+    def _end_by_force(self, accident: Accident) -> None:
+        if accident.what == "power":
+            self._storage.lose_power()
+        else:
+            self._storage.keep()
+        self._process.die()
+
+    def _leave(self, accident: Accident) -> None:
+        if accident.what == "cancel":
+            task = self._program.task
+            if task is not None:
+                self._process.happen(task.cancel, off_loop=False)
+        elif (heard := self._process.signals.get(getattr(signal, accident.what))) is not None:
+            callback, arguments = heard
+            self._process.happen(lambda: callback(*arguments), off_loop=False)
+
+    def _trouble(self, accident: Accident) -> None:
+        if accident.what == "locked":
+            self._lock()
+        elif accident.what == "slow":
+            self._storage.slow = min(accident.amount, 5.0)
+        else:
+            self._storage.trouble = accident.what
+        self._universe.after(accident.amount, None, lambda: self._untrouble(accident.what))
+
+    def _untrouble(self, what: str) -> None:
+        if what == "locked":
+            self._unlock()
+        elif what == "slow":
+            self._storage.slow = 0.0
+        elif self._storage.trouble == what:
+            self._storage.trouble = ""
+
+    def _lock(self) -> None:
+        """Another program writes to the journal."""
+        path = self._world.folder / "run.db"
+        if path.exists():
+            connection = sqlite3.connect(path, isolation_level=None)
+            self._locks.append(connection)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:  # a commit is under way just now
+                self._unlock()
+
+    def _unlock(self) -> None:
+        for connection in self._locks:
+            connection.close()
+        self._locks.clear()

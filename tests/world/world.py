@@ -1,0 +1,239 @@
+"""One world: a provider, a computer with a disk, and a program that is run there until all is done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imagen_async import Result, errors
+from imagen_async.sandbox import Faults, Latency, Sandbox
+
+from . import accidents as drawn
+from .accidents import Accident, Terms
+from .disk import Disk
+from .gateway import Gateway
+from .listening import listened
+from .mishaps import TROUBLES, Mishaps
+from .process import Computer, Process
+from .program import KEY, InputBroke, Program, limits_of, prompts_of, run_until_signalled
+from .stage import stage
+from .truths import on_the_way
+from .universe import Killed, Stuck, Universe
+
+PORT = 8080
+LONGEST = 3 * 3600.0
+"""Seconds of a run, in which every deadline has passed several times."""
+
+MOST_TURNS = 300_000
+CALM_RUNS = 3
+"""Runs without accidents in which all is done."""
+
+
+class Told(NamedTuple):
+    """What a program was told of a request."""
+
+    process: str
+    prompt: str
+    task_id: str | None
+    error: str
+    files: tuple[str, ...] = ()
+    is_earlier: bool = False
+    is_left: bool = False
+
+
+class WorldFaults(Faults):
+    """What goes wrong at the provider by its own fault: by the number of each request on its road."""
+
+    def __init__(self, accidents: Sequence[Accident]) -> None:
+        super().__init__()
+        self._due = {(each.road, int(each.at)): each.what for each in accidents if each.kind == "order"}
+        self._drawn = defaultdict[str, list[str | None]](list)
+        self.is_calm = False
+
+    def draw(self, road: Any) -> str | None:
+        """The fault of the next request on a road."""
+        drawn = self._drawn[road]
+        drawn.append(None if self.is_calm else self._due.get((road, len(drawn))))
+        return drawn[-1]
+
+    @property
+    def of_tasks(self) -> list[str | None]:
+        """What each task's was, in the order of their making."""
+        return self._drawn["task"]
+
+
+class World:
+    """A world of a seed.
+
+    Attributes:
+        told: What the program was told, in order.
+        heard: What it was told otherwise: by a job, or in the log.
+        left: When a process has left, or one of its requests: world time, and a number of `Universe.tick`.
+        lost_by_end: Prompts whose create was on the way when a process was killed, or could write no more.
+        is_calm: True once there are no accidents any more.
+        runs: How often the program was run.
+    """
+
+    def __init__(self, seed: int, folder: Path, accidents: Sequence[Accident] | None = None) -> None:
+        self.terms: Terms = drawn.terms_of(random.Random(f"{seed}/terms"))
+        chance = random.Random(f"{seed}/accidents")
+        self.accidents = drawn.accidents_of(self.terms, chance) if accidents is None else tuple(accidents)
+        self.universe, self.folder = Universe(seed), folder / "disk"
+        self.told: list[Told] = []
+        self.heard: list[str] = []
+        self.left: dict[tuple[str, str], tuple[float, int]] = {}
+        self.lost_by_end = Counter[str]()
+        self.is_calm, self.runs = False, 0
+        self.computer = Computer(Disk(self.folder, self.universe.chance("disk")))
+        self._elsewhere = Computer(Disk(folder / "provider", self.universe.chance("provider's disk")))
+        self.gateway = Gateway(self.universe, self.accidents, self.terms.trip)
+        self.faults = WorldFaults(self.accidents)
+        limits, latency = limits_of(self.terms), Latency(self.terms.latency, minimum=0.1)
+        self.sandbox = Sandbox(latency=latency, limits=limits, faults=self.faults, key=KEY, port=PORT, seed=seed)
+        self._seconds: list[tuple[Process, asyncio.Task[None]]] = []
+
+    @property
+    def model(self) -> str:
+        """Which one is asked."""
+        is_fast = self.has_many or self.terms.requests % 8 == 0 or "liangxin" in self.terms.accounts
+        return "imagen4-fast" if is_fast else "imagen4"
+
+    @property
+    def has_many(self) -> bool:
+        """Whether several pictures are asked for at once."""
+        return self.terms.images > 1 and set(self.terms.accounts) <= {"kie", "apikley", "sandbox"}
+
+    def url_of(self, account: str) -> str:
+        """Where an account's API is."""
+        return f"http://127.0.0.1:{PORT}/{account}"
+
+    def prompts(self, run: int) -> list[str]:
+        """The input of a run."""
+        return prompts_of(self.terms, self.accidents, run, self.universe.chance("input"))
+
+    def tell(self, process: Process, result: Result, *, is_left: bool = False) -> None:
+        """Hear of a result."""
+        error = "" if result.error is None else type(result.error).__name__
+        files = tuple(file.path for file in result.files)
+        prompt, task_id = result.request.prompt, result.task_id
+        self._tell(process, Told(process.name, prompt, task_id, error, files, result.earlier, is_left))
+
+    def tell_error(self, process: Process, prompt: str, error: BaseException) -> None:
+        """Hear of an error."""
+        self._tell(process, Told(process.name, prompt, getattr(error, "task_id", None), type(error).__name__))
+        self.hear(process, str(error))
+
+    def _tell(self, process: Process, told: Told) -> None:
+        if not process.is_dead:
+            self.told.append(told)
+            how = f"{told.error or 'done'} {told.task_id or ''} {len(told.files)}"
+            # What an earlier run was told of is no news.
+            if not told.is_earlier:
+                self.universe.trace.add(process.name, f"is told of {told.prompt!r}: {how}")
+
+    def hear(self, process: Process, text: str) -> None:
+        """Hear of something otherwise."""
+        if not process.is_dead:
+            self.heard.append(text)
+
+    def leave(self, process: Process, prompt: str = "") -> None:
+        """Hear that a program leaves: from here on it creates nothing."""
+        if not process.is_dead and (process.name, prompt) not in self.left:
+            self.left[process.name, prompt] = (self.universe.now, self.universe.tick())
+            self.universe.trace.add(process.name, f"leaves {prompt}")
+
+    def live(self) -> None:
+        """Run the program until all is done, first with accidents, then without."""
+        provider = self.universe.begin("provider", self._elsewhere)
+        with stage.of(provider):
+            self.universe.limit(10_000, 100.0)
+            provider.loop.run_until_complete(self.sandbox.__aenter__())
+            try:
+                for number in range(self.terms.runs):
+                    self._run(number)
+                self.is_calm = self.faults.is_calm = self.gateway.is_calm = True
+                for number in range(CALM_RUNS if self.terms.has_journal else 0):
+                    self._run(self.terms.runs + number)
+            finally:
+                self.universe.limit(10_000, 100.0)
+                provider.loop.run_until_complete(self.sandbox.__aexit__(None, None, None))
+                provider.loop.close()
+
+    def _run(self, number: int) -> None:
+        """Run the program once, until it ends by itself or by an accident."""
+        self.runs += 1
+        process = self.universe.begin(f"run {number}", self.computer)
+        accidents = [] if self.is_calm else [each for each in self.accidents if each.run == number]
+        program = Program(self, process, number, accidents)
+        mishaps = Mishaps(self, process, program)
+        mishaps.schedule(accidents)
+        self.universe.limit(MOST_TURNS, LONGEST)
+        with stage.of(process), listened(self, process):
+            self._main(process, program)
+            if process.is_dead:
+                gc.collect()  # what is left of it is not to be heard of later
+        mishaps.end()
+        self._end_seconds()
+        self._go_on_without(process, {each.what for each in accidents})
+
+    def _main(self, process: Process, program: Program) -> None:
+        how = "has ended"
+        try:
+            run_until_signalled(program.main(), lambda: process.loop)
+        except Killed:
+            how = "is no more"
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            how = "has left"
+        except (errors.ImagenError, InputBroke) as error:
+            how = f"has ended with {type(error).__name__}: {error}"
+            self.tell_error(process, "", error)
+        except Stuck:
+            raise
+        except BaseException as error:
+            if not process.is_dead:
+                self.universe.broken.append(f"{process.name} has ended with what is none of ours: {error!r}")
+        self.universe.trace.add(process.name, "is no more" if process.is_dead else how)
+
+    def _go_on_without(self, process: Process, befell: set[str]) -> None:
+        self.universe.end(process)
+        self.computer.disk.go_back()
+        if process.is_dead or not befell.isdisjoint(TROUBLES):
+            # What became of these could be written down by nobody.
+            self.lost_by_end.update(on_the_way(self.folder / "run.db"))
+        if process.is_dead and not befell.isdisjoint(("power", "torn")):
+            self.computer.reboot(self.universe.now)
+
+    def begin_second(self, first: Process) -> None:
+        """Run the program once more, beside the first."""
+        process = self.universe.begin(f"{first.name} second", self.computer)
+        program = Program(self, process, 0, ())
+
+        async def main() -> None:
+            try:
+                await program.main()
+            except errors.ImagenError as error:
+                self.tell_error(process, "", error)
+
+        with stage.of(process):
+            self._seconds.append((process, process.loop.create_task(main())))
+
+    def _end_seconds(self) -> None:
+        """Let what runs beside come to its end; where the computer ends, it ends, too."""
+        for process, task in self._seconds:
+            with stage.of(process), listened(self, process):
+                if self.computer.disk.is_kept:
+                    process.die()
+                    task.cancel()
+                with contextlib.suppress(Killed, RuntimeError):
+                    process.loop.run_until_complete(asyncio.wait([task]))
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    self.universe.broken.append(f"{process.name} has ended with what is none of ours: {error!r}")
+                process.loop.close()
+            self.universe.end(process)
+        self._seconds.clear()
