@@ -78,8 +78,9 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _gradient(size: tuple[int, int], digest: bytes) -> bytes:
     """A PNG from the dark colour to the light one, made with zlib alone."""
     (width, height), (dark, light) = size, _colours(digest)
-    steps = [bytes(d + (b - d) * x // width for d, b in zip(dark, light, strict=True)) for x in range(width)]
-    row = b"\0" + b"".join(steps)
+    row = bytearray(1 + 3 * width)
+    for colour, (d, b) in enumerate(zip(dark, light, strict=True), start=1):
+        row[colour::3] = bytes([d + (b - d) * x // width for x in range(width)])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = (_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(row * height, 1)), _chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)

@@ -15,6 +15,7 @@ ROADS = ("create", "poll", "file", "callback")
 SLOW_WAYS = ("late answer", "slow answer")
 OF_A_COMMIT = ("killed before", "killed after", "torn")
 WAYS = ("cut request", "swallowed request", "cut answer", "short answer", "swallowed answer", *SLOW_WAYS)
+BETWEEN = "between two runs"
 EVERY_ROAD = "every road"
 STRAY = "what was answered about another task"
 HARMLESS_WAYS = ("chunked answer", "closed after", "silent after")
@@ -27,7 +28,8 @@ class Terms(msgspec.Struct, frozen=True):
         program: `batch`, or `single`: requests one by one, beside each other.
         requests: How many.
         accounts: Providers, each one an account at the sandbox.
-        calls_back: True where the provider calls back.
+        calls_back: True where the provider calls back; `signs`: and signs what it says there.
+        link_life: Seconds after which links to pictures are dead, and new ones can be had; None: never.
         resubmits: True where lost creates are ordered to be sent again.
         latency: Seconds that a task takes in the middle.
         trip: Seconds that bytes take one way.
@@ -39,6 +41,8 @@ class Terms(msgspec.Struct, frozen=True):
     requests: int
     accounts: tuple[str, ...]
     calls_back: bool
+    signs: bool
+    link_life: float | None
     has_journal: bool
     saves: bool
     retries: int
@@ -97,6 +101,9 @@ def terms_of(chance: random.Random) -> Terms:
         requests=chance.choice([3, 8, 14, 20, 24, 28]),
         accounts=accounts,
         calls_back=chance.random() < 0.3,
+        signs=chance.random() < 0.5,
+        # Who gives new links: of the others a picture would be lost with its link, whatever is done.
+        link_life=chance.choice([None, 2.0, 20.0]) if set(accounts) <= {"kie", "sandbox"} else None,
         has_journal=has_journal,
         saves=is_single or chance.random() < 0.85,
         retries=chance.choice([0, 0, 1]),
@@ -172,10 +179,11 @@ def _stray(terms: Terms, chance: random.Random) -> Accident | None:
 
 def _order(terms: Terms, chance: random.Random) -> Accident | None:
     from imagen_async.sandbox import CALLBACK_FAULTS, CREATE_FAULTS, FILE_FAULTS, POLL_FAULTS, TASK_FAULTS
+    from imagen_async.sandbox._faults import FORGERIES
 
     faults = {"create": CREATE_FAULTS, "poll": POLL_FAULTS, "task": TASK_FAULTS, "file": FILE_FAULTS}
     road = chance.choice([*faults, *(["callback"] if terms.calls_back else [])])
-    what = chance.choice(faults.get(road, CALLBACK_FAULTS))
+    what = chance.choice(faults.get(road, CALLBACK_FAULTS + FORGERIES))
     return Accident("order", what, road, _place(road, terms, chance))
 
 
@@ -198,7 +206,8 @@ def _still(terms: Terms, chance: random.Random) -> Accident | None:
 
 
 def _clock(terms: Terms, chance: random.Random) -> Accident | None:
-    return _moment(terms, chance, "clock", amount=chance.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 1e8]))
+    what, amount = chance.choice(["", BETWEEN]), chance.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 1e8])
+    return _moment(terms, chance, "clock", what, amount)
 
 
 def _end(terms: Terms, chance: random.Random) -> Accident | None:

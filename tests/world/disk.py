@@ -31,6 +31,7 @@ class Disk:
         slow: Seconds that each work takes more.
         on_commit: Is asked before each commit of SQLite's, and says whether the power is lost in the midst of it.
         commits: How many commits there were.
+        went_back: True once a process was ended by force.
     """
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
@@ -40,6 +41,7 @@ class Disk:
         self.commits = 0
         self._chance = chance
         self._kept: Path | None = None
+        self.went_back = False
         self._unsynced = set[str]()
         self._unnamed = set[str]()
         folder.mkdir(parents=True)
@@ -80,7 +82,7 @@ class Disk:
         if self._kept is not None:
             shutil.rmtree(self.folder)
             self._kept.rename(self.folder)
-            self._kept = None
+            self._kept, self.went_back = None, True
 
     def has(self, path: Any) -> bool:
         """Say whether a path is below it."""
@@ -127,7 +129,7 @@ class Disk:
         elif what == "killed after":
             self.keep()
         if what and stage.process is not None:
-            stage.process.die()
+            stage.process.universe.end_by_force(stage.process.computer)
         return done
 
 

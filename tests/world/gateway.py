@@ -76,8 +76,9 @@ class Gateway:
         exchange = Exchange(process, Asked(road, path, body, task_id), prompt, number, began)
         exchange.fate = Fate() if self.is_calm else self._fate(road, number)
         self.exchanges.append(exchange)
-        fate = f" — {exchange.fate.what} {exchange.fate.amount:.4g}" if exchange.fate.what else ""
-        self._universe.trace.add(process.name, f"asks {road} {number}: {prompt or path}{fate}")
+        fate = exchange.fate
+        befalls = f" — {fate.what} {fate.amount:.4g}" * bool(fate.what) + f" — {fate.oddity}" * bool(fate.oddity)
+        self._universe.trace.add(process.name, f"asks {road} {number}: {prompt or path}{befalls}")
         return exchange
 
     def _fate(self, road: str, number: int) -> Fate:
@@ -98,7 +99,7 @@ class Gateway:
 
     def _odd(self, fate: Fate, accident: Accident, road: str, number: int) -> Fate:
         if accident.what == STRAY:
-            return fate._replace(change=self._other, means="later")
+            return fate._replace(change=self._other, means="later", oddity=STRAY)
         name = f"{road}: {accident.what}" if accident.road == EVERY_ROAD else accident.what
         oddity = next((each for each in of_road(road) if each.name == name), None)
         if oddity is None:  # callbacks have none
@@ -108,7 +109,7 @@ class Gateway:
         def change(answer: Answer, asked: Asked) -> Answer | None:
             return oddity.change(answer, asked, chance)
 
-        return fate._replace(change=change, means=oddity.means)
+        return fate._replace(change=change, means=oddity.means, oddity=name)
 
     def _answer(self, exchange: Exchange, answer: Answer) -> None:
         if exchange.asked.road == "file" and answer.status == 200 and answer.body.startswith(b"\x89PNG"):

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .accidents import OF_A_COMMIT, Accident
+from .accidents import BETWEEN, OF_A_COMMIT, Accident
 
 if TYPE_CHECKING:
     from .process import Process
@@ -46,7 +46,7 @@ class Mishaps:
         for each in accidents:
             if each.what in OF_A_COMMIT:
                 at_commits[int(each.at)] = each.what
-            elif each.kind in acts and each.what != "break":
+            elif each.kind in acts and each.what not in ("break", BETWEEN):
                 self._at(each, acts[each.kind])
         self._storage.commits = 0
         self._storage.on_commit = lambda number: at_commits.get(number, "")
@@ -82,7 +82,7 @@ class Mishaps:
             self._storage.lose_power()
         else:
             self._storage.keep()
-        self._process.die()
+        self._universe.end_by_force(self._world.computer)
 
     def _leave(self, accident: Accident) -> None:
         if accident.what == "cancel":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["InputBroke", "Program", "run_until_signalled"]
 
 CALLED_BACK_AT = 8099
-KEY = "key-of-the-sandbox"
+KEY, SIGNING_KEY = "key-of-the-sandbox", "a-key-for-signing"
 
 
 class InputBroke(Exception):
@@ -61,11 +61,17 @@ class Program:
             connections=self._terms.connections,
             connect_timeout=4.0,
             timeout=60.0 if self._world.is_calm else self._terms.timeout,
-            callback=Callback(f"http://127.0.0.1:{CALLED_BACK_AT}/imagen") if self._terms.calls_back else None,
+            callback=self._callback(),
             on_event=self._listen if "listener raises" in self._own else None,
         )
         async with client, self._receiving(client):
             await (self._batch(client) if self._terms.program == "batch" else self._singles(client))
+
+    def _callback(self) -> Callback | None:
+        if not self._terms.calls_back:
+            return None
+        signs = self._terms.signs and {"kie", "sandbox"} & set(self._terms.accounts)
+        return Callback(f"http://127.0.0.1:{CALLED_BACK_AT}/imagen", SIGNING_KEY if signs else None)
 
     async def _batch(self, client: Client) -> None:
         terms, folder = self._terms, self._world.folder

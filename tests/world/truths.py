@@ -199,6 +199,9 @@ def _over(world: World, facts: Facts) -> Iterator[str]:
     """In the end all has ended, and each picture that can be had is there."""
     if not world.terms.has_journal:
         return
+    if world.terms.max_credits is None:
+        missing = set(world.prompts(world.runs - 1)) - {entry.request.prompt for entry in facts.entries}
+        yield from (f"{prompt!r} was asked for, and nothing has come of it" for prompt in sorted(missing))
     for entry in facts.entries:
         if entry.state in ("submitting", "running", "ready"):
             yield f"{entry.request.prompt!r} is still {entry.state}: {entry.task_id} {entry.error}"

@@ -67,6 +67,13 @@ class Universe:
         self.processes.remove(process)
         for end in list(process.ends.values()):
             end.vanish()
+        process.forget()
+
+    def end_by_force(self, computer: Computer) -> None:
+        """Kill whatever runs on a computer, whose disk was kept as it was."""
+        for process in self.processes:
+            if process.computer is computer and not process.is_dead:
+                process.die()
 
     def limit(self, turns: int, seconds: float) -> None:
         """Let what follows take no longer."""

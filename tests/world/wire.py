@@ -26,12 +26,14 @@ class Fate(NamedTuple):
         amount: How much of it, from 0 to 1, or seconds.
         change: Makes another answer of the plain one, or None.
         means: What an answer that was changed tells, as in `answers`.
+        oddity: What the change is called.
     """
 
     what: str = ""
     amount: float = 0.0
     change: Callable[[Answer, Asked], Answer | None] | None = None
     means: str = "same"
+    oddity: str = ""
 
 
 class Exchange:

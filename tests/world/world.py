@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imagen_async import Result, errors
-from imagen_async.sandbox import Faults, Latency, Sandbox
+from imagen_async._core.job import Job
+from imagen_async.sandbox import Faults, Latency, Lives, Sandbox
 
 from . import accidents as drawn
-from .accidents import Accident, Terms
+from .accidents import BETWEEN, Accident, Terms
 from .disk import Disk
 from .gateway import Gateway
 from .listening import listened
 from .mishaps import TROUBLES, Mishaps
 from .process import Computer, Process
-from .program import KEY, InputBroke, Program, limits_of, prompts_of, run_until_signalled
+from .program import KEY, SIGNING_KEY, InputBroke, Program, limits_of, prompts_of, run_until_signalled
 from .stage import stage
 from .truths import on_the_way
 from .universe import Killed, Stuck, Universe
@@ -33,6 +34,11 @@ LONGEST = 3 * 3600.0
 MOST_TURNS = 300_000
 CALM_RUNS = 3
 """Runs without accidents in which all is done."""
+
+
+def looks_through_memory(seed: int) -> bool:
+    """Say whether a world looks for what is left in memory: that takes a while, and so not each does."""
+    return seed % 10 == 0
 
 
 class Told(NamedTuple):
@@ -94,8 +100,16 @@ class World:
         self._elsewhere = Computer(Disk(folder / "provider", self.universe.chance("provider's disk")))
         self.gateway = Gateway(self.universe, self.accidents, self.terms.trip)
         self.faults = WorldFaults(self.accidents)
-        limits, latency = limits_of(self.terms), Latency(self.terms.latency, minimum=0.1)
-        self.sandbox = Sandbox(latency=latency, limits=limits, faults=self.faults, key=KEY, port=PORT, seed=seed)
+        self.sandbox = Sandbox(
+            latency=Latency(self.terms.latency, minimum=0.1),
+            limits=limits_of(self.terms),
+            faults=self.faults,
+            lives=Lives(link=self.terms.link_life),
+            key=KEY,
+            signing_key=SIGNING_KEY if self.terms.signs else None,
+            port=PORT,
+            seed=seed,
+        )
         self._seconds: list[tuple[Process, asyncio.Task[None]]] = []
 
     @property
@@ -181,11 +195,12 @@ class World:
         mishaps.end()
         self._end_seconds()
         self._go_on_without(process, {each.what for each in accidents})
+        self.computer.wall += sum(each.amount for each in accidents if each.what == BETWEEN)
 
     def _main(self, process: Process, program: Program) -> None:
         how = "has ended"
         try:
-            run_until_signalled(program.main(), lambda: process.loop)
+            run_until_signalled(self._watched(program, process), lambda: process.loop)
         except Killed:
             how = "is no more"
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -199,6 +214,26 @@ class World:
             if not process.is_dead:
                 self.universe.broken.append(f"{process.name} has ended with what is none of ours: {error!r}")
         self.universe.trace.add(process.name, "is no more" if process.is_dead else how)
+
+    async def _watched(self, program: Program, process: Process) -> None:
+        """Run a program, and see that nothing is left of its client once that was left."""
+        has_ended = False
+        try:
+            await program.main()
+            has_ended = True
+        finally:
+            if not process.is_dead:
+                # Not while an error is on its way, or what is left of a dead one: these have hold of jobs.
+                looks = has_ended and not self.computer.disk.went_back
+                self._check_left_over(process, looks=looks and looks_through_memory(self.universe.seed))
+
+    def _check_left_over(self, process: Process, *, looks: bool) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        left = [*tasks, *(end for end in process.ends.values() if end.is_client and end.is_open)]
+        if looks:
+            gc.collect()
+            left += [each for each in gc.get_objects() if isinstance(each, Job)]
+        self.universe.broken += [f"{process.name} has left, and this is left over: {each!r:.100}" for each in left]
 
     def _go_on_without(self, process: Process, befell: set[str]) -> None:
         self.universe.end(process)
@@ -227,11 +262,10 @@ class World:
         """Let what runs beside come to its end; where the computer ends, it ends, too."""
         for process, task in self._seconds:
             with stage.of(process), listened(self, process):
-                if self.computer.disk.is_kept:
-                    process.die()
+                if process.is_dead:
                     task.cancel()
-                with contextlib.suppress(Killed, RuntimeError):
-                    process.loop.run_until_complete(asyncio.wait([task]))
+                with contextlib.suppress(Exception, Killed, asyncio.CancelledError):
+                    process.loop.run_until_complete(task)
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     self.universe.broken.append(f"{process.name} has ended with what is none of ours: {error!r}")
                 process.loop.close()
