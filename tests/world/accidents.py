@@ -10,15 +10,25 @@ import msgspec
 from .answer_pages import HEADS
 from .answers import Oddity, of_road
 
+OF_THE_PROGRAM = (
+    "listener raises",
+    "slow reader",
+    "input raises",
+    "input repeats",
+    "input is edited",
+    "file is there",
+)
 ROADS = ("create", "poll", "file", "callback")
 
-SLOW_WAYS = ("late answer", "slow answer")
+SLOW_WAYS = ("late answer", "slow answer", "late request", "late request")
 OF_A_COMMIT = ("killed before", "killed after", "torn")
+AT_A_FILE = ("killed at a file", "power at a file")
 WAYS = ("cut request", "swallowed request", "cut answer", "short answer", "swallowed answer", *SLOW_WAYS)
 BETWEEN = "between two runs"
 EVERY_ROAD = "every road"
 STRAY = "what was answered about another task"
-HARMLESS_WAYS = ("chunked answer", "closed after", "silent after")
+HARMLESS_WAYS = ("chunked answer", "closed after", "silent after", "unasked after", "answered twice")
+REDIRECTED = "redirected"
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -73,7 +83,7 @@ class Accident(msgspec.Struct, frozen=True):
         at: Which one of a road, a commit or a result; or seconds since its run began, or with `in_turns` turns of its
             loop, which are close together where much happens.
         run: In which run.
-        amount: A share, or seconds.
+        amount: A share, or seconds; of what is in the way several times in a row: how often.
     """
 
     kind: str
@@ -140,10 +150,11 @@ def _place(road: str, terms: Terms, chance: random.Random) -> int:
 
 def _way(terms: Terms, chance: random.Random) -> Accident | None:
     road = chance.choice(ROADS if terms.calls_back else ROADS[:3])
-    what = chance.choice(WAYS + HARMLESS_WAYS)
+    what = chance.choice((*WAYS, *HARMLESS_WAYS, *((REDIRECTED,) if road in ("create", "poll") else ())))
     amount = chance.random()
     if what in SLOW_WAYS:
         amount = chance.choice([0.5, 4.0, terms.timeout - 0.1, terms.timeout + 5])
+        amount = chance.choice([0.5, 2.0, 4.0]) if what == "late request" else amount
     elif what in HARMLESS_WAYS:
         amount = chance.choice([0.0, 0.0, 0.001, 0.3, 3.0])
     return Accident("line", what, road, _place(road, terms, chance), amount=amount)
@@ -184,7 +195,9 @@ def _order(terms: Terms, chance: random.Random) -> Accident | None:
     faults = {"create": CREATE_FAULTS, "poll": POLL_FAULTS, "task": TASK_FAULTS, "file": FILE_FAULTS}
     road = chance.choice([*faults, *(["callback"] if terms.calls_back else [])])
     what = chance.choice(faults.get(road, CALLBACK_FAULTS + FORGERIES))
-    return Accident("order", what, road, _place(road, terms, chance))
+    # A picture that cannot be had several times in a row is believed to be gone.
+    times = chance.choice([1, 1, 1, 5]) if road in ("create", "task") else 1
+    return Accident("order", what, road, _place(road, terms, chance), amount=times)
 
 
 def _connect(terms: Terms, chance: random.Random) -> Accident | None:
@@ -214,7 +227,10 @@ def _end(terms: Terms, chance: random.Random) -> Accident | None:
     """An end of the process by force; only where something remembers what it did."""
     if not terms.has_journal:
         return None
-    what = chance.choice(["kill", "kill", "power", *OF_A_COMMIT])
+    what = chance.choice(["kill", "kill", "power", *OF_A_COMMIT, *AT_A_FILE, *AT_A_FILE])
+    if what in AT_A_FILE:
+        at = float(chance.randint(1, 12 * terms.requests))
+        return Accident("end", what, at=at, run=chance.randrange(terms.runs))
     if what not in OF_A_COMMIT:
         return _moment(terms, chance, "end", what)
     return Accident("end", what, at=float(chance.randint(1, 30)), run=chance.randrange(terms.runs))
@@ -239,7 +255,7 @@ def _disk(terms: Terms, chance: random.Random) -> Accident | None:
 
 def _own(terms: Terms, chance: random.Random) -> Accident | None:
     """What the program around it does."""
-    what = chance.choice(["listener raises", "slow reader", "input raises", "input repeats", "input is edited"])
+    what = chance.choice(OF_THE_PROGRAM)
     if terms.program == "single" and what != "listener raises":
         return None
     at = float(chance.randrange(terms.requests))

@@ -19,7 +19,8 @@ from typing import Any
 
 from .stage import stage
 
-PART = ".part"
+FULL = 2
+"""SQLite's number for commits that are sure to be on the disk."""
 
 
 class Disk:
@@ -30,7 +31,8 @@ class Disk:
         trouble: What it answers to whoever writes: `full`, `read-only`, or empty.
         slow: Seconds that each work takes more.
         on_commit: Is asked before each commit of SQLite's, and says whether the power is lost in the midst of it.
-        commits: How many commits there were.
+        on_step: Is asked before each change of another file, and says what ends the process there.
+        commits: How many commits there were, and `steps`: how many changes.
         went_back: True once a process was ended by force.
     """
 
@@ -38,7 +40,8 @@ class Disk:
         self.folder = folder
         self.trouble, self.slow = "", 0.0
         self.on_commit: Callable[[int], str] = lambda number: ""
-        self.commits = 0
+        self.on_step: Callable[[int], str] = lambda number: ""
+        self.commits = self.steps = 0
         self._chance = chance
         self._kept: Path | None = None
         self.went_back = False
@@ -110,6 +113,15 @@ class Disk:
         self._unsynced.discard(name)
         self._unnamed = {each for each in self._unnamed if os.path.dirname(each) != ("" if name == "." else name)}
 
+    def step(self) -> None:
+        """Note that a file is about to be changed: the power, or the process, may end before that."""
+        self.steps += 1
+        what = self.on_step(self.steps)
+        process = stage.process
+        if what and process is not None and not process.is_dead:
+            (self.lose_power if what == "power at a file" else self.keep)()
+            process.universe.end_by_force(process.computer)
+
     def commit(self, path: str, act: Callable[[], Any]) -> Any:
         """Have SQLite commit; the power may be lost before any byte of that."""
         self.commits += 1
@@ -140,6 +152,7 @@ class _File(io.FileIO):
         disk = _disk()
         if disk is not None:
             disk.check(self.name)
+            disk.step()
             disk.written(self.name)
         return super().write(data)
 
@@ -159,6 +172,8 @@ class Connection(sqlite3.Connection):
             super().execute("ROLLBACK")
             raise _refusal(disk.trouble)
         commit = super().execute
+        if super().execute("PRAGMA synchronous").fetchone()[0] < FULL:
+            disk.written(f"{self.path}-wal")
         done: sqlite3.Cursor = disk.commit(self.path, lambda: commit("COMMIT"))
         return done
 
@@ -184,6 +199,7 @@ def _open(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
     if disk is None or mode != "x+b" or not disk.has(file):
         return _real_open(file, mode, *arguments, **named)
     disk.check(file)
+    disk.step()
     disk.written(file)
     return io.BufferedRandom(_File(str(file), "x+"))
 
@@ -192,6 +208,7 @@ def _link(source: Any, target: Any, **named: Any) -> None:
     disk = _disk()
     if disk is not None:
         disk.check(target)
+        disk.step()
     _real_link(source, target, **named)
     if disk is not None and disk.has(target):
         disk.named(source, target)
@@ -201,6 +218,7 @@ def _replace(source: Any, target: Any, **named: Any) -> None:
     disk = _disk()
     if disk is not None:
         disk.check(target)
+        disk.step()
     _real_replace(source, target, **named)
     if disk is not None and disk.has(target):
         disk.named(source, target)
@@ -213,6 +231,7 @@ def _fsync(descriptor: int) -> None:
         return
     path = os.readlink(f"/proc/self/fd/{descriptor}")
     disk.check(path)
+    disk.step()
     if disk.has(path) or path == str(disk.folder):
         disk.synced(path)
 

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .accidents import BETWEEN, OF_A_COMMIT, Accident
+from .accidents import AT_A_FILE, BETWEEN, OF_A_COMMIT, Accident
 
 if TYPE_CHECKING:
     from .process import Process
@@ -42,18 +42,21 @@ class Mishaps:
             "second": lambda _: self._world.begin_second(self._process),
             "disk": self._trouble,
         }
-        at_commits = {}
+        at_commits, at_steps = dict[int, str](), dict[int, str]()
         for each in accidents:
             if each.what in OF_A_COMMIT:
                 at_commits[int(each.at)] = each.what
+            elif each.what in AT_A_FILE:
+                at_steps[int(each.at)] = each.what
             elif each.kind in acts and each.what not in ("break", BETWEEN):
                 self._at(each, acts[each.kind])
-        self._storage.commits = 0
+        self._storage.commits = self._storage.steps = 0
         self._storage.on_commit = lambda number: at_commits.get(number, "")
+        self._storage.on_step = lambda number: at_steps.get(number, "")
 
     def end(self) -> None:
         """Let none of them go on."""
-        self._storage.on_commit = lambda number: ""
+        self._storage.on_commit = self._storage.on_step = lambda number: ""
         self._storage.trouble, self._storage.slow = "", 0.0
         self._unlock()
 
@@ -112,7 +115,7 @@ class Mishaps:
 
     def _lock(self) -> None:
         """Another program writes to the journal."""
-        path = self._world.folder / "run.db"
+        path = self._world.journal
         if path.exists():
             connection = sqlite3.connect(path, isolation_level=None)
             self._locks.append(connection)

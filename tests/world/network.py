@@ -167,14 +167,15 @@ class End(asyncio.Transport):
         if len(data) > 1 and self._chance.random() < self._carry.pieces:
             cuts = sorted({*(self._chance.randrange(1, len(data)) for _ in range(3)), len(data)})
         for start, stop in itertools.pairwise([0, *cuts]):
-            self._deliver(self.other, data[start:stop], delay, told if stop == len(data) else None)
+            self.deliver(data[start:stop], delay, told if stop == len(data) else None)
 
     def send_end(self, error: Exception | None, delay: float = 0.0) -> None:
         """Let an end arrive at the other end: after all that was sent, where it is none by force."""
-        self._deliver(self.other, error, delay, None)
+        self.deliver(error, delay, None)
 
-    def _deliver(self, there: End, what: bytes | Exception | None, delay: float, told: Any) -> None:
-        universe = self.process.universe
+    def deliver(self, what: bytes | Exception | None, delay: float, told: Any) -> None:
+        """Let something arrive at the other end, after all that was sent before."""
+        universe, there = self.process.universe, self.other
         takes = self._carry.latency + self._chance.random() * self._carry.jitter + delay
         self._arrives_at = max(self._arrives_at, universe.now + takes)
         universe.after(self._arrives_at - universe.now, None, lambda: there.arrive(what, told))

@@ -60,6 +60,7 @@ class Process:
     def __init__(self, universe: Universe, name: str, computer: Computer, chance: random.Random) -> None:
         self.universe, self.name, self.computer, self.chance = universe, name, computer, chance
         self.inbox = deque[Act]()
+        self.number = 5000 + universe.tick()
         self.postponed = list[tuple[Act, bool]]()
         self.is_dead, self.is_still = False, False
         self.ends = dict[int, Any]()
@@ -80,7 +81,7 @@ class Process:
 
     def die(self) -> None:
         """Be killed: the world goes on without it."""
-        self._ghost_time = self.universe.now
+        self._ghost_time = self.died_at = self.universe.now
         self.is_dead, self.is_still = True, False
         for end in list(self.ends.values()):
             end.vanish()

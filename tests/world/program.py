@@ -16,6 +16,7 @@ from imagen_async._cli.loop import _run_until_signalled as run_until_signalled
 from imagen_async.webhooks import Receiver
 
 from .accidents import Accident, Terms
+from .wire import KEY
 
 if TYPE_CHECKING:
     from .process import Process
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["InputBroke", "Program", "run_until_signalled"]
 
 CALLED_BACK_AT = 8099
-KEY, SIGNING_KEY = "key-of-the-sandbox", "a-key-for-signing"
+SIGNING_KEY = "a-key-for-signing"
 
 
 class InputBroke(Exception):
@@ -77,7 +78,7 @@ class Program:
         terms, folder = self._terms, self._world.folder
         batch = client.batch(
             self._requests(),
-            journal=folder / "run.db" if terms.has_journal else None,
+            journal=self._world.journal if terms.has_journal else None,
             save_to=folder / "pictures" if terms.saves else None,
             ordered=terms.ordered,
             max_credits=terms.max_credits,

@@ -76,6 +76,20 @@ def _urandom(count: int) -> bytes:
     return _real_urandom(count) if stage.process is None else stage.process.chance.randbytes(count)
 
 
+_real_getpid, _real_kill = os.getpid, os.kill
+
+
+def _getpid() -> int:
+    return _real_getpid() if stage.process is None else stage.process.number
+
+
+def _kill(number: int, sig: int) -> None:
+    if stage.process is None:
+        _real_kill(number, sig)
+    elif not any(each.number == number and not each.is_dead for each in stage.process.universe.processes):
+        raise ProcessLookupError(number)
+
+
 def _randbelow(limit: int) -> int:
     return random.SystemRandom().randrange(limit) if stage.process is None else stage.process.chance.randrange(limit)
 
@@ -223,6 +237,7 @@ def set_up() -> None:
     _replace_in_dependencies({_real_time: _time, _real_monotonic: _monotonic})
     os.urandom, secrets.token_bytes = _urandom, _token_bytes
     secrets.randbelow = _randbelow
+    os.getpid, os.kill = _getpid, _kill
     select.poll = Poll  # type: ignore[misc, assignment]
     aiohappyeyeballs.impl.socket = _Sockets()  # type: ignore[assignment]
     # Pictures are painted by zlib then, in a tenth of the time; and looked at as where the extra is not installed.

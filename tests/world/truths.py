@@ -2,125 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagen_async._core.journal_entry import JournalEntry
-from imagen_async._journal import JournalReader
-from imagen_async.sandbox import Create
-
-from .answers import Answer
+from . import file_truths
+from .facts import Facts, is_limit
 
 if TYPE_CHECKING:
-    from .wire import Exchange
     from .world import World
-
-FAILING = frozenset({"fail_digits", "fail_word", "no_urls"})
-"""What makes a task fail at the provider, or leaves it without a picture."""
 
 
 def broken_by(world: World) -> Iterator[str]:
     """Each truth that a world has broken, in words."""
     yield from world.universe.broken
     facts = Facts(world)
-    for check in (
-        _paid_once,
-        _kept_or_told,
-        _known,
-        _within_windows,
-        _after_leaving,
-        _within_budget,
-        _whole,
-        _over,
-        _on_the_living,
-    ):
+    for check in (*_TRUTHS, *file_truths.TRUTHS):
         yield from check(world, facts)
-
-
-class Facts:
-    """What a world has left, by prompt.
-
-    Attributes:
-        tasks: Those that were made, and `failed`: their ids that failed there.
-        entries: What the journal says at the end.
-        lost: Creates of each prompt of which the client could not know what became of them.
-        said_lost: Creates of each prompt of which it was said that they may have made a task.
-        ordered: How often each prompt was in the longest input.
-    """
-
-    def __init__(self, world: World) -> None:
-        ledger = world.sandbox.ledger
-        self.tasks = defaultdict[str, list[Create]](list)
-        for create in ledger.tasks:
-            self.tasks[create.prompt].append(create)
-        made = zip(ledger.tasks, world.faults.of_tasks, strict=True)
-        self.failed = {create.task_id for create, fault in made if fault in FAILING}
-        self.entries = entries_of(world.folder / "run.db")
-        self.lost = Counter(each.prompt for each in world.gateway.exchanges if is_lost(each)) + world.lost_by_end
-        self.said_lost = Counter[str]()
-        for entry in self.entries:
-            self.said_lost[entry.request.prompt] += entry.lost
-        if not world.terms.has_journal:
-            self.said_lost.update(each.prompt for each in world.told if each.error == "UnknownOutcome")
-            said = [line for line in world.heard if "nobody waited for the end of" in line]
-            is_said = {prompt: any(repr(prompt) in line for line in said) for prompt in self.lost}
-            # One that was sent again by order is told as what came of it in the end.
-            self.said_lost.update(each for each in self.lost if is_said[each] or world.terms.resubmits)
-        inputs = [Counter(world.prompts(run)) for run in range(world.runs)]
-        self.ordered = {prompt: max(each[prompt] for each in inputs) for each in inputs for prompt in each}
-
-
-def entries_of(path: Path) -> list[JournalEntry]:
-    """What a journal says, if it is there."""
-    if not path.exists():
-        return []
-    with JournalReader(path) as reader:
-        return list(reader.entries())
-
-
-def on_the_way(path: Path) -> list[str]:
-    """The prompts of which a journal says that their create is on the way."""
-    return [entry.request.prompt for entry in entries_of(path) if entry.state == "submitting"]
-
-
-def is_lost(exchange: Exchange) -> bool:
-    """Say whether whoever sent a create could not know what became of it."""
-    if exchange.asked.road != "create":
-        return False
-    return not exchange.is_answered or exchange.means == "lost" or not _tells(exchange.plain)
-
-
-def _tells(answer: Answer | None) -> bool:
-    """Say whether the server's own answer to a create tells what became of it: a task, or none."""
-    if answer is None or len(answer.body) > 1 << 20:
-        return False
-    if answer.status == 429:
-        return True
-    try:
-        content = json.loads(answer.body)
-    except ValueError:
-        return False
-    data = content.get("data")
-    return content.get("code") != 200 or (isinstance(data, dict) and bool(data.get("taskId") or data.get("task_id")))
 
 
 def _paid_once(world: World, facts: Facts) -> Iterator[str]:
     """No request has two tasks unless it was sent again by order."""
     for prompt, tasks in facts.tasks.items():
-        again = sum(task.task_id in facts.failed for task in tasks) if world.terms.retries else 0
-        again += facts.lost[prompt] if world.terms.resubmits else 0
-        may = facts.ordered.get(prompt, 0) + again
+        ordered = facts.ordered.get(prompt, 0)
+        again = min(sum(task.task_id in facts.failed for task in tasks), ordered * world.terms.retries)
+        if world.terms.resubmits:
+            again += min(facts.lost[prompt] + world.unwritten[prompt], ordered * world.terms.runs)
+        may = ordered + again
         if len(tasks) > may:
             yield f"{prompt!r} was paid for {len(tasks)} times, and ordered {may} times"
 
 
 def _kept_or_told(world: World, facts: Facts) -> Iterator[str]:
     """Each task's pictures are on the disk, or its id is told to somebody, or its create's answer was lost."""
-    told = {each.task_id for each in world.told} | {entry.task_id for entry in facts.entries}
+    told = {entry.task_id for entry in facts.entries}
+    # What an earlier run was told of is to be found again by the next.
+    told |= {each.task_id for each in world.told if not world.terms.has_journal}
     said = "\n".join(world.heard)
     for prompt, tasks in facts.tasks.items():
         missing = [task for task in tasks if task.task_id not in told and str(task.task_id) not in said]
@@ -137,7 +55,7 @@ def _known(world: World, facts: Facts) -> Iterator[str]:
     if not world.terms.has_journal:
         unknown = Counter(each.prompt for each in world.told if each.error == "UnknownOutcome")
     for prompt, count in unknown.items():
-        if count > facts.lost[prompt]:
+        if count > facts.lost[prompt] + world.unwritten[prompt]:
             yield f"{prompt!r}: {count} are unknown, and {facts.lost[prompt]} answers were lost"
 
 
@@ -179,20 +97,22 @@ def _within_budget(world: World, facts: Facts) -> Iterator[str]:
         yield f"{spent:g} credits were spent of {world.terms.max_credits:g}"
 
 
-def _whole(world: World, facts: Facts) -> Iterator[str]:
-    """Whatever has a picture's name is one that the provider has sent, whole; what was told to be there is there."""
-    sent = set(world.gateway.pictures.values())
-    folder = world.folder / "pictures"
-    for path in sorted(folder.glob("*.png")) if folder.exists() else ():
-        if path.read_bytes() not in sent:
-            yield f"{path.name} is no picture that was sent: {path.stat().st_size} bytes"
-    for entry in facts.entries:
-        for number, file in enumerate(entry.files, start=1):
-            path, own = folder / file.path.rpartition("/")[2], f"/files/{entry.account}/{entry.task_id}/{number}.png"
-            if not path.exists():
-                yield f"the journal has {path.name}, which is not there"
-            elif path.read_bytes() != world.gateway.pictures.get(own):
-                yield f"{path.name} is another picture than that of its task {entry.task_id}"
+def _on_the_living(world: World, facts: Facts) -> Iterator[str]:
+    """No create is written on a connection that has ended already."""
+    for each in world.gateway.exchanges:
+        if each.asked.road == "create" and each.is_on_ended:
+            yield f"the create of {each.prompt!r} was written at {each.began_at:.4f} on a connection that had ended"
+
+
+def _held(world: World, facts: Facts) -> Iterator[str]:
+    """After a create that was refused for its rate no create of the account is begun for a window."""
+    creates = [each for each in world.gateway.exchanges if each.asked.road == "create"]
+    refused = [each for each in creates if each.answered_at and each.means == "same" and is_limit(each.plain)]
+    for each in creates:
+        for other in refused:
+            same = each.process is other.process and each.asked.path.split("/")[1] == other.asked.path.split("/")[1]
+            if same and other.answered_at + 0.005 < each.began_at < other.answered_at + world.terms.per - 0.005:
+                yield f"{each.prompt!r} was created at {each.began_at:.4f}, a 429 came at {other.answered_at:.4f}"
 
 
 def _over(world: World, facts: Facts) -> Iterator[str]:
@@ -209,21 +129,14 @@ def _over(world: World, facts: Facts) -> Iterator[str]:
             yield f"{entry.request.prompt!r} has failed with {entry.error}, its task {entry.task_id} has not"
 
 
-def _on_the_living(world: World, facts: Facts) -> Iterator[str]:
-    """No create is written on a connection that has ended already."""
-    for each in world.gateway.exchanges:
-        if each.asked.road == "create" and each.is_on_ended:
-            yield f"the create of {each.prompt!r} was written at {each.began_at:.4f} on a connection that had ended"
-
-
 _TRUTHS = (
     _paid_once,
     _kept_or_told,
     _known,
     _within_windows,
     _after_leaving,
-    _within_budget,
-    _whole,
-    _over,
     _on_the_living,
+    _held,
+    _within_budget,
+    _over,
 )

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from .network import End
     from .process import Process
 
+KEY = "key-of-the-sandbox"
+STRANGER = b"\x89PNG of somebody else"
+AGAIN = "again=1"
+"""In the address that a redirect leads to."""
+
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -44,15 +49,17 @@ class Exchange:
         number: Which of its road it is, from 0, in the whole world.
         has_arrived: True once it was sent on to the server whole.
         plain: What the server answered, or None.
-        is_answered: True once the last byte of an answer was read by whoever asked.
+        is_answered: True once the last byte of an answer was read by whoever asked; `answered_at`: world time of that.
         means: What that answer tells.
+        has_key: True where the key went with it.
         is_on_ended: True where it was written on a connection whose end had arrived before.
     """
 
     def __init__(self, process: Process, asked: Asked, prompt: str, number: int, began: tuple[float, int]) -> None:
         self.process, self.asked, self.prompt, self.number = process, asked, prompt, number
         self.began_at, self.began = began
-        self.has_arrived = self.is_answered = self.is_on_ended = False
+        self.has_arrived = self.is_answered = self.is_on_ended = self.has_key = False
+        self.answered_at = 0.0
         self.plain: Answer | None = None
         self.fate, self.means = Fate(), "same"
 
@@ -126,8 +133,11 @@ class Tap(Wire):
     def _request(self, raw: bytes) -> None:
         head, _, body = raw.partition(b"\r\n\r\n")
         method, path, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+        if self._exchange is not None and self._exchange.plain is None and not self.is_silent:
+            self.client.process.universe.broken.append(f"two requests at once on one connection: {path}")
         exchange = self._exchange = self._hear(self.client.process, method, path, body, self._began)
         exchange.is_on_ended = self.client.is_ended
+        exchange.has_key = KEY.encode() in head
         fate = exchange.fate
         if self.is_silent:
             # Whoever writes on a line that is broken is told, once it finds out; on one that is silent never.
@@ -138,9 +148,13 @@ class Tap(Wire):
             self._break(_reset(), _reset())
         elif fate.what == "swallowed request":
             self.is_silent = True
+        elif fate.what == "redirected":
+            where = f"{path}{'&' if '?' in path else '?'}{AGAIN}"
+            exchange.plain = Answer(307 if method == "POST" else 302, "Moved", (("Location", where),), b"")
+            self._carry(_written(exchange.plain), fate, exchange)
         else:
             exchange.has_arrived = True
-            self.client.send(raw)
+            self.client.send(raw, fate.amount if fate.what == "late request" else 0.0)
 
     def _answer(self, raw: bytes) -> None:
         exchange = self._exchange
@@ -159,7 +173,7 @@ class Tap(Wire):
 
     def _carry(self, raw: bytes, fate: Fate, exchange: Exchange) -> None:
         def told() -> None:
-            exchange.is_answered = True
+            exchange.is_answered, exchange.answered_at = True, self.client.process.universe.now
 
         send, part = self.server.send, raw[: int(len(raw) * fate.amount)]
         match fate.what:
@@ -175,19 +189,30 @@ class Tap(Wire):
                 pieces = [raw[start : start + step] for start in range(0, len(raw), step)]
                 for number, piece in enumerate(pieces, start=1):
                     send(piece, fate.amount * number / 9, told if number == len(pieces) else None)
+            case "answered twice" if exchange.asked.road in ("create", "poll"):
+                # As one: of a second that comes when the next is asked nobody could tell that it is none of its.
+                self.server.deliver(raw + raw, 0.0, told)
             case "chunked answer":
                 send(_chunked(raw), 0.0, told)
             case _:
                 send(raw, 0.0, told)
-        if fate.what in ("closed after", "silent after"):
+        if fate.what in ("closed after", "silent after", "unasked after"):
             self._later(fate)
 
     def _later(self, fate: Fate) -> None:
         universe = self.server.process.universe
-        if fate.what == "silent after":
+        if fate.what == "unasked after":
+            universe.after(fate.amount, None, self._tell_unasked)
+        elif fate.what == "silent after":
             universe.after(fate.amount, None, lambda: setattr(self, "is_silent", True))
         else:
             universe.after(fate.amount, None, lambda: self.is_silent or self._break(None, None))
+
+    def _tell_unasked(self) -> None:
+        """The server gives up a connection that stands idle, and says so."""
+        if self.is_idle and self.server.is_open:
+            self.server.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self._break(None, None)
 
     def _break(self, to_client: Exception | None, to_server: Exception | None) -> None:
         """End the line for both; nothing that is written comes through any more."""

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +18,15 @@ from imagen_async.sandbox import Faults, Latency, Lives, Sandbox
 from . import accidents as drawn
 from .accidents import BETWEEN, Accident, Terms
 from .disk import Disk
+from .facts import is_lost, on_the_way
 from .gateway import Gateway
 from .listening import listened
 from .mishaps import TROUBLES, Mishaps
 from .process import Computer, Process
-from .program import KEY, SIGNING_KEY, InputBroke, Program, limits_of, prompts_of, run_until_signalled
+from .program import SIGNING_KEY, InputBroke, Program, limits_of, prompts_of, run_until_signalled
 from .stage import stage
-from .truths import on_the_way
 from .universe import Killed, Stuck, Universe
+from .wire import KEY, STRANGER
 
 PORT = 8080
 LONGEST = 3 * 3600.0
@@ -58,7 +59,12 @@ class WorldFaults(Faults):
 
     def __init__(self, accidents: Sequence[Accident]) -> None:
         super().__init__()
-        self._due = {(each.road, int(each.at)): each.what for each in accidents if each.kind == "order"}
+        self._due = {
+            (each.road, int(each.at) + number): each.what
+            for each in accidents
+            if each.kind == "order"
+            for number in range(int(each.amount))
+        }
         self._drawn = defaultdict[str, list[str | None]](list)
         self.is_calm = False
 
@@ -81,7 +87,9 @@ class World:
         told: What the program was told, in order.
         heard: What it was told otherwise: by a job, or in the log.
         left: When a process has left, or one of its requests: world time, and a number of `Universe.tick`.
-        lost_by_end: Prompts whose create was on the way when a process was killed, or could write no more.
+        strangers: Files of somebody else, where pictures are to lie.
+        lost_by_end: Prompts whose create was on the way when a process was killed.
+        unwritten: Prompts of which the journal could not be told what became of their create.
         is_calm: True once there are no accidents any more.
         runs: How often the program was run.
     """
@@ -92,9 +100,12 @@ class World:
         self.accidents = drawn.accidents_of(self.terms, chance) if accidents is None else tuple(accidents)
         self.universe, self.folder = Universe(seed), folder / "disk"
         self.told: list[Told] = []
+        # Where it lies among the pictures, what killed processes have left there is swept up.
+        self.journal = self.folder / ("pictures/run.db" if seed % 2 and self.terms.saves else "run.db")
         self.heard: list[str] = []
         self.left: dict[tuple[str, str], tuple[float, int]] = {}
         self.lost_by_end = Counter[str]()
+        self.unwritten = Counter[str]()
         self.is_calm, self.runs = False, 0
         self.computer = Computer(Disk(self.folder, self.universe.chance("disk")))
         self._elsewhere = Computer(Disk(folder / "provider", self.universe.chance("provider's disk")))
@@ -110,6 +121,7 @@ class World:
             port=PORT,
             seed=seed,
         )
+        self.strangers = self._put_in_the_way() if self.terms.saves else []
         self._seconds: list[tuple[Process, asyncio.Task[None]]] = []
 
     @property
@@ -122,6 +134,14 @@ class World:
     def has_many(self) -> bool:
         """Whether several pictures are asked for at once."""
         return self.terms.images > 1 and set(self.terms.accounts) <= {"kie", "apikley", "sandbox"}
+
+    def _put_in_the_way(self) -> list[Path]:
+        numbers = {int(each.at) for each in self.accidents if each.what == "file is there"}
+        paths = [self.folder / f"pictures/{number:06}-a-fox-number-{number}.png" for number in sorted(numbers)]
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(STRANGER)
+        return paths
 
     def url_of(self, account: str) -> str:
         """Where an account's API is."""
@@ -238,11 +258,25 @@ class World:
     def _go_on_without(self, process: Process, befell: set[str]) -> None:
         self.universe.end(process)
         self.computer.disk.go_back()
-        if process.is_dead or not befell.isdisjoint(TROUBLES):
-            # What became of these could be written down by nobody.
-            self.lost_by_end.update(on_the_way(self.folder / "run.db"))
-        if process.is_dead and not befell.isdisjoint(("power", "torn")):
+        # What became of these could be written down by nobody.
+        if process.is_dead:
+            self.lost_by_end.update(self._cut_off(process, befell))
+        elif not befell.isdisjoint(TROUBLES):
+            self.unwritten.update(on_the_way(self.journal))
+        if process.is_dead and not befell.isdisjoint(("power", "torn", "power at a file")):
             self.computer.reboot(self.universe.now)
+
+    def _cut_off(self, process: Process, befell: set[str]) -> Iterator[str]:
+        """Prompts whose create a dead process had on the way, or whose answer it had no time to write down."""
+        answered = Counter(
+            each.prompt
+            for each in self.gateway.exchanges
+            if each.process is process and 0 < each.answered_at < process.died_at - 1.0 and not is_lost(each)
+        )
+        has_time = befell.isdisjoint((*TROUBLES, "", "while connections end"))
+        for prompt in on_the_way(self.journal):
+            if not (has_time and answered[prompt]):
+                yield prompt
 
     def begin_second(self, first: Process) -> None:
         """Run the program once more, beside the first."""
