@@ -88,6 +88,15 @@ def test_it_calls_back_as_each_provider_does(provider: str, fault: str | None) -
     assert lines == {"Content-Type": "application/json", **(signed if provider == "kie" else {})}
 
 
+def test_no_two_providers_give_the_same_id() -> None:
+    """With one seed the ids are the same on every run, and those of two providers, who word them alike, differ."""
+    apis = [Api(provider) for provider in ("kie", "apikley", "kie")]
+    for api in apis:
+        api.create()
+    first, other, again = (api.task_id for api in apis)
+    assert (len(first), first == again, first == other) == (len(other), True, False)
+
+
 def test_its_limits_and_its_balance_are_strict() -> None:
     """A create too many in a window, or while too many run, or beyond the balance, is refused and makes no task."""
     slow = Limits(Rate(2, per=60), Rate(1, per=60), running=10)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.test_utils import make_mocked_request
 from anyio.from_thread import start_blocking_portal
 from builders import make_job
 from dict_store import DictStore
@@ -187,6 +189,15 @@ async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
         began = asyncio.get_running_loop().time()
         assert await posted(Receiver(client), url, b'{"data":', {}, more_body=True) == 408
         assert asyncio.get_running_loop().time() - began == pytest.approx(LONGEST_READ, abs=0.1)
+
+
+async def test_a_body_whose_connection_was_lost_is_no_error() -> None:
+    """A callback whose connection ends before its body is read is answered 400, and is no error of the server's."""
+    async with Client("sandbox", api_key="k" * 9, base_url="http://127.0.0.1:9", callback=HERE) as client:
+        url = client._open().desk.registry.url_of(make_job())
+        lost = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16)
+        request = make_mocked_request("POST", f"/{url.rpartition('/')[2]}", payload=lost)
+        assert (await Receiver(client).handle(request)).status == 400
 
 
 class FullStore(DictStore):
