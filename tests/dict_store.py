@@ -84,7 +84,7 @@ class DictStore:
         found = []
         for key, sent_at in ((key, sent_at) for whose, key, sent_at in self._sends if whose == account):
             accepted_at = self._jobs[key].accepted_at if self._jobs[key].sent_at == sent_at else None
-            if sent_at > moment - LONGEST_WAY and (accepted_at is None or accepted_at > moment):
+            if sent_at > moment - LONGEST_WAY if accepted_at is None else accepted_at > moment:
                 found.append((sent_at, accepted_at))
         return found
 

@@ -183,15 +183,15 @@ async def test_what_was_spent_counts_but_not_what_a_job_reserves(caplog: pytest.
 
 HOUR = 3600.0
 CLOCKS: dict[str, Any] = {
-    "as it was": (0.0, 60.0, {}, 20, [1010, 1010, 1006]),
-    "set forward": (-HOUR, 60.0, {}, 20, [1010, 1010, 1006]),
-    "set back": (HOUR, 60.0, {}, 20, [1010, 1010, 1006]),
-    "of a machine that was started anew": (-HOUR, 60.0, {"boot": "another"}, 20, [1010] * 4),
-    "of one that was, after a good end": (-HOUR, 60.0, {"boot": "another", "left": -2.0}, 20, [1010, 1010, 1008]),
-    "of a run that has just begun": (0.0, 5.0, {}, 20, [1010, 1010, 1006, 1005]),
-    "that nobody noted": (0.0, 60.0, None, 20, [1010] * 4),
-    "that somebody has spoilt": (0.0, 60.0, {"boot": 7}, 20, [1010] * 4),
-    "for a smaller window": (0.0, 60.0, {}, 2, [1010, 1010]),
+    "as it was": (0.0, 60.0, {}, 20, [1061, 1010, 1006]),
+    "set forward": (-HOUR, 60.0, {}, 20, [1061, 1010, 1006]),
+    "set back": (HOUR, 60.0, {}, 20, [1061, 1010, 1006]),
+    "of a machine that was started anew": (-HOUR, 60.0, {"boot": "another"}, 20, [1070, 1010, 1010, 1010]),
+    "of one that was, after a good end": (-HOUR, 60.0, {"boot": "another", "left": -2.0}, 20, [1063, 1010, 1008]),
+    "of a run that has just begun": (0.0, 5.0, {}, 20, [1065, 1010, 1006, 1005]),
+    "that nobody noted": (0.0, 60.0, None, 20, [1070, 1010, 1010, 1010]),
+    "that somebody has spoilt": (0.0, 60.0, {"boot": 7}, 20, [1070, 1010, 1010, 1010]),
+    "for a smaller window": (0.0, 60.0, {}, 2, [1061, 1010]),
 }
 
 
@@ -199,7 +199,10 @@ CLOCKS: dict[str, Any] = {
 async def test_what_earlier_runs_have_sent_holds_its_places(
     behind: float, ago: float, noted: Any, count: int, places: list[float]
 ) -> None:
-    """Whatever the wall clock says now: until a window after the answer, or after now, where no clock can tell."""
+    """Whatever the wall clock says now: until a window after the answer, or after now, where no clock can tell.
+
+    A create without an answer may be on its way for a minute after its intent, whatever became of its process.
+    """
     asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
     present = time.time() + behind
     disk = left(

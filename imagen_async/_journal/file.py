@@ -191,8 +191,8 @@ class Journal(JournalReader):
         earlier one of a job, nobody knows when it was answered: None.
         """
         with explained(self.path):
-            earliest = moment - LONGEST_WAY
-            return self._reading.execute(SENT_SINCE, (account, earliest, moment + 1.0, moment)).fetchall()
+            terms = {"account": account, "moment": moment, "earliest": moment - LONGEST_WAY}
+            return self._reading.execute(SENT_SINCE, terms).fetchall()
 
     def sweep(self, folder: str | PurePath) -> None:
         """Remove what a killed process has left unfinished in a folder, where that is the one the journal lies in.

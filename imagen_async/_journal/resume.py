@@ -110,13 +110,15 @@ class ResumeState:
     def spent_places(self, account: str, rate: Rate) -> list[float]:
         """When the places are free again that earlier processes took in an account's window, in loop time.
 
-        Where no clock tells how long ago that was, it was just now: a full window is waited for, once.
+        Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no
+        answer waits for as long as it may be on its way.
         """
         sent = self._store.sent_since(account, self._clock.earliest(rate.per))
-        # Of an answer whose time is not known, the latest at which its request may have reached the server.
-        moments = [sent_at + LONGEST_WAY if accepted is None else accepted for sent_at, accepted in sent]
+        ages = self._clock.ages(sent_at if accepted is None else accepted for sent_at, accepted in sent)
+        # Without an answer a request may be on its way to the server yet, whatever has become of the process.
+        ways = [LONGEST_WAY if accepted is None else 0.0 for _, accepted in sent]
         # No more than a window has: they were all in one, or those before these are free already.
-        latest = sorted(self._clock.ages(moments))[: rate.count]
+        latest = sorted(age - way for age, way in zip(ages, ways, strict=True))[: rate.count]
         return [now() + rate.per - age for age in latest if age < rate.per]
 
     def asked_at(self, rates: Mapping[str, Rate]) -> dict[str, float]:

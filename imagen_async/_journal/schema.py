@@ -70,13 +70,18 @@ MOVE = (
 RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
 
-# A row has the answer's time of its last create only: any other counts as answered just now.
+# A row has the answer's time of its last create only: any other counts as answered just now. What was noted long before
+# its answer came was held up on this side of the network, by a process that stood still: it is as young as that.
 SENT_SINCE = (
     "SELECT sends.sent_at, accepted_at FROM sends LEFT JOIN jobs "
     "ON jobs.key = sends.key AND jobs.sent_at = sends.sent_at "
-    "WHERE sends.account = ? AND sends.sent_at > ? AND coalesce(accepted_at, ?) > ?"
+    "WHERE sends.account = :account AND sends.sent_at > :earliest AND coalesce(accepted_at, :moment + 1) > :moment "
+    # Few, so that the others, which may be very many, are not looked up one by one.
+    "UNION ALL SELECT sends.sent_at, accepted_at FROM "
+    "(SELECT key, sent_at, accepted_at FROM jobs WHERE sent_at <= :earliest AND accepted_at > :moment) AS held_up "
+    "JOIN sends ON sends.key = held_up.key AND sends.sent_at = held_up.sent_at WHERE sends.account = :account"
 )
-"""An account's creates whose intent was noted since a moment, and whose answer, or another time, is after another."""
+"""An account's creates whose answer came after a moment; or, where it is not known, that were noted after another."""
 
 PLACE = "UPDATE jobs SET position = ? WHERE key = ?"
 """Write where a job stands in the input now."""

@@ -24,6 +24,8 @@ SLOW_WAYS = ("late answer", "slow answer", "late request", "late request")
 OF_A_COMMIT = ("killed before", "killed after", "torn")
 AT_A_FILE = ("killed at a file", "power at a file")
 WAYS = ("cut request", "swallowed request", "cut answer", "short answer", "swallowed answer", *SLOW_WAYS)
+WHILE_ENDS = "while connections end"
+HELD_UP = "after a commit, and is left then"
 BETWEEN = "between two runs"
 EVERY_ROAD = "every road"
 STRAY = "what was answered about another task"
@@ -214,8 +216,14 @@ def _moment(terms: Terms, chance: random.Random, kind: str, what: str = "", amou
 
 
 def _still(terms: Terms, chance: random.Random) -> Accident | None:
-    what = chance.choice(["", "", "while connections end"])
+    what = chance.choice(["", "", WHILE_ENDS])
     return _moment(terms, chance, "still", what, chance.choice([0.3, 3.0, 20.0, 100.0, 1000.0]))
+
+
+def _held_up(terms: Terms, chance: random.Random) -> Accident | None:
+    """It stands still between what it has noted and what follows from that, and is left soon after it goes on."""
+    at, run = float(chance.randint(3, 15)), chance.randrange(terms.runs)
+    return Accident("still", HELD_UP, at=at, run=run, amount=chance.choice([30.0, 100.0]))
 
 
 def _clock(terms: Terms, chance: random.Random) -> Accident | None:
@@ -270,6 +278,7 @@ _MAKERS: Sequence[tuple[Callable[[Terms, random.Random], Accident | None], int]]
     (_order, 6),
     (_connect, 3),
     (_still, 4),
+    (_held_up, 1),
     (_clock, 1),
     (_end, 3),
     (_leave, 3),

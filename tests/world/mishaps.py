@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .accidents import AT_A_FILE, BETWEEN, OF_A_COMMIT, Accident
+from .accidents import AT_A_FILE, BETWEEN, HELD_UP, OF_A_COMMIT, WHILE_ENDS, Accident
 
 if TYPE_CHECKING:
     from .process import Process
@@ -42,17 +42,25 @@ class Mishaps:
             "second": lambda _: self._world.begin_second(self._process),
             "disk": self._trouble,
         }
-        at_commits, at_steps = dict[int, str](), dict[int, str]()
+        at_commits, at_steps = dict[int, Accident](), dict[int, str]()
         for each in accidents:
-            if each.what in OF_A_COMMIT:
-                at_commits[int(each.at)] = each.what
+            if each.what in (*OF_A_COMMIT, HELD_UP):
+                at_commits[int(each.at)] = each
             elif each.what in AT_A_FILE:
                 at_steps[int(each.at)] = each.what
             elif each.kind in acts and each.what not in ("break", BETWEEN):
                 self._at(each, acts[each.kind])
         self._storage.commits = self._storage.steps = 0
-        self._storage.on_commit = lambda number: at_commits.get(number, "")
+        self._storage.on_commit = lambda number: self._at_commit(at_commits.get(number))
         self._storage.on_step = lambda number: at_steps.get(number, "")
+
+    def _at_commit(self, accident: Accident | None) -> str:
+        """What befalls the disk there; a process that is held up there is left a second after it goes on."""
+        if accident is None or accident.what != HELD_UP:
+            return "" if accident is None else accident.what
+        self._stand_still(accident)
+        self._universe.after(accident.amount + 1.0, None, lambda: self._leave(Accident("leave", "SIGTERM")))
+        return ""
 
     def end(self) -> None:
         """Let none of them go on."""
@@ -72,8 +80,10 @@ class Mishaps:
             self._universe.after(accident.at, None, befall)
 
     def _stand_still(self, accident: Accident) -> None:
+        if self._process.is_dead:
+            return
         self._process.stand_still()
-        if accident.what:
+        if accident.what == WHILE_ENDS:
             self._world.gateway.end_idle(self._process)
         self._universe.after(accident.amount, None, self._process.go_on)
 
