@@ -347,6 +347,7 @@ NESTED: list[tuple[Any, Any]] = [
      inner.Pending("new")),
     ({"code": 200, "data": OURS, "param": {"image": URL}}, inner.LinksMissing(broke(code="no_urls"))),
     ({"code": 200, "data": {"task": OURS | {"taskId": "t2"}}}, inner.NoAnswer(of(errors.ProtocolError))),
+    ({"data": {"taskId": "t2", "task": OURS | {"taskId": None}}}, inner.NoAnswer(of(errors.ProtocolError))),
     ({"output": {"task_id": "t1", "task_status": "FAILED"}}, broke()),
     ({"code": 200, "data": {"taskId": "t1", "input": OURS}}, inner.Pending("None", known=False)),
     ({"code": 200, "data": {"status": {"state": "Done"}, "url": URL}}, made()),
@@ -430,6 +431,36 @@ def test_no_answer_but_a_plain_denial_says_anything_of_a_running_task(provider: 
             told = status_of(provider, body)
             assert isinstance(told, inner.NoAnswer)
             assert (told.limited, told.failure.kind) in {(False, errors.TransportError), (False, errors.ProtocolError)}
+
+
+OF_NO_TASK: list[Any] = [
+    *({"status": word, "message": "dark"} for word in ("error", "failed", "success")),
+    *({"status": "error", "data": data, "message": "dark"} for data in (None, {"status": "error", "message": "dark"})),
+    {"success": False, "state": "fail", "error": None, "failMsg": "dark", "requestId": "t1", "id": "call-7"},
+    {"code": 200, "state": "fail", "message": "dark"},
+    {"code": 200, "data": {}, "result": {"state": "fail", "message": "dark"}},
+    {"code": "ok", "data": {"state": "fail", "status": "fail", "message": "dark"}},
+]
+OF_CALLS = (408, 429, 455, 502, 503, 504)
+
+
+@pytest.mark.parametrize("provider", ALL)
+def test_what_names_no_task_ends_none(provider: str) -> None:
+    """A gateway means itself by "error": only the API's own envelope, or the task's name, tells that a task failed."""
+    for body in OF_NO_TASK:
+        with naming(body):
+            told = status_of(provider, body)
+            assert gist(told) == inner.NoAnswer(of(errors.ProtocolError))
+            assert told.failure.message.endswith("dark") or body["status"] == "success"
+            named = status_of(provider, {**body, "TASK_ID": "t1"}, own=(" t1",))
+            assert isinstance(named, inner.TaskFailed | inner.LinksMissing)
+    bodies = [({"code": 501, "message": "x"}, 200), ({"error": {"code": 501}}, 200), ({"code": 501, "data": None}, 501)]
+    bodies += [(ended("fail"), 300), (ended("fail"), 502), ({"taskId": "t1", "status": "fail", "error": "x"}, 500)]
+    bodies += [({"taskId": "t1", "status": "fail", "error": {"code": code}}, 200) for code in OF_CALLS]
+    bodies += [({"taskId": "t1", "error": "x"}, 200), ({**ended("fail", taskId="t1"), "code": 500}, 200)]
+    for body, status in bodies:
+        with naming(body, status):
+            assert isinstance(status_of(provider, body, status), inner.NoAnswer)
 
 
 AMOUNTS: list[tuple[Any, float]] = [
@@ -526,6 +557,7 @@ NEARLY: dict[str, Callable[[bytes], bytes]] = {
     "UTF-16 without a mark": lambda body: body.decode().encode("utf-16-le"),
     "a notice before it": lambda body: b'<br />\n<b>Notice</b>: Undefined "x" {y} in <b>z.php</b><br />\n' + body,
     "JSON in the notice": lambda body: b'["slow"] Undefined key in {"a": {"b": null}} of z.php\n' + body,
+    "a log's line before it": lambda body: b'{"level": "warn", "code": 17, "taskId": "old"}\n' + body,
     "a time before it": lambda body: b"[2026-11-29 02:00:00] WARN {x}\n" + body,
     "a guard before it": lambda body: b")]}',\n" + body,
     "a call around it": lambda body: b"callback(" + body + b");",
@@ -563,6 +595,36 @@ def test_what_is_nearly_json_is_read(spoil: Callable[[bytes], bytes]) -> None:
         assert told(read_status, {**result, "failMsg": json.dumps({"prompt": "echo"})}) == made()
         assert told(dialect.read_credits, {"balance": 7, "of": "echo"}) == 7.0
         assert told(dialect.read_renewal, {"url": URL, "of": "echo"}) == URL
+
+
+REPORT = json.dumps({"debug": {"code": 200, "data": {"taskId": "old"}, "queries": ["select"] * 99}})
+SLOW = '{"code":422,"msg":"slow"}'
+NUMBERS = "007," * 99
+IN_PARTS: list[tuple[str, inner.Created]] = [
+    *((f"{{{fields}}}\n{REPORT}", TASK) for fields in ('"taskId":"a1"', "task_id:'a1',", 'x:[NaN,007,],"taskId":"a1"')),
+    *(
+        (f"{SLOW}\n{envelope}", TASK)
+        for envelope in ('{"code":200,"data":{"taskId":"a1"}}', '{"data":{"task_id":"a1"},code:0}')
+    ),
+    *((f'{{"{level}":"info","code":17,"taskId":"old"}}\n{{"taskId":"a1"}}', TASK) for level in ("level", "severity")),
+    *((told, TASK) for told in ('{"taskId":"a1"}{"x":[', '{"taskId":"a1"}{"x":{"taskId":"old"},"y"')),
+    ('{"taskId":0071}', inner.Accepted("0071")),
+    (f'{{"x":[{NUMBERS}],"y":{{"error":"x"}}}}{{"taskId":"a1","z":[{NUMBERS}]}}', TASK),
+    *((f'{told} {{"taskId":"a1"}}', TASK) for told in ('{"a":{"taskId":"old"}}', '["slow"]', '{"taskId":"a1"}')),
+    *((f"{told}{REPORT}", INVALID) for told in ("{code:422}", '{"error":{"code":422}}', '{"error":"x"}{"code":422}')),
+    ('{"level":"info","code":1,"data":{"taskId":"old"}}{"ok":true}', lost(200)),
+    # An id is taken of what is the answer, and of nothing else.
+    *((f'{{"taskId":"old"}} {told}', lost(200)) for told in (SLOW, '{"error":"x"}', '{"code":200,"data":null}')),
+    *((f'{{"task_id":"old"}} {told}', lost(200)) for told in ('{"result":{"taskId":"a1"}}', '{"task_id":"older"}')),
+    *((told, lost(200)) for told in (f'{SLOW} {{"taskId":"a1"}}', '<script>{"taskId":"a1"}</script>')),
+]
+
+
+def test_of_several_parts_of_json_the_answer_is_read() -> None:
+    """A log's line before it and a report after it are none; where that is in doubt the create is unknown."""
+    for provider, (body, expected) in itertools.product(ALL, IN_PARTS):
+        with naming(provider, body):
+            assert gist(created(provider, body.encode())) == expected
 
 
 def test_no_answer_takes_long_to_be_no_json() -> None:

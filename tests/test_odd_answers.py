@@ -64,6 +64,17 @@ async def test_a_picture_is_had_of_answers_that_are_nearly_right(created: Any, s
     assert (result.task_id, result.urls, result.credits) == ("t1", (URL,), 8.0)
 
 
+@pytest.mark.slow
+async def test_a_failure_that_names_no_task_makes_no_second_one() -> None:
+    """A gateway's word in the place of the first answer: it is asked for again, and the one task's picture is had."""
+    words = [b'{"status":"error","message":"Bad gateway"}']
+    async with served(api := Api()) as url, client_at(url) as client:
+        api.spoil = lambda body: words.pop() if words and b"resultUrls" in body else body
+        async with client.batch(["a fox"], retries=1) as batch:
+            results = [result async for result in batch]
+    assert ([result.urls for result in results], words, api.calls["createTask"]) == ([(URL,)], [], 1)
+
+
 @pytest.mark.parametrize("bill", [-16, "16.0", {"credits": "-16"}, pytest.param("NaN", marks=pytest.mark.slow)])
 async def test_a_budget_holds_whatever_form_a_bill_has(bill: Any) -> None:
     """A debit with its sign, a text, an object: what was billed counts, and the price where it is unknown."""

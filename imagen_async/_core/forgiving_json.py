@@ -7,7 +7,6 @@ stays what it is: no JSON.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -37,7 +36,14 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.A)
 _ESCAPE = re.compile(r'\\(u[0-9a-fA-F]{4}|["\\/bfnrt]|)')
+# In what field of it an object shows that it may be an answer, the surest first; and that it is a line of a log.
 _OF_ENVELOPES = frozenset({"code", "data"})
+_OF_TASKS = frozenset({"taskId", "task_id"})
+_OF_ERRORS = frozenset({"error"})
+_OF_OTHERS = frozenset({"id", "job", "message", "msg", "output", "response", "result"})
+_OF_OTHERS |= frozenset({"state", "status", "success", "task"})
+_OF_ANSWERS = _OF_ENVELOPES | _OF_TASKS | _OF_ERRORS | _OF_OTHERS
+_OF_LOGS = frozenset({"level", "levelname", "lvl", "severity"})
 _SPACE = "\ufeff \t\r\n\0"
 
 MOST_BEGINNINGS = 4
@@ -81,44 +87,68 @@ def _meant(content: bytes | str) -> Any:
     refusal: Exception | None = None
     for text in _texts(content):
         try:
-            return _largest(text.lstrip(_SPACE))
+            return _answer_in(text.lstrip(_SPACE))
         except NOT_JSON as error:
             refusal = error
     raise msgspec.DecodeError(f"it is no JSON, nor nearly: {refusal}")
 
 
-def _largest(text: str) -> Any:
-    """What the first envelope in a text holds, or else its longest part that is JSON: a notice may quote some."""
-    length, found = -1, None
-    for start in itertools.islice(_beginnings(text), MOST_BEGINNINGS):
+def _answer_in(text: str) -> Any:
+    """What the answer in a text holds: notices, lines of logs and reports around it may be JSON, too."""
+    documents = list(_documents(text))
+    if not documents:
+        raise ValueError("it has no beginning")
+    plain = [each for each in documents if not _has_any(each[1], _OF_LOGS)] or documents
+    enveloped = [value for _, value in plain if isinstance(value, dict) and value.keys() >= _OF_ENVELOPES]
+    if enveloped:
+        return enveloped[0]
+    telling = [value for _, value in plain if _has_any(value, _OF_ANSWERS)]
+    # Who took an id of what is not the answer would have another task's picture.
+    if len({str(value.get("taskId") or value.get("task_id")) for value in telling}) > 1:
+        raise ValueError("several parts of it may be what is answered")
+    for fields in (_OF_ENVELOPES | _OF_TASKS, _OF_ERRORS):
+        if surest := [value for value in telling if _has_any(value, fields)]:
+            return surest[0]
+    return max(plain, key=itemgetter(0))[1]
+
+
+def _has_any(value: Any, fields: frozenset[str]) -> bool:
+    return isinstance(value, dict) and not fields.isdisjoint(value)
+
+
+def _documents(text: str) -> Iterator[tuple[int, Any]]:
+    """The parts of a text that are JSON, each with its length; none that stands inside of another one."""
+    at = 0
+    for _ in range(MOST_BEGINNINGS):
+        start = _beginning(text, at)
+        if start is None:
+            return
         mended = _TOKEN.sub(_mended, text[start:])
         try:
             value, end = _DECODER.raw_decode(mended)
         except NOT_JSON:
-            # What stands inside of half an answer is not what it says.
-            if length < 0:
-                raise
-            break
-        if isinstance(value, dict) and not _OF_ENVELOPES.isdisjoint(value):
-            return value
-        length, found = max((length, found), (end, value), key=itemgetter(0))
-        if 2 * end >= len(mended):
-            break
-    if length < 0:
-        raise ValueError("it has no beginning")
-    return found
+            return  # what stands inside of half an answer is not what it says
+        yield end, value
+        at = start + _unmended(text[start:], end)
 
 
-def _beginnings(text: str) -> Iterator[int]:
+def _beginning(text: str, at: int) -> int | None:
     """Where an answer may begin."""
-    if _BEGIN.match(text):
-        yield 0
-    for found in _OBJECT.finditer(text):
-        # What a page has in its scripts is no answer.
-        if _PAGE.search(text[: found.start()]):
-            return
-        if found.start():
-            yield found.start()
+    if not at and _BEGIN.match(text):
+        return 0
+    found = _OBJECT.search(text, at)
+    # What a page has in its scripts is no answer.
+    return None if found is None or _PAGE.search(text, 0, found.start()) else found.start()
+
+
+def _unmended(text: str, end: int) -> int:
+    """Of how many characters of a text the first ones were made, once it was mended."""
+    grown = 0
+    for token in _TOKEN.finditer(text):
+        if token.start() + grown >= end:
+            break
+        grown += len(_mended(token)) - len(token[0])
+    return end - grown
 
 
 def _texts(content: bytes | str) -> Iterator[str]:

@@ -24,9 +24,12 @@ SLOW_WAYS = ("late answer", "slow answer", "late request", "late request")
 OF_A_COMMIT = ("killed before", "killed after", "torn")
 AT_A_FILE = ("killed at a file", "power at a file")
 WAYS = ("cut request", "swallowed request", "cut answer", "short answer", "swallowed answer", *SLOW_WAYS)
+ASLEEP = "with its computer, which sleeps"
+WHILE_SPEAKS = "while connections are ended with a word"
 WHILE_ENDS = "while connections end"
 HELD_UP = "after a commit, and is left then"
 BETWEEN = "between two runs"
+STILLS = ("", ASLEEP, WHILE_SPEAKS, WHILE_ENDS, HELD_UP)
 EVERY_ROAD = "every road"
 STRAY = "what was answered about another task"
 HARMLESS_WAYS = ("chunked answer", "closed after", "silent after", "unasked after", "answered twice")
@@ -216,7 +219,7 @@ def _moment(terms: Terms, chance: random.Random, kind: str, what: str = "", amou
 
 
 def _still(terms: Terms, chance: random.Random) -> Accident | None:
-    what = chance.choice(["", "", WHILE_ENDS])
+    what = chance.choice(["", "", WHILE_ENDS, WHILE_SPEAKS, ASLEEP])
     return _moment(terms, chance, "still", what, chance.choice([0.3, 3.0, 20.0, 100.0, 1000.0]))
 
 

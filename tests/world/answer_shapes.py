@@ -31,6 +31,7 @@ NEARLY_JSON: dict[str, Callable[[bytes], bytes]] = {
     "UTF-16": lambda body: body.decode().encode("utf-16"),
     "UTF-16 without a mark": lambda body: body.decode().encode("utf-16-le"),
     "a notice before it": lambda body: _NOTICE + body,
+    "a log's line before it": lambda body: b'{"level": "warn", "code": 17, "msg": "slow", "taskId": "old"}\n' + body,
     "a time before it": lambda body: b"[2026-11-29 02:00:00] WARN {x}\n" + body,
     "a guard before it": lambda body: b")]}',\n" + body,
     "a call around it": lambda body: b"callback(" + body + b");",

@@ -67,11 +67,24 @@ def _reworded(form: str) -> Change:
     )
 
 
+def _alone(spoil: Callable[[bytes], bytes]) -> Change:
+    """The id with no envelope around it, in a text with more."""
+    bare = changes.named(shapes.CREATED["the id alone"])
+
+    def change(answer: Answer, asked: Asked, chance: random.Random) -> Answer | None:
+        told = bare(answer, asked, chance)
+        return None if told is None else told._replace(body=spoil(told.body))
+
+    return change
+
+
 def _of_creates() -> Iterator[Oddity]:
     road = "create"
     yield from _of_any_api(road, "lost")
     yield from _many(road, "same", {name: changes.named(make) for name, make in shapes.CREATED.items()})
     yield from _many(road, "same", {name: changes.enveloped(it) for name, it in records.AROUND.items()})
+    around = ("a notice before it", "a log's line before it", "a report after it")
+    yield from _many(road, "same", {f"the id alone, {it}": _alone(shapes.NEARLY_JSON[it]) for it in around})
     yield from _many(
         road, "same", {f"made, under {each}": changes.under(road, each) for each in (400, 429, 500, 502, 504)}
     )
@@ -169,6 +182,11 @@ _UNTOLD: dict[str, Any] = {
     "an error under 200": {"error": {"message": "busy", "code": ""}},
     "the health of something": {"status": "ok"},
     "a success of no task": {"status": "success", "message": "pong"},
+    "an error of no task": {"status": "error", "message": "Bad gateway"},
+    "an error of no task, with no data": {"status": "error", "message": "Bad gateway", "data": None},
+    "a failure of no task": {"status": "failed"},
+    "a failure of no task beside a code": {"code": 200, "state": "fail"},
+    "501 of no task": {"code": 501, "message": "Not Implemented"},
     "null": None,
     "an empty list": [],
 }
@@ -281,13 +299,6 @@ ODDITIES: tuple[Oddity, ...] = (*_of_creates(), *_of_polls(), *_of_files(), *_of
 def _disputed() -> Iterator[Oddity]:
     done = {f"{status} to elsewhere": always(page(status, b"", Location="/login")) for status in (302, 307, 308)}
     yield from _instead("create", "lost", done)
-    words: dict[str, Any] = {
-        "an error of no task": {"status": "error", "message": "Bad gateway"},
-        "a failure of no task": {"status": "failed"},
-    }
-    yield from _instead("poll", "later", {it: always(gateway(c, 200)) for it, c in words.items()})
-    flat = changes.enveloped(lambda record: record if record.get("error") else None)
-    yield Oddity("poll: a failure with no envelope", "poll", flat, "same")
 
 
 DISPUTED: tuple[Oddity, ...] = tuple(_disputed())

@@ -71,6 +71,8 @@ def is_lost(exchange: Exchange) -> bool:
     """Say whether whoever sent a create could not know what became of it."""
     if exchange.asked.road != "create":
         return False
+    if exchange.fate.what == "redirected" and exchange.is_answered:
+        return False  # it says that nobody has looked at it
     return not exchange.is_answered or exchange.means == "lost" or not _tells(exchange.plain)
 
 

@@ -75,4 +75,19 @@ def _told_once(world: World, facts: Facts) -> Iterator[str]:
             yield f"{each.process} was told of {each.prompt!r} without its files"
 
 
-TRUTHS = (_whole, _key_at_home, _swept, _untouched, _told_once)
+def _all_come_out(world: World, facts: Facts) -> Iterator[str]:
+    """The last run, which nothing befalls, tells of each request as often as it was asked for."""
+    if not world.terms.has_journal or world.terms.max_credits is not None:
+        return
+    last = f"run {world.runs - 1}"
+    told = Counter(each.prompt for each in world.told if each.process == last)
+    for prompt, times in Counter(world.prompts(world.runs - 1)).items():
+        if told[prompt] != times:
+            yield f"{last} told {told[prompt]} times of {prompt!r}, which was asked for {times} times"
+    known = {each.task_id for each in world.told}
+    for entry in facts.entries:
+        if entry.state == "done" and entry.task_id not in known:
+            yield f"{entry.request.prompt!r} is done, and nobody was ever told: {entry.task_id}"
+
+
+TRUTHS = (_whole, _key_at_home, _swept, _untouched, _told_once, _all_come_out)

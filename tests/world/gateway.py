@@ -45,11 +45,11 @@ class Gateway:
         network.new_wire = self._new_tap
         network.handshake = self._handshake
 
-    def end_idle(self, process: Process) -> None:
-        """End what a process has open and asks nothing on, by the other end."""
+    def end_idle(self, process: Process, *, speaks: bool) -> None:
+        """End what a process has open and asks nothing on, by the other end, which may say so."""
         for tap in self._taps:
             if tap.client.process is process and tap.is_idle:
-                tap.end()
+                tap.end(speaks=speaks)
 
     def _new_tap(self, client: End, server: End) -> Tap:
         self._taps = [tap for tap in self._taps if tap.client.is_open]

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .accidents import AT_A_FILE, BETWEEN, HELD_UP, OF_A_COMMIT, WHILE_ENDS, Accident
+from .accidents import ASLEEP, AT_A_FILE, BETWEEN, HELD_UP, OF_A_COMMIT, WHILE_ENDS, WHILE_SPEAKS, Accident
 
 if TYPE_CHECKING:
     from .process import Process
@@ -80,12 +80,18 @@ class Mishaps:
             self._universe.after(accident.at, None, befall)
 
     def _stand_still(self, accident: Accident) -> None:
-        if self._process.is_dead:
+        if self._process.is_dead or self._process.is_still:
             return
         self._process.stand_still()
-        if accident.what == WHILE_ENDS:
-            self._world.gateway.end_idle(self._process)
-        self._universe.after(accident.amount, None, self._process.go_on)
+        if accident.what in (WHILE_ENDS, WHILE_SPEAKS):
+            self._world.gateway.end_idle(self._process, speaks=accident.what == WHILE_SPEAKS)
+        is_asleep = accident.what == ASLEEP and not self._world.has_second
+        self._universe.after(accident.amount, None, lambda: self._go_on(accident.amount if is_asleep else 0.0))
+
+    def _go_on(self, slept: float) -> None:
+        if not self._process.is_dead and self._process in self._universe.processes:
+            self._world.computer.slept += slept
+            self._process.go_on()
 
     def _set_clock(self, accident: Accident) -> None:
         self._world.computer.wall += accident.amount

@@ -32,6 +32,7 @@ class Computer:
         wall: Seconds by which its calendar is ahead of the world's.
         booted_at: When it was switched on, in world time.
         boots: How often that was.
+        slept: Seconds for which it was asleep since then: a clock of its own leaves them out.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -39,10 +40,11 @@ class Computer:
         self.wall = 0.0
         self.booted_at = -5000.0
         self.boots = 0
+        self.slept = 0.0
 
     def reboot(self, now: float) -> None:
         """Begin its own clock anew."""
-        self.booted_at, self.boots = now - 7.0, self.boots + 1
+        self.booted_at, self.boots, self.slept = now - 7.0, self.boots + 1, 0.0
 
 
 class Process:
@@ -73,11 +75,15 @@ class Process:
 
     def time(self) -> float:
         """Seconds of its computer's own clock; a dead one has one of its own."""
-        return (self._ghost_time if self.is_dead else self.universe.now) - self.computer.booted_at
+        return (self._ghost_time if self.is_dead else self.universe.now) - self._since
+
+    @property
+    def _since(self) -> float:
+        return self.computer.booted_at + self.computer.slept
 
     def wall(self) -> float:
         """Unix time, as its computer believes it."""
-        return EPOCH + self.computer.wall + self.time() + self.computer.booted_at
+        return EPOCH + self.computer.wall + self.time() + self._since
 
     def die(self) -> None:
         """Be killed: the world goes on without it."""
@@ -138,7 +144,7 @@ class Process:
 
     def wakes_at(self) -> float:
         """World time of its next timer."""
-        return float("inf") if self.is_still else self.loop.next_at() + self.computer.booted_at
+        return float("inf") if self.is_still else self.loop.next_at() + self._since
 
     def turn(self) -> None:
         """Let its loop turn once."""
@@ -152,7 +158,7 @@ class Process:
         """Let what is left of a dead one turn once, in a time of its own; False when that comes to nothing."""
         self._ghost_turns += 1
         if not self.is_ready():
-            self._ghost_time = max(self._ghost_time, self.loop.next_at() + self.computer.booted_at)
+            self._ghost_time = max(self._ghost_time, self.loop.next_at() + self._since)
         if self._ghost_turns > GHOST_TURNS or self._ghost_time == float("inf"):
             return False
         self.turn()

@@ -16,7 +16,7 @@ from imagen_async._cli.loop import _run_until_signalled as run_until_signalled
 from imagen_async.webhooks import Receiver
 
 from .accidents import Accident, Terms
-from .wire import KEY
+from .wire import CONNECT_TIMEOUT, KEY
 
 if TYPE_CHECKING:
     from .process import Process
@@ -60,7 +60,7 @@ class Program:
         client = Client(
             *accounts_of(self._world),
             connections=self._terms.connections,
-            connect_timeout=4.0,
+            connect_timeout=CONNECT_TIMEOUT,
             timeout=60.0 if self._world.is_calm else self._terms.timeout,
             callback=self._callback(),
             on_event=self._listen if "listener raises" in self._own else None,

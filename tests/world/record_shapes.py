@@ -24,8 +24,7 @@ AROUND: dict[str, Callable[[Record], Any]] = {
     "data in a text": lambda record: success(json.dumps(record)),
     "data in a list of one": lambda record: success([record]),
     "data in data": lambda record: success({"data": record}),
-    # Beside a code, an `error` is the record's; alone it would be the call's.
-    "no envelope": lambda record: None if record.get("error") else record,
+    "no envelope": lambda record: record,
     "all of it flat": lambda record: {"code": 200, "msg": "success", **record},
 }
 """What may be around what a create is answered with, or around a record of a task."""
@@ -104,15 +103,15 @@ def _stated(record: Record, field: str, word: object) -> Record:
 
 
 def in_snake_case(record: Record, _: random.Random) -> Record | None:
-    """Its fields in the style of the other APIs; not of one that failed, of which the words would be read elsewhere."""
+    """Its fields in the style of the other APIs."""
     snake = {re.sub("(?<=[a-z])([A-Z])", r"_\1", name).lower(): value for name, value in record.items()}
-    return snake if kind_of(record) in ("made", "waiting") else None
+    return snake if kind_of(record) else None
 
 
 def with_capitals(record: Record, _: random.Random) -> Record | None:
     """Its fields with capitals, as another language writes them."""
     capital = {"".join(part[:1].upper() + part[1:] for part in name.split("_")): v for name, v in record.items()}
-    return capital if kind_of(record) in ("made", "waiting") else None
+    return capital if kind_of(record) else None
 
 
 def with_more_fields(record: Record, chance: random.Random) -> Record:

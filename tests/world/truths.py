@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from . import file_truths
-from .facts import Facts, is_limit
+from .facts import Facts, is_limit, is_lost
+from .wire import CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from .world import World
@@ -105,13 +106,17 @@ def _on_the_living(world: World, facts: Facts) -> Iterator[str]:
 
 
 def _held(world: World, facts: Facts) -> Iterator[str]:
-    """After a create that was refused for its rate no create of the account is begun for a window."""
+    """After a create that was refused for its rate no create of the account goes for a window.
+
+    But for those that were about to go, and waited for their connection.
+    """
     creates = [each for each in world.gateway.exchanges if each.asked.road == "create"]
     refused = [each for each in creates if each.answered_at and each.means == "same" and is_limit(each.plain)]
     for each in creates:
         for other in refused:
-            same = each.process is other.process and each.asked.path.split("/")[1] == other.asked.path.split("/")[1]
-            if same and other.answered_at + 0.005 < each.began_at < other.answered_at + world.terms.per - 0.005:
+            is_same = each.process is other.process and each.asked.path.split("/")[1] == other.asked.path.split("/")[1]
+            since = each.began_at - other.answered_at
+            if is_same and CONNECT_TIMEOUT + 0.1 < since < world.terms.per - 0.005:
                 yield f"{each.prompt!r} was created at {each.began_at:.4f}, a 429 came at {other.answered_at:.4f}"
 
 
@@ -123,10 +128,37 @@ def _over(world: World, facts: Facts) -> Iterator[str]:
         missing = set(world.prompts(world.runs - 1)) - {entry.request.prompt for entry in facts.entries}
         yield from (f"{prompt!r} was asked for, and nothing has come of it" for prompt in sorted(missing))
     for entry in facts.entries:
+        if entry.state == "failed" and entry.task_id is None and entry.lost:
+            yield f"{entry.request.prompt!r} has failed, and {entry.lost} creates of it were lost: {entry.error}"
         if entry.state in ("submitting", "running", "ready"):
             yield f"{entry.request.prompt!r} is still {entry.state}: {entry.task_id} {entry.error}"
         elif entry.state == "failed" and entry.task_id is not None and entry.task_id not in facts.failed:
             yield f"{entry.request.prompt!r} has failed with {entry.error}, its task {entry.task_id} has not"
+
+
+def _side_by_side(world: World, facts: Facts) -> Iterator[str]:
+    """What was lost at an account is sent again to no other."""
+    lost_at: dict[str, str] = {}
+    for each in world.gateway.exchanges:
+        if each.asked.road != "create" or facts.ordered.get(each.prompt) != 1:
+            continue
+        account = each.asked.path.split("/")[1]
+        if lost_at.get(each.prompt, account) != account:
+            yield f"{each.prompt!r} was lost at {lost_at[each.prompt]} and sent again to {account}"
+        if is_lost(each):
+            lost_at[each.prompt] = account
+
+
+def _announced(world: World, facts: Facts) -> Iterator[str]:
+    """A task that a callback named, which was taken, is known in the end, or was told of."""
+    known = {entry.task_id for entry in facts.entries} | {each.task_id for each in world.told} | facts.failed
+    said, made = "\n".join(world.heard), {str(create.task_id) for create in world.sandbox.ledger.tasks}
+    taken = (each for each in world.gateway.exchanges if each.asked.road == "callback" and each.plain is not None)
+    named = {each.asked.body for each in taken if each.plain is not None and each.plain.status == 200}
+    for task_id in sorted(made):
+        is_named = any(task_id.encode() in body for body in named)
+        if is_named and task_id not in known and task_id not in said:
+            yield f"a callback told of {task_id}, and nobody knows of it"
 
 
 _TRUTHS = (
@@ -139,4 +171,6 @@ _TRUTHS = (
     _held,
     _within_budget,
     _over,
+    _side_by_side,
+    _announced,
 )

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from .process import Process
 
 KEY = "key-of-the-sandbox"
+CONNECT_TIMEOUT = 4.0
+"""Seconds that a program waits for a connection."""
+
 STRANGER = b"\x89PNG of somebody else"
 AGAIN = "again=1"
 """In the address that a redirect leads to."""
 
+_GIVEN_UP = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -126,9 +130,12 @@ class Tap(Wire):
         """True while nothing is asked on it."""
         return not self.is_silent and not self._asked and (self._exchange is None or self._exchange.plain is not None)
 
-    def end(self) -> None:
-        """Have the server end it, for no reason."""
-        self._break(None, None)
+    def end(self, *, speaks: bool = False) -> None:
+        """Have the server end it, as it stands idle; some say so, in an answer that nobody has asked for."""
+        if self.is_idle and self.server.is_open:
+            if speaks:
+                self.server.send(_GIVEN_UP)
+            self._break(None, None)
 
     def _request(self, raw: bytes) -> None:
         head, _, body = raw.partition(b"\r\n\r\n")
@@ -202,17 +209,11 @@ class Tap(Wire):
     def _later(self, fate: Fate) -> None:
         universe = self.server.process.universe
         if fate.what == "unasked after":
-            universe.after(fate.amount, None, self._tell_unasked)
+            universe.after(fate.amount, None, lambda: self.end(speaks=True))
         elif fate.what == "silent after":
             universe.after(fate.amount, None, lambda: setattr(self, "is_silent", True))
         else:
             universe.after(fate.amount, None, lambda: self.is_silent or self._break(None, None))
-
-    def _tell_unasked(self) -> None:
-        """The server gives up a connection that stands idle, and says so."""
-        if self.is_idle and self.server.is_open:
-            self.server.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            self._break(None, None)
 
     def _break(self, to_client: Exception | None, to_server: Exception | None) -> None:
         """End the line for both; nothing that is written comes through any more."""

@@ -16,7 +16,7 @@ from imagen_async._core.job import Job
 from imagen_async.sandbox import Faults, Latency, Lives, Sandbox
 
 from . import accidents as drawn
-from .accidents import BETWEEN, HELD_UP, WHILE_ENDS, Accident, Terms
+from .accidents import BETWEEN, STILLS, Accident, Terms
 from .disk import Disk
 from .facts import is_lost, on_the_way
 from .gateway import Gateway
@@ -273,10 +273,15 @@ class World:
             for each in self.gateway.exchanges
             if each.process is process and 0 < each.answered_at < process.died_at - 1.0 and not is_lost(each)
         )
-        has_time = befell.isdisjoint((*TROUBLES, "", WHILE_ENDS, HELD_UP))
+        has_time = befell.isdisjoint((*TROUBLES, *STILLS))
         for prompt in on_the_way(self.journal):
             if not (has_time and answered[prompt]):
                 yield prompt
+
+    @property
+    def has_second(self) -> bool:
+        """Whether another process runs beside the first."""
+        return bool(self._seconds)
 
     def begin_second(self, first: Process) -> None:
         """Run the program once more, beside the first."""

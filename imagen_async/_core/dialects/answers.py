@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +17,8 @@ from ...errors import (
     TransportError,
 )
 from ..failure import Failure
-from ..forgiving_json import NOT_JSON, forgiving
+from ..field_names import folded
+from ..forgiving_json import NOT_JSON, forgiving, unwrapped
 from ..wire import (
     HttpResponse,
     NoAnswer,
@@ -66,6 +68,11 @@ class Answer(msgspec.Struct, frozen=True):
     response: HttpResponse
 
     @property
+    def is_good_http(self) -> bool:
+        """True where the HTTP status is one of a success."""
+        return 200 <= self.response.status < 300
+
+    @property
     def is_success(self) -> bool:
         """True when the API says that it did what it was asked."""
         is_good = self.code in _SUCCESSES if self.in_body else 200 <= self.code < 300
@@ -80,10 +87,10 @@ def open_answer(response: HttpResponse) -> Answer:
         # No envelope, or a part of one: then only the status speaks.
         return Answer(response.status, clean(_excerpt(response.body)), False, b"", response)
     detail = envelope.error if isinstance(envelope.error, dict) else {"message": envelope.error}
-    code = _number(envelope.code)
+    code = code_number(envelope.code)
     # LiangXin's platform has "", null or a word there, too: then the HTTP status speaks.
     if code is None and envelope.error:
-        code = _number(detail.get("code"))
+        code = code_number(detail.get("code"))
     # `msg`, an older page's `message`, and the `error.message` of the layers before the API.
     text = envelope.msg or envelope.message or detail.get("message") or ""
     in_body = code is not None
@@ -91,6 +98,14 @@ def open_answer(response: HttpResponse) -> Answer:
         # An error envelope under HTTP 200 (never seen) is not a success, whatever else it holds.
         code = 0 if envelope.error and response.status < 300 else response.status
     return Answer(code, clean(str(text)), in_body, bytes(envelope.data), response)
+
+
+def is_enveloped(document: Mapping[str, Any]) -> bool:
+    """True for the API's own envelope, a code and what the code is about: nothing before it writes such a one."""
+    told = {folded(key): value for key, value in document.items()}
+    code = code_number(told.get("code"))
+    # A failed task's code may come with no record.
+    return code is not None and "data" in told and (code not in _SUCCESSES or bool(unwrapped(told["data"])))
 
 
 def read_refused_status(answer: Answer) -> TaskStatus:
@@ -166,7 +181,7 @@ def code_of(value: object) -> int | str | None:
     return value if isinstance(value, int) and abs(value) < 1 << 63 else None
 
 
-def _number(code: object) -> int | None:
+def code_number(code: object) -> int | None:
     """A code as a number; None for a word, an empty string or nothing."""
     if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 6:
         return int(code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -25,22 +25,27 @@ class OwnTask(msgspec.Struct, frozen=True):
     task_id: str
     field: str = ""
 
-    def other_in(self, record: Mapping[str, Any], envelope: Mapping[str, Any]) -> str | None:
+    def other_in(self, record: Mapping[str, Any], *around: Mapping[str, Any]) -> str | None:
         """The task that an answer is about, where that is another one; None where it is ours, or names none.
 
         What stands around a record may echo the question: it counts where the record itself names none.
         """
         if record.get("taskId") == self.task_id:
             return None  # as it mostly is
-        named = _named(record, self.field) or _named(envelope, "")
+        named = _named(record, self.field) or next(filter(None, (_named(place, "") for place in around)), [])
         return None if not named or self.task_id.strip() in named else named[0]
+
+    def is_named_in(self, places: Iterable[Mapping[str, Any]]) -> bool:
+        """True where one of these objects names it, in any field that may name a task."""
+        fields = [key for place in places for key, value in place.items() if told_id(value) == self.task_id.strip()]
+        return any(field == self.field or folded(field) in (_CERTAIN, *LIKELY) for field in fields)
 
     def first_of(self, records: list[dict[str, Any]], default: dict[str, Any]) -> dict[str, Any]:
         """Of several records the one that names the task, in whatever field, or else one that names no other."""
 
         def strangeness(record: dict[str, Any]) -> tuple[bool, bool]:
             is_ours = any(told_id(value) == self.task_id.strip() for value in record.values())
-            return self.other_in(record, {}) is not None, not is_ours
+            return self.other_in(record) is not None, not is_ours
 
         return min(records, key=strangeness, default=default) if len(records) != 1 else records[0]
 

@@ -11,7 +11,7 @@ from ..field_names import folded
 from ..forgiving_json import unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
-from .answers import NO_SUCH_TASK, Answer, code_of, figure, read_refused_status
+from .answers import NO_SUCH_TASK, Answer, code_number, code_of, figure, is_enveloped, read_refused_status
 from .links import find_links
 from .own_task import OwnTask
 from .state_words import StateWord, meaning_of, read_state
@@ -22,8 +22,15 @@ _CONTAINERS = frozenset(
 _EARLIEST, _LATEST = 1_577_836_800_000, 4_102_444_800_000
 """Unix milliseconds: the years 2020 to 2099."""
 
+_OF_CALLS = frozenset({408, 429, 455, 502, 503, 504})
+"""Codes of an error that is the call's, whatever else is told: it passes."""
+
+_WITHOUT_PICTURE = (TaskFailed, LinksMissing)
+"""Ends of a task."""
+
 _UNTOLD = "no reason given"
 _ANOTHERS = "The answer is about another task, {}, and is not believed"
+_NOBODYS = "The answer says that a task has ended and does not say which, so it is not believed: {}"
 _NO_LINKS = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
 
 
@@ -38,26 +45,54 @@ def read_status(answer: Answer, own: OwnTask, first: str, failure_codes: frozens
     """
     envelope = unwrapped(loose_json(answer.response.body))
     record, state = _found(envelope, own, first)
-    if answer.is_success:
+    places = _places_of(record or {}, envelope if isinstance(envelope, dict) else {})
+    if answer.is_success or _is_of_task(answer, state, places, own):
         told = _read(record, state, envelope, answer)
     elif answer.code in failure_codes and answer.in_body:
         told = _broken(record or {}, answer, code=answer.code)
     else:
         told = read_refused_status(answer)
-    other = own.other_in(record or {}, envelope if isinstance(envelope, dict) else {})
     # A limit is one, and no answer is none, whatever they are about.
-    if other is None or isinstance(told, NoAnswer):
+    if isinstance(told, NoAnswer):
         return told
-    return NoAnswer(Failure(ProtocolError, _ANOTHERS.format(clean(other))))
+    other = own.other_in(*places)
+    if other is not None:
+        return NoAnswer(Failure(ProtocolError, _ANOTHERS.format(clean(other))))
+    return _believed(told, answer, places, own) if isinstance(told, _WITHOUT_PICTURE) else told
+
+
+def _places_of(record: dict[str, Any], envelope: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where an answer may name its task: the record, the `data` that holds it, the whole."""
+    data = envelope.get("data")
+    return [record, data, envelope] if data is not record and isinstance(data, dict) else [record, envelope]
+
+
+def _is_of_task(answer: Answer, state: StateWord, places: list[dict[str, Any]], own: OwnTask) -> bool:
+    """True where the error of an answer without a code of its own is the task's, and not the call's."""
+    is_plain = answer.is_good_http and answer.code not in _OF_CALLS and code_number(places[-1].get("code")) is None
+    return is_plain and state.meaning is not None and own.is_named_in(places)
+
+
+def _believed(
+    told: TaskFailed | LinksMissing, answer: Answer, places: list[dict[str, Any]], own: OwnTask
+) -> TaskStatus:
+    """Believe that a task has ended without a picture where that names it, or is in the API's own envelope.
+
+    A gateway says "error", too, and means itself: whoever took that for the task's end would pay for a second one.
+    """
+    end = told.outcome if isinstance(told, LinksMissing) else told
+    if own.is_named_in(places) or (answer.is_good_http and is_enveloped(places[-1])):
+        return told
+    return NoAnswer(Failure(ProtocolError, clean(_NOBODYS.format(end.failure.message))))
 
 
 def _record_in(envelope: Any, own: OwnTask) -> dict[str, Any] | None:
     """The object that describes the task; None where the answer says that there is none, empty where it has no such."""
     if not isinstance(envelope, dict):
         return {}
-    if "data" not in envelope:
+    value = envelope.get("data")
+    if value is None and ("data" not in envelope or _is_flat_record(envelope)):
         return envelope if _is_flat_record(envelope) else {}
-    value = envelope["data"]
     if value is None or isinstance(value, dict):
         return value
     value = unwrapped(value)
@@ -91,9 +126,9 @@ def _contained(value: Any, depth: int) -> Iterator[dict[str, Any]]:
 
 def _is_flat_record(envelope: dict[str, Any]) -> bool:
     """True where a task is described with no `data` around it. A `status` beside a code may be the call's own."""
-    is_tasks = "code" not in envelope or not {"taskId", "task_id", "id"}.isdisjoint(envelope)
-    fields = {"state", "taskStatus", "task_status", "successFlag", *(["status"] if is_tasks else [])}
-    return not fields.isdisjoint(envelope)
+    told = set(map(folded, envelope))
+    is_tasks = "code" not in told or not told.isdisjoint(("taskid", "id"))
+    return not told.isdisjoint(("state", "taskstatus", "successflag", *(["status"] if is_tasks else [])))
 
 
 def _read(record: dict[str, Any] | None, state: StateWord, envelope: Any, answer: Answer) -> TaskStatus:
@@ -123,10 +158,10 @@ def _around(envelope: Any, first: str, untold: StateWord) -> StateWord:
 
 
 def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None) -> TaskFailed:
-    error = record.get("error")
+    error = next(iter(_under(record, "error")), None)
     detail = error if isinstance(error, dict) else {"message": error}
-    codes = (record.get("failCode"), record.get("errorCode"), detail.get("code"), code)
-    told = (record.get("failMsg"), record.get("errorMessage"), detail.get("message"), record.get("message"))
+    codes = [*_under(record, "failcode", "errorcode"), *_under(detail, "code"), code]
+    told = [*_under(record, "failmsg", "errormessage"), *_under(detail, "message"), *_under(record, "message")]
     # "success" there means the call.
     text = next(filter(None, told), "" if meaning_of(answer.text) == "made" else answer.text)
     failure = Failure(
@@ -135,6 +170,11 @@ def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None) 
         code=code_of(next((each for each in codes if each is not None), None)),
     )
     return TaskFailed(failure, _billed(record), answer.response.body)
+
+
+def _under(record: Mapping[str, Any], *names: str) -> list[Any]:
+    """What a record holds under these names, in whatever style they are spelt; the first name first."""
+    return [value for name in names for key, value in record.items() if folded(key) == name]
 
 
 def _billed(record: Mapping[str, Any]) -> float | None:
