@@ -145,7 +145,7 @@ def accidents_of(terms: Terms, chance: random.Random) -> tuple[Accident, ...]:
     count = chance.choice([0, 1, 2, 4, 6, 8, 12, 20])
     makers = [make for make, weight in _MAKERS for _ in range(weight)]
     drawn = (chance.choice(makers)(terms, chance) for _ in range(count))
-    answers = _odd_answers(terms, chance) if chance.random() < 0.5 else ()
+    answers = _odd_answers(terms, chance) if chance.random() < 0.7 else ()
     return tuple(each for each in (*answers, *drawn) if each is not None)
 
 
@@ -174,7 +174,7 @@ def _oddity(chance: random.Random, *meanings: str) -> Oddity:
 
 def _odd_answers(terms: Terms, chance: random.Random) -> tuple[Accident, ...]:
     """Some of them: they cost a world nothing."""
-    drawn = (_oddity(chance, "same", "lost", "later", "refused", "bill") for _ in range(chance.choice([1, 4, 10])))
+    drawn = (_oddity(chance, "same", "lost", "later", "refused", "bill") for _ in range(chance.choice([3, 8, 20])))
     return tuple(Accident("answer", each.name, each.road, _place(each.road, terms, chance)) for each in drawn)
 
 
@@ -203,6 +203,12 @@ def _order(terms: Terms, chance: random.Random) -> Accident | None:
     # A picture that cannot be had several times in a row is believed to be gone.
     times = chance.choice([1, 1, 1, 5]) if road in ("create", "task") else 1
     return Accident("order", what, road, _place(road, terms, chance), amount=times)
+
+
+def _refusal(terms: Terms, chance: random.Random) -> Accident | None:
+    """A provider likes none of some prompts, before it makes a task of them or after."""
+    road, what = chance.choice([("create", "500"), ("create", "500"), ("task", "fail_word")])
+    return Accident("order", what, road, _place(road, terms, chance), amount=chance.choice([1, 3]))
 
 
 def _connect(terms: Terms, chance: random.Random) -> Accident | None:
@@ -276,9 +282,10 @@ def _own(terms: Terms, chance: random.Random) -> Accident | None:
 _MAKERS: Sequence[tuple[Callable[[Terms, random.Random], Accident | None], int]] = (
     (_way, 7),
     (_always_odd, 2),
-    (_always_head, 2),
+    (_always_head, 4),
     (_stray, 1),
     (_order, 6),
+    (_refusal, 2),
     (_connect, 3),
     (_still, 4),
     (_held_up, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -156,7 +157,7 @@ def _announced(world: World, facts: Facts) -> Iterator[str]:
     taken = (each for each in world.gateway.exchanges if each.asked.road == "callback" and each.plain is not None)
     named = {each.asked.body for each in taken if each.plain is not None and each.plain.status == 200}
     for task_id in sorted(made):
-        is_named = any(task_id.encode() in body for body in named)
+        is_named = any(re.search(rb'"task_?[iI]d": *"%b"' % re.escape(task_id.encode()), body) for body in named)
         if is_named and task_id not in known and task_id not in said:
             yield f"a callback told of {task_id}, and nobody knows of it"
 
