@@ -131,18 +131,21 @@ class Disk:
         wal = Path(f"{path}-wal")
         before = wal.read_bytes() if what == "torn" and wal.exists() else b""
         done = act()
-        if what == "torn" and self._kept is None:
+        if what == "torn" and not self.is_kept:
             self.lose_power()
-            assert self._kept is not None
-            after, torn = wal.read_bytes(), self._kept / os.path.relpath(wal, self.folder)
-            cut = self._chance.randrange(len(after) + 1) if len(after) <= len(before) else None
-            cut = self._chance.randrange(len(before), len(after) + 1) if cut is None else cut
-            torn.write_bytes(after[:cut] + before[cut:])
+            self._tear(wal, before)
         elif what == "killed after":
             self.keep()
         if what and stage.process is not None:
             stage.process.universe.end_by_force(stage.process.computer)
         return done
+
+    def _tear(self, wal: Path, before: bytes) -> None:
+        """Keep as many bytes as chance will have it of what the last commit has written."""
+        assert self._kept is not None
+        after = wal.read_bytes()
+        cut = self._chance.randrange(len(before) if len(after) > len(before) else 0, len(after) + 1)
+        (self._kept / os.path.relpath(wal, self.folder)).write_bytes(after[:cut] + before[cut:])
 
 
 class _File(io.FileIO):
@@ -191,7 +194,7 @@ def _disk() -> Disk | None:
 
 
 _real_open, _real_io_open, _real_connect = builtins.open, io.open, sqlite3.connect
-_real_link, _real_replace, _real_fsync = os.link, os.replace, os.fsync
+_real_fsync = os.fsync
 
 
 def _open(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
@@ -204,24 +207,19 @@ def _open(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
     return io.BufferedRandom(_File(str(file), "x+"))
 
 
-def _link(source: Any, target: Any, **named: Any) -> None:
-    disk = _disk()
-    if disk is not None:
-        disk.check(target)
-        disk.step()
-    _real_link(source, target, **named)
-    if disk is not None and disk.has(target):
-        disk.named(source, target)
+def _naming(act: Callable[..., None]) -> Callable[..., None]:
+    """Have what gives a file a name known to its disk."""
 
+    def name(source: Any, target: Any, **named: Any) -> None:
+        disk = _disk()
+        if disk is not None:
+            disk.check(target)
+            disk.step()
+        act(source, target, **named)
+        if disk is not None and disk.has(target):
+            disk.named(source, target)
 
-def _replace(source: Any, target: Any, **named: Any) -> None:
-    disk = _disk()
-    if disk is not None:
-        disk.check(target)
-        disk.step()
-    _real_replace(source, target, **named)
-    if disk is not None and disk.has(target):
-        disk.named(source, target)
+    return name
 
 
 def _fsync(descriptor: int) -> None:
@@ -253,5 +251,5 @@ def _connect(database: str, *arguments: Any, **named: Any) -> sqlite3.Connection
 def set_up() -> None:
     """Put all of it in place."""
     builtins.open, io.open = _open, _io_open
-    os.link, os.replace, os.fsync = _link, _replace, _fsync
+    os.link, os.replace, os.fsync = _naming(os.link), _naming(os.replace), _fsync
     sqlite3.connect = _connect  # type: ignore[assignment]

@@ -45,8 +45,8 @@ class Facts:
         for entry in self.entries:
             self.said_lost[entry.request.prompt] += entry.lost
         if not world.terms.has_journal:
-            self.said_lost.update(each.prompt for each in world.told if each.error == "UnknownOutcome")
-            said = [line for line in world.heard if "nobody waited for the end of" in line]
+            self.said_lost.update(each.prompt for each in world.witness.told if each.error == "UnknownOutcome")
+            said = [line for line in world.witness.heard if "nobody waited for the end of" in line]
             is_said = {prompt: any(repr(prompt) in line for line in said) for prompt in self.lost}
             # One that was sent again by order is told as what came of it in the end.
             self.said_lost.update(each for each in self.lost if is_said[each] or world.terms.resubmits)

@@ -44,7 +44,7 @@ def _key_at_home(world: World, facts: Facts) -> Iterator[str]:
     for path in world.folder.rglob("*"):
         if path.is_file() and KEY.encode() in path.read_bytes():
             yield f"the key is in {path.name}"
-    if any(KEY in line for line in world.heard):
+    if any(KEY in line for line in world.witness.heard):
         yield "the key was said"
 
 
@@ -66,11 +66,11 @@ def _told_once(world: World, facts: Facts) -> Iterator[str]:
     """What a program is told of a batch comes no oftener than it was ordered, and with its files."""
     if world.terms.program != "batch":
         return
-    count = Counter((each.process, each.prompt, each.task_id) for each in world.told if each.task_id)
+    count = Counter((each.process, each.prompt, each.task_id) for each in world.witness.told if each.task_id)
     for (process, prompt, task_id), times in count.items():
         if times > 1:
             yield f"{process} was told {times} times of {prompt!r}: {task_id}"
-    for each in world.told:
+    for each in world.witness.told:
         if not each.error and world.terms.saves and not each.files and not each.is_left:
             yield f"{each.process} was told of {each.prompt!r} without its files"
 
@@ -80,11 +80,11 @@ def _all_come_out(world: World, facts: Facts) -> Iterator[str]:
     if not world.terms.has_journal or world.terms.max_credits is not None:
         return
     last = f"run {world.runs - 1}"
-    told = Counter(each.prompt for each in world.told if each.process == last)
+    told = Counter(each.prompt for each in world.witness.told if each.process == last)
     for prompt, times in Counter(world.prompts(world.runs - 1)).items():
         if told[prompt] != times:
             yield f"{last} told {told[prompt]} times of {prompt!r}, which was asked for {times} times"
-    known = {each.task_id for each in world.told}
+    known = {each.task_id for each in world.witness.told}
     for entry in facts.entries:
         if entry.state == "done" and entry.task_id not in known:
             yield f"{entry.request.prompt!r} is done, and nobody was ever told: {entry.task_id}"

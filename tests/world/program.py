@@ -94,15 +94,15 @@ class Program:
                 try:
                     await self._read(results)
                 finally:
-                    self._world.leave(self._process)
+                    self._world.witness.leave(self._process)
         finally:
             for result in batch.leftover:
-                self._world.tell(self._process, result, is_left=True)
+                self._world.witness.tell(self._process, result, is_left=True)
 
     async def _read(self, results: Any) -> None:
         count = 0
         async for result in results:
-            self._world.tell(self._process, result)
+            self._world.witness.tell(self._process, result)
             count += 1
             if self._breaks_after is not None and count > self._breaks_after:
                 return
@@ -123,14 +123,14 @@ class Program:
                 result = await client.generate(prompt, **terms)
             else:
                 job = await client.submit(prompt, **terms)
-                self._world.hear(self._process, job.task_id)
+                self._world.witness.hear(self._process, job.task_id)
                 result = await job if way == 1 else await client.collect(job.task_id, provider=self._terms.accounts[0])
-            self._world.tell(self._process, result)
+            self._world.witness.tell(self._process, result)
             await result.save(self._world.folder / "pictures")
         except errors.ImagenError as error:
-            self._world.tell_error(self._process, prompt, error)
+            self._world.witness.tell_error(self._process, prompt, error)
         except BaseException:
-            self._world.leave(self._process, prompt)
+            self._world.witness.leave(self._process, prompt)
             raise
 
     def _requests(self) -> Iterator[ImageRequest | str]:

@@ -7,14 +7,20 @@ from collections.abc import Callable
 
 
 class Trace:
-    """Lines of what happened."""
+    """Lines of what happened.
+
+    Attributes:
+        home: Where the world has its files, which differs from one time to the next, and is left out.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
+        self.home = ""
         self.lines: list[str] = []
 
     def add(self, who: str, what: str) -> None:
         """Note what somebody does, or what befalls them."""
+        what = what.replace(self.home, "") if self.home else what
         self.lines.append(f"{self._now():10.4f}  {who:<10}  {what}")
 
     def digest(self) -> str:

@@ -40,8 +40,8 @@ def _kept_or_told(world: World, facts: Facts) -> Iterator[str]:
     """Each task's pictures are on the disk, or its id is told to somebody, or its create's answer was lost."""
     told = {entry.task_id for entry in facts.entries}
     # What an earlier run was told of is to be found again by the next.
-    told |= {each.task_id for each in world.told if not world.terms.has_journal}
-    said = "\n".join(world.heard)
+    told |= {each.task_id for each in world.witness.told if not world.terms.has_journal}
+    said = "\n".join(world.witness.heard)
     for prompt, tasks in facts.tasks.items():
         missing = [task for task in tasks if task.task_id not in told and str(task.task_id) not in said]
         missing = [task for task in missing if task.task_id not in facts.failed]
@@ -55,7 +55,7 @@ def _known(world: World, facts: Facts) -> Iterator[str]:
     """Unknown are no more than creates whose answer was lost."""
     unknown = Counter(entry.request.prompt for entry in facts.entries if entry.state == "unknown")
     if not world.terms.has_journal:
-        unknown = Counter(each.prompt for each in world.told if each.error == "UnknownOutcome")
+        unknown = Counter(each.prompt for each in world.witness.told if each.error == "UnknownOutcome")
     for prompt, count in unknown.items():
         if count > facts.lost[prompt] + world.unwritten[prompt]:
             yield f"{prompt!r}: {count} are unknown, and {facts.lost[prompt]} answers were lost"
@@ -85,7 +85,7 @@ def _after_leaving(world: World, facts: Facts) -> Iterator[str]:
         if exchange.asked.road != "create":
             continue
         for prompt in ("", exchange.prompt):
-            left = world.left.get((exchange.process.name, prompt))
+            left = world.witness.left.get((exchange.process.name, prompt))
             if left is not None and exchange.began > left[1]:
                 yield f"{exchange.prompt!r} was created at {exchange.began_at:.4f}, after leaving at {left[0]:.4f}"
 
@@ -121,6 +121,18 @@ def _held(world: World, facts: Facts) -> Iterator[str]:
                 yield f"{each.prompt!r} was created at {each.began_at:.4f}, a 429 came at {other.answered_at:.4f}"
 
 
+def _at_work(world: World, facts: Facts) -> Iterator[str]:
+    """Where nothing goes wrong all that was asked for is made, as far as the budget goes."""
+    if world.accidents:
+        return
+    prompts, credits = world.prompts(0), world.terms.max_credits
+    # The dearest of its pictures costs 12 credits.
+    least = len(prompts) if credits is None else min(len(prompts), int(credits // (12 * world.terms.images)))
+    made = {each.prompt for each in world.witness.told if not each.error}
+    if len(made) < least:
+        yield f"nothing went wrong, and {len(made)} of {least} pictures were made"
+
+
 def _over(world: World, facts: Facts) -> Iterator[str]:
     """In the end all has ended, and each picture that can be had is there."""
     if not world.terms.has_journal:
@@ -152,8 +164,8 @@ def _side_by_side(world: World, facts: Facts) -> Iterator[str]:
 
 def _announced(world: World, facts: Facts) -> Iterator[str]:
     """A task that a callback named, which was taken, is known in the end, or was told of."""
-    known = {entry.task_id for entry in facts.entries} | {each.task_id for each in world.told} | facts.failed
-    said, made = "\n".join(world.heard), {str(create.task_id) for create in world.sandbox.ledger.tasks}
+    known = {entry.task_id for entry in facts.entries} | {each.task_id for each in world.witness.told} | facts.failed
+    said, made = "\n".join(world.witness.heard), {str(create.task_id) for create in world.sandbox.ledger.tasks}
     taken = (each for each in world.gateway.exchanges if each.asked.road == "callback" and each.plain is not None)
     named = {each.asked.body for each in taken if each.plain is not None and each.plain.status == 200}
     for task_id in sorted(made):
@@ -171,6 +183,7 @@ _TRUTHS = (
     _on_the_living,
     _held,
     _within_budget,
+    _at_work,
     _over,
     _side_by_side,
     _announced,

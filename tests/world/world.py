@@ -6,29 +6,27 @@ import asyncio
 import contextlib
 import gc
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from imagen_async import Result, errors
+from imagen_async import errors
 from imagen_async._core.job import Job
-from imagen_async.sandbox import Faults, Latency, Lives, Sandbox
 
 from . import accidents as drawn
 from .accidents import BETWEEN, STILLS, Accident, Terms
 from .disk import Disk
 from .facts import is_lost, on_the_way
 from .gateway import Gateway
-from .listening import listened
 from .mishaps import TROUBLES, Mishaps
 from .process import Computer, Process
-from .program import SIGNING_KEY, InputBroke, Program, limits_of, prompts_of, run_until_signalled
+from .program import InputBroke, Program, prompts_of, run_until_signalled
+from .provider import PORT, DrawnFaults, new_sandbox
 from .stage import stage
 from .universe import Killed, Stuck, Universe
-from .wire import KEY, STRANGER
+from .wire import STRANGER
+from .witness import Witness, listened
 
-PORT = 8080
 LONGEST = 3 * 3600.0
 """Seconds of a run, in which every deadline has passed several times."""
 
@@ -42,51 +40,10 @@ def looks_through_memory(seed: int) -> bool:
     return seed % 10 == 0
 
 
-class Told(NamedTuple):
-    """What a program was told of a request."""
-
-    process: str
-    prompt: str
-    task_id: str | None
-    error: str
-    files: tuple[str, ...] = ()
-    is_earlier: bool = False
-    is_left: bool = False
-
-
-class WorldFaults(Faults):
-    """What goes wrong at the provider by its own fault: by the number of each request on its road."""
-
-    def __init__(self, accidents: Sequence[Accident]) -> None:
-        super().__init__()
-        self._due = {
-            (each.road, int(each.at) + number): each.what
-            for each in accidents
-            if each.kind == "order"
-            for number in range(int(each.amount))
-        }
-        self._drawn = defaultdict[str, list[str | None]](list)
-        self.is_calm = False
-
-    def draw(self, road: Any) -> str | None:
-        """The fault of the next request on a road."""
-        drawn = self._drawn[road]
-        drawn.append(None if self.is_calm else self._due.get((road, len(drawn))))
-        return drawn[-1]
-
-    @property
-    def of_tasks(self) -> list[str | None]:
-        """What each task's was, in the order of their making."""
-        return self._drawn["task"]
-
-
 class World:
     """A world of a seed.
 
     Attributes:
-        told: What the program was told, in order.
-        heard: What it was told otherwise: by a job, or in the log.
-        left: When a process has left, or one of its requests: world time, and a number of `Universe.tick`.
         strangers: Files of somebody else, where pictures are to lie.
         lost_by_end: Prompts whose create was on the way when a process was killed.
         unwritten: Prompts of which the journal could not be told what became of their create.
@@ -99,28 +56,18 @@ class World:
         chance = random.Random(f"{seed}/accidents")
         self.accidents = drawn.accidents_of(self.terms, chance) if accidents is None else tuple(accidents)
         self.universe, self.folder = Universe(seed), folder / "disk"
-        self.told: list[Told] = []
+        self.universe.trace.home = str(folder)
         # Where it lies among the pictures, what killed processes have left there is swept up.
         self.journal = self.folder / ("pictures/run.db" if seed % 2 and self.terms.saves else "run.db")
-        self.heard: list[str] = []
-        self.left: dict[tuple[str, str], tuple[float, int]] = {}
+        self.witness = Witness(self.universe)
         self.lost_by_end = Counter[str]()
         self.unwritten = Counter[str]()
         self.is_calm, self.runs = False, 0
         self.computer = Computer(Disk(self.folder, self.universe.chance("disk")))
         self._elsewhere = Computer(Disk(folder / "provider", self.universe.chance("provider's disk")))
         self.gateway = Gateway(self.universe, self.accidents, self.terms.trip)
-        self.faults = WorldFaults(self.accidents)
-        self.sandbox = Sandbox(
-            latency=Latency(self.terms.latency, minimum=0.1),
-            limits=limits_of(self.terms),
-            faults=self.faults,
-            lives=Lives(link=self.terms.link_life),
-            key=KEY,
-            signing_key=SIGNING_KEY if self.terms.signs else None,
-            port=PORT,
-            seed=seed,
-        )
+        self.faults = DrawnFaults(self.accidents)
+        self.sandbox = new_sandbox(self.terms, self.faults, seed)
         self.strangers = self._put_in_the_way() if self.terms.saves else []
         self._seconds: list[tuple[Process, asyncio.Task[None]]] = []
 
@@ -151,37 +98,6 @@ class World:
         """The input of a run."""
         return prompts_of(self.terms, self.accidents, run, self.universe.chance("input"))
 
-    def tell(self, process: Process, result: Result, *, is_left: bool = False) -> None:
-        """Hear of a result."""
-        error = "" if result.error is None else type(result.error).__name__
-        files = tuple(file.path for file in result.files)
-        prompt, task_id = result.request.prompt, result.task_id
-        self._tell(process, Told(process.name, prompt, task_id, error, files, result.earlier, is_left))
-
-    def tell_error(self, process: Process, prompt: str, error: BaseException) -> None:
-        """Hear of an error."""
-        self._tell(process, Told(process.name, prompt, getattr(error, "task_id", None), type(error).__name__))
-        self.hear(process, str(error))
-
-    def _tell(self, process: Process, told: Told) -> None:
-        if not process.is_dead:
-            self.told.append(told)
-            how = f"{told.error or 'done'} {told.task_id or ''} {len(told.files)}"
-            # What an earlier run was told of is no news.
-            if not told.is_earlier:
-                self.universe.trace.add(process.name, f"is told of {told.prompt!r}: {how}")
-
-    def hear(self, process: Process, text: str) -> None:
-        """Hear of something otherwise."""
-        if not process.is_dead:
-            self.heard.append(text)
-
-    def leave(self, process: Process, prompt: str = "") -> None:
-        """Hear that a program leaves: from here on it creates nothing."""
-        if not process.is_dead and (process.name, prompt) not in self.left:
-            self.left[process.name, prompt] = (self.universe.now, self.universe.tick())
-            self.universe.trace.add(process.name, f"leaves {prompt}")
-
     def live(self) -> None:
         """Run the program until all is done, first with accidents, then without."""
         provider = self.universe.begin("provider", self._elsewhere)
@@ -208,7 +124,7 @@ class World:
         mishaps = Mishaps(self, process, program)
         mishaps.schedule(accidents)
         self.universe.limit(MOST_TURNS, LONGEST)
-        with stage.of(process), listened(self, process):
+        with stage.of(process), listened(self.witness, process):
             self._main(process, program)
             if process.is_dead:
                 gc.collect()  # what is left of it is not to be heard of later
@@ -227,7 +143,7 @@ class World:
             how = "has left"
         except (errors.ImagenError, InputBroke) as error:
             how = f"has ended with {type(error).__name__}: {error}"
-            self.tell_error(process, "", error)
+            self.witness.tell_error(process, "", error)
         except Stuck:
             raise
         except BaseException as error:
@@ -292,7 +208,7 @@ class World:
             try:
                 await program.main()
             except errors.ImagenError as error:
-                self.tell_error(process, "", error)
+                self.witness.tell_error(process, "", error)
 
         with stage.of(process):
             self._seconds.append((process, process.loop.create_task(main())))
@@ -300,7 +216,7 @@ class World:
     def _end_seconds(self) -> None:
         """Let what runs beside come to its end; where the computer ends, it ends, too."""
         for process, task in self._seconds:
-            with stage.of(process), listened(self, process):
+            with stage.of(process), listened(self.witness, process):
                 if process.is_dead:
                     task.cancel()
                 with contextlib.suppress(Exception, Killed, asyncio.CancelledError):
