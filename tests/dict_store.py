@@ -83,9 +83,12 @@ class DictStore:
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         found = []
         for key, sent_at in ((key, sent_at) for whose, key, sent_at in self._sends if whose == account):
-            accepted_at = self._jobs[key].accepted_at if self._jobs[key].sent_at == sent_at else None
-            if sent_at > moment - LONGEST_WAY if accepted_at is None else accepted_at > moment:
-                found.append((sent_at, accepted_at))
+            job = self._jobs[key]
+            ended_at = job.ended_at if (job.ended_at or 0) > sent_at else None
+            last = job.sent_at or 0
+            over_at = last if last > sent_at else (job.accepted_at or ended_at) if last == sent_at else None
+            if (over_at or sent_at + LONGEST_WAY) > moment:
+                found.append((sent_at, over_at))
         return found
 
     def times_seen(self, key: str) -> int:

@@ -185,14 +185,13 @@ class Journal(JournalReader):
         return int(times)
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
-        """When an account's creates were sent and accepted that the server may have seen since that Unix time.
+        """When an account's creates were sent and were over that the server may have seen since that Unix time.
 
-        Between the note of the intent and the server lie a commit and the way. Of one without an answer, or of an
-        earlier one of a job, nobody knows when it was answered: None.
+        Between the note of the intent and the server lie a commit and the way. Of one that was on the way when its
+        process ended nobody knows when it was over: None.
         """
         with explained(self.path):
-            terms = {"account": account, "moment": moment, "earliest": moment - LONGEST_WAY}
-            return self._reading.execute(SENT_SINCE, terms).fetchall()
+            return self._reading.execute(SENT_SINCE, (account, LONGEST_WAY, moment)).fetchall()
 
     def sweep(self, folder: str | PurePath) -> None:
         """Remove what a killed process has left unfinished in a folder, where that is the one the journal lies in.

@@ -114,9 +114,9 @@ class ResumeState:
         answer waits for as long as it may be on its way.
         """
         sent = self._store.sent_since(account, self._clock.earliest(rate.per))
-        ages = self._clock.ages(sent_at if accepted is None else accepted for sent_at, accepted in sent)
-        # Without an answer a request may be on its way to the server yet, whatever has become of the process.
-        ways = [LONGEST_WAY if accepted is None else 0.0 for _, accepted in sent]
+        ages = self._clock.ages(sent_at if over is None else over for sent_at, over in sent)
+        # What is not known to be over may be on its way to the server yet, whatever has become of the process.
+        ways = [LONGEST_WAY if over is None else 0.0 for _, over in sent]
         # No more than a window has: they were all in one, or those before these are free already.
         latest = sorted(age - way for age, way in zip(ages, ways, strict=True))[: rate.count]
         return [now() + rate.per - age for age in latest if age < rate.per]

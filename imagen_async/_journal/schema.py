@@ -70,18 +70,16 @@ MOVE = (
 RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
 
-# A row has the answer's time of its last create only: any other counts as answered just now. What was noted long before
-# its answer came was held up on this side of the network, by a process that stood still: it is as young as that.
+# A row has the times of its last create only; one before it was over when that was noted. `cut_off` ends a job when its
+# create was noted: what came of that nobody knows. The account's creates are all looked at: a process may have stood
+# still for any time between what it noted and what it sent.
 SENT_SINCE = (
-    "SELECT sends.sent_at, accepted_at FROM sends LEFT JOIN jobs "
-    "ON jobs.key = sends.key AND jobs.sent_at = sends.sent_at "
-    "WHERE sends.account = :account AND sends.sent_at > :earliest AND coalesce(accepted_at, :moment + 1) > :moment "
-    # Few, so that the others, which may be very many, are not looked up one by one.
-    "UNION ALL SELECT sends.sent_at, accepted_at FROM "
-    "(SELECT key, sent_at, accepted_at FROM jobs WHERE sent_at <= :earliest AND accepted_at > :moment) AS held_up "
-    "JOIN sends ON sends.key = held_up.key AND sends.sent_at = held_up.sent_at WHERE sends.account = :account"
+    "SELECT sends.sent_at, CASE WHEN jobs.sent_at > sends.sent_at THEN jobs.sent_at WHEN jobs.sent_at = sends.sent_at "
+    "THEN coalesce(accepted_at, CASE WHEN ended_at > jobs.sent_at THEN ended_at END) END AS over_at "
+    "FROM sends LEFT JOIN jobs ON jobs.key = sends.key "
+    "WHERE sends.account = ? AND coalesce(over_at, sends.sent_at + ?) > ?"
 )
-"""An account's creates whose answer came after a moment; or, where it is not known, that were noted after another."""
+"""When an account's creates were noted and were over, as far as the latter is known, if that was since a moment."""
 
 PLACE = "UPDATE jobs SET position = ? WHERE key = ?"
 """Write where a job stands in the input now."""

@@ -104,11 +104,11 @@ class JobStore(Protocol):
         """
 
     def sent_since(self, account: str, moment: float) -> Iterable[tuple[float, float | None]]:
-        """When an account's creates were sent and accepted that the server may have seen since that Unix time.
+        """When an account's creates were sent and were over that the server may have seen since that Unix time.
 
-        Of one without an answer, or of an earlier one of a job, nobody knows when it was answered: None. Such a one
-        whose intent was noted `LONGEST_WAY` before has reached the server by then, or never will. Where the answer is
-        known it counts alone: a process may have stood still between the intent and the sending.
+        One is over with its answer, with the end of its job, or when the next one of its job is about to be sent. Of
+        one that is none of these nobody knows: None. It has reached the server `LONGEST_WAY` after its intent was
+        noted, or never will.
         """
 
     def times_seen(self, key: str) -> int:

@@ -198,6 +198,10 @@ FIRST_DESCRIPTOR = 1 << 20
 _real_poll = select.poll
 
 
+def _poll() -> Any:
+    return _real_poll() if stage.process is None else Poll()
+
+
 class Socket:
     """What aiohttp connects: a name for a connection that is to be made."""
 
@@ -241,7 +245,7 @@ def set_up() -> None:
     os.urandom, secrets.token_bytes = _urandom, _token_bytes
     secrets.randbelow = _randbelow
     os.getpid, os.kill = _getpid, _kill
-    select.poll = Poll  # type: ignore[misc, assignment]
+    select.poll = _poll  # type: ignore[misc, assignment]
     aiohappyeyeballs.impl.socket = _Sockets()  # type: ignore[assignment]
     # Pictures are painted by zlib then, in a tenth of the time; and looked at as where the extra is not installed.
     sys.modules["PIL"] = None  # type: ignore[assignment]
