@@ -110,9 +110,11 @@ class Program:
                 await asyncio.sleep(slow.amount)
 
     async def _singles(self, client: Client) -> None:
+        # Of several accounts a job does not say whose its task is, so that it cannot be collected by its id.
+        ways = 3 if len(self._terms.accounts) == 1 else 2
         async with asyncio.TaskGroup() as group:
             for number, prompt in enumerate(self._world.prompts(self._number)):
-                group.create_task(self._single(client, prompt, number % 3))
+                group.create_task(self._single(client, prompt, number % ways))
 
     async def _single(self, client: Client, prompt: str, way: int) -> None:
         """Make one picture in one of three ways, and save it; its errors are its own."""
