@@ -128,7 +128,7 @@ def _at_work(world: World, facts: Facts) -> Iterator[str]:
     prompts, credits = world.prompts(0), world.terms.max_credits
     # The dearest of its pictures costs 12 credits.
     least = len(prompts) if credits is None else min(len(prompts), int(credits // (12 * world.terms.images)))
-    made = {each.prompt for each in world.witness.told if not each.error}
+    made = {each.task_id for each in world.witness.told if not each.error}
     if len(made) < least:
         yield f"nothing went wrong, and {len(made)} of {least} pictures were made"
 
