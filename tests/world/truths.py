@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .world import World
 
 
+LONG = 900.0
+"""Seconds of a deadline by which all of a world's tasks are done."""
+
+
 def broken_by(world: World) -> Iterator[str]:
     """Each truth that a world has broken, in words."""
     yield from world.universe.broken
@@ -122,8 +126,8 @@ def _held(world: World, facts: Facts) -> Iterator[str]:
 
 
 def _at_work(world: World, facts: Facts) -> Iterator[str]:
-    """Where nothing goes wrong all that was asked for is made, as far as the budget goes."""
-    if world.accidents:
+    """Where nothing goes wrong all that was asked for is made, as far as the budget goes, and the deadline."""
+    if world.accidents or world.terms.deadline < LONG:
         return
     prompts, credits = world.prompts(0), world.terms.max_credits
     # The dearest of its pictures costs 12 credits.
