@@ -57,6 +57,7 @@ from imagen_async._core.job_events import (
     SendAborted,
     StatusAsked,
     Taken,
+    TurnMissed,
     Unsendable,
 )
 from imagen_async._core.journal_entry import (
@@ -152,6 +153,7 @@ from imagen_async._journal.store import LONGEST_WAY
 from imagen_async._off_loop import OffLoop, OwnThreads, machine_time
 from imagen_async._plain_group import PlainGroup
 from imagen_async._scheduler.scheduler import Scheduler, Standing
+from imagen_async._scheduler.turns import LONGEST_TURN
 from imagen_async._text import one_line, shown, told
 from imagen_async._transport.file_session import FileSession
 from imagen_async._transport.session_pool import MAX_ANSWER, Endpoint, SessionPool

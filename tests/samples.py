@@ -71,6 +71,7 @@ EVENTS: dict[str, inner.Event] = {
     "Leaves": inner.Leaves(),
     "SendAborted": inner.SendAborted(),
     "SendAborted unnoted": inner.SendAborted(failure(errors.JournalError, "the disk is full")),
+    "TurnMissed": inner.TurnMissed(),
     "Unsendable": inner.Unsendable(failure(errors.InvalidRequest, "no such text")),
     "Accepted": inner.Accepted("t1"),
     "Lost": inner.Lost(failure(errors.TransportError, "reset")),

@@ -15,7 +15,7 @@ from clients import Heard, run, until_error
 from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inner import BREATHE_EVERY, now
+from inner import BREATHE_EVERY, LONGEST_TURN, now
 from journals import Disk, Held, place
 from virtual_network import (
     PUBLIC_URL,
@@ -529,6 +529,35 @@ async def test_no_create_leaves_that_is_called_off_while_its_connection_is_opene
     assert [entry.state for entry in kept["jobs"].values()] == ["queued"]
     (result,) = await run(VirtualClient(network), ["a"], journal=DictStore(kept))
     assert (result.ok, len(network.ledger.creates)) == (True, 1)
+
+
+async def test_a_refusal_for_the_rate_holds_what_waits_for_its_connection(network: Network) -> None:
+    """A create whose connection is still being opened when another one is refused with 429 waits, too: a window."""
+    network.faults.order("create", "429")
+    async with VirtualClient(network) as client, asyncio.TaskGroup() as group:
+        group.create_task(client.generate("a fox"))
+        await network.has_seen(1)
+        network.connecting = 5.0
+        group.create_task(client.generate("a heron"))
+        await anyio.sleep(6)
+        network.connecting = 0.0
+    refused, *made = network.ledger.create_times
+    assert (len(made), min(made) - refused > network.limits.submit.per) == (2, True)
+
+
+async def test_a_create_that_leaves_long_after_its_intent_is_noted_anew(network: Network) -> None:
+    """The next run counts its place from the intent: where a process stood still before it left, that is none any more.
+
+    It is still the first create of its job, and the only one that was sent.
+    """
+    kept: dict[str, Any] = {}
+    network.connecting = LONGEST_TURN + 1
+    async with VirtualClient(network) as client, client.batch(["a"], journal=DictStore(kept)) as batch:
+        await anyio.sleep(network.connecting - 0.5)
+        network.connecting = 0.0
+        (result,) = [result async for result in batch]
+    (entry,), sends = kept["jobs"].values(), DictStore(kept).sent_since("kie", 0.0)
+    assert (result.ok, entry.attempts, len(network.ledger.creates), len(sends)) == (True, 1, 1, 2)
 
 
 async def test_a_cancelled_generate_sends_nothing_whose_connection_is_still_opened(network: Network) -> None:

@@ -94,7 +94,7 @@ def test_only_these_lead_back_to_queued() -> None:
         for (state, event), entry in inner.TABLE.items()
         if inner.Queued in entry.to and state is not inner.Queued
     }
-    creates = {("Noting", "ConnectFailed"), ("Sending", "Rejected"), ("Sending", "Lost")}
+    creates = {("Noting", "ConnectFailed"), ("Noting", "TurnMissed"), ("Sending", "Rejected"), ("Sending", "Lost")}
     tasks = {(state, "TaskFailed") for state in ("Confirming", "Running", "Doubted")}
     assert back == creates | tasks | {("Doubted", "TaskRefused")}
 
@@ -116,7 +116,7 @@ REPLACEABLE = [name for name in ASKED_ABOUT if not name.startswith(("Collected",
 # With no create before that says anything, after a failed one, and after a lost one.
 OF_CREATES: dict[tuple[str, str], tuple[str, str, str]] = {
     **dict.fromkeys(product(("Queued", "Noting"), OWNERS), ("Left", "Failed", "Unknown")),
-    ("Noting", "ConnectFailed"): ("Queued", "Queued", "Queued"),
+    **dict.fromkeys(product(("Noting",), ("ConnectFailed", "TurnMissed")), ("Queued", "Queued", "Queued")),
     ("Noting", "SendAborted"): ("Left", "Failed", "Unknown"),
     ("Noting", "SendAborted unnoted"): ("NotAdmitted", "Failed", "Unknown"),
     ("Noting", "Unsendable"): ("Failed", "Failed", "Unknown"),
@@ -194,8 +194,8 @@ BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
         {
             **dict.fromkeys(product(("Sending", "Sending after a failure", "Orphaned"), FREE_TO_REPEAT), "Failed"),
             **dict.fromkeys(product(("Sending after a loss",), FREE_TO_REPEAT), "Unknown"),
-            **dict.fromkeys(product(("Noting", "Noting after a failure"), ("ConnectFailed",)), "Failed"),
-            ("Noting after a loss", "ConnectFailed"): "Unknown",
+            **dict.fromkeys(product(("Noting", "Noting after a failure"), ("ConnectFailed", "TurnMissed")), "Failed"),
+            **dict.fromkeys(product(("Noting after a loss",), ("ConnectFailed", "TurnMissed")), "Unknown"),
             ("Noting", "SendAborted"): "Failed",
             **dict.fromkeys(product(RUNNING, ("Pending", "NoAnswer")), "Failed"),
             **dict.fromkeys(product(LINKED, ("LinksMissing",)), "Failed"),

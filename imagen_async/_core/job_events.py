@@ -38,7 +38,11 @@ class Unsendable(msgspec.Struct, frozen=True):
     failure: Failure
 
 
-NothingLeft = SendAborted | Unsendable | ConnectFailed
+class TurnMissed(msgspec.Struct, frozen=True):
+    """Its create did not leave while its turn lasted, and is to have another one."""
+
+
+NothingLeft = SendAborted | Unsendable | TurnMissed | ConnectFailed
 """What a create comes to of which no byte has left."""
 
 
@@ -126,6 +130,7 @@ Event = (
     | Leaves
     | SendAborted
     | Unsendable
+    | TurnMissed
     | Created
     | TaskStatus
     | Saved

@@ -42,6 +42,7 @@ from .job_events import (
     SendAborted,
     StatusAsked,
     Taken,
+    TurnMissed,
     Unsendable,
 )
 from .states import (
@@ -131,6 +132,7 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
         Leaves: _to(sending.leave_home, Sending),
         ConnectFailed: _to(sending.miss_connection, Queued, *_FALLEN),
         SendAborted: _to(sending.abort, Left, NotAdmitted, *_FALLEN),
+        TurnMissed: _to(sending.miss_turn, Queued, *_FALLEN),
         Unsendable: _to(sending.give_up_writing, *_FALLEN),
         CallbackNamed: _to(claims.claim_noting, Noting, Confirming),
         OwnerWithholds: _to(sending.leave_noting, Left, *_FALLEN),

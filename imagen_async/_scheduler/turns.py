@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 
 from .._core.failure import Failure
 from .._core.job import Job
-from .._core.job_events import Event, SendAborted, Unsendable
+from .._core.job_events import Event, SendAborted, TurnMissed, Unsendable
 from .._core.plan import Plan
 from .._core.states import Confirming, Fetching, Running
 from .._core.wire import Accepted, clean
@@ -16,6 +16,9 @@ from .._watch.log import log
 from ..errors import ImagenError, InvalidRequest
 from .change_stream import ChangeStream
 from .exchange import Exchange, unexpected
+
+LONGEST_TURN = 30.0
+"""Seconds from when a create's intent is noted until it leaves: half of the minute that a store counts for its way."""
 
 
 class Turns:
@@ -45,6 +48,7 @@ class Turns:
         self._stream.publish(changes, now)
 
     async def _talked(self, job: Job) -> Event:
+        began_at = self._now()
         noting = self._stream.durable(job)
         failure = None if noting is None else await _not_noted(job, noting)
         match job.state:
@@ -57,7 +61,27 @@ class Turns:
         if failure is not None:
             # Where the journal can be written, but for this one, only this one fails.
             return Unsendable(failure) if failure.is_a(InvalidRequest) else SendAborted(failure)
-        return await self._exchange.create(job, lambda: self._leaves(job))
+        return await self._created(job, began_at)
+
+    async def _created(self, job: Job, began_at: float) -> Event:
+        is_late = False
+
+        def leaves() -> bool:
+            nonlocal is_late
+            is_late = self._is_too_late(job, began_at)
+            return not is_late and self._leaves(job)
+
+        event = await self._exchange.create(job, leaves)
+        return TurnMissed() if is_late and isinstance(event, SendAborted) else event
+
+    def _is_too_late(self, job: Job, began_at: float) -> bool:
+        """Say whether a create is to wait for another turn.
+
+        A refusal holds what was about to go, too. And whoever takes over from this process counts its place in the
+        window from when its intent was noted: that must not be long ago, as where the process stood still since.
+        """
+        now = self._now()
+        return now - began_at > LONGEST_TURN or self._plan.upstreams[job.account].submit.is_blocked(now)
 
     def _leaves(self, job: Job) -> bool:
         """Ask for the last time whether a create may go; from a yes on a task may exist."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from . import file_truths
 from .facts import Facts, is_limit, is_lost
-from .wire import CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
     from .world import World
@@ -111,17 +110,14 @@ def _on_the_living(world: World, facts: Facts) -> Iterator[str]:
 
 
 def _held(world: World, facts: Facts) -> Iterator[str]:
-    """After a create that was refused for its rate no create of the account goes for a window.
-
-    But for those that were about to go, and waited for their connection.
-    """
+    """After a create that was refused for its rate no create of the account goes for a window."""
     creates = [each for each in world.gateway.exchanges if each.asked.road == "create"]
     refused = [each for each in creates if each.answered_at and each.means == "same" and is_limit(each.plain)]
     for each in creates:
         for other in refused:
             is_same = each.process is other.process and each.asked.path.split("/")[1] == other.asked.path.split("/")[1]
             since = each.began_at - other.answered_at
-            if is_same and CONNECT_TIMEOUT + 0.1 < since < world.terms.per - 0.005:
+            if is_same and 0.005 < since < world.terms.per - 0.005:
                 yield f"{each.prompt!r} was created at {each.began_at:.4f}, a 429 came at {other.answered_at:.4f}"
 
 

@@ -7,7 +7,7 @@ import msgspec
 from ...errors import ProtocolError
 from ..failure import Failure
 from ..job import Job
-from ..job_events import Leaves, SendAborted, Taken, Unsendable
+from ..job_events import Leaves, SendAborted, Taken, TurnMissed, Unsendable
 from ..states import (
     AwaitingCallback,
     Claimed,
@@ -69,6 +69,11 @@ def miss_connection(job: Job, state: Noting, event: ConnectFailed, now: float) -
     """Nothing has left, for a passing reason: it is sent again, if its time is not over."""
     failure = event.failure.about(account=job.account)
     return _queued_again(put_back(job, state), Queued(failure, state.fallback), now)
+
+
+def miss_turn(job: Job, state: Noting, event: TurnMissed, now: float) -> Job:
+    """Nothing has left: it waits for another turn, if its time is not over."""
+    return _queued_again(put_back(job, state), Queued(fallback=state.fallback), now)
 
 
 def give_up_writing(job: Job, state: Noting, event: Unsendable, now: float) -> Job:
