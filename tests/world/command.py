@@ -1,4 +1,7 @@
-"""The command of worlds: which seeds, how many at a time, and what is printed of them."""
+"""Simulated worlds, one a seed: the whole client against the whole sandbox, and what must be true of each.
+
+One that breaks a truth is printed with the fewest accidents that still break it, and with what it came by.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _seeds(text: str) -> range:
     first, _, last = text.partition("..")
-    return range(int(first), int(last or first) + 1)
+    try:
+        seeds = range(int(first), int(last or first) + 1)
+    except ValueError:
+        seeds = range(0)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed is one seed, or several, such as 1..300")
+    return seeds
 
 
 def _for_minutes(minutes: float, first: int) -> Iterator[int]:
@@ -62,27 +71,30 @@ def _for_minutes(minutes: float, first: int) -> Iterator[int]:
 
 
 def _run(seeds: Iterable[int], jobs: int, only_first: bool) -> int:
-    began, totals = time.monotonic(), Counter[str]()
-    for verdict in _verdicts(seeds, jobs):
-        totals.update(worlds=1, runs=verdict.runs, creates=verdict.creates, broken=bool(verdict.broken))
-        if verdict.broken:
-            # To find the fewest accidents takes many worlds.
-            print(report(shrunk(verdict) if totals["broken"] <= SHRUNK else verdict))
-            if only_first:
-                break
+    began, totals, is_interrupted = time.monotonic(), Counter[str](), False
+    try:
+        for verdict in _verdicts(seeds, jobs):
+            totals.update(worlds=1, runs=verdict.runs, creates=verdict.creates, broken=bool(verdict.broken))
+            if verdict.broken:
+                # To find the fewest accidents takes many worlds.
+                print(report(shrunk(verdict) if totals["broken"] <= SHRUNK else verdict), flush=True)
+                if only_first:
+                    break
+    except KeyboardInterrupt:
+        is_interrupted = True
     seconds = time.monotonic() - began
     told = ", ".join(f"{totals[each]:,} {each}" for each in ("worlds", "runs", "creates", "broken"))
-    print(
-        f"{told} in {seconds:.0f} s with {jobs} at once: {60 * totals['runs'] / seconds / jobs:,.0f} runs a minute each"
-    )
-    return 1 if totals["broken"] else 0
+    pace = 60 * totals["runs"] / seconds / jobs
+    print(f"{told} in {seconds:.0f} s, {jobs} at once: {pace:,.0f} runs a minute each")
+    return 130 if is_interrupted else 1 if totals["broken"] else 0
 
 
 def _verdicts(seeds: Iterable[int], jobs: int) -> Iterator[Verdict]:
     if jobs == 1:
         yield from map(check, seeds)
         return
-    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=100) as pool:
+    # In sessions of their own: Ctrl-C is this process's to hear.
+    with multiprocessing.get_context("fork").Pool(jobs, os.setsid, maxtasksperchild=100) as pool:
         yield from pool.imap_unordered(check, seeds, chunksize=4)
 
 

@@ -10,6 +10,7 @@ import os
 import random
 import secrets
 import select
+import signal
 import sys
 import threading
 import time
@@ -240,6 +241,10 @@ class _Sockets:
 def set_up() -> None:
     """Put all of it in place; the package must not be loaded yet."""
     assert not any(name.startswith("imagen_async") for name in sys.modules), "the package was loaded too early"
+    # Whoever starts this may have them ignored, as nohup does; then a program of a world would not hear of its own.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
     time.time, time.monotonic, time.clock_gettime, time.sleep = _time, _monotonic, _clock_gettime, _sleep
     _replace_in_dependencies({_real_time: _time, _real_monotonic: _monotonic})
     os.urandom, secrets.token_bytes = _urandom, _token_bytes
