@@ -184,14 +184,12 @@ class World:
 
     def _cut_off(self, process: Process, befell: set[str]) -> Iterator[str]:
         """Prompts whose create a dead process had on the way, or whose answer it had no time to write down."""
-        answered = Counter(
-            each.prompt
-            for each in self.gateway.exchanges
-            if each.process is process and 0 < each.answered_at < process.died_at - 1.0 and not is_lost(each)
-        )
+        last = {each.prompt: each for each in self.gateway.exchanges if each.process is process}
         has_time = befell.isdisjoint((*TROUBLES, *STILLS))
         for prompt in on_the_way(self.journal):
-            if not (has_time and answered[prompt]):
+            create = last.get(prompt)
+            is_known = create is not None and not is_lost(create) and create.answered_at < process.died_at - 1.0
+            if not (has_time and is_known):
                 yield prompt
 
     @property
