@@ -31,8 +31,8 @@ EPOCH = 1_800_000_000.0
 """Unix time at which a world begins: in a year that can be."""
 
 
-class Stage:
-    """Whose code runs now: it has that one's clocks, chance and threads.
+class Stage(threading.local):
+    """Whose code runs now in this thread: it has that one's clocks, chance and threads.
 
     Attributes:
         process: The process, or None between two of them: then all is as it was.
