@@ -23,7 +23,6 @@ from virtual_network import (
     VirtualClient,
     anyio_backend,
     batch_over,
-    busiest_window,
     prompts,
     scheduler_over,
 )
@@ -32,6 +31,7 @@ from imagen_async import Callback, ImageRequest, Limits, Rate, Result, errors
 from imagen_async._batch.reorder_buffer import InOrder
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
+from tests.world.windows import busiest_window
 
 __all__ = ["anyio_backend", "place"]
 

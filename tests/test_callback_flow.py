@@ -28,7 +28,7 @@ FOX = "a red fox"
 def server(name: str = "kie", median: float = 12, *, create: str | None = None, callback: str | None = None) -> Network:
     """A provider whose tasks take about so long, with a fault of the first create and one of every callback."""
     limits = Limits(Rate(50, per=1), Rate(500, per=1), 200)
-    network = Network(PROVIDERS[name], limits=limits, latency=Latency(median, sigma=0.01), signing_key=KEY)
+    network = Network(PROVIDERS[name], limits=limits, latency=Latency(median, sigma=0.1), signing_key=KEY)
     network.faults.order("create", *([create] if create else []))
     network.faults.keep("callback", callback)
     return network

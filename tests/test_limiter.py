@@ -9,11 +9,12 @@ from typing import Any
 
 import anyio
 import pytest
-from virtual_network import VIRTUAL_TIME, Listener, Network, busiest_window, jobs_for, scheduler_over
+from virtual_network import VIRTUAL_TIME, Listener, Network, jobs_for, scheduler_over
 
 from imagen_async import Limits, Rate
 from imagen_async.ports import Window
 from imagen_async.providers import PROVIDERS
+from tests.world.windows import busiest_window
 
 
 @pytest.fixture

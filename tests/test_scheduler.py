@@ -15,13 +15,14 @@ from builders import make_job
 from clients import run
 from inner import HttpResponse, NoAnswer, PlainGroup, Running, Sending, Succeeded, advance, now
 from samples import SUCCESS
-from virtual_network import Network, VirtualClient, anyio_backend, busiest_window, prompts
+from virtual_network import Network, VirtualClient, anyio_backend, prompts
 
 from imagen_async import ImageFile, Limits, Rate, Result, errors
 from imagen_async._scheduler.exchange import Exchange
 from imagen_async._scheduler.leasing import Leasing
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, Latency
+from tests.world.windows import busiest_window
 
 __all__ = ["anyio_backend"]
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.world.faulty import FAULTS
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a world asks /proc which file is brought to its disk")
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, Self
@@ -253,12 +252,6 @@ def prompts(count: int, name: str = "prompt") -> list[str]:
 def billed(*networks: Network) -> Counter[str]:
     """How many tasks each prompt has made, anywhere."""
     return sum((network.ledger.tasks_by_prompt() for network in networks), Counter())
-
-
-def busiest_window(times: Iterable[float], per: float) -> int:
-    """The most arrivals that any window of `per` seconds held, both ends within it."""
-    ordered = sorted(times)
-    return max(bisect_left(ordered, first + per) - before for before, first in enumerate(ordered))
 
 
 class Listener:

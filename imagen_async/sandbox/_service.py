@@ -77,8 +77,7 @@ class Service:
         self._ledger = ledger
         self._balance = balance
         self._lives = lives
-        # Of its own: no two providers give two tasks one id.
-        self._chance = random.Random(f"{seed}/{provider.name}")
+        self._chance = random.Random(seed)
         self._tasks: dict[str, Task] = {}
 
     def create(self, authorization: str | None, body: bytes, now: float, wall: float) -> Reply:
@@ -190,7 +189,7 @@ class Service:
         self._balance -= credits
         # The order of the draws is part of what a seed promises.
         callback_fault = self._faults.draw("callback") if asked.callback_url is not None else None
-        task_id = self.dialect.new_id(asked.model, uuid.UUID(int=self._chance.getrandbits(128)).hex)
+        task_id = self.dialect.new_id(asked.model, _digits(self._chance, self.provider.name))
         task = Task(
             id=task_id,
             model=asked.model,
@@ -255,3 +254,8 @@ class Service:
 
     def _standing(self, task: Task, now: float) -> Reply:
         return self.dialect.success(self.dialect.standing(task, now), "status")
+
+
+def _digits(chance: random.Random, provider: str) -> str:
+    """The digits of a new id; with one seed no two providers give the same."""
+    return uuid.UUID(int=chance.getrandbits(128) ^ uuid.uuid5(uuid.NAMESPACE_DNS, provider).int).hex

@@ -49,8 +49,8 @@ class Disk:
         self._unnamed = set[str]()
         folder.mkdir(parents=True)
 
-    def seconds(self, name: str) -> float:
-        """How long a work of a thread of that name takes."""
+    def seconds(self) -> float:
+        """How long a work of a thread takes."""
         return self.slow + self._chance.uniform(0.0002, 0.004)
 
     def keep(self) -> None:

@@ -21,7 +21,9 @@ def put_back(fault: str, place: Path) -> None:
     shutil.copytree(ROOT / "imagen_async", place / "imagen_async", ignore=ignored)
     shutil.copytree(HERE, place / "tests" / "world", ignore=ignored)
     patch = HERE / "faults" / f"{fault}.patch"
-    subprocess.run(["patch", "-p1", "--silent", "--fuzz=0", "-i", patch], cwd=place, check=True)
+    # Outside of any repository: in one it would leave out what is none of that one's.
+    outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(place.parent)}
+    subprocess.run(["git", "apply", patch], cwd=place, env=outside, check=True)
 
 
 def seeds_until_found(fault: str, seeds: range) -> tuple[int, str]:

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .wire import AGAIN, KEY, STRANGER
+from .wire import AGAIN, KEY
 
 if TYPE_CHECKING:
     from .facts import Facts
     from .world import World
+
+STRANGER = b"\x89PNG of somebody else"
+"""What is in a file that somebody else has put where a picture is to lie."""
 
 
 def _whole(world: World, facts: Facts) -> Iterator[str]:

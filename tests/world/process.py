@@ -105,12 +105,12 @@ class Process:
         end = self.ends.get(descriptor)
         return end is not None and end.unread > 0
 
-    def work(self, name: str, act: Act) -> None:
+    def work(self, act: Act) -> None:
         """Do something off the loop, after as long as the disk takes."""
         if self.is_dead:
             self.inbox.append(act)
         else:
-            self.universe.after(self.computer.disk.seconds(name), self, act, off_loop=True)
+            self.universe.after(self.computer.disk.seconds(), self, act, off_loop=True)
 
     def happen(self, act: Act, *, off_loop: bool) -> None:
         """Let an event of it happen, or wait while it stands still; to a dead one nothing happens any more."""

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from imagen_async import Account, Callback, Client, ImageRequest, Limits, Rate, errors
-from imagen_async._cli.loop import _run_until_signalled as run_until_signalled
 from imagen_async.webhooks import Receiver
 
 from .accidents import Accident, Terms
-from .wire import CONNECT_TIMEOUT, KEY
+from .wire import KEY
 
 if TYPE_CHECKING:
     from .process import Process
     from .world import World
 
-__all__ = ["InputBroke", "Program", "run_until_signalled"]
-
 CALLED_BACK_AT = 8099
+CONNECT_TIMEOUT = 4.0
+"""Seconds that a connection may take."""
+
 SIGNING_KEY = "a-key-for-signing"
 
 

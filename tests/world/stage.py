@@ -148,7 +148,7 @@ class Thread:
     """
 
     def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...], name: str, daemon: bool) -> None:
-        self._work, self._queue, self._name = target, args[0], name
+        self._work, self._queue = target, args[0]
         self._arguments = args
 
     def start(self) -> None:
@@ -159,7 +159,7 @@ class Thread:
 
     def take_turn(self) -> None:
         """Work off one thing, in a while."""
-        self._process.work(self._name, self._go)
+        self._process.work(self._go)
 
     def _go(self) -> None:
         self._queue.is_turn = True

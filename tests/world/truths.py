@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import file_truths
 from .facts import Facts, is_limit, is_lost
+from .windows import busiest_window
 
 if TYPE_CHECKING:
     from .world import World
 
 
-LONG = 900.0
-"""Seconds of a deadline by which all of a world's tasks are done."""
+LONG_DEADLINE = 900.0
+"""Seconds by which all tasks of a world are done, where nothing goes wrong."""
 
 
 def broken_by(world: World) -> Iterator[str]:
@@ -64,11 +64,6 @@ def _known(world: World, facts: Facts) -> Iterator[str]:
             yield f"{prompt!r}: {count} are unknown, and {facts.lost[prompt]} answers were lost"
 
 
-def _busiest(times: Iterable[float], per: float) -> int:
-    ordered = sorted(times)
-    return max((bisect_left(ordered, first + per) - before for before, first in enumerate(ordered)), default=0)
-
-
 def _within_windows(world: World, facts: Facts) -> Iterator[str]:
     """No window at the server has more creates, or status calls, than its limit."""
     ledger, terms = world.sandbox.ledger, world.terms
@@ -76,7 +71,7 @@ def _within_windows(world: World, facts: Facts) -> Iterator[str]:
     for create, at in zip(ledger.creates, ledger.create_times, strict=True):
         by_account[create.provider].append(at)
     for account, times in by_account.items():
-        if (busiest := _busiest(times, terms.per)) > terms.submit:
+        if (busiest := busiest_window(times, terms.per)) > terms.submit:
             yield f"{busiest} creates of {account} within {terms.per:g} s, where {terms.submit} may be"
     if ledger.refused["status"]:
         yield f"{ledger.refused['status']} status calls were too many"
@@ -123,7 +118,7 @@ def _held(world: World, facts: Facts) -> Iterator[str]:
 
 def _at_work(world: World, facts: Facts) -> Iterator[str]:
     """Where nothing goes wrong all that was asked for is made, as far as the budget goes, and the deadline."""
-    if world.accidents or world.terms.deadline < LONG:
+    if world.accidents or world.terms.deadline < LONG_DEADLINE:
         return
     prompts, credits = world.prompts(0), world.terms.max_credits
     # The dearest of its pictures costs 12 credits.

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from .process import Process
 
 KEY = "key-of-the-sandbox"
-CONNECT_TIMEOUT = 4.0
-"""Seconds that a program waits for a connection."""
+"""Of all accounts."""
 
-STRANGER = b"\x89PNG of somebody else"
 AGAIN = "again=1"
 """In the address that a redirect leads to."""
 
@@ -51,7 +49,6 @@ class Exchange:
     Attributes:
         began_at: World time at which its first byte was written, and `began`: its number of `Universe.tick`.
         number: Which of its road it is, from 0, in the whole world.
-        has_arrived: True once it was sent on to the server whole.
         plain: What the server answered, or None.
         is_answered: True once the last byte of an answer was read by whoever asked; `answered_at`: world time of that.
         means: What that answer tells.
@@ -62,7 +59,7 @@ class Exchange:
     def __init__(self, process: Process, asked: Asked, prompt: str, number: int, began: tuple[float, int]) -> None:
         self.process, self.asked, self.prompt, self.number = process, asked, prompt, number
         self.began_at, self.began = began
-        self.has_arrived = self.is_answered = self.is_on_ended = self.has_key = False
+        self.is_answered = self.is_on_ended = self.has_key = False
         self.answered_at = 0.0
         self.plain: Answer | None = None
         self.fate, self.means = Fate(), "same"
@@ -89,13 +86,15 @@ class Tap(Wire):
     Args:
         client: Who asks.
         server: Who answers.
-        hear: Says what befalls a request that was written.
-        heard: Is told of an answer that the server gave.
+        on_request: Makes the exchange of a request that was written, with what is to befall it.
+        on_answer: Is told of an answer that the server gave.
     """
 
-    def __init__(self, client: End, server: End, hear: Callable[..., Exchange], heard: Callable[..., None]) -> None:
+    def __init__(
+        self, client: End, server: End, on_request: Callable[..., Exchange], on_answer: Callable[..., None]
+    ) -> None:
         super().__init__(client, server)
-        self._hear, self._heard = hear, heard
+        self._on_request, self._on_answer = on_request, on_answer
         self._asked, self._answered = b"", b""
         self._began = (0.0, 0)
         self._exchange: Exchange | None = None
@@ -142,7 +141,7 @@ class Tap(Wire):
         method, path, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
         if self._exchange is not None and self._exchange.plain is None and not self.is_silent:
             self.client.process.universe.broken.append(f"two requests at once on one connection: {path}")
-        exchange = self._exchange = self._hear(self.client.process, method, path, body, self._began)
+        exchange = self._exchange = self._on_request(self.client.process, method, path, body, self._began)
         exchange.is_on_ended = self.client.is_ended
         exchange.has_key = KEY.encode() in head
         fate = exchange.fate
@@ -160,7 +159,6 @@ class Tap(Wire):
             exchange.plain = Answer(307 if method == "POST" else 302, "Moved", (("Location", where),), b"")
             self._carry(_written(exchange.plain), fate, exchange)
         else:
-            exchange.has_arrived = True
             self.client.send(raw, fate.amount if fate.what == "late request" else 0.0)
 
     def _answer(self, raw: bytes) -> None:
@@ -169,7 +167,7 @@ class Tap(Wire):
             self.server.send(raw)
             return
         answer = exchange.plain = _read(raw)
-        self._heard(exchange, answer)
+        self._on_answer(exchange, answer)
         fate = exchange.fate
         if fate.change is not None:
             changed = fate.change(answer, exchange.asked)

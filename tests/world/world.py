@@ -11,20 +11,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imagen_async import errors
+from imagen_async._cli.loop import _run_until_signalled
 from imagen_async._core.job import Job
 
 from . import accidents as drawn
 from .accidents import BETWEEN, STILLS, Accident, Terms
 from .disk import Disk
 from .facts import is_lost, on_the_way
+from .file_truths import STRANGER
 from .gateway import Gateway
 from .mishaps import TROUBLES, Mishaps
 from .process import Computer, Process
-from .program import InputBroke, Program, prompts_of, run_until_signalled
+from .program import InputBroke, Program, prompts_of
 from .provider import PORT, DrawnFaults, new_sandbox
 from .stage import stage
 from .universe import Killed, Stuck, Universe
-from .wire import STRANGER
 from .witness import Witness, listened
 
 LONGEST = 3 * 3600.0
@@ -136,7 +137,7 @@ class World:
     def _main(self, process: Process, program: Program) -> None:
         how = "has ended"
         try:
-            run_until_signalled(self._watched(program, process), lambda: process.loop)
+            _run_until_signalled(self._watched(program, process), lambda: process.loop)
         except Killed:
             how = "is no more"
         except (KeyboardInterrupt, asyncio.CancelledError):
