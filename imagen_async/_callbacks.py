@@ -92,11 +92,13 @@ class EndedJob(msgspec.Struct, frozen=True):
     """How a job ended, as far as a callback may still have to do with it.
 
     Attributes:
+        key: As in Job.
         is_unknown: True where its create's answer was lost, and no task of it is known.
         task_id: Its task, or None.
         lost_creates: As in Job.
     """
 
+    key: str
     is_unknown: bool
     task_id: str | None
     lost_creates: tuple[int, ...]
@@ -132,6 +134,9 @@ class TokenOwner(Protocol):
 
     def account_of(self, name: bytes) -> str | None:
         """Whose tasks a request's lost creates have made, by what stands for it in tokens; None where none was lost."""
+
+    async def noted(self, key: str) -> None:
+        """Wait until what is known of a request is safe; raises JournalError."""
 
     async def called_back(self, address: Address, task_id: str) -> None:
         """Hear of the task of such a create where no job waits for it; raises JournalError."""
@@ -202,7 +207,7 @@ class CallbackRegistry:
         place = self._place(job)
         claim = self._live.pop(place, None)
         if claim is not None:
-            ending = EndedJob(isinstance(job.state, Unknown), job.task_id, job.lost_creates)
+            ending = EndedJob(job.key, isinstance(job.state, Unknown), job.task_id, job.lost_creates)
             # Those with a lost create are never forgotten: its callback may name a task that is paid for.
             ended = self._lost if job.lost_creates else self._ended
             ended[place] = msgspec.structs.replace(claim, account=job.account, ending=ending)

@@ -323,7 +323,7 @@ def test_a_job_is_known_from_its_turn_on() -> None:
     assert queued.job_id is None
     assert taken == inner.CallbackClaim(0, inner.Address(taken.address.name, 1), 1, "kie", None)
     assert again == msgspec.structs.replace(taken, address=inner.Address(taken.address.name, 2))
-    assert done.ending == inner.EndedJob(is_unknown=False, task_id="t1", lost_creates=())
+    assert done.ending == inner.EndedJob("fox", is_unknown=False, task_id="t1", lost_creates=())
     assert (registry.journal_of(done), registry.find(TOKEN), registry.is_token(TOKEN)) == (None, None, False)
 
 
@@ -347,7 +347,7 @@ def test_a_job_with_a_lost_create_is_never_forgotten() -> None:
     claims = [found(registry, tokens[at]) for at in (0, 1, 2, -1)]
     assert [claim.ending is not None for claim in claims] == [True, False, True, True]
     assert {claim.address.create for claim in claims} == {1}
-    assert claims[0].ending == inner.EndedJob(is_unknown=True, task_id=None, lost_creates=(1,))
+    assert claims[0].ending == inner.EndedJob("fox", is_unknown=True, task_id=None, lost_creates=(1,))
 
 
 def test_a_journal_s_tokens_are_known_to_whoever_has_it_open() -> None:

@@ -212,17 +212,18 @@ class FullStore(DictStore):
         super().write(entries)
 
 
-async def test_what_cannot_be_noted_is_not_taken() -> None:
-    """While the journal cannot be written, a lost create's callback is answered 503, each time; then it is taken."""
+@pytest.mark.parametrize(("state", "fault"), [("held", "reset_after"), ("running", None), ("done", None)])
+async def test_what_cannot_be_noted_is_not_taken(state: str, fault: str | None) -> None:
+    """While the journal cannot be told what a callback tells, it is answered 503, each time; then it is taken."""
     store, held = FullStore({}), asyncio.Event()
 
     def listen(event: Event) -> None:
-        if isinstance(event, JobEvent) and event.state == "held":
+        if isinstance(event, JobEvent) and event.state == state:
             store.is_full = True
             held.set()
 
     async with Sandbox(latency=AT_ONCE) as sandbox, called_back(sandbox, on_event=listen) as client:
-        sandbox.order("create", "reset_after")
+        sandbox.order("create", *([fault] if fault else []))
         sandbox.order("callback", "lost")
         async with client.batch(["a red fox"], journal=store) as batch, ClientSession() as session:
             await held.wait()

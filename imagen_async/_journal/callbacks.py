@@ -69,6 +69,14 @@ class JournalCallbacks:
         """Whose tasks a request's lost creates have made, by what stands for it in tokens; None where none was lost."""
         return self._with_lost[name][1] if name in self._with_lost else None
 
+    async def noted(self, key: str) -> None:
+        """Wait until what is known of a request is on disk.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        await self._writer.wait_durable(key)
+
     async def called_back(self, address: Address, task_id: str) -> None:
         """Hear of the task of a request that nobody waits for any more, and have it collected where that can be.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from .._callbacks import CallbackClaim, CallbackRegistry, log_stray
-from .._core.states import Claimed, Orphaned, Sending
+from .._core.job import Job
+from .._core.states import Claimed, Confirming, Orphaned, Sending
 from .._watch.log import log
-from .scheduler import Scheduler, claimed_task
+from .scheduler import Scheduler
 
 
 class CallbackDesk:
@@ -38,11 +39,13 @@ class CallbackDesk:
         job, is_news = told
         if not is_news or isinstance(job.state, Sending | Claimed | Orphaned):
             # Where another create has left meanwhile, its task is the job's, should it be accepted.
-            _log_other_task(claim, task_id, job.task_id or claimed_task(job), job.lost_creates)
+            _log_other_task(claim, task_id, job.task_id or _claimed_task(job), job.lost_creates)
 
     async def _take_late(self, claim: CallbackClaim, task_id: str | None) -> None:
         """A callback for a job that nobody waits for: for one whose create was lost it is news."""
         journal = self.registry.journal_of(claim)
+        if journal is not None and claim.ending is not None:
+            await journal.noted(claim.ending.key)
         # Of what this process has not seen end the journal may know from an earlier run.
         if journal is not None and (claim.ending is None or claim.ending.is_unknown):
             if task_id is not None:
@@ -60,3 +63,13 @@ def _log_other_task(claim: CallbackClaim, task_id: str | None, own: str | None, 
         return
     message = "%s: a create whose answer was lost has made a task; its callback does not say which"
     log(logging.WARNING, message, claim.account)
+
+
+def _claimed_task(job: Job) -> str | None:
+    """The task that a callback has named, and that is to be confirmed."""
+    match job.state:
+        case Confirming(task_id=task_id):
+            return task_id
+        case Claimed(claim=claim) | Orphaned(claim=claim):
+            return None if claim is None else claim.task_id
+    return None

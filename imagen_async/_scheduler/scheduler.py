@@ -14,7 +14,6 @@ from .._callbacks import CallbackClaim, CallbackRegistry, SilenceWatch
 from .._core.job import Job
 from .._core.job_events import OwnerGone, OwnerLeft, OwnerWithholds, Readmitted
 from .._core.plan import OwnerTerms, Plan
-from .._core.states import Claimed, Confirming, Orphaned
 from .._core.upstream import Upstreams
 from .._core.values import Result
 from .._home_loop import HomeLoop
@@ -206,12 +205,11 @@ class Scheduler:
         self._stream.publish(changes, self.home.now())
         if job is None:
             return None
-        # Also where it is no news: what was told the first time may not be safe yet.
-        if changes or (task_id is not None and claimed_task(job) == task_id):
-            # As the job is by now: what it was when the callback came may be on disk already.
-            noting = self._stream.durable(self._plan.jobs.get(job.id, job))
-            if noting is not None:
-                await noting
+        # Also where it is no news: what its create's answer told, or another callback, may not be safe yet.
+        # As the job is by now: what it was when the callback came may be on disk already.
+        noting = self._stream.durable(self._plan.jobs.get(job.id, job))
+        if noting is not None:
+            await noting
         return job, bool(changes)
 
     def withhold(self, owner_id: int) -> None:
@@ -271,13 +269,3 @@ class Scheduler:
         self._wakeup.notice()
         if self._leaving:
             self._settled.set()
-
-
-def claimed_task(job: Job) -> str | None:
-    """The task that a callback has named, and that is to be confirmed."""
-    match job.state:
-        case Confirming(task_id=task_id):
-            return task_id
-        case Claimed(claim=claim) | Orphaned(claim=claim):
-            return None if claim is None else claim.task_id
-    return None

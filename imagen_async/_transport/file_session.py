@@ -79,10 +79,13 @@ class FileSession:
 
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
+            session, self._session = self._session, None
+            # Both, also where a task is cancelled here once more: the scope holds off anyio's cancelling alone.
             with anyio.CancelScope(shield=True):
-                await self._session.close()
-                await self._unbound.close()
-        self._session = None
+                try:
+                    await session.close()
+                finally:
+                    await self._unbound.close()
 
     @asynccontextmanager
     async def get(self, url: str, account: str = "") -> AsyncIterator[aiohttp.ClientResponse]:

@@ -28,9 +28,12 @@ ASLEEP = "with its computer, which sleeps"
 WHILE_SPEAKS = "while connections are ended with a word"
 WHILE_ENDS = "while connections end"
 HELD_UP = "after a commit, and is left then"
+IN_A_BURST = "as a create has left, while connections end"
+AGAIN = "cancel, and turns later again"
 BETWEEN = "between two runs"
-STILLS = ("", ASLEEP, WHILE_SPEAKS, WHILE_ENDS, HELD_UP)
+STILLS = ("", ASLEEP, WHILE_SPEAKS, WHILE_ENDS, HELD_UP, IN_A_BURST)
 EVERY_ROAD = "every road"
+ANY = "another way each time"
 STRAY = "what was answered about another task"
 HARMLESS_WAYS = ("chunked answer", "closed after", "silent after", "unasked after", "answered twice")
 REDIRECTED = "redirected"
@@ -85,8 +88,8 @@ class Accident(msgspec.Struct, frozen=True):
         kind: Of what sort.
         what: Which of that sort.
         road: For requests: on which.
-        at: Which one of a road, a commit or a result; or seconds since its run began, or with `in_turns` turns of its
-            loop, which are close together where much happens.
+        at: Which one of a road, a commit, a result, or of the creates of its run; or seconds since that began, or with
+            `in_turns` turns of its loop, which are close together where much happens.
         run: In which run.
         amount: A share, or seconds; of what is in the way several times in a row: how often.
     """
@@ -183,6 +186,11 @@ def _always_odd(terms: Terms, chance: random.Random) -> Accident | None:
     return Accident("always", oddity.name, oddity.road)
 
 
+def _always_any(terms: Terms, chance: random.Random) -> Accident | None:
+    """A provider that says the same in other words each time."""
+    return Accident("always", ANY, chance.choice(["create", "create", "poll", "file", "renewal", "credits"]))
+
+
 def _always_head(terms: Terms, chance: random.Random) -> Accident | None:
     """A server, or what stands before it, with a head of its own kind for everything."""
     return Accident("always", chance.choice(sorted(HEADS)), EVERY_ROAD)
@@ -235,6 +243,12 @@ def _held_up(terms: Terms, chance: random.Random) -> Accident | None:
     return Accident("still", HELD_UP, at=at, run=run, amount=chance.choice([30.0, 100.0]))
 
 
+def _in_a_burst(terms: Terms, chance: random.Random) -> Accident | None:
+    """It stands still while other creates are about to leave, and what these were to leave on is ended meanwhile."""
+    at, run = float(chance.randrange(terms.requests)), chance.randrange(terms.runs)
+    return Accident("still", IN_A_BURST, at=at, run=run, amount=chance.choice([0.3, 3.0, 20.0]))
+
+
 def _clock(terms: Terms, chance: random.Random) -> Accident | None:
     what, amount = chance.choice(["", BETWEEN]), chance.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 1e8])
     return _moment(terms, chance, "clock", what, amount)
@@ -254,9 +268,9 @@ def _end(terms: Terms, chance: random.Random) -> Accident | None:
 
 
 def _leave(terms: Terms, chance: random.Random) -> Accident | None:
-    what = chance.choice(["break", "cancel", "SIGTERM", "SIGHUP", "SIGINT"])
+    what = chance.choice(["break", "cancel", AGAIN, "SIGTERM", "SIGHUP", "SIGINT"])
     if what != "break":
-        return _moment(terms, chance, "leave", what)
+        return _moment(terms, chance, "leave", what, float(chance.randint(1, 40)) if what == AGAIN else 0.0)
     at = float(chance.randrange(terms.requests))
     return Accident("leave", what, at=at, run=chance.randrange(terms.runs)) if terms.program == "batch" else None
 
@@ -282,6 +296,7 @@ def _own(terms: Terms, chance: random.Random) -> Accident | None:
 _MAKERS: Sequence[tuple[Callable[[Terms, random.Random], Accident | None], int]] = (
     (_way, 7),
     (_always_odd, 2),
+    (_always_any, 2),
     (_always_head, 4),
     (_stray, 1),
     (_order, 6),
@@ -289,6 +304,7 @@ _MAKERS: Sequence[tuple[Callable[[Terms, random.Random], Accident | None], int]]
     (_connect, 3),
     (_still, 4),
     (_held_up, 1),
+    (_in_a_burst, 2),
     (_clock, 1),
     (_end, 3),
     (_leave, 3),

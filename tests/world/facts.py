@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +33,7 @@ class Facts:
         lost: Creates of each prompt of which the client could not know what became of them.
         said_lost: Creates of each prompt of which it was said that they may have made a task.
         ordered: How often each prompt was in the longest input.
+        announced_at: World time at which a callback first named a task, of those that were taken.
     """
 
     def __init__(self, world: World) -> None:
@@ -52,6 +56,20 @@ class Facts:
             self.said_lost.update(each for each in self.lost if is_said[each] or world.terms.resubmits)
         inputs = [Counter(world.prompts(run)) for run in range(world.runs)]
         self.ordered = {prompt: max(each[prompt] for each in inputs) for each in inputs for prompt in each}
+        self.announced_at = dict(self._announced(world))
+
+    def found_at(self, lost: Exchange) -> float:
+        """World time at which a callback named the task of a create that was lost."""
+        body = b"" if lost.plain is None else lost.plain.body
+        return min((at for task_id, at in self.announced_at.items() if task_id.encode() in body), default=math.inf)
+
+    def _announced(self, world: World) -> Iterator[tuple[str, float]]:
+        made = {str(create.task_id) for create in world.sandbox.ledger.tasks}
+        for each in reversed(world.gateway.exchanges):
+            if each.asked.road == "callback" and each.plain is not None and each.plain.status == 200:
+                for named in re.findall(rb'"task_?[iI]d": *"([^"]+)"', each.asked.body):
+                    if named.decode() in made:
+                        yield named.decode(), each.began_at
 
 
 def entries_of(path: Path) -> list[JournalEntry]:

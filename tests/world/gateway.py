@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .accidents import EVERY_ROAD, STRAY, Accident
-from .answers import Answer, Asked, of_road
+from .accidents import ANY, EVERY_ROAD, STRAY, Accident
+from .answers import Answer, Asked, Oddity, of_road
 from .network import Terms
 from .wire import Exchange, Fate, Tap, prompt_of, summary_of
 
@@ -30,12 +30,14 @@ class Gateway:
         exchanges: All requests that were written, in their order.
         pictures: The files that the provider has sent, by their paths.
         is_calm: True once nothing befalls anybody any more.
+        on_create: Is told whose create is written.
     """
 
     def __init__(self, universe: Universe, accidents: Sequence[Accident], trip: float) -> None:
         self.exchanges: list[Exchange] = []
         self.pictures: dict[str, bytes] = {}
         self.is_calm = False
+        self.on_create: Callable[[Process], object] = lambda process: None
         self._universe, self._accidents = universe, accidents
         self._roads = Counter[str]()
         self._taps: list[Tap] = []
@@ -79,6 +81,8 @@ class Gateway:
         fate = exchange.fate
         befalls = f" — {fate.what} {fate.amount:.4g}" * bool(fate.what) + f" — {fate.oddity}" * bool(fate.oddity)
         self._universe.trace.add(process.name, f"asks {road} {number}: {prompt or path}{befalls}")
+        if road == "create":
+            self.on_create(process)
         return exchange
 
     def _fate(self, road: str, number: int) -> Fate:
@@ -100,8 +104,7 @@ class Gateway:
     def _odd(self, fate: Fate, accident: Accident, road: str, number: int) -> Fate:
         if accident.what == STRAY:
             return fate._replace(change=self._other, means="later", oddity=STRAY)
-        name = f"{road}: {accident.what}" if accident.road == EVERY_ROAD else accident.what
-        oddity = next((each for each in of_road(road) if each.name == name), None)
+        oddity = self._oddity(accident, road, number)
         if oddity is None:  # callbacks have none
             return fate
         chance = random.Random(f"{self._universe.seed}/{oddity.name}/{number}")
@@ -109,7 +112,14 @@ class Gateway:
         def change(answer: Answer, asked: Asked) -> Answer | None:
             return oddity.change(answer, asked, chance)
 
-        return fate._replace(change=change, means=oddity.means, oddity=name)
+        return fate._replace(change=change, means=oddity.means, oddity=oddity.name)
+
+    def _oddity(self, accident: Accident, road: str, number: int) -> Oddity | None:
+        if accident.what == ANY:
+            harmless = [each for each in of_road(road) if each.means in ("same", "bill")]
+            return self._universe.chance(f"{ANY}/{road}/{number}").choice(harmless)
+        name = f"{road}: {accident.what}" if accident.road == EVERY_ROAD else accident.what
+        return next((each for each in of_road(road) if each.name == name), None)
 
     def _answer(self, exchange: Exchange, answer: Answer) -> None:
         if exchange.asked.road == "file" and answer.status == 200 and answer.body.startswith(b"\x89PNG"):

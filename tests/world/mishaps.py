@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from .accidents import ASLEEP, AT_A_FILE, BETWEEN, HELD_UP, OF_A_COMMIT, WHILE_ENDS, WHILE_SPEAKS, Accident
+from .accidents import (
+    AGAIN,
+    ASLEEP,
+    AT_A_FILE,
+    BETWEEN,
+    HELD_UP,
+    IN_A_BURST,
+    OF_A_COMMIT,
+    WHILE_ENDS,
+    WHILE_SPEAKS,
+    Accident,
+)
 
 if TYPE_CHECKING:
     from .process import Process
@@ -31,6 +42,7 @@ class Mishaps:
         self._world, self._process, self._program = world, process, program
         self._universe, self._storage = world.universe, world.computer.disk
         self._locks: list[sqlite3.Connection] = []
+        self._creates = 0
 
     def schedule(self, accidents: Iterable[Accident]) -> None:
         """Let each of them happen at its time."""
@@ -42,10 +54,12 @@ class Mishaps:
             "second": lambda _: self._world.begin_second(self._process),
             "disk": self._trouble,
         }
-        at_commits, at_steps = dict[int, Accident](), dict[int, str]()
+        at_commits, at_steps, at_creates = dict[int, Accident](), dict[int, str](), dict[int, Accident]()
         for each in accidents:
             if each.what in (*OF_A_COMMIT, HELD_UP):
                 at_commits[int(each.at)] = each
+            elif each.what == IN_A_BURST:
+                at_creates[int(each.at)] = each
             elif each.what in AT_A_FILE:
                 at_steps[int(each.at)] = each.what
             elif each.kind in acts and each.what not in ("break", BETWEEN):
@@ -53,6 +67,14 @@ class Mishaps:
         self._storage.commits = self._storage.steps = 0
         self._storage.on_commit = lambda number: self._at_commit(at_commits.get(number))
         self._storage.on_step = lambda number: at_steps.get(number, "")
+        self._world.gateway.on_create = lambda process: self._at_create(process, at_creates)
+
+    def _at_create(self, process: Process, accidents: Mapping[int, Accident]) -> None:
+        """Let what befalls the run at a create of its do so once its loop has turned."""
+        if process is self._process:
+            accident, self._creates = accidents.get(self._creates), self._creates + 1
+            if accident is not None:
+                self._at_turn(process.turns, accident, self._stand_still)
 
     def _at_commit(self, accident: Accident | None) -> str:
         """What befalls the disk there; a process that is held up there is left a second after it goes on."""
@@ -65,25 +87,29 @@ class Mishaps:
     def end(self) -> None:
         """Let none of them go on."""
         self._storage.on_commit = self._storage.on_step = lambda number: ""
+        self._world.gateway.on_create = lambda process: None
         self._storage.trouble, self._storage.slow = "", 0.0
         self._unlock()
 
     def _at(self, accident: Accident, act: Callable[[Accident], object]) -> None:
-        def befall() -> None:
-            if self._process in self._universe.processes and not self._process.is_dead:
-                self._universe.trace.add(self._process.name, f"· {accident}")
-                act(accident)
-
         if accident.in_turns:
-            self._process.at_turns.setdefault(int(accident.at), []).append(befall)
+            self._at_turn(int(accident.at), accident, act)
         else:
-            self._universe.after(accident.at, None, befall)
+            self._universe.after(accident.at, None, lambda: self._befall(accident, act))
+
+    def _at_turn(self, turn: int, accident: Accident, act: Callable[[Accident], object]) -> None:
+        self._process.at_turns.setdefault(turn, []).append(lambda: self._befall(accident, act))
+
+    def _befall(self, accident: Accident, act: Callable[[Accident], object]) -> None:
+        if self._process in self._universe.processes and not self._process.is_dead:
+            self._universe.trace.add(self._process.name, f"· {accident}")
+            act(accident)
 
     def _stand_still(self, accident: Accident) -> None:
         if self._process.is_dead or self._process.is_still:
             return
         self._process.stand_still()
-        if accident.what in (WHILE_ENDS, WHILE_SPEAKS):
+        if accident.what in (WHILE_ENDS, WHILE_SPEAKS, IN_A_BURST):
             self._world.gateway.end_idle(self._process, speaks=accident.what == WHILE_SPEAKS)
         is_asleep = accident.what == ASLEEP and not self._world.has_second
         self._universe.after(accident.amount, None, lambda: self._go_on(accident.amount if is_asleep else 0.0))
@@ -104,13 +130,17 @@ class Mishaps:
         self._universe.end_by_force(self._world.computer)
 
     def _leave(self, accident: Accident) -> None:
-        if accident.what == "cancel":
-            task = self._program.task
-            if task is not None:
-                self._process.happen(task.cancel, off_loop=False)
+        if accident.what in ("cancel", AGAIN):
+            self._cancel()
+            if accident.what == AGAIN:
+                self._process.at_turns.setdefault(self._process.turns + int(accident.amount), []).append(self._cancel)
         elif (heard := self._process.signals.get(getattr(signal, accident.what))) is not None:
             callback, arguments = heard
             self._process.happen(lambda: callback(*arguments), off_loop=False)
+
+    def _cancel(self) -> None:
+        if self._program.task is not None:
+            self._process.happen(self._program.task.cancel, off_loop=False)
 
     def _trouble(self, accident: Accident) -> None:
         if accident.what == "locked":

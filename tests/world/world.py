@@ -15,7 +15,7 @@ from imagen_async._cli.loop import _run_until_signalled
 from imagen_async._core.job import Job
 
 from . import accidents as drawn
-from .accidents import BETWEEN, STILLS, Accident, Terms
+from .accidents import AGAIN, BETWEEN, STILLS, Accident, Terms
 from .disk import Disk
 from .facts import is_lost, on_the_way
 from .file_truths import STRANGER
@@ -30,6 +30,9 @@ from .witness import Witness, listened
 
 LONGEST = 3 * 3600.0
 """Seconds of a run, in which every deadline has passed several times."""
+
+HEARD_WITHIN = 0.005
+"""Seconds from an answer's arrival until it is known, in which a process is busy with nothing else."""
 
 MOST_TURNS = 300_000
 CALM_RUNS = 3
@@ -127,8 +130,7 @@ class World:
         self.universe.limit(MOST_TURNS, LONGEST)
         with stage.of(process), listened(self.witness, process):
             self._main(process, program)
-            if process.is_dead:
-                gc.collect()  # what is left of it is not to be heard of later
+            gc.collect()  # what is left of it is to be heard of now, and of a dead one never
         mishaps.end()
         self._end_seconds()
         self._go_on_without(process, {each.what for each in accidents})
@@ -178,10 +180,22 @@ class World:
         # What became of these could be written down by nobody.
         if process.is_dead:
             self.lost_by_end.update(self._cut_off(process, befell))
-        elif not befell.isdisjoint(TROUBLES):
-            self.unwritten.update(on_the_way(self.journal))
+        else:
+            self.lost_by_end.update(self._left_behind(process))
+            if not befell.isdisjoint(TROUBLES):
+                self.unwritten.update(on_the_way(self.journal))
         if process.is_dead and not befell.isdisjoint(("power", "torn", "power at a file")):
             self.computer.reboot(self.universe.now)
+
+    def _left_behind(self, process: Process) -> Iterator[str]:
+        """Prompts whose create was answered when its process had left, and been told to wait for no answer."""
+        if AGAIN not in {each.what for each in self.accidents}:
+            return
+        for each in self.gateway.exchanges:
+            left = self.witness.left.get((process.name, "" if self.terms.program == "batch" else each.prompt))
+            is_create = each.process is process and each.asked.road == "create"
+            if is_create and left is not None and each.is_answered and each.answered_at > left[0] - HEARD_WITHIN:
+                yield each.prompt
 
     def _cut_off(self, process: Process, befell: set[str]) -> Iterator[str]:
         """Prompts whose create a dead process had on the way, or whose answer it had no time to write down."""
