@@ -18,7 +18,7 @@ from ._core.callback_bodies import MAX_CALLBACK, read_callback
 from ._core.callbacks import TOLERANCE, is_signed, task_hinted_at, task_named_by
 from ._patience import Patience
 from ._scheduler.callback_desk import CallbackDesk
-from .errors import ConfigurationError, JournalError, ProtocolError
+from .errors import ConfigurationError, InvalidRequest, JournalError, ProtocolError
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -78,9 +78,9 @@ class Receiver:
 
     It answers 200 to what it takes, also to what has no effect (a task that it does not know, or has heard of); 404 to
     a token that is not ours, 401 to a bad signature or an old one, 413 to more than 256 KiB, 400 to what holds no
-    object, 503 while the client is not open. An object is JSON, or a form with it or with its fields, gzipped or not;
-    an empty body is taken, too. What cannot be repeated, the task of a create whose answer was lost, is in
-    the journal by then; all other work is done after. Safe to call twice: a task is asked about once.
+    object, 503 while the client is not open, or its journal cannot be written. An object is JSON, or a form with it or
+    with its fields, gzipped or not; an empty body is taken, too. What cannot be repeated, the task that it is about, is
+    in the journal by then; all other work is done after. Safe to call twice: a task is asked about once.
 
     Raises:
         ConfigurationError: The client was given no `callback`.
@@ -197,8 +197,8 @@ class Receiver:
         try:
             # Masked, as an answer is: who calls knows the key.
             await desk.take(claim, named if named is None or opened is None else opened.pool.mask.text(named))
-        # What it told is not safe: whoever called is to call again.
-        except JournalError:
+        # What it told is not safe, or its job's next intent is not: whoever called is to call again.
+        except (JournalError, InvalidRequest):
             return 503
         return 200
 

@@ -84,9 +84,13 @@ class DictStore:
         found = []
         for key, sent_at in ((key, sent_at) for whose, key, sent_at in self._sends if whose == account):
             job = self._jobs[key]
-            ended_at = job.ended_at if (job.ended_at or 0) > sent_at else None
-            last = job.sent_at or 0
-            over_at = last if last > sent_at else (job.accepted_at or ended_at) if last == sent_at else None
+            over_at = None
+            if (job.sent_at or 0) > sent_at:
+                over_at = None if job.lost else job.sent_at
+            elif (job.accepted_at or 0) >= sent_at:
+                over_at = job.accepted_at
+            elif (job.ended_at or 0) > sent_at:
+                over_at = job.ended_at
             if (over_at or sent_at + LONGEST_WAY) > moment:
                 found.append((sent_at, over_at))
         return found

@@ -183,15 +183,15 @@ async def test_what_was_spent_counts_but_not_what_a_job_reserves(caplog: pytest.
 
 HOUR = 3600.0
 CLOCKS: dict[str, Any] = {
-    "as it was": (0.0, 60.0, {}, 20, [1061, 1010, 1006]),
-    "set forward": (-HOUR, 60.0, {}, 20, [1061, 1010, 1006]),
-    "set back": (HOUR, 60.0, {}, 20, [1061, 1010, 1006]),
-    "of a machine that was started anew": (-HOUR, 60.0, {"boot": "another"}, 20, [1070, 1010, 1010, 1010]),
-    "of one that was, after a good end": (-HOUR, 60.0, {"boot": "another", "left": -2.0}, 20, [1063, 1010, 1008]),
-    "of a run that has just begun": (0.0, 5.0, {}, 20, [1065, 1010, 1006, 1005]),
-    "that nobody noted": (0.0, 60.0, None, 20, [1070, 1010, 1010, 1010]),
-    "that somebody has spoilt": (0.0, 60.0, {"boot": 7}, 20, [1070, 1010, 1010, 1010]),
-    "for a smaller window": (0.0, 60.0, {}, 2, [1061, 1010]),
+    "as it was": (0.0, 60.0, {}, 20, [1062, 1061, 1010, 1006]),
+    "set forward": (-HOUR, 60.0, {}, 20, [1062, 1061, 1010, 1006]),
+    "set back": (HOUR, 60.0, {}, 20, [1062, 1061, 1010, 1006]),
+    "of a machine that was started anew": (-HOUR, 60.0, {"boot": "another"}, 20, [1070, 1070, 1010, 1010, 1010]),
+    "of one that was, after a good end": (-HOUR, 60.0, {"boot": "another", "left": -2.0}, 20, [1064, 1063, 1010, 1008]),
+    "of a run that has just begun": (0.0, 5.0, {}, 20, [1065, 1065, 1010, 1006, 1005]),
+    "that nobody noted": (0.0, 60.0, None, 20, [1070, 1070, 1010, 1010, 1010]),
+    "that somebody has spoilt": (0.0, 60.0, {"boot": 7}, 20, [1070, 1070, 1010, 1010, 1010]),
+    "for a smaller window": (0.0, 60.0, {}, 2, [1062, 1061]),
 }
 
 
@@ -210,6 +210,8 @@ async def test_what_earlier_runs_have_sent_holds_its_places(
         entry(1, **HELD, sent_at=present - 9),
         entry(2, **RUNNING, sent_at=present - 1, accepted_at=present + 300),
         entry(3, **DONE, sent_at=present - 30, accepted_at=present - 30, latency=2.5),
+        # The answer is one to its create before.
+        entry(4, **HELD, sent_at=present - 8, accepted_at=present - 25),
     )
     if noted is not None:
         clock = json.loads(inner.JournalClock({}).note()[inner.CLOCK])

@@ -73,6 +73,11 @@ FAILED = {"state": "failed", "ended_at": AT}
 BROKE = {**FAILED, **told(BROKEN), "task_id": "t1"}
 HELD = {"state": "unknown", **told(LOST_BEFORE), "ended_at": AT}
 
+ON_THE_WAY = (
+    inner.Unknown(LOST_BEFORE, is_on_the_way=True),
+    inner.AwaitingCallback(LOST_BEFORE, NOW - 10, NOW + 30, is_on_the_way=True),
+)
+
 SAYS_NOTHING = (errors.InvalidRequest, errors.DeadlineExceeded, errors.AuthenticationError, errors.TransportError)
 ENTRIES: list[tuple[inner.State | str, dict[str, Any] | None]] = [
     (inner.Queued(LIMITED), {**QUEUED, **told(LIMITED)}),
@@ -81,6 +86,8 @@ ENTRIES: list[tuple[inner.State | str, dict[str, Any] | None]] = [
     *((name, INTENT) for name in ("Noting", "Noting after a loss")),
     # On its way its intent is known already; neither that it leaves nor that its caller does adds to it.
     *((name, None) for name in ("Sending", "Sending after a loss", "Orphaned", "Orphaned after a loss")),
+    # When one was over that may be on its way nobody knows.
+    *((state, {**HELD, "ended_at": None}) for state in ON_THE_WAY),
     ("Confirming", {**HELD, "task_id": "t1"}),
     *((name, ACCEPTED) for name in ("Running", "Collected", "Doubted", "Running denied", "Left")),
     *((name, READY) for name in ("Fetching", "Fetching asked again", "Fetching renewed")),
@@ -218,9 +225,9 @@ LOST = {"state": "unknown", **told(UNKNOWN), "price": 8.0}
 CONFIRMING = inner.Confirming(UNKNOWN, LATER - 5, LATER + 60, "t1")
 
 
-def waits(since: float, until: float) -> dict[str, Any]:
+def waits(since: float, until: float, *, is_on_the_way: bool = True) -> dict[str, Any]:
     """For a callback, 40 seconds from its create on, within its deadline."""
-    return {"state": inner.AwaitingCallback(UNKNOWN, LATER + since, LATER + until)}
+    return {"state": inner.AwaitingCallback(UNKNOWN, LATER + since, LATER + until, is_on_the_way)}
 
 
 RESUMED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
@@ -232,6 +239,11 @@ RESUMED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({**PICTURES, "state": "done"}, {"save_to": "out"}, {"state": inner.Fetching("t1", OUTCOME)}),
     *(({**LOST, "sent_at": AT - ago}, {}, waits(-ago, 40 - ago)) for ago in (5, 500)),
     *(({**LOST, "sent_at": at}, {}, waits(0, 40)) for at in (None, AT + 5)),
+    # Noted when it was sent, by whoever found it so; or when it was seen to be over.
+    ({**LOST, "sent_at": AT - 5, "ended_at": AT - 5}, {}, waits(-5, 35)),
+    ({**LOST, "sent_at": AT - 5, "ended_at": AT - 4}, {}, waits(-5, 35, is_on_the_way=False)),
+    # The answer to its first create came before the one that was lost.
+    ({**LOST, "sent_at": AT - 5, "accepted_at": AT - 9}, {}, waits(-5, 35)),
     (LOST, {"deadline": 20.0}, {**waits(0, 20), "expires_at": LATER + 20}),
     # For a minute at least: a task may be denied for half of it and be known after all.
     ({**LOST, "task_id": "t1", "sent_at": AT - 5}, {}, {"state": CONFIRMING}),

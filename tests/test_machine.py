@@ -481,7 +481,7 @@ def test_the_provider_s_word_takes_the_create_from_those_that_were_lost(event: s
     """Of several lost creates the one whose task is known is lost no more; the others stay."""
     moved = after(job_in("Confirming", attempts=3, lost=3, lost_creates=(1, 3, 2)), event)
     assert (counts(moved), moved.task_id) == ((3, 2, (1, 3), 0), "t1")
-    assert event != "Pending" or moved.state == inner.Running("t1", since=NOW - 10), "its age counts from its create"
+    assert event != "Pending" or moved.state == inner.Running("t1", since=NOW), "as late as it can have been accepted"
 
 
 @pytest.mark.parametrize("event", ["Expired", "OwnerLeft", "OwnerGone"])
@@ -491,6 +491,24 @@ def test_a_lost_job_ends_as_unknown_with_what_was_told(event: str, state: str, t
     ended = after(job_in(state), event)
     told = LOST_BEFORE if task_id is None else inner.named_by_callback(LOST_BEFORE, task_id)
     assert (ended.state, ended.task_id) == (inner.Unknown(told), task_id)
+
+
+def test_a_create_whose_answer_nobody_waited_for_may_be_on_its_way() -> None:
+    """By whom it was sent, in this process or an earlier one; one that a callback has named has arrived."""
+    awaited = inner.AwaitingCallback(LOST_BEFORE, NOW - 10, NOW + 30, is_on_the_way=True)
+    ends = [
+        after(job_in(state), *events)
+        for state, *events in (
+            ("Sending", "OwnerGone"),
+            ("Orphaned", "OwnerGone"),
+            (awaited, "OwnerLeft"),
+            ("Sending", "Lost"),
+            ("Claimed", "OwnerGone"),
+            (awaited, "CallbackNamed", "OwnerLeft"),
+        )
+    ]
+    states = [each.state for each in ends]
+    assert [isinstance(state, inner.Unknown) and state.is_on_the_way for state in states] == [True] * 3 + [False] * 3
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,13 @@ class JournalEntry(msgspec.Struct, frozen=True):
         """Credits that its lost creates may have cost; None: unknown."""
         return None if self.price is None else self.price * self.lost
 
+    @property
+    def is_on_the_way(self) -> bool:
+        """True where nobody has seen its last create to be over: it may reach the provider yet."""
+        sent_at = self.sent_at or 0.0
+        is_answered = self.accepted_at is not None and self.accepted_at >= sent_at
+        return not is_answered and (self.ended_at is None or self.ended_at <= sent_at)
+
 
 class Bill(msgspec.Struct, frozen=True):
     """What an entry says of money; `has_task` is True where a task is known to exist, or to have existed."""
@@ -170,8 +177,8 @@ def entry_of(job: Job, now: float, epoch: float) -> JournalEntry | None:
             return _entry(job, "submitting", sent_at=at)
         case Claimed(claim=claim) | Orphaned(claim=Claim() as claim):
             return _entry_of_claimed(job, claim, at)
-        case AwaitingCallback(unknown=unknown):
-            return _entry(job, "unknown", unknown, ended_at=at)
+        case AwaitingCallback(unknown=unknown, is_on_the_way=is_on_the_way):
+            return _entry_of_unknown(job, unknown, at, is_on_the_way=is_on_the_way)
         case Confirming(unknown=unknown, task_id=task_id):
             return _entry(job, "unknown", unknown, task_id=task_id, ended_at=at)
         case Running() if not isinstance(state, Relinking):
@@ -207,12 +214,17 @@ def _entry_of_ended(job: Job, state: Ended, at: float) -> JournalEntry | None:
             return _entry(job, "done", task_id=task_id, outcome=outcome, files=files, ended_at=at)
         case Failed():
             return _entry_of_failed(job, state, at)
-        case Unknown(failure=failure):
-            return _entry(job, "unknown", failure, task_id=failure.task_id, ended_at=at)
+        case Unknown(failure=failure, is_on_the_way=is_on_the_way):
+            return _entry_of_unknown(job, failure, at, is_on_the_way=is_on_the_way)
         # One that this run has not sent keeps the entry of the run that has: its task, error and credits.
         case NotAdmitted(failure=failure) if job.expires_at is not None or not job.attempts:
             return _entry(job, "queued", failure)
     return None
+
+
+def _entry_of_unknown(job: Job, failure: Failure, at: float, *, is_on_the_way: bool) -> JournalEntry:
+    # Of one that is on the way nobody knows when it was over: it keeps its place as after a crash.
+    return _entry(job, "unknown", failure, task_id=failure.task_id, ended_at=None if is_on_the_way else at)
 
 
 def _entry_of_failed(job: Job, state: Failed, at: float) -> JournalEntry:

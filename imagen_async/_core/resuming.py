@@ -78,7 +78,7 @@ def awaited(entry: JournalEntry, blank: Job, now: float, epoch: float, wait: flo
     until = min(since + wait, now + blank.deadline)
     job = _gone_on(entry, blank, now)
     if entry.task_id is None:
-        return job.to(AwaitingCallback(unknown, since, until))
+        return job.to(AwaitingCallback(unknown, since, until, entry.is_on_the_way))
     # A minute at least: a task may be denied for half of it and be known after all.
     return job.to(Confirming(unknown, since, max(until, now + 2 * PATIENCE), entry.task_id))
 

@@ -71,11 +71,13 @@ class AwaitingCallback(msgspec.Struct, frozen=True):
         unknown: What it ends with if none does.
         since: Loop time at which the answer was lost: a task's age counts from there.
         until: Loop time until which a callback is waited for.
+        is_on_the_way: True where its create may reach the provider yet: its process was gone before it was over.
     """
 
     unknown: Failure
     since: float
     until: float
+    is_on_the_way: bool = False
 
 
 class Confirming(msgspec.Struct, frozen=True):
@@ -173,9 +175,13 @@ class Failed(Ended, frozen=True):
 
 
 class Unknown(Ended, frozen=True):
-    """Its create's answer was lost: the task may exist and may be billed. It is never sent again by itself."""
+    """Its create's answer was lost: the task may exist and may be billed. It is never sent again by itself.
+
+    `is_on_the_way` where its create may reach the provider yet: nobody has waited for its answer.
+    """
 
     failure: Failure
+    is_on_the_way: bool = False
 
 
 class NotAdmitted(Ended, frozen=True):

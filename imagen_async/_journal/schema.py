@@ -70,12 +70,12 @@ MOVE = (
 RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
 
-# A row has the times of its last create only; one before it was over when that was noted. `cut_off` ends a job when its
-# create was noted: what came of that nobody knows. The account's creates are all looked at: a process may have stood
-# still for any time between what it noted and what it sent.
+# A row has the times of its last create only; one before it was over when that was noted, unless its answer was lost.
+# `cut_off` ends a job when its create was noted: what came of that nobody knows. The account's creates are all looked
+# at: a process may have stood still for any time between what it noted and what it sent.
 SENT_SINCE = (
-    "SELECT sends.sent_at, CASE WHEN jobs.sent_at > sends.sent_at THEN jobs.sent_at WHEN jobs.sent_at = sends.sent_at "
-    "THEN coalesce(accepted_at, CASE WHEN ended_at > jobs.sent_at THEN ended_at END) END AS over_at "
+    "SELECT sends.sent_at, CASE WHEN jobs.sent_at > sends.sent_at THEN CASE WHEN lost = 0 THEN jobs.sent_at END "
+    "WHEN accepted_at >= sends.sent_at THEN accepted_at WHEN ended_at > sends.sent_at THEN ended_at END AS over_at "
     "FROM sends LEFT JOIN jobs ON jobs.key = sends.key "
     "WHERE sends.account = ? AND coalesce(over_at, sends.sent_at + ?) > ?"
 )

@@ -7,12 +7,14 @@ folder only.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import io
 import os
 import random
 import shutil
 import sqlite3
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ class Disk:
         self.went_back = False
         self._unsynced = set[str]()
         self._unnamed = set[str]()
+        self._opened = weakref.WeakSet[Any]()
         folder.mkdir(parents=True)
 
     def seconds(self) -> float:
@@ -80,9 +83,17 @@ class Disk:
         """True while it is to go back to what was kept."""
         return self._kept is not None
 
+    def opened(self, file: Any) -> Any:
+        """Know an open file, which dies with its process."""
+        self._opened.add(file)
+        return file
+
     def go_back(self) -> None:
-        """Be as it was kept."""
+        """Be as it was kept; whoever had files open here is dead."""
         if self._kept is not None:
+            for file in list(self._opened):
+                with contextlib.suppress(OSError, ValueError):
+                    file.close()
             shutil.rmtree(self.folder)
             self._kept.rename(self.folder)
             self._kept, self.went_back = None, True
@@ -199,12 +210,14 @@ _real_fsync = os.fsync
 
 def _open(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
     disk = _disk()
-    if disk is None or mode != "x+b" or not disk.has(file):
+    if disk is None or not disk.has(file):
         return _real_open(file, mode, *arguments, **named)
+    if mode != "x+b":
+        return disk.opened(_real_open(file, mode, *arguments, **named))
     disk.check(file)
     disk.step()
     disk.written(file)
-    return io.BufferedRandom(_File(str(file), "x+"))
+    return disk.opened(io.BufferedRandom(_File(str(file), "x+")))
 
 
 def _naming(act: Callable[..., None]) -> Callable[..., None]:
@@ -238,7 +251,8 @@ def _io_open(file: Any, *arguments: Any, **named: Any) -> Any:
     # By which the journal knows whether the machine's own clock is that of the last run.
     if stage.process is not None and str(file) == "/proc/sys/kernel/random/boot_id":
         return io.StringIO(f"boot {stage.process.computer.boots}")
-    return _real_io_open(file, *arguments, **named)
+    disk, opened = _disk(), _real_io_open(file, *arguments, **named)
+    return disk.opened(opened) if disk is not None and disk.has(file) else opened
 
 
 def _connect(database: str, *arguments: Any, **named: Any) -> sqlite3.Connection:

@@ -257,7 +257,12 @@ class Network:
             self._universe.after(GIVES_UP, process, lambda: _refuse(made, TimeoutError(errno.ETIMEDOUT, "timed out")))
         else:
             self._universe.after(trip + delay, process, lambda: self._answer(process, port, how, made))
-        return await made
+        try:
+            return await made
+        except asyncio.CancelledError:
+            if made.done() and not made.cancelled() and made.exception() is None:
+                made.result().abort()  # it was there already, and nobody has come to have it
+            raise
 
     def _answer(self, process: Process, port: int, how: str, made: asyncio.Future[End]) -> None:
         listening = self.listening.get(port)

@@ -112,6 +112,12 @@ def listened(witness: Witness, process: Process) -> Iterator[None]:
             warnings.simplefilter("always", RuntimeWarning)
             yield
         if not process.is_dead:
-            process.universe.broken += [f"{process.name} warns: {each.message}" for each in caught]
+            heard = [each for each in caught if not _is_of_a_dead_one(each.source)]
+            process.universe.broken += [f"{process.name} warns: {each.message}" for each in heard]
     finally:
         root.removeHandler(ear)
+
+
+def _is_of_a_dead_one(source: object) -> bool:
+    """Say whether what was not closed is of a process that was killed before."""
+    return getattr(getattr(getattr(source, "_loop", None), "process", None), "is_dead", False)

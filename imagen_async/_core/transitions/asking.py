@@ -32,7 +32,8 @@ LINKS_PATIENCE = 10.0
 
 def confirm(job: Job, state: Confirming, event: Told, now: float) -> Job:
     """The provider knows the task that a callback has named: only this makes it the job's own."""
-    running = Running(state.task_id, since=state.since)
+    # As accepted now, which is the latest that it can have been: the next run goes by it in its window.
+    running = Running(state.task_id, since=now)
     # The last of them is the one that was named; the others stay lost, and may be billed.
     job = replace(job, lost=job.lost - 1, lost_creates=job.lost_creates[:-1], state=running)
     return _OF_TASK[type(event)](job, running, event, now)

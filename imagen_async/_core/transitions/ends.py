@@ -88,8 +88,8 @@ def without_owner(job: Job) -> Unknown | Failed | Left:
 def fallen_back(job: Job) -> Unknown | Failed | None:
     """How a job ends of which no new create was accepted, after one that was lost, or whose task failed."""
     match job.state:
-        case AwaitingCallback(unknown=unknown):
-            return Unknown(unknown)
+        case AwaitingCallback(unknown=unknown, is_on_the_way=is_on_the_way):
+            return Unknown(unknown, is_on_the_way)
         case Confirming(unknown=unknown, task_id=task_id):
             return Unknown(named_by_callback(unknown, task_id))
         case Queued(fallback=Failure() as failure):

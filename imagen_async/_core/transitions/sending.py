@@ -172,7 +172,11 @@ _CLAIMED: dict[type, Move] = {Accepted: accept, Lost: lose_claimed, Rejected: re
 def cut_off(job: Job, state: OnTheWay, event: object, now: float) -> Job:
     """The answer to its create is waited for no longer."""
     orphaned = state if isinstance(state, Orphaned) else _orphaned(state)
-    return hear_out(job.to(orphaned), orphaned, Lost(_LEFT), now)
+    job = hear_out(job.to(orphaned), orphaned, Lost(_LEFT), now)
+    # What a callback has named has arrived.
+    if orphaned.claim is None and isinstance(job.state, Unknown):
+        return job.to(replace(job.state, is_on_the_way=True))
+    return job
 
 
 def _count_lost(job: Job) -> Job:
