@@ -244,6 +244,7 @@ RESUMED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({**LOST, "sent_at": AT - 5, "ended_at": AT - 4}, {}, waits(-5, 35, is_on_the_way=False)),
     # The answer to its first create came before the one that was lost.
     ({**LOST, "sent_at": AT - 5, "accepted_at": AT - 9}, {}, waits(-5, 35)),
+    ({**LOST, "sent_at": AT - 5, "accepted_at": AT - 5}, {}, waits(-5, 35, is_on_the_way=False)),
     (LOST, {"deadline": 20.0}, {**waits(0, 20), "expires_at": LATER + 20}),
     # For a minute at least: a task may be denied for half of it and be known after all.
     ({**LOST, "task_id": "t1", "sent_at": AT - 5}, {}, {"state": CONFIRMING}),
@@ -303,6 +304,7 @@ BILLS: list[tuple[str, float | None, float | None, int, bool, tuple[float, float
     ("queued", None, None, 1, False, (0, 0, 0), False),
     ("submitting", None, 8.0, 1, False, (0, 16, 16), True),
     ("submitting", None, None, 0, False, (0, 0, 0), False),
+    ("submitting", None, None, 1, False, (0, 0, 0), False),
     ("running", 4.0, 8.0, 1, True, (8, 8, 20), True),
     ("running", 4.0, None, 0, True, (0, 0, 4), False),
     ("ready", 0.0, 8.0, 0, True, (0, 0, 0), True),

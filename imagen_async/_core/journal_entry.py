@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -116,7 +117,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
     @property
     def is_on_the_way(self) -> bool:
         """True where nobody has seen its last create to be over: it may reach the provider yet."""
-        sent_at = self.sent_at or 0.0
+        sent_at = -math.inf if self.sent_at is None else self.sent_at
         is_answered = self.accepted_at is not None and self.accepted_at >= sent_at
         return not is_answered and (self.ended_at is None or self.ended_at <= sent_at)
 

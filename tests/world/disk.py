@@ -171,6 +171,16 @@ class _File(io.FileIO):
         return super().write(data)
 
 
+class _Held(io.FileIO):
+    """A file that is opened without any buffer: as the journal's are, which it holds."""
+
+    def __init__(self, file: Any, *arguments: Any) -> None:
+        super().__init__(file, *arguments)
+        disk = _disk()
+        if disk is not None and disk.has(file):
+            disk.opened(self)
+
+
 class Connection(sqlite3.Connection):
     """A connection of SQLite's to a file on such a disk; it never waits by itself, for that would be real time."""
 
@@ -264,6 +274,6 @@ def _connect(database: str, *arguments: Any, **named: Any) -> sqlite3.Connection
 
 def set_up() -> None:
     """Put all of it in place."""
-    builtins.open, io.open = _open, _io_open
+    builtins.open, io.open, io.FileIO = _open, _io_open, _Held  # type: ignore[misc]
     os.link, os.replace, os.fsync = _naming(os.link), _naming(os.replace), _fsync
     sqlite3.connect = _connect  # type: ignore[assignment]

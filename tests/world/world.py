@@ -188,8 +188,9 @@ class World:
             self.computer.reboot(self.universe.now)
 
     def _left_behind(self, process: Process) -> Iterator[str]:
-        """Prompts whose create was answered when its process had left, and been told to wait for no answer."""
-        if AGAIN not in {each.what for each in self.accidents}:
+        """Prompts whose create was answered when its process had been told twice to leave: it waits no longer then."""
+        leaves = [each.what for each in self.accidents if each.kind == "leave"]
+        if AGAIN not in leaves and len(leaves) < 2:
             return
         for each in self.gateway.exchanges:
             left = self.witness.left.get((process.name, "" if self.terms.program == "batch" else each.prompt))
