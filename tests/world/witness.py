@@ -89,7 +89,7 @@ class _Ear(logging.Handler):
             # Quieter lines are seen by nobody who has not asked for them.
             self._witness.hear(process, record.getMessage())
         elif record.levelno >= logging.ERROR:
-            what = "" if record.exc_info is None else f": {record.exc_info[1]!r}"
+            what = f": {record.exc_info[1]!r}" if record.exc_info else ""
             process.universe.broken.append(f"{process.name} logs as {record.name}: {record.getMessage()}{what}")
 
 

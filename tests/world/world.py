@@ -21,7 +21,7 @@ from .facts import is_lost, on_the_way
 from .file_truths import STRANGER
 from .gateway import Gateway
 from .mishaps import TROUBLES, Mishaps
-from .process import Computer, Process
+from .process import Computer, Process, WorldLoop
 from .program import InputBroke, Program, prompts_of
 from .provider import PORT, DrawnFaults, new_sandbox
 from .stage import stage
@@ -117,7 +117,7 @@ class World:
             finally:
                 self.universe.limit(10_000, 100.0)
                 provider.loop.run_until_complete(self.sandbox.__aexit__(None, None, None))
-                provider.loop.close()
+                _close(provider.loop)
 
     def _run(self, number: int) -> None:
         """Run the program once, until it ends by itself or by an accident."""
@@ -237,6 +237,18 @@ class World:
                     process.loop.run_until_complete(task)
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     self.universe.broken.append(f"{process.name} has ended with what is none of ours: {error!r}")
-                process.loop.close()
+                _close(process.loop)
             self.universe.end(process)
         self._seconds.clear()
+
+
+def _close(loop: WorldLoop) -> None:
+    """Cancel what still runs there, as `asyncio.run` does, and close it; a dead process's does nothing any more."""
+    # In the order in which they were made, which is in their names.
+    tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        with contextlib.suppress(Killed):
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
