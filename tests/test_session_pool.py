@@ -307,6 +307,19 @@ async def test_a_cancelled_request_leaves_nothing_open() -> None:
     gc.collect()
 
 
+async def test_leaving_that_is_cancelled_leaves_nothing_open() -> None:
+    """Whatever it closes first: the rest is closed, too, and would warn like the above."""
+    leaving = asyncio.current_task()
+    assert leaving is not None
+    async with served(echo) as url:
+        with pytest.raises(asyncio.CancelledError):
+            async with pool_for(url) as pool:
+                await pool.send("one", ASK)
+                leaving.cancel()
+        leaving.uncancel()
+    gc.collect()
+
+
 async def test_no_answer_brings_a_key_back() -> None:
     """Neither where it redirects to nor its body, nor that of another account; what else its head tells is read."""
 

@@ -187,8 +187,8 @@ class Journal(JournalReader):
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         """When an account's creates were sent and were over that the server may have seen since that Unix time.
 
-        Between the note of the intent and the server lie a commit and the way. Of one that was on the way when its
-        process ended nobody knows when it was over: None.
+        Between the note of the intent and the server lie a commit and the way. Of one whose answer its process has not
+        waited for nobody knows when it was over: None.
         """
         with explained(self.path):
             return self._reading.execute(SENT_SINCE, (account, LONGEST_WAY, moment)).fetchall()

@@ -106,9 +106,9 @@ class JobStore(Protocol):
     def sent_since(self, account: str, moment: float) -> Iterable[tuple[float, float | None]]:
         """When an account's creates were sent and were over that the server may have seen since that Unix time.
 
-        One is over with its answer, with the end of its job, or when the next one of its job is about to be sent. Of
-        one that is none of these nobody knows: None. It has reached the server `LONGEST_WAY` after its intent was
-        noted, or never will.
+        One is over with its answer, with the end of its job, or when the next one of its job is about to be sent, where
+        none of that job's was lost. Of one that is none of these nobody knows: None. It has reached the server
+        `LONGEST_WAY` after its intent was noted, or never will.
         """
 
     def times_seen(self, key: str) -> int:

@@ -44,13 +44,13 @@ class CallbackDesk:
     async def _take_late(self, claim: CallbackClaim, task_id: str | None) -> None:
         """A callback for a job that nobody waits for: for one whose create was lost it is news."""
         journal = self.registry.journal_of(claim)
-        if journal is not None and claim.ending is not None:
-            await journal.noted(claim.ending.key)
         # Of what this process has not seen end the journal may know from an earlier run.
         if journal is not None and (claim.ending is None or claim.ending.is_unknown):
             if task_id is not None:
                 await journal.called_back(claim.address, task_id)
         elif claim.ending is not None:
+            if journal is not None:
+                await journal.noted(claim.ending.key)
             _log_other_task(claim, task_id, claim.ending.task_id, claim.ending.lost_creates)
 
 

@@ -138,7 +138,7 @@ def _over(world: World, facts: Facts) -> Iterator[str]:
         missing = set(world.prompts(world.runs - 1)) - {entry.request.prompt for entry in facts.entries}
         yield from (f"{prompt!r} was asked for, and nothing has come of it" for prompt in sorted(missing))
     for entry in facts.entries:
-        # What was sent again after it had a task, and that has failed.
+        # One that was sent again, and had a task then which has failed, is over with that.
         is_over = any(task.task_id in facts.failed for task in facts.tasks[entry.request.prompt])
         if entry.state == "failed" and entry.task_id is None and entry.lost and not is_over:
             yield f"{entry.request.prompt!r} has failed, and {entry.lost} creates of it were lost: {entry.error}"

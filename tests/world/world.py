@@ -133,7 +133,7 @@ class World:
             gc.collect()  # what is left of it is to be heard of now, and of a dead one never
         mishaps.end()
         self._end_seconds()
-        self._go_on_without(process, {each.what for each in accidents})
+        self._go_on_without(process, accidents)
         self.computer.wall += sum(each.amount for each in accidents if each.what == BETWEEN)
 
     def _main(self, process: Process, program: Program) -> None:
@@ -174,14 +174,16 @@ class World:
             left += [each for each in gc.get_objects() if isinstance(each, Job)]
         self.universe.broken += [f"{process.name} has left, and this is left over: {each!r:.100}" for each in left]
 
-    def _go_on_without(self, process: Process, befell: set[str]) -> None:
+    def _go_on_without(self, process: Process, accidents: Sequence[Accident]) -> None:
+        befell = {each.what for each in accidents}
         self.universe.end(process)
         self.computer.disk.go_back()
         # What became of these could be written down by nobody.
         if process.is_dead:
             self.lost_by_end.update(self._cut_off(process, befell))
         else:
-            self.lost_by_end.update(self._left_behind(process))
+            if AGAIN in befell or sum(each.kind == "leave" for each in accidents) > 1:
+                self.lost_by_end.update(self._left_behind(process))
             if not befell.isdisjoint(TROUBLES):
                 self.unwritten.update(on_the_way(self.journal))
         if process.is_dead and not befell.isdisjoint(("power", "torn", "power at a file")):
@@ -189,9 +191,6 @@ class World:
 
     def _left_behind(self, process: Process) -> Iterator[str]:
         """Prompts whose create was answered when its process had been told twice to leave: it waits no longer then."""
-        leaves = [each.what for each in self.accidents if each.kind == "leave"]
-        if AGAIN not in leaves and len(leaves) < 2:
-            return
         for each in self.gateway.exchanges:
             left = self.witness.left.get((process.name, "" if self.terms.program == "batch" else each.prompt))
             is_create = each.process is process and each.asked.road == "create"
