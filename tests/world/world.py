@@ -15,7 +15,7 @@ from imagen_async._cli.loop import _run_until_signalled
 from imagen_async._core.job import Job
 
 from . import accidents as drawn
-from .accidents import AGAIN, BETWEEN, STILLS, Accident, Terms
+from .accidents import AGAIN, BETWEEN, HELD_UP, STILLS, Accident, Terms
 from .disk import Disk
 from .facts import is_lost, on_the_way
 from .file_truths import STRANGER
@@ -182,7 +182,8 @@ class World:
         if process.is_dead:
             self.lost_by_end.update(self._cut_off(process, befell))
         else:
-            if AGAIN in befell or sum(each.kind == "leave" for each in accidents) > 1:
+            # Who is held up is left after that, too.
+            if AGAIN in befell or sum(each.kind == "leave" or each.what == HELD_UP for each in accidents) > 1:
                 self.lost_by_end.update(self._left_behind(process))
             if not befell.isdisjoint(TROUBLES):
                 self.unwritten.update(on_the_way(self.journal))
