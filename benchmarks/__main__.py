@@ -10,10 +10,12 @@ import os
 import platform
 import sys
 
-from benchmarks import callbacks, imports, journal, limit, memory, peers, schedule, throughput, watching
+from benchmarks import burst, callbacks, imports, journal, limit, memory, peers, schedule, tail, throughput, watching
 
 BENCHMARKS = {
     "schedule": schedule,
+    "burst": burst,
+    "tail": tail,
     "throughput": throughput,
     "journal": journal,
     "memory": memory,

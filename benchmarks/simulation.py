@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from bisect import bisect_left
 from collections.abc import Container, Iterable, Sequence
 
 import msgspec
@@ -33,7 +34,7 @@ class Fixed(PollSchedule):
         super().__init__(LatencyPrior(1, 1))
         self._interval = interval
 
-    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0, part: float = 1.0) -> float:
         """One interval later."""
         return asked + self._interval
 
@@ -50,7 +51,7 @@ class Exponential(Fixed):
         intervals = (min(longest, first * factor**number) for number in itertools.count())
         self._ages = list(itertools.islice(itertools.accumulate(intervals), 500))
 
-    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0, part: float = 1.0) -> float:
         """The next age of the series."""
         return next(age for age in self._ages if age > asked + 1e-6)
 
@@ -63,12 +64,14 @@ class Outcome(msgspec.Struct, frozen=True):
         delays: Seconds from its end at the provider to its being seen, of each.
         makespan: Seconds from the first create to the last picture seen.
         bound: The least that it can be: each create as early as the limit lets it, each picture seen at once.
+        busiest: The most status calls of any window of the limit, at the provider.
     """
 
     calls: list[int]
     delays: list[float]
     makespan: float
     bound: float
+    busiest: int
 
 
 def upstream(name: str, limits: Limits, schedule: PollSchedule) -> Upstream:
@@ -80,7 +83,8 @@ def upstream(name: str, limits: Limits, schedule: PollSchedule) -> Upstream:
 class Simulation:
     """One account whose task number i takes `latencies[i]` seconds, behind a round trip of a fixed length.
 
-    The end of each task that `announced` names is announced by a callback, one way later.
+    The end of each task that `announced` names is announced by a callback, one way later. With `at_a_time` the tasks
+    come in groups of so many, each group once the one before has ended.
     """
 
     def __init__(
@@ -90,17 +94,20 @@ class Simulation:
         limits: Limits,
         round_trip: float = 0.0,
         announced: Container[int] = (),
+        at_a_time: int | None = None,
     ) -> None:
         self._latencies = latencies
         self._limits = limits
         self._round_trip = round_trip
         self._announced = announced
+        self._at_a_time = at_a_time
         self._callbacks: list[tuple[float, int]] = []
         self._plan = Plan([upstream("account", limits, schedule)], 1)
         self._answers: list[tuple[float, int, Job, Event]] = []
         self._turn = itertools.count()
         self._ended_at: dict[int, float] = {}
         self._calls = [0] * len(latencies)
+        self._asked_at: list[float] = []
         self._seen_at = [0.0] * len(latencies)
 
     def run(self) -> Outcome:
@@ -108,7 +115,7 @@ class Simulation:
         now = 0.0
         added = 0
         while True:
-            while added < len(self._latencies) and self._plan.wants_more(0):
+            while added < len(self._latencies) and self._comes_next(added):
                 self._plan.add(_job(added), now)
                 added += 1
             for change in self._plan.take(now):
@@ -124,6 +131,11 @@ class Simulation:
             while self._answers and self._answers[0][0] <= now:
                 _, _, job, event = heapq.heappop(self._answers)
                 self._see(self._plan.settle(job, event, now), now)
+
+    def _comes_next(self, number: int) -> bool:
+        if self._at_a_time is None:
+            return self._plan.wants_more(0)
+        return number % self._at_a_time > 0 or not self._plan.jobs
 
     def _see(self, changes: Iterable[Change], now: float) -> None:
         for change in changes:
@@ -141,6 +153,7 @@ class Simulation:
             event = Accepted(str(job.id))
         else:
             self._calls[job.id] += 1
+            self._asked_at.append(there)
             ended = self._ended_at[job.id] <= there
             event = Succeeded(("url",), self._latencies[job.id], 1.0, b"") if ended else Pending("generating")
         heapq.heappush(self._answers, (now + self._round_trip, next(self._turn), job, event))
@@ -149,7 +162,13 @@ class Simulation:
         rate = self._limits.submit
         earliest = (number // rate.count * rate.per + latency for number, latency in enumerate(self._latencies))
         delays = [seen - self._ended_at[number] for number, seen in enumerate(self._seen_at)]
-        return Outcome(self._calls, delays, max(self._seen_at), max(earliest))
+        busiest = _most_within(self._limits.status.per, self._asked_at)
+        return Outcome(self._calls, delays, max(self._seen_at), max(earliest), busiest)
+
+
+def _most_within(seconds: float, times: Sequence[float]) -> int:
+    """The most of them that lie within so many seconds."""
+    return max(number - bisect_left(times, time - seconds) for number, time in enumerate(times, 1))
 
 
 def _job(number: int) -> Job:

@@ -60,20 +60,24 @@ class PlainTable:
 
     def __init__(self, prior: LatencyPrior) -> None:
         self.count = 0.0
+        self.mean = prior.mean
         self._prior = prior
         self._curve: PlainCurve | None = None
         # Of a task or a part of one: the first curve that knows of it, the bins it reached, if it ended in the last.
         self._notes: list[tuple[int, range, float, bool]] = []
-        # Tasks that have ended, and that had when each curve was made.
+        # Tasks that have ended, and that had when each curve was made; what was told, and how much of it still counts.
         self._ended, self._known = 0, [0]
+        self._told, self._heard = 0, 0.0
 
     def lasted(self, after: float, age: float) -> None:
         """It reached every bin between the two, and not the end of the last."""
+        self._told += 1
         self._note(range(_bin(after), _bin(age)))
 
     def ended(self, after: float, by: float, latency: float | None) -> None:
         """It ended in one bin, or, where none is told, in each between the two for a part."""
         first = _bin(after)
+        took = self._lasted_on_average(after, by) if latency is None else sorted((after, latency, by))[1]
         if latency is not None:
             self._note(range(first, _bin(sorted((after, latency, by))[1]) + 1), is_ending=True)
         else:
@@ -82,13 +86,20 @@ class PlainTable:
             whole = sum(parts.values())
             for k, part in parts.items():
                 self._note(range(first, k + 1), part / whole if whole else 1 / len(parts), is_ending=True)
+        self._told += 1
         self._ended += 1
+        self.mean += (took - self.mean) / (min(self.count + self._ended - self._known[-1], MEMORY) + 1)
+
+    def _lasted_on_average(self, after: float, by: float) -> float:
+        return min(max(self.curve.mean(after, by), after), by)
 
     @property
     def curve(self) -> PlainCurve:
-        """Made anew when an eighth as much has ended since as it knows of."""
+        """Made anew when a twelfth as much was told since as it knows of."""
         new = self._ended - self._known[-1]
-        if self._curve is None or new > self.count / 8:
+        if self._curve is None or self._told > self._heard / 12:
+            self._heard = self._heard * math.exp(-new / MEMORY) + self._told
+            self._told = 0
             self.count = self.count * math.exp(-new / MEMORY) + new
             self._known.append(self._ended)
             self._curve = PlainCurve(self._shares())
@@ -105,14 +116,20 @@ class PlainTable:
                 reached[k] += weight
             if is_ending:
                 ended[bins[-1]] += weight
-        # So many bins on either side make up for few tasks, and two tasks of the record's stand in each.
-        reach = int(16 / (1 + self.count) ** (1 / 3))
+        # So many bins on either side make up for few tasks, as far as any were there, and one is the record's.
+        reach = int(24 / (1 + self.count) ** 0.4)
         shares = [1.0]
         for k in range(BINS):
             around = slice(max(0, k - reach), k + reach + 1)
             at_risk, ends = (sum(values[around]) / (2 * reach + 1) for values in (reached, ended))
-            shares.append(shares[-1] * (1 - (ends + 2 * self._chance(k)) / (at_risk + 2)))
+            part = min(1.0, max(reached[k], ends) / at_risk) if at_risk else 1.0
+            shares.append(shares[-1] * (1 - (part * ends + self._chance_moved(k)) / (part * at_risk + 1)))
         return shares
+
+    def _chance_moved(self, k: int) -> float:
+        """The record's word on the age that is to its mean as this one is to the mean."""
+        later = round(math.log(max(self.mean, EDGES[1]) / self._prior.mean) / math.log(1.05))
+        return self._chance(min(max(0, k - later), BINS - 1))
 
     def _chance(self, k: int) -> float:
         """To end in a bin: the law's, or more where that might be too slow; a half where the law knows no more."""

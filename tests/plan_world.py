@@ -79,7 +79,7 @@ MAY_MOVE = (*FREE_TO_REPEAT, "model gone", "no credit", "wrong key")
 class EverySecond(inner.PollSchedule):
     """Asks every second until the age of 4, then every 2 seconds."""
 
-    def next_age(self, kind: inner.Kind, asked: float, announced: float = 0.0) -> float:
+    def next_age(self, kind: inner.Kind, asked: float, announced: float = 0.0, part: float = 1.0) -> float:
         """A fixed interval for each stretch of a task's age."""
         return asked + (1.0 if asked < 4 else 2.0)
 

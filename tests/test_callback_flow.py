@@ -20,7 +20,7 @@ from imagen_async.sandbox import Create, Latency
 
 pytestmark = pytest.mark.parametrize("anyio_backend", [VIRTUAL_TIME], ids=["virtual-time"])
 KEY = "a-webhook-key"
-SELDOM = 60.0
+SELDOM = 600.0
 """A freshness with which the first question comes after half a minute: what is seen before was announced."""
 FOX = "a red fox"
 

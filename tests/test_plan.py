@@ -319,7 +319,7 @@ def test_no_place_is_wanted_that_could_not_be_used() -> None:
     account.running = 0
     assert [*plan.plan.wants_places(5.0)] == [], "nobody waits"
     account.poll_queue.expect(make_job(2, inner.Running("t2", since=5.0)), 5.0)
-    due = account.poll_queue.next_at()
+    due = account.poll_queue.next_at(5.0)
     assert due > 5.0
     assert [*plan.plan.wants_places(5.0)] == []
     assert plan.wake_at(5.0) == due

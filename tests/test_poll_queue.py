@@ -10,12 +10,13 @@ from typing import Any
 
 import inner
 import msgspec
-from builders import failure, make_job
+from builders import failure, make_job, upstream
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polling import BROKEN, FIVE, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNLINKED, UNTOLD, task
 
 from imagen_async._core.poll_queue import PollQueue
+from imagen_async._core.spare_places import SparePlaces
 from imagen_async.errors import UnknownOutcome
 
 LATE = 0.2
@@ -40,7 +41,7 @@ class Watched(msgspec.Struct):
     Its age is known where it `runs`, and where it `is_ours` its callback would come here. It was last `asked` about and
     last `seen` to run, its last question was `sent`, and it is `due`, or None while its question is out. It `is_called`
     from its callback, or since its time `is_over`, until it is asked about. It was `made` when it was first said to
-    have succeeded, and lacks its links since.
+    have succeeded, and lacks its links since. Its last question was `untold`, or answered.
     """
 
     job: inner.Job
@@ -56,6 +57,17 @@ class Watched(msgspec.Struct):
     is_over: bool = False
     sent: float = -math.inf
     made: float | None = None
+    untold: bool = False
+
+    @property
+    def is_said_to_have_ended(self) -> bool:
+        """It is said to have ended."""
+        return self.made is not None or (self.was_called is not None and self.untold)
+
+
+def queue_of(schedule: inner.PollSchedule, status: int = 1) -> PollQueue:
+    """The questions of an account with so many status calls a second; one has none to spare."""
+    return PollQueue(schedule, SparePlaces(inner.Window(inner.Rate(status, per=1))))
 
 
 class World:
@@ -63,13 +75,14 @@ class World:
 
     def __init__(self) -> None:
         self.told, self.schedule = inner.PollSchedule(FIVE), inner.PollSchedule(FIVE)
-        self.poll_queue = PollQueue(self.told)
+        self.poll_queue = queue_of(self.told)
         self.reliability = inner.CallbackReliability()
         self.now = 0.0
         self.tasks: dict[int, Watched] = {}
         self.called: list[int] = []
         self.late: set[int] = set()
         self.silent = 1.0
+        self.answers, self.heard = 0, 0
 
     @property
     def due(self) -> dict[int, float]:
@@ -145,25 +158,27 @@ class World:
         """Hear what came of a question; a task that goes on is asked about again."""
         self.poll_queue.answered(number, event, self.now)
         each, is_untold = self.tasks[number], event in (NOTHING, SILENT)
-        each.asked = self.now
+        each.asked, each.untold = self.now, is_untold
         if event == UNLINKED:
             each.made = self.now if each.made is None else each.made
         elif each.runs and not is_untold:
             self.learn(each, event)
-        if isinstance(event, inner.Succeeded | inner.TaskFailed):
-            if each.is_ours:
-                self.reliability.ended(number, each.was_called is not None)
-                self.set_anew()
+        has_ended = isinstance(event, inner.Succeeded | inner.TaskFailed)
+        if has_ended and each.is_ours:
+            self.reliability.ended(number, each.was_called is not None)
+        each.made = None if event == PENDING else each.made
+        self.answers += each.runs
+        if self.has_moved(each, len(self.tasks) - has_ended) or (has_ended and len(self.tasks) == 3):
+            self.set_anew()
+        if has_ended:
             self.forget(number)
             return
-        each.made = None if event == PENDING else each.made
         self.poll_queue.expect(each.job, self.now)
         if each.is_called:
             self.called.append(number)
             each.due = -math.inf
         else:
-            is_over = each.made is not None or (each.was_called is not None and is_untold)
-            each.due = self.now + 1 if is_over else self.time_of(each)
+            each.due = self.now + 1 if each.is_said_to_have_ended else self.time_of(each)
 
     def learn(self, each: Watched, event: inner.TaskStatus) -> None:
         """From when it was seen to run it still did, or has ended: as the provider tells, or as its callback came."""
@@ -176,16 +191,24 @@ class World:
             by_callback = None if each.was_called is None else each.was_called - each.since
             self.schedule.ended(each.kind, *ages, SUCCESS.latency if event == SUCCESS else by_callback)
 
-    def set_anew(self) -> None:
-        """Where the share of ends that come unannounced is half or twice what it was, the schedule has another word."""
+    def has_moved(self, each: Watched, running: int) -> bool:
+        """Half or twice as many ends come unannounced as before; or enough answers tell of another law."""
         silent = 1 - self.reliability.share
         if silent <= self.silent / 2 or silent >= self.silent * 2:
             self.silent = silent
-            for number, each in self.tasks.items():
-                is_timed = each.due is not None and not each.is_called
-                if is_timed and each.is_ours and each.was_called is each.made is None:
-                    self.late.discard(number)
-                    each.due = self.time_of(each)
+            return True
+        if self.answers < min(running / 8, self.heard / 10) or not self.schedule.has_moved(each.kind):
+            return False
+        self.answers, self.heard = 0, self.heard + self.answers
+        return True
+
+    def set_anew(self) -> None:
+        """The schedule has another word on all that wait by it."""
+        for number, each in self.tasks.items():
+            was_met_now = not each.is_ours and each.sent == -math.inf
+            if each.due is not None and each.runs and not (each.is_called or each.is_said_to_have_ended or was_met_now):
+                self.late.discard(number)
+                each.due = self.time_of(each)
 
     def forget(self, number: int) -> None:
         """A task is asked about no more."""
@@ -205,7 +228,7 @@ class World:
             self.call(out[0] if out and seconds > 5 else number)
         elif what == "run out":
             self.run_out(out[0] if out and seconds > 5 else number)
-        elif what == "pop" and self.poll_queue.next_at() <= self.now:
+        elif what == "pop" and self.poll_queue.next_at(self.now) <= self.now:
             self.pop()
         elif what == "forget":
             self.forget(number)
@@ -219,7 +242,11 @@ class World:
         """The questions and the list tell the same."""
         due, queue = self.due, self.poll_queue
         first = -math.inf if self.late or self.called else min(due.values(), default=math.inf)
-        assert (len(queue), queue.next_at(), queue.reliability.share) == (len(due), first, self.reliability.share)
+        assert (len(queue), queue.next_at(self.now), queue.reliability.share) == (
+            len(due),
+            first,
+            self.reliability.share,
+        )
         kinds, tasks = (KIND, FOUR), self.tasks.values()
         assert [self.told.next_age(kind, 9) for kind in kinds] == [self.schedule.next_age(kind, 9) for kind in kinds]
         assert [queue.heard_at(each.job) for each in tasks] == [each.seen for each in tasks]
@@ -257,7 +284,7 @@ def test_each_question_is_handed_out_once_in_its_time_and_what_is_learned_is_tol
 def test_of_many_late_ones_the_first_eighth_goes_first() -> None:
     """Those with the most expected waiting go first, if not in exact order, and the forgotten not at all."""
     chance, schedule = random.Random(5), inner.PollSchedule(FIVE)
-    poll_queue, waits = PollQueue(schedule), dict[int, float]()
+    poll_queue, waits = queue_of(schedule), dict[int, float]()
     for number in range(400):
         age = chance.uniform(20, 900)
         waits[number] = schedule.waiting(KIND, 0.0, age)
@@ -270,9 +297,46 @@ def test_of_many_late_ones_the_first_eighth_goes_first() -> None:
     assert sorted([*order, gone]) == list(range(400))
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    limit=st.integers(1, 30), per=st.sampled_from([0.5, 1.0, 10.0]), seed=st.integers(0, 99), count=st.integers(1, 30)
+)
+@example(limit=10, per=1.0, seed=1, count=1)
+@example(limit=10, per=1.0, seed=1, count=30)
+def test_a_question_before_its_time_takes_a_place_that_nobody_needs(
+    limit: int, per: float, seed: int, count: int
+) -> None:
+    """It goes where all calls of the window come to less than half of the limit; at its time any does."""
+    schedule = inner.PollSchedule(FIVE)
+    account, chance = upstream("a", inner.Limits(status=inner.Rate(limit, per)), schedule), random.Random(seed)
+    ends = {number: chance.lognormvariate(math.log(5), 0.35) for number in range(count)}
+    asked, sent, early, now = dict.fromkeys(ends, 0.0), list[float](), 0, 0.0
+    for number in ends:
+        account.poll_queue.expect(task(number), 0.0)
+    while ends:
+        if (at := account.ask_at(now)) > now:
+            now = at
+            continue
+        number = account.poll_queue.pop(now)
+        account.take_status(now)
+        if schedule.waiting(KIND, asked[number], now) < 0.99 * schedule.freshness:
+            early += 1
+            assert sum(each + per > now for each in sent) < min(limit // 2, max(1, 5 * per))
+        asked[number] = now
+        sent.append(now)
+        # Answers that tell nothing, and teach nothing: what is worth a question stays as it was when that was set.
+        account.settle_status(number, NOTHING, now)
+        if ends[number] <= now:
+            account.poll_queue.forget(number)
+            del ends[number]
+        else:
+            account.poll_queue.expect(task(number), now)
+    assert (early > 0) == (limit > 1)
+
+
 def test_nobody_starves_and_stragglers_give_way() -> None:
     """Of a hundred tasks, half of which never end, each is asked about within a minute, these less than the others."""
-    poll_queue, chance, numbers = PollQueue(inner.PollSchedule(FIVE)), random.Random(6), itertools.count()
+    poll_queue, chance, numbers = queue_of(inner.PollSchedule(FIVE)), random.Random(6), itertools.count()
     running: dict[int, tuple[inner.Job, float]] = {}
     asked, gaps = dict[int, float](), dict[bool, list[float]]({True: [], False: []})
     for now in (turn / 10 for turn in range(2000)):
@@ -280,7 +344,7 @@ def test_nobody_starves_and_stragglers_give_way() -> None:
             takes = math.inf if number < 50 else chance.lognormvariate(math.log(5), 0.35)
             running[number], asked[number] = (task(number, since=now), now + takes), now
             poll_queue.expect(running[number][0], now)
-        if poll_queue.next_at() <= now:
+        if poll_queue.next_at(now) <= now:
             number = poll_queue.pop(now)
             job, end = running[number]
             gaps[number < 50].append(now - asked[number])

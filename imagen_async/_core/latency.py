@@ -19,17 +19,23 @@ EDGES: tuple[float, ...] = (0.0, *(_FIRST_EDGE * _RATIO**number for number in ra
 MEMORY = 200
 """Tasks after which an observation counts for a third (1/e): enough for a curve, few enough to follow a drift."""
 
-_PRIOR_WEIGHT = 2.0
+_PRIOR_WEIGHT = 1.0
 """Tasks at risk in every bin that the record's word counts for."""
+
+_UNSHOWN = 4.0
+"""Of n tasks that were seen to end, n in n + this have shown how long the slowest take."""
 
 _EARLY = 0.15
 """How far a record may be too slow: a task's chance to end in an instant is never under this, divided by its age."""
 
-_BLUR = 16
-"""Bins on either side over which a first observation is spread; with n of them, this by the cube root of n."""
+_BLUR = 24
+"""Bins on either side over which a first ending is spread."""
 
-_REBUILD = 1 / 8
-"""A curve is made anew when so much of what it should tell is newer than it."""
+_SHARPENING = 0.4
+"""With n of them, it is by n to the power of this: less and less of what is smooth comes from smoothing."""
+
+_REBUILD = 1 / 12
+"""A curve is made anew when so many of the observations that it should know of are newer than it."""
 
 
 _LONGEST_CREATE = 60.0
@@ -100,6 +106,10 @@ class Curve:
         """The share of tasks that take longer than `age` seconds."""
         return self._at(age)[0]
 
+    def distance(self, other: Curve) -> float:
+        """The most by which the shares of two curves differ at any age."""
+        return max(abs(one - another) for one, another in zip(self._survival, other._survival, strict=True))
+
     def waiting(self, asked: float, age: float, announced: float = 0.0) -> float:
         """Seconds for which, at `age`, a task that was unfinished at `asked` is expected to have been finished.
 
@@ -165,7 +175,8 @@ class LifeTable:
 
     For each bin it keeps how many tasks were seen to reach it, and how many of them ended in it (the actuary's life
     table, Kaplan and Meier 1958): so a task that still runs counts for what it has lasted, and a batch whose quick
-    tasks finish first is not taken for a quick one. The provider's record stands in each bin for a few tasks more.
+    tasks finish first is not taken for a quick one. The provider's record stands in each bin for a few tasks more: it
+    may be wrong about how long they take, and is moved along with their mean, for it tells how far they are apart.
     Old observations fade.
 
     Attributes:
@@ -175,12 +186,15 @@ class LifeTable:
 
     def __init__(self, prior: LatencyPrior) -> None:
         self._prior = prior.chances()
+        self._prior_mean = prior.mean
         self._reached = [0.0] * _BINS
         self._ended = [0.0] * _BINS
         # What is new since the curve was made: tasks that begin (+) and cease (-) to be watched at each bin.
         self._arrivals = [0.0] * (_BINS + 1)
         self._endings = [0.0] * _BINS
         self._new = 0
+        self._observed = 0
+        self._known = 0.0
         self.count = 0.0
         self.mean = prior.mean
         self._curve: Curve | None = None
@@ -194,6 +208,7 @@ class LifeTable:
         """Note that a task, watched up to the age `after`, was unfinished at `age`."""
         self._arrivals[_bin(after)] += 1
         self._arrivals[_bin(age)] -= 1
+        self._observed += 1
 
     def ended(self, after: float, by: float, latency: float | None) -> None:
         """Note that a task, watched and unfinished up to the age `after`, was finished by the age `by`.
@@ -212,14 +227,16 @@ class LifeTable:
             latency = min(max(latency, after), by)
             self._count_ending(_bin(after), _bin(latency), 1.0)
         self._new += 1
+        self._observed += 1
         # The plain mean, with the record's as one more, until the first are forgotten.
         weight = min(self.count + self._new, MEMORY)
         self.mean += (latency - self.mean) / (weight + 1)
 
     @property
     def curve(self) -> Curve:
-        """What is known now, or was a few tasks ago."""
-        if self._curve is None or self._new > self.count * _REBUILD:
+        """What is known now, or was a few observations ago."""
+        # Those of both kinds: that none of a burst has ended yet tells as much as that some have.
+        if self._curve is None or self._observed > self._known * _REBUILD:
             self._settle()
             self._curve = Curve(self._survival())
         return self._curve
@@ -228,7 +245,7 @@ class LifeTable:
         """The age that `part` of the tasks which last until `age` do not outlive, as far as tasks have shown it."""
         curve = self.curve
         # The slowest few in a hundred of what has been seen of some twenty are the record's word alone.
-        return curve.quantile(min(part, self.count / (self.count + 2 * _PRIOR_WEIGHT)), age)
+        return curve.quantile(min(part, self.count / (self.count + _UNSHOWN)), age)
 
     def _count_ending(self, first: int, last: int, part: float) -> None:
         self._arrivals[first] += part
@@ -247,24 +264,46 @@ class LifeTable:
     def _settle(self) -> None:
         """Let what is old fade, and take in what is new."""
         fading = math.exp(-self._new / MEMORY)
-        # One more than there are bins: what ceases to be watched with the last.
+        # One more than there are bins: what ceases to be watched with the last. Sums of parts may end just below 0.
         watched = itertools.accumulate(self._arrivals)
-        self._reached = [old * fading + new for old, new in zip(self._reached, watched, strict=False)]
+        self._reached = [old * fading + max(0.0, new) for old, new in zip(self._reached, watched, strict=False)]
         self._ended = [old * fading + new for old, new in zip(self._ended, self._endings, strict=True)]
         self._arrivals = [0.0] * (_BINS + 1)
         self._endings = [0.0] * _BINS
         self.count = self.count * fading + self._new
-        self._new = 0
+        self._known = self._known * fading + self._observed
+        self._new = self._observed = 0
 
     def _survival(self) -> list[float]:
-        reach = int(_BLUR / (1 + self.count) ** (1 / 3))
+        reach = int(_BLUR / (1 + self.count) ** _SHARPENING)
+        around = zip(_blurred(self._reached, reach), _blurred(self._ended, reach), strict=True)
         lasting = (
-            1 - (ended + _PRIOR_WEIGHT * chance) / (reached + _PRIOR_WEIGHT)
-            for reached, ended, chance in zip(
-                _blurred(self._reached, reach), _blurred(self._ended, reach), self._prior, strict=True
-            )
+            _lasting(own, reached, ended, chance)
+            for own, (reached, ended), chance in zip(self._reached, around, self._moved_prior(), strict=True)
         )
         return [*itertools.accumulate(lasting, float.__mul__, initial=1.0)]
+
+    def _moved_prior(self) -> list[float]:
+        """The record's chances, at ages that are longer or shorter by as much as the mean is than the record's."""
+        moved = round(math.log(max(self.mean, _FIRST_EDGE) / self._prior_mean) * _BINS_PER_E)
+        shifted = [self._prior[0]] * moved + self._prior[max(0, -moved) :] + [self._prior[-1]] * -moved
+        return shifted[:_BINS]
+
+
+def _lasting(own: float, reached: float, ended: float, chance: float) -> float:
+    """The share of tasks that outlast a bin: of those seen in it and around it, and of the record's.
+
+    Args:
+        own: Tasks seen to reach the bin.
+        reached: As many as the bins around it have on average.
+        ended: How many of them ended in such a bin.
+        chance: The record's word.
+    """
+    # What its neighbours tell of a bin weighs no more than the tasks that were there themselves, or ended nearby: that
+    # none of a burst has ended by now says nothing of how soon they will.
+    seen = max(own, ended)
+    weight = seen / reached if seen < reached else 1.0
+    return 1 - (weight * ended + _PRIOR_WEIGHT * chance) / (weight * reached + _PRIOR_WEIGHT)
 
 
 def _blurred(values: list[float], reach: int) -> list[float]:

@@ -97,7 +97,7 @@ class Plan:
             waiting = self._places.to_send.waiting_for(upstream.name) if upstream.lacks_place(now) else 0
             if waiting:
                 yield upstream.submit, waiting
-            if upstream.status.is_shared and upstream.due_at <= now < upstream.status.ready_at(now):
+            if upstream.status.is_shared and upstream.due_at(now) <= now < upstream.status.ready_at(now):
                 yield upstream.status, upstream.due(now)
 
     def callback_wait(self, job: Job) -> float:
@@ -142,7 +142,7 @@ class Plan:
         wake_at = self._places.wake_at(now)
         for upstream in self._sharing:
             # Who finds no place at hand waits for a lease, which begins when a question is due, or a pause is over.
-            begins = (upstream.due_at, upstream.breaker.paused_until)
+            begins = (upstream.due_at(now), upstream.breaker.paused_until)
             wake_at = min(wake_at, *(at for at in begins if at > now), math.inf)
         return wake_at
 

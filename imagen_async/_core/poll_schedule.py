@@ -21,6 +21,9 @@ _DAY = 86400.0
 LONGEST_INTERVAL = 30.0
 """Seconds between two questions at most: kie.ai's advice for tasks of more than 2 minutes is every 15 to 30 s."""
 
+_MOVED = 0.03
+"""The share of tasks, at some age, by which what is known must have changed for it to matter."""
+
 LONGEST_SILENCE = 300.0
 """Seconds between two questions at most, however surely a callback will come."""
 
@@ -43,7 +46,8 @@ class PollSchedule:
     3. Each call costs `freshness` in waiting, so the mean delay is `freshness` times the mean number of calls, whatever
        the latencies are. The best schedule for the price of a call solves Barlow, Hunter and Proschan's "Optimum
        checking procedures" (J. SIAM 11, 1963); `python -m benchmarks schedule` compares.
-    4. Where callbacks announce a share p of the ends, only the others wait unseen. That no callback has come tells in
+    4. `freshness` is the price of a call that others might need. Where none does, it is a part of that.
+    5. Where callbacks announce a share p of the ends, only the others wait unseen. That no callback has come tells in
        turn that the task still runs, or that it is one of those: by Bayes, its expected waiting is (1 − p) times that
        of rule 1, divided by 1 − p · P(T ≤ a | T > b). So hardly anything is asked while callbacks come, and as soon as
        one is overdue, the division makes it a certainty that it will not.
@@ -57,18 +61,20 @@ class PollSchedule:
         self.freshness: float = checked_freshness(freshness)
         self.prior = prior
         self._tables: dict[Kind, LifeTable] = {}
+        self._told: dict[Kind, Curve] = {}
 
-    def next_age(self, kind: Kind, asked: float, announced: float = 0.0) -> float:
+    def next_age(self, kind: Kind, asked: float, announced: float = 0.0, part: float = 1.0) -> float:
         """The age in seconds at which a task, last asked about at the age `asked`, is to be asked about again.
 
         Args:
             kind: Its own.
             asked: Seconds.
             announced: The share of tasks whose end a callback announces; below 1.
+            part: Of `freshness`, what a call is worth now.
         """
         # The fewer ends go unannounced, the longer a question may wait for one of them.
         longest = min(LONGEST_INTERVAL / (1 - announced), LONGEST_SILENCE)
-        return self._curve(kind).next_age(asked, self.freshness, longest, announced)
+        return self._curve(kind).next_age(asked, part * self.freshness, longest, announced)
 
     def waiting(self, kind: Kind, asked: float, age: float, announced: float = 0.0) -> float:
         """Seconds for which a task, last asked about at `asked`, is expected to wait unseen at `age`."""
@@ -81,6 +87,14 @@ class PollSchedule:
     def ended(self, kind: Kind, after: float, by: float, latency: float | None) -> None:
         """Learn that a task, unfinished at the age `after`, had ended by the age `by`, or after `latency`."""
         self._table(kind).ended(after, by, latency)
+
+    def has_moved(self, kind: Kind) -> bool:
+        """Say, once, that what is known of a kind is not what it was when this was said last."""
+        curve, told = self._curve(kind), self._told.get(kind)
+        if curve is told or (told is not None and curve.distance(told) <= _MOVED):
+            return False
+        self._told[kind] = curve
+        return True
 
     def recall(self, latencies: Iterable[tuple[Kind, float]]) -> None:
         """Learn from tasks of earlier runs, for each kind of which nothing is known yet."""

@@ -41,6 +41,10 @@ class TimerQueue:
             heapq.heappop(self._heap)
         return math.inf
 
+    def first(self) -> int:
+        """Whose time is the earliest; only right after `next_at` has told that there is one."""
+        return self._heap[0][2]
+
     def pop_due(self, now: float) -> int | None:
         """Take out the job whose time is the earliest, if that is now or past."""
         if self.next_at() > now or not self._heap:

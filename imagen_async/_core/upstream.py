@@ -20,6 +20,7 @@ from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 from .rate_limit import Rate
 from .routing import Offer, Route
+from .spare_places import SparePlaces
 from .wire import Created, NoAnswer, Rejected, Remedy, TaskStatus, Told
 
 SLOWEST = 0.99
@@ -91,7 +92,8 @@ class Upstream:
         self.submit = submit
         self.status = status
         self.breaker = breaker
-        self.poll_queue = PollQueue(schedule)
+        self._spare = SparePlaces(status)
+        self.poll_queue = PollQueue(schedule, self._spare)
         self.errands: deque[Callable[[], bool]] = deque()
         self.running = 0
         self._connections = connections
@@ -158,12 +160,11 @@ class Upstream:
         # Creates keep to half of the connections, so status calls always have the other half.
         if not (self.poll_queue or self.errands) or self._asking + self._creating >= self._connections:
             return math.inf
-        return max(self.due_at, self.status.ready_at(now))
+        return max(self.due_at(now), self.status.ready_at(now))
 
-    @property
-    def due_at(self) -> float:
+    def due_at(self, now: float) -> float:
         """When the next status call is due, as far as the limit lets it; infinity for never."""
-        return -math.inf if self.errands else self.poll_queue.next_at()
+        return -math.inf if self.errands else self.poll_queue.next_at(now)
 
     def due(self, now: float) -> int:
         """Count the status calls that are due: at least one where one is."""
@@ -177,6 +178,7 @@ class Upstream:
     def take_status(self, now: float) -> None:
         """A status call goes out."""
         self.status.take(now)
+        self._spare.take(now)
         self._asking += 1
 
     def settle_submit(self, event: Created | NothingLeft, model: str, now: float) -> None:
@@ -196,9 +198,10 @@ class Upstream:
         if self.errands.popleft()():
             self.take_status(now)
 
-    def end_errand(self, now: float) -> None:
-        """Give back an errand's place."""
+    def end_call(self, now: float) -> None:
+        """Give back the place of a status call, or of an errand."""
         self.status.answered(now)
+        self._spare.answered(now)
         self._asking -= 1
 
     def answers_of(self, job: Job, now: float) -> float:
@@ -214,8 +217,7 @@ class Upstream:
     def settle_status(self, job_id: int, event: TaskStatus, now: float) -> None:
         """Learn from a status call."""
         self.poll_queue.answered(job_id, event, now)
-        self.status.answered(now)
-        self._asking -= 1
+        self.end_call(now)
         if isinstance(event, Told):
             self.breaker.answered_status()
         elif isinstance(event, NoAnswer):

@@ -92,7 +92,7 @@ class Errands:
             self._waiting.discard(turn)
             # Also where whoever waits was cancelled in the very moment in which its turn had come.
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                upstream.end_errand(now())
+                upstream.end_call(now())
                 self._notice()
 
     def close(self) -> None:

@@ -1,0 +1,95 @@
+"""What a question about a running task is worth, as far as an account's answers and callbacks have taught."""
+
+from __future__ import annotations
+
+from .callback_reliability import CallbackReliability
+from .poll_schedule import PollSchedule
+from .watched import Watched
+from .wire import LinksMissing, Pending, Succeeded, TaskFailed, TaskStatus, Told
+
+_ANSWERS = 1 / 8
+"""For each running task, after which all questions may be set anew: that costs as much as an answer for eight."""
+
+_GROWTH = 1 / 10
+"""While few answers are there at all, so many more of them are enough."""
+
+
+class Outlook:
+    """When each running task of an account is worth a question.
+
+    Attributes:
+        reliability: How far callbacks can be relied upon.
+    """
+
+    def __init__(self, schedule: PollSchedule) -> None:
+        self.reliability: CallbackReliability = CallbackReliability()
+        self._schedule = schedule
+        self._silent = 1.0
+        self._heard = 0
+        self._answers = 0
+
+    def time_of(self, watched: Watched, part: float = 1.0) -> float:
+        """Loop time at which a task is to be asked about next, where a call is worth that part of `freshness`."""
+        asked = watched.asked - watched.since
+        return watched.since + self._schedule.next_age(watched.kind, asked, self._chance_of_callback(watched), part)
+
+    def waiting(self, watched: Watched, now: float) -> float:
+        """Seconds for which a task is expected to have waited unseen by now."""
+        since = watched.since
+        if watched.made_at is not None:
+            return now - watched.asked  # by now its links will be there
+        chance = self._chance_of_callback(watched)
+        return self._schedule.waiting(watched.kind, watched.asked - since, now - since, chance)
+
+    def hear(self, job_id: int, watched: Watched, event: TaskStatus, now: float) -> None:
+        """Learn from an answer, or from there being none."""
+        # Whatever came of it, and were it nothing: the next question comes by the schedule, and not at once.
+        watched.asked = now
+        watched.is_untold = not isinstance(event, Told)
+        ended_at = now if watched.made_at is None else watched.made_at
+        if isinstance(event, LinksMissing | Pending):
+            watched.made_at = None if isinstance(event, Pending) else ended_at
+        if not watched.learns:
+            return
+        self._answers += 1
+        # From when it was seen to run, not from when it was asked about: no answer is no word on that.
+        if isinstance(event, Pending):
+            self._schedule.lasted(watched.kind, watched.seen - watched.since, now - watched.since)
+            # Only an answer moves it: a question that brought none is not taken for a task that still ran.
+            watched.seen = now
+        elif isinstance(event, Succeeded | TaskFailed):
+            self._ended(job_id, watched, event, ended_at)
+
+    def has_moved(self, watched: Watched, running: int) -> bool:
+        """Say, once, that questions which were set before are not where they would be set now.
+
+        Args:
+            watched: The task that was heard of last.
+            running: How many there are.
+        """
+        silent = 1 - self.reliability.share
+        # To set all of them anew is work, worth it only where the share has changed by half.
+        if not 0.5 < silent / self._silent < 2:
+            self._silent = silent
+            return True
+        # What the first of a burst tell is good for all others: they are of one law, and wait by what was known before.
+        if self._answers < min(running * _ANSWERS, self._heard * _GROWTH) or not self._schedule.has_moved(watched.kind):
+            return False
+        self._heard += self._answers
+        self._answers = 0
+        return True
+
+    def _ended(self, job_id: int, watched: Watched, event: Succeeded | TaskFailed, ended_at: float) -> None:
+        """Learn from a task that had ended by then."""
+        latency = event.latency if isinstance(event, Succeeded) else None
+        if latency is None and watched.announced_at is not None:
+            # A callback comes when the task ends; the answer, when the limit had room for the question.
+            latency = watched.announced_at - watched.since
+        self._schedule.ended(watched.kind, watched.seen - watched.since, ended_at - watched.since, latency)
+        # Callbacks about another process's tasks go there: to miss them here says nothing.
+        if watched.announces:
+            self.reliability.ended(job_id, watched.announced_at is not None)
+
+    def _chance_of_callback(self, watched: Watched) -> float:
+        """How likely a callback is to come yet, once the task ends."""
+        return self.reliability.share if watched.announces and watched.announced_at is None else 0.0
