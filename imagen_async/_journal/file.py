@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import PurePath
 from typing import Any
@@ -26,9 +26,7 @@ from .lock import FileLock
 from .reader import JournalReader
 from .rows import Rows
 from .schema import (
-    COLUMNS,
     MOVE,
-    MOVED,
     PLACE,
     PUT,
     RESTATE,
@@ -58,23 +56,23 @@ class _Changes:
         intents: Of creates that are about to go out.
         sends: When these were.
         unsent: Of jobs that were never sent, and may have no row yet.
-        moved: Of jobs that have one, with their keys.
+        moved: Of jobs that have one.
     """
 
     def __init__(self, entries: Iterable[JournalEntry], rows: Rows) -> None:
-        self.intents: list[tuple[Any, ...]] = []
+        self.intents: list[Sequence[Any]] = []
         self.sends: list[tuple[str, str, float]] = []
-        self.unsent: list[tuple[Any, ...]] = []
-        self.moved: list[tuple[Any, ...]] = []
+        self.unsent: list[Sequence[Any]] = []
+        self.moved: list[Sequence[Any]] = []
         for entry in entries:
             if entry.state == "submitting":
-                self.intents.append(rows.row(entry, COLUMNS))
+                self.intents.append(rows.row(entry))
                 if entry.sent_at is not None:
                     self.sends.append((entry.account, entry.key, entry.sent_at))
             elif not entry.attempts:
-                self.unsent.append(rows.row(entry, COLUMNS))
+                self.unsent.append(rows.row(entry))
             else:
-                self.moved.append((*rows.row(entry, MOVED), entry.key))
+                self.moved.append(rows.row(entry, is_moved=True))
 
     def write(self, connection: sqlite3.Connection, *, with_intents: bool) -> None:
         """Write them, all or but for the intents."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,8 +13,9 @@ from .._core.values import ImageFile, ImageRequest
 from .._text import well_formed
 from .schema import COLUMNS
 
-_PARTS = ("request", "urls", "files", "error", "lost_creates")
-"""What is JSON in its column."""
+_REQUEST = list(COLUMNS).index("request")
+_LISTS = [list(COLUMNS).index(name) for name in ("urls", "files", "error", "lost_creates")]
+"""Where in a row what is JSON stands beside the request; the columns are in the order of the entry's fields."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_numbers = msgspec.json.Decoder(tuple[int, ...]).decode
@@ -47,12 +48,16 @@ class Rows:
         values["error"] = _decode_error(values["error"]) if values["error"] else None
         return JournalEntry(**values)
 
-    def row(self, entry: JournalEntry, columns: Iterable[str]) -> tuple[Any, ...]:
-        """These columns of the row that says the same as an entry."""
+    def row(self, entry: JournalEntry, *, is_moved: bool = False) -> list[Any]:
+        """The row that says the same as an entry; without its request where the job has a row, in which that stays."""
         if entry.files:
             files = tuple(msgspec.structs.replace(file, path=self._relative(file.path)) for file in entry.files)
             entry = msgspec.structs.replace(entry, files=files)
-        return tuple(_text(getattr(entry, name)) if name in _PARTS else getattr(entry, name) for name in columns)
+        row: list[Any] = list(msgspec.structs.astuple(entry))
+        row[_REQUEST] = None if is_moved else _text(entry.request)
+        for place in _LISTS:
+            row[place] = _text(row[place])
+        return row
 
     def encode_request(self, request: ImageRequest) -> str:
         """A request as it stands in its column."""

@@ -59,13 +59,18 @@ PUT = (
 """Write a job that is about to be sent; its place in the input is that of the first time."""
 
 # What a job is changes only while it is sent; a time that a change does not know stays, such as that of the acceptance.
-MOVED = [name for name in COLUMNS if name not in ("key", "position", "request", "price")]
+_STAYS = ("key", "position", "request", "price")
+_PLACES = {name: f"?{number}" for number, name in enumerate(COLUMNS, 1)}
 MOVE = (
     "UPDATE jobs SET "
-    + ", ".join(f"{name} = coalesce(?, {name})" if name in _TIMES else f"{name} = ?" for name in MOVED)
-    + " WHERE key = ?"
+    + ", ".join(
+        f"{name} = coalesce({place}, {name})" if name in _TIMES else f"{name} = {place}"
+        for name, place in _PLACES.items()
+        if name not in _STAYS
+    )
+    + f" WHERE key = {_PLACES['key']}"
 )
-"""Write how a job is that was sent before: the columns of `MOVED`, then its key."""
+"""Write how a job is that was sent before, by a whole row: what stays as it was is passed over."""
 
 RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
