@@ -145,6 +145,17 @@ def test_any_file_name_will_do(place: Path, name: str) -> None:
         assert reader.find("k1") == entry(1)
 
 
+def test_keys_are_counted_however_many_there_are(place: Path) -> None:
+    """Each meeting of a key is counted, those on disk too, and anew in each run; other programs are in no way."""
+    with Journal(place / "j.db") as journal, closing(sqlite3.connect(place / "j.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for count in (20_000, 9):
+            journal.begin_run()
+            times = [journal.times_seen(f"k{number % (count * 3 // 4)}") for number in range(count)]
+            assert times == [1] * (count * 3 // 4) + [2] * (count - count * 3 // 4)
+            journal.end_run()
+
+
 def test_a_latency_that_cannot_be_is_passed_over(place: Path) -> None:
     """What somebody else wrote into a journal, or a provider with a broken clock, does not spoil a schedule."""
     broken = ["'soon'", "1.7e9", "-1.0", "9e999", "x'00'"]

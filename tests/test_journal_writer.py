@@ -15,7 +15,7 @@ from inner import EntryError, JournalClock, Locked, Noting, OwnThreads, Running,
 from journals import FULL, Disk, Held, Inline, anyio_backend, entry
 
 from imagen_async import InvalidRequest, JournalError
-from imagen_async._journal.writer import AGAIN, ENOUGH, ENOUGH_BUSY, GATHER, GATHER_BUSY, JournalWriter, to_the_end
+from imagen_async._journal.writer import AGAIN, ENOUGH, GATHER, JournalWriter, to_the_end
 
 __all__ = ["anyio_backend"]
 
@@ -82,24 +82,6 @@ async def test_one_group_at_a_time(count: int, after: float) -> None:
         await anyio.sleep(GATHER / 8)
     assert now() - began == pytest.approx(after, abs=GATHER / 2)
     assert list(map(len, disk.groups)) == [1, count]
-
-
-@pytest.mark.parametrize(("count", "after"), [(ENOUGH - 1, GATHER_BUSY), (ENOUGH, GATHER_BUSY), (ENOUGH_BUSY, 0.0)])
-async def test_where_much_happens_groups_are_larger(count: int, after: float) -> None:
-    """After a group that was enough the next one gathers longer, and one after that only if much happened again."""
-    disk, writer = written_by(Inline())
-    for number in range(ENOUGH):
-        writer.put(entry(number))
-    await turns()
-    began = now()
-    for number in range(count):
-        writer.put(entry(number))
-    await writer.wait_durable("k0")
-    assert (now() - began, list(map(len, disk.groups))) == (pytest.approx(after), [ENOUGH, count])
-    began = now()
-    writer.put(entry(0))
-    await writer.wait_durable("k0")
-    assert now() - began == pytest.approx(GATHER if count < ENOUGH else GATHER_BUSY)
 
 
 async def test_the_last_change_of_a_job_wins() -> None:

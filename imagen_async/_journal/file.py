@@ -32,13 +32,12 @@ from .schema import (
     RESTATE,
     SCHEMA,
     SCHEMA_VERSION,
-    SEE,
-    SEEN,
     SENT_SINCE,
     check,
     select,
     upgrade,
 )
+from .seen import Seen
 from .store import LONGEST_WAY
 from .wal import RESCUED, OpenFiles, Stamps, check_pair
 
@@ -162,7 +161,7 @@ class Journal(JournalReader):
             self.is_in_use = True
         try:
             with explained(self.path):
-                self._reading.execute("DELETE FROM seen")
+                self._seen.clear()
             self.is_new = not self.counts()
         except BaseException:
             self.is_in_use = False
@@ -177,10 +176,9 @@ class Journal(JournalReader):
             raise JournalError(f"{loss.message}{self._rescued()}")
 
     def times_seen(self, key: str) -> int:
-        """Count how often this run has met a key, this time included. Kept on disk: an input may be endless."""
+        """Count how often this run has met a key, this time included. Not in memory alone: an input may be endless."""
         with explained(self.path):
-            (times,) = self._reading.execute(SEE, (key,)).fetchone()
-        return int(times)
+            return self._seen.times(key)
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         """When an account's creates were sent and were over that the server may have seen since that Unix time.
@@ -216,7 +214,7 @@ class Journal(JournalReader):
         upgrade(writing)
         # Reading has a connection of its own, so that it never waits for a commit in the other thread.
         reading = stack.enter_context(closing(connect(self._real_path, "rw")))
-        reading.execute(SEEN)
+        self._seen = Seen(reading)
         self._stamps = Stamps(writing)
         self._files.hold(self._stamps)
         stack.callback(self._finish)

@@ -94,11 +94,6 @@ LATENCIES = (
     "SELECT request, latency FROM jobs WHERE account = ? AND latency BETWEEN 0 AND ? ORDER BY rowid DESC LIMIT ?"
 )
 
-SEEN = "CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID"
-"""The keys that a run has met: a connection's own table, which is gone with it."""
-
-SEE = "INSERT INTO seen VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
-
 
 def select(version: int) -> str:
     """The beginning of a statement that reads jobs from a journal of that version."""

@@ -29,16 +29,6 @@ GATHER = 0.02
 ENOUGH = 40
 """Changes with which a group does not wait for more."""
 
-GATHER_BUSY = 0.06
-"""Seconds that a group gathers after one that was enough: where so much happens that the processor is what is short.
-
-Each group costs its commit, and the thread that writes waits for the interpreter, and takes it from the loop, some ten
-times, whatever the group's size: with three times as many changes in one a job costs a third less (measured).
-"""
-
-ENOUGH_BUSY = 200
-"""Changes with which such a group does not wait for more."""
-
 PATIENCE = 30.0
 """Seconds for which a group is tried again while another program writes; after that it fails, as on a full disk."""
 
@@ -80,7 +70,6 @@ class JournalWriter:
         self._gathering = _Group()
         self._writing: _Group | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._gather, self._enough = GATHER, ENOUGH
         self._locked_since: float | None = None
         self._give_up_at = math.inf
 
@@ -94,7 +83,7 @@ class JournalWriter:
         """Have a change written soon, in order; one of the same job that still waits is superseded."""
         self._gathering.entries[entry.key] = entry
         # Not for each one beyond: the group is called already then.
-        self._call(at_once=len(self._gathering.entries) == self._enough)
+        self._call(at_once=len(self._gathering.entries) == ENOUGH)
 
     def has(self, key: str) -> bool:
         """True while something that was noted of a job is not on disk yet."""
@@ -179,7 +168,7 @@ class JournalWriter:
         if self._timer is not None:
             self._timer.cancel()
         # A transaction for each change would cost 158 µs; in a group a change costs 6 (measured, power-safe both).
-        self._timer = asyncio.get_running_loop().call_later(0 if at_once else self._gather, self._begin)
+        self._timer = asyncio.get_running_loop().call_later(0 if at_once else GATHER, self._begin)
 
     def _begin(self) -> None:
         if self._timer is not None:
@@ -187,8 +176,6 @@ class JournalWriter:
         self._timer = None
         # One group at a time, so that changes of one job are written in their order.
         self._writing, self._gathering = self._gathering, _Group()
-        is_busy = len(self._writing.entries) >= ENOUGH
-        self._gather, self._enough = (GATHER_BUSY, ENOUGH_BUSY) if is_busy else (GATHER, ENOUGH)
         self._write(self._writing)
 
     def _write(self, group: _Group) -> None:
@@ -222,7 +209,7 @@ class JournalWriter:
         self._writing = None
         # Before what has failed is put back, which waits for somebody who needs it: a full disk is not tried for ever.
         if self._gathering.entries:
-            self._call(at_once=len(self._gathering.entries) >= self._enough)
+            self._call(at_once=len(self._gathering.entries) >= ENOUGH)
         if error is not None:
             self._keep(group, error)
         else:
