@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
@@ -29,10 +30,12 @@ from .schema import (
     MOVE,
     PLACE,
     PUT,
+    PUT_SENDS,
     RESTATE,
     SCHEMA,
     SCHEMA_VERSION,
     SENT_SINCE,
+    TOGETHER,
     check,
     select,
     upgrade,
@@ -76,10 +79,19 @@ class _Changes:
     def write(self, connection: sqlite3.Connection, *, with_intents: bool) -> None:
         """Write them, all or but for the intents."""
         if with_intents:
-            connection.executemany(PUT, self.intents)
-            connection.executemany("INSERT INTO sends VALUES (?, ?, ?)", self.sends)
-        connection.executemany(PUT, self.unsent)
+            _insert(connection, PUT, self.intents)
+            _insert(connection, PUT_SENDS, self.sends)
+        _insert(connection, PUT, self.unsent)
         connection.executemany(MOVE, self.moved)
+
+
+def _insert(connection: sqlite3.Connection, statements: Mapping[int, str], rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, as many by one statement as it takes."""
+    together = len(rows) - len(rows) % TOGETHER
+    chunks = (chain.from_iterable(rows[at : at + TOGETHER]) for at in range(0, together, TOGETHER))
+    for count, those in ((TOGETHER, [list(each) for each in chunks]), (1, rows[together:])):
+        if those:
+            connection.executemany(statements[count], those)
 
 
 class Journal(JournalReader):

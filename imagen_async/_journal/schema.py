@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
 from ..errors import JournalError
 from .connection import transaction
@@ -51,12 +52,29 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-PUT = (
-    f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
-    "ON CONFLICT (key) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("key", "position"))
+TOGETHER = 8
+"""Rows that one statement inserts where there are so many: with each the writing thread lets go of the interpreter."""
+
+
+def _insert(columns: Iterable[str], into: str, end: str = "") -> dict[int, str]:
+    """Statements that insert rows, by how many at once."""
+    row = f"({', '.join('?' for _ in columns)})"
+    return {
+        count: f"INSERT INTO {into} ({', '.join(columns)}) VALUES {', '.join([row] * count)}{end}"
+        for count in (1, TOGETHER)
+    }
+
+
+PUT = _insert(
+    COLUMNS,
+    "jobs",
+    " ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("key", "position")),
 )
-"""Write a job that is about to be sent; its place in the input is that of the first time."""
+"""Write jobs that are about to be sent; the place of one in the input is that of the first time."""
+
+PUT_SENDS = _insert(("account", "key", "sent_at"), "sends")
+"""Note when creates were."""
 
 # What a job is changes only while it is sent; a time that a change does not know stays, such as that of the acceptance.
 _STAYS = ("key", "position", "request", "price")
