@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError, Limits, Rate, Result
 from imagen_async._journal import held_file
-from imagen_async._journal.file import KEPT
+from imagen_async._journal.file import KEPT, STRETCH
 from imagen_async._journal.groups import write_group
 from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION
 from imagen_async.ports import EntryError
@@ -175,6 +175,20 @@ def test_times_of_the_latest_creates_are_kept_whatever_the_clock_says(place: Pat
     with Journal(place / "j.db") as journal:
         times = [sent_at for sent_at, _ in journal.sent_since("kie", 0.0)]
         assert (len(times), max(times), min(times)) == (KEPT, 1e10 - 2, 1e10 - KEPT - 1)
+
+
+def test_creates_are_looked_at_from_the_latest_on(place: Path) -> None:
+    """One that was over last is found behind thousands that were over before, also where others sent more."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {STRETCH - 1})"
+    more = [f"INSERT INTO sends {numbers} SELECT '{account}', i, 2.0 FROM n" for account in ("kie", "other")]
+    with Journal(place / "j.db") as journal:
+        journal.write(entry(number, sent_at=1.0) for number in range(3))
+        by_hand(place / "j.db", *more)
+        journal.write(entry(number, state="running", sent_at=None, accepted_at=number * 100.0) for number in (1, 2))
+        journal.write([entry(3, sent_at=195.0)])
+        assert journal.sent_since("kie", 150.0) == [(195.0, None), (1.0, 200.0)]
+        late = [(2.0, None)] * (STRETCH - 1)
+        assert sorted(journal.sent_since("kie", 61.5)) == [(1.0, 100.0), (1.0, 200.0), *late, (195.0, None)]
 
 
 def damage(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -34,7 +35,7 @@ from .schema import (
     RESTATE,
     SCHEMA,
     SCHEMA_VERSION,
-    SENT_SINCE,
+    SENT_BEFORE,
     TOGETHER,
     check,
     select,
@@ -49,6 +50,13 @@ LOCK_WAIT = 200
 
 KEPT = 100_000
 """Creates whose times are kept, the latest: far more than any window holds. Not by their age, for clocks are set."""
+
+
+STRETCH = 5_000
+"""Creates that are looked at together, from the latest on, until none of so many was since a moment.
+
+One before all of these was on its way while they all went: more than any limit lets through in the time of an answer.
+"""
 
 
 class _Changes:
@@ -198,8 +206,17 @@ class Journal(JournalReader):
         Between the note of the intent and the server lie a commit and the way. Of one whose answer its process has not
         waited for nobody knows when it was over: None.
         """
+        found: list[tuple[float, float | None]] = []
+        before, is_known = sys.maxsize, True
         with explained(self.path):
-            return self._reading.execute(SENT_SINCE, (account, LONGEST_WAY, moment)).fetchall()
+            # Whole stretches, and not up to the first from before: what was noted first may have been over last.
+            while is_known:
+                values = (LONGEST_WAY, moment, account, before, STRETCH)
+                rows = self._reading.execute(SENT_BEFORE, values).fetchall()
+                since = [(sent_at, over_at) for _, sent_at, over_at, is_since in rows if is_since]
+                found += since
+                before, is_known = rows[-1][0] if rows else before, bool(since)
+        return found
 
     def sweep(self, folder: str | PurePath) -> None:
         """Remove what a killed process has left unfinished in a folder, where that is the one the journal lies in.

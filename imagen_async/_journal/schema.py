@@ -94,15 +94,17 @@ RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
 
 # A row has the times of its last create only; one before it was over when that was noted, unless its answer was lost.
-# `cut_off` ends a job when its create was noted: what came of that nobody knows. The account's creates are all looked
-# at: a process may have stood still for any time between what it noted and what it sent.
-SENT_SINCE = (
-    "SELECT sends.sent_at, CASE WHEN jobs.sent_at > sends.sent_at THEN CASE WHEN lost = 0 THEN jobs.sent_at END "
+# `cut_off` ends a job when its create was noted: what came of that nobody knows.
+SENT_BEFORE = (
+    "SELECT number, sent_at, over_at, coalesce(over_at, sent_at + ?) > ? FROM ("
+    "SELECT number, sends.sent_at, "
+    "CASE WHEN jobs.sent_at > sends.sent_at THEN CASE WHEN lost = 0 THEN jobs.sent_at END "
     "WHEN accepted_at >= sends.sent_at THEN accepted_at WHEN ended_at > sends.sent_at THEN ended_at END AS over_at "
-    "FROM sends LEFT JOIN jobs ON jobs.key = sends.key "
-    "WHERE sends.account = ? AND coalesce(over_at, sends.sent_at + ?) > ?"
+    "FROM "
+    "(SELECT rowid AS number, key, sent_at FROM sends WHERE account = ? AND rowid < ? ORDER BY rowid DESC LIMIT ?) "
+    "AS sends LEFT JOIN jobs ON jobs.key = sends.key) ORDER BY number DESC"
 )
-"""When an account's creates were noted and were over, as far as the latter is known, if that was since a moment."""
+"""So many creates of an account before one: number, when noted and over, and whether that was since a moment."""
 
 PLACE = "UPDATE jobs SET position = ? WHERE key = ?"
 """Write where a job stands in the input now."""
