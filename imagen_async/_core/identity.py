@@ -30,6 +30,10 @@ _SAID_IN_PARTS = 8
 """Parts of a request of which an older one may have said any: of more of them there are too many ways to look for."""
 
 
+MET = " is met"
+"""What stands behind a job's key in the word by which it is counted how many requests were to have it."""
+
+
 class DefaultsChanged(ConfigurationError):
     """A journal has results under other defaults: it is told once, for all requests."""
 
@@ -45,7 +49,7 @@ class Known(msgspec.Struct, frozen=True):
 
     def is_met_first(self, key: str) -> bool:
         """True for the first request of this run that is to have a job."""
-        return self.times_seen(f"{key} is met") == 1
+        return self.times_seen(f"{key}{MET}") == 1
 
 
 def content_key(stated: ImageRequest) -> str:
@@ -122,6 +126,10 @@ class Identity:
         stated, given = with_defaults(item, self._defaults), as_request(item)
         return self._named(given, stated) if given.key else self._made(given, stated)
 
+    def plain_key(self, item: str | ImageRequest) -> str:
+        """The key of a request that is the only one of its content, and new."""
+        return as_request(item).key or content_key(with_defaults(item, self._defaults))
+
     def _named(self, given: ImageRequest, stated: ImageRequest) -> tuple[str, JournalEntry | None]:
         """By the key that it was given."""
         key = str(given.key)
@@ -180,12 +188,12 @@ class Identity:
     def _found(self, key: str, times: int, given: ImageRequest, stated: ImageRequest) -> JournalEntry | None:
         """The job of that content: by its key, or by one that says the same in another way."""
         entry = self._known.find(numbered(key, times))
-        if entry is not None and not self._is_same(entry, stated):
+        found = [] if entry is None else self._differences(entry, stated)
+        if entry is not None and found:
             self._refuse_other_defaults(given, stated, entry)
-            found = self._differences(entry, stated)
             if not (self._add and _left_open(given, found)):
                 raise _stood_for_another(self._known.name, entry, found)
-        elif entry is not None and self._takes(entry, stated):
+        elif entry is not None and self._known.is_met_first(entry.key):
             return entry
         for other in (key, *map(stable_key, self._others(stated))):
             for near in self._near(other, times):

@@ -114,10 +114,8 @@ class Router:
 
         What it leaves to a default is as it was, where that is any provider's default: another account may have had it.
         """
-        name = request.model or DEFAULT_MODEL
-        defaults = self._default_ratios(name)
-        ratio = request.aspect_ratio
-        if ratio is None and defaults:
+        name, ratio = request.model or DEFAULT_MODEL, request.aspect_ratio
+        if ratio is None and (defaults := self._default_ratios(name)):
             ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
         return msgspec.structs.replace(request, model=name, aspect_ratio=ratio)
 

@@ -15,6 +15,7 @@ from .._core.journal_entry import Bill, JournalEntry
 from .._core.latency import EDGES
 from .._core.values import ImageRequest
 from ..errors import JournalError
+from .ahead import ReadAhead
 from .connection import connect
 from .explained import code_of, explained
 from .lock import is_locked
@@ -39,6 +40,7 @@ class JournalReader:
 
     def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
         self._turn = threading.Lock()
+        self._ahead = ReadAhead()
         self.path = str(path)
         self.folder = os.path.dirname(self.path)
         # By its real name, and as it is now: a link to a journal is the same journal, and a program may change folders.
@@ -48,6 +50,7 @@ class JournalReader:
         with contextlib.ExitStack() as stack, explained(self.path):
             self._reading = self._open(stack)
             self._select = select(version_of(self._reading))
+            self._ahead.open(self._reading, self._select)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -62,7 +65,9 @@ class JournalReader:
 
     def find(self, key: str) -> JournalEntry | None:
         """The job of that key, or None."""
-        return next(iter(self._those("key = ?", key)), None)
+        with explained(self.path):
+            row = self._ahead.row(key)
+            return None if row is None else self._rows.entry(row)
 
     def find_task(self, task_id: str) -> JournalEntry | None:
         """The job with that task, or None. Looks through all of them."""

@@ -142,8 +142,18 @@ class ResumeState:
             log(logging.WARNING, message, self._store.name, unknown)
         return sum(bill.total * count for bill, count in bills) - self._open_bills
 
-    def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | TakenUp:
+    def meet(
+        self, item: str | ImageRequest, index: int, owner: int, number: int, key: Callable[[str], str] | None = None
+    ) -> Job | Result | TakenUp:
         """Say what a request is to earlier runs: a job to send, an earlier result, or a job taken up.
+
+        Args:
+            item: The request.
+            index: Its place in the input.
+            owner: Whose its job is to be.
+            number: The job's id.
+            key: Gives its key in the journal for the one that it has by itself, where that was looked up before, under
+                this run's lock; None: it is found out here.
 
         Raises:
             InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
@@ -152,8 +162,8 @@ class ResumeState:
         job = self._factory.job(item, index, owner, number)
         # Before its key is counted on disk: half a character in it would end the batch, and not this request.
         _check_writable(job.request)
-        key, entry = self.identity.of(item)
-        job = msgspec.structs.replace(job, key=key)
+        name, entry = self.identity.of(item) if key is None else self._found(key(job.key))
+        job = msgspec.structs.replace(job, key=name)
         if entry is None:
             return job
         self.unmet -= entry.state not in self._again and not self._is_gone(entry)
@@ -166,6 +176,9 @@ class ResumeState:
         if entry.state in self._again and not is_elsewhere:
             return sent_again(entry, job)
         return self._earlier(entry, job)
+
+    def _found(self, key: str) -> tuple[str, JournalEntry | None]:
+        return key, None if self._store.is_new else self._store.find(key)
 
     def _is_gone(self, entry: JournalEntry) -> bool:
         return entry.account in self._gone and entry.state in ("running", "ready", "unknown")
