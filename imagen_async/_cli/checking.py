@@ -22,6 +22,7 @@ from .library import (
     Router,
     is_at_end,
     numbered,
+    plain_key,
     with_defaults,
 )
 from .options import FileOptions
@@ -133,7 +134,7 @@ def lines_in(requests: PromptFile, identity: Identity, gone: Container[str] = ()
             bad.add(BadLine(request.line, error.message))
             continue
         is_settled = entry is not None and is_at_end(entry)
-        if not is_settled and key != identity.plain_key(request):
+        if not is_settled and key != plain_key(request, identity.defaults):
             known.keys[place] = key
         if entry is None:
             known.add(None)

@@ -6,12 +6,12 @@ from .._accounts import named, no_such_provider, open_account, open_pool, provid
 from .._batch.inputs import LookedUp
 from .._core.budget import Budget
 from .._core.defaults import with_defaults
-from .._core.fields import FIELDS, ColumnType
+from .._core.fields import CONTENT, FIELDS, ColumnType
 from .._core.fields import Kind as FieldKind
 from .._core.file_kinds.kinds import kind_of as file_kind_of
 from .._core.file_names import UNNUMBERED
 from .._core.forecast import Shares, making_time, sending_time
-from .._core.identity import MET, Identity, Known
+from .._core.identity import MET, Identity, Known, plain_key
 from .._core.journal_entry import EntryState, cut_off, is_denied
 from .._core.plain_text import foreign_character
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
@@ -34,6 +34,7 @@ from .._transport.proxies import without_login
 from .._watch.log import logger
 
 __all__ = [
+    "CONTENT",
     "FIELDS",
     "FRESHNESS",
     "MET",
@@ -75,6 +76,7 @@ __all__ = [
     "one_line",
     "open_account",
     "open_pool",
+    "plain_key",
     "prepare_folder",
     "provider_of",
     "proxies_of",

@@ -82,6 +82,7 @@ class Router:
         self._policy = policy
         self._others = tuple(others)
         self._needs_price = needs_price
+        self._ratios: dict[str, list[str | None]] = {}
         self._routes: dict[tuple[str, ...], Route] = {}
 
     def route(self, request: ImageRequest) -> tuple[ImageRequest, Route]:
@@ -127,8 +128,10 @@ class Router:
         return [None] if request.aspect_ratio in defaults else []
 
     def _default_ratios(self, name: str) -> list[str | None]:
-        found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
-        return [model.aspect_ratio for model in found if model is not None]
+        if name not in self._ratios:
+            found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
+            self._ratios[name] = [model.aspect_ratio for model in found if model is not None]
+        return self._ratios[name]
 
     def _check_price(self, model: Model) -> None:
         if self._needs_price and model.credits is None:

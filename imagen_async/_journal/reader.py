@@ -20,7 +20,7 @@ from .connection import connect
 from .explained import code_of, explained
 from .lock import is_locked
 from .rows import Rows
-from .schema import LATENCIES, check, select, version_of
+from .schema import LATENCIES, MARK, check, select, version_of
 from .wal import STAMP, check_pair, has_changes
 
 
@@ -101,11 +101,22 @@ class JournalReader:
             rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()
         return [(Bill(state, credits, price, lost, bool(task)), n) for state, credits, price, lost, task, n in rows]
 
-    def entries(self) -> Iterator[JournalEntry]:
-        """All jobs, those that ended first, in the order of their ending."""
+    def entries(self, *, by_position: bool = False) -> Iterator[JournalEntry]:
+        """All jobs: those that ended first, in the order of their ending; or in the order of the input."""
+        ended = "ended_at IS NULL, ended_at, position"
         with explained(self.path):
-            for row in self._reading.execute(f"{self._select} ORDER BY ended_at IS NULL, ended_at, position"):
+            order = f"position, {ended}" if by_position else ended
+            for row in self._reading.execute(f"{self._select} ORDER BY {order}"):
                 yield self._rows.entry(row)
+
+    def mark(self) -> tuple[float, ...]:
+        """What differs where a job has come, has ended once more, is in another state or has other pictures.
+
+        First how many have pictures, and how many a failure.
+        """
+        with explained(self.path):
+            mark: tuple[float, ...] = self._reading.execute(MARK).fetchone()
+            return mark
 
     def notes(self) -> dict[str, str]:
         """What was noted of the batch as a whole."""

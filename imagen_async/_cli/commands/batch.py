@@ -21,6 +21,7 @@ from ..folder import JOURNAL, journal_in
 from ..gallery.page import refuse_foreign_page, write_gallery
 from ..grammar import Parser, Work
 from ..library import Journal, Router, prepare_folder, router_of
+from ..list_note import LISTS
 from ..manifest import refuse_foreign_lists
 from ..next_commands import going_on, next_run_of, with_more
 from ..options import (
@@ -91,6 +92,8 @@ def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router:
         known = lines_in(requests, identity, gone)
         if known is None:
             return WRONG_USE
+        if known.moved or known.are_edited:
+            journal.note({LISTS: ""})
         restate(known, requests, identity_of(journal, defaults, router, add=options.going_on.add), journal)
         _say_what_became_of(out, journal, pool)
         if known.counts.total():
