@@ -93,6 +93,7 @@ class JournalLines:
         settled: By place, 1 for each request whose result stands, and has nothing left to be done for it.
         keys: By place, keys of requests that are not settled, where they are not those of their content alone.
         moved: The places of requests that stood elsewhere in the file before, by their keys.
+        news: What it is to note, now that all of them are known.
         are_edited: True where a line has another number than before, or its other columns said something else.
     """
 
@@ -101,6 +102,7 @@ class JournalLines:
         self.settled = bytearray()
         self.keys: dict[int, str] = {}
         self.moved: dict[str, int] = {}
+        self.news: dict[str, str] = {}
         self.are_edited = False
         self._states = bytearray()
 
@@ -147,6 +149,7 @@ def lines_in(requests: PromptFile, identity: Identity, gone: Container[str] = ()
     if bad:
         say(*bad.text(requests.name, len(requests)))
         return None
+    known.news = identity.late_news
     return known
 
 

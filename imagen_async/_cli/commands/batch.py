@@ -88,8 +88,7 @@ def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router:
     """Go on with a folder, which may be new."""
     defaults, gone = options.picture.request("-"), gone_accounts(pool)
     with Journal(_prepared(out, options), PromptLine) as journal:
-        identity = identity_of(journal, defaults, router, add=options.going_on.add)
-        known = lines_in(requests, identity, gone)
+        known = lines_in(requests, identity_of(journal, defaults, router, add=options.going_on.add), gone)
         if known is None:
             return WRONG_USE
         if known.moved or known.are_edited:
@@ -103,8 +102,7 @@ def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router:
         journal.move(known.moved)
         total = journal.counts().total() + len(requests) - known.counts.total()
         notes = _notes(total, options, pool, journal.notes()) | {"file_sha256": requests.sha256}
-        # Who has looked at all requests knows what a run would find out by and by.
-        journal.note(notes | identity.late_news)
+        journal.note(notes | known.news)
         try:
             return run_batch(requests, known, journal, pool, router, options)
         finally:
