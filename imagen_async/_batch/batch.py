@@ -258,10 +258,11 @@ class Batch:
         if journal is None:
             scheduler.open(self._id, OwnerTerms(self._budget))
             return
-        await journal.open()
+        upstreams = scheduler.standing(self._id).upstreams
+        rates = {name: each.submit.rate for name, each in upstreams.items()}
+        await journal.open(rates, counts_money=self._budget is not None)
         try:
             await self._feeder.look_through(journal.resume.identity)
-            upstreams = scheduler.standing(self._id).upstreams
             # Before any job comes in: jobs of a journal have tokens of its secret, not of the client's.
             if scheduler.callbacks is not None:
                 scheduler.callbacks.connect(self._id, journal.callbacks_for(self._id, scheduler.new_id, self._collect))

@@ -38,6 +38,8 @@ class TakenUp(msgspec.Struct, frozen=True):
 class ResumeState:
     """What a batch knows of the runs before it, and which of their requests it has met again.
 
+    To make one is to read the store: from a disk, so not in the event loop.
+
     Args:
         store: In the midst of the batch's run.
         factory: Makes the batch's jobs.
@@ -46,8 +48,11 @@ class ResumeState:
         gone: Accounts whose tasks have ended with the earlier run, and cost nothing: they are made anew.
         awaits_callbacks: True where a callback may yet tell of a create that an earlier run has lost.
         add: True where requests under other defaults than before are new ones.
+        rates: The submit limits of the accounts that are asked about later, by name.
+        counts_money: True where it is asked what was spent.
 
     Attributes:
+        with_lost_creates: Jobs of earlier runs of which a create's answer was lost.
         identity: Tells which of the journal's each request is.
         unmet: Requests of earlier runs that are not sent again, and that the input has not come to yet.
     """
@@ -62,6 +67,8 @@ class ResumeState:
         gone: frozenset[str] = frozenset(),
         awaits_callbacks: bool = False,
         add: bool = False,
+        rates: Mapping[str, Rate] | None = None,
+        counts_money: bool = True,
     ) -> None:
         # What stands there under other defaults, this input may never come to.
         self.unmet: int = 0 if add else sum(count for state, count in store.counts().items() if state not in again)
@@ -76,6 +83,13 @@ class ResumeState:
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
         self._open_bills = 0.0
+        self.with_lost_creates: list[JournalEntry] = list(store.with_lost_creates())
+        self._unfinished = list(store.unfinished())
+        self._bills = list(store.bills()) if counts_money else []
+        self._sent = {
+            name: list(store.sent_since(name, clock.earliest(rate.per))) for name, rate in (rates or {}).items()
+        }
+        self._latencies = {name: latencies_of(store, name) for name in rates or ()}
         for entry in self._all_gone():
             self.unmet -= entry.state not in again
             self._open_bills += bill_of(entry).total
@@ -89,7 +103,7 @@ class ResumeState:
             wait: Seconds from a create for which a callback is waited for; 0: none will come.
         """
         jobs = []
-        for entry in self._store.unfinished():
+        for entry in self._unfinished:
             # A held one whose task is named goes on even where held ones are to be sent again: that task exists.
             if self._factory.serves(entry.account) and entry.account not in self._gone:
                 jobs.append(self._resumed(entry, owner, new_id()))
@@ -113,7 +127,7 @@ class ResumeState:
         Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no
         answer waits for as long as it may be on its way.
         """
-        sent = self._store.sent_since(account, self._clock.earliest(rate.per))
+        sent = self._sent.pop(account)
         ages = self._clock.ages(sent_at if over is None else over for sent_at, over in sent)
         # What is not known to be over may be on its way to the server yet, whatever has become of the process.
         ways = [LONGEST_WAY if over is None else 0.0 for _, over in sent]
@@ -131,16 +145,15 @@ class ResumeState:
 
     def latencies(self, account: str) -> list[tuple[Kind, float]]:
         """How long the account's latest tasks took, oldest first."""
-        return latencies_of(self._store, account)
+        return self._latencies[account]
 
     def spent_credits(self) -> float:
         """Credits that earlier jobs have cost, or may have; without what is to come for those taken up."""
-        bills = list(self._store.bills())
-        unknown = sum(count for bill, count in bills if not bill.is_known)
+        unknown = sum(count for bill, count in self._bills if not bill.is_known)
         if unknown:
             message = "%s: nobody knows what %d earlier tasks have cost: no budget counts them"
             log(logging.WARNING, message, self._store.name, unknown)
-        return sum(bill.total * count for bill, count in bills) - self._open_bills
+        return sum(bill.total * count for bill, count in self._bills) - self._open_bills
 
     def meet(
         self, item: str | ImageRequest, index: int, owner: int, number: int, key: Callable[[str], str] | None = None
@@ -186,8 +199,8 @@ class ResumeState:
     def _all_gone(self) -> list[JournalEntry]:
         if not self._gone:
             return []
-        doubted = (entry for entry in self._store.with_lost_creates() if entry.state == "unknown")
-        found = {entry.key: entry for entry in (*self._store.unfinished(), *doubted)}
+        doubted = (entry for entry in self.with_lost_creates if entry.state == "unknown")
+        found = {entry.key: entry for entry in (*self._unfinished, *doubted)}
         return list(filter(self._is_gone, found.values()))
 
     def _readmitted(self, job_id: int, like: Job) -> TakenUp:
@@ -200,7 +213,7 @@ class ResumeState:
         """The held requests of which a callback may soon tell, and that are not sent again."""
         jobs = []
         is_waited_for = self._awaits_callbacks and "unknown" not in self._again
-        for entry in self._store.with_lost_creates() if is_waited_for else ():
+        for entry in self.with_lost_creates if is_waited_for else ():
             # One whose task is named has been taken up with those whose tasks run.
             is_ours = self._factory.serves(entry.account) and not self._is_gone(entry)
             if entry.state == "unknown" and entry.task_id is None and is_ours:
