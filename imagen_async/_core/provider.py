@@ -107,16 +107,16 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
     if model is None:
         raise InvalidRequest(_no_such_model(name, provider, others))
     # A raw one's may be any; one that cannot be written would fail where the request's key is made.
-    if (oddity := foreign_character(name)) is not None:
+    if model.parameters is None and (oddity := foreign_character(name)) is not None:
         raise InvalidRequest(f"model={told(name)}: {oddity}.")
     if not isinstance(request.extra, dict):
         raise InvalidRequest(f"extra={told(request.extra)}: allowed is a mapping of the provider's own fields.")
     if request.extra:
         _check_extra(request, model, provider)
     # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
-    problems = [str(problem) + _takers(problem, request, name, provider, others) for problem in model.problems(request)]
-    if problems:
-        raise InvalidRequest(f"{'; '.join(problems)}.")
+    if problems := model.problems(request):
+        words = (str(problem) + _takers(problem, request, name, provider, others) for problem in problems)
+        raise InvalidRequest(f"{'; '.join(words)}.")
     return model
 
 

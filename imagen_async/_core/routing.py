@@ -93,7 +93,7 @@ class Router:
         Raises:
             InvalidRequest: Nobody can, and why, account by account.
         """
-        offers: list[Offer] = []
+        takers: list[tuple[str, Model]] = []
         problems: dict[str, Failure] = {}
         for account, provider in self.providers.items():
             try:
@@ -105,10 +105,10 @@ class Router:
                 # Kept for the case that nobody takes it: then each account's reason is told.
                 problems[account] = Failure.of(error).about(account=account)
             else:
-                offers.append(Offer(account, model))
-        if not offers:
+                takers.append((account, model))
+        if not takers:
             raise _nobody(problems).exception()
-        return request, self._ranked(offers)
+        return request, self._ranked(takers)
 
     def as_before(self, before: ImageRequest, request: ImageRequest) -> ImageRequest:
         """A request, whose key stood for another one before, as it would have been sent then.
@@ -137,11 +137,13 @@ class Router:
         if self._needs_price and model.credits is None:
             raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.")
 
-    def _ranked(self, offers: list[Offer]) -> Route:
-        key = (offers[0].model.name, *(offer.account for offer in offers))
-        if key not in self._routes:
-            self._routes[key] = Route(tuple(_rank(offers, self._policy)))
-        return self._routes[key]
+    def _ranked(self, takers: list[tuple[str, Model]]) -> Route:
+        key = (takers[0][1].name, *[account for account, _ in takers])
+        route = self._routes.get(key)
+        if route is None:
+            offers = [Offer(account, model) for account, model in takers]
+            route = self._routes[key] = Route(tuple(_rank(offers, self._policy)))
+        return route
 
 
 def filled(request: ImageRequest, model: Model) -> ImageRequest:
