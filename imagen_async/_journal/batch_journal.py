@@ -30,7 +30,7 @@ from .callbacks import SECRET, JournalCallbacks
 from .clock import JournalClock
 from .explained import told
 from .file import Journal
-from .resume import ResumeState
+from .resume import Recollection, ResumeState, recollected
 from .store import JobStore
 from .writer import LEAVING, JournalWriter, to_the_end
 
@@ -202,21 +202,26 @@ class BatchJournal:
             ending.callback(_leave, store, clock)
             # Before there was a secret, there was nothing to call back to.
             awaits_callbacks = self._expects_callbacks and before is not None
-            resume = ResumeState(
-                store,
-                self._factory,
-                clock,
-                again=self._again,
-                gone=self._gone,
-                awaits_callbacks=awaits_callbacks,
-                add=self._add,
-                rates=rates,
-                counts_money=counts_money,
-            )
+            earlier = recollected(store, clock, rates, counts_money=counts_money)
+            resume = self._resume(store, clock, earlier, awaits_callbacks=awaits_callbacks)
             _note(store, resume.identity.news)
             ending.callback(_note_if_possible, store, resume.identity)
             seal = _seal(store, before) if self._expects_callbacks else None
             return _Begun(store, clock, resume, seal, ending.pop_all())
+
+    def _resume(
+        self, store: JobStore, clock: JournalClock, earlier: Recollection, *, awaits_callbacks: bool
+    ) -> ResumeState:
+        return ResumeState(
+            store,
+            self._factory,
+            clock,
+            earlier,
+            again=self._again,
+            gone=self._gone,
+            awaits_callbacks=awaits_callbacks,
+            add=self._add,
+        )
 
 
 def _thread() -> OwnThreads:

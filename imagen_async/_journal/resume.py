@@ -12,7 +12,7 @@ import msgspec
 from .._core.identity import Identity, Known
 from .._core.job import Job
 from .._core.job_events import Readmitted
-from .._core.journal_entry import JournalEntry, bill_of, is_denied
+from .._core.journal_entry import Bill, JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
 from .._core.rate_limit import Rate
@@ -35,24 +35,57 @@ class TakenUp(msgspec.Struct, frozen=True):
     leave: Readmitted
 
 
+class Recollection(msgspec.Struct, frozen=True):
+    """What a store said of the runs before when a run began.
+
+    Attributes:
+        unfinished: Jobs whose task exists.
+        with_lost_creates: Jobs of which a create's answer was lost.
+        bills: What all have cost, where anybody counts that.
+        sent: When each account's creates were sent that may count in its window yet, and when they were over.
+        latencies: How long each account's latest tasks took, by kind, oldest first.
+    """
+
+    unfinished: list[JournalEntry]
+    with_lost_creates: list[JournalEntry]
+    bills: list[tuple[Bill, int]]
+    sent: dict[str, list[tuple[float, float | None]]]
+    latencies: dict[str, list[tuple[Kind, float]]]
+
+
+def recollected(store: JobStore, clock: JournalClock, rates: Mapping[str, Rate], *, counts_money: bool) -> Recollection:
+    """Read what a run begins with: from a disk, so not in the event loop.
+
+    Args:
+        store: In the midst of the run.
+        clock: Knows how long ago something was that earlier runs have noted.
+        rates: The submit limits of the accounts, by name.
+        counts_money: True where it is asked what was spent.
+    """
+    return Recollection(
+        unfinished=list(store.unfinished()),
+        with_lost_creates=list(store.with_lost_creates()),
+        bills=list(store.bills()) if counts_money else [],
+        sent={name: list(store.sent_since(name, clock.earliest(rate.per))) for name, rate in rates.items()},
+        latencies={name: latencies_of(store, name) for name in rates},
+    )
+
+
 class ResumeState:
     """What a batch knows of the runs before it, and which of their requests it has met again.
-
-    To make one is to read the store: from a disk, so not in the event loop.
 
     Args:
         store: In the midst of the batch's run.
         factory: Makes the batch's jobs.
         clock: Knows how long ago something was that earlier runs have noted.
+        earlier: What the store said when the run began.
         again: The states of earlier runs from which a request is sent once more.
         gone: Accounts whose tasks have ended with the earlier run, and cost nothing: they are made anew.
         awaits_callbacks: True where a callback may yet tell of a create that an earlier run has lost.
         add: True where requests under other defaults than before are new ones.
-        rates: The submit limits of the accounts that are asked about later, by name.
-        counts_money: True where it is asked what was spent.
 
     Attributes:
-        with_lost_creates: Jobs of earlier runs of which a create's answer was lost.
+        earlier: As given.
         identity: Tells which of the journal's each request is.
         unmet: Requests of earlier runs that are not sent again, and that the input has not come to yet.
     """
@@ -62,13 +95,12 @@ class ResumeState:
         store: JobStore,
         factory: JobFactory,
         clock: JournalClock,
+        earlier: Recollection,
         *,
         again: frozenset[str],
         gone: frozenset[str] = frozenset(),
         awaits_callbacks: bool = False,
         add: bool = False,
-        rates: Mapping[str, Rate] | None = None,
-        counts_money: bool = True,
     ) -> None:
         # What stands there under other defaults, this input may never come to.
         self.unmet: int = 0 if add else sum(count for state, count in store.counts().items() if state not in again)
@@ -83,13 +115,7 @@ class ResumeState:
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
         self._open_bills = 0.0
-        self.with_lost_creates: list[JournalEntry] = list(store.with_lost_creates())
-        self._unfinished = list(store.unfinished())
-        self._bills = list(store.bills()) if counts_money else []
-        self._sent = {
-            name: list(store.sent_since(name, clock.earliest(rate.per))) for name, rate in (rates or {}).items()
-        }
-        self._latencies = {name: latencies_of(store, name) for name in rates or ()}
+        self.earlier: Recollection = earlier
         for entry in self._all_gone():
             self.unmet -= entry.state not in again
             self._open_bills += bill_of(entry).total
@@ -103,7 +129,7 @@ class ResumeState:
             wait: Seconds from a create for which a callback is waited for; 0: none will come.
         """
         jobs = []
-        for entry in self._unfinished:
+        for entry in self.earlier.unfinished:
             # A held one whose task is named goes on even where held ones are to be sent again: that task exists.
             if self._factory.serves(entry.account) and entry.account not in self._gone:
                 jobs.append(self._resumed(entry, owner, new_id()))
@@ -127,7 +153,7 @@ class ResumeState:
         Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no
         answer waits for as long as it may be on its way.
         """
-        sent = self._sent.pop(account)
+        sent = self.earlier.sent.pop(account)
         ages = self._clock.ages(sent_at if over is None else over for sent_at, over in sent)
         # What is not known to be over may be on its way to the server yet, whatever has become of the process.
         ways = [LONGEST_WAY if over is None else 0.0 for _, over in sent]
@@ -145,15 +171,15 @@ class ResumeState:
 
     def latencies(self, account: str) -> list[tuple[Kind, float]]:
         """How long the account's latest tasks took, oldest first."""
-        return self._latencies[account]
+        return self.earlier.latencies[account]
 
     def spent_credits(self) -> float:
         """Credits that earlier jobs have cost, or may have; without what is to come for those taken up."""
-        unknown = sum(count for bill, count in self._bills if not bill.is_known)
+        unknown = sum(count for bill, count in self.earlier.bills if not bill.is_known)
         if unknown:
             message = "%s: nobody knows what %d earlier tasks have cost: no budget counts them"
             log(logging.WARNING, message, self._store.name, unknown)
-        return sum(bill.total * count for bill, count in self._bills) - self._open_bills
+        return sum(bill.total * count for bill, count in self.earlier.bills) - self._open_bills
 
     def meet(
         self, item: str | ImageRequest, index: int, owner: int, number: int, key: Callable[[str], str] | None = None
@@ -199,8 +225,8 @@ class ResumeState:
     def _all_gone(self) -> list[JournalEntry]:
         if not self._gone:
             return []
-        doubted = (entry for entry in self.with_lost_creates if entry.state == "unknown")
-        found = {entry.key: entry for entry in (*self._unfinished, *doubted)}
+        doubted = (entry for entry in self.earlier.with_lost_creates if entry.state == "unknown")
+        found = {entry.key: entry for entry in (*self.earlier.unfinished, *doubted)}
         return list(filter(self._is_gone, found.values()))
 
     def _readmitted(self, job_id: int, like: Job) -> TakenUp:
@@ -213,7 +239,7 @@ class ResumeState:
         """The held requests of which a callback may soon tell, and that are not sent again."""
         jobs = []
         is_waited_for = self._awaits_callbacks and "unknown" not in self._again
-        for entry in self.with_lost_creates if is_waited_for else ():
+        for entry in self.earlier.with_lost_creates if is_waited_for else ():
             # One whose task is named has been taken up with those whose tasks run.
             is_ours = self._factory.serves(entry.account) and not self._is_gone(entry)
             if entry.state == "unknown" and entry.task_id is None and is_ours:
