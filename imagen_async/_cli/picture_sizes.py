@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol, Self
@@ -51,6 +51,7 @@ class ListedSizes:
 
     def __enter__(self) -> Self:
         self._file = open(self._path, "rb") if self._path.is_file() else None
+        self._listed = self._read()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,23 +61,26 @@ class ListedSizes:
     def get(self, sha256: str, /) -> Size | None:
         """Of one picture; each line of the list tells it once."""
         waiting = self._waiting
-        while sha256 not in waiting:
-            line = b"" if self._file is None else self._file.readline()
-            if not line:
-                return None
+        if sha256 in waiting:
+            sizes = waiting[sha256]
+            size = sizes.pop()
+            if not sizes:
+                del waiting[sha256]
+            return size
+        for listed in self._listed:
+            if listed.sha256 == sha256:
+                return listed.width, listed.height
+            waiting.setdefault(listed.sha256, []).append((listed.width, listed.height))
+            if len(waiting) > _KEPT:
+                del waiting[next(iter(waiting))]
+                break
+        return None
+
+    def _read(self) -> Iterator[_Listed]:
+        for line in self._file or ():
             # One that could not be opened, for want of a handle, or that a crash has torn, tells nothing.
             with contextlib.suppress(msgspec.MsgspecError):
-                listed = _decode(line)
-                waiting.setdefault(listed.sha256, []).append((listed.width, listed.height))
-                if len(waiting) > _KEPT:
-                    del waiting[next(iter(waiting))]
-                    if listed.sha256 != sha256:
-                        return None
-        sizes = waiting[sha256]
-        size = sizes.pop()
-        if not sizes:
-            del waiting[sha256]
-        return size
+                yield _decode(line)
 
 
 async def sizes_of(files: Sequence[ImageFile]) -> Sizes:

@@ -157,6 +157,9 @@ class Change(msgspec.Struct, frozen=True):
 
 def different(before: ImageRequest, after: ImageRequest) -> list[Change]:
     """In which fields two requests differ, defaults filled in; in nothing that says of no picture what it shows."""
+    # Most are one and the same; what is in `extra` may be equal to Python, and not to JSON.
+    if type(before) is type(after) and before == after and not before.extra:
+        return []
     pairs = ((name, getattr(before, name), getattr(after, name)) for name in CONTENT)
     return [Change(name, was, now) for name, was, now in pairs if not _is_same(was, now)]
 
