@@ -316,6 +316,26 @@ async def test_the_loop_waits_for_no_disk() -> None:
     disk.begin_run()
 
 
+async def test_what_may_take_its_time_is_read_in_the_thread() -> None:
+    """Whatever looks through all jobs of earlier runs is asked beside the event loop, before the first job goes on."""
+    asked: dict[str, bool] = {}
+
+    class Slow(Disk):
+        def __getattribute__(self, name: str) -> Any:
+            asked[name] = threading.current_thread() is not threading.main_thread()
+            return super().__getattribute__(name)
+
+    store = Slow()
+    store.write([entry(0), entry(1)])
+    store.write([entry(0, **RUNNING), entry(1, **DONE, latency=2.5)])
+    rates = {"kie": Rate(20, per=10.0)}
+    async with opened(store, executor=None, rates=rates) as journal:
+        asked.clear()
+        assert (len(taken_up(journal)), journal.resume.spent_credits()) == (1, 8)
+        assert journal.terms(None, {"kie": upstream("kie", Limits())}).latencies == {"kie": [(("imagen4", 1), 2.5)]}
+        assert asked.keys() <= {"is_new"}
+
+
 async def test_without_a_thread_nothing_is_begun(place: Path) -> None:
     """A machine that starts no more threads is an error before anything is sent, and leaves no journal."""
     before = threading.stack_size(2**46)  # more than any machine has
