@@ -96,20 +96,21 @@ class Batch:
         self._scheduler = scheduler
         self._id = scheduler.new_id()
         self._outlet = Outlet(ordered=ordered)
+        self._tally = Tally()
+        self._recognition = Recognition(requests, factory, journal, self._id, self._tally.pass_over)
         self._feeder = Feeder(
             requests,
             window,
             room=lambda: scheduler.room(self._id),
+            passes_over=self._recognition.passes_over,
             take=self._take,
             ended=lambda: self._end_with(self._feeder.error),
         )
-        self._recognition = Recognition(requests, factory, journal, self._id)
         self._journal = journal
         self._budget = budget
         self._finish = finish
         self._on_exit = on_exit
         self._phase = _Phase.NEW
-        self._tally = Tally()
         self._ending: BaseException | Failure | None = None
         self._views = LiveViews(self, off_loop)
 
@@ -300,10 +301,6 @@ class Batch:
                 await self._journal.close()
 
     def _take(self, item: object, index: int) -> None:
-        if self._recognition.is_settled(index):
-            self._tally.pass_over()
-            self._feeder.passed()
-            return
         number = self._scheduler.new_id()
         met = self._recognition.of(item, index, number)
         if isinstance(met, Job):

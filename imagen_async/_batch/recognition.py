@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,20 +32,30 @@ class Recognition:
         factory: Makes the jobs.
         journal: What knows of earlier runs, or None.
         owner: Whose the jobs are to be.
+        count: Counts a request whose result stands.
     """
 
-    def __init__(self, requests: Requests, factory: JobFactory, journal: BatchJournal | None, owner: int) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        factory: JobFactory,
+        journal: BatchJournal | None,
+        owner: int,
+        count: Callable[[], None],
+    ) -> None:
         self.factory = factory
         self._looked_up = requests if isinstance(requests, LookedUp) else None
         self._journal = journal
         self._owner = owner
+        self._count = count
 
-    def is_settled(self, index: int) -> bool:
-        """True for a request whose result stands, as whoever gives the input knows: nothing more comes of it."""
+    def passes_over(self, index: int) -> bool:
+        """Count a request whose result stands, as whoever gives the input knows; False where it may be another."""
         if self._looked_up is None or not self._looked_up.is_settled(index):
             return False
         if self._journal is not None:
             self._journal.resume.unmet -= 1
+        self._count()
         return True
 
     def of(self, given: object, index: int, number: int) -> Job | Result | TakenUp:
