@@ -42,14 +42,14 @@ class Recollection(msgspec.Struct, frozen=True):
         unfinished: Jobs whose task exists.
         with_lost_creates: Jobs of which a create's answer was lost.
         bills: What all have cost, where anybody counts that.
-        sent: When each account's creates were sent that may count in its window yet, and when they were over.
+        sent: Seconds ago at which each account's latest creates were over, at least; no more of them than a window has.
         latencies: How long each account's latest tasks took, by kind, oldest first.
     """
 
     unfinished: list[JournalEntry]
     with_lost_creates: list[JournalEntry]
     bills: list[tuple[Bill, int]]
-    sent: dict[str, list[tuple[float, float | None]]]
+    sent: dict[str, list[float]]
     latencies: dict[str, list[tuple[Kind, float]]]
 
 
@@ -66,9 +66,24 @@ def recollected(store: JobStore, clock: JournalClock, rates: Mapping[str, Rate],
         unfinished=list(store.unfinished()),
         with_lost_creates=list(store.with_lost_creates()),
         bills=list(store.bills()) if counts_money else [],
-        sent={name: list(store.sent_since(name, clock.earliest(rate.per))) for name, rate in rates.items()},
         latencies={name: latencies_of(store, name) for name in rates},
+        # Last, for the time from here on is not counted: a place is free later, and never too early.
+        sent={name: _sent_ago(store, clock, name, rate) for name, rate in rates.items()},
     )
+
+
+def _sent_ago(store: JobStore, clock: JournalClock, account: str, rate: Rate) -> list[float]:
+    """How many seconds ago the creates were over that may be in an account's window yet, the latest first.
+
+    Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no answer
+    waits for as long as it may be on its way.
+    """
+    sent = list(store.sent_since(account, clock.earliest(rate.per)))
+    ages = clock.ages(sent_at if over is None else over for sent_at, over in sent)
+    # What is not known to be over may be on its way to the server yet, whatever has become of the process.
+    ways = [LONGEST_WAY if over is None else 0.0 for _, over in sent]
+    # No more than a window has: they were all in one, or those before these are free already.
+    return sorted(age - way for age, way in zip(ages, ways, strict=True))[: rate.count]
 
 
 class ResumeState:
@@ -148,18 +163,8 @@ class ResumeState:
         return self._resumed(entry, owner, number)
 
     def spent_places(self, account: str, rate: Rate) -> list[float]:
-        """When the places are free again that earlier processes took in an account's window, in loop time.
-
-        Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no
-        answer waits for as long as it may be on its way.
-        """
-        sent = self.earlier.sent.pop(account)
-        ages = self._clock.ages(sent_at if over is None else over for sent_at, over in sent)
-        # What is not known to be over may be on its way to the server yet, whatever has become of the process.
-        ways = [LONGEST_WAY if over is None else 0.0 for _, over in sent]
-        # No more than a window has: they were all in one, or those before these are free already.
-        latest = sorted(age - way for age, way in zip(ages, ways, strict=True))[: rate.count]
-        return [now() + rate.per - age for age in latest if age < rate.per]
+        """When the places are free again that earlier processes took in an account's window, in loop time."""
+        return [now() + rate.per - age for age in self.earlier.sent[account] if age < rate.per]
 
     def asked_at(self, rates: Mapping[str, Rate]) -> dict[str, float]:
         """When earlier processes may have made the last status calls that are in an account's window yet.
