@@ -32,6 +32,7 @@ from imagen_async._core.defaults import note_of
 from imagen_async._core.identity import content_key
 from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import Journal
+from imagen_async._journal.clock import JournalClock
 
 TITLE = "the real command over a list that is done but for its last line, to the first create; bare: its file and keys"
 
@@ -71,7 +72,8 @@ def done(count: int, parent: str | None = None) -> Iterator[Folder]:
         folder.path.mkdir()
         folder.prompts.write_text("".join(f"{prompt}\n" for prompt in prompts(count)))
         with Journal(folder.path / "run.db", PromptLine) as journal:
-            journal.note({"keys": "whole", **note_of([ImageRequest("-")])})
+            # As the last run of all, which has ended in good order, has left them.
+            journal.note({"keys": "whole", **note_of([ImageRequest("-")]), **JournalClock({}).note(is_over=True)})
             for begin in range(0, count - 1, 1000):
                 entries = list(_entries(folder.path, begin, min(begin + 1000, count - 1)))
                 journal.write(msgspec.structs.replace(entry, state="submitting", ended_at=None) for entry in entries)

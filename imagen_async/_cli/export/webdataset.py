@@ -30,6 +30,8 @@ def _write(path: Path, shard: Iterable[Sample], columns: Sequence[Column]) -> li
                 member = tarfile.TarInfo(sample.name + kind)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+            # It remembers all that it has written: a shard of small pictures has very many.
+            tar.getmembers().clear()
     return spoilt
 
 
