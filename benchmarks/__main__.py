@@ -10,12 +10,13 @@ import os
 import platform
 import sys
 
-from benchmarks import callbacks, imports, journal, limit, memory, peers, schedule, throughput, watching
+from benchmarks import callbacks, imports, journal, limit, memory, peers, resume, schedule, throughput, watching
 
 BENCHMARKS = {
     "schedule": schedule,
     "throughput": throughput,
     "journal": journal,
+    "resume": resume,
     "memory": memory,
     "limit": limit,
     "callbacks": callbacks,

@@ -268,6 +268,7 @@ class Journal(JournalReader):
         with transaction(self._writing):
             yield
             self._stamps.add()
+        self._ahead.forget()
 
     def _loss(self) -> JournalError | None:
         """Why nothing may be sent any more: it is not this process's alone, or not where others would find it."""

@@ -114,6 +114,13 @@ LATENCIES = (
     "SELECT request, latency FROM jobs WHERE account = ? AND latency BETWEEN 0 AND ? ORDER BY rowid DESC LIMIT ?"
 )
 
+MARK = (
+    "SELECT total(files IS NOT NULL), total(error IS NOT NULL AND state != 'queued'), count(*), total(ended_at), "
+    "total(state = 'done'), total(state = 'failed'), total(state = 'unknown'), total(state = 'queued'), "
+    "total(length(files)), total(length(error)) FROM jobs"
+)
+"""Jobs with pictures, failures; and what else tells that jobs have changed, as far as lists of them say of that."""
+
 
 def select(version: int) -> str:
     """The beginning of a statement that reads jobs from a journal of that version."""
