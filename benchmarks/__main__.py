@@ -10,7 +10,20 @@ import os
 import platform
 import sys
 
-from benchmarks import burst, callbacks, imports, journal, limit, memory, peers, schedule, tail, throughput, watching
+from benchmarks import (
+    burst,
+    callbacks,
+    imports,
+    journal,
+    limit,
+    memory,
+    peers,
+    resume,
+    schedule,
+    tail,
+    throughput,
+    watching,
+)
 
 BENCHMARKS = {
     "schedule": schedule,
@@ -18,6 +31,7 @@ BENCHMARKS = {
     "tail": tail,
     "throughput": throughput,
     "journal": journal,
+    "resume": resume,
     "memory": memory,
     "limit": limit,
     "callbacks": callbacks,

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -18,6 +19,9 @@ from .errors import ConfigurationError
 
 PART_SUFFIX = ".part"
 """The ending of the temporary names of files that are not whole yet."""
+
+_PART = re.compile(rf"\.imagen-(\d{{1,9}})-.*{re.escape(PART_SUFFIX)}", re.DOTALL)
+"""The name of such a file, with the number of its process."""
 
 LONGEST_NAME = 96
 """Characters that a file's name here has at most, its temporary one included."""
@@ -125,11 +129,19 @@ def sync_folder(folder: str | PurePath) -> None:
 
 def sweep(folder: str | PurePath) -> None:
     """Remove the unfinished files of processes that are no more."""
-    for part in Path(folder).glob(f".imagen-*{PART_SUFFIX}"):
-        found = re.match(r"\.imagen-(\d{1,9})-", part.name)
-        if found is not None and not _is_alive(int(found[1])):
+    for number, path in _parts(folder):
+        if not _is_alive(number):
             with contextlib.suppress(OSError):
-                part.unlink()
+                os.unlink(path)
+
+
+def _parts(folder: str | PurePath) -> Iterator[tuple[int, str]]:
+    """The unfinished files, with the processes that have or had them; a folder may hold a million of others."""
+    with contextlib.suppress(OSError), os.scandir(folder) as names:
+        for each in names:
+            found = _PART.fullmatch(each.name)
+            if found is not None:
+                yield int(found[1]), each.path
 
 
 def _is_alive(process: int) -> bool:

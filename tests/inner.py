@@ -6,7 +6,7 @@ from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, S
 from imagen_async._cli import main, wording
 from imagen_async._cli.accounts import open_pool_of, pool_of, words_of
 from imagen_async._cli.commands import COMMANDS
-from imagen_async._cli.export.shards import ShardSize, shards_of
+from imagen_async._cli.export.shards import Dealer, ShardSize, shards_of
 from imagen_async._cli.grammar import Parser, read
 from imagen_async._cli.options import (
     AccountOptions,

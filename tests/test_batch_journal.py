@@ -47,8 +47,9 @@ def journal_over(store: JobStore | Path, **terms: Any) -> BatchJournal:
 @asynccontextmanager
 async def opened(store: JobStore | Path, **terms: Any) -> AsyncIterator[BatchJournal]:
     """The same, in the midst of its run."""
+    rates = terms.pop("rates", {})
     journal = journal_over(store, **terms)
-    await journal.open()
+    await journal.open(rates, counts_money=True)
     try:
         yield journal
     finally:
@@ -219,7 +220,7 @@ async def test_what_earlier_runs_have_sent_holds_its_places(
         clock |= {"began": present - ago, "since": present - ago, "at": clock["at"] - ago, **noted, **left_at}
         disk.note({inner.CLOCK: json.dumps(clock)})
     upstreams = {name: upstream(name, Limits(submit=Rate(count, per=10.0))) for name in BOTH}
-    async with opened(disk) as journal:
+    async with opened(disk, rates=dict.fromkeys(BOTH, Rate(count, per=10.0))) as journal:
         terms = journal.terms(None, upstreams)
         (since,) = [job.state.since for job in taken_up(journal) if job.key == "k0"]  # type: ignore[union-attr]
     assert noted != {} or since == pytest.approx(996, abs=1.0), "as old as it is, whatever the wall clock says"
@@ -241,7 +242,8 @@ async def test_what_earlier_runs_have_asked_holds_its_places(noted: dict[str, An
         {inner.CLOCK: json.dumps({**clock, "began": clock["began"] - 60, "at": clock["at"] - 60, **noted, **told})}
     )
     upstreams = {"kie": upstream("kie", Limits(status=Rate(3, per=10.0)))}
-    async with opened(disk) as journal, opened(Disk()) as new:
+    rates = {"kie": Rate(20, per=10.0)}
+    async with opened(disk, rates=rates) as journal, opened(Disk(), rates=rates) as new:
         asked = [each.terms(None, upstreams).asked for each in (journal, new)]
     assert asked == [{} if at is None else {"kie": pytest.approx(at, abs=1.0)}, {}]
 
@@ -299,7 +301,7 @@ async def test_the_loop_waits_for_no_disk() -> None:
     """Opening, the callbacks' secret, writing and closing are a thread's work, and nothing happens before its turn."""
     disk, thread = Disk(), Held()
     journal = journal_over(disk, expects_callbacks=True, executor=thread)
-    opening = asyncio.ensure_future(journal.open())
+    opening = asyncio.ensure_future(journal.open({}, counts_money=False))
     await anyio.sleep(1)
     assert (disk.notes(), opening.done()) == ({}, False)
     thread.let_go()
@@ -314,12 +316,32 @@ async def test_the_loop_waits_for_no_disk() -> None:
     disk.begin_run()
 
 
+async def test_what_may_take_its_time_is_read_in_the_thread() -> None:
+    """Whatever looks through all jobs of earlier runs is asked beside the event loop, before the first job goes on."""
+    asked: dict[str, bool] = {}
+
+    class Slow(Disk):
+        def __getattribute__(self, name: str) -> Any:
+            asked[name] = threading.current_thread() is not threading.main_thread()
+            return super().__getattribute__(name)
+
+    store = Slow()
+    store.write([entry(0), entry(1)])
+    store.write([entry(0, **RUNNING), entry(1, **DONE, latency=2.5)])
+    rates = {"kie": Rate(20, per=10.0)}
+    async with opened(store, executor=None, rates=rates) as journal:
+        asked.clear()
+        assert (len(taken_up(journal)), journal.resume.spent_credits()) == (1, 8)
+        assert journal.terms(None, {"kie": upstream("kie", Limits())}).latencies == {"kie": [(("imagen4", 1), 2.5)]}
+        assert asked.keys() <= {"is_new"}
+
+
 async def test_without_a_thread_nothing_is_begun(place: Path) -> None:
     """A machine that starts no more threads is an error before anything is sent, and leaves no journal."""
     before = threading.stack_size(2**46)  # more than any machine has
     try:
         with pytest.raises(JournalError, match=r"^No thread can be started .* Nothing was sent"):
-            await journal_over(place / "j.db", executor=None).open()
+            await journal_over(place / "j.db", executor=None).open({}, counts_money=False)
     finally:
         threading.stack_size(before)
     assert list(place.iterdir()) == []
@@ -329,7 +351,7 @@ async def test_without_a_thread_nothing_is_begun(place: Path) -> None:
 async def test_a_run_in_a_locked_file_is_left_in_time(place: Path, executor: Held | None) -> None:
     """Another program's lock, or a thread that is gone, is an error that names the tasks; the file is closed."""
     journal = journal_over(place / "j.db", executor=executor)
-    await journal.open()
+    await journal.open({}, counts_money=False)
     journal.writer.put(entry(1))
     await journal.writer.wait_durable("k1")
     with closing(sqlite3.connect(place / "j.db", isolation_level=None)) as other:
@@ -356,7 +378,7 @@ async def test_a_store_is_closed_by_whoever_opened_it(place: Path) -> None:
     for _ in range(2):
         async with opened(place / "j.db"):
             with pytest.raises(JournalError, match="in use"):
-                await journal_over(place / "j.db").open()
+                await journal_over(place / "j.db").open({}, counts_money=False)
 
 
 async def test_a_run_begins_with_a_swept_folder(place: Path) -> None:
@@ -377,7 +399,7 @@ async def test_a_run_begins_with_a_swept_folder(place: Path) -> None:
 async def test_a_batch_that_is_cancelled_while_it_opens_leaves_no_run(place: Path, is_at_work: bool) -> None:
     """However far the opening is when it is cancelled, the journal is free for the next batch of this process."""
     thread = Held()
-    opening = asyncio.ensure_future(journal_over(place / "j.db", executor=thread).open())
+    opening = asyncio.ensure_future(journal_over(place / "j.db", executor=thread).open({}, counts_money=False))
     await checkpoint()
     if is_at_work:
         thread.waiting[0][0].set_running_or_notify_cancel()

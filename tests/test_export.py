@@ -17,12 +17,12 @@ from commands import Call, at, call, clean_environment, data, lines_of, prompt_f
 from conftest import naming
 from hypothesis import given
 from hypothesis import strategies as st
-from inner import Journal, JournalReader, ShardSize, main, shards_of
+from inner import Dealer, Journal, JournalReader, ShardSize, main, shards_of
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest
 from imagen_async._cli.export import FORMATS, folder
 from imagen_async._cli.export.columns import columns_of
-from imagen_async._cli.export.samples import Sample, samples_of
+from imagen_async._cli.export.samples import Sample, Samples
 from imagen_async.ports import JournalEntry
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -263,7 +263,7 @@ def sample(number: int, size: int, **columns: Any) -> Sample:
 def test_shards_keep_the_order_and_the_size(sizes: list[int], size: ShardSize) -> None:
     """No sample is lost or moved, no shard is empty or too large but for a single picture, and none could be longer."""
     samples = [sample(number, weight) for number, weight in enumerate(sizes)]
-    shards = list(shards_of(samples, size))
+    shards = [list(shard) for shard in shards_of(samples, Dealer(size))]
     assert [each for shard in shards for each in shard] == samples
     most, largest = size.pictures or len(sizes), size.bytes or sum(sizes)
     for shard, later in itertools.zip_longest(shards, shards[1:]):
@@ -309,7 +309,7 @@ def test_pictures_of_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
             entry = JournalEntry(str(number), 1, "submitting", "kie", ImageRequest("x"), attempts=1)
             journal.write([entry])
             journal.write([msgspec.structs.replace(entry, state="done", files=(file,), urls=("https://x.example/",))])
-        names_given = [each.name for each in samples_of(journal, tmp_path)]
+        names_given = [each.name for each in Samples(journal, tmp_path)]
     assert names_given == ["000001-x", "000001-x-pngpngpn", "000001-x-pngpngpn-pngpngpn"]
 
 

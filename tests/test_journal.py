@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError, Limits, Rate, Result
 from imagen_async._journal import held_file
-from imagen_async._journal.file import KEPT
+from imagen_async._journal.file import KEPT, STRETCH
 from imagen_async._journal.groups import write_group
 from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION
 from imagen_async.ports import EntryError
@@ -145,6 +145,17 @@ def test_any_file_name_will_do(place: Path, name: str) -> None:
         assert reader.find("k1") == entry(1)
 
 
+def test_keys_are_counted_however_many_there_are(place: Path) -> None:
+    """Each meeting of a key is counted, those on disk too, and anew in each run; other programs are in no way."""
+    with Journal(place / "j.db") as journal, closing(sqlite3.connect(place / "j.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for count in (20_000, 9):
+            journal.begin_run()
+            times = [journal.times_seen(f"k{number % (count * 3 // 4)}") for number in range(count)]
+            assert times == [1] * (count * 3 // 4) + [2] * (count - count * 3 // 4)
+            journal.end_run()
+
+
 def test_a_latency_that_cannot_be_is_passed_over(place: Path) -> None:
     """What somebody else wrote into a journal, or a provider with a broken clock, does not spoil a schedule."""
     broken = ["'soon'", "1.7e9", "-1.0", "9e999", "x'00'"]
@@ -164,6 +175,20 @@ def test_times_of_the_latest_creates_are_kept_whatever_the_clock_says(place: Pat
     with Journal(place / "j.db") as journal:
         times = [sent_at for sent_at, _ in journal.sent_since("kie", 0.0)]
         assert (len(times), max(times), min(times)) == (KEPT, 1e10 - 2, 1e10 - KEPT - 1)
+
+
+def test_creates_are_looked_at_from_the_latest_on(place: Path) -> None:
+    """One that was over last is found behind thousands that were over before, also where others sent more."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {STRETCH - 1})"
+    more = [f"INSERT INTO sends {numbers} SELECT '{account}', i, 2.0 FROM n" for account in ("kie", "other")]
+    with Journal(place / "j.db") as journal:
+        journal.write(entry(number, sent_at=1.0) for number in range(3))
+        by_hand(place / "j.db", *more)
+        journal.write(entry(number, state="running", sent_at=None, accepted_at=number * 100.0) for number in (1, 2))
+        journal.write([entry(3, sent_at=195.0)])
+        assert journal.sent_since("kie", 150.0) == [(195.0, None), (1.0, 200.0)]
+        late = [(2.0, None)] * (STRETCH - 1)
+        assert sorted(journal.sent_since("kie", 61.5)) == [(1.0, 100.0), (1.0, 200.0), *late, (195.0, None)]
 
 
 def damage(path: Path) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -116,6 +118,47 @@ def test_a_reader_goes_on_while_the_file_is_upgraded(path: Path) -> None:
         assert (reader.find("done"), reader.find("k1") in (changed, without)) == (before, True)
     with JournalReader(path) as reader:
         assert reader.find("k1") == changed
+
+
+KILLED_EVER_LATER = """
+import os, shutil, signal, sys
+from imagen_async._journal import Journal
+
+def killed(path, left):
+    def count(frame, event, what):
+        nonlocal left
+        left -= event == "c_call" and what.__name__.startswith("execute")
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if child := os.fork():
+        return os.waitpid(child, 0)[1]
+    sys.setprofile(count)
+    Journal(path).close()
+    os._exit(0)
+
+number = 1
+while killed(shutil.copyfile(sys.argv[1], f"{sys.argv[1]}-{number}"), number):
+    number += 1
+print(number)
+"""
+
+
+def test_a_process_killed_while_it_upgrades_loses_nothing(path: Path) -> None:
+    """Whatever statement it was killed before, a reader and the next writer find all that was there."""
+    expected = said_before(path)
+    ran = subprocess.run([sys.executable, "-c", KILLED_EVER_LATER, str(path)], capture_output=True, check=True)
+    versions = Counter[int]()
+    for number in range(1, int(ran.stdout)):
+        copy = path.with_name(f"{path.name}-{number}")
+        with JournalReader(copy, Line) as reader:
+            found = said_by(reader)
+        versions[version_of(copy)[0]] += 1
+        with Journal(copy, Line) as journal:
+            assert said_by(journal).keys() == expected.keys()
+        del found["submitting"]
+        assert found == {key: values for key, values in expected.items() if key != "submitting"}
+    assert version_of(path)[0] in versions, "it was killed before"
+    assert len(versions) == 2, "and after"
 
 
 def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path) -> None:

@@ -144,6 +144,6 @@ async def test_what_will_still_be_pulled() -> None:
         (iter(["x"]), {}, None),
         (iter(["x"]), {"is_over": True}, 0),
     ):
-        feeder = inner.Feeder(requests, 9, room=None, take=None, ended=None)  # type: ignore[arg-type]
+        feeder = inner.Feeder(requests, 9, room=None, passes_over=None, take=None, ended=None)  # type: ignore[arg-type]
         vars(feeder).update(change)
         assert feeder.unpulled(2) == unpulled, (requests, change)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
-import msgspec
 
 from .._clock import now
 from .._core.budget import Budget
 from .._core.change import Change
-from .._core.defaults import as_request
 from .._core.failure import Failure
-from .._core.identity import DefaultsChanged
 from .._core.job import Job
-from .._core.plain_values import plain_item, showable
 from .._core.plan import OwnerTerms
 from .._core.states import Ended, NotAdmitted
-from .._core.values import ImageRequest, Result
+from .._core.values import Result
 from .._core.wording import result_of
 from .._job_factory import JobFactory
 from .._notebook.views import LiveViews, batch_html, batch_text
@@ -29,16 +25,16 @@ from .._off_loop import OffLoop
 from .._progress import Progress
 from .._scheduler.change_stream import Owner
 from .._scheduler.scheduler import Scheduler
-from ..errors import BudgetReached, ConfigurationError, DownloadFailed, ImagenError, JournalError
+from ..errors import BudgetReached, ConfigurationError, DownloadFailed, JournalError
 from .feeder import Feeder
 from .inputs import Requests
 from .outlet import Outlet
+from .recognition import Recognition
 from .tally import Tally
 
 if TYPE_CHECKING:
     # They load sqlite3, which only a batch with a journal needs.
     from .._journal.batch_journal import BatchJournal
-    from .._journal.resume import TakenUp
 
 OnExit = Literal["detach", "drain"]
 """What leaving does with tasks that run: leaves them to the journal, or waits for them."""
@@ -100,20 +96,21 @@ class Batch:
         self._scheduler = scheduler
         self._id = scheduler.new_id()
         self._outlet = Outlet(ordered=ordered)
+        self._tally = Tally()
+        self._recognition = Recognition(requests, factory, journal, self._id, self._tally.pass_over)
         self._feeder = Feeder(
             requests,
             window,
             room=lambda: scheduler.room(self._id),
+            passes_over=self._recognition.passes_over,
             take=self._take,
             ended=lambda: self._end_with(self._feeder.error),
         )
-        self._factory = factory
         self._journal = journal
         self._budget = budget
         self._finish = finish
         self._on_exit = on_exit
         self._phase = _Phase.NEW
-        self._tally = Tally()
         self._ending: BaseException | Failure | None = None
         self._views = LiveViews(self, off_loop)
 
@@ -199,7 +196,7 @@ class Batch:
             total=self._feeder.total,
             pulled=self._feeder.pulled,
             unpulled=self._feeder.unpulled(0 if self._journal is None else self._journal.unmet),
-            route=self._factory.default_route(),
+            route=self._recognition.factory.default_route(),
         )
 
     def _on_change(self, change: Change, now: float) -> None:
@@ -262,10 +259,11 @@ class Batch:
         if journal is None:
             scheduler.open(self._id, OwnerTerms(self._budget))
             return
-        await journal.open()
+        upstreams = scheduler.standing(self._id).upstreams
+        rates = {name: each.submit.rate for name, each in upstreams.items()}
+        await journal.open(rates, counts_money=self._budget is not None)
         try:
             await self._feeder.look_through(journal.resume.identity)
-            upstreams = scheduler.standing(self._id).upstreams
             # Before any job comes in: jobs of a journal have tokens of its secret, not of the client's.
             if scheduler.callbacks is not None:
                 scheduler.callbacks.connect(self._id, journal.callbacks_for(self._id, scheduler.new_id, self._collect))
@@ -304,7 +302,7 @@ class Batch:
 
     def _take(self, item: object, index: int) -> None:
         number = self._scheduler.new_id()
-        met = _met(self._journal, self._factory, item, index, self._id, number)
+        met = self._recognition.of(item, index, number)
         if isinstance(met, Job):
             # Before the job comes in, for it may end at once.
             self._outlet.expect(number)
@@ -319,36 +317,3 @@ class Batch:
             # Taken up from an earlier run; that this input has it too is the leave to send it again.
             self._outlet.expect(met.job_id)
             self._scheduler.readmit(met.job_id, met.leave)
-
-
-def _met(
-    journal: BatchJournal | None, factory: JobFactory, given: object, index: int, owner: int, number: int
-) -> Job | Result | TakenUp:
-    """What a request of the input is: a job to send, one taken up, an earlier result, or the result of a refusal."""
-    item: str | ImageRequest | None = None
-    try:
-        item = plain_item(given)
-        if journal is None:
-            return factory.job(item, index, owner, number)
-        return journal.resume.meet(item, index, owner, number)
-    except (JournalError, DefaultsChanged):
-        raise
-    except ImagenError as error:
-        request = showable(given) if item is None else as_request(item)
-        return _refused(request, index, factory.accounts, Failure.of(error))
-
-
-def _refused(request: ImageRequest, index: int, accounts: Iterable[str], failure: Failure) -> Result:
-    """The result of a request of which nothing was sent; it is the account's where there is only one."""
-    account, *others = accounts
-    account = "" if others else account
-    if type(request.prompt) is not str:  # a number, which whoever shows the result would take for a text
-        request = msgspec.structs.replace(request, prompt=str(request.prompt))
-    return Result(
-        key=str(request.key or index),
-        index=index,
-        request=request,
-        provider=account,
-        model=str(request.model or ""),
-        error=failure.about(account=account or None).exception(),
-    )

@@ -17,6 +17,9 @@ from .inputs import END, Requests, check_keys, length_of, puller
 BREATHE_EVERY = 50
 """Requests pulled at most before whatever else the program does has its turn."""
 
+PASSED_AT_ONCE = 1000
+"""Requests that are passed over at most before that: each costs next to nothing."""
+
 CLOSING = 1.0
 """Seconds that a generator has to come to its end when the batch is left."""
 
@@ -36,6 +39,8 @@ class Feeder:
         requests: The input.
         window: Requests that may be pulled and not have come out yet.
         room: Ends once the accounts have room for one more.
+        passes_over: Looks at a request's place in the input, and says whether nothing is to come of it: no room is
+            needed for that.
         take: Takes in one request, with its place in the input; an exception of it ends the feeding.
         ended: Called once no more will come.
 
@@ -52,6 +57,7 @@ class Feeder:
         requests: Requests,
         window: int,
         room: Callable[[], Awaitable[None]],
+        passes_over: Callable[[int], bool],
         take: Callable[[object, int], None],
         ended: Callable[[], None],
     ) -> None:
@@ -61,11 +67,11 @@ class Feeder:
         self.is_over = False
         self.is_stopped = False
         self._requests = requests
-        self._window = window
+        self._places = window
         self._room = room
+        self._passes_over = passes_over
         self._take = take
         self._ended = ended
-        self._passed = 0
         self._space = asyncio.Event()
         self._scope = anyio.CancelScope()
         self._closed = asyncio.Event()
@@ -86,7 +92,7 @@ class Feeder:
 
     def passed(self) -> None:
         """One more has come out, so that another one may be pulled."""
-        self._passed += 1
+        self._places += 1
         self._space.set()
 
     def stop(self) -> None:
@@ -108,9 +114,10 @@ class Feeder:
             with self._scope:
                 pull, close = puller(self._requests)
                 # The input may take its time: what it gives after a stop is not sent any more.
-                while await self._has_room() and (item := await pull()) is not END and not self.is_stopped:
+                while await self._has_room() and (item := await self._next(pull)) is not END and not self.is_stopped:
                     index = self.pulled
                     self.pulled += 1
+                    self._places -= 1
                     self._take(item, index)
         except StopAsyncIteration as error:  # to whoever iterates over the batch it would say that all is well
             self.error = RuntimeError(f"The input raised {error!r}.")
@@ -125,6 +132,16 @@ class Feeder:
                 await _closed(close)
             self._closed.set()
 
+    async def _next(self, pull: Callable[[], Awaitable[object]]) -> object:
+        """The next request of which something is to come, or END."""
+        item = await pull()
+        while item is not END and not self.is_stopped and self._passes_over(self.pulled):
+            self.pulled += 1
+            if self.pulled % PASSED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+            item = await pull()
+        return item
+
     async def closed(self) -> None:
         """Wait until an input that is a generator has been closed, for as long as that may take."""
         with anyio.move_on_after(CLOSING, shield=True):
@@ -132,7 +149,7 @@ class Feeder:
 
     async def _has_room(self) -> bool:
         """Wait until one more may be pulled; False when none will be."""
-        while self.pulled - self._passed >= self._window:
+        while self._places <= 0:
             self._space.clear()
             await self._space.wait()
         await self._room()

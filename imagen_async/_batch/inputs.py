@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
 from types import AsyncGeneratorType, GeneratorType
+from typing import Protocol
 
 from .._core.plain_values import key_of
 from .._core.values import ImageRequest
@@ -14,6 +24,43 @@ Requests = Iterable[str | ImageRequest] | AsyncIterable[str | ImageRequest]
 
 END = object()
 """What a puller gives when there is no more."""
+
+
+class Counted(Protocol):
+    """Requests of which it is known how many there are, and that can be looped over anew."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ImageRequest]: ...
+
+
+class LookedUp:
+    """Requests that were all looked up in the batch's journal before, by whoever has that open.
+
+    Args:
+        requests: Whatever has a length, and gives the same each time.
+        settled: By place, 1 for each request whose result stands: it comes out no more, and is counted.
+        keys: By place, the keys of the other ones, where they are not those that they have or their content makes.
+    """
+
+    def __init__(self, requests: Counted, settled: Sequence[int], keys: Mapping[int, str]) -> None:
+        self._requests = requests
+        self._settled = settled
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[ImageRequest]:
+        return iter(self._requests)
+
+    def is_settled(self, place: int) -> bool:
+        """True for a request of which nothing more is to be known."""
+        return bool(self._settled[place])
+
+    def key(self, place: int, own: str) -> str:
+        """The key by which the journal knows a request, or is to know it; its own mostly."""
+        return self._keys.get(place, own)
 
 
 def puller(requests: Requests) -> tuple[Callable[[], Awaitable[object]], Callable[[], Awaitable[None]]]:

@@ -160,6 +160,11 @@ class Tally:
             self._unknown_by_key[result.key] = result
             self._money.at_risk += _at_risk(result)
 
+    def pass_over(self) -> None:
+        """Count a result of an earlier run that nobody asks for once more."""
+        self._earlier += 1
+        self._done += 1
+
     def reopen(self, key: str) -> None:
         """Take back an unknown result, by its request's key in a journal: another one will come in its place."""
         if key in self._unknown_by_key:

@@ -10,9 +10,11 @@ from typing import Any
 from .. import ImageRequest, Result
 from ..errors import ImagenError, UnknownOutcome
 from .columns import Columns, listed_names
-from .library import FIELDS
+from .library import CONTENT, FIELDS
 from .picture_sizes import Sizes, size_of
 from .prompt_files import PromptLine
+
+_OBJECTS = frozenset(field.name for field in FIELDS if field.kind == "object")
 
 
 def pictures_json(
@@ -33,7 +35,7 @@ def pictures_json(
     for file in result.files:
         width, height = sizes.get(file.sha256) or size_of(file.path)
         ours = {
-            "file_name": os.path.relpath(file.path, folder),
+            "file_name": _name_in(folder, file.path),
             **_request_json(result.request),
             "key": result.key,
             "index": result.index,
@@ -47,23 +49,34 @@ def pictures_json(
         }
         if "extra" in ours:
             ours["extra"] = columns.value("extra", ours["extra"])
-        yield {**columns.listed(other_columns(result.request), ours), **ours}
+        others = other_columns(result.request)
+        yield {**columns.listed(others, ours), **ours} if others else ours
+
+
+def _name_in(folder: Path, path: str) -> str:
+    """The name of a file as it is told from a folder, in which it mostly lies."""
+    inside = f"{folder}{os.sep}"
+    return path[len(inside) :] if path.startswith(inside) else os.path.relpath(path, folder)
 
 
 def columns_of(requests: Iterable[ImageRequest]) -> Columns:
     """The columns of a list of pictures of these requests."""
     columns = Columns()
     for request in requests:
-        columns.add(other_columns(request))
-        if request.extra:
-            columns.add({"extra": request.extra})
+        see(columns, request)
     return columns
+
+
+def see(columns: Columns, request: ImageRequest) -> bool:
+    """See what columns a request has; True where that tells something new."""
+    others, extra = other_columns(request), {"extra": request.extra} if request.extra else {}
+    # Both, whatever the first one tells.
+    return bool(others and columns.add(others)) | bool(extra and columns.add(extra))
 
 
 def _request_json(request: ImageRequest) -> dict[str, Any]:
     """A request as JSON; an object of its own only where there is anything in it, so that its column has one type."""
-    values = {field: getattr(request, field.name) for field in FIELDS if field.content}
-    return {field.name: value for field, value in values.items() if value or field.kind != "object"}
+    return {name: value for name in CONTENT if (value := getattr(request, name)) or name not in _OBJECTS}
 
 
 def _columns(request: ImageRequest, ours: dict[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
-from .. import Account, Batch, Client, Result
+from .. import Account, Batch, Client, ImageRequest, Result
 from ..errors import DeadlineExceeded, DownloadFailed, ImagenError
 from .accounts import gone_accounts
 from .as_json import result_json
+from .checking import JournalLines
 from .counts import ResultCounts
 from .exits import ALL_DONE, INTERRUPTED, SOME_FAILED
-from .library import Journal, PlainGroup, Router
+from .library import Journal, LookedUp, PlainGroup, Router
 from .loop import run_in_loop
 from .manifest import Manifest
 from .options import RunOptions
@@ -27,18 +28,19 @@ from .wording import say
 
 def run_batch(
     requests: PromptFile | None,
+    known: JournalLines | None,
     journal: Journal | None,
     pool: Mapping[str, Account],
     router: Router,
     options: RunOptions,
 ) -> int:
-    """Make what is to be made, or finish what the journal has; returns the exit code."""
+    """Make what is to be made, but for what is known to be settled, or finish what the journal has; the exit code."""
     # Before there is a loop: an older list may lack pictures, and each of them is opened.
     columns = None if requests is None else requests.columns
     lists = contextlib.nullcontext() if journal is None else Manifest(str(options.output.out), journal, columns)
     with lists as manifest:
         printer = ResultPrinter(as_json=options.output.json, out=options.output.out)
-        run = BatchRun(requests, journal, manifest, router, options, printer, gone_accounts(pool))
+        run = BatchRun(requests, known, journal, manifest, router, options, printer, gone_accounts(pool))
         try:
             return run_in_loop(run.work(pool), run.stop)
         finally:
@@ -50,6 +52,7 @@ class BatchRun:
 
     Args:
         requests: What is to be made; nothing, to finish what the journal has.
+        known: What the journal has of them.
         journal: The folder's, open for writing, or None where nothing is saved.
         manifest: The folder's lists, open for adding to, or None where nothing is saved.
         router: Finds who can take a request.
@@ -61,6 +64,7 @@ class BatchRun:
     def __init__(
         self,
         requests: PromptFile | None,
+        known: JournalLines | None,
         journal: Journal | None,
         manifest: Manifest | None,
         router: Router,
@@ -69,12 +73,14 @@ class BatchRun:
         gone: Container[str] = (),
     ) -> None:
         self._requests = requests
+        self._known = known
         self._journal = journal
         self._manifest = manifest
         self._options = options
         self._printer = printer
         self._batch: Batch | None = None
         self._counts = ResultCounts(keys_differ=journal is not None)
+        self._counts.done += 0 if known is None else known.settled.count(1)
         self._left: list[Result] = []
         self._gone = gone
         self._summary = Summary(requests, journal, router, options, gone)
@@ -107,7 +113,7 @@ class BatchRun:
     def _batch_of(self, client: Client) -> Batch:
         options = self._options
         return client.batch(
-            self._requests or (),
+            self._input(),
             journal=self._journal,
             save_to=options.output.out,
             ordered=options.ordered,
@@ -120,6 +126,11 @@ class BatchRun:
             deadline=options.output.deadline,
             **options.picture.parameters(),
         )
+
+    def _input(self) -> Iterable[ImageRequest]:
+        if self._requests is None or self._known is None:
+            return self._requests or ()
+        return LookedUp(self._requests, self._known.settled, self._known.keys)
 
     def stop(self) -> bool:
         """Hear of Ctrl-C, SIGTERM or SIGHUP; True when the run ends by itself then, with what runs still waited for."""

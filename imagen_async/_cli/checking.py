@@ -5,20 +5,34 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Container, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from .. import ImageRequest
 from ..errors import InvalidRequest
 from ..ports import JournalEntry
-from .library import Identity, Journal, JournalReader, Known, Router, numbered, with_defaults
+from .library import (
+    MET,
+    EntryState,
+    Identity,
+    Journal,
+    JournalReader,
+    Known,
+    Router,
+    is_at_end,
+    numbered,
+    plain_key,
+    with_defaults,
+)
 from .options import FileOptions
 from .prompt_files import BadLine, Mistakes, PromptFile, PromptLine
 from .wording import counted, say
 
 _AT_ONCE = 1000
 """Lines that are written to a journal together."""
+
+_STATES = get_args(EntryState)
 
 _TWINS = 64
 """Requests of one content that are looked at for one of them."""
@@ -49,28 +63,60 @@ def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -
 
 def identity_of(journal: JournalReader, defaults: ImageRequest, router: Router, *, add: bool) -> Identity:
     """What tells which of a journal's requests each line of a file is, for one look through the file."""
-    seen: Counter[str] = Counter()
-
-    def times_seen(word: str) -> int:
-        seen[word] += 1
-        return seen[word]
-
-    known = Known(journal.path, journal.find, times_seen, journal.notes(), is_new=not journal.counts())
+    known = Known(journal.path, journal.find, _SeenWords().count, journal.notes(), is_new=not journal.counts())
     return Identity(known, router, defaults, add=add)
 
 
-class JournalLines(msgspec.Struct):
-    """The lines of a file that a journal has.
+class _SeenWords:
+    """Counts how often each word was met: of a key, and of its job's being met, in one place."""
+
+    _MET_ONCE = 1 << 32
+    _ONCE_EACH = _MET_ONCE + 1
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def count(self, word: str) -> int:
+        is_met = word.endswith(MET)
+        key = word[: -len(MET)] if is_met else word
+        count = self._seen.get(key, 0) + (self._MET_ONCE if is_met else 1)
+        # As most are: one number for a million of them.
+        self._seen[key] = self._ONCE_EACH if count == self._ONCE_EACH else count
+        return count >> 32 if is_met else count % self._MET_ONCE
+
+
+class JournalLines:
+    """What a journal has of a file, by the place of each request in it: a byte of each is all that is kept of most.
 
     Attributes:
-        states: Theirs, by their number.
+        counts: Requests that the journal has, by state.
+        settled: By place, 1 for each request whose result stands, and has nothing left to be done for it.
+        keys: By place, keys of requests that are not settled, where they are not those of their content alone.
         moved: The places of requests that stood elsewhere in the file before, by their keys.
+        news: What it is to note, now that all of them are known.
         are_edited: True where a line has another number than before, or its other columns said something else.
     """
 
-    states: dict[int, str] = {}
-    moved: dict[str, int] = {}
-    are_edited: bool = False
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.settled = bytearray()
+        self.keys: dict[int, str] = {}
+        self.moved: dict[str, int] = {}
+        self.news: dict[str, str] = {}
+        self.are_edited = False
+        self._states = bytearray()
+
+    def state(self, place: int) -> str | None:
+        """The state of the job of the request there; None where the journal has none."""
+        number = self._states[place] if place < len(self._states) else 0
+        return _STATES[number - 1] if number else None
+
+    def add(self, state: EntryState | None, *, is_settled: bool = False) -> None:
+        """The next request has a job in this state, or none."""
+        self._states.append(0 if state is None else _STATES.index(state) + 1)
+        self.settled.append(is_settled)
+        if state is not None:
+            self.counts[state] += 1
 
 
 def lines_in(requests: PromptFile, identity: Identity, gone: Container[str] = ()) -> JournalLines | None:
@@ -89,15 +135,21 @@ def lines_in(requests: PromptFile, identity: Identity, gone: Container[str] = ()
         except InvalidRequest as error:
             bad.add(BadLine(request.line, error.message))
             continue
-        if entry is not None:
-            is_gone = entry.account in gone and entry.state in ("running", "ready", "unknown")
-            known.states[request.line] = "queued" if is_gone else entry.state
-            known.are_edited |= _is_edited(entry.request, request)
-            if entry.position != place:
-                known.moved[key] = place
+        is_settled = entry is not None and is_at_end(entry)
+        if not is_settled and key != plain_key(request, identity.defaults):
+            known.keys[place] = key
+        if entry is None:
+            known.add(None)
+            continue
+        is_gone = entry.account in gone and entry.state in ("running", "ready", "unknown")
+        known.add("queued" if is_gone else entry.state, is_settled=is_settled)
+        known.are_edited |= _is_edited(entry.request, request)
+        if entry.position != place:
+            known.moved[key] = place
     if bad:
         say(*bad.text(requests.name, len(requests)))
         return None
+    known.news = identity.late_news
     return known
 
 

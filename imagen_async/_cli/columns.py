@@ -32,6 +32,9 @@ Of numbers: `small` is a whole one that a float can hold, `int64` one that it ma
 TEXT = "text"
 """The shape of values that no type holds but text: as it is where it is one, else as JSON."""
 
+_USUAL: dict[type, Shape] = {str: "string", float: "float64", bool: "bool"}
+"""The shapes that hold whatever is of a type."""
+
 _NUMBERS = {"small": 0, "int64": 1, "float64": 2}
 
 
@@ -49,13 +52,25 @@ class Columns:
 
     def add(self, columns: Mapping[str, Any]) -> bool:
         """See the columns of one more line; True where it tells something new of any."""
-        new = [name for name, value in columns.items() if self._see(name, _shape_of(value))]
+        new = [
+            name
+            for name, value in columns.items()
+            if not self._is_usual(name, value) and self._see(name, _shape_of(value))
+        ]
         return bool(new)
+
+    def _is_usual(self, name: str, value: Any) -> bool:
+        """True for a value that tells nothing new at the first look, as most do."""
+        return name in self._shapes and (value is None or _USUAL.get(type(value)) == self._shapes[name])
 
     def merge(self, others: Columns) -> None:
         """See the columns of another list as well."""
         for name, shape in others._shapes.items():
             self._see(name, shape)
+
+    def mark(self) -> str:
+        """What differs where any column is another, or comes in another order."""
+        return str(self._shapes)
 
     def shape(self, name: str) -> Shape | None:
         """What all values of a column are alike in; None where there are none."""

@@ -208,8 +208,9 @@ class Estimator:
             offer = shares.deal(route, request.images)
             price = offer.model.price(request)
             own, name = credits[offer.account], offer.model.name
-            own[name] = _sum((own.get(name, 0.0), price))
-            affordable += self._affords(price)
+            before = own.get(name, 0.0)
+            own[name] = None if before is None or price is None else before + price
+            affordable += self._budget is not None and self._affords(price, self._budget)
             images += request.images
             count += 1
         return Estimate(
@@ -222,11 +223,12 @@ class Estimator:
             max_credits=None if self._budget is None else self._budget.limit,
         )
 
-    def _affords(self, price: float | None) -> bool:
+    @staticmethod
+    def _affords(price: float | None, budget: Budget) -> bool:
         # One that does not fit keeps no cheaper one behind it from being paid for, as in a batch.
-        if self._budget is None or price is None or self._budget.spent + price > self._budget.limit:
+        if price is None or budget.spent + price > budget.limit:
             return False
-        self._budget.add_spent(price)
+        budget.add_spent(price)
         return True
 
     def _share(self, name: str, shares: Shares, credits: dict[str, float | None], balance: Balance) -> Share:

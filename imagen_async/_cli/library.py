@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from .._accounts import named, no_such_provider, open_account, open_pool, provider_of, router_of
+from .._batch.inputs import LookedUp
 from .._core.budget import Budget
 from .._core.defaults import with_defaults
-from .._core.fields import FIELDS, ColumnType
+from .._core.fields import CONTENT, FIELDS, ColumnType
 from .._core.fields import Kind as FieldKind
 from .._core.file_kinds.kinds import kind_of as file_kind_of
 from .._core.file_names import UNNUMBERED
 from .._core.forecast import Shares, making_time, sending_time
-from .._core.identity import Identity, Known
-from .._core.journal_entry import cut_off, is_denied
+from .._core.identity import MET, Identity, Known, plain_key
+from .._core.journal_entry import EntryState, cut_off, is_denied
 from .._core.plain_text import foreign_character
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
-from .._core.resuming import earlier_result, states_sent_again
+from .._core.resuming import earlier_result, is_at_end, states_sent_again
 from .._core.routing import Policy, Router
 from .._core.suggestion import did_you_mean
 from .._core.values import numbered
@@ -33,17 +34,21 @@ from .._transport.proxies import without_login
 from .._watch.log import logger
 
 __all__ = [
+    "CONTENT",
     "FIELDS",
     "FRESHNESS",
+    "MET",
     "PART_SUFFIX",
     "UNNUMBERED",
     "Budget",
     "ColumnType",
+    "EntryState",
     "FieldKind",
     "Identity",
     "Journal",
     "JournalReader",
     "Known",
+    "LookedUp",
     "OffLoop",
     "Parameters",
     "PlainGroup",
@@ -60,6 +65,7 @@ __all__ = [
     "earlier_result",
     "file_kind_of",
     "foreign_character",
+    "is_at_end",
     "is_denied",
     "latencies_of",
     "logger",
@@ -70,6 +76,7 @@ __all__ = [
     "one_line",
     "open_account",
     "open_pool",
+    "plain_key",
     "prepare_folder",
     "provider_of",
     "proxies_of",

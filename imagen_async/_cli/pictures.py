@@ -24,6 +24,8 @@ def is_there(file: ImageFile) -> bool:
 
 def kept(result: Result) -> Result:
     """A result with those of its pictures that are there."""
+    if all(map(is_there, result.files)):
+        return result
     return msgspec.structs.replace(result, files=tuple(filter(is_there, result.files)))
 
 

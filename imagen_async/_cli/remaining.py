@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container
 
 import msgspec
 
 from .. import ImageRequest
+from .checking import JournalLines
 from .library import Router, with_defaults
 from .prompt_files import PromptFile
 from .wording import amount
@@ -52,7 +53,7 @@ _ENDED = {"failed": "failed", "unknown": "held"}
 
 def remaining_of(
     requests: PromptFile,
-    states: Mapping[int, str],
+    known: JournalLines,
     defaults: ImageRequest,
     router: Router,
     again: Container[str] = ("queued",),
@@ -61,20 +62,20 @@ def remaining_of(
 
     Args:
         requests: The file, checked.
-        states: What the journal has of it, by line.
+        known: What the journal has of it.
         defaults: For what a request does not say itself.
         router: Finds who can take a request.
         again: The states from which a request is sent in this run.
     """
-    counts, unsent = Counter(states.values()), 0
+    counts, unsent = Counter(known.counts), 0
     credits: float | None = 0.0
-    for line in requests:
-        state = states.get(line.line)
+    for place, line in enumerate(requests):
+        state = known.state(place)
         if state is None or state in again:
             unsent += 1
             counts[state or "unsent"] -= state is not None
             request, route = router.route(with_defaults(line, defaults))
             prices = [offer.model.price(request) for offer in route.offers]
-            known = [price for price in prices if price is not None]
-            credits = None if credits is None or len(known) < len(prices) else credits + max(known)
+            told = [price for price in prices if price is not None]
+            credits = None if credits is None or len(told) < len(prices) else credits + max(told)
     return Remaining(len(requests), counts, unsent, credits)

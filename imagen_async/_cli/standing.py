@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -78,6 +78,7 @@ class Status:
         accounts: Requests by account and state, of those that were sent; and what each account has billed.
         reasons: Why requests failed, the most frequent first.
         is_at_work: True while a batch writes to the journal.
+        removed: As given.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Status:
         self._notes = notes
         self._next_run = next_run
         self._gone_accounts = notes.get(GONE, "").split()
-        self._removed = removed
+        self.removed = removed
         self.counts: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[JournalEntry] = []
@@ -121,7 +122,7 @@ class Status:
             "accounts": {name: msgspec.to_builtins(account) for name, account in self.accounts.items()},
             "failures": msgspec.to_builtins(self.reasons),
             "unknown": [_held_json(entry) for entry in self.unknown],
-            "pictures_removed": self._removed,
+            "pictures_removed": self.removed,
             "copy_of": None if self._next_run is None else self._next_run.original,
             "next": self.next_commands(),
         }
@@ -142,7 +143,7 @@ class Status:
             lines += ["held; look for them at the provider before paying again:"]
             lines += map(_held_line, self.unknown[:_SHOWN])
             lines += [f"  … and {len(self.unknown) - _SHOWN:,} more (--json)"] if len(self.unknown) > _SHOWN else []
-        lines += [removed_text(self._removed)] if self._removed else []
+        lines += [removed_text(self.removed)] if self.removed else []
         commands = self.next_commands()
         warning = None if self._next_run is None else self._next_run.warning
         lines += [warning] if commands and warning else []
@@ -193,15 +194,18 @@ class Status:
 
 def status_of(journal: JournalReader) -> Status:
     """How the batch of a journal stands now."""
-    folder = journal.folder or os.curdir
-    return Status(
-        folder,
-        journal.entries(),
-        notes := journal.notes(),
-        is_at_work=journal.is_being_written(),
-        next_run=next_run_of(folder, notes),
-        removed=removed_in(journal.entries()),
-    )
+    folder, notes, removed = journal.folder or os.curdir, journal.notes(), 0
+
+    def looked_at() -> Iterator[JournalEntry]:
+        nonlocal removed
+        for entry in journal.entries():
+            removed += removed_in([entry])
+            yield entry
+
+    is_at_work, next_run = journal.is_being_written(), next_run_of(folder, notes)
+    status = Status(folder, looked_at(), notes, is_at_work=is_at_work, next_run=next_run)
+    status.removed = removed
+    return status
 
 
 def _count_line(name: str, count: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from .. import AccountProgress, Progress, Result
 from ..errors import BudgetReached, ImagenError, JournalError
 from .accounts import words_of
-from .checking import identity_of, lines_in
+from .checking import JournalLines, identity_of, lines_in
 from .counts import ResultCounts
 from .library import Journal, Router
 from .manifest import FAILURES
@@ -122,7 +122,7 @@ class Summary:
         defaults, going_on = self._options.picture.request("-"), self._options.going_on
         identity = identity_of(journal, defaults, self._router, add=going_on.add)
         known = lines_in(requests, identity, gone)
-        return remaining_of(requests, {} if known is None else known.states, defaults, self._router)
+        return remaining_of(requests, known or JournalLines(), defaults, self._router)
 
 
 def ending_text(progress: Progress, counts: ResultCounts, left: int, unsent: int, gone: int = 0, cost: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -27,10 +28,14 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
     """A request of a batch: the defaults fill in what it leaves None."""
     if isinstance(item, str):
         return msgspec.structs.replace(defaults, prompt=item)
-    missing = {name: getattr(defaults, name) for name in _FILLED_IN if getattr(item, name) is None}
+    missing: dict[str, Any] = {}
+    for name in _FILLED_IN:
+        default = getattr(defaults, name)
+        if default is not None and getattr(item, name) is None:
+            missing[name] = default
     if defaults.extra and isinstance(item.extra, dict):
         missing["extra"] = {**defaults.extra, **item.extra}
-    return msgspec.structs.replace(item, **missing)
+    return msgspec.structs.replace(item, **missing) if missing else item
 
 
 def leaves_open(given: ImageRequest, name: str, was: object, now: object) -> bool:

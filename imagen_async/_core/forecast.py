@@ -103,14 +103,17 @@ class Shares:
 
     def deal(self, route: Route, images: int) -> Offer:
         """Give a request to the one, of those that go first, who could send it soonest."""
+        offer = route.offers[0] if len(route.offers) == 1 else self._soonest(route, images)
+        self.kinds[offer.account][offer.model.name, images] += 1
+        self._counts[offer.account] += 1
+        return offer
+
+    def _soonest(self, route: Route, images: int) -> Offer:
         best = min(offer.rank for offer in route.offers)
         _, number = min(
             (self._sent_at(offer, images), number) for number, offer in enumerate(route.offers) if offer.rank == best
         )
-        offer = route.offers[number]
-        self.kinds[offer.account][offer.model.name, images] += 1
-        self._counts[offer.account] += 1
-        return offer
+        return route.offers[number]
 
     def _sent_at(self, offer: Offer, images: int) -> float:
         key = (offer.account, (offer.model.name, images))

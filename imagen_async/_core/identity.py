@@ -30,6 +30,10 @@ _SAID_IN_PARTS = 8
 """Parts of a request of which an older one may have said any: of more of them there are too many ways to look for."""
 
 
+MET = " is met"
+"""What stands behind a job's key in the word by which it is counted how many requests were to have it."""
+
+
 class DefaultsChanged(ConfigurationError):
     """A journal has results under other defaults: it is told once, for all requests."""
 
@@ -45,12 +49,17 @@ class Known(msgspec.Struct, frozen=True):
 
     def is_met_first(self, key: str) -> bool:
         """True for the first request of this run that is to have a job."""
-        return self.times_seen(f"{key} is met") == 1
+        return self.times_seen(f"{key}{MET}") == 1
 
 
 def content_key(stated: ImageRequest) -> str:
     """The key of a request with its defaults filled in, its model named."""
     return stable_key(_whole(stated))
+
+
+def plain_key(item: str | ImageRequest, defaults: ImageRequest) -> str:
+    """The key of a request that is the only one of its content, and new."""
+    return as_request(item).key or content_key(with_defaults(item, defaults))
 
 
 class Identity:
@@ -63,6 +72,7 @@ class Identity:
         add: True where requests under other defaults than before are new ones, beside those that there are.
 
     Attributes:
+        defaults: As given.
         is_confirmed: True once a request was found that an earlier version has made under the same defaults.
     """
 
@@ -70,7 +80,7 @@ class Identity:
         self.is_confirmed: bool = False
         self._known = known
         self._router = router
-        self._defaults = defaults
+        self.defaults: ImageRequest = defaults
         self._add = add
         self._earlier: tuple[ImageRequest, ...] = () if known.is_new else noted(known.notes)
         self._has_older_keys = not known.is_new and not _WHOLE_KEYS.items() <= known.notes.items()
@@ -79,26 +89,26 @@ class Identity:
     def news(self) -> dict[str, str]:
         """What the journal is to note before the first request: nothing where it has that, or nobody knows yet."""
         if self._known.is_new:
-            return {**_WHOLE_KEYS, **note_of([self._defaults])}
-        if self._add and self._earlier and self._defaults not in self._earlier:
-            return note_of([*self._earlier, self._defaults])
+            return {**_WHOLE_KEYS, **note_of([self.defaults])}
+        if self._add and self._earlier and self.defaults not in self._earlier:
+            return note_of([*self._earlier, self.defaults])
         return {}
 
     @property
     def late_news(self) -> dict[str, str]:
         """What it is to note at the end: that an earlier version's requests were made under these defaults."""
-        return note_of([self._defaults]) if self.is_confirmed and not self._earlier else {}
+        return note_of([self.defaults]) if self.is_confirmed and not self._earlier else {}
 
     @property
     def is_sure(self) -> bool:
         """True where no request can show that its defaults are others than before."""
-        return self._known.is_new or self._add or self._defaults in self._earlier or self.is_confirmed
+        return self._known.is_new or self._add or self.defaults in self._earlier or self.is_confirmed
 
     def check(self, item: object) -> None:
         """Look at a request before any is sent; raises DefaultsChanged, and nothing for one that is bad by itself."""
         try:
             item = plain_item(item)
-            stated = with_defaults(item, self._defaults)
+            stated = with_defaults(item, self.defaults)
             self._router.route(stated)
         except InvalidRequest:
             return
@@ -119,7 +129,7 @@ class Identity:
             DefaultsChanged: The journal has results under other defaults.
             InvalidRequest: Its key came twice, or stood for something else before.
         """
-        stated, given = with_defaults(item, self._defaults), as_request(item)
+        stated, given = with_defaults(item, self.defaults), as_request(item)
         return self._named(given, stated) if given.key else self._made(given, stated)
 
     def _named(self, given: ImageRequest, stated: ImageRequest) -> tuple[str, JournalEntry | None]:
@@ -180,12 +190,12 @@ class Identity:
     def _found(self, key: str, times: int, given: ImageRequest, stated: ImageRequest) -> JournalEntry | None:
         """The job of that content: by its key, or by one that says the same in another way."""
         entry = self._known.find(numbered(key, times))
-        if entry is not None and not self._is_same(entry, stated):
+        found = [] if entry is None else self._differences(entry, stated)
+        if entry is not None and found:
             self._refuse_other_defaults(given, stated, entry)
-            found = self._differences(entry, stated)
             if not (self._add and _left_open(given, found)):
                 raise _stood_for_another(self._known.name, entry, found)
-        elif entry is not None and self._takes(entry, stated):
+        elif entry is not None and self._known.is_met_first(entry.key):
             return entry
         for other in (key, *map(stable_key, self._others(stated))):
             for near in self._near(other, times):
@@ -243,7 +253,7 @@ class Identity:
         """
         if self._known.is_new or self._add:
             return
-        if self._earlier and self._defaults not in self._earlier:
+        if self._earlier and self.defaults not in self._earlier:
             filled = [with_defaults(given, each) for each in self._earlier]
             # Each with what its model adds: to say that, or to leave it out, is no change.
             now, *before = [self._router.as_before(each, each) for each in (stated, *filled)]

@@ -42,27 +42,32 @@ class Model(msgspec.Struct, frozen=True):
             return {"prompt": request.prompt, **request.extra}
         return {name: self.parameters[name].wire(value) for name, value in self._values(request)}
 
-    def _values(self, request: ImageRequest) -> Iterator[tuple[str, Any]]:
+    def _values(self, request: ImageRequest) -> list[tuple[str, Any]]:
         """The parameters that are set, the aspect ratio's default filled in: the providers' own defaults differ."""
-        yield "prompt", request.prompt
+        values: list[tuple[str, Any]] = [("prompt", request.prompt)]
         for name in PARAMETERS:
             value = getattr(request, name)
             if value is None and name == "aspect_ratio":
                 value = self.aspect_ratio
             if value is not None:
-                yield name, value
-        yield from request.extra.items()
+                values.append((name, value))
+        if request.extra:
+            values += request.extra.items()
+        return values
 
-    def problems(self, request: ImageRequest) -> Iterator[Problem]:
+    def problems(self, request: ImageRequest) -> list[Problem]:
         """Say what this model would not take of the request; nothing when it takes it all."""
         if self.parameters is None:
-            yield from self._raw_problems(request)
-            return
+            return list(self._raw_problems(request))
+        found = []
         for name, value in self._values(request):
-            if name not in self.parameters:
-                yield Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters)}")
-            elif not self.parameters[name].takes(value):
-                yield _problem(name, value, self.parameters[name])
+            parameter = self.parameters.get(name)
+            if parameter is None:
+                allowed = f"{self.name} has no such parameter, only {', '.join(self.parameters)}"
+                found.append(Problem(name, value, allowed))
+            elif not parameter.takes(value):
+                found.append(_problem(name, value, parameter))
+        return found
 
     def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
         if not _RAW_PROMPT.takes(request.prompt):

@@ -76,12 +76,19 @@ class Provider(msgspec.Struct, frozen=True):
 
     def find(self, name: str) -> Model | None:
         """The model of that name, raw ones included where the dialect takes them; None where there is none."""
-        model = next((model for model in self.models if model.name == name), None)
-        wire_name = name.removeprefix(RAW_PREFIX)
-        if name.startswith(RAW_PREFIX) and wire_name and self.dialect.takes_raw_models:
-            model = Model(name, wire_name, None)
+        model = self._model(name)
+        if model is None or self.prices is None:
+            return model
         price = self.prices.get(name) if isinstance(self.prices, Mapping) else self.prices
-        return model if model is None or price is None else msgspec.structs.replace(model, credits=price)
+        return model if price is None else msgspec.structs.replace(model, credits=price)
+
+    def _model(self, name: str) -> Model | None:
+        if name.startswith(RAW_PREFIX) and self.dialect.takes_raw_models and name != RAW_PREFIX:
+            return Model(name, name.removeprefix(RAW_PREFIX), None)
+        for model in self.models:
+            if model.name == name:
+                return model
+        return None
 
 
 def check(request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> Model:
@@ -100,16 +107,16 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
     if model is None:
         raise InvalidRequest(_no_such_model(name, provider, others))
     # A raw one's may be any; one that cannot be written would fail where the request's key is made.
-    if (oddity := foreign_character(name)) is not None:
+    if model.parameters is None and (oddity := foreign_character(name)) is not None:
         raise InvalidRequest(f"model={told(name)}: {oddity}.")
     if not isinstance(request.extra, dict):
         raise InvalidRequest(f"extra={told(request.extra)}: allowed is a mapping of the provider's own fields.")
     if request.extra:
         _check_extra(request, model, provider)
     # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
-    problems = [str(problem) + _takers(problem, request, name, provider, others) for problem in model.problems(request)]
-    if problems:
-        raise InvalidRequest(f"{'; '.join(problems)}.")
+    if problems := model.problems(request):
+        words = (str(problem) + _takers(problem, request, name, provider, others) for problem in problems)
+        raise InvalidRequest(f"{'; '.join(words)}.")
     return model
 
 

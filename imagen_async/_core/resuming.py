@@ -18,6 +18,11 @@ from .values import ImageRequest, Result
 from .wire import Succeeded
 
 
+def is_at_end(entry: JournalEntry) -> bool:
+    """True for one whose pictures were made and saved: a later run has nothing to do for it, whatever it may."""
+    return entry.state == "done" and bool(entry.files or not entry.urls)
+
+
 def earlier_result(entry: JournalEntry) -> Result:
     """The result of a job that an earlier run has brought to its end."""
     failure = failure_of(entry)
@@ -152,9 +157,18 @@ class Change(msgspec.Struct, frozen=True):
 
 def different(before: ImageRequest, after: ImageRequest) -> list[Change]:
     """In which fields two requests differ, defaults filled in; in nothing that says of no picture what it shows."""
-    pairs = [Change(name, getattr(before, name), getattr(after, name)) for name in CONTENT]
+    # Most are one and the same; what is in `extra` may be equal to Python, and not to JSON.
+    if type(before) is type(after) and before == after and not before.extra:
+        return []
+    pairs = ((name, getattr(before, name), getattr(after, name)) for name in CONTENT)
+    return [Change(name, was, now) for name, was, now in pairs if not _is_same(was, now)]
+
+
+def _is_same(was: object, now: object) -> bool:
+    if was is now or (was == now and (type(was) is str or was == {})):
+        return True  # as most are
     # As JSON: what says the same in another order is the same.
-    return [each for each in pairs if _text(each.was) != _text(each.now)]
+    return _text(was) == _text(now)
 
 
 def _plain(value: object) -> str:

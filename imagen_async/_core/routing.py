@@ -82,6 +82,7 @@ class Router:
         self._policy = policy
         self._others = tuple(others)
         self._needs_price = needs_price
+        self._ratios: dict[str, list[str | None]] = {}
         self._routes: dict[tuple[str, ...], Route] = {}
 
     def route(self, request: ImageRequest) -> tuple[ImageRequest, Route]:
@@ -92,7 +93,7 @@ class Router:
         Raises:
             InvalidRequest: Nobody can, and why, account by account.
         """
-        offers: list[Offer] = []
+        takers: list[tuple[str, Model]] = []
         problems: dict[str, Failure] = {}
         for account, provider in self.providers.items():
             try:
@@ -104,20 +105,18 @@ class Router:
                 # Kept for the case that nobody takes it: then each account's reason is told.
                 problems[account] = Failure.of(error).about(account=account)
             else:
-                offers.append(Offer(account, model))
-        if not offers:
+                takers.append((account, model))
+        if not takers:
             raise _nobody(problems).exception()
-        return request, self._ranked(offers)
+        return request, self._ranked(takers)
 
     def as_before(self, before: ImageRequest, request: ImageRequest) -> ImageRequest:
         """A request, whose key stood for another one before, as it would have been sent then.
 
         What it leaves to a default is as it was, where that is any provider's default: another account may have had it.
         """
-        name = request.model or DEFAULT_MODEL
-        defaults = self._default_ratios(name)
-        ratio = request.aspect_ratio
-        if ratio is None and defaults:
+        name, ratio = request.model or DEFAULT_MODEL, request.aspect_ratio
+        if ratio is None and (defaults := self._default_ratios(name)):
             ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
         return msgspec.structs.replace(request, model=name, aspect_ratio=ratio)
 
@@ -129,18 +128,22 @@ class Router:
         return [None] if request.aspect_ratio in defaults else []
 
     def _default_ratios(self, name: str) -> list[str | None]:
-        found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
-        return [model.aspect_ratio for model in found if model is not None]
+        if name not in self._ratios:
+            found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
+            self._ratios[name] = [model.aspect_ratio for model in found if model is not None]
+        return self._ratios[name]
 
     def _check_price(self, model: Model) -> None:
         if self._needs_price and model.credits is None:
             raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.")
 
-    def _ranked(self, offers: list[Offer]) -> Route:
-        key = (offers[0].model.name, *(offer.account for offer in offers))
-        if key not in self._routes:
-            self._routes[key] = Route(tuple(_rank(offers, self._policy)))
-        return self._routes[key]
+    def _ranked(self, takers: list[tuple[str, Model]]) -> Route:
+        key = (takers[0][1].name, *[account for account, _ in takers])
+        route = self._routes.get(key)
+        if route is None:
+            offers = [Offer(account, model) for account, model in takers]
+            route = self._routes[key] = Route(tuple(_rank(offers, self._policy)))
+        return route
 
 
 def filled(request: ImageRequest, model: Model) -> ImageRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Awaitable, Callable
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +23,10 @@ RAW_PREFIX = "raw:"
 _KEYED = tuple(field.name for field in FIELDS if field.content == "always")
 _KEYED_WHERE_GIVEN = tuple(field.name for field in FIELDS if field.content == "given")
 """What later versions added: requests without it keep the keys that older journals know them by."""
+
+_content_of = operator.attrgetter(*_KEYED)
+# Sorted: the order in which `extra` was written makes no other picture.
+_encode_content = msgspec.json.Encoder(order="sorted").encode
 
 
 class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,10 +63,8 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
     """Make the key of a request that has none: 16 hex digits of its content, then `-2` for its second occurrence."""
-    content = [getattr(request, name) for name in _KEYED]
-    content += [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) not in (None, {})]
-    # Sorted: the order in which `extra` was written makes no other picture.
-    digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).hexdigest()
+    given = [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) not in (None, {})]
+    digest = hashlib.blake2b(_encode_content([*_content_of(request), *given]), digest_size=8).hexdigest()
     return numbered(digest, occurrence)
 
 

@@ -19,6 +19,7 @@ from .._core.identity import Identity
 from .._core.job import Job
 from .._core.job_events import CallbackNamed, Readmitted
 from .._core.plan import OwnerTerms
+from .._core.rate_limit import Rate
 from .._core.states import Ended
 from .._core.upstream import Upstream
 from .._core.wording import STATE_WORDS
@@ -29,7 +30,7 @@ from .callbacks import SECRET, JournalCallbacks
 from .clock import JournalClock
 from .explained import told
 from .file import Journal
-from .resume import ResumeState
+from .resume import Recollection, ResumeState, recollected
 from .store import JobStore
 from .writer import LEAVING, JournalWriter, to_the_end
 
@@ -92,10 +93,18 @@ class BatchJournal:
         """Requests of earlier runs that are not sent again, and that the input has not come to yet, as far as known."""
         return 0 if self._begun is None else max(0, self._begun.resume.unmet)
 
-    async def open(self) -> None:
-        """Open the store and begin a run; raises JournalError. Whoever is cancelled meanwhile leaves none open."""
+    async def open(self, rates: Mapping[str, Rate], *, counts_money: bool) -> None:
+        """Open the store and begin a run. Whoever is cancelled meanwhile leaves none open.
+
+        Args:
+            rates: The submit limits of the accounts, by name.
+            counts_money: True where what earlier runs have spent counts.
+
+        Raises:
+            JournalError: It cannot be used.
+        """
         thread = self._thread = self._executor or _thread()
-        beginning = thread.submit(self._begin)
+        beginning = thread.submit(self._begin, rates, counts_money)
         try:
             begun = self._begun = await asyncio.wrap_future(beginning)
         except BaseException as error:
@@ -176,7 +185,7 @@ class BatchJournal:
         """What ends once the job, as it is, is on disk, with JournalError when it cannot be; None: it is."""
         return self.writer.durable(job)
 
-    def _begin(self) -> _Begun:
+    def _begin(self, rates: Mapping[str, Rate], counts_money: bool) -> _Begun:
         """Open the store, begin a run, and learn or make what is needed of it from the start. Works in the thread."""
         with ExitStack() as ending:
             store = self._given if not isinstance(self._given, str | os.PathLike) else Journal(self._given)
@@ -193,12 +202,26 @@ class BatchJournal:
             ending.callback(_leave, store, clock)
             # Before there was a secret, there was nothing to call back to.
             awaits_callbacks = self._expects_callbacks and before is not None
-            terms = {"awaits_callbacks": awaits_callbacks, "add": self._add}
-            resume = ResumeState(store, self._factory, clock, again=self._again, gone=self._gone, **terms)
+            earlier = recollected(store, clock, rates, counts_money=counts_money)
+            resume = self._resume(store, clock, earlier, awaits_callbacks=awaits_callbacks)
             _note(store, resume.identity.news)
             ending.callback(_note_if_possible, store, resume.identity)
             seal = _seal(store, before) if self._expects_callbacks else None
             return _Begun(store, clock, resume, seal, ending.pop_all())
+
+    def _resume(
+        self, store: JobStore, clock: JournalClock, earlier: Recollection, *, awaits_callbacks: bool
+    ) -> ResumeState:
+        return ResumeState(
+            store,
+            self._factory,
+            clock,
+            earlier,
+            again=self._again,
+            gone=self._gone,
+            awaits_callbacks=awaits_callbacks,
+            add=self._add,
+        )
 
 
 def _thread() -> OwnThreads:

@@ -57,7 +57,7 @@ class JournalCallbacks:
         self._new_id = new_id
         self._called_back: set[Address] = set()
         self._with_lost: dict[bytes, tuple[str, str]] = {}
-        for entry in store.with_lost_creates():
+        for entry in resume.earlier.with_lost_creates:
             self._know(entry.key, entry.account)
 
     def note(self, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from types import TracebackType
 
 import msgspec
 
@@ -16,22 +17,39 @@ class Locked(JournalError):
     """Another program is writing; nothing was changed, and the same call may succeed soon."""
 
 
-@contextlib.contextmanager
-def explained(path: str) -> Iterator[None]:
+class explained:
     """Turn the errors of a block that is about this file into ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        kind = Locked if code_of(error).startswith("SQLITE_BUSY") else JournalError
-        raise kind(_explanation(path, error)) from error
-    except msgspec.MsgspecError as error:
-        raise JournalError(damaged(path, str(error))) from error
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise JournalError(_unwritable(path, error.strerror)) from error
-    except OSError as error:
-        raise JournalError(f"{path} cannot be used: {error.strerror or error}. Nothing was sent.") from error
-    except UnicodeError as error:
-        raise JournalError(f"{path!r} cannot be used: its name is not UTF-8. Nothing was sent.") from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Begin the block: each row that is read is one."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ours = None if error is None else _ours(self._path, error)
+        if ours is not None:
+            raise ours from error
+
+
+def _ours(path: str, error: BaseException) -> JournalError | None:
+    match error:
+        case sqlite3.Error():
+            kind = Locked if code_of(error).startswith("SQLITE_BUSY") else JournalError
+            return kind(_explanation(path, error))
+        case msgspec.MsgspecError():
+            return JournalError(damaged(path, str(error)))
+        case FileNotFoundError() | PermissionError() | IsADirectoryError():
+            return JournalError(_unwritable(path, error.strerror))
+        case OSError():
+            return JournalError(f"{path} cannot be used: {error.strerror or error}. Nothing was sent.")
+        case UnicodeError():
+            return JournalError(f"{path!r} cannot be used: its name is not UTF-8. Nothing was sent.")
+    return None
 
 
 @contextlib.contextmanager

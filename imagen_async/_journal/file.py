@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
@@ -26,21 +28,20 @@ from .lock import FileLock
 from .reader import JournalReader
 from .rows import Rows
 from .schema import (
-    COLUMNS,
     MOVE,
-    MOVED,
     PLACE,
     PUT,
+    PUT_SENDS,
     RESTATE,
     SCHEMA,
     SCHEMA_VERSION,
-    SEE,
-    SEEN,
-    SENT_SINCE,
+    SENT_BEFORE,
+    TOGETHER,
     check,
     select,
     upgrade,
 )
+from .seen import Seen
 from .store import LONGEST_WAY
 from .wal import RESCUED, OpenFiles, Stamps, check_pair
 
@@ -51,6 +52,13 @@ KEPT = 100_000
 """Creates whose times are kept, the latest: far more than any window holds. Not by their age, for clocks are set."""
 
 
+STRETCH = 5_000
+"""Creates that are looked at together, from the latest on, until none of so many was since a moment.
+
+One before all of these was on its way while they all went: more than any limit lets through in the time of an answer.
+"""
+
+
 class _Changes:
     """The rows of a group of changes, by what becomes of them.
 
@@ -58,31 +66,40 @@ class _Changes:
         intents: Of creates that are about to go out.
         sends: When these were.
         unsent: Of jobs that were never sent, and may have no row yet.
-        moved: Of jobs that have one, with their keys.
+        moved: Of jobs that have one.
     """
 
     def __init__(self, entries: Iterable[JournalEntry], rows: Rows) -> None:
-        self.intents: list[tuple[Any, ...]] = []
+        self.intents: list[Sequence[Any]] = []
         self.sends: list[tuple[str, str, float]] = []
-        self.unsent: list[tuple[Any, ...]] = []
-        self.moved: list[tuple[Any, ...]] = []
+        self.unsent: list[Sequence[Any]] = []
+        self.moved: list[Sequence[Any]] = []
         for entry in entries:
             if entry.state == "submitting":
-                self.intents.append(rows.row(entry, COLUMNS))
+                self.intents.append(rows.row(entry))
                 if entry.sent_at is not None:
                     self.sends.append((entry.account, entry.key, entry.sent_at))
             elif not entry.attempts:
-                self.unsent.append(rows.row(entry, COLUMNS))
+                self.unsent.append(rows.row(entry))
             else:
-                self.moved.append((*rows.row(entry, MOVED), entry.key))
+                self.moved.append(rows.row(entry, is_moved=True))
 
     def write(self, connection: sqlite3.Connection, *, with_intents: bool) -> None:
         """Write them, all or but for the intents."""
         if with_intents:
-            connection.executemany(PUT, self.intents)
-            connection.executemany("INSERT INTO sends VALUES (?, ?, ?)", self.sends)
-        connection.executemany(PUT, self.unsent)
+            _insert(connection, PUT, self.intents)
+            _insert(connection, PUT_SENDS, self.sends)
+        _insert(connection, PUT, self.unsent)
         connection.executemany(MOVE, self.moved)
+
+
+def _insert(connection: sqlite3.Connection, statements: Mapping[int, str], rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, as many by one statement as it takes."""
+    together = len(rows) - len(rows) % TOGETHER
+    chunks = (chain.from_iterable(rows[at : at + TOGETHER]) for at in range(0, together, TOGETHER))
+    for count, those in ((TOGETHER, [list(each) for each in chunks]), (1, rows[together:])):
+        if those:
+            connection.executemany(statements[count], those)
 
 
 class Journal(JournalReader):
@@ -164,7 +181,7 @@ class Journal(JournalReader):
             self.is_in_use = True
         try:
             with explained(self.path):
-                self._reading.execute("DELETE FROM seen")
+                self._seen.clear()
             self.is_new = not self.counts()
         except BaseException:
             self.is_in_use = False
@@ -179,10 +196,9 @@ class Journal(JournalReader):
             raise JournalError(f"{loss.message}{self._rescued()}")
 
     def times_seen(self, key: str) -> int:
-        """Count how often this run has met a key, this time included. Kept on disk: an input may be endless."""
+        """Count how often this run has met a key, this time included. Not in memory alone: an input may be endless."""
         with explained(self.path):
-            (times,) = self._reading.execute(SEE, (key,)).fetchone()
-        return int(times)
+            return self._seen.times(key)
 
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         """When an account's creates were sent and were over that the server may have seen since that Unix time.
@@ -190,8 +206,17 @@ class Journal(JournalReader):
         Between the note of the intent and the server lie a commit and the way. Of one whose answer its process has not
         waited for nobody knows when it was over: None.
         """
+        found: list[tuple[float, float | None]] = []
+        before, is_known = sys.maxsize, True
         with explained(self.path):
-            return self._reading.execute(SENT_SINCE, (account, LONGEST_WAY, moment)).fetchall()
+            # Whole stretches, and not up to the first from before: what was noted first may have been over last.
+            while is_known:
+                values = (LONGEST_WAY, moment, account, before, STRETCH)
+                rows = self._reading.execute(SENT_BEFORE, values).fetchall()
+                since = [(sent_at, over_at) for _, sent_at, over_at, is_since in rows if is_since]
+                found += since
+                before, is_known = rows[-1][0] if rows else before, bool(since)
+        return found
 
     def sweep(self, folder: str | PurePath) -> None:
         """Remove what a killed process has left unfinished in a folder, where that is the one the journal lies in.
@@ -218,7 +243,7 @@ class Journal(JournalReader):
         upgrade(writing)
         # Reading has a connection of its own, so that it never waits for a commit in the other thread.
         reading = stack.enter_context(closing(connect(self._real_path, "rw")))
-        reading.execute(SEEN)
+        self._seen = Seen(reading)
         self._stamps = Stamps(writing)
         self._files.hold(self._stamps)
         stack.callback(self._finish)
@@ -243,6 +268,7 @@ class Journal(JournalReader):
         with transaction(self._writing):
             yield
             self._stamps.add()
+        self._ahead.forget()
 
     def _loss(self) -> JournalError | None:
         """Why nothing may be sent any more: it is not this process's alone, or not where others would find it."""

@@ -15,11 +15,12 @@ from .._core.journal_entry import Bill, JournalEntry
 from .._core.latency import EDGES
 from .._core.values import ImageRequest
 from ..errors import JournalError
+from .ahead import ReadAhead
 from .connection import connect
 from .explained import code_of, explained
 from .lock import is_locked
 from .rows import Rows
-from .schema import LATENCIES, check, select, version_of
+from .schema import LATENCIES, MARK, check, select, version_of
 from .wal import STAMP, check_pair, has_changes
 
 
@@ -39,6 +40,7 @@ class JournalReader:
 
     def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
         self._turn = threading.Lock()
+        self._ahead = ReadAhead()
         self.path = str(path)
         self.folder = os.path.dirname(self.path)
         # By its real name, and as it is now: a link to a journal is the same journal, and a program may change folders.
@@ -48,6 +50,7 @@ class JournalReader:
         with contextlib.ExitStack() as stack, explained(self.path):
             self._reading = self._open(stack)
             self._select = select(version_of(self._reading))
+            self._ahead.open(self._reading, self._select)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -62,7 +65,9 @@ class JournalReader:
 
     def find(self, key: str) -> JournalEntry | None:
         """The job of that key, or None."""
-        return next(iter(self._those("key = ?", key)), None)
+        with explained(self.path):
+            row = self._ahead.row(key)
+            return None if row is None else self._rows.entry(row)
 
     def find_task(self, task_id: str) -> JournalEntry | None:
         """The job with that task, or None. Looks through all of them."""
@@ -96,11 +101,22 @@ class JournalReader:
             rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()
         return [(Bill(state, credits, price, lost, bool(task)), n) for state, credits, price, lost, task, n in rows]
 
-    def entries(self) -> Iterator[JournalEntry]:
-        """All jobs, those that ended first, in the order of their ending."""
+    def entries(self, *, by_position: bool = False) -> Iterator[JournalEntry]:
+        """All jobs: those that ended first, in the order of their ending; or in the order of the input."""
+        ended = "ended_at IS NULL, ended_at, position"
         with explained(self.path):
-            for row in self._reading.execute(f"{self._select} ORDER BY ended_at IS NULL, ended_at, position"):
+            order = f"position, {ended}" if by_position else ended
+            for row in self._reading.execute(f"{self._select} ORDER BY {order}"):
                 yield self._rows.entry(row)
+
+    def mark(self) -> tuple[float, ...]:
+        """What differs where a job has come, has ended once more, is in another state or has other pictures.
+
+        First how many have pictures, and how many a failure.
+        """
+        with explained(self.path):
+            mark: tuple[float, ...] = self._reading.execute(MARK).fetchone()
+            return mark
 
     def notes(self) -> dict[str, str]:
         """What was noted of the batch as a whole."""

@@ -12,7 +12,7 @@ import msgspec
 from .._core.identity import Identity, Known
 from .._core.job import Job
 from .._core.job_events import Readmitted
-from .._core.journal_entry import JournalEntry, bill_of, is_denied
+from .._core.journal_entry import Bill, JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
 from .._core.rate_limit import Rate
@@ -35,6 +35,57 @@ class TakenUp(msgspec.Struct, frozen=True):
     leave: Readmitted
 
 
+class Recollection(msgspec.Struct, frozen=True):
+    """What a store said of the runs before when a run began.
+
+    Attributes:
+        unfinished: Jobs whose task exists.
+        with_lost_creates: Jobs of which a create's answer was lost.
+        bills: What all have cost, where anybody counts that.
+        sent: Seconds ago at which each account's latest creates were over, at least; no more of them than a window has.
+        latencies: How long each account's latest tasks took, by kind, oldest first.
+    """
+
+    unfinished: list[JournalEntry]
+    with_lost_creates: list[JournalEntry]
+    bills: list[tuple[Bill, int]]
+    sent: dict[str, list[float]]
+    latencies: dict[str, list[tuple[Kind, float]]]
+
+
+def recollected(store: JobStore, clock: JournalClock, rates: Mapping[str, Rate], *, counts_money: bool) -> Recollection:
+    """Read what a run begins with: from a disk, so not in the event loop.
+
+    Args:
+        store: In the midst of the run.
+        clock: Knows how long ago something was that earlier runs have noted.
+        rates: The submit limits of the accounts, by name.
+        counts_money: True where it is asked what was spent.
+    """
+    return Recollection(
+        unfinished=list(store.unfinished()),
+        with_lost_creates=list(store.with_lost_creates()),
+        bills=list(store.bills()) if counts_money else [],
+        latencies={name: latencies_of(store, name) for name in rates},
+        # Last, for the time from here on is not counted: a place is free later, and never too early.
+        sent={name: _sent_ago(store, clock, name, rate) for name, rate in rates.items()},
+    )
+
+
+def _sent_ago(store: JobStore, clock: JournalClock, account: str, rate: Rate) -> list[float]:
+    """How many seconds ago the creates were over that may be in an account's window yet, the latest first.
+
+    Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no answer
+    waits for as long as it may be on its way.
+    """
+    sent = list(store.sent_since(account, clock.earliest(rate.per)))
+    ages = clock.ages(sent_at if over is None else over for sent_at, over in sent)
+    # What is not known to be over may be on its way to the server yet, whatever has become of the process.
+    ways = [LONGEST_WAY if over is None else 0.0 for _, over in sent]
+    # No more than a window has: they were all in one, or those before these are free already.
+    return sorted(age - way for age, way in zip(ages, ways, strict=True))[: rate.count]
+
+
 class ResumeState:
     """What a batch knows of the runs before it, and which of their requests it has met again.
 
@@ -42,12 +93,14 @@ class ResumeState:
         store: In the midst of the batch's run.
         factory: Makes the batch's jobs.
         clock: Knows how long ago something was that earlier runs have noted.
+        earlier: What the store said when the run began.
         again: The states of earlier runs from which a request is sent once more.
         gone: Accounts whose tasks have ended with the earlier run, and cost nothing: they are made anew.
         awaits_callbacks: True where a callback may yet tell of a create that an earlier run has lost.
         add: True where requests under other defaults than before are new ones.
 
     Attributes:
+        earlier: As given.
         identity: Tells which of the journal's each request is.
         unmet: Requests of earlier runs that are not sent again, and that the input has not come to yet.
     """
@@ -57,6 +110,7 @@ class ResumeState:
         store: JobStore,
         factory: JobFactory,
         clock: JournalClock,
+        earlier: Recollection,
         *,
         again: frozenset[str],
         gone: frozenset[str] = frozenset(),
@@ -76,6 +130,7 @@ class ResumeState:
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
         self._open_bills = 0.0
+        self.earlier: Recollection = earlier
         for entry in self._all_gone():
             self.unmet -= entry.state not in again
             self._open_bills += bill_of(entry).total
@@ -89,7 +144,7 @@ class ResumeState:
             wait: Seconds from a create for which a callback is waited for; 0: none will come.
         """
         jobs = []
-        for entry in self._store.unfinished():
+        for entry in self.earlier.unfinished:
             # A held one whose task is named goes on even where held ones are to be sent again: that task exists.
             if self._factory.serves(entry.account) and entry.account not in self._gone:
                 jobs.append(self._resumed(entry, owner, new_id()))
@@ -108,18 +163,8 @@ class ResumeState:
         return self._resumed(entry, owner, number)
 
     def spent_places(self, account: str, rate: Rate) -> list[float]:
-        """When the places are free again that earlier processes took in an account's window, in loop time.
-
-        Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no
-        answer waits for as long as it may be on its way.
-        """
-        sent = self._store.sent_since(account, self._clock.earliest(rate.per))
-        ages = self._clock.ages(sent_at if over is None else over for sent_at, over in sent)
-        # What is not known to be over may be on its way to the server yet, whatever has become of the process.
-        ways = [LONGEST_WAY if over is None else 0.0 for _, over in sent]
-        # No more than a window has: they were all in one, or those before these are free already.
-        latest = sorted(age - way for age, way in zip(ages, ways, strict=True))[: rate.count]
-        return [now() + rate.per - age for age in latest if age < rate.per]
+        """When the places are free again that earlier processes took in an account's window, in loop time."""
+        return [now() + rate.per - age for age in self.earlier.sent[account] if age < rate.per]
 
     def asked_at(self, rates: Mapping[str, Rate]) -> dict[str, float]:
         """When earlier processes may have made the last status calls that are in an account's window yet.
@@ -131,19 +176,28 @@ class ResumeState:
 
     def latencies(self, account: str) -> list[tuple[Kind, float]]:
         """How long the account's latest tasks took, oldest first."""
-        return latencies_of(self._store, account)
+        return self.earlier.latencies[account]
 
     def spent_credits(self) -> float:
         """Credits that earlier jobs have cost, or may have; without what is to come for those taken up."""
-        bills = list(self._store.bills())
-        unknown = sum(count for bill, count in bills if not bill.is_known)
+        unknown = sum(count for bill, count in self.earlier.bills if not bill.is_known)
         if unknown:
             message = "%s: nobody knows what %d earlier tasks have cost: no budget counts them"
             log(logging.WARNING, message, self._store.name, unknown)
-        return sum(bill.total * count for bill, count in bills) - self._open_bills
+        return sum(bill.total * count for bill, count in self.earlier.bills) - self._open_bills
 
-    def meet(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job | Result | TakenUp:
+    def meet(
+        self, item: str | ImageRequest, index: int, owner: int, number: int, key: Callable[[str], str] | None = None
+    ) -> Job | Result | TakenUp:
         """Say what a request is to earlier runs: a job to send, an earlier result, or a job taken up.
+
+        Args:
+            item: The request.
+            index: Its place in the input.
+            owner: Whose its job is to be.
+            number: The job's id.
+            key: Gives its key in the journal for the one that it has by itself, where that was looked up before, under
+                this run's lock; None: it is found out here.
 
         Raises:
             InvalidRequest: It fits no model, its key came twice, or its key stood for something else before.
@@ -152,8 +206,8 @@ class ResumeState:
         job = self._factory.job(item, index, owner, number)
         # Before its key is counted on disk: half a character in it would end the batch, and not this request.
         _check_writable(job.request)
-        key, entry = self.identity.of(item)
-        job = msgspec.structs.replace(job, key=key)
+        name, entry = self.identity.of(item) if key is None else self._found(key(job.key))
+        job = msgspec.structs.replace(job, key=name)
         if entry is None:
             return job
         self.unmet -= entry.state not in self._again and not self._is_gone(entry)
@@ -167,14 +221,17 @@ class ResumeState:
             return sent_again(entry, job)
         return self._earlier(entry, job)
 
+    def _found(self, key: str) -> tuple[str, JournalEntry | None]:
+        return key, None if self._store.is_new else self._store.find(key)
+
     def _is_gone(self, entry: JournalEntry) -> bool:
         return entry.account in self._gone and entry.state in ("running", "ready", "unknown")
 
     def _all_gone(self) -> list[JournalEntry]:
         if not self._gone:
             return []
-        doubted = (entry for entry in self._store.with_lost_creates() if entry.state == "unknown")
-        found = {entry.key: entry for entry in (*self._store.unfinished(), *doubted)}
+        doubted = (entry for entry in self.earlier.with_lost_creates if entry.state == "unknown")
+        found = {entry.key: entry for entry in (*self.earlier.unfinished, *doubted)}
         return list(filter(self._is_gone, found.values()))
 
     def _readmitted(self, job_id: int, like: Job) -> TakenUp:
@@ -187,7 +244,7 @@ class ResumeState:
         """The held requests of which a callback may soon tell, and that are not sent again."""
         jobs = []
         is_waited_for = self._awaits_callbacks and "unknown" not in self._again
-        for entry in self._store.with_lost_creates() if is_waited_for else ():
+        for entry in self.earlier.with_lost_creates if is_waited_for else ():
             # One whose task is named has been taken up with those whose tasks run.
             is_ours = self._factory.serves(entry.account) and not self._is_gone(entry)
             if entry.state == "unknown" and entry.task_id is None and is_ours:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,14 +14,24 @@ from .._core.values import ImageFile, ImageRequest
 from .._text import well_formed
 from .schema import COLUMNS
 
-_PARTS = ("request", "urls", "files", "error", "lost_creates")
-"""What is JSON in its column."""
+_LISTS = [list(COLUMNS).index(name) for name in ("urls", "files", "error", "lost_creates")]
+"""Where in a row what is JSON stands beside the request; the columns are in the order of the entry's fields."""
 
 _encode = msgspec.json.Encoder().encode
-_decode_numbers = msgspec.json.Decoder(tuple[int, ...]).decode
-_decode_urls = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_files = msgspec.json.Decoder(tuple[ImageFile, ...]).decode
-_decode_error = msgspec.json.Decoder(EntryError).decode
+_DECODERS: dict[str, Callable[[str], object]] = {
+    "urls": msgspec.json.Decoder(tuple[str, ...]).decode,
+    "error": msgspec.json.Decoder(EntryError).decode,
+    "lost_creates": msgspec.json.Decoder(tuple[int, ...]).decode,
+}
+"""Of the other columns that are JSON."""
+
+assert tuple(COLUMNS) == JournalEntry.__struct_fields__
+_REQUEST = tuple(COLUMNS).index("request")
+_EMPTY = {place: None if name == "error" else () for place, name in enumerate(COLUMNS)}
+
+_NAME = re.compile(r"\w[\w.-]*")
+"""Of a file in the journal's own folder, as most are."""
 
 
 class Rows:
@@ -36,30 +47,43 @@ class Rows:
         self._folder = folder
         self._real_folder = real_folder
         self.decode_request = msgspec.json.Decoder(request_type).decode
+        start = "" if os.path.normpath(folder) == os.curdir else os.path.join(os.path.normpath(folder), "")
+        self._start = start
+        decoders = {"files": self._decode_files, **_DECODERS}
+        self._decoders = [(place, decoders[name]) for place, name in enumerate(COLUMNS) if name in decoders]
 
     def entry(self, row: Sequence[Any]) -> JournalEntry:
         """What a whole row says, in the order of `COLUMNS`."""
-        values = dict(zip(COLUMNS, row, strict=True))
-        values["request"] = self.decode_request(values["request"])
-        values["urls"] = _decode_urls(values["urls"] or "[]")
-        values["lost_creates"] = _decode_numbers(values["lost_creates"] or "[]")
-        values["files"] = tuple(map(self._found, _decode_files(values["files"] or "[]")))
-        values["error"] = _decode_error(values["error"]) if values["error"] else None
-        return JournalEntry(**values)
+        values = list(row)
+        values[_REQUEST] = self.decode_request(values[_REQUEST])
+        for place, decode in self._decoders:
+            text = values[place]
+            # None is how a row says that there is none, whatever the field is made of.
+            values[place] = decode(text) if text else _EMPTY[place]
+        return JournalEntry(*values)
 
-    def row(self, entry: JournalEntry, columns: Iterable[str]) -> tuple[Any, ...]:
-        """These columns of the row that says the same as an entry."""
+    def row(self, entry: JournalEntry, *, is_moved: bool = False) -> list[Any]:
+        """The row that says the same as an entry; without its request where the job has a row, in which that stays."""
         if entry.files:
             files = tuple(msgspec.structs.replace(file, path=self._relative(file.path)) for file in entry.files)
             entry = msgspec.structs.replace(entry, files=files)
-        return tuple(_text(getattr(entry, name)) if name in _PARTS else getattr(entry, name) for name in columns)
+        row: list[Any] = list(msgspec.structs.astuple(entry))
+        row[_REQUEST] = None if is_moved else _text(entry.request)
+        for place in _LISTS:
+            row[place] = _text(row[place])
+        return row
 
     def encode_request(self, request: ImageRequest) -> str:
         """A request as it stands in its column."""
         return _encode(request).decode()
 
+    def _decode_files(self, text: str) -> tuple[ImageFile, ...]:
+        return tuple(map(self._found, _decode_files(text)))
+
     def _found(self, file: ImageFile) -> ImageFile:
         """A file as it is named here: the journal's folder may have moved since."""
+        if _NAME.fullmatch(file.path):
+            return msgspec.structs.replace(file, path=self._start + file.path)
         return msgspec.structs.replace(file, path=os.path.normpath(os.path.join(self._folder, file.path)))
 
     def _relative(self, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
 from ..errors import JournalError
 from .connection import transaction
@@ -51,35 +52,59 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-PUT = (
-    f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
-    "ON CONFLICT (key) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("key", "position"))
+TOGETHER = 8
+"""Rows that one statement inserts where there are so many: with each the writing thread lets go of the interpreter."""
+
+
+def _insert(columns: Iterable[str], into: str, end: str = "") -> dict[int, str]:
+    """Statements that insert rows, by how many at once."""
+    row = f"({', '.join('?' for _ in columns)})"
+    return {
+        count: f"INSERT INTO {into} ({', '.join(columns)}) VALUES {', '.join([row] * count)}{end}"
+        for count in (1, TOGETHER)
+    }
+
+
+PUT = _insert(
+    COLUMNS,
+    "jobs",
+    " ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("key", "position")),
 )
-"""Write a job that is about to be sent; its place in the input is that of the first time."""
+"""Write jobs that are about to be sent; the place of one in the input is that of the first time."""
+
+PUT_SENDS = _insert(("account", "key", "sent_at"), "sends")
+"""Note when creates were."""
 
 # What a job is changes only while it is sent; a time that a change does not know stays, such as that of the acceptance.
-MOVED = [name for name in COLUMNS if name not in ("key", "position", "request", "price")]
+_STAYS = ("key", "position", "request", "price")
+_PLACES = {name: f"?{number}" for number, name in enumerate(COLUMNS, 1)}
 MOVE = (
     "UPDATE jobs SET "
-    + ", ".join(f"{name} = coalesce(?, {name})" if name in _TIMES else f"{name} = ?" for name in MOVED)
-    + " WHERE key = ?"
+    + ", ".join(
+        f"{name} = coalesce({place}, {name})" if name in _TIMES else f"{name} = {place}"
+        for name, place in _PLACES.items()
+        if name not in _STAYS
+    )
+    + f" WHERE key = {_PLACES['key']}"
 )
-"""Write how a job is that was sent before: the columns of `MOVED`, then its key."""
+"""Write how a job is that was sent before, by a whole row: what stays as it was is passed over."""
 
 RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
 
 # A row has the times of its last create only; one before it was over when that was noted, unless its answer was lost.
-# `cut_off` ends a job when its create was noted: what came of that nobody knows. The account's creates are all looked
-# at: a process may have stood still for any time between what it noted and what it sent.
-SENT_SINCE = (
-    "SELECT sends.sent_at, CASE WHEN jobs.sent_at > sends.sent_at THEN CASE WHEN lost = 0 THEN jobs.sent_at END "
+# `cut_off` ends a job when its create was noted: what came of that nobody knows.
+SENT_BEFORE = (
+    "SELECT number, sent_at, over_at, coalesce(over_at, sent_at + ?) > ? FROM ("
+    "SELECT number, sends.sent_at, "
+    "CASE WHEN jobs.sent_at > sends.sent_at THEN CASE WHEN lost = 0 THEN jobs.sent_at END "
     "WHEN accepted_at >= sends.sent_at THEN accepted_at WHEN ended_at > sends.sent_at THEN ended_at END AS over_at "
-    "FROM sends LEFT JOIN jobs ON jobs.key = sends.key "
-    "WHERE sends.account = ? AND coalesce(over_at, sends.sent_at + ?) > ?"
+    "FROM "
+    "(SELECT rowid AS number, key, sent_at FROM sends WHERE account = ? AND rowid < ? ORDER BY rowid DESC LIMIT ?) "
+    "AS sends LEFT JOIN jobs ON jobs.key = sends.key) ORDER BY number DESC"
 )
-"""When an account's creates were noted and were over, as far as the latter is known, if that was since a moment."""
+"""So many creates of an account before one: number, when noted and over, and whether that was since a moment."""
 
 PLACE = "UPDATE jobs SET position = ? WHERE key = ?"
 """Write where a job stands in the input now."""
@@ -89,10 +114,12 @@ LATENCIES = (
     "SELECT request, latency FROM jobs WHERE account = ? AND latency BETWEEN 0 AND ? ORDER BY rowid DESC LIMIT ?"
 )
 
-SEEN = "CREATE TEMP TABLE seen (key TEXT PRIMARY KEY NOT NULL, times INTEGER NOT NULL) WITHOUT ROWID"
-"""The keys that a run has met: a connection's own table, which is gone with it."""
-
-SEE = "INSERT INTO seen VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
+MARK = (
+    "SELECT total(files IS NOT NULL), total(error IS NOT NULL AND state != 'queued'), count(*), total(ended_at), "
+    "total(state = 'done'), total(state = 'failed'), total(state = 'unknown'), total(state = 'queued'), "
+    "total(length(files)), total(length(error)) FROM jobs"
+)
+"""Jobs with pictures, failures; and what else tells that jobs have changed, as far as lists of them say of that."""
 
 
 def select(version: int) -> str:

@@ -19,12 +19,12 @@ class JobStore(Protocol):
     A run is one batch over one input, from `begin_run` to `end_run`; one at a time.
 
     Called in the event loop, once for each request or oftener, so to be answered from memory or from a local disk:
-    `find`, `find_task`, `times_seen`, `is_new`, `name`. Called there too, but only while a run begins: `unfinished`,
-    `with_lost_creates`, `bills`, `latencies`, `sent_since`. They may come while `write` is at work, and none of them
-    waits for it: what they tell is as of the last `write` that has returned.
+    `find`, `find_task`, `times_seen`, `is_new`, `name`. They may come while `write` is at work, and none of them waits
+    for it: what they tell is as of the last `write` that has returned.
 
     Called in one thread of the run, never in the loop and never two at once, so free to take as long as durability
-    takes: `begin_run`, `counts`, `notes`, `note`, `write`, `end_run`, `close`.
+    takes: `begin_run`, `counts`, `notes`, `note`, `write`, `end_run`, `close`; and, only while a run begins,
+    `unfinished`, `with_lost_creates`, `bills`, `latencies`, `sent_since`.
 
     *Durable*: what was written is still there after the process was killed at any instant, and after the machine lost
     power. A create is sent, a task is asked about and a picture is fetched only once the `write` that tells of it has

@@ -144,8 +144,13 @@ class JournalWriter:
 
     async def _durable_intent(self, key: str) -> None:
         # Shielded like the create itself: whether that goes is the plan's to say then, not whoever cancels.
-        with anyio.CancelScope(shield=True):
+        try:
             await self.wait_durable(key)
+        except asyncio.CancelledError:
+            # Not before it is needed: a scope costs more than all the rest of the waiting.
+            with anyio.CancelScope(shield=True):
+                await self.wait_durable(key)
+            raise
 
     async def _write_all(self, by: float) -> None:
         while self._writing is not None:

@@ -21,6 +21,7 @@ from ..folder import JOURNAL, journal_in
 from ..gallery.page import refuse_foreign_page, write_gallery
 from ..grammar import Parser, Work
 from ..library import Journal, Router, prepare_folder, router_of
+from ..list_note import LISTS
 from ..manifest import refuse_foreign_lists
 from ..next_commands import going_on, next_run_of, with_more
 from ..options import (
@@ -79,7 +80,7 @@ def _run(options: BatchOptions) -> int:
     if requests is None:
         return WRONG_USE
     if options.output.out is None:
-        return run_batch(requests, None, pool, router, options)
+        return run_batch(requests, None, None, pool, router, options)
     return _run_in(options.output.out, requests, pool, router, options)
 
 
@@ -90,17 +91,20 @@ def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router:
         known = lines_in(requests, identity_of(journal, defaults, router, add=options.going_on.add), gone)
         if known is None:
             return WRONG_USE
+        if known.moved or known.are_edited:
+            journal.note({LISTS: ""})
         restate(known, requests, identity_of(journal, defaults, router, add=options.going_on.add), journal)
         _say_what_became_of(out, journal, pool)
-        if known.states:
-            remaining = remaining_of(requests, known.states, defaults, router, options.going_on.again)
+        if known.counts.total():
+            remaining = remaining_of(requests, known, defaults, router, options.going_on.again)
             say(remaining.text() if remaining.left else f"Nothing is left of {counted(len(requests), 'request')}.")
         # Galleries and exports are in the order of the file as it is now.
         journal.move(known.moved)
-        total = journal.counts().total() + len(requests) - len(known.states)
-        journal.note(_notes(total, options, pool, journal.notes()) | {"file_sha256": requests.sha256})
+        total = journal.counts().total() + len(requests) - known.counts.total()
+        notes = _notes(total, options, pool, journal.notes()) | {"file_sha256": requests.sha256}
+        journal.note(notes | known.news)
         try:
-            return run_batch(requests, journal, pool, router, options)
+            return run_batch(requests, known, journal, pool, router, options)
         finally:
             if options.gallery:
                 _say_gallery(out, journal)

@@ -75,7 +75,7 @@ def _collect_into(folder: str, options: CollectOptions) -> int:
             )
         journal.only = options.task_id
         run = RunOptions(accounts=accounts, output=output, command_line=options.command_line)
-        return run_batch(None, journal, pool, router_of(pool, accounts.policy), run)
+        return run_batch(None, None, journal, pool, router_of(pool, accounts.policy), run)
 
 
 def _name_again(entry: JournalEntry) -> None:

@@ -64,11 +64,10 @@ def _run(options: PlanOptions) -> int:
     if known is None:
         return WRONG_USE
     # A queued one was noted and never sent, so that it is still to be paid for.
-    settled = {line for line, state in known.states.items() if state != "queued"}
-    unsettled = (request for request in requests if request.line not in settled)
+    unsent = (request for place, request in enumerate(requests) if known.state(place) in (None, "queued"))
     estimator = Estimator(pool, router, schedules, Budget(max_credits, spent) if max_credits else None)
     balances = balances_of(pool, proxy=options.accounts.proxy, own_sandbox=False)
-    found = estimator.estimate(unsettled, defaults, balances, known=len(settled))
+    found = estimator.estimate(unsent, defaults, balances, known=known.counts.total() - known.counts["queued"])
     show(*([json.dumps(found.to_json())] if options.json else found.text().split("\n")))
     return ALL_DONE
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ...errors import ConfigurationError
 from ..library import PART_SUFFIX, JournalReader
-from ..pictures import removed_in, removed_text
+from ..pictures import removed_text
 from ..wording import counted
 from . import FORMATS
 from .columns import columns_of
 from .format import Format
-from .samples import Sample, samples_of
-from .shards import ShardSize, shards_of
+from .samples import Sample, Samples
+from .shards import Dealer, ShardSize, shards_of
 
 MARK = ".imagen-async-export"
 """The file that says of a folder that it is an export of this command, and may be replaced by the next one."""
@@ -50,17 +49,30 @@ def export(folder: str, journal: JournalReader, form: Format, out: str, size: Sh
     if target.is_relative_to(Path(folder).resolve()):
         raise ConfigurationError(f"{out} lies in {folder}, which is an ImageFolder and stays one. Choose another -o.")
     refuse_foreign_files(target)
-    samples, removed = samples_of(journal, Path(folder)), removed_in(journal.entries())
-    if not samples and not removed:
+    samples, planned = Samples(journal, Path(folder)), Dealer(size)
+    # Their types, and how many shards there are, stand in the first shard already.
+    columns = columns_of(_dealt(samples, planned))
+    if not planned.dealt and not samples.removed:
         raise ConfigurationError(f"{folder} has no picture to export.")
+    names = [form.shard_name(number, planned.number + 1) for number in range(planned.number + 1)]
     try:
         with _part_of(target) as part:
-            shards, spoilt = _write_shards(part, list(shards_of(samples, size)), form)
-            _refuse_loss(target, spoilt, removed, len(samples))
-            _replace(target, part, shards)
+            dealer, spoilt = Dealer(size), list[str]()
+            for name, shard in zip(names, shards_of(samples, dealer), strict=False):
+                spoilt += form.write(part / name, shard, columns)
+            if (dealer.dealt, dealer.number) != (planned.dealt, planned.number):
+                raise ConfigurationError(f"{folder} has changed meanwhile. Once nothing writes there, export it again.")
+            _refuse_loss(target, spoilt, samples.removed, planned.dealt)
+            _replace(target, part, names)
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written: {error.strerror or error}.") from error
-    return Export([target / name for name in shards], len(samples) - len(spoilt), spoilt, removed)
+    return Export([target / name for name in names], planned.dealt - len(spoilt), spoilt, samples.removed)
+
+
+def _dealt(samples: Iterable[Sample], dealer: Dealer) -> Iterator[Sample]:
+    for sample in samples:
+        dealer.shard(sample)
+        yield sample
 
 
 @contextlib.contextmanager
@@ -119,13 +131,3 @@ def _replace(target: Path, part: Path, shards: Sequence[str]) -> None:
         os.replace(part / name, target / name)
     for name in set(os.listdir(target)) - {MARK, PART_SUFFIX, *shards}:
         (target / name).unlink()
-
-
-def _write_shards(folder: Path, shards: Sequence[Sequence[Sample]], form: Format) -> tuple[list[str], list[str]]:
-    """Write all shards; returns their names, and the paths of what is not as it was saved."""
-    names = [form.shard_name(number, len(shards)) for number in range(len(shards))]
-    columns = columns_of(itertools.chain(*shards))
-    spoilt: list[str] = []
-    for name, shard in zip(names, shards, strict=True):
-        spoilt += form.write(folder / name, shard, columns)
-    return names, spoilt

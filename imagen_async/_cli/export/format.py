@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from string import Formatter
 
@@ -14,7 +14,7 @@ from ...errors import ConfigurationError
 from .columns import Column
 from .samples import Sample
 
-Writer = Callable[[Path, Sequence[Sample], Sequence[Column]], list[str]]
+Writer = Callable[[Path, Iterable[Sample], Sequence[Column]], list[str]]
 """Writes a shard; returns the paths of what is not as it was saved."""
 
 

@@ -15,7 +15,11 @@ ROW_GROUP = 32 << 20
 """Bytes of pictures in a row group at most, and so in memory: what a reader fetches to see one row."""
 
 
-def _write(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -> list[str]:
+_ROWS = 10_000
+"""Rows in one at most, for pictures that weigh next to nothing."""
+
+
+def _write(path: Path, shard: Iterable[Sample], columns: Sequence[Column]) -> list[str]:
     """A Parquet file whose `image` column is an Image of Hugging Face's datasets: bytes and a path."""
     from pyarrow import parquet  # only here: it takes its time, and only this needs it
 
@@ -31,7 +35,7 @@ def _write(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -> li
                 continue
             rows.append(_row(sample, data, columns))
             weight += len(data)
-            if weight >= ROW_GROUP:
+            if weight >= ROW_GROUP or len(rows) == _ROWS:
                 writer.write_table(_table(rows, schema))
                 rows, weight = [], 0
         if rows:

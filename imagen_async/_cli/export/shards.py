@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -33,16 +34,33 @@ def shard_size(text: str) -> ShardSize | None:
     return ShardSize(bytes=number * _UNITS[found[2]]) if found[2] else ShardSize(pictures=number)
 
 
-def shards_of(samples: Iterable[Sample], size: ShardSize) -> Iterator[list[Sample]]:
-    """Deal out samples, in their order."""
-    shard: list[Sample] = []
-    weight = 0
-    for sample in samples:
-        is_full = len(shard) == size.pictures or (size.bytes is not None and weight + sample.file.size > size.bytes)
-        if shard and is_full:
-            yield shard
-            shard, weight = [], 0
-        shard.append(sample)
-        weight += sample.file.size
-    if shard:
-        yield shard
+class Dealer:
+    """Deals out samples, in their order.
+
+    Attributes:
+        number: Of the shard that the last one went into, from 0; -1 before the first.
+        dealt: How many there were.
+    """
+
+    def __init__(self, size: ShardSize) -> None:
+        self.number = -1
+        self.dealt = 0
+        self._size = size
+        self._pictures = self._bytes = 0
+
+    def shard(self, sample: Sample) -> int:
+        """The number of the shard that the next one goes into."""
+        most, size = self._size, sample.file.size
+        is_full = self._pictures == most.pictures or (most.bytes is not None and self._bytes + size > most.bytes)
+        if is_full or self.number < 0:
+            self.number += 1
+            self._pictures = self._bytes = 0
+        self.dealt += 1
+        self._pictures += 1
+        self._bytes += size
+        return self.number
+
+
+def shards_of(samples: Iterable[Sample], dealer: Dealer) -> Iterator[Iterator[Sample]]:
+    """Deal out samples; each shard is to be taken before the next one."""
+    return (shard for _, shard in itertools.groupby(samples, dealer.shard))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .columns import Column
@@ -13,7 +13,7 @@ from .format import Format
 from .samples import Sample
 
 
-def _write(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -> list[str]:
+def _write(path: Path, shard: Iterable[Sample], columns: Sequence[Column]) -> list[str]:
     """A WebDataset shard: a picture, its prompt as `.txt`, and all that is known of it as `.json`."""
     spoilt = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -30,6 +30,8 @@ def _write(path: Path, shard: Sequence[Sample], columns: Sequence[Column]) -> li
                 member = tarfile.TarInfo(sample.name + kind)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+            # It remembers all that it has written: a shard of small pictures has very many.
+            tar.getmembers().clear()
     return spoilt
 
 

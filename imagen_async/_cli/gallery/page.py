@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 from ...errors import ConfigurationError
@@ -16,7 +18,7 @@ from ...ports import EntryError, JournalEntry
 from ..as_json import other_columns, pictures_json
 from ..library import FIELDS, PART_SUFFIX, JournalReader, earlier_result
 from ..manifest import METADATA
-from ..picture_sizes import Sizes, sizes_in
+from ..picture_sizes import ListedSizes, Sizes
 from ..pictures import kept, removed_text
 from ..wording import amount, counted
 
@@ -28,6 +30,9 @@ GENERATOR = "imagen-async gallery"
 
 REMOVED = "removed"
 """The state of a picture that is in the folder no more."""
+
+_PIECE = 1 << 20
+"""Characters of the cards that are put into the page at a time."""
 
 _GONE = "It was removed from the folder."
 
@@ -60,57 +65,97 @@ def write_gallery(folder: str, journal: JournalReader) -> tuple[Path, str]:
     path = Path(folder, PAGE)
     try:
         refuse_foreign_page(folder)
-        page, summary = _page(journal, Path(folder))
         part = path.with_name(f".{PAGE}{PART_SUFFIX}")
-        part.write_text(page, encoding="utf-8", errors="replace")
+        with open(part, "w", encoding="utf-8", errors="replace") as page:
+            summary = _write_page(page, journal, Path(folder))
         os.replace(part, path)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path, summary
 
 
-def _page(journal: JournalReader, folder: Path) -> tuple[str, str]:
+def _write_page(page: TextIO, journal: JournalReader, folder: Path) -> str:
+    """Write the page; returns a few words on what is in it."""
     from jinja2 import Environment, PackageLoader  # only here: every other command would wait for it
     from markupsafe import Markup
 
-    cards = list(cards_of(journal, folder))
-    summary = _summary(cards)
     environment = Environment(loader=PackageLoader(__package__, ""), autoescape=True)
     assert environment.loader is not None
     style, script = (environment.loader.get_source(environment, name)[0] for name in ("style.css", "script.js"))
-    page = environment.get_template("page.html").render(
-        title=folder.resolve().name,
-        generator=GENERATOR,
-        summary=summary,
-        cards=cards,
-        labels=[(field.name, field.label) for field in FIELDS if field.label],
-        # Ours, and free of what would end their elements; the hashes let nothing else run.
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=Markup(_hash(style)),
-        script_hash=Markup(_hash(script)),
-    )
-    return page, summary
+    # The page begins with how many cards there are, and what they cost: so the cards are written first, elsewhere.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace", dir=folder) as cards:
+        figures = _write_cards(cards, journal, folder)
+        cards.seek(0)
+        pieces = environment.get_template("page.html").generate(
+            title=folder.resolve().name,
+            generator=GENERATOR,
+            summary=figures.text(),
+            count=figures.cards,
+            cards=map(Markup, iter(partial(cards.read, _PIECE), "")),
+            labels=[(field.name, field.label) for field in FIELDS if field.label],
+            # Ours, and free of what would end their elements; the hashes let nothing else run.
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=Markup(_hash(style)),
+            script_hash=Markup(_hash(script)),
+        )
+        page.writelines(pieces)
+    return figures.text()
+
+
+def _write_cards(file: TextIO, journal: JournalReader, folder: Path) -> _Figures:
+    """Write all cards as a JSON array that can stand in a page; one after the other, however many there are."""
+    from jinja2.utils import htmlsafe_json_dumps
+
+    figures = _Figures()
+    file.write("[")
+    for card in cards_of(journal, folder):
+        file.write(", " if figures.cards else "")
+        file.write(htmlsafe_json_dumps(card, sort_keys=True))
+        figures.add(card)
+    file.write("]")
+    return figures
 
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _summary(cards: list[dict[str, Any]]) -> str:
-    counts = Counter(card["state"] for card in cards if card["file"] is None)
-    pictures = sum(card["file"] is not None for card in cards)
-    removed = counts.pop(REMOVED, 0)
-    parts = [counted(pictures, "picture"), *(f"{count:,} {state}" for state, count in sorted(counts.items()))]
-    parts += [removed_text(removed)] if removed else []
-    return f"{', '.join(parts)}; {amount(sum(card['credits'] or 0.0 for card in cards))} credits"
+class _Figures:
+    """What the cards of a page come to.
+
+    Attributes:
+        cards: How many there are.
+    """
+
+    def __init__(self) -> None:
+        self.cards = 0
+        self._pictures = 0
+        self._credits = 0.0
+        self._others: Counter[str] = Counter()
+
+    def add(self, card: Mapping[str, Any]) -> None:
+        self.cards += 1
+        self._credits += card["credits"] or 0.0
+        if card["file"] is None:
+            self._others[card["state"]] += 1
+        else:
+            self._pictures += 1
+
+    def text(self) -> str:
+        """In a few words."""
+        removed = self._others[REMOVED]
+        others = sorted((state, count) for state, count in self._others.items() if state != REMOVED)
+        parts = [counted(self._pictures, "picture"), *(f"{count:,} {state}" for state, count in others)]
+        parts += [removed_text(removed)] if removed else []
+        return f"{', '.join(parts)}; {amount(self._credits)} credits"
 
 
 def cards_of(journal: JournalReader, folder: Path) -> Iterator[dict[str, Any]]:
     """A card for each picture, and for each request that has none; in the order of the input."""
-    sizes = sizes_in(folder / METADATA)
-    for entry in sorted(journal.entries(), key=lambda entry: entry.position):
-        yield from _cards(entry, folder, sizes)
+    with ListedSizes(folder / METADATA) as sizes:
+        for entry in journal.entries(by_position=True):
+            yield from _cards(entry, folder, sizes)
 
 
 def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
