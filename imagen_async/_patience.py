@@ -72,10 +72,10 @@ class AlarmClock:
         self._rings_at, self._timer = math.inf, None
         now = self._loop.time() + EARLY
         for bell in sorted((each for each in self._bells if each.at <= now), key=lambda each: each.at):
-            # What rings may stop others.
-            if bell in self._bells:
-                self._bells.discard(bell)
-                bell.ring()
+            ring = bell.ring
+            # Before it rings, and so that what it stops of the others does not.
+            bell.cancel()
+            ring()
         first = min((each.at for each in self._bells), default=math.inf)
         if first < self._rings_at:
             self.stop()
@@ -95,6 +95,12 @@ class _Bell:
 
     def cancel(self) -> None:
         self._bells.discard(self)
+        # Who is rung holds this one, and a circle would wait for the collector.
+        self.ring = _nothing
+
+
+def _nothing() -> None:
+    """What a bell does that was taken back."""
 
 
 class Alarm:
