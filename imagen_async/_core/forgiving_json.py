@@ -70,6 +70,8 @@ def forgiving(decode: Callable[[bytes | str], _T], *, wants_object: bool = False
 
 def unwrapped(value: Any) -> Any:
     """What a list of one holds, or a text with JSON in it."""
+    if isinstance(value, dict):
+        return value  # as it mostly is
     for _ in range(3):
         if isinstance(value, list) and len(value) == 1:
             value = value[0]

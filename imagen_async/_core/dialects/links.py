@@ -78,6 +78,10 @@ def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+# Of a record's fields these may hold a link: put together once, for each is looked at in every record.
+_HOLDS_TEXT = (str, list, dict)
+
+
 class _UsualResult(msgspec.Struct, forbid_unknown_fields=True):
     """What nearly all records have for a result."""
 
@@ -96,7 +100,7 @@ def _usual_links(record: Any) -> tuple[str, ...]:
         links = _decode_usual(result).links
     except NOT_JSON:
         return ()
-    rest = [value for value in record.values() if value is not result and isinstance(value, str | list | dict)]
+    rest = [value for value in record.values() if value is not result and isinstance(value, _HOLDS_TEXT)]
     is_usual = all(map(_IS_PLAIN, links)) and not any(_may_echo(value, links) for value in rest)
     return tuple(dict.fromkeys(links)) if is_usual else ()
 

@@ -32,7 +32,7 @@ _LARGEST = 1e18
 def billed(*told: object) -> float | None:
     """What was billed, by the first of these that can be an amount: never below nothing, as a debit has its sign."""
     for value in told:
-        if (found := amount(value, _BILLED)) is not None:
+        if value is not None and (found := amount(value, _BILLED)) is not None:
             return abs(found)
     return None
 

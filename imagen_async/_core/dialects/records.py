@@ -22,6 +22,9 @@ _CONTAINERS = frozenset(
 _EARLIEST, _LATEST = 1_577_836_800_000, 4_102_444_800_000
 """Unix milliseconds: the years 2020 to 2099."""
 
+_CREDITS = ("creditsconsumed", "consumecredits", "credits", "creditsused", "creditscost")
+"""Where a record tells what was billed, as they read in any case and style, the surest first."""
+
 _OF_CALLS = frozenset({408, 429, 455, 502, 503, 504})
 """Codes of an error that is the call's, whatever else is told: it passes."""
 
@@ -178,8 +181,8 @@ def _under(record: Mapping[str, Any], *names: str) -> list[Any]:
 
 
 def _billed(record: Mapping[str, Any]) -> float | None:
-    told = {folded(key): value for key, value in record.items()}
-    return money.billed(*map(told.get, ("creditsconsumed", "consumecredits", "credits", "creditsused", "creditscost")))
+    told = {name: value for key, value in record.items() if (name := folded(key)) in _CREDITS}
+    return money.billed(*map(told.get, _CREDITS)) if told else None
 
 
 def _latency(record: Mapping[str, Any]) -> float | None:

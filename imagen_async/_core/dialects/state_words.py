@@ -81,7 +81,7 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     Where several are there, the first one with a word that is known is believed.
     """
     usual = _MEANINGS.get(word) if isinstance(word := record.get(first), str) else None
-    if usual == "waiting" or (usual and word not in _UNSURE and not any(_is_other(key, first) for key in record)):
+    if usual == "waiting" or (usual and word not in _UNSURE and not _others(record, first)):
         return StateWord(word, usual)
     names = (first, *_FIELDS)
     told = [(names.index(name), key, value) for key, value in record.items() if (name := folded(key)) in names]
@@ -97,9 +97,9 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     return StateWord(said[0][0] if said else record.get(first), "made" if is_over else None, is_sure=False)
 
 
-def _is_other(key: str, first: str) -> bool:
-    """True for another field that may name a state."""
-    return key != first and _names_state(key[-LONGEST_KEY:])
+def _others(record: Mapping[str, Any], first: str) -> list[str]:
+    """The other fields that may name a state."""
+    return [key for key in record if _names_state(key[-LONGEST_KEY:]) and key != first]
 
 
 @functools.lru_cache(1024)
