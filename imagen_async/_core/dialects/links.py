@@ -101,16 +101,19 @@ def _usual_links(record: Any) -> tuple[str, ...]:
     except NOT_JSON:
         return ()
     rest = [value for value in record.values() if value is not result and isinstance(value, _HOLDS_TEXT)]
-    is_usual = all(map(_IS_PLAIN, links)) and not any(_may_echo(value, links) for value in rest)
+    is_usual = all(map(_IS_PLAIN, links)) and not _may_echo(rest, links)
     return tuple(dict.fromkeys(links)) if is_usual else ()
 
 
-def _may_echo(value: str | list[Any] | dict[str, Any], links: list[str]) -> bool:
+def _may_echo(values: list[Any], links: list[str]) -> bool:
     """True where one of the links may stand, as it is or escaped."""
-    if not isinstance(value, str):
-        return bool(value)
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) < len(values) and any(value for value in values if not isinstance(value, str)):
+        return True
+    # In one go: no link has a line's end in it.
+    text = "\n".join(texts)
     # Of its scheme an echo may have another spelling, or none.
-    return "\\/" in value or "\\u" in value or any(link[link.index("//") :] in value for link in links)
+    return "\\/" in text or "\\u" in text or any(link[link.index("//") :] in text for link in links)
 
 
 class _Search:

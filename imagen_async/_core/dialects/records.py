@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import msgspec
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..failure import Failure
-from ..field_names import folded
+from ..field_names import KNOWN_RECORDS, folded
 from ..forgiving_json import NOT_JSON, unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
@@ -213,8 +214,15 @@ def _under(record: Mapping[str, Any], *names: str) -> list[Any]:
 
 
 def _billed(record: Mapping[str, Any]) -> float | None:
-    told = {name: value for key, value in record.items() if (name := folded(key)) in _CREDITS}
-    return money.billed(*map(told.get, _CREDITS)) if told else None
+    return money.billed(*map(record.get, _credit_fields(tuple(record))))
+
+
+# An API's records have the same fields each time.
+@functools.lru_cache(KNOWN_RECORDS)
+def _credit_fields(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that tell what was billed, the surest first."""
+    spelt = {folded(field): field for field in fields}
+    return tuple(spelt[name] for name in _CREDITS if name in spelt)
 
 
 def _latency(record: Mapping[str, Any]) -> float | None:

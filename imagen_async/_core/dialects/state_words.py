@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..field_names import LONGEST_KEY, folded
+from ..field_names import KNOWN_RECORDS, folded
 
 Meaning = Literal["waiting", "made", "broken"]
 
@@ -86,7 +86,7 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     Where several are there, the first one with a word that is known is believed.
     """
     usual = _MEANINGS.get(word) if isinstance(word := record.get(first), str) else None
-    if usual == "waiting" or (usual and word not in _UNSURE and not _others(record, first)):
+    if usual == "waiting" or (usual and word not in _UNSURE and not _has_others(tuple(record), first)):
         return StateWord(word, usual)
     names = (first, *_FIELDS)
     told = [(names.index(name), key, value) for key, value in record.items() if (name := folded(key)) in names]
@@ -102,14 +102,10 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     return StateWord(said[0][0] if said else record.get(first), "made" if is_over else None, is_sure=False)
 
 
-def _others(record: Mapping[str, Any], first: str) -> list[str]:
-    """The other fields that may name a state."""
-    return [key for key in record if _names_state(key[-LONGEST_KEY:]) and key != first]
-
-
-@functools.lru_cache(1024)
-def _names_state(key: str) -> bool:
-    return folded(key) in _FIELDS
+@functools.lru_cache(KNOWN_RECORDS)
+def _has_others(fields: tuple[str, ...], first: str) -> bool:
+    """True where other fields may name a state."""
+    return any(folded(field) in _FIELDS for field in fields if field != first)
 
 
 def _read(name: str, value: object) -> Meaning | None:
