@@ -10,7 +10,6 @@ import functools
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
-from html.entities import html5
 
 SHORTEST = 8
 """Characters of a secret that is masked: a shorter one would be found where it is not meant."""
@@ -69,6 +68,8 @@ class Mask:
         # The longest first: one may be a part of another.
         wanted = sorted({secret for secret in secrets if len(secret) >= SHORTEST}, key=len, reverse=True)
         self._secrets = [_Secret(secret) for secret in wanted]
+        # Loaded now: once an answer is there, no file handle may be left to do so.
+        _names()
 
     def text(self, text: str) -> str:
         """A text without them."""
@@ -107,6 +108,8 @@ def _forms(character: str) -> Iterator[str]:
 @functools.cache
 def _names() -> dict[str, list[str]]:
     """What characters are called in a page."""
+    from html.entities import html5  # only here: who imports a client masks nothing yet
+
     names: dict[str, list[str]] = {}
     for name, character in html5.items():
         if name.endswith(";"):

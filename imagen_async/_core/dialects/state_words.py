@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
+from ..._text import seldom
 from ..field_names import KNOWN_RECORDS, folded
 
 Meaning = Literal["waiting", "made", "broken"]
@@ -37,7 +37,7 @@ _UNSURE = frozenset({"ok", "okay", "ready", "available", "ended", *_PARTLY.split
 """What may also be said of a call, or of a worker, or where something is left out."""
 
 # What it is that has ended says nothing of how.
-_SUBJECT = re.compile(
+_SUBJECT = seldom(
     r"(?:state|status|task|job|request|record|all|images?|pictures?|videos?|audio|run|create|generate|generation"
     r"|prediction|process|任务|生成|处理|已)(?=.)"
 )
@@ -123,6 +123,6 @@ def _word_in(value: object) -> object:
 
 def _plain(word: object) -> str:
     text = folded("".join(str(word).split())).rstrip("!！")
-    while text not in _MEANINGS and (found := _SUBJECT.match(text)):
+    while text not in _MEANINGS and (found := _SUBJECT().match(text)):
         text = text[found.end() :]
     return text
