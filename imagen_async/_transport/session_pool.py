@@ -191,10 +191,9 @@ class SessionPool:
 
     async def _carry(self, account: str, request: HttpRequest, seconds: float, departure: Departure) -> HttpResponse:
         OUTGOING.set(departure)
-        began_at = asyncio.get_running_loop().time()
         try:
             # A slow connection takes nothing of the time for an answer that may be paid for.
-            with Patience(seconds, since=lambda: departure.left_at or began_at, timers=self._clock):
+            with Patience(seconds, departure.waits_since, self._clock):
                 response = await self._request(account, request, departure)
                 try:
                     return await self._read(account, response, departure)
@@ -221,7 +220,8 @@ class SessionPool:
         if (told := response.headers.get("Keep-Alive")) is not None:
             self._connectors[account].hear_keep_alive(told)
         # Not `json()`, which has no bound, and costs 6 µs more.
-        return self._plain(response, await _read_bounded(response))
+        body = _whole(response)
+        return self._plain(response, await _read_bounded(response) if body is None else body)
 
     def _plain(self, response: aiohttp.ClientResponse, body: bytes) -> HttpResponse:
         headers = response.headers
@@ -244,16 +244,18 @@ class SessionPool:
         )
 
 
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+def _whole(response: aiohttp.ClientResponse) -> bytes | None:
+    """A body that came with its head, as nearly all do, and is not too long; None where more is to be awaited."""
     content = response.content
-    # As it is unpacked: a few bytes on the wire can become many megabytes.
-    if content.is_eof() and content.total_bytes <= MAX_ANSWER:
-        # It came with its head, as nearly all do: to await a part of it, and then its end, is a tenth of a request.
-        return content.read_nowait()
-    length, size = response.content_length or 0, 0
+    return content.read_nowait() if content.is_eof() and content.total_bytes <= MAX_ANSWER else None
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    content, length, size = response.content, response.content_length or 0, 0
     chunks: list[bytes] = []
     while length <= MAX_ANSWER and not content.at_eof() and (chunk := await content.readany()):
         size += len(chunk)
+        # As it is unpacked: a few bytes on the wire can become many megabytes.
         if size > MAX_ANSWER:
             break
         chunks.append(chunk)
