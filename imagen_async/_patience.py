@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextvars import Context
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -51,6 +52,8 @@ class AlarmClock:
         self._bells: set[_Bell] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
+        # Of nobody: that of whoever sets an alarm holds what that one sends, and the loop keeps it for a minute.
+        self._context = Context()
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> Setting:
         """Call then."""
@@ -58,9 +61,7 @@ class AlarmClock:
         self._bells.add(bell)
         # A timer that is early stays: it sets the next one.
         if when < self._rings_at:
-            self.stop()
-            self._rings_at = when
-            self._timer = self._loop.call_at(when, self._look)
+            self._set(when)
         return bell
 
     def stop(self) -> None:
@@ -78,9 +79,12 @@ class AlarmClock:
             ring()
         first = min((each.at for each in self._bells), default=math.inf)
         if first < self._rings_at:
-            self.stop()
-            self._rings_at = first
-            self._timer = self._loop.call_at(first, self._look)
+            self._set(first)
+
+    def _set(self, at: float) -> None:
+        self.stop()
+        self._rings_at = at
+        self._timer = self._loop.call_at(at, self._look, context=self._context)
 
 
 class _Bell:

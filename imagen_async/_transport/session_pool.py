@@ -109,14 +109,15 @@ class SessionPool:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._clock = AlarmClock(asyncio.get_running_loop())
-            stack.callback(self._clock.stop)
             for name in self._endpoints:
                 self._connectors[name] = connector = connector_for(self._settings)
                 session = open_session(self._ways[name].always, connector)
                 self._sessions[name] = await stack.enter_async_context(session)
             homes = {name: endpoint.base_url for name, endpoint in self._endpoints.items()}
             self._files = await stack.enter_async_context(FileSession(self._settings, homes, self._observer, self.mask))
+            self._clock = AlarmClock(asyncio.get_running_loop())
+            # Before the sessions are closed: the loop forgets a timer that was cancelled once none before it is set.
+            stack.callback(self._clock.stop)
             self._stack = stack.pop_all()
         return self
 
