@@ -13,7 +13,7 @@ TITLE = "one create and its status calls, 500 jobs at once: the client's process
 MOST = 1.15
 """Times the CPU of the bare loop that a job with three status calls may take."""
 
-_SIZES = {3: (4000, 15), 1: (5000, 7)}
+_SIZES = {3: (2500, 15), 1: (2500, 7)}
 """Jobs and pairs, by the status calls of a job. A create and one call tell what a job costs beside its requests."""
 
 
