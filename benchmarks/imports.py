@@ -31,7 +31,7 @@ def run(*, quick: bool) -> list[dict[str, object]]:
 
 def check() -> list[str]:
     """What is wrong with the figures of a few pairs."""
-    ratios = {str(row["what"]): float(str(row["ratio"])) for row in _compared(7)}
+    ratios = {str(row["what"]): float(str(row["ratio"])) for row in _compared(5)}
     ratio, of_version = ratios["from imagen_async import Client"], ratios["imagen-async --version"]
     wrong = []
     if ratio > 1.5 * MOST:
