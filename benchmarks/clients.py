@@ -21,6 +21,9 @@ from imagen_async import Account, Client, Limits, Rate
 from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import Journal
 
+KEY = "0123456789abcdef" * 2
+"""As long as providers' keys are: each answer is looked through for it."""
+
 ENDLESS = Limits(Rate(10**9, per=1), Rate(10**9, per=1), running=10**9)
 
 
@@ -33,12 +36,12 @@ def memory() -> int:
 def account(url: str, running: int, submit: Rate | None = None) -> Account:
     """The sandbox's dialect and what its record says of latencies, at the benchmark's server."""
     limits = Limits(submit or ENDLESS.submit, ENDLESS.status, running)
-    return Account("sandbox", api_key="a-key", base_url=url, limits=limits)
+    return Account("sandbox", api_key=KEY, base_url=url, limits=limits)
 
 
 async def ours(url: str, count: int, running: int) -> dict[str, float]:
-    """Our batch."""
-    async with Client(account(url, running)) as client:
+    """Our batch, which takes about as long as the bare loop: else the one rests while the other is in a hurry."""
+    async with Client(account(url, running), freshness=0.01) as client:
         began, began_at = time.process_time(), time.monotonic()
         async with client.batch(prompts(count), model="imagen4") as results:
             done = sum([1 async for result in results if result.ok])

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -25,13 +26,19 @@ CREATED = 1776850322264
 
 
 class Server:
-    """Makes tasks that are done after a set time, behind round trips of chosen length and a strict window."""
+    """Makes tasks that are done after a set time, behind round trips of chosen length and a strict window.
 
-    def __init__(self, latency: float, jitter: float, rate: Rate) -> None:
+    With a number of `questions`, each is done instead when it is asked about for so many times: then every client makes
+    the same requests, whenever it asks.
+    """
+
+    def __init__(self, latency: float, jitter: float, rate: Rate, questions: int = 0) -> None:
         self._latency = latency
         self._jitter = jitter
         self._window = StrictWindow(rate)
+        self._questions = questions
         self._done_at: dict[str, float] = {}
+        self._asked: Counter[str] = Counter()
         self._figures = {"creates": 0, "polls": 0, "refused": 0, "first": 0.0, "last": 0.0}
 
     def routes(self) -> list[web.RouteDef]:
@@ -65,12 +72,18 @@ class Server:
         """Answer about a task; one that was seen finished is forgotten, so that a million fit."""
         self._figures["polls"] += 1
         task_id = request.query["taskId"]
-        done = asyncio.get_running_loop().time() >= self._done_at[task_id]
+        done = self._is_done(task_id)
         if done:
-            del self._done_at[task_id]
+            del self._done_at[task_id], self._asked[task_id]
         return web.Response(
             body=record_answer(task_id, self._latency if done else None), content_type="application/json"
         )
+
+    def _is_done(self, task_id: str) -> bool:
+        self._asked[task_id] += 1
+        if self._questions:
+            return self._asked[task_id] >= self._questions
+        return asyncio.get_running_loop().time() >= self._done_at[task_id]
 
     async def figures(self, request: web.Request) -> web.Response:
         """Tell what was seen since the last time."""
@@ -107,10 +120,12 @@ def served(module: str, *arguments: float) -> Iterator[str]:
             process.terminate()
 
 
-def server_process(latency: float = 0.2, jitter: float = 0.0, rate: Rate | None = None) -> AbstractContextManager[str]:
+def server_process(
+    latency: float = 0.2, jitter: float = 0.0, rate: Rate | None = None, questions: int = 0
+) -> AbstractContextManager[str]:
     """Run this server in a process of its own; its base URL is what comes out."""
     rate = rate or Rate(10**9, per=1)
-    return served("benchmarks.server", latency, jitter, rate.count, rate.per)
+    return served("benchmarks.server", latency, jitter, rate.count, rate.per, questions)
 
 
 def take_figures(url: str) -> dict[str, Any]:
@@ -133,8 +148,8 @@ async def serve(routes: Iterable[web.RouteDef]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    for name in ("latency", "jitter", "count", "per"):
+    for name in ("latency", "jitter", "count", "per", "questions"):
         parser.add_argument(name, type=float)
     options = parser.parse_args()
-    server = Server(options.latency, options.jitter, Rate(int(options.count), per=options.per))
+    server = Server(options.latency, options.jitter, Rate(int(options.count), per=options.per), int(options.questions))
     asyncio.run(serve(server.routes()))

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
+from importlib import import_module
 from typing import Literal, Protocol
 
-import backoff
 import msgspec
 from yarl import URL
 
@@ -88,6 +88,8 @@ def file_threads(executor: Executor | None) -> OffLoop:
 
 def ready_threads(executor: Executor | None) -> OffLoop:
     """The same with its threads begun; raises ConfigurationError where there are none: no picture could be saved."""
+    # Loaded now: once a picture is paid for, no file handle may be left to do so.
+    import_module("._downloads", __package__)
     try:
         return file_threads(executor).open()
     except OSError as error:
@@ -222,6 +224,8 @@ def listeners(on_event: Listener | None) -> Iterator[Listener]:
 
 def _pause(setbacks: int, longest: float) -> float:
     """Seconds to pause after so many setbacks in a row: 1, 2, 4 … longest, of which half is chance."""
+    import backoff  # only here: what saves files, and is loaded when a client is opened, has it loaded
+
     delays = backoff.expo(base=2, factor=1, max_value=longest)
     # backoff's generators give nothing at first, for its own use.
     next(delays)

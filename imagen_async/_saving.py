@@ -9,7 +9,6 @@ from contextlib import closing
 
 from ._accounts import OpenAccount
 from ._core.values import ImageFile, Painter, Result
-from ._downloads import save_all
 from ._opening import OpenClient, file_threads, home_of
 from ._transport.file_session import FileSession
 from ._transport.session_pool import mask_of
@@ -26,6 +25,8 @@ async def save_with(
     within: float,
 ) -> tuple[ImageFile, ...]:
     """Save with an open client's session; with one of `new_files` after the client was closed, or in another loop."""
+    from ._downloads import save_all  # only here: who imports a client does not save yet
+
     if opened is not None and opened.loop is asyncio.get_running_loop() and opened.pool.files is not None:
         return await save_all(opened.pool.files, opened.off_loop, result, folder, within=within)
     _check_served(result, None if opened is None else opened.painted)

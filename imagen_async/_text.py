@@ -7,9 +7,11 @@ or turns the order of letters around.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 
 _SHORT_OF = 60
 """Characters of a value that a message bears."""
@@ -19,6 +21,11 @@ _SPACES = re.compile(r"(?<![ \t\r\n]) *[\t\r\n][ \t\r\n]*")
 
 _NEVER_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Controls; formats, which turn the order of letters or have no width; halves of characters; separators of lines."""
+
+
+def seldom(pattern: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
+    """A regular expression that is put together when it is first asked for: most programs never meet what it is for."""
+    return functools.cache(lambda: re.compile(pattern, flags))
 
 
 def well_formed(text: str) -> str:

@@ -731,3 +731,19 @@ def test_a_servers_words_are_one_short_line(words: str) -> None:
             assert any(words[:3] in words_of(each) for each in read_all(provider, answer(body).body, status))
     page = created("kie", b"x" * 300, 404)
     assert page.failure.message.endswith(f"model: {'x' * 200}"), "of a page the beginning is enough"
+
+
+@given(
+    code=st.sampled_from([200, 0, 500, 429, "200", None, True]),
+    task=st.sampled_from(["t1", "t2", " t1", None, 7]),
+    state=st.sampled_from(["waiting", "queuing", "generating", "Waiting", "success", "fail", "odd", "", None, 1]),
+    more=st.dictionaries(st.sampled_from(["resultJson", "status", "failMsg", "state ", "error"]), st.text(max_size=9)),
+    around=st.dictionaries(st.sampled_from(["error", "state", "taskId", "data", "msg"]), st.text(max_size=9)),
+)
+@settings(max_examples=200)
+def test_what_is_read_by_its_type_reads_as_any_other(
+    code: Any, task: Any, state: Any, more: dict[str, str], around: dict[str, str]
+) -> None:
+    """An answer as nearly all are says the same where a mark before it makes it one that has to be looked through."""
+    body = msgspec.json.encode({**around, "code": code, "data": {**more, "taskId": task, "state": state}})
+    assert gist(status_of("kie", body)) == gist(status_of("kie", b"\xef\xbb\xbf" + body))

@@ -18,7 +18,7 @@ from inner import Endpoint, HttpRequest, SessionPool, SessionSettings, now
 from servers import of_loopback, served
 from virtual_network import VIRTUAL_TIME, Network, VirtualClient, prompts
 
-from imagen_async._patience import RESPITE, Alarm, Patience
+from imagen_async._patience import RESPITE, Alarm, AlarmClock, Patience
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
 
@@ -58,6 +58,24 @@ async def test_an_alarm_counts_from_what_came_on_meanwhile() -> None:
     alarm = Alarm(1.0, lambda: pytest.fail("it was stopped"))
     alarm.stop()
     await anyio.sleep(10.0)
+
+
+@on_virtual_time
+async def test_alarms_of_one_clock_ring_each_at_its_time() -> None:
+    """In whatever order they are set, also by each other; those that were stopped meanwhile do not."""
+    clock, began_at = AlarmClock(asyncio.get_running_loop()), now()
+    rung: list[tuple[str, float]] = []
+
+    def set_alarm(name: str, seconds: float) -> Alarm:
+        return Alarm(seconds, lambda: rung.append((name, now() - began_at)), timers=clock)
+
+    set_alarm("late", 9.0)
+    stopped = set_alarm("stopped", 2.0)
+    set_alarm("early", 1.0)
+    clock.call_at(began_at + 1.5, stopped.stop)
+    clock.call_at(began_at + 1.5, lambda: set_alarm("new", 2.0))
+    await anyio.sleep(20.0)
+    assert rung == [("early", 1.0), ("new", 3.5), ("late", 9.0)]
 
 
 @on_virtual_time

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from email.utils import mktime_tz, parsedate_tz
 
-from .._text import well_formed
+from .._text import seldom, well_formed
 
 LONGEST_WAIT = 3600.0
 """Seconds that an answer can make anybody wait; then it is asked again."""
@@ -14,7 +14,7 @@ LONGEST_WAIT = 3600.0
 LONGEST_ID = 100
 """Characters of a request's id; a `traceparent` has 55."""
 
-_NUMBER = re.compile(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\s*(?:$|[,;]|s\b|sec|(ms\b))", re.A | re.I)
+_NUMBER = seldom(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})\s*(?:$|[,;]|s\b|sec|(ms\b))", re.A | re.I)
 
 # Of the API itself first, then of what stands before it.
 _IDS = (
@@ -57,7 +57,7 @@ def plain_id(told: object, mask: Callable[[str], str] = str) -> str | None:
 
 
 def _seconds(told: str | None, unit: float = 1.0) -> float | None:
-    found = _NUMBER.match(told.strip().strip("\"'")) if told is not None else None
+    found = _NUMBER().match(told.strip().strip("\"'")) if told is not None else None
     return None if found is None else float(found[1]) * (0.001 if found[2] else unit)
 
 

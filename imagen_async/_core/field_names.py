@@ -8,6 +8,9 @@ import re
 LONGEST_KEY = 64
 """Characters of a name that are read: its last."""
 
+KNOWN_RECORDS = 16
+"""Records, each the names of its fields, of which is kept what these mean: one of 1 MB is no harm."""
+
 _STYLE = str.maketrans("", "", "_-. ")
 # What the request said comes back under these; a picture that went in is none that came out.
 _ECHO = re.compile(

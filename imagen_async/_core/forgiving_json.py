@@ -16,26 +16,26 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .._text import well_formed
+from .._text import seldom, well_formed
 
 NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
 """What a decoder raises for bytes that somebody else wrote."""
 
 _T = TypeVar("_T")
 
-_PAGE = re.compile(r"<(!doctype|html|head|body|title|script)\b", re.I)
+_PAGE = seldom(r"<(!doctype|html|head|body|title|script)\b", re.I)
 # A log's line may begin with a time in brackets.
 _BEGIN = re.compile(r'\{|"|\[\s*[\[{"\]]')
-_OBJECT = re.compile(r'\{\s*"[^"]*"\s*:')
+_OBJECT = seldom(r'\{\s*"[^"]*"\s*:')
 # Each text as a whole, also one without its end: whatever stands in it is no token, and no place is looked at twice.
-_TOKEN = re.compile(
+_TOKEN = seldom(
     r"""(?P<text>"[^"\\]*(?:\\.[^"\\]*)*"?)|(?<=[\[{:,\s])'(?P<quoted>[^'\\]*(?:\\.[^'\\]*)*)'?"""
     r"""|(?P<number>[-+]?\.?\d[\w.+-]*)|(?P<key>[A-Za-z_]\w*)(?=\s*:)|(?P<word>[-+]?[A-Za-z_]\w*)"""
     r"""|(?P<nothing>/\*.*?(?:\*/|\Z)|//[^\n]*|,(?=\s*[\]},])|[^ -~\t\r\n]+)""",
     re.S | re.A,
 )
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.A)
-_ESCAPE = re.compile(r'\\(u[0-9a-fA-F]{4}|["\\/bfnrt]|)')
+_NUMBER = seldom(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.A)
+_ESCAPE = seldom(r'\\(u[0-9a-fA-F]{4}|["\\/bfnrt]|)')
 # In what field of it an object shows that it may be an answer, the surest first; and that it is a line of a log.
 _OF_ENVELOPES = frozenset({"code", "data"})
 _OF_TASKS = frozenset({"taskId", "task_id"})
@@ -70,6 +70,8 @@ def forgiving(decode: Callable[[bytes | str], _T], *, wants_object: bool = False
 
 def unwrapped(value: Any) -> Any:
     """What a list of one holds, or a text with JSON in it."""
+    if isinstance(value, dict):
+        return value  # as it mostly is
     for _ in range(3):
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
@@ -123,7 +125,7 @@ def _documents(text: str) -> Iterator[tuple[int, Any]]:
         start = _beginning(text, at)
         if start is None:
             return
-        mended = _TOKEN.sub(_mended, text[start:])
+        mended = _TOKEN().sub(_mended, text[start:])
         try:
             value, end = _DECODER.raw_decode(mended)
         except NOT_JSON:
@@ -136,15 +138,15 @@ def _beginning(text: str, at: int) -> int | None:
     """Where an answer may begin."""
     if not at and _BEGIN.match(text):
         return 0
-    found = _OBJECT.search(text, at)
+    found = _OBJECT().search(text, at)
     # What a page has in its scripts is no answer.
-    return None if found is None or _PAGE.search(text, 0, found.start()) else found.start()
+    return None if found is None or _PAGE().search(text, 0, found.start()) else found.start()
 
 
 def _unmended(text: str, end: int) -> int:
     """Of how many characters of a text the first ones were made, once it was mended."""
     grown = 0
-    for token in _TOKEN.finditer(text):
+    for token in _TOKEN().finditer(text):
         if token.start() + grown >= end:
             break
         grown += len(_mended(token)) - len(token[0])
@@ -172,7 +174,7 @@ def _mended(token: re.Match[str]) -> str:
             return _escaped('"' + text.replace('"', '\\"') + '"')
         case "number":
             # Any other, of which the digits are what counts, becomes a text.
-            return token[0] if _NUMBER.fullmatch(token[0]) else f'"{token[0]}"'
+            return token[0] if _NUMBER().fullmatch(token[0]) else f'"{token[0]}"'
         case "key":
             return f'"{token[0]}"'
         case "nothing":
@@ -184,7 +186,7 @@ def _mended(token: re.Match[str]) -> str:
 
 def _escaped(text: str) -> str:
     """A backslash before what cannot follow one stands for itself."""
-    return text if "\\" not in text else _ESCAPE.sub(lambda it: it[0] if it[1] else "\\\\", text)
+    return text if "\\" not in text else _ESCAPE().sub(lambda it: it[0] if it[1] else "\\\\", text)
 
 
 def _float(text: str) -> float | None:

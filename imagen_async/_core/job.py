@@ -31,6 +31,9 @@ LATE = 0.25
 """Seconds after its time from which a job's end is seen late: the process stood still, or its create took too long."""
 
 
+_OF_CALLBACKS = (AwaitingCallback, Confirming)
+
+
 class Job(msgspec.Struct, frozen=True):
     """One request and where it stands.
 
@@ -102,13 +105,11 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def due(self) -> float | None:
         """Loop time at which it is given up, or None until it first goes out."""
-        match self.state:
-            case AwaitingCallback(until=until):
-                return until
-            case Confirming(until=until):
-                # Its task is to be asked about for as long as any other.
-                return max(until, self.expires_at or 0.0)
-        return self.expires_at
+        if not isinstance(self.state, _OF_CALLBACKS):
+            return self.expires_at
+        # A task is to be asked about for as long as any other.
+        is_asked = isinstance(self.state, Confirming)
+        return max(self.state.until, self.expires_at or 0.0) if is_asked else self.state.until
 
     @property
     def way(self) -> Route:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
+
+from .._text import seldom
 
 # What word processors and spreadsheets leave between words is fine: tab, newline, vertical tab, form feed, return.
 # U+FEFF is a mark at the beginning of a file; in the midst of a text it tells that files were joined.
-_NEVER_TEXT = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+_NEVER_TEXT = seldom("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 _BLANK_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp", "Mn", "Mc", "Me"})
 """Controls, formats, spaces, and marks that need a letter before them."""
@@ -39,7 +40,7 @@ def oddity(text: str, *, is_required: bool) -> str | None:
 
 def foreign_character(text: str) -> str | None:
     """Name the first character that is in no text, with its place; None where all is well."""
-    found = _NEVER_TEXT.search(text)
+    found = _NEVER_TEXT().search(text)
     return None if found is None else f"its character {found.start() + 1} is {_named(found[0])}"
 
 

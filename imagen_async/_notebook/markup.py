@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 
 from .._core.values import Result
 
@@ -15,13 +14,20 @@ _QUIET = "opacity:.7;font-size:85%"
 _BAD = "color:#c62828"
 
 
+def escaped(text: str) -> str:
+    """A text as a page writes it."""
+    from html import escape  # only here: few programs are notebooks
+
+    return escape(text)
+
+
 def figure(result: Result, pictures: Pictures, width: int = 256) -> str:
     """A result: its pictures, or why there are none; its prompt; its figures."""
-    images = "".join(f'<img src="{escape(src)}" alt="" style="width:100%">' for src in pictures(result))
+    images = "".join(f'<img src="{escaped(src)}" alt="" style="width:100%">' for src in pictures(result))
     error = result.error
-    why = "" if error is None else f'<div style="{_BAD}">{escape(f"{type(error).__name__}: {error.message}")}</div>'
-    prompt = f"<div>{escape(result.request.prompt)}</div>"
-    figures = f'<div style="{_QUIET}">{escape(" · ".join(_figures(result)))}</div>'
+    why = "" if error is None else f'<div style="{_BAD}">{escaped(f"{type(error).__name__}: {error.message}")}</div>'
+    prompt = f"<div>{escaped(result.request.prompt)}</div>"
+    figures = f'<div style="{_QUIET}">{escaped(" · ".join(_figures(result)))}</div>'
     return f'<div style="{_FIGURE.format(width=width)}">{images}{why}{prompt}{figures}</div>'
 
 

@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +17,7 @@ from .._decoding import made_small
 from .._off_loop import OffLoop
 from .._progress import AccountProgress, Progress
 from .._watch.log import log
-from .markup import contact_sheet, figure
+from .markup import contact_sheet, escaped, figure
 
 REFRESH = 0.5
 """Seconds between two looks at a batch that runs."""
@@ -122,8 +121,8 @@ def _figures(progress: Progress, *, is_over: bool) -> list[str]:
 
 def _account(account: AccountProgress) -> str:
     rate = f"{account.rate:.1f}/s of {account.limit.count} per {account.limit.per:g} s"
-    why = "" if account.error is None else f": {escape(account.error.message)}"
-    return f"{escape(account.name)}: {account.state}, {rate}, {account.running:,} running{why}"
+    why = "" if account.error is None else f": {escaped(account.error.message)}"
+    return f"{escaped(account.name)}: {account.state}, {rate}, {account.running:,} running{why}"
 
 
 class LiveView:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import Protocol, get_args
 
 import msgspec
 
 from .._core.change import Change, ChangeListener
 from .._core.job import Job
+from .._core.job_events import Event, StatusAsked, Turn
 from .._watch.observer import Observer
 
 
@@ -39,8 +40,14 @@ class Owner(msgspec.Struct, frozen=True):
     tally: ChangeListener | None = None
 
 
+_TURNS = frozenset(get_args(Turn))
+
 _NOBODY = Owner(None, closing=lambda: None)
 """Stands for an owner that has left."""
+
+
+_Sort = tuple[type[Event], bool, bool]
+"""What sort of change it is: the kind of its event, whether it has changed anything of the job, whether it is told."""
 
 
 class ChangeStream:
@@ -55,7 +62,7 @@ class ChangeStream:
     Attributes:
         owners: Who waits for jobs, by the number that these jobs have.
         events: As given.
-        talks: Lets jobs talk whose turn has come; None: nobody yet.
+        talks: Lets a job talk whose turn has come, and hears of turns alone; None: nobody yet.
     """
 
     def __init__(
@@ -71,39 +78,42 @@ class ChangeStream:
         self._callbacks = callbacks
         self._silence = silence
         self._after = after
-        self._listeners: dict[tuple[int, bool], tuple[ChangeListener, ...]] = {}
+        # Who hears of what is looked up, and not put together each time.
+        self._listeners: dict[int, dict[_Sort, tuple[ChangeListener, ...]]] = {}
         self._waiting: deque[Change] = deque()
         self._is_delivering = False
         self._is_noticed = False
 
-    def _in_order(self, owner: Owner, *, is_changed: bool) -> tuple[ChangeListener, ...]:
-        """Who hears of a change to a job of that owner; of a turn or an answer that changes nothing of it, only some.
+    def _in_order(self, owner: Owner, sort: _Sort) -> tuple[ChangeListener, ...]:
+        """Who hears of a change of that sort to a job of that owner.
 
-        Half of all that happens are answers of "not yet": whoever keeps or delivers jobs need not be asked about these.
+        Half of all that happens are turns, and answers of "not yet", which change nothing of the job: whoever keeps,
+        delivers or counts jobs need not be asked about these.
         """
+        kind, is_changed, is_told = sort
         listeners = (
             # First, so that whatever follows from a change is preceded by its note.
             owner.journal.on_change if is_changed and owner.journal is not None else None,
             self._callbacks if is_changed else None,
             self._silence,
-            owner.tally,
+            owner.tally if is_changed or kind is StatusAsked else None,
             owner.results if is_changed else None,
             # Late, so that whatever a listener does, the result is where it belongs.
-            self.events.on_change,
+            self.events.on_change if is_told else None,
             # Last: by the time a job talks, everybody knows of its turn.
-            self.talks,
+            self.talks if kind in _TURNS else None,
         )
         return tuple(listener for listener in listeners if listener is not None)
 
     def enter(self, owner_id: int, owner: Owner) -> None:
         """Let an owner hear of its jobs from now on."""
         self.owners[owner_id] = owner
+        self._listeners[owner_id] = {}
 
     def exit(self, owner_id: int) -> None:
         """Forget an owner; what happens to its jobs still is told to the others."""
         self.owners.pop(owner_id, None)
-        for is_changed in (True, False):
-            self._listeners.pop((owner_id, is_changed), None)
+        self._listeners.pop(owner_id, None)
 
     def durable(self, job: Job) -> Awaitable[None] | None:
         """As in JobKeeper; None also where nobody keeps the job."""
@@ -121,22 +131,25 @@ class ChangeStream:
             return
         self._is_delivering = True
         try:
+            # Whoever begins to listen meanwhile hears of what is published next.
+            is_told = self.events.is_listening
             while self._waiting:
-                self._hand_out(self._waiting.popleft(), now)
+                change = self._waiting.popleft()
+                for listener in self._listeners_of(change, is_told=is_told):
+                    listener(change, now)
         finally:
             self._is_delivering = False
         if self._is_noticed:
             self._is_noticed = False
             self._after()
 
-    def _hand_out(self, change: Change, now: float) -> None:
-        owner_id, is_changed = change.after.owner, change.after is not change.before
-        listeners = self._listeners.get((owner_id, is_changed))
+    def _listeners_of(self, change: Change, *, is_told: bool) -> tuple[ChangeListener, ...]:
+        job = change.after
+        sort = (type(change.event), job is not change.before, is_told)
+        known = self._listeners.get(job.owner)
+        if known is None:
+            return self._in_order(_NOBODY, sort)
+        listeners = known.get(sort)
         if listeners is None:
-            owner = self.owners.get(owner_id)
-            listeners = self._in_order(owner or _NOBODY, is_changed=is_changed)
-            if owner is not None:
-                # Half of all that happens is "not yet": who hears of it is looked up, and not put together each time.
-                self._listeners[owner_id, is_changed] = listeners
-        for listener in listeners:
-            listener(change, now)
+            listeners = known[sort] = self._in_order(self.owners[job.owner], sort)
+        return listeners

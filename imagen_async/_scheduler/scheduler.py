@@ -111,7 +111,7 @@ class Scheduler:
         self._stream = ChangeStream(knowing, watching, observer, self._published)
         self._workers = Workers(group, Turns(plan, exchange, self._stream).talk)
         # Each needs the other: the stream has jobs talk, and what they say is published there.
-        self._stream.talks = self._workers.on_change
+        self._stream.talks = self._workers.on_turn
         self._door = _Door(plan)
         self._settled = asyncio.Event()
         self._leaving = 0
@@ -181,6 +181,9 @@ class Scheduler:
                 changes = self._plan.take(time)
                 if changes:
                     self._stream.publish(changes, time)
+                # Once a look, and not at every change: what comes in is sent at the next look, whenever it comes.
+                if self._door.waiting:
+                    self._door.look()
                 if self._plan.shares_limits:
                     self._leasing.look(self._plan.wants_places(time))
                 await self._wakeup.wait(by=self._plan.wake_at(time))
@@ -263,9 +266,7 @@ class Scheduler:
             owner.closing()
 
     def _published(self) -> None:
-        """Have everybody look who waits for a change: a newcomer at the door, the loop, whoever leaves."""
-        if self._door.waiting:
-            self._door.look()
+        """Have everybody look who waits for a change: the loop, with it newcomers at the door, and whoever leaves."""
         self._wakeup.notice()
         if self._leaving:
             self._settled.set()

@@ -9,10 +9,7 @@ import anyio
 
 from .._core.change import Change
 from .._core.job import Job
-from .._core.job_events import FetchBegun, StatusAsked, Taken
 from .._plain_group import PlainGroup
-
-_TURNS = frozenset({Taken, StatusAsked, FetchBegun})
 
 
 class Workers:
@@ -29,10 +26,8 @@ class Workers:
         self._scopes: list[anyio.CancelScope] = []
         self._resting: list[asyncio.Future[Job]] = []
 
-    def on_change(self, change: Change, now: float) -> None:
-        """Let the job talk, if this is its turn: in a task that has done with another's, or in a new one."""
-        if type(change.event) not in _TURNS:
-            return
+    def on_turn(self, change: Change, now: float) -> None:
+        """Let the job talk whose turn this is: in a task that has done with another's, or in a new one."""
         # A task that the program has cancelled rests no more.
         while self._resting and self._resting[-1].done():
             self._resting.pop()

@@ -68,9 +68,9 @@ class Connector(aiohttp.TCPConnector):
         if told is not None:
             self._fit_for = min(FIT_FOR_CREATE, int(told[1]) - 1.0)
 
-    async def connect(self, *request: Any, **terms: Any) -> Any:
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - as aiohttp calls it
         """Get a connection for a request."""
-        connection = await super().connect(*request, **terms)
+        connection = await super().connect(req, traces, timeout)
         departure = OUTGOING.get()
         departure.is_on_line = departure.is_create
         if not departure.is_create:

@@ -71,20 +71,26 @@ class Departure:
         is_again: True where another connection had ended before it left.
 
     Attributes:
+        began_at: Loop time at which this was made.
         is_again: As given.
         is_create: True for what must not be sent again.
         left_at: Loop time from which a byte of it may have left; None: none has.
         is_on_line: True while a create has its connection and was not asked yet: what fails then is the connection.
     """
 
-    __slots__ = ("_leaves", "is_again", "is_create", "is_on_line", "left_at")
+    __slots__ = ("_leaves", "began_at", "is_again", "is_create", "is_on_line", "left_at")
 
     def __init__(self, leaves: Callable[[], bool] | None = None, *, is_again: bool = False) -> None:
+        self.began_at = asyncio.get_running_loop().time()
         self.is_again = is_again
         self.is_create = leaves is not None
         self.left_at: float | None = None
         self.is_on_line = False
         self._leaves = leaves
+
+    def waits_since(self) -> float:
+        """Loop time since which its answer is waited for, or else a connection."""
+        return self.left_at or self.began_at
 
     def body(self, content: bytes | None) -> bytes | aiohttp.BytesPayload | None:
         """What aiohttp is to write: a create's body asks before its first byte, and that of its head, is written."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +19,7 @@ from .._core.answer_headers import retry_after
 from .._core.mask import Mask
 from .._core.wire import HttpRequest, HttpResponse
 from .._handles import connections_within, waits_for_handles
-from .._patience import Patience
+from .._patience import AlarmClock, Patience
 from .._text import well_formed
 from .._watch.observer import Observer
 from ..errors import ImagenError, ProtocolError, TransportError
@@ -32,6 +33,9 @@ MAX_ANSWER = 1 << 20
 
 OTHER_CONNECTIONS = 3
 """More connections that a create tries, at once and for nothing, where one ended before a byte of it had left."""
+
+_KNOWN_URLS = 1024
+"""Addresses of each account that are kept: those of creates, and of the tasks that are asked about time and again."""
 
 _JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -57,6 +61,7 @@ class _Way:
     aiohttp shows a proxy whatever a session always sends: through one, the key goes with each request instead.
 
     Attributes:
+        url: The whole address of a path.
         always: Headers of the session.
         asks: Headers of a request without a body, and `creates` of one with a body.
         proxied: How aiohttp is told the proxy.
@@ -65,6 +70,8 @@ class _Way:
 
     def __init__(self, endpoint: Endpoint, settings: SessionSettings) -> None:
         address, key = URL(endpoint.base_url), {"Authorization": f"Bearer {endpoint.api_key}"}
+        # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
+        self.url = lru_cache(_KNOWN_URLS)(lambda path: URL(endpoint.base_url + path, encoded=True))
         proxy = settings.proxies.of(address)
         self.proxied = {} if proxy is None else proxy.terms(address)
         self.always, own = (key, {}) if proxy is None else ({}, key)
@@ -97,6 +104,7 @@ class SessionPool:
         # Once an account, not once a request.
         self._ways = {name: _Way(endpoint, settings) for name, endpoint in endpoints.items()}
         self._files: FileSession | None = None
+        self._clock: AlarmClock | None = None
         self.mask = mask_of(endpoints.values(), settings)
 
     async def __aenter__(self) -> Self:
@@ -107,6 +115,9 @@ class SessionPool:
                 self._sessions[name] = await stack.enter_async_context(session)
             homes = {name: endpoint.base_url for name, endpoint in self._endpoints.items()}
             self._files = await stack.enter_async_context(FileSession(self._settings, homes, self._observer, self.mask))
+            self._clock = AlarmClock(asyncio.get_running_loop())
+            # Before the sessions are closed: the loop forgets a timer that was cancelled once none before it is set.
+            stack.callback(self._clock.stop)
             self._stack = stack.pop_all()
         return self
 
@@ -124,14 +135,14 @@ class SessionPool:
         """The session without a key, while the pool is open."""
         return self._files
 
-    async def send(
+    def send(
         self,
         account: str,
         request: HttpRequest,
         *,
         within: float | None = None,
         leaves: Callable[[], bool] | None = None,
-    ) -> HttpResponse:
+    ) -> Awaitable[HttpResponse]:
         """Carry one request to an account's own address, with its key, and follow no redirect.
 
         Args:
@@ -146,8 +157,12 @@ class SessionPool:
             ProtocolError: The answer is longer than `MAX_ANSWER` or breaks off.
         """
         # Told from here, for aiohttp's TraceConfig costs 10 µs a request even when it is empty.
-        if not self._observer.hears_exchanges:
-            return await self._send(account, request, within, leaves)
+        send = self._send_and_tell if self._observer.hears_exchanges else self._send
+        return send(account, request, within, leaves)
+
+    async def _send_and_tell(
+        self, account: str, request: HttpRequest, within: float | None, leaves: Callable[[], bool] | None
+    ) -> HttpResponse:
         now = asyncio.get_running_loop().time
         began_at = now()
         outcome: HttpResponse | ImagenError | None = None
@@ -177,45 +192,50 @@ class SessionPool:
 
     async def _carry(self, account: str, request: HttpRequest, seconds: float, departure: Departure) -> HttpResponse:
         OUTGOING.set(departure)
-        endpoint, began_at = self._endpoints[account], asyncio.get_running_loop().time()
         try:
             # A slow connection takes nothing of the time for an answer that may be paid for.
-            with Patience(seconds, since=lambda: departure.left_at or began_at):
-                async with self._request(account, request, departure) as response:
-                    if departure.left_at is None:
-                        raise ConnectionAbortedError("an answer came to what was not asked yet")
-                    # Of a task that runs, it tells nothing; a create it has refused, as a provider does.
-                    if response.status == 407 and self._ways[account].is_relayed and not departure.is_create:
-                        raise aiohttp.ClientConnectionError("the proxy answered HTTP 407, it wants a login")
-                    if (told := response.headers.get("Keep-Alive")) is not None:
-                        self._connectors[account].hear_keep_alive(told)
-                    # Not `json()`, which has no bound, and costs 6 µs more.
-                    body = await _read_bounded(response)
-                    return self._plain(response, body)
+            with Patience(seconds, departure.waits_since, self._clock):
+                response = await self._request(account, request, departure)
+                try:
+                    return await self._read(account, response, departure)
+                except BaseException:
+                    # Not given back to the others: what it still carries is of this answer.
+                    response.close()
+                    await response.wait_for_close()
+                    raise
         except ImagenError:
             raise
         # Whatever it is: what counts is whether anything has left, and that is known without it.
         except Exception as error:
             sent = departure.left_at is not None
-            failure = transport_error(error, endpoint.base_url, self.mask, sent=sent)
+            failure = transport_error(error, self._endpoints[account].base_url, self.mask, sent=sent)
         # Raised out here, so that it does not hold aiohttp's error: that one's repr shows the key.
         raise _Ended(failure.message, sent=False) if departure.is_on_line else failure
+
+    async def _read(self, account: str, response: aiohttp.ClientResponse, departure: Departure) -> HttpResponse:
+        if departure.left_at is None:
+            raise ConnectionAbortedError("an answer came to what was not asked yet")
+        # Of a task that runs, it tells nothing; a create it has refused, as a provider does.
+        if response.status == 407 and self._ways[account].is_relayed and not departure.is_create:
+            raise aiohttp.ClientConnectionError("the proxy answered HTTP 407, it wants a login")
+        if (told := response.headers.get("Keep-Alive")) is not None:
+            self._connectors[account].hear_keep_alive(told)
+        # Not `json()`, which has no bound, and costs 6 µs more.
+        body = _whole(response)
+        return self._plain(response, await _read_bounded(response) if body is None else body)
 
     def _plain(self, response: aiohttp.ClientResponse, body: bytes) -> HttpResponse:
         headers = response.headers
         # aiohttp gives bytes that are no text as lone surrogates, which nothing could write down.
         where = well_formed(headers.get("Location", "")) if 300 <= response.status < 400 else ""
-        wait = retry_after(headers, time.time())
-        return HttpResponse(response.status, self.mask.content(body), wait, self.mask.text(where) or None, headers)
+        wait, where = retry_after(headers, time.time()), self.mask.text(where) if where else ""
+        return HttpResponse(response.status, self.mask.content(body), wait, where or None, headers)
 
-    def _request(
-        self, account: str, request: HttpRequest, departure: Departure
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _request(self, account: str, request: HttpRequest, departure: Departure) -> Awaitable[aiohttp.ClientResponse]:
         way = self._ways[account]
         return self._sessions[account].request(
             request.method,
-            # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
-            URL(self._endpoints[account].base_url + request.path, encoded=True),
+            way.url(request.path),
             data=departure.body(request.body),
             headers=way.asks if request.body is None else way.creates,
             allow_redirects=False,
@@ -225,12 +245,15 @@ class SessionPool:
         )
 
 
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    length = response.content_length or 0
-    chunks: list[bytes] = []
-    size = 0
+def _whole(response: aiohttp.ClientResponse) -> bytes | None:
+    """A body that came with its head, as nearly all do, and is not too long; None where more is to be awaited."""
     content = response.content
-    # The end is asked for first: a read beyond it would be one more wait for each answer.
+    return content.read_nowait() if content.is_eof() and content.total_bytes <= MAX_ANSWER else None
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    content, length, size = response.content, response.content_length or 0, 0
+    chunks: list[bytes] = []
     while length <= MAX_ANSWER and not content.at_eof() and (chunk := await content.readany()):
         size += len(chunk)
         # As it is unpacked: a few bytes on the wire can become many megabytes.
@@ -238,7 +261,5 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
             break
         chunks.append(chunk)
     if length > MAX_ANSWER or size > MAX_ANSWER:
-        # Not given back to the pool: the connection still carries the rest.
-        response.close()
         raise ProtocolError(f"The answer is longer than {MAX_ANSWER:,} bytes.", code=response.status)
     return b"".join(chunks)

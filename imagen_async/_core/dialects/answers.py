@@ -30,6 +30,7 @@ from ..wire import (
 from . import money
 from .links import find_links
 
+_NUMBERS = (int, float)
 _SUCCESSES = frozenset({0, 200, 201, 202})
 
 
@@ -164,7 +165,7 @@ def read_renewal(answer: Answer) -> str | Failure:
 
 def figure(value: object) -> float | None:
     """A number of an answer as a finite float, or None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e18:
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or abs(value) > 1e18:
         return None
     return float(value)
 

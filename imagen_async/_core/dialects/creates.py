@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ..._text import seldom
 from ...errors import (
     AccountError,
     AuthenticationError,
@@ -29,20 +30,21 @@ from .own_task import field_of
 from .state_words import meaning_of
 
 # At most one word between "model" and the verdict: "model input: aspect_ratio 2:3 is not supported" is one bad prompt.
-_MODEL_GONE = re.compile(
+_MODEL_GONE = seldom(
     r"\bmodel( name)?( you specified)?( \S+)?( you specified)? (is |was )?"
     r"(not supported|unsupported|not found|does not exist)|unsupported model|price not configured",
     re.I,
 )
-_NO_CREDIT = re.compile(r"credits? (are |is )?insufficient|insufficient (credit|balance|quota)", re.I)
+_NO_CREDIT = seldom(r"credits? (are |is )?insufficient|insufficient (credit|balance|quota)", re.I)
 # What stands before kie.ai's API says so to a request without a User-Agent; it is no word about the account.
-_EDGE = re.compile(r"error code: 1\d\d\d")
+_EDGE = seldom(r"error code: 1\d\d\d")
 # Codes by which a server says that the request itself is wrong: nothing was begun.
 _OWN_FAULT = frozenset({400, 405, 406, 409, 410, 411, 413, 414, 415, 422, 431})
 # A 500 in these words is of somebody who was waiting for the one behind: that one may have made the task.
-_WAITED_IN_VAIN = re.compile(r"timed?[ -]?out|gateway|disconnect|connection (was )?(reset|closed|aborted)", re.I)
+_IN_VAIN = r"timed?[ -]?out|gateway|disconnect|connection (was )?(reset|closed|aborted)"
+_WAITED_IN_VAIN = seldom(_IN_VAIN, re.I)
 # The same, and what says nothing of the request: a server that fell may have made it before.
-_BROKE_DOWN = re.compile(rf"{_WAITED_IN_VAIN.pattern}|upstream|internal|server error|^$", re.I)
+_BROKE_DOWN = seldom(rf"{_IN_VAIN}|upstream|internal|server error|^$", re.I)
 
 _DEEPEST = 4
 
@@ -112,7 +114,7 @@ def _is_own_word(answer: Answer) -> bool:
         return False
     if code >= 500 and not answer.in_body:
         return False
-    if code == 500 and (_BROKE_DOWN if status == 500 else _WAITED_IN_VAIN).search(answer.text):
+    if code == 500 and (_BROKE_DOWN if status == 500 else _WAITED_IN_VAIN)().search(answer.text):
         return False
     return code in _REFUSALS or code in _OWN_FAULT
 
@@ -149,12 +151,12 @@ _REFUSALS: dict[int, tuple[type[ImagenError], Remedy]] = {
 
 def _refusal(code: int, text: str, no_credit: frozenset[int]) -> tuple[type[ImagenError], Remedy]:
     """The text decides where one code serves for several things (seen: 500 for no credit, 422 for an unknown model)."""
-    if code == 403 and _EDGE.search(text):
+    if code == 403 and _EDGE().search(text):
         return AccountError, Remedy.STOP
     # A 429 is free to repeat, whatever its words are.
-    if code in no_credit or (code != 429 and _NO_CREDIT.search(text)):
+    if code in no_credit or (code != 429 and _NO_CREDIT().search(text)):
         return InsufficientCredits, Remedy.STOP
-    if code in (400, 422) and _MODEL_GONE.search(text):
+    if code in (400, 422) and _MODEL_GONE().search(text):
         return ModelUnavailable, Remedy.CLOSE_MODEL
     return _REFUSALS.get(code, (InvalidRequest, Remedy.FAIL))
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from ..._text import seldom
 from ..field_names import LONGEST_KEY, folded, is_echo
 from ..forgiving_json import NOT_JSON
 from ..wire import loose_json
@@ -27,8 +28,8 @@ _PLACES = (
 )
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
-_COPY = re.compile(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_COPY = seldom(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
+_WORD = seldom(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _PAGES = frozenset(
     {
         *("api", "avatar", "cancel", "cover", "detail", "details", "docs", "documentation", "get", "help", "home"),
@@ -38,14 +39,18 @@ _PAGES = frozenset(
     }
 )
 
-_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u200c\u200d\u2060"
-_IS_LINK = re.compile(r"(https?:)?//(?(1)[^\s/?#]|[\w.-]+(:\d+)?/.)", re.I)
+# All that Python takes for a space, written out: to look through all characters takes 1 ms.
+_BLANKS = (
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+)
+_BLANKS += "\u2028\u2029\u202f\u205f\u3000\ufeff\u200b\u200c\u200d\u2060"
+_IS_LINK = seldom(r"(https?:)?//(?(1)[^\s/?#]|[\w.-]+(:\d+)?/.)", re.I)
 # A comma, blank or line inside a link is its own: another link has to begin behind it.
 _JOINING = f"{_BLANKS},;|'\"\uff0c\uff1b\u3001"
-_BETWEEN = re.compile(rf"(?<![{_JOINING}])[{_JOINING}]+(?=(?:https?:)?//)", re.I)
+_BETWEEN = seldom(rf"(?<![{_JOINING}])[{_JOINING}]+(?=(?:https?:)?//)", re.I)
 _AROUND = {("[", "]"), ("(", ")"), ("<", ">"), ("'", "'"), ('"', '"'), ("`", "`")}
 # Of markdown, of a page, or after a word that says what it is.
-_SHOWN = re.compile(
+_SHOWN = seldom(
     r"""(?:!?\[[^\]]*\]\(|<?img\b[^>]*?\bsrc=["']|(?:image|picture|result|download)?[ _]?(?:url|link)?[:：]\s*)"""
     r"""(https?://[^\s"'()<>]+)(?:\)|["'][^>]*>?)?""",
     re.I,
@@ -78,6 +83,10 @@ def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+# Of a record's fields these may hold a link: put together once, for each is looked at in every record.
+_HOLDS_TEXT = (str, list, dict)
+
+
 class _UsualResult(msgspec.Struct, forbid_unknown_fields=True):
     """What nearly all records have for a result."""
 
@@ -96,17 +105,20 @@ def _usual_links(record: Any) -> tuple[str, ...]:
         links = _decode_usual(result).links
     except NOT_JSON:
         return ()
-    rest = [value for value in record.values() if value is not result and isinstance(value, str | list | dict)]
-    is_usual = all(map(_IS_PLAIN, links)) and not any(_may_echo(value, links) for value in rest)
+    rest = [value for value in record.values() if value is not result and isinstance(value, _HOLDS_TEXT)]
+    is_usual = all(map(_IS_PLAIN, links)) and not _may_echo(rest, links)
     return tuple(dict.fromkeys(links)) if is_usual else ()
 
 
-def _may_echo(value: str | list[Any] | dict[str, Any], links: list[str]) -> bool:
+def _may_echo(values: list[Any], links: list[str]) -> bool:
     """True where one of the links may stand, as it is or escaped."""
-    if not isinstance(value, str):
-        return bool(value)
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) < len(values) and any(value for value in values if not isinstance(value, str)):
+        return True
+    # In one go: no link has a line's end in it.
+    text = "\n".join(texts)
     # Of its scheme an echo may have another spelling, or none.
-    return "\\/" in value or "\\u" in value or any(link[link.index("//") :] in value for link in links)
+    return "\\/" in text or "\\u" in text or any(link[link.index("//") :] in text for link in links)
 
 
 class _Search:
@@ -165,13 +177,13 @@ def links_of(text: str) -> list[str]:
     for _ in range(2):
         if (text[:1], text[-1:]) in _AROUND:
             text = text[1:-1].strip(_BLANKS)
-    if not _IS_LINK.match(text):
-        shown = _SHOWN.fullmatch(text)
+    if not _IS_LINK().match(text):
+        shown = _SHOWN().fullmatch(text)
         return [] if shown is None else [_whole(shown[1])]
-    parts = _BETWEEN.split(text)
+    parts = _BETWEEN().split(text)
     # What only joined them is no part of the last.
     parts = [part.rstrip(_JOINING) for part in parts] if len(parts) > 1 else parts
-    return [_whole(part) for part in parts if _IS_LINK.match(part) and len(part) <= LONGEST_LINK]
+    return [_whole(part) for part in parts if _IS_LINK().match(part) and len(part) <= LONGEST_LINK]
 
 
 def _whole(link: str) -> str:
@@ -205,12 +217,12 @@ def _items(value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _is_aside(key: str) -> bool:
-    return is_echo(key) or _COPY.search(folded(key)) is not None
+    return is_echo(key) or _COPY().search(folded(key)) is not None
 
 
 def _names_links(key: str) -> bool:
     is_link = folded(key).endswith(("url", "urls", "uri", "uris", "link", "links"))
-    return is_link and _PAGES.isdisjoint(word.lower() for word in _WORD.findall(key[-LONGEST_KEY:]))
+    return is_link and _PAGES.isdisjoint(word.lower() for word in _WORD().findall(key[-LONGEST_KEY:]))
 
 
 def _echoed(value: Any, depth: int) -> Iterator[str]:

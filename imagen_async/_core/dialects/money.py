@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..._text import seldom
 from ..field_names import folded
 from ..forgiving_json import unwrapped
 
@@ -19,20 +20,20 @@ _BALANCE = (
 _DEEPEST = 3
 _UNIT = r"(?:credits?|cr|points?|pts?|积分)"
 # Thousands are set off, which is more than the same with a decimal comma. A currency's sign is in none: no credits.
-_TEXT = re.compile(
+_TEXT = seldom(
     rf"(?:{_UNIT}\s*[:=]?\s*)?([-+]?)([1-9]\d{{0,2}}(?:[, _'’\u00a0\u202f]\d{{3}})+|\d+)"
     rf"(?:[.,](\d*))?(e[-+]?\d{{1,3}})?\s*{_UNIT}?",
     re.I | re.A,
 )
 # With the dots and the comma the other way round, where no doubt is left.
-_DOTTED = re.compile(r"[-+]?[1-9]\d{0,2}(?:(?:\.\d{3})+,\d*|(?:\.\d{3}){2,})\b", re.A)
+_DOTTED = seldom(r"[-+]?[1-9]\d{0,2}(?:(?:\.\d{3})+,\d*|(?:\.\d{3}){2,})\b", re.A)
 _LARGEST = 1e18
 
 
 def billed(*told: object) -> float | None:
     """What was billed, by the first of these that can be an amount: never below nothing, as a debit has its sign."""
     for value in told:
-        if (found := amount(value, _BILLED)) is not None:
+        if value is not None and (found := amount(value, _BILLED)) is not None:
             return abs(found)
     return None
 
@@ -67,9 +68,9 @@ def _is_in_credits(told: dict[str, Any]) -> bool:
 
 def _in_text(text: str) -> float | None:
     text = text.strip().replace("−", "-")
-    if _DOTTED.match(text):
+    if _DOTTED().match(text):
         text = text.translate(str.maketrans(".,", ",."))
-    found = _TEXT.fullmatch(text) if len(text) <= 64 else None
+    found = _TEXT().fullmatch(text) if len(text) <= 64 else None
     if found is None:
         return None
     sign, whole, decimals, power = found.groups()

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..failure import Failure
-from ..field_names import folded
-from ..forgiving_json import unwrapped
+from ..field_names import KNOWN_RECORDS, folded
+from ..forgiving_json import NOT_JSON, unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
 from .answers import NO_SUCH_TASK, Answer, code_number, code_of, figure, is_enveloped, read_refused_status
 from .links import find_links
 from .own_task import OwnTask
-from .state_words import StateWord, meaning_of, read_state
+from .state_words import StateWord, meaning_of, read_state, word_of
 
 _CONTAINERS = frozenset(
     "data result output task tasks tasklist taskinfo job jobs record records list items rows".split()  # noqa: SIM905
 )
 _EARLIEST, _LATEST = 1_577_836_800_000, 4_102_444_800_000
 """Unix milliseconds: the years 2020 to 2099."""
+
+_CREDITS = ("creditsconsumed", "consumecredits", "credits", "creditsused", "creditscost")
+"""Where a record tells what was billed, as they read in any case and style, the surest first."""
 
 _OF_CALLS = frozenset({408, 429, 455, 502, 503, 504})
 """Codes of an error that is the call's, whatever else is told: it passes."""
@@ -32,6 +38,36 @@ _UNTOLD = "no reason given"
 _ANOTHERS = "The answer is about another task, {}, and is not believed"
 _NOBODYS = "The answer says that a task has ended and does not say which, so it is not believed: {}"
 _NO_LINKS = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
+
+
+class _UsualRecord(msgspec.Struct, gc=False):
+    """What a record of this task tells, as nearly all are."""
+
+    task_id: str = msgspec.field(name="taskId")
+    state: str
+
+
+class _UsualAnswer(msgspec.Struct, gc=False):
+    """A success of an API that tells so itself; what else it holds changes nothing of a task that is waited for."""
+
+    code: Literal[200]
+    data: _UsualRecord
+
+
+_decode_usual = msgspec.json.Decoder(_UsualAnswer).decode
+
+
+def usual_waiting(body: bytes, task_id: str) -> Pending | None:
+    """What `read_status` says of an answer of "not yet" as nearly all are, at a fifth of its price; else None.
+
+    Most answers are such: the task itself is named, in its place, and its state in a word that is known.
+    """
+    try:
+        record = _decode_usual(body).data
+    except NOT_JSON:
+        return None
+    is_waiting = record.task_id == task_id and word_of(record.state) == "waiting"
+    return Pending(record.state) if is_waiting else None
 
 
 def read_status(answer: Answer, own: OwnTask, first: str, failure_codes: frozenset[int] = frozenset()) -> TaskStatus:
@@ -178,8 +214,15 @@ def _under(record: Mapping[str, Any], *names: str) -> list[Any]:
 
 
 def _billed(record: Mapping[str, Any]) -> float | None:
-    told = {folded(key): value for key, value in record.items()}
-    return money.billed(*map(told.get, ("creditsconsumed", "consumecredits", "credits", "creditsused", "creditscost")))
+    return money.billed(*map(record.get, _credit_fields(tuple(record))))
+
+
+# An API's records have the same fields each time.
+@functools.lru_cache(KNOWN_RECORDS)
+def _credit_fields(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that tell what was billed, the surest first."""
+    spelt = {folded(field): field for field in fields}
+    return tuple(spelt[name] for name in _CREDITS if name in spelt)
 
 
 def _latency(record: Mapping[str, Any]) -> float | None:

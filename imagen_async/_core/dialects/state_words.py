@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from ..field_names import LONGEST_KEY, folded
+from ..._text import seldom
+from ..field_names import KNOWN_RECORDS, folded
 
 Meaning = Literal["waiting", "made", "broken"]
 
@@ -37,7 +37,7 @@ _UNSURE = frozenset({"ok", "okay", "ready", "available", "ended", *_PARTLY.split
 """What may also be said of a call, or of a worker, or where something is left out."""
 
 # What it is that has ended says nothing of how.
-_SUBJECT = re.compile(
+_SUBJECT = seldom(
     r"(?:state|status|task|job|request|record|all|images?|pictures?|videos?|audio|run|create|generate|generation"
     r"|prediction|process|任务|生成|处理|已)(?=.)"
 )
@@ -70,6 +70,11 @@ class StateWord(msgspec.Struct, frozen=True):
         return self.word is not None or self.meaning is not None
 
 
+def word_of(word: str) -> Meaning | None:
+    """What a word means that is spelt as it is known; None for any other."""
+    return _MEANINGS.get(word)
+
+
 def meaning_of(word: object) -> Meaning | None:
     """What a word for a state means, in any case, with blanks; None for one that nobody knows, or for what is none."""
     return _MEANINGS.get(word) or _MEANINGS.get(_plain(word)) if isinstance(word, str) else None
@@ -81,7 +86,7 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     Where several are there, the first one with a word that is known is believed.
     """
     usual = _MEANINGS.get(word) if isinstance(word := record.get(first), str) else None
-    if usual == "waiting" or (usual and word not in _UNSURE and not any(_is_other(key, first) for key in record)):
+    if usual == "waiting" or (usual and word not in _UNSURE and not _has_others(tuple(record), first)):
         return StateWord(word, usual)
     names = (first, *_FIELDS)
     told = [(names.index(name), key, value) for key, value in record.items() if (name := folded(key)) in names]
@@ -97,14 +102,10 @@ def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     return StateWord(said[0][0] if said else record.get(first), "made" if is_over else None, is_sure=False)
 
 
-def _is_other(key: str, first: str) -> bool:
-    """True for another field that may name a state."""
-    return key != first and _names_state(key[-LONGEST_KEY:])
-
-
-@functools.lru_cache(1024)
-def _names_state(key: str) -> bool:
-    return folded(key) in _FIELDS
+@functools.lru_cache(KNOWN_RECORDS)
+def _has_others(fields: tuple[str, ...], first: str) -> bool:
+    """True where other fields may name a state."""
+    return any(folded(field) in _FIELDS for field in fields if field != first)
 
 
 def _read(name: str, value: object) -> Meaning | None:
@@ -122,6 +123,6 @@ def _word_in(value: object) -> object:
 
 def _plain(word: object) -> str:
     text = folded("".join(str(word).split())).rstrip("!！")
-    while text not in _MEANINGS and (found := _SUBJECT.match(text)):
+    while text not in _MEANINGS and (found := _SUBJECT().match(text)):
         text = text[found.end() :]
     return text
