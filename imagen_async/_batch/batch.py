@@ -227,7 +227,7 @@ class Batch:
         if failure.is_a(JournalError):
             # The next intent could not be noted either.
             self._scheduler.withhold(self._id)
-        if failure.is_a(JournalError, BudgetReached) or not self._scheduler.standing(self._id).upstreams.take_creates:
+        if failure.is_a(JournalError, BudgetReached) or not self._scheduler.upstreams.take_creates:
             self._feeder.stop()
 
     def _put(self, made: Result, ticket: int, now: float) -> None:
@@ -265,7 +265,7 @@ class Batch:
         await journal.open()
         try:
             await self._feeder.look_through(journal.resume.identity)
-            upstreams = scheduler.standing(self._id).upstreams
+            upstreams = scheduler.upstreams
             # Before any job comes in: jobs of a journal have tokens of its secret, not of the client's.
             if scheduler.callbacks is not None:
                 scheduler.callbacks.connect(self._id, journal.callbacks_for(self._id, scheduler.new_id, self._collect))

@@ -82,7 +82,9 @@ class Course:
             is_first = job.id not in self._listened
             self._listened.add(job.id)
             return is_first
-        return isinstance(job.state, BeingAsked) and self._upstreams[job.account].poll_queue.ask_last(job.id)
+        upstream = self._upstreams[job.account]
+        upstream.touch()
+        return isinstance(job.state, BeingAsked) and upstream.poll_queue.ask_last(job.id)
 
     def move(self, job: Job, event: Event, now: float) -> Job:
         """Let what came of a job's talk happen to it; where it belongs then is still to be said, with `put`."""

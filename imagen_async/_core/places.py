@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 
 from .job import Job
+from .live_jobs import LiveJobs
 from .spending import Spending
 from .states import AwaitingCallback, Confirming, Fetching, Queued, Running, Submitting
 from .submit_queue import SubmitQueue
 from .timer_queue import TimerQueue
-from .upstream import Upstreams
+from .upstream import Upstream, Upstreams
 
 _AT_THE_PROVIDER = frozenset({*Submitting.__args__, *Running.__subclasses__(), Running})
 """States of a task that runs, or that a create on the way may come to make."""
@@ -59,28 +59,38 @@ class Places:
     """
 
     def __init__(self, upstreams: Upstreams, spending: Spending, saving_at_once: int) -> None:
-        self.jobs: dict[int, Job] = {}
+        self.jobs = LiveJobs()
         self.to_send = SubmitQueue(upstreams, self.jobs)
         self.to_save = SaveQueue(saving_at_once)
         self.expiries = TimerQueue()
         self._upstreams = upstreams
+        self._in_order = list(upstreams.values())
+        self._asking = upstreams.agenda(lambda upstream: upstream.ask_at, lambda upstream: upstream.status)
         self._spending = spending
 
     def wake_at(self, now: float) -> float:
         """When somebody here has something to do, if nothing else happens; infinity for never."""
-        ask_at = min((upstream.ask_at(now) for upstream in self._upstreams.values()), default=math.inf)
-        return min(self.expiries.next_at(), self.to_send.wake_at(now), ask_at)
+        return min(self.expiries.next_at(), self.to_send.wake_at(now), self._asking.next_at(now))
+
+    def to_ask(self, now: float) -> list[Upstream]:
+        """The accounts that have a question to ask now, in the client's order."""
+        return [self._in_order[number] for number in self._asking.due(now)]
 
     def store(self, job: Job) -> None:
         """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""
-        before = self.jobs.get(job.id)
+        before = self.jobs.keep(job)
         # A job changes its account only from Queued, where it occupies none.
-        self._upstreams[job.account].running += _occupies(job) - (before is not None and _occupies(before))
-        self.jobs[job.id] = job
+        more = _occupies(job) - (before is not None and _occupies(before))
+        if more:
+            upstream = self._upstreams[job.account]
+            upstream.running += more
+            upstream.touch()
 
     def put(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a live job where its state belongs; one that comes from outside is queued last, or asked about now."""
-        poll_queue = self._upstreams[job.account].poll_queue
+        upstream = self._upstreams[job.account]
+        poll_queue = upstream.poll_queue
+        upstream.touch()
         match job.state:
             case Queued():
                 poll_queue.forget(job.id)
@@ -108,6 +118,7 @@ class Places:
                 self.to_send.remove(job.id)
             case Running() | Confirming():
                 self._upstreams[job.account].poll_queue.forget(job.id)
+                self._upstreams[job.account].touch()
             case Fetching():
                 self.to_save.discard(job.id)
         self.expiries.discard(job.id)
@@ -116,8 +127,9 @@ class Places:
         """Keep a job no more, which has ended."""
         self.store(job)
         self._spending.ends(job)
-        del self.jobs[job.id]
+        self.jobs.drop(job)
         self._upstreams[job.account].poll_queue.forget(job.id)
+        self._upstreams[job.account].touch()
         self.expiries.discard(job.id)
 
 

@@ -26,6 +26,7 @@ from .job_events import (
     Taken,
 )
 from .limiter import Limiter
+from .live_jobs import LiveJobs
 from .machine import advance
 from .places import Places
 from .poll_schedule import Kind
@@ -83,8 +84,8 @@ class Plan:
         self._expects_callbacks = expects_callbacks
 
     @property
-    def jobs(self) -> Mapping[int, Job]:
-        """Every live job, by its id."""
+    def jobs(self) -> LiveJobs:
+        """Every live job, by its id; only to be looked at."""
         return self._jobs
 
     def wants_more(self, owner: int) -> bool:
@@ -115,6 +116,8 @@ class Plan:
             self.upstreams[account].status.block(asked_at)
         for account, latencies in terms.latencies.items():
             self.upstreams[account].schedule.recall(latencies)
+        for account in {*terms.sent, *terms.asked}:
+            self.upstreams[account].touch()
 
     def add(self, job: Job, now: float) -> list[Change]:
         """Take in a queued job, a running one that is to be collected, or a finished one that is to be saved."""
@@ -130,7 +133,7 @@ class Plan:
             self._send(*found, now)
         # After the sending: what has just been reserved may come back, and then there is room again.
         self._course.end_unaffordable(now)
-        for upstream in self.upstreams.values():
+        for upstream in self._places.to_ask(now):
             while upstream.ask_at(now) <= now:
                 self._ask(upstream, now)
         while (job_id := self._places.to_save.pop()) is not None:
@@ -191,7 +194,7 @@ class Plan:
         # Before the jobs hear it: from now on it meets those that come in, or back, as well.
         if isinstance(event, OwnerWithholds):
             self._course.withhold(owner)
-        for job in [job for job in self._jobs.values() if job.owner == owner]:
+        for job in self._jobs.of(owner):
             self._course.happen(job, event, now)
         return self._course.drain()
 
@@ -223,7 +226,7 @@ class Plan:
             return (
                 []
                 # A task that another job has was not made by this create: it clears nothing up.
-                if _is_anothers(task_id, job, self._jobs.values())
+                if self._jobs.has_another(task_id, job)
                 else self.tell(job_id, CallbackNamed(create, task_id), now)
             )
         # One about an earlier create, or another task, says nothing of the task that runs.
@@ -234,6 +237,7 @@ class Plan:
     def _ask_at_once(self, job: Job, now: float) -> None:
         if isinstance(job.state, Running | Fetching):
             self.upstreams[job.account].poll_queue.on_callback(job.id, now)
+            self.upstreams[job.account].touch()
 
     def _send(self, offer: Offer, job_id: int, now: float) -> None:
         job = self._jobs[job_id]
@@ -284,8 +288,3 @@ class Plan:
             upstream.settle_submit(event, job.model.name, now)
             return upstream.breaker.closures != closures
         return False
-
-
-def _is_anothers(task_id: str, but: Job, jobs: Iterable[Job]) -> bool:
-    """True where another job of the account has that task."""
-    return any(job.task_id == task_id and job.account == but.account and job.id != but.id for job in jobs)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 import msgspec
 
 from ..errors import ImagenError
+from .agenda import Agenda, When
 from .circuit_breaker import CircuitBreaker
 from .failure import Failure
 from .job import Job
@@ -18,7 +20,7 @@ from .limiter import Limiter
 from .poll_queue import PollQueue
 from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
-from .rate_limit import Rate
+from .rate_limit import Rate, Window
 from .routing import Offer, Route
 from .wire import Created, NoAnswer, Rejected, Remedy, TaskStatus, Told
 
@@ -73,6 +75,7 @@ class Upstream:
         errands: Calls about no task's state, which take places among the status calls, and go first. Each is let go by
             being called; it returns False where nobody waits for it any more.
         running: Tasks that exist or may come to exist by a create under way.
+        watchers: Called when something happens by which there may be something to do here at another time than before.
     """
 
     def __init__(
@@ -94,9 +97,15 @@ class Upstream:
         self.poll_queue = PollQueue(schedule)
         self.errands: deque[Callable[[], bool]] = deque()
         self.running = 0
+        self.watchers: list[Callable[[], None]] = []
         self._connections = connections
         self._creating = 0
         self._asking = 0
+
+    def touch(self) -> None:
+        """Say that something has happened here."""
+        for notice in self.watchers:
+            notice()
 
     @property
     def at_a_look(self) -> int:
@@ -173,11 +182,13 @@ class Upstream:
         """A create goes out."""
         self.submit.take(now)
         self._creating += 1
+        self.touch()
 
     def take_status(self, now: float) -> None:
         """A status call goes out."""
         self.status.take(now)
         self._asking += 1
+        self.touch()
 
     def settle_submit(self, event: Created | NothingLeft, model: str, now: float) -> None:
         """Learn from what became of a create."""
@@ -190,6 +201,12 @@ class Upstream:
         self.submit.answered(now)
         self._creating -= 1
         self.breaker.settle(event, model, now)
+        self.touch()
+
+    def add_errand(self, errand: Callable[[], bool]) -> None:
+        """Let an errand wait for its turn."""
+        self.errands.append(errand)
+        self.touch()
 
     def let_errand_go(self, now: float) -> None:
         """Let the first errand go, where somebody still waits for it."""
@@ -200,6 +217,7 @@ class Upstream:
         """Give back an errand's place."""
         self.status.answered(now)
         self._asking -= 1
+        self.touch()
 
     def answers_of(self, job: Job, now: float) -> float:
         """The time that an answer about a job tells of: that of its question, where it comes long after the job's time.
@@ -216,6 +234,7 @@ class Upstream:
         self.poll_queue.answered(job_id, event, now)
         self.status.answered(now)
         self._asking -= 1
+        self.touch()
         if isinstance(event, Told):
             self.breaker.answered_status()
         elif isinstance(event, NoAnswer):
@@ -236,11 +255,26 @@ class Upstreams(dict[str, Upstream]):
 
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         super().__init__({upstream.name: upstream for upstream in upstreams})
+        self._taking = list(self.values())
 
     @property
     def take_creates(self) -> bool:
         """True while one of them does."""
-        return any(upstream.breaker.stopped is None for upstream in self.values())
+        # Who has stopped stays so: it is looked at no more.
+        while self._taking and self._taking[-1].breaker.stopped is not None:
+            self._taking.pop()
+        return bool(self._taking)
+
+    def agenda(self, when: Callable[[Upstream], When], limit: Callable[[Upstream], Limiter]) -> Agenda:
+        """When each has something to do of a kind that a limit of it allows."""
+        agenda = Agenda(
+            [when(upstream) for upstream in self.values()],
+            # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
+            [number for number, upstream in enumerate(self.values()) if type(limit(upstream)) is not Window],
+        )
+        for number, upstream in enumerate(self.values()):
+            upstream.watchers.append(partial(agenda.touched.add, number))
+        return agenda
 
     def open_offers(self, route: Route) -> list[Offer]:
         """The accounts of a route that still take such requests."""

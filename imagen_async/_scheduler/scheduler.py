@@ -123,10 +123,14 @@ class Scheduler:
         self._last_id += 1
         return self._last_id
 
+    @property
+    def upstreams(self) -> Upstreams:
+        """The accounts; only to be looked at."""
+        return self._plan.upstreams
+
     def standing(self, owner_id: int) -> Standing:
-        """How an owner's jobs are. Costs a look at every live job."""
-        jobs = tuple(job for job in self._plan.jobs.values() if job.owner == owner_id)
-        return Standing(self.home.now(), jobs, self._plan.upstreams)
+        """How an owner's jobs are. Costs a look at each of them."""
+        return Standing(self.home.now(), tuple(self._plan.jobs.of(owner_id)), self._plan.upstreams)
 
     def callback_wait(self, job: Job) -> float:
         """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
@@ -231,7 +235,7 @@ class Scheduler:
             with anyio.CancelScope(shield=True) as waiting:
                 alarm = Alarm(GRACE, waiting.cancel)
                 try:
-                    while any(job.owner in owner_ids for job in self._plan.jobs.values()):
+                    while any(map(self._plan.jobs.has_any, owner_ids)):
                         self._settled.clear()
                         await self._settled.wait()
                 finally:
