@@ -99,7 +99,6 @@ class World(Queue):
         account, number, line = self.flying.pop(0)
         self.upstreams[account].settle_submit(event, line.model, self.now)
         self.upstreams[account].running -= 1
-        self.waiting.look_again()
         if (purse := self.purses[line.purse]) is not None:
             purse.settle(number, None if isinstance(event, inner.Accepted) else 0.0)
 

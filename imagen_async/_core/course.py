@@ -43,6 +43,7 @@ class Course:
         """Know nothing more of an owner."""
         self._withholding.discard(owner)
         self._spending.forget(owner)
+        self._places.to_send.forget(owner)
 
     def arrive(self, job: Job, now: float) -> None:
         """Take in a job, as it is."""
@@ -121,8 +122,6 @@ class Course:
 
     def turn_away(self, now: float) -> None:
         """End the queued jobs that no account takes any more, now that one takes less."""
-        # Those who wait for a model that an account lost count for it no more: it is short of items, and more come in.
-        self._places.to_send.look_again()
         for job_id in list(self._places.to_send.unwanted()):
             job = self._places.jobs[job_id]
             refusal = self._refusal(job)

@@ -64,7 +64,6 @@ class Places:
         self.to_save = SaveQueue(saving_at_once)
         self.expiries = TimerQueue()
         self._upstreams = upstreams
-        self._in_order = list(upstreams.values())
         self._asking = upstreams.agenda(lambda upstream: upstream.ask_at, lambda upstream: upstream.status)
         self._spending = spending
 
@@ -74,7 +73,7 @@ class Places:
 
     def to_ask(self, now: float) -> list[Upstream]:
         """The accounts that have a question to ask now, in the client's order."""
-        return [self._in_order[number] for number in self._asking.due(now)]
+        return [self._upstreams.in_order[number] for number in self._asking.due(now)]
 
     def store(self, job: Job) -> None:
         """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""

@@ -33,7 +33,7 @@ from .poll_schedule import Kind
 from .routing import Offer
 from .spending import Spending
 from .states import Claimed, Fetching, Noting, Running
-from .upstream import Upstream, Upstreams
+from .upstream import Upstream, Upstreams, answers_of
 from .wire import Created, Lost, NoAnswer, Rejected, TaskStatus
 
 replace = msgspec.structs.replace
@@ -173,7 +173,7 @@ class Plan:
         # A callback may have called the turn off, and a later one begun: what came of the first says nothing of that.
         is_stale = isinstance(event, NothingLeft) and live is not None and live.state is not job.state
         if live is not None and not is_stale:
-            tells_of = self.upstreams[job.account].answers_of(live, now) if isinstance(event, TaskStatus) else now
+            tells_of = answers_of(self.upstreams[job.account], live, now) if isinstance(event, TaskStatus) else now
             after = self._course.move(live, event, tells_of)
             self._course.put(after, now, arrives=False)
             # Its end was announced before its create was answered.

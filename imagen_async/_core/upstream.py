@@ -18,7 +18,7 @@ from .job import Job
 from .job_events import NothingLeft
 from .limiter import Limiter
 from .poll_queue import PollQueue
-from .poll_schedule import Kind, PollSchedule
+from .poll_schedule import PollSchedule
 from .provider import Limits
 from .rate_limit import Rate, Window
 from .routing import Offer, Route
@@ -123,13 +123,6 @@ class Upstream:
         # Whichever is fuller: without room for tasks a free window is of no use.
         return max(self.submit.taken(now) / self.submit.limit, self.running / self.limits.running)
 
-    def callback_wait(self, kind: Kind) -> float:
-        """Seconds from a create for which a callback may come; 0 where tasks end and none ever does."""
-        # What never comes is not waited for: a lost create is told of at once then.
-        if self.poll_queue.reliability.are_silent:
-            return 0.0
-        return max(CALLBACK_WAIT_AT_LEAST, 2 * self.schedule.quantile(kind, SLOWEST))
-
     def state(self, now: float) -> HealthState:
         """How it fares, in a word."""
         if self.breaker.stopped is not None:
@@ -219,16 +212,6 @@ class Upstream:
         self._asking -= 1
         self.touch()
 
-    def answers_of(self, job: Job, now: float) -> float:
-        """The time that an answer about a job tells of: that of its question, where it comes long after the job's time.
-
-        The process stood still meanwhile: what the answer says of the task is old, and no reason to give that up.
-        """
-        if not job.is_late(now):
-            return now
-        sent_at = self.poll_queue.sent_at(job.id)
-        return sent_at if -math.inf < sent_at < (job.due or 0.0) else now
-
     def settle_status(self, job_id: int, event: TaskStatus, now: float) -> None:
         """Learn from a status call."""
         self.poll_queue.answered(job_id, event, now)
@@ -251,11 +234,18 @@ def ease(status: Limiter, now: float, retry_after: float | None, *, limited: boo
 
 
 class Upstreams(dict[str, Upstream]):
-    """The accounts of a plan, by name, in the client's order."""
+    """The accounts of a plan, by name, in the client's order.
+
+    Attributes:
+        in_order: The same, by number.
+        numbers: Each one's place in that order.
+    """
 
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         super().__init__({upstream.name: upstream for upstream in upstreams})
-        self._taking = list(self.values())
+        self.in_order: list[Upstream] = list(self.values())
+        self.numbers: dict[str, int] = {name: number for number, name in enumerate(self)}
+        self._taking = list(self.in_order)
 
     @property
     def take_creates(self) -> bool:
@@ -268,11 +258,11 @@ class Upstreams(dict[str, Upstream]):
     def agenda(self, when: Callable[[Upstream], When], limit: Callable[[Upstream], Limiter]) -> Agenda:
         """When each has something to do of a kind that a limit of it allows."""
         agenda = Agenda(
-            [when(upstream) for upstream in self.values()],
+            [when(upstream) for upstream in self.in_order],
             # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
-            [number for number, upstream in enumerate(self.values()) if type(limit(upstream)) is not Window],
+            [number for number, upstream in enumerate(self.in_order) if type(limit(upstream)) is not Window],
         )
-        for number, upstream in enumerate(self.values()):
+        for number, upstream in enumerate(self.in_order):
             upstream.watchers.append(partial(agenda.touched.add, number))
         return agenda
 
@@ -299,5 +289,24 @@ class Upstreams(dict[str, Upstream]):
         return {offer.account for offer in offers if offer.rank == best}
 
     def callback_wait(self, job: Job) -> float:
-        """Seconds from a create of a job for which a callback may tell of a task whose answer was lost."""
-        return self[job.account].callback_wait((job.model.name, job.request.images))
+        """Seconds from a create of a job for which a callback may tell of a task whose answer was lost.
+
+        0 where tasks end and none ever does.
+        """
+        upstream = self[job.account]
+        # What never comes is not waited for: a lost create is told of at once then.
+        if upstream.poll_queue.reliability.are_silent:
+            return 0.0
+        kind = (job.model.name, job.request.images)
+        return max(CALLBACK_WAIT_AT_LEAST, 2 * upstream.schedule.quantile(kind, SLOWEST))
+
+
+def answers_of(upstream: Upstream, job: Job, now: float) -> float:
+    """The time that an answer about a job tells of: that of its question, where it comes long after the job's time.
+
+    The process stood still meanwhile: what the answer says of the task is old, and no reason to give that up.
+    """
+    if not job.is_late(now):
+        return now
+    sent_at = upstream.poll_queue.sent_at(job.id)
+    return sent_at if -math.inf < sent_at < (job.due or 0.0) else now

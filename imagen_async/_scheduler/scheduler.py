@@ -86,6 +86,7 @@ class Scheduler:
         errands: As given.
         callbacks: As given.
         home: The loop in which it is used.
+        upstreams: The accounts; only to be looked at.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Scheduler:
         self.errands = errands
         self.callbacks = callbacks
         self.home: HomeLoop = HomeLoop()
+        self.upstreams: Upstreams = plan.upstreams
         self._group = group
         self._plan = plan
         self._wakeup = wakeup
@@ -114,7 +116,6 @@ class Scheduler:
         self._stream.talks = self._workers.on_change
         self._door = _Door(plan)
         self._settled = asyncio.Event()
-        self._leaving = 0
         self._last_id = 0
         self._is_closed = False
 
@@ -123,14 +124,9 @@ class Scheduler:
         self._last_id += 1
         return self._last_id
 
-    @property
-    def upstreams(self) -> Upstreams:
-        """The accounts; only to be looked at."""
-        return self._plan.upstreams
-
     def standing(self, owner_id: int) -> Standing:
         """How an owner's jobs are. Costs a look at each of them."""
-        return Standing(self.home.now(), tuple(self._plan.jobs.of(owner_id)), self._plan.upstreams)
+        return Standing(self.home.now(), tuple(self._plan.jobs.of(owner_id)), self.upstreams)
 
     def callback_wait(self, job: Job) -> float:
         """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
@@ -226,7 +222,6 @@ class Scheduler:
 
     async def leave(self, *owner_ids: int) -> None:
         """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
-        self._leaving += 1
         # All of them before any waiting: from here on nothing more is sent, for leaving stops spending.
         for owner_id in owner_ids:
             self.drop(owner_id)
@@ -241,7 +236,6 @@ class Scheduler:
                 finally:
                     alarm.stop()
         finally:
-            self._leaving -= 1
             # Also when a second cancellation cuts the waiting short: what is known by now must be told.
             for owner_id in owner_ids:
                 self._stream.publish(self._plan.tell_all(owner_id, OwnerGone(), self.home.now()), self.home.now())
@@ -271,5 +265,4 @@ class Scheduler:
         if self._door.waiting:
             self._door.look()
         self._wakeup.notice()
-        if self._leaving:
-            self._settled.set()
+        self._settled.set()
