@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 When = Callable[[float], float]
 """Says at a loop time when there is something to do, as things are; infinity for never."""
@@ -28,31 +28,43 @@ class Agenda:
         self.touched: set[int] = set(range(len(whens)))
         self._whens = whens
         self._restless = frozenset(restless)
+        # Told for later, and told for now.
         self._at = [math.inf] * len(whens)
         self._heap: list[tuple[float, int]] = []
+        self._due: set[int] = set()
         self._looked_at = -math.inf
 
-    def due(self, now: float) -> list[int]:
-        """Those that have something to do now, in the order of their numbers; each is asked again at the next look."""
+    def due(self, now: float) -> Iterator[int]:
+        """Those that have something to do now, in the order of their numbers; each again until it has no more.
+
+        Whoever asks does it before asking for the next.
+        """
         self._refresh(now)
-        due: list[int] = []
-        while self._next_at(now) <= now:
-            _, number = heapq.heappop(self._heap)
-            self._at[number] = math.inf
-            due.append(number)
-        self.touched.update(due)
-        return sorted(due)
+        for number in sorted(self._due):
+            while number in self._due:
+                yield number
+                self.touched.discard(number)
+                self._ask(number, now)
 
     def next_at(self, now: float) -> float:
         """When the first of them has something to do, if nothing happens before; infinity for never."""
         self._refresh(now)
-        return self._next_at(now)
+        if self._due:
+            return now
+        while self._heap and self._at[self._heap[0][1]] != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf
 
     def _refresh(self, now: float) -> None:
         # Who asks about the past knows nothing of what was found out since.
         if now < self._looked_at:
             self.touched.update(range(len(self._whens)))
         self._looked_at = now
+        # What was told for now, or is by now, may have been told too early.
+        if self._due:
+            self.touched |= self._due
+        while self._heap and self._heap[0][0] <= now:
+            self.touched.add(heapq.heappop(self._heap)[1])
         if self._restless:
             self.touched |= self._restless
         for number in self.touched:
@@ -61,6 +73,11 @@ class Agenda:
 
     def _ask(self, number: int, now: float) -> None:
         at = self._whens[number](now)
+        if at <= now:
+            self._at[number] = math.inf
+            self._due.add(number)
+            return
+        self._due.discard(number)
         if at == self._at[number]:
             return
         self._at[number] = at
@@ -70,17 +87,3 @@ class Agenda:
             if len(self._heap) > 2 * len(self._at) + 64:
                 self._heap = [entry for entry in self._heap if self._at[entry[1]] == entry[0]]
                 heapq.heapify(self._heap)
-
-    def _next_at(self, now: float) -> float:
-        while self._heap:
-            at, number = self._heap[0]
-            if self._at[number] != at:
-                heapq.heappop(self._heap)
-                continue
-            if at > now:
-                return at
-            # What is told for now is looked at once more: it may have been too early.
-            self._ask(number, now)
-            if self._at[number] == at:
-                return at
-        return math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from .job import Job
 from .live_jobs import LiveJobs
@@ -71,9 +72,10 @@ class Places:
         """When somebody here has something to do, if nothing else happens; infinity for never."""
         return min(self.expiries.next_at(), self.to_send.wake_at(now), self._asking.next_at(now))
 
-    def to_ask(self, now: float) -> list[Upstream]:
-        """The accounts that have a question to ask now, in the client's order."""
-        return [self._upstreams.in_order[number] for number in self._asking.due(now)]
+    def to_ask(self, now: float) -> Iterator[Upstream]:
+        """The accounts that have a question to ask now, in the client's order, once for each question."""
+        for number in self._asking.due(now):
+            yield self._upstreams.in_order[number]
 
     def store(self, job: Job) -> None:
         """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""

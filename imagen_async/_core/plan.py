@@ -134,8 +134,7 @@ class Plan:
         # After the sending: what has just been reserved may come back, and then there is room again.
         self._course.end_unaffordable(now)
         for upstream in self._places.to_ask(now):
-            while upstream.ask_at(now) <= now:
-                self._ask(upstream, now)
+            self._ask(upstream, now)
         while (job_id := self._places.to_save.pop()) is not None:
             self._course.tell(self._jobs[job_id], FetchBegun())
         return self._course.drain()
