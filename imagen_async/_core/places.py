@@ -13,6 +13,7 @@ from .submit_queue import SubmitQueue
 from .timer_queue import TimerQueue
 from .upstream import Upstream, Upstreams
 
+_ASKED = (Running, Confirming)
 _AT_THE_PROVIDER = frozenset({*Submitting.__args__, *Running.__subclasses__(), Running})
 """States of a task that runs, or that a create on the way may come to make."""
 
@@ -70,10 +71,12 @@ class Places:
 
     def wake_at(self, now: float) -> float:
         """When somebody here has something to do, if nothing else happens; infinity for never."""
+        self._upstreams.pass_on()
         return min(self.expiries.next_at(), self.to_send.wake_at(now), self._asking.next_at(now))
 
     def to_ask(self, now: float) -> Iterator[Upstream]:
         """The accounts that have a question to ask now, in the client's order, once for each question."""
+        self._upstreams.pass_on()
         for number in self._asking.due(now):
             yield self._upstreams.in_order[number]
 
@@ -92,25 +95,25 @@ class Places:
         upstream = self._upstreams[job.account]
         poll_queue = upstream.poll_queue
         upstream.touch()
-        match job.state:
-            case Queued():
-                poll_queue.forget(job.id)
-                # What was refused, or not sent, goes before those that never were: its deadline runs.
-                self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives)
-            case Running() | Confirming():
-                poll_queue.expect(job, now, at_once=arrives)
-            # The name that a callback gave may have been asked about, and denied, before.
-            case AwaitingCallback():
-                poll_queue.forget(job.id)
-            case Fetching():
-                poll_queue.forget(job.id)
-                # Without an expiry: a picture that is paid for is fetched, however late.
-                self.to_save.add(job.id)
-                return
-            case _:
-                return  # it talks, and is settled in time
-        if job.due is not None:
-            self.expiries.set(job.id, job.due)
+        state = job.state
+        if isinstance(state, _ASKED):
+            poll_queue.expect(job, now, at_once=arrives)
+        elif isinstance(state, Queued):
+            poll_queue.forget(job.id)
+            # What was refused, or not sent, goes before those that never were: its deadline runs.
+            self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives)
+        # The name that a callback gave may have been asked about, and denied, before.
+        elif isinstance(state, AwaitingCallback):
+            poll_queue.forget(job.id)
+        elif isinstance(state, Fetching):
+            poll_queue.forget(job.id)
+            # Without an expiry: a picture that is paid for is fetched, however late.
+            self.to_save.add(job.id)
+            return
+        else:
+            return  # it talks, and is settled in time
+        if (due := job.due) is not None:
+            self.expiries.set(job.id, due)
 
     def take_out(self, job: Job) -> None:
         """Let a job wait nowhere any more; it is still kept."""

@@ -16,14 +16,16 @@ from .job_events import (
     Event,
     FetchBegun,
     Leaves,
-    NothingLeft,
     NotSaved,
     Owners,
     OwnerWithholds,
     Readmitted,
     Saved,
+    SendAborted,
     StatusAsked,
     Taken,
+    TurnMissed,
+    Unsendable,
 )
 from .limiter import Limiter
 from .live_jobs import LiveJobs
@@ -34,9 +36,27 @@ from .routing import Offer
 from .spending import Spending
 from .states import Claimed, Fetching, Noting, Running
 from .upstream import Upstream, Upstreams, answers_of
-from .wire import Created, Lost, NoAnswer, Rejected, TaskStatus
+from .wire import (
+    Accepted,
+    ConnectFailed,
+    LinksMissing,
+    Lost,
+    NoAnswer,
+    Pending,
+    Rejected,
+    Succeeded,
+    TaskFailed,
+    TaskRefused,
+)
 
 replace = msgspec.structs.replace
+
+# Asked of each answer, for which a union takes five times as long as a tuple.
+_STATUSES = (Pending, Succeeded, NoAnswer, LinksMissing, TaskFailed, TaskRefused)
+_UNSENT = (SendAborted, Unsendable, TurnMissed, ConnectFailed)
+_CREATED = (Accepted, Rejected, Lost, *_UNSENT)
+_JUDGED = (NoAnswer, Rejected, Lost)
+"""Answers that the account sees in the light of the earlier ones."""
 
 
 class OwnerTerms(msgspec.Struct, frozen=True):
@@ -165,14 +185,15 @@ class Plan:
     def settle(self, job: Job, event: Event, now: float) -> list[Change]:
         """Note what came of a job's talk; nothing where it had ended meanwhile."""
         # Before anything is learned from it: whether a key was good is known by the answers before this one.
-        event = self._judge(job, event, now)
+        if isinstance(event, _JUDGED):
+            event = self._judge(job, event, now)
         # Also for a job that has ended meanwhile: its talk has held a connection and a place.
         takes_less = self._release(job, event, now)
         live = self._jobs.get(job.id)
         # A callback may have called the turn off, and a later one begun: what came of the first says nothing of that.
-        is_stale = isinstance(event, NothingLeft) and live is not None and live.state is not job.state
+        is_stale = isinstance(event, _UNSENT) and live is not None and live.state is not job.state
         if live is not None and not is_stale:
-            tells_of = answers_of(self.upstreams[job.account], live, now) if isinstance(event, TaskStatus) else now
+            tells_of = answers_of(self.upstreams[job.account], live, now) if isinstance(event, _STATUSES) else now
             after = self._course.move(live, event, tells_of)
             self._course.put(after, now, arrives=False)
             # Its end was announced before its create was answered.
@@ -257,7 +278,7 @@ class Plan:
         self._places.expiries.discard(job.id)
         self._course.tell(job, StatusAsked())
 
-    def _judge(self, job: Job, event: Event, now: float) -> Event:
+    def _judge(self, job: Job, event: NoAnswer | Rejected | Lost, now: float) -> Event:
         """Let the account see an answer in the light of the earlier ones, before anything follows from it."""
         breaker = self.upstreams[job.account].breaker
         match event:
@@ -271,19 +292,17 @@ class Plan:
             # Nothing to judge, but a callback may tell of it yet.
             case Lost():
                 pass
-            case _:
-                return event
         return replace(event, callback_wait=self.callback_wait(job)) if self._expects_callbacks else event
 
     def _release(self, job: Job, event: Event, now: float) -> bool:
         """Give back the place that the talk took, and let the account learn from it; True where it takes less now."""
         upstream = self.upstreams[job.account]
-        if isinstance(event, Saved | NotSaved):
-            self._places.to_save.settled()
-        elif isinstance(event, TaskStatus):
+        if isinstance(event, _STATUSES):
             upstream.settle_status(job.id, event, now)
-        elif isinstance(event, Created | NothingLeft):
+        elif isinstance(event, _CREATED):
             closures = upstream.breaker.closures
             upstream.settle_submit(event, job.model.name, now)
             return upstream.breaker.closures != closures
+        elif isinstance(event, (Saved, NotSaved)):
+            self._places.to_save.settled()
         return False

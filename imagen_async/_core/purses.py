@@ -45,6 +45,9 @@ class Purses:
         self._jobs = jobs
         self._purses: dict[int, _Purse] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._purses)
+
     def enter(self, group: Group) -> None:
         """Take in a group of which somebody waits."""
         if group.budget is None:

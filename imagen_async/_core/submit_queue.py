@@ -127,6 +127,8 @@ class SubmitQueue:
         if not self._places:
             return None
         self._ways.look(now)
+        if not self._purses:
+            return self._ways.first()
         self._purses.look()
         firsts = (self._ways.first(), self._purses.first())
         return min((turn for turn in firsts if turn is not None), default=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Literal
 
 import msgspec
@@ -22,7 +21,17 @@ from .poll_schedule import PollSchedule
 from .provider import Limits
 from .rate_limit import Rate, Window
 from .routing import Offer, Route
-from .wire import Created, NoAnswer, Rejected, Remedy, TaskStatus, Told
+from .wire import (
+    Created,
+    LinksMissing,
+    NoAnswer,
+    Pending,
+    Rejected,
+    Remedy,
+    Succeeded,
+    TaskFailed,
+    TaskStatus,
+)
 
 SLOWEST = 0.99
 """The share of tasks after whose age, twice over, a callback for a lost create is not expected any more."""
@@ -32,6 +41,8 @@ CALLBACK_WAIT_AT_LEAST = 30.0
 
 MOST_AT_A_LOOK = 100
 """Jobs that wait for an account at most, however wide its window: more are taken in as these go."""
+
+_TOLD = (Pending, Succeeded, LinksMissing, TaskFailed)
 
 HealthState = Literal["ready", "limited", "paused", "stopped"]
 
@@ -75,7 +86,8 @@ class Upstream:
         errands: Calls about no task's state, which take places among the status calls, and go first. Each is let go by
             being called; it returns False where nobody waits for it any more.
         running: Tasks that exist or may come to exist by a create under way.
-        watchers: Called when something happens by which there may be something to do here at another time than before.
+        touched: Names of those to which something has happened by which they may have something to do at another time
+            than before: one set for all accounts of a plan.
     """
 
     def __init__(
@@ -97,15 +109,14 @@ class Upstream:
         self.poll_queue = PollQueue(schedule)
         self.errands: deque[Callable[[], bool]] = deque()
         self.running = 0
-        self.watchers: list[Callable[[], None]] = []
+        self.touched: set[str] = set()
         self._connections = connections
         self._creating = 0
         self._asking = 0
 
     def touch(self) -> None:
         """Say that something has happened here."""
-        for notice in self.watchers:
-            notice()
+        self.touched.add(self.name)
 
     @property
     def at_a_look(self) -> int:
@@ -218,7 +229,7 @@ class Upstream:
         self.status.answered(now)
         self._asking -= 1
         self.touch()
-        if isinstance(event, Told):
+        if isinstance(event, _TOLD):
             self.breaker.answered_status()
         elif isinstance(event, NoAnswer):
             # Creates go on: kie.ai counts them apart from status calls.
@@ -246,6 +257,10 @@ class Upstreams(dict[str, Upstream]):
         self.in_order: list[Upstream] = list(self.values())
         self.numbers: dict[str, int] = {name: number for number, name in enumerate(self)}
         self._taking = list(self.in_order)
+        self._hearing: list[set[int]] = []
+        self._touched: set[str] = set()
+        for upstream in self.in_order:
+            upstream.touched = self._touched
 
     @property
     def take_creates(self) -> bool:
@@ -262,9 +277,21 @@ class Upstreams(dict[str, Upstream]):
             # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
             [number for number, upstream in enumerate(self.in_order) if type(limit(upstream)) is not Window],
         )
-        for number, upstream in enumerate(self.in_order):
-            upstream.watchers.append(partial(agenda.touched.add, number))
+        self._hearing.append(agenda.touched)
         return agenda
+
+    def hearing(self) -> set[int]:
+        """A set to which the numbers of those are added to which something has happened, at each `pass_on`."""
+        self._hearing.append(set())
+        return self._hearing[-1]
+
+    def pass_on(self) -> None:
+        """Let everybody hear to whom something has happened, who keeps what an account has to do and when."""
+        if self._touched:
+            numbers = [self.numbers[name] for name in self._touched]
+            for touched in self._hearing:
+                touched.update(numbers)
+            self._touched.clear()
 
     def open_offers(self, route: Route) -> list[Offer]:
         """The accounts of a route that still take such requests."""

@@ -7,7 +7,6 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
 
 import msgspec
 
@@ -60,6 +59,7 @@ class Way:
         groups: All who wait.
         rich: Of these, those whose budget has room for any of the accounts.
         waiting: How many wait.
+        shown: The least turn by which it stands among all ways; none of its takers has one before that.
         by_room: What `Ways.order` tells, as of `ordered_at`.
     """
 
@@ -73,6 +73,7 @@ class Way:
         self.groups: dict[object, Group] = {}
         self.rich: dict[object, Group] = {}
         self.waiting = 0
+        self.shown: Turn | None = None
         self.by_room: list[tuple[int, int]] = []
         self.ordered_at = -1
         self._heap: list[Turn] = []
@@ -120,17 +121,14 @@ class Ways:
     def __init__(self, upstreams: Upstreams, freed: Callable[[int], None]) -> None:
         self.rooms_version = self.closures = 0
         self._freed = freed
-        self._upstreams = upstreams.in_order
-        self._numbers = upstreams.numbers
-        self.readiness = Readiness(self._upstreams)
-        self._touched: set[int] = set()
-        for number, upstream in enumerate(self._upstreams):
-            upstream.watchers.append(partial(self._touched.add, number))
-        self._standings = [_standing(upstream) for upstream in self._upstreams]
+        self._upstreams = upstreams
+        self.readiness = Readiness(upstreams.in_order)
+        self._touched = upstreams.hearing()
+        self._standings = [_standing(upstream) for upstream in upstreams.in_order]
         self._ways: dict[object, Way] = {}
         self._known: dict[int, tuple[Route, Way]] = {}
         self._idle: OrderedDict[int, Way] = OrderedDict()
-        self._at: list[dict[int, Way]] = [{} for _ in self._upstreams]
+        self._at: list[dict[int, Way]] = [{} for _ in upstreams]
         # Those of which somebody waits whose budget lets him go to any of them, and the first turn of each.
         self._live: dict[int, Way] = {}
         self._tops: list[tuple[Turn, int]] = []
@@ -174,10 +172,11 @@ class Ways:
 
     def notice(self) -> None:
         """Take note of what the accounts take now."""
+        self._upstreams.pass_on()
         if not self._touched:
             return
         for number in self._touched:
-            upstream, before = self._upstreams[number], self._standings[number]
+            upstream, before = self._upstreams.in_order[number], self._standings[number]
             standing = self._standings[number] = _standing(upstream)
             if standing == before:
                 continue
@@ -199,7 +198,7 @@ class Ways:
                 if turn is not None and number in way.takers:
                     way.offer(turn, self.readiness.turns)
                     if way.serial in self._live:
-                        self._push(turn, way)
+                        self._show(turn, way)
 
     def first(self) -> Turn | None:
         """The first turn of an account that anybody waits for; None while each of these waits for an answer."""
@@ -209,8 +208,9 @@ class Ways:
             if way is not None and turn is self.readiness.turns[turn[2]] and turn[2] in way.takers:
                 return turn
             heapq.heappop(self._tops)
-            if way is not None and (turn_now := way.first(self.readiness.turns)) is not None:
-                heapq.heappush(self._tops, (turn_now, serial))
+            if way is not None and way.shown is turn:
+                way.shown = None
+                self._show(way.first(self.readiness.turns), way)
         return None
 
     def enrich(self, group: Group) -> None:
@@ -219,9 +219,7 @@ class Ways:
         way.rich[group.key] = group
         if way.serial not in self._live:
             self._live[way.serial] = way
-            turn = way.first(self.readiness.turns)
-            if turn is not None:
-                self._push(turn, way)
+            self._show(way.first(self.readiness.turns), way)
 
     def impoverish(self, group: Group) -> None:
         """Let a group have any account of its way no more."""
@@ -229,6 +227,7 @@ class Ways:
         way.rich.pop(group.key, None)
         if not way.rich:
             self._live.pop(way.serial, None)
+            way.shown = None
 
     def choice(self, offers: Mapping[int, Offer]) -> dict[int, Offer]:
         """Of some that are open, those that may get a request: none is better, but for those that are paused."""
@@ -240,16 +239,17 @@ class Ways:
         """How many creates a look may send at most to whom that takes a way, the most first; as they are, or were."""
         if way.ordered_at != self.rooms_version:
             way.ordered_at = self.rooms_version
-            way.by_room = sorted(((self._upstreams[number].at_a_look, number) for number in way.open), reverse=True)
+            accounts = self._upstreams.in_order
+            way.by_room = sorted(((accounts[number].at_a_look, number) for number in way.open), reverse=True)
         return way.by_room
 
     def _is_paused(self, number: int) -> bool:
-        return self._upstreams[number].breaker.is_paused
+        return self._upstreams.in_order[number].breaker.is_paused
 
     def _add(self, key: object, route: Route) -> Way:
         offers: dict[int, Offer] = {}
         for offer in route.offers:
-            offers.setdefault(self._numbers[offer.account], offer)
+            offers.setdefault(self._upstreams.numbers[offer.account], offer)
         way = self._ways[key] = Way(next(_SERIALS), key, offers)
         for number in offers:
             self._at[number][way.serial] = way
@@ -260,17 +260,19 @@ class Ways:
         open_ = {
             number: offer
             for number, offer in way.offers.items()
-            if self._upstreams[number].breaker.refusal(offer.model.name) is None
+            if self._upstreams.in_order[number].breaker.refusal(offer.model.name) is None
         }
         way.choose(open_, self.choice(open_), self.readiness.turns)
-        if way.serial in self._live and (turn := way.first(self.readiness.turns)) is not None:
-            self._push(turn, way)
+        if way.serial in self._live:
+            self._show(way.first(self.readiness.turns), way)
 
-    def _push(self, turn: Turn, way: Way) -> None:
+    def _show(self, turn: Turn | None, way: Way) -> None:
+        if turn is None or (way.shown is not None and way.shown <= turn):
+            return
+        way.shown = turn
         heapq.heappush(self._tops, (turn, way.serial))
         if len(self._tops) > 4 * len(self._live) + 64:
-            firsts = ((each.first(self.readiness.turns), serial) for serial, each in self._live.items())
-            self._tops = [(first, serial) for first, serial in firsts if first is not None]
+            self._tops = [(each.shown, serial) for serial, each in self._live.items() if each.shown is not None]
             heapq.heapify(self._tops)
 
 
