@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 
-from benchmarks import callbacks, imports, journal, limit, memory, peers, schedule, throughput, watching
+from benchmarks import callbacks, imports, journal, limit, memory, peers, scale, schedule, throughput, watching
 
 BENCHMARKS = {
     "schedule": schedule,
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "limit": limit,
     "callbacks": callbacks,
     "watching": watching,
+    "scale": scale,
     "peers": peers,
     "import": imports,
 }

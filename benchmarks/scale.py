@@ -10,11 +10,11 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from benchmarks.clients import ENDLESS
 from benchmarks.simulation import MODEL, upstream
 from imagen_async import ImageRequest
-from imagen_async._core.change import Change
 from imagen_async._core.job import Job
 from imagen_async._core.job_events import Event, OwnerLeft, Turn
 from imagen_async._core.latency import LatencyPrior
@@ -22,7 +22,7 @@ from imagen_async._core.plan import Plan
 from imagen_async._core.poll_schedule import PollSchedule
 from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
-from imagen_async._core.routing import Offer, Policy, Route
+from imagen_async._core.routing import Offer, Route
 from imagen_async._core.states import Noting
 from imagen_async._core.upstream import Upstream
 from imagen_async._core.wire import Accepted, Pending, Succeeded
@@ -38,10 +38,11 @@ BREATH = 0.001
 
 MEDIAN = 30.0
 REQUEST = ImageRequest("a red fox", model=MODEL.name)
+T = TypeVar("T")
+
 WAYS = ("one account each", "spread", "cheapest", "in_order")
 
-_PER_JOB = 35.0
-"""Microseconds of the plan that a job of one create and three questions may take."""
+_IDLE_LOOKS = 1000
 
 
 class Figures:
@@ -49,16 +50,22 @@ class Figures:
 
     Attributes:
         cpu: Seconds of CPU, the simulated provider's included: the same for each job, however many there are.
-        looks: How often the plan was looked at.
+        idle: Seconds of CPU for a look that finds nothing to do, while most tasks run.
         asked: How often an account was asked when it has something to do, or how full it is.
         peak: Tasks that ran at once at most.
+        jobs: How many there were.
     """
 
-    def __init__(self) -> None:
-        self.cpu = 0.0
-        self.looks = 0
+    def __init__(self, jobs: int = 0) -> None:
+        self.cpu = self.idle = 0.0
         self.asked = 0
         self.peak = 0
+        self.jobs = jobs
+
+    @property
+    def each(self) -> float:
+        """Microseconds of CPU for a job."""
+        return self.cpu / self.jobs * 1e6
 
 
 def _accounts(count: int, limits: Limits, figures: Figures) -> list[Upstream]:
@@ -83,13 +90,20 @@ def _accounts(count: int, limits: Limits, figures: Figures) -> list[Upstream]:
     return made
 
 
+def _size(count: int, way: str) -> int:
+    """Jobs for so many accounts; where one goes before all others most would wait for that, for hours."""
+    return 4 * EACH if way == "in_order" else count * EACH
+
+
 def _jobs(count: int, way: str) -> Iterator[Job]:
     """Jobs for `count` accounts, each for one of them in turn, or all for whoever that policy lets go first."""
     names = [f"a{number}" for number in range(count)]
-    # Of equal prices: then all share.
-    ranks = {name: number if way == "in_order" else 0 for number, name in enumerate(names)}
-    route = None if way == WAYS[0] else Route(tuple(Offer(name, MODEL, ranks[name]) for name in names))
-    for number in range(count * EACH):
+    # Half of them are cheap: these are waited for. Those of one price share.
+    rank = {"spread": lambda number: 0, "cheapest": lambda number: 2 * number // count, "in_order": int}.get(way)
+    route = None
+    if rank is not None:
+        route = Route(tuple(Offer(name, MODEL, rank(number)) for number, name in enumerate(names)))
+    for number in range(_size(count, way)):
         yield Job(number, 0, number, str(number), REQUEST, names[number % count], MODEL, deadline=1e6, route=route)
 
 
@@ -97,7 +111,7 @@ class Simulation:
     """Accounts whose tasks take about half a minute, and a batch that feeds them as fast as they take it."""
 
     def __init__(self, count: int, way: str) -> None:
-        self.figures = Figures()
+        self.figures = Figures(_size(count, way))
         self._chance = random.Random(1)
         self._plan = Plan(_accounts(count, LIMITS, self.figures), 1)
         self._input = _jobs(count, way)
@@ -108,31 +122,46 @@ class Simulation:
     def run(self) -> Figures:
         """Run to the end."""
         began = time.process_time()
-        now = looked = 0.0
+        now, is_measured = 0.0, False
         self._look(now)
         while (wakes := self._plan.wake_at(now)) < math.inf or self._answers:
-            next_answer = self._answers[0][0] if self._answers else math.inf
-            now = max(min(wakes, next_answer), looked + BREATH)
+            now = max(min(wakes, self._answers[0][0] if self._answers else math.inf), now + BREATH)
             while self._answers and self._answers[0][0] <= now:
                 at, _, job, event = heapq.heappop(self._answers)
                 self._plan.settle(job, event, at)
             self._look(now)
-            looked = now
+            if not is_measured and now > MEDIAN / 2:
+                is_measured = True
+                began += self._measure_idle(now)
         self.figures.cpu = time.process_time() - began
         assert not self._plan.jobs
         return self.figures
 
+    def _measure_idle(self, now: float) -> float:
+        """Look time and again at one moment, when all is done; returns what that took."""
+
+        def look() -> None:
+            for _ in range(_IDLE_LOOKS):
+                assert not self._plan.take(now)
+                self._plan.wants_more(0)
+                self._plan.wake_at(now)
+
+        asked = self.figures.asked
+        took = _cpu(look)
+        self.figures.asked = asked
+        self.figures.idle = took / _IDLE_LOOKS
+        return took
+
     def _look(self, now: float) -> None:
-        self.figures.looks += 1
         while self._plan.wants_more(0) and (job := next(self._input, None)) is not None:
             self._plan.add(job, now)
         for change in self._plan.take(now):
             if isinstance(change.event, Turn):
-                self._talk(change, now)
+                self._talk(change.after, now)
         self.figures.peak = max(self.figures.peak, len(self._ends))
 
-    def _talk(self, change: Change, now: float) -> None:
-        job, answered_at = change.after, now + self._chance.uniform(0.05, 0.15)
+    def _talk(self, job: Job, now: float) -> None:
+        answered_at = now + self._chance.uniform(0.05, 0.15)
         event: Event = Pending("generating")
         if isinstance(job.state, Noting):
             self._plan.leaves(job, now)
@@ -155,23 +184,23 @@ def _running(count: int) -> tuple[Plan, list[Job]]:
     return plan, [change.after for job in sent for change in plan.leaves(job, 0.0)]
 
 
-def _callbacks(count: int) -> float:
-    """Seconds of CPU for callbacks that name the task of each create on the way."""
+def callbacks(count: int) -> float:
+    """Microseconds of CPU for a callback that names the task of a create on the way, while as many others are."""
     plan, jobs = _running(count)
 
     def tell() -> None:
         for job in jobs:
             assert plan.on_callback(job.id, job.account, 1, f"t{job.id}", 1.0)
 
-    return _cpu(tell)
+    return _cpu(tell) / len(jobs) * 1e6
 
 
-def _leave(count: int) -> float:
-    """Seconds of CPU for leaving all tasks, beside another owner's."""
+def leave(count: int) -> float:
+    """Microseconds of CPU a task for leaving all that run."""
     plan, jobs = _running(count)
     for job in jobs:
         plan.settle(job, Accepted(f"t{job.id}"), 1.0)
-    return _cpu(lambda: plan.tell_all(0, OwnerLeft(), 2.0))
+    return _cpu(lambda: plan.tell_all(0, OwnerLeft(), 2.0)) / len(jobs) * 1e6
 
 
 def _cpu(work: Callable[[], object]) -> float:
@@ -202,8 +231,8 @@ def per_job(count: int = 3000, at_once: int = 500) -> float:
     return (time.process_time() - began) / count * 1e6
 
 
-def _quietly(work: Callable[[], float]) -> float:
-    """What it takes without the collector, which looks at all that lives, time and again."""
+def _quietly(work: Callable[[], T]) -> T:
+    """What it comes to without the collector, which looks at all that lives, time and again."""
     gc.collect()
     gc.disable()
     try:
@@ -217,44 +246,39 @@ def run(*, quick: bool) -> list[dict[str, object]]:
     counts = (10, 100) if quick else (10, 100, 1000)
     rows: list[dict[str, object]] = []
     for way in WAYS:
-        firsts: Figures | None = None
-        for count in counts:
-            made: list[Figures] = []
-            _quietly(lambda count=count, way=way, made=made: made.append(Simulation(count, way).run()) or 0.0)  # type: ignore[misc]
-            figures = made[0]
-            firsts = firsts or figures
-            jobs = count * EACH
-            rows.append(
-                {
-                    "what": way,
-                    "accounts": count,
-                    "at once": figures.peak,
-                    "µs a job": figures.cpu / jobs * 1e6,
-                    "ratio": figures.cpu / jobs / (firsts.cpu / counts[0] / EACH),
-                    "µs a look": figures.cpu / figures.looks * 1e6,
-                    "accounts asked a job": figures.asked / jobs,
-                }
-            )
-    for what, work in (("a callback each", _callbacks), ("all left", _leave)):
-        first = 0.0
-        for count in counts:
-            each = _quietly(lambda work=work, count=count: work(count)) / count / EACH * 1e6  # type: ignore[misc]
-            first = first or each
-            rows.append(_row(what, count, each, each / first))
+        made = [_quietly(Simulation(count, way).run) for count in counts]
+        for count, each in zip(counts, made, strict=True):
+            own = {"µs an idle look": each.idle * 1e6, "accounts asked a job": each.asked / each.jobs}
+            rows.append({**_row(way, count, each.peak, each.each, made[0].each), **own})
+    for what, work in (("a callback each", callbacks), ("all are left", leave)):
+        took = [_quietly(lambda work=work, count=count: work(count)) for count in counts]
+        rows += [_row(what, count, count * EACH, each, took[0]) for count, each in zip(counts, took, strict=True)]
     per_job(300, 50)
-    rows.append(_row("one create, three questions", 1, statistics.median(per_job() for _ in range(7)), 1.0))
-    return rows
+    took = [_quietly(per_job) for _ in range(7)]
+    return [*rows, _row("one create, three questions", 1, 500, statistics.median(took), statistics.median(took))]
 
 
-def _row(what: str, count: int, each: float, ratio: float) -> dict[str, object]:
-    own = {"what": what, "accounts": count, "at once": count * EACH, "µs a job": each, "ratio": ratio}
-    return {**own, "µs a look": "", "accounts asked a job": ""}
-
-
-if __name__=="__main__":
-    import sys
+def check() -> list[str]:
+    """What ten times the accounts cost a job, in counts and ratios."""
+    problems: list[str] = []
     for way in WAYS:
-        for n in map(int, sys.argv[1:]):
-            f=Simulation(n,way).run(); print(way,n,f.peak,round(f.cpu/n/EACH*1e6,1),f.looks,round(f.cpu/f.looks*1e6,1),round(f.asked/n/EACH,1),flush=True)
-    for n in map(int, sys.argv[1:]): print(n,_callbacks(n)/n/EACH*1e6,_leave(n)/n/EACH*1e6)
-    print(sorted(per_job() for _ in range(3)))
+        few, many = (_quietly(Simulation(count, way).run) for count in (5, 50))
+        asked = many.asked / many.jobs / (few.asked / few.jobs)
+        if asked > 1.5:
+            problems.append(f"scale: {way}: accounts are asked {asked:.2f} times as often a job for 50 as for 5.")
+        if many.idle > 4 * few.idle:
+            problems.append(
+                f"scale: {way}: an idle look takes {many.idle / few.idle:.1f} times as long for 50 accounts."
+            )
+    for what, work in (("a callback", callbacks), ("leaving", leave)):
+        few, many = (min(_quietly(lambda work=work, count=count: work(count)) for _ in range(3)) for count in (10, 100))
+        if many > 3 * few:
+            problems.append(
+                f"scale: {what} takes {many / few:.1f} times as long a job with 10,000 tasks as with 1,000."
+            )
+    return problems
+
+
+def _row(what: str, count: int, at_once: int, each: float, first: float) -> dict[str, object]:
+    own = {"what": what, "accounts": count, "at once": at_once, "µs a job": each, "ratio": each / first}
+    return {**own, "µs an idle look": "", "accounts asked a job": ""}
