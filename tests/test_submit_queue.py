@@ -19,9 +19,9 @@ from imagen_async._core.submit_queue import MOST_WAITING, SubmitQueue
 from imagen_async.errors import AccountError, ModelUnavailable, RateLimited, TransportError
 from imagen_async.providers import PROVIDERS
 
-WAYS = ("a", "b", "c", "ab", "bc", "ac", "abc")
+WAYS = (*"abcde", "ab", "bc", "ac", "abc", "de", "acde", "abcde")
 FAST, PLAIN = "imagen4-fast", "imagen4"
-PRICE = {"a": 0.5, "b": 0.3, "c": 1.0}
+PRICE = {"a": 0.5, "b": 0.3, "c": 1.0, "d": 0.3, "e": 0.5}
 ANSWERS: dict[str, inner.Created] = {
     "accepted": inner.Accepted("t"),
     "limited": inner.Rejected(failure(RateLimited), inner.Remedy.BACK_OFF),
@@ -48,11 +48,18 @@ def route(way: str, model: str, policy: inner.Policy) -> inner.Route:
     return inner.Router(providers, policy).route(inner.ImageRequest("a red fox", model=model))[1]
 
 
+class Own(inner.Window):
+    """A limit of the user's own: nothing tells when it is another one."""
+
+
 class Queue:
     """Upstreams that have answered long ago, jobs, and those who wait, without a plan around them."""
 
     def __init__(self, limits: dict[str, inner.Limits], policy: inner.Policy = "spread") -> None:
-        self.upstreams = inner.Upstreams(upstream(name, each, connections=10_000) for name, each in limits.items())
+        self.upstreams = inner.Upstreams(
+            upstream(name, each, connections=10_000, submit=Own(each.submit) if name == "e" else None)
+            for name, each in limits.items()
+        )
         self.jobs: dict[int, inner.Job] = {}
         self.waiting = SubmitQueue(self.upstreams, self.jobs)
         self.policy = policy
@@ -76,7 +83,7 @@ class World(Queue):
     """The queue beside a plain list of who waits, with accounts that answer this or that."""
 
     def __init__(self, policy: inner.Policy) -> None:
-        super().__init__(dict.fromkeys("abc", inner.Limits(submit=inner.Rate(3, per=2), running=4)), policy)
+        super().__init__(dict.fromkeys("abcde", inner.Limits(submit=inner.Rate(3, per=2), running=4)), policy)
         self.purses = [None, inner.Budget(2.5), inner.Budget(0.9)]
         self.now = 0.0
         self.queued: dict[int, Line] = {}
