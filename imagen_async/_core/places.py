@@ -84,7 +84,8 @@ class Places:
         """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""
         before = self.jobs.keep(job)
         # A job changes its account only from Queued, where it occupies none.
-        more = _occupies(job) - (before is not None and _occupies(before))
+        occupied = before is not None and type(before.state) in _AT_THE_PROVIDER
+        more = (type(job.state) in _AT_THE_PROVIDER) - occupied
         if more:
             upstream = self._upstreams[job.account]
             upstream.running += more
@@ -135,7 +136,3 @@ class Places:
         self._upstreams[job.account].poll_queue.forget(job.id)
         self._upstreams[job.account].touch()
         self.expiries.discard(job.id)
-
-
-def _occupies(job: Job) -> bool:
-    return type(job.state) in _AT_THE_PROVIDER

@@ -6,6 +6,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
 from .budget import Budget
 from .job import Job
 from .purses import Purses
@@ -17,6 +19,13 @@ from .ways import Group, Ways
 
 MOST_WAITING = 500
 """Jobs of one owner that wait for some accounts while others have nothing to do, before no more are taken in."""
+
+
+class _Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a job waits, and whose it is."""
+
+    group: Group
+    owner: int
 
 
 class SubmitQueue:
@@ -35,7 +44,7 @@ class SubmitQueue:
         self._shortage = Shortage(upstreams.in_order, self._ways)
         self._purses = Purses(self._ways, jobs)
         self._numbers = upstreams.numbers
-        self._places: dict[int, tuple[Group, int]] = {}
+        self._places: dict[int, _Place] = {}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -71,13 +80,13 @@ class SubmitQueue:
         if is_new:
             self._purses.enter(group)
         way.waiting += 1
-        self._places[job.id] = (group, job.owner)
+        self._places[job.id] = _Place(group, job.owner)
         self._shortage.add(job.owner, way)
 
     def remove(self, job_id: int) -> None:
         """Take a job out."""
-        group, owner = self._places.pop(job_id)
-        way = group.way
+        place = self._places.pop(job_id)
+        group, way = place.group, place.group.way
         del group.ids[job_id]
         way.waiting -= 1
         if not group.ids:
@@ -85,7 +94,7 @@ class SubmitQueue:
             self._purses.leave(group)
             if not way.groups:
                 self._ways.rest(way)
-        self._shortage.remove(owner, way)
+        self._shortage.remove(place.owner, way)
 
     def forget(self, owner: int) -> None:
         """Know nothing more of an owner, of whom nobody waits."""
@@ -96,11 +105,8 @@ class SubmitQueue:
         first = self._first(now)
         if first is None or first[0] > NOW:
             return None
-        number = first[2]
         # Who can go elsewhere lets those first who cannot; of equals the lower number came earlier.
-        _, job_id, offer = min(
-            (len(group.way.open), next(iter(group.ids)), offer) for group, offer in self._takers(number)
-        )
+        _, job_id, offer = min(self._takers(first[2]))
         return offer, job_id
 
     def wake_at(self, now: float) -> float:
@@ -133,10 +139,11 @@ class SubmitQueue:
         firsts = (self._ways.first(), self._purses.first())
         return min((turn for turn in firsts if turn is not None), default=None)
 
-    def _takers(self, number: int) -> Iterator[tuple[Group, Offer]]:
-        """Every group that an account may take somebody from, and its offer to that."""
+    def _takers(self, number: int) -> Iterator[tuple[int, int, Offer]]:
+        """Whom an account may take, the first of each group: how many others take him, who he is, its offer to him."""
         for way in self._ways.at(number):
             if (offer := way.takers.get(number)) is not None:
                 for group in way.rich.values():
-                    yield group, offer
-        yield from self._purses.takers(number)
+                    yield len(way.open), next(iter(group.ids)), offer
+        for group, offer in self._purses.takers(number) if self._purses else ():
+            yield len(group.way.open), next(iter(group.ids)), offer

@@ -169,7 +169,7 @@ class Upstream:
     def ask_at(self, now: float) -> float:
         """When the next status call may go; infinity while only an answer, or a lease, can tell."""
         # Creates keep to half of the connections, so status calls always have the other half.
-        if not (self.poll_queue or self.errands) or self._asking + self._creating >= self._connections:
+        if self._asking + self._creating >= self._connections:
             return math.inf
         return max(self.due_at, self.status.ready_at(now))
 
