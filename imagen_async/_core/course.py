@@ -12,6 +12,8 @@ from .states import AwaitingCallback, BeingAsked, Ended, Queued
 from .upstream import Upstreams
 from .wording import used_up
 
+_ENDS = frozenset(Ended.__subclasses__())
+
 LAST_WORD = 5.0
 """Seconds that it may take then until the question goes out, or its callback is read: its picture may be there."""
 
@@ -101,10 +103,11 @@ class Course:
 
     def put(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a job where it belongs; one that nobody sends, though it waits for that, ends at once."""
-        if isinstance(job.state, Ended):
+        kind = type(job.state)
+        if kind in _ENDS:
             self._end(job)
             return
-        if isinstance(job.state, Queued):
+        if kind is Queued:
             # The caller's wish first: nobody waits for a word about the accounts any more.
             event = OwnerWithholds() if job.owner in self._withholding else self._refusal(job)
             if event is not None:

@@ -13,8 +13,9 @@ from .submit_queue import SubmitQueue
 from .timer_queue import TimerQueue
 from .upstream import Upstream, Upstreams
 
-_ASKED = (Running, Confirming)
-_AT_THE_PROVIDER = frozenset({*Submitting.__args__, *Running.__subclasses__(), Running})
+_RUNNING = (Running, *Running.__subclasses__())
+_ASKED = frozenset({*_RUNNING, Confirming})
+_AT_THE_PROVIDER = frozenset({*Submitting.__args__, *_RUNNING})
 """States of a task that runs, or that a create on the way may come to make."""
 
 
@@ -96,17 +97,17 @@ class Places:
         upstream = self._upstreams[job.account]
         poll_queue = upstream.poll_queue
         upstream.touch()
-        state = job.state
-        if isinstance(state, _ASKED):
+        kind = type(job.state)
+        if kind in _ASKED:
             poll_queue.expect(job, now, at_once=arrives)
-        elif isinstance(state, Queued):
+        elif kind is Queued:
             poll_queue.forget(job.id)
             # What was refused, or not sent, goes before those that never were: its deadline runs.
             self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives)
         # The name that a callback gave may have been asked about, and denied, before.
-        elif isinstance(state, AwaitingCallback):
+        elif kind is AwaitingCallback:
             poll_queue.forget(job.id)
-        elif isinstance(state, Fetching):
+        elif kind is Fetching:
             poll_queue.forget(job.id)
             # Without an expiry: a picture that is paid for is fetched, however late.
             self.to_save.add(job.id)

@@ -34,7 +34,9 @@ class Readiness:
         self._upstreams = upstreams
         # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
         self._restless = {number for number, each in enumerate(upstreams) if type(each.submit) is not Window}
+        # When each is asked again, whatever happens.
         self._timers = TimerQueue()
+        self._until = [math.inf] * len(upstreams)
         self._looked_at = -math.inf
 
     def look(self, now: float) -> list[int]:
@@ -44,6 +46,7 @@ class Readiness:
             self.touched.update(range(len(self.turns)))
         self._looked_at = now
         while (number := self._timers.pop_due(now)) is not None:
+            self._until[number] = math.inf
             self.touched.add(number)
         if self._restless:
             self.touched |= self._restless
@@ -63,10 +66,12 @@ class Readiness:
             until = upstream.submit.frees_at(now) if isinstance(upstream.submit, Window) else math.inf
         elif until < math.inf:
             turn = (until, 0.0, number)
-        if until < math.inf:
-            self._timers.set(number, until)
-        else:
-            self._timers.discard(number)
+        if until != self._until[number]:
+            self._until[number] = until
+            if until < math.inf:
+                self._timers.set(number, until)
+            else:
+                self._timers.discard(number)
         if turn == self.turns[number]:
             return False
         self.turns[number] = turn

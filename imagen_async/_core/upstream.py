@@ -196,7 +196,7 @@ class Upstream:
 
     def settle_submit(self, event: Created | NothingLeft, model: str, now: float) -> None:
         """Learn from what became of a create."""
-        if isinstance(event, Rejected) and event.remedy is Remedy.BACK_OFF:
+        if type(event) is Rejected and event.remedy is Remedy.BACK_OFF:
             # A 429 that no rate explains, since nothing was taken before it, pauses, and does not cut the limit again.
             if self.breaker.back_off(now, self.submit.rate.per, event.retry_after):
                 self.submit.block(now, event.retry_after)
