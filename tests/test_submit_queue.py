@@ -222,6 +222,18 @@ def test_no_more_are_taken_in_than_can_soon_go(second: int, ways: str, stopped: 
         assert queue.waiting.wants_more(1)
 
 
+def test_an_account_is_asked_once_more_before_it_gets_somebody() -> None:
+    """Also where nobody was told that it can send no more: no create goes over its limit for that."""
+    queue = Queue(dict.fromkeys("ab", inner.Limits()))
+    for _ in range(2):
+        queue.add(Line("ab"))
+    assert queue.waiting.next(0.0)[0].account == "a"
+    queue.upstreams["a"].submit.block(0.0, 30.0)
+    assert queue.waiting.next(0.0)[0].account == "b"
+    queue.upstreams["b"].submit.block(0.0, 20.0)
+    assert (queue.waiting.next(0.0), queue.waiting.wake_at(0.0)) == (None, 20.0)
+
+
 def test_owners_that_come_and_go_leave_nothing_behind() -> None:
     """Each batch is an owner of its own: a client that lives long keeps none of five thousand that are over."""
     queue = Queue(dict.fromkeys("ab", inner.Limits()))

@@ -103,6 +103,9 @@ class SubmitQueue:
     def next(self, now: float) -> tuple[Offer, int] | None:
         """Who may be sent now, and where; None for nobody."""
         first = self._first(now)
+        # Asked at the door once more: no create goes for that something has happened of which nobody was told.
+        while first is not None and first[0] == NOW and not self._ways.is_ready(first[2], now):
+            first = self._first(now)
         if first is None or first[0] > NOW:
             return None
         # Who can go elsewhere lets those first who cannot; of equals the lower number came earlier.

@@ -200,6 +200,13 @@ class Ways:
                     if way.serial in self._live:
                         self._show(turn, way)
 
+    def is_ready(self, number: int, now: float) -> bool:
+        """Ask an account itself whether it can send now; where it cannot, the next look finds out when it can."""
+        is_ready = self._upstreams.in_order[number].submit_at(now) <= now
+        if not is_ready:
+            self.readiness.touched.add(number)
+        return is_ready
+
     def first(self) -> Turn | None:
         """The first turn of an account that anybody waits for; None while each of these waits for an answer."""
         while self._tops:
