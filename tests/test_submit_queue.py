@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 import tracemalloc
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -169,16 +171,35 @@ class World(Queue):
 
     def check(self) -> None:
         """The queue and the list tell the same."""
-        waiting, names = self.waiting, self.upstreams
-        found = waiting.next(self.now)
-        assert (found and (found[0].account, found[1])) == self.next()
-        assert len(waiting) == len(self.queued)
-        assert set(waiting.unwanted()) == {each for each, line in self.queued.items() if not self.open(line)}
-        assert set(waiting.unaffordable()) == self.unaffordable()
-        assert [waiting.waiting_for(name) for name in names] == [self.count(name) for name in names]
-        takers = [(name, each.at_a_look) for name, each in names.items() if each.breaker.stopped is None]
+        assert len(self.waiting) == len(self.queued)
+        # In another order each time: whichever comes first after something has happened must have heard of it.
+        checks = deque([self.check_counts, self.check_wants, self.check_unwanted, self.check_turns])
+        checks.rotate(len(self.jobs))
+        for check in checks:
+            check()
+
+    def check_counts(self) -> None:
+        """How many wait for each account."""
+        assert [self.waiting.waiting_for(name) for name in self.upstreams] == [
+            self.count(each) for each in self.upstreams
+        ]
+
+    def check_unwanted(self) -> None:
+        """Who has nowhere to go, and whose budget is used up."""
+        assert set(self.waiting.unaffordable()) == self.unaffordable()
+        assert set(self.waiting.unwanted()) == {each for each, line in self.queued.items() if not self.open(line)}
+
+    def check_wants(self) -> None:
+        """Whether more are wanted."""
+        takers = [(name, each.at_a_look) for name, each in self.upstreams.items() if each.breaker.stopped is None]
         for owner in (1, 2):
-            assert waiting.wants_more(owner) == any(self.count(name, [owner]) < at_a_look for name, at_a_look in takers)
+            is_any = any(self.count(name, [owner]) < at_a_look for name, at_a_look in takers)
+            assert self.waiting.wants_more(owner) == is_any
+
+    def check_turns(self) -> None:
+        """Who is next, and when there will be somebody."""
+        waiting, found = self.waiting, self.waiting.next(self.now)
+        assert (found and (found[0].account, found[1])) == self.next()
         at = waiting.wake_at(self.now)
         for time in (self.now, self.now + 1.5, self.now + 3, self.now + 30):
             assert (waiting.next(time) is not None) == (time >= at)
@@ -199,6 +220,15 @@ def test_the_queue_does_what_plain_lists_do(policy: inner.Policy, steps: list[tu
     world = World(policy)
     for step in steps:
         world.play(*step)
+
+
+@pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
+def test_the_queue_does_so_for_long(policy: inner.Policy) -> None:
+    """What piles up over a long time is cleared away, and nothing with it."""
+    world, chance = World(policy), random.Random(1)
+    words = [*["add"] * 3, "leave", *["send"] * 6, "wait", *["accepted"] * 6, "limited"]
+    for _ in range(400):
+        world.play(chance.choice(words), chance.choice(("ab", "abcde")), chance.choice([1, 4, 7, 10]))
 
 
 @pytest.mark.parametrize(
