@@ -71,3 +71,13 @@ def test_what_was_told_too_early_is_told_again() -> None:
     assert agenda.next_at(0.0) == 5.0
     assert [*agenda.due(5.0)] == []
     assert agenda.next_at(5.0) == 9.0
+
+
+def test_who_has_nothing_to_do_any_more_is_not_due() -> None:
+    """Also where nobody was told of that: a limit that came between holds."""
+    at = [5.0]
+    agenda = Agenda([lambda now: at[0]])
+    assert agenda.next_at(5.0) == 5.0
+    at[0] = 9.0
+    assert [*agenda.due(5.0)] == []
+    assert agenda.next_at(5.0) == 9.0

@@ -273,6 +273,8 @@ def test_owners_that_come_and_go_leave_nothing_behind() -> None:
         for owner in range(5_000):
             queue.waiting.remove(job.id)
             queue.waiting.add(msgspec.structs.replace(job, owner=owner), None, at_front=False)
+            assert queue.waiting.wants_more(owner)
+            queue.waiting.forget(owner)
         left, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

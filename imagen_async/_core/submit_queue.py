@@ -65,7 +65,6 @@ class SubmitQueue:
 
     def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
         """Take in a job: behind the others, or before them."""
-        self._ways.notice()
         way = self._ways.of(job.way)
         # On a budget those of one price, so that a dear one keeps no cheap one waiting.
         key = None if budget is None else (id(budget), job.request.images)
