@@ -19,6 +19,7 @@ from benchmarks import (
     memory,
     peers,
     resume,
+    scale,
     schedule,
     tail,
     throughput,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "limit": limit,
     "callbacks": callbacks,
     "watching": watching,
+    "scale": scale,
     "peers": peers,
     "import": imports,
 }

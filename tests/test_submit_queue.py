@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 import tracemalloc
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,9 +21,9 @@ from imagen_async._core.submit_queue import MOST_WAITING, SubmitQueue
 from imagen_async.errors import AccountError, ModelUnavailable, RateLimited, TransportError
 from imagen_async.providers import PROVIDERS
 
-WAYS = ("a", "b", "c", "ab", "bc", "ac", "abc")
+WAYS = (*"abcde", "ab", "bc", "ac", "abc", "de", "acde", "abcde")
 FAST, PLAIN = "imagen4-fast", "imagen4"
-PRICE = {"a": 0.5, "b": 0.3, "c": 1.0}
+PRICE = {"a": 0.5, "b": 0.3, "c": 1.0, "d": 0.3, "e": 0.5}
 ANSWERS: dict[str, inner.Created] = {
     "accepted": inner.Accepted("t"),
     "limited": inner.Rejected(failure(RateLimited), inner.Remedy.BACK_OFF),
@@ -48,11 +50,18 @@ def route(way: str, model: str, policy: inner.Policy) -> inner.Route:
     return inner.Router(providers, policy).route(inner.ImageRequest("a red fox", model=model))[1]
 
 
+class Own(inner.Window):
+    """A limit of the user's own: nothing tells when it is another one."""
+
+
 class Queue:
     """Upstreams that have answered long ago, jobs, and those who wait, without a plan around them."""
 
     def __init__(self, limits: dict[str, inner.Limits], policy: inner.Policy = "spread") -> None:
-        self.upstreams = inner.Upstreams(upstream(name, each, connections=10_000) for name, each in limits.items())
+        self.upstreams = inner.Upstreams(
+            upstream(name, each, connections=10_000, submit=Own(each.submit) if name == "e" else None)
+            for name, each in limits.items()
+        )
         self.jobs: dict[int, inner.Job] = {}
         self.waiting = SubmitQueue(self.upstreams, self.jobs)
         self.policy = policy
@@ -76,7 +85,7 @@ class World(Queue):
     """The queue beside a plain list of who waits, with accounts that answer this or that."""
 
     def __init__(self, policy: inner.Policy) -> None:
-        super().__init__(dict.fromkeys("abc", inner.Limits(submit=inner.Rate(3, per=2), running=4)), policy)
+        super().__init__(dict.fromkeys("abcde", inner.Limits(submit=inner.Rate(3, per=2), running=4)), policy)
         self.purses = [None, inner.Budget(2.5), inner.Budget(0.9)]
         self.now = 0.0
         self.queued: dict[int, Line] = {}
@@ -99,7 +108,6 @@ class World(Queue):
         account, number, line = self.flying.pop(0)
         self.upstreams[account].settle_submit(event, line.model, self.now)
         self.upstreams[account].running -= 1
-        self.waiting.look_again()
         if (purse := self.purses[line.purse]) is not None:
             purse.settle(number, None if isinstance(event, inner.Accepted) else 0.0)
 
@@ -163,16 +171,35 @@ class World(Queue):
 
     def check(self) -> None:
         """The queue and the list tell the same."""
-        waiting, names = self.waiting, self.upstreams
-        found = waiting.next(self.now)
-        assert (found and (found[0].account, found[1])) == self.next()
-        assert len(waiting) == len(self.queued)
-        assert set(waiting.unwanted()) == {each for each, line in self.queued.items() if not self.open(line)}
-        assert set(waiting.unaffordable()) == self.unaffordable()
-        assert [waiting.waiting_for(name) for name in names] == [self.count(name) for name in names]
-        takers = [(name, each.at_a_look) for name, each in names.items() if each.breaker.stopped is None]
+        assert len(self.waiting) == len(self.queued)
+        # In another order each time: whichever comes first after something has happened must have heard of it.
+        checks = deque([self.check_counts, self.check_wants, self.check_unwanted, self.check_turns])
+        checks.rotate(len(self.jobs))
+        for check in checks:
+            check()
+
+    def check_counts(self) -> None:
+        """How many wait for each account."""
+        assert [self.waiting.waiting_for(name) for name in self.upstreams] == [
+            self.count(each) for each in self.upstreams
+        ]
+
+    def check_unwanted(self) -> None:
+        """Who has nowhere to go, and whose budget is used up."""
+        assert set(self.waiting.unaffordable()) == self.unaffordable()
+        assert set(self.waiting.unwanted()) == {each for each, line in self.queued.items() if not self.open(line)}
+
+    def check_wants(self) -> None:
+        """Whether more are wanted."""
+        takers = [(name, each.at_a_look) for name, each in self.upstreams.items() if each.breaker.stopped is None]
         for owner in (1, 2):
-            assert waiting.wants_more(owner) == any(self.count(name, [owner]) < at_a_look for name, at_a_look in takers)
+            is_any = any(self.count(name, [owner]) < at_a_look for name, at_a_look in takers)
+            assert self.waiting.wants_more(owner) == is_any
+
+    def check_turns(self) -> None:
+        """Who is next, and when there will be somebody."""
+        waiting, found = self.waiting, self.waiting.next(self.now)
+        assert (found and (found[0].account, found[1])) == self.next()
         at = waiting.wake_at(self.now)
         for time in (self.now, self.now + 1.5, self.now + 3, self.now + 30):
             assert (waiting.next(time) is not None) == (time >= at)
@@ -193,6 +220,15 @@ def test_the_queue_does_what_plain_lists_do(policy: inner.Policy, steps: list[tu
     world = World(policy)
     for step in steps:
         world.play(*step)
+
+
+@pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
+def test_the_queue_does_so_for_long(policy: inner.Policy) -> None:
+    """What piles up over a long time is cleared away, and nothing with it."""
+    world, chance = World(policy), random.Random(1)
+    words = [*["add"] * 3, "leave", *["send"] * 6, "wait", *["accepted"] * 6, "limited"]
+    for _ in range(400):
+        world.play(chance.choice(words), chance.choice(("ab", "abcde")), chance.choice([1, 4, 7, 10]))
 
 
 @pytest.mark.parametrize(
@@ -216,6 +252,18 @@ def test_no_more_are_taken_in_than_can_soon_go(second: int, ways: str, stopped: 
         assert queue.waiting.wants_more(1)
 
 
+def test_an_account_is_asked_once_more_before_it_gets_somebody() -> None:
+    """Also where nobody was told that it can send no more: no create goes over its limit for that."""
+    queue = Queue(dict.fromkeys("ab", inner.Limits()))
+    for _ in range(2):
+        queue.add(Line("ab"))
+    assert queue.waiting.next(0.0)[0].account == "a"
+    queue.upstreams["a"].submit.block(0.0, 30.0)
+    assert queue.waiting.next(0.0)[0].account == "b"
+    queue.upstreams["b"].submit.block(0.0, 20.0)
+    assert (queue.waiting.next(0.0), queue.waiting.wake_at(0.0)) == (None, 20.0)
+
+
 def test_owners_that_come_and_go_leave_nothing_behind() -> None:
     """Each batch is an owner of its own: a client that lives long keeps none of five thousand that are over."""
     queue = Queue(dict.fromkeys("ab", inner.Limits()))
@@ -225,6 +273,8 @@ def test_owners_that_come_and_go_leave_nothing_behind() -> None:
         for owner in range(5_000):
             queue.waiting.remove(job.id)
             queue.waiting.add(msgspec.structs.replace(job, owner=owner), None, at_front=False)
+            assert queue.waiting.wants_more(owner)
+            queue.waiting.forget(owner)
         left, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

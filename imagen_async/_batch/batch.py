@@ -224,7 +224,7 @@ class Batch:
         if failure.is_a(JournalError):
             # The next intent could not be noted either.
             self._scheduler.withhold(self._id)
-        if failure.is_a(JournalError, BudgetReached) or not self._scheduler.standing(self._id).upstreams.take_creates:
+        if failure.is_a(JournalError, BudgetReached) or not self._scheduler.upstreams.take_creates:
             self._feeder.stop()
 
     def _put(self, made: Result, ticket: int, now: float) -> None:
@@ -259,7 +259,7 @@ class Batch:
         if journal is None:
             scheduler.open(self._id, OwnerTerms(self._budget))
             return
-        upstreams = scheduler.standing(self._id).upstreams
+        upstreams = scheduler.upstreams
         rates = {name: each.submit.rate for name, each in upstreams.items()}
         await journal.open(rates, counts_money=self._budget is not None)
         try:

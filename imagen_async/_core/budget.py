@@ -20,6 +20,9 @@ class Budget:
     Args:
         limit: Credits.
         spent: Credits that earlier runs have spent, or may have.
+
+    Attributes:
+        repriced: Counts how often a price has turned out to be too low.
     """
 
     def __init__(self, limit: float, spent: float = 0.0) -> None:
@@ -29,6 +32,12 @@ class Budget:
         self._reserved: dict[int, tuple[int, tuple[str, str], int]] = {}
         self._total_reserved = 0
         self._dearest: dict[tuple[str, str], int] = {}
+        self.repriced: int = 0
+
+    @property
+    def room(self) -> int:
+        """What may be reserved yet, in parts of a credit."""
+        return self._limit - self._spent - self._total_reserved
 
     @property
     def limit(self) -> float:
@@ -57,11 +66,11 @@ class Budget:
     def fits(self, job: Job, offer: Offer) -> bool:
         """Say whether a job may be sent there now."""
         # Nothing cancels a task, so all that is in flight may come to be billed.
-        return self._spent + self._total_reserved + self._price(job, offer) <= self._limit
+        return self.price(job, offer) <= self.room
 
     def reserve(self, job: Job, offer: Offer) -> None:
         """A create leaves, or a task that runs is taken up."""
-        price = self._price(job, offer)
+        price = self.price(job, offer)
         self._reserved[job.id] = (price, _source(offer), job.request.images)
         self._total_reserved += price
 
@@ -81,9 +90,12 @@ class Budget:
         billed = price if credits is None else max(0, _parts(credits))
         self._spent += billed
         # Rounded up: a price that is too low by a fraction would let one picture too many through.
-        self._dearest[source] = max(self._dearest.get(source, 0), -(-billed // images))
+        each = -(-billed // images)
+        self._dearest[source] = max(self._dearest.get(source, 0), each)
+        self.repriced += each * images > price
 
-    def _price(self, job: Job, offer: Offer) -> int:
+    def price(self, job: Job, offer: Offer) -> int:
+        """What a create reserves there, in parts of a credit."""
         # Only a task taken up can have no price here: on a budget no create goes to an account whose price is unknown.
         price = _parts(offer.model.price(job.request) or 0.0)
         return max(price, self._dearest.get(_source(offer), 0) * job.request.images)

@@ -12,6 +12,8 @@ from .states import AwaitingCallback, BeingAsked, Ended, Queued
 from .upstream import Upstreams
 from .wording import used_up
 
+_ENDS = frozenset(Ended.__subclasses__())
+
 LAST_WORD = 5.0
 """Seconds that it may take then until the question goes out, or its callback is read: its picture may be there."""
 
@@ -43,6 +45,7 @@ class Course:
         """Know nothing more of an owner."""
         self._withholding.discard(owner)
         self._spending.forget(owner)
+        self._places.to_send.forget(owner)
 
     def arrive(self, job: Job, now: float) -> None:
         """Take in a job, as it is."""
@@ -82,7 +85,9 @@ class Course:
             is_first = job.id not in self._listened
             self._listened.add(job.id)
             return is_first
-        return isinstance(job.state, BeingAsked) and self._upstreams[job.account].poll_queue.ask_last(job.id)
+        upstream = self._upstreams[job.account]
+        upstream.touch()
+        return isinstance(job.state, BeingAsked) and upstream.poll_queue.ask_last(job.id)
 
     def move(self, job: Job, event: Event, now: float) -> Job:
         """Let what came of a job's talk happen to it; where it belongs then is still to be said, with `put`."""
@@ -98,10 +103,11 @@ class Course:
 
     def put(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a job where it belongs; one that nobody sends, though it waits for that, ends at once."""
-        if isinstance(job.state, Ended):
+        kind = type(job.state)
+        if kind in _ENDS:
             self._end(job)
             return
-        if isinstance(job.state, Queued):
+        if kind is Queued:
             # The caller's wish first: nobody waits for a word about the accounts any more.
             event = OwnerWithholds() if job.owner in self._withholding else self._refusal(job)
             if event is not None:
@@ -119,8 +125,6 @@ class Course:
 
     def turn_away(self, now: float) -> None:
         """End the queued jobs that no account takes any more, now that one takes less."""
-        # Those who wait for a model that an account lost count for it no more: it is short of items, and more come in.
-        self._places.to_send.look_again()
         for job_id in list(self._places.to_send.unwanted()):
             job = self._places.jobs[job_id]
             refusal = self._refusal(job)

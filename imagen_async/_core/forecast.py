@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from .job import Job
@@ -56,11 +56,15 @@ def time_left(
     # A paused one may come back, and is reckoned with only where there is no other.
     able = [upstream for upstream in able if not upstream.breaker.is_paused] or able
     speeds = {upstream.name: _speed(upstream, kinds) for upstream in able}
-    times = [0.0]
+    running = defaultdict[str, list[Job]](list)
+    for job in jobs:
+        if isinstance(job.state, Running):
+            running[job.account].append(job)
+    times, speed = [0.0], sum(speeds.values())
     for upstream in upstreams:
-        running = [job for job in jobs if job.account == upstream.name and isinstance(job.state, Running)]
-        part = speeds.get(upstream.name, 0.0) / sum(speeds.values()) if speeds else 0.0
-        times.append(_time_of(upstream, math.ceil(unsent * part), running, kinds, now, pace and pace * part))
+        part = speeds.get(upstream.name, 0.0) / speed if speeds else 0.0
+        own = running[upstream.name]
+        times.append(_time_of(upstream, math.ceil(unsent * part), own, kinds, now, pace and pace * part))
     return max(times)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from .job import Job
+from .live_jobs import LiveJobs
 from .spending import Spending
 from .states import AwaitingCallback, Confirming, Fetching, Queued, Running, Submitting
 from .submit_queue import SubmitQueue
 from .timer_queue import TimerQueue
-from .upstream import Upstreams
+from .upstream import Upstream, Upstreams
 
-_AT_THE_PROVIDER = frozenset({*Submitting.__args__, *Running.__subclasses__(), Running})
+_RUNNING = (Running, *Running.__subclasses__())
+_ASKED = frozenset({*_RUNNING, Confirming})
+_AT_THE_PROVIDER = frozenset({*Submitting.__args__, *_RUNNING})
 """States of a task that runs, or that a create on the way may come to make."""
 
 
@@ -59,47 +62,60 @@ class Places:
     """
 
     def __init__(self, upstreams: Upstreams, spending: Spending, saving_at_once: int) -> None:
-        self.jobs: dict[int, Job] = {}
+        self.jobs = LiveJobs()
         self.to_send = SubmitQueue(upstreams, self.jobs)
         self.to_save = SaveQueue(saving_at_once)
         self.expiries = TimerQueue()
         self._upstreams = upstreams
+        self._asking = upstreams.agenda(lambda upstream: upstream.ask_at, lambda upstream: upstream.status)
         self._spending = spending
 
     def wake_at(self, now: float) -> float:
         """When somebody here has something to do, if nothing else happens; infinity for never."""
-        ask_at = min((upstream.ask_at(now) for upstream in self._upstreams.values()), default=math.inf)
-        return min(self.expiries.next_at(), self.to_send.wake_at(now), ask_at)
+        self._upstreams.pass_on()
+        return min(self.expiries.next_at(), self.to_send.wake_at(now), self._asking.next_at(now))
+
+    def to_ask(self, now: float) -> Iterator[Upstream]:
+        """The accounts that have a question to ask now, in the client's order, once for each question."""
+        self._upstreams.pass_on()
+        for number in self._asking.due(now):
+            yield self._upstreams.in_order[number]
 
     def store(self, job: Job) -> None:
         """Keep a job as it is now, and count the tasks that its account has at the provider, or may come to have."""
-        before = self.jobs.get(job.id)
+        before = self.jobs.keep(job)
         # A job changes its account only from Queued, where it occupies none.
-        self._upstreams[job.account].running += _occupies(job) - (before is not None and _occupies(before))
-        self.jobs[job.id] = job
+        occupied = before is not None and type(before.state) in _AT_THE_PROVIDER
+        more = (type(job.state) in _AT_THE_PROVIDER) - occupied
+        if more:
+            upstream = self._upstreams[job.account]
+            upstream.running += more
+            upstream.touch()
 
     def put(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a live job where its state belongs; one that comes from outside is queued last, or asked about now."""
-        poll_queue = self._upstreams[job.account].poll_queue
-        match job.state:
-            case Queued():
-                poll_queue.forget(job.id)
-                # What was refused, or not sent, goes before those that never were: its deadline runs.
-                self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives)
-            case Running() | Confirming():
-                poll_queue.expect(job, now, at_once=arrives)
-            # The name that a callback gave may have been asked about, and denied, before.
-            case AwaitingCallback():
-                poll_queue.forget(job.id)
-            case Fetching():
-                poll_queue.forget(job.id)
-                # Without an expiry: a picture that is paid for is fetched, however late.
-                self.to_save.add(job.id)
-                return
-            case _:
-                return  # it talks, and is settled in time
-        if job.due is not None:
-            self.expiries.set(job.id, job.due)
+        upstream = self._upstreams[job.account]
+        poll_queue = upstream.poll_queue
+        upstream.touch()
+        kind = type(job.state)
+        if kind in _ASKED:
+            poll_queue.expect(job, now, at_once=arrives)
+        elif kind is Queued:
+            poll_queue.forget(job.id)
+            # What was refused, or not sent, goes before those that never were: its deadline runs.
+            self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives)
+        # The name that a callback gave may have been asked about, and denied, before.
+        elif kind is AwaitingCallback:
+            poll_queue.forget(job.id)
+        elif kind is Fetching:
+            poll_queue.forget(job.id)
+            # Without an expiry: a picture that is paid for is fetched, however late.
+            self.to_save.add(job.id)
+            return
+        else:
+            return  # it talks, and is settled in time
+        if (due := job.due) is not None:
+            self.expiries.set(job.id, due)
 
     def take_out(self, job: Job) -> None:
         """Let a job wait nowhere any more; it is still kept."""
@@ -108,6 +124,7 @@ class Places:
                 self.to_send.remove(job.id)
             case Running() | Confirming():
                 self._upstreams[job.account].poll_queue.forget(job.id)
+                self._upstreams[job.account].touch()
             case Fetching():
                 self.to_save.discard(job.id)
         self.expiries.discard(job.id)
@@ -116,10 +133,7 @@ class Places:
         """Keep a job no more, which has ended."""
         self.store(job)
         self._spending.ends(job)
-        del self.jobs[job.id]
+        self.jobs.drop(job)
         self._upstreams[job.account].poll_queue.forget(job.id)
+        self._upstreams[job.account].touch()
         self.expiries.discard(job.id)
-
-
-def _occupies(job: Job) -> bool:
-    return type(job.state) in _AT_THE_PROVIDER

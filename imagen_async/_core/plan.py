@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
 
 import msgspec
 
@@ -26,16 +27,24 @@ from .job_events import (
     Taken,
 )
 from .limiter import Limiter
+from .live_jobs import LiveJobs
 from .machine import advance
 from .places import Places
 from .poll_schedule import Kind
 from .routing import Offer
 from .spending import Spending
 from .states import Claimed, Fetching, Noting, Running
-from .upstream import Upstream, Upstreams
+from .upstream import Upstream, Upstreams, answers_of
 from .wire import Created, Lost, NoAnswer, Rejected, TaskStatus
 
 replace = msgspec.structs.replace
+
+# By its very type: that an object is none of a record's takes ten times as long to find out as what it is.
+_STATUSES = frozenset(get_args(TaskStatus))
+_CREATES = frozenset({*get_args(Created), *get_args(NothingLeft)})
+_UNSENT = frozenset(get_args(NothingLeft))
+_JUDGED = frozenset({NoAnswer, Rejected, Lost})
+"""Answers that the account sees in the light of the earlier ones."""
 
 
 class OwnerTerms(msgspec.Struct, frozen=True):
@@ -83,8 +92,8 @@ class Plan:
         self._expects_callbacks = expects_callbacks
 
     @property
-    def jobs(self) -> Mapping[int, Job]:
-        """Every live job, by its id."""
+    def jobs(self) -> LiveJobs:
+        """Every live job, by its id; only to be looked at."""
         return self._jobs
 
     def wants_more(self, owner: int) -> bool:
@@ -115,6 +124,8 @@ class Plan:
             self.upstreams[account].status.block(asked_at)
         for account, latencies in terms.latencies.items():
             self.upstreams[account].schedule.recall(latencies)
+        for account in {*terms.sent, *terms.asked}:
+            self.upstreams[account].touch()
 
     def add(self, job: Job, now: float) -> list[Change]:
         """Take in a queued job, a running one that is to be collected, or a finished one that is to be saved."""
@@ -130,9 +141,8 @@ class Plan:
             self._send(*found, now)
         # After the sending: what has just been reserved may come back, and then there is room again.
         self._course.end_unaffordable(now)
-        for upstream in self.upstreams.values():
-            while upstream.ask_at(now) <= now:
-                self._ask(upstream, now)
+        for upstream in self._places.to_ask(now):
+            self._ask(upstream, now)
         while (job_id := self._places.to_save.pop()) is not None:
             self._course.tell(self._jobs[job_id], FetchBegun())
         return self._course.drain()
@@ -163,18 +173,19 @@ class Plan:
     def settle(self, job: Job, event: Event, now: float) -> list[Change]:
         """Note what came of a job's talk; nothing where it had ended meanwhile."""
         # Before anything is learned from it: whether a key was good is known by the answers before this one.
-        event = self._judge(job, event, now)
+        if type(event) in _JUDGED:
+            event = self._judge(job, event, now)
         # Also for a job that has ended meanwhile: its talk has held a connection and a place.
         takes_less = self._release(job, event, now)
         live = self._jobs.get(job.id)
         # A callback may have called the turn off, and a later one begun: what came of the first says nothing of that.
-        is_stale = isinstance(event, NothingLeft) and live is not None and live.state is not job.state
+        is_stale = type(event) in _UNSENT and live is not None and live.state is not job.state
         if live is not None and not is_stale:
-            tells_of = self.upstreams[job.account].answers_of(live, now) if isinstance(event, TaskStatus) else now
+            tells_of = answers_of(self.upstreams[job.account], live, now) if type(event) in _STATUSES else now
             after = self._course.move(live, event, tells_of)
             self._course.put(after, now, arrives=False)
             # Its end was announced before its create was answered.
-            if isinstance(live.state, Claimed) and live.state.claim.create == live.attempts:
+            if type(live.state) is Claimed and live.state.claim.create == live.attempts:
                 self._ask_at_once(after, now)
         if takes_less:
             self._course.turn_away(now)
@@ -191,7 +202,7 @@ class Plan:
         # Before the jobs hear it: from now on it meets those that come in, or back, as well.
         if isinstance(event, OwnerWithholds):
             self._course.withhold(owner)
-        for job in [job for job in self._jobs.values() if job.owner == owner]:
+        for job in self._jobs.of(owner):
             self._course.happen(job, event, now)
         return self._course.drain()
 
@@ -223,7 +234,7 @@ class Plan:
             return (
                 []
                 # A task that another job has was not made by this create: it clears nothing up.
-                if _is_anothers(task_id, job, self._jobs.values())
+                if self._jobs.has_another(task_id, job)
                 else self.tell(job_id, CallbackNamed(create, task_id), now)
             )
         # One about an earlier create, or another task, says nothing of the task that runs.
@@ -234,6 +245,7 @@ class Plan:
     def _ask_at_once(self, job: Job, now: float) -> None:
         if isinstance(job.state, Running | Fetching):
             self.upstreams[job.account].poll_queue.on_callback(job.id, now)
+            self.upstreams[job.account].touch()
 
     def _send(self, offer: Offer, job_id: int, now: float) -> None:
         job = self._jobs[job_id]
@@ -275,17 +287,12 @@ class Plan:
     def _release(self, job: Job, event: Event, now: float) -> bool:
         """Give back the place that the talk took, and let the account learn from it; True where it takes less now."""
         upstream = self.upstreams[job.account]
-        if isinstance(event, Saved | NotSaved):
-            self._places.to_save.settled()
-        elif isinstance(event, TaskStatus):
+        if type(event) in _STATUSES and isinstance(event, TaskStatus):
             upstream.settle_status(job.id, event, now)
-        elif isinstance(event, Created | NothingLeft):
+        elif type(event) in _CREATES and isinstance(event, Created | NothingLeft):
             closures = upstream.breaker.closures
             upstream.settle_submit(event, job.model.name, now)
             return upstream.breaker.closures != closures
+        elif isinstance(event, Saved | NotSaved):
+            self._places.to_save.settled()
         return False
-
-
-def _is_anothers(task_id: str, but: Job, jobs: Iterable[Job]) -> bool:
-    """True where another job of the account has that task."""
-    return any(job.task_id == task_id and job.account == but.account and job.id != but.id for job in jobs)

@@ -106,6 +106,11 @@ class Window:
         """Places that are not free now."""
         return self._in_flight + len(self._free_at) - bisect_right(self._free_at, now)
 
+    def frees_at(self, now: float) -> float:
+        """When the next place is free again, if nothing happens; infinity while none will be."""
+        first = bisect_right(self._free_at, now)
+        return self._free_at[first] if first < len(self._free_at) else math.inf
+
     def is_blocked(self, now: float) -> bool:
         """True while a refusal holds everything."""
         return now < self._blocked_until

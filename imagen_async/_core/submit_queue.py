@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from .budget import Budget
 from .job import Job
-from .routing import Offer, Route
-from .upstream import Upstream, Upstreams
+from .purses import Purses
+from .readiness import NOW, Turn
+from .routing import Offer
+from .shortage import Shortage
+from .upstream import Upstreams
+from .ways import Group, Ways
 
 MOST_WAITING = 500
 """Jobs of one owner that wait for some accounts while others have nothing to do, before no more are taken in."""
 
 
-class _Group(msgspec.Struct):
-    """Those who may go the same ways, on the same budget, first come first served."""
-
-    key: object
-    route: Route
-    budget: Budget | None
-    ids: OrderedDict[int, None]
-    accounts: tuple[str, ...] = ()
-
-
 class _Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a job waits, and the accounts that it is counted for."""
+    """Where a job waits, and whose it is."""
 
-    group: _Group
-    job_id: int
+    group: Group
     owner: int
-    accounts: tuple[str, ...]
 
 
 class SubmitQueue:
@@ -48,13 +40,11 @@ class SubmitQueue:
     """
 
     def __init__(self, upstreams: Upstreams, jobs: Mapping[int, Job]) -> None:
-        self._upstreams = upstreams
-        self._jobs = jobs
-        self._groups: dict[object, _Group] = {}
+        self._ways = Ways(upstreams, lambda number: self._shortage.freed(number))
+        self._shortage = Shortage(upstreams.in_order, self._ways)
+        self._purses = Purses(self._ways, jobs)
+        self._numbers = upstreams.numbers
         self._places: dict[int, _Place] = {}
-        # Kept up to date as they come and go: `wants_more` is asked before each request that is pulled.
-        self._of: Counter[int] = Counter()
-        self._for: Counter[tuple[int, str]] = Counter()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -62,131 +52,100 @@ class SubmitQueue:
     def wants_more(self, owner: int) -> bool:
         """Say whether an owner should add more: some account has less of it than one look at its window may send."""
         # Where all that comes is for one account, the idleness of the others is worth a bounded queue, and no more.
-        if self._of[owner] >= MOST_WAITING:
+        if self._shortage.waiting(owner) >= MOST_WAITING:
             return False
-        takers = (upstream for upstream in self._upstreams.values() if upstream.breaker.stopped is None)
-        return any(self._for[owner, upstream.name] < upstream.at_a_look for upstream in takers)
+        self._ways.notice()
+        return self._shortage.is_any(owner)
 
     def waiting_for(self, account: str) -> int:
         """Count those who may be sent to an account, whoever else takes them too."""
-        return sum(count for (_, name), count in self._for.items() if name == account)
+        self._ways.notice()
+        number = self._numbers[account]
+        return sum(way.waiting for way in self._ways.at(number) if number in way.open)
 
     def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
         """Take in a job: behind the others, or before them."""
-        route = job.way
+        way = self._ways.of(job.way)
         # On a budget those of one price, so that a dear one keeps no cheap one waiting.
-        key = (route.key, None if budget is None else (id(budget), job.request.images))
-        group = self._groups.get(key)
+        key = None if budget is None else (id(budget), job.request.images)
+        group = way.groups.get(key)
+        is_new = group is None
         if group is None:
-            group = self._groups[key] = _Group(key, route, budget, OrderedDict())
+            group = way.groups[key] = Group(key, way, budget, OrderedDict())
+            self._ways.use(way)
         group.ids[job.id] = None
         if at_front:
             group.ids.move_to_end(job.id, last=False)
-        self._count(_Place(group, job.id, job.owner, self._accounts(group)))
+        if is_new:
+            self._purses.enter(group)
+        way.waiting += 1
+        self._places[job.id] = _Place(group, job.owner)
+        self._shortage.add(job.owner, way)
 
     def remove(self, job_id: int) -> None:
         """Take a job out."""
-        group = self._uncount(job_id).group
+        place = self._places.pop(job_id)
+        group, way = place.group, place.group.way
         del group.ids[job_id]
+        way.waiting -= 1
         if not group.ids:
-            del self._groups[group.key]
+            del way.groups[group.key]
+            self._purses.leave(group)
+            if not way.groups:
+                self._ways.rest(way)
+        self._shortage.remove(place.owner, way)
 
-    def look_again(self) -> None:
-        """Count anew who waits for whom: an account has stopped, or serves a model no more."""
-        for job_id in list(self._places):
-            place = self._uncount(job_id)
-            self._count(msgspec.structs.replace(place, accounts=self._accounts(place.group)))
+    def forget(self, owner: int) -> None:
+        """Know nothing more of an owner, of whom nobody waits."""
+        self._shortage.forget(owner)
 
     def next(self, now: float) -> tuple[Offer, int] | None:
         """Who may be sent now, and where; None for nobody."""
-        if not self._groups:
+        first = self._first(now)
+        # Asked at the door once more: no create goes for that something has happened of which nobody was told.
+        while first is not None and first[0] == NOW and not self._ways.is_ready(first[2], now):
+            first = self._first(now)
+        if first is None or first[0] > NOW:
             return None
-        ready = [upstream for upstream in self._upstreams.values() if upstream.submit_at(now) <= now]
-        # By the part that is used up, so that equal accounts share a volley to the last place.
-        if len(ready) > 1:
-            ready.sort(key=lambda upstream: upstream.load(now))
-        return next(filter(None, map(self._first_for, ready)), None)
+        # Who can go elsewhere lets those first who cannot; of equals the lower number came earlier.
+        _, job_id, offer = min(self._takers(first[2]))
+        return offer, job_id
 
     def wake_at(self, now: float) -> float:
         """When `next` will have somebody, if nothing else happens; infinity for never."""
-        if not self._groups:
-            return math.inf
         # Only of those who would get somebody: a free window that nobody waits for is no reason to look again.
-        times = (
-            upstream.submit_at(now) for upstream in self._upstreams.values() if self._first_for(upstream) is not None
-        )
-        return min(times, default=math.inf)
+        first = self._first(now)
+        return math.inf if first is None else max(first[0], now)
 
     def unwanted(self) -> Iterator[int]:
         """Those whom no account takes any more."""
-        for group in self._groups.values():
-            if not self._upstreams.open_offers(group.route):
-                yield from group.ids
+        self._ways.notice()
+        for way in self._ways:
+            if not way.open:
+                for group in way.groups.values():
+                    yield from group.ids
 
     def unaffordable(self) -> Iterator[int]:
         """Those whose budget is used up: nothing of it is in flight, and none of them fits into what is left."""
-        # By budget, not by group: what no group has room for here, a cheaper account may have for another one.
-        used_up: dict[int, bool] = {}
-        for group in self._groups.values():
-            if group.budget is not None:
-                # A budget that is all reserved is not used up: what is in flight may turn out to cost less.
-                is_over = group.budget.is_idle and not any(
-                    self._fits(group, offer) for offer in self._upstreams.open_offers(group.route)
-                )
-                used_up[id(group.budget)] = used_up.get(id(group.budget), True) and is_over
-        for group in self._groups.values():
-            if used_up.get(id(group.budget)):
-                yield from group.ids
+        self._ways.notice()
+        return self._purses.unaffordable()
 
-    def _accounts(self, group: _Group) -> tuple[str, ...]:
-        """Who takes a group now; one tuple for all that wait in it, as long as that is the same."""
-        accounts = tuple(offer.account for offer in self._upstreams.open_offers(group.route))
-        if accounts != group.accounts:
-            group.accounts = accounts
-        return group.accounts
-
-    def _count(self, place: _Place) -> None:
-        self._places[place.job_id] = place
-        self._of[place.owner] += 1
-        self._for.update((place.owner, account) for account in place.accounts)
-
-    def _uncount(self, job_id: int) -> _Place:
-        place = self._places.pop(job_id)
-        self._of[place.owner] -= 1
-        self._for.subtract((place.owner, account) for account in place.accounts)
-        if not self._of[place.owner]:
-            # Owners are numbered anew each time, so that their zeros would pile up.
-            del self._of[place.owner]
-            for account in self._upstreams:
-                self._for.pop((place.owner, account), None)
-        return place
-
-    def _first_for(self, upstream: Upstream) -> tuple[Offer, int] | None:
-        """Who goes next to an account, or None."""
-        best: tuple[int, int] | None = None
-        found: Offer | None = None
-        for group in self._groups.values():
-            offers = self._upstreams.open_offers(group.route)
-            offer = self._offer_of(upstream, group, offers)
-            if offer is not None:
-                # Who can go elsewhere lets those first who cannot; of equals the lower number came earlier.
-                first = (len(offers), next(iter(group.ids)))
-                if best is None or first < best:
-                    best, found = first, offer
-        return None if found is None or best is None else (found, best[1])
-
-    def _offer_of(self, upstream: Upstream, group: _Group, offers: list[Offer]) -> Offer | None:
-        """The upstream's offer to a group, unless it has none, it is too dear, or a better one stands."""
-        own = next((offer for offer in offers if offer.account == upstream.name), None)
-        if own is None or not self._fits(group, own):
+    def _first(self, now: float) -> Turn | None:
+        """The first turn of an account that would get somebody."""
+        if not self._places:
             return None
-        # A better one that only waits for its limit is waited for, too: `cheapest` and `in_order` promise that.
-        is_beaten = any(
-            offer.rank < own.rank and not self._upstreams[offer.account].breaker.is_paused and self._fits(group, offer)
-            for offer in offers
-        )
-        return None if is_beaten else own
+        self._ways.look(now)
+        if not self._purses:
+            return self._ways.first()
+        self._purses.look()
+        firsts = (self._ways.first(), self._purses.first())
+        return min((turn for turn in firsts if turn is not None), default=None)
 
-    def _fits(self, group: _Group, offer: Offer) -> bool:
-        # One speaks for all: on a budget those of a group have one price.
-        return group.budget is None or group.budget.fits(self._jobs[next(iter(group.ids))], offer)
+    def _takers(self, number: int) -> Iterator[tuple[int, int, Offer]]:
+        """Whom an account may take, the first of each group: how many others take him, who he is, its offer to him."""
+        for way in self._ways.at(number):
+            if (offer := way.takers.get(number)) is not None:
+                for group in way.rich.values():
+                    yield len(way.open), next(iter(group.ids)), offer
+        for group, offer in self._purses.takers(number) if self._purses else ():
+            yield len(group.way.open), next(iter(group.ids)), offer

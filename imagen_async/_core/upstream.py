@@ -10,18 +10,29 @@ from typing import Literal
 import msgspec
 
 from ..errors import ImagenError
+from .agenda import Agenda, When
 from .circuit_breaker import CircuitBreaker
 from .failure import Failure
 from .job import Job
 from .job_events import NothingLeft
 from .limiter import Limiter
 from .poll_queue import PollQueue
-from .poll_schedule import Kind, PollSchedule
+from .poll_schedule import PollSchedule
 from .provider import Limits
-from .rate_limit import Rate
+from .rate_limit import Rate, Window
 from .routing import Offer, Route
 from .spare_places import SparePlaces
-from .wire import Created, NoAnswer, Rejected, Remedy, TaskStatus, Told
+from .wire import (
+    Created,
+    LinksMissing,
+    NoAnswer,
+    Pending,
+    Rejected,
+    Remedy,
+    Succeeded,
+    TaskFailed,
+    TaskStatus,
+)
 
 SLOWEST = 0.99
 """The share of tasks after whose age, twice over, a callback for a lost create is not expected any more."""
@@ -31,6 +42,8 @@ CALLBACK_WAIT_AT_LEAST = 30.0
 
 MOST_AT_A_LOOK = 100
 """Jobs that wait for an account at most, however wide its window: more are taken in as these go."""
+
+_TOLD = (Pending, Succeeded, LinksMissing, TaskFailed)
 
 HealthState = Literal["ready", "limited", "paused", "stopped"]
 
@@ -74,6 +87,8 @@ class Upstream:
         errands: Calls about no task's state, which take places among the status calls, and go first. Each is let go by
             being called; it returns False where nobody waits for it any more.
         running: Tasks that exist or may come to exist by a create under way.
+        touched: Names of those to which something has happened by which they may have something to do at another time
+            than before: one set for all accounts of a plan.
     """
 
     def __init__(
@@ -96,9 +111,14 @@ class Upstream:
         self.poll_queue = PollQueue(schedule, self._spare)
         self.errands: deque[Callable[[], bool]] = deque()
         self.running = 0
+        self.touched: set[str] = set()
         self._connections = connections
         self._creating = 0
         self._asking = 0
+
+    def touch(self) -> None:
+        """Say that something has happened here."""
+        self.touched.add(self.name)
 
     @property
     def at_a_look(self) -> int:
@@ -115,13 +135,6 @@ class Upstream:
         """The part of what it may send that it has sent."""
         # Whichever is fuller: without room for tasks a free window is of no use.
         return max(self.submit.taken(now) / self.submit.limit, self.running / self.limits.running)
-
-    def callback_wait(self, kind: Kind) -> float:
-        """Seconds from a create for which a callback may come; 0 where tasks end and none ever does."""
-        # What never comes is not waited for: a lost create is told of at once then.
-        if self.poll_queue.reliability.are_silent:
-            return 0.0
-        return max(CALLBACK_WAIT_AT_LEAST, 2 * self.schedule.quantile(kind, SLOWEST))
 
     def state(self, now: float) -> HealthState:
         """How it fares, in a word."""
@@ -158,7 +171,7 @@ class Upstream:
     def ask_at(self, now: float) -> float:
         """When the next status call may go; infinity while only an answer, or a lease, can tell."""
         # Creates keep to half of the connections, so status calls always have the other half.
-        if not (self.poll_queue or self.errands) or self._asking + self._creating >= self._connections:
+        if self._asking + self._creating >= self._connections:
             return math.inf
         return max(self.due_at(now), self.status.ready_at(now))
 
@@ -174,16 +187,18 @@ class Upstream:
         """A create goes out."""
         self.submit.take(now)
         self._creating += 1
+        self.touch()
 
     def take_status(self, now: float) -> None:
         """A status call goes out."""
         self.status.take(now)
         self._spare.take(now)
         self._asking += 1
+        self.touch()
 
     def settle_submit(self, event: Created | NothingLeft, model: str, now: float) -> None:
         """Learn from what became of a create."""
-        if isinstance(event, Rejected) and event.remedy is Remedy.BACK_OFF:
+        if type(event) is Rejected and event.remedy is Remedy.BACK_OFF:
             # A 429 that no rate explains, since nothing was taken before it, pauses, and does not cut the limit again.
             if self.breaker.back_off(now, self.submit.rate.per, event.retry_after):
                 self.submit.block(now, event.retry_after)
@@ -192,6 +207,12 @@ class Upstream:
         self.submit.answered(now)
         self._creating -= 1
         self.breaker.settle(event, model, now)
+        self.touch()
+
+    def add_errand(self, errand: Callable[[], bool]) -> None:
+        """Let an errand wait for its turn."""
+        self.errands.append(errand)
+        self.touch()
 
     def let_errand_go(self, now: float) -> None:
         """Let the first errand go, where somebody still waits for it."""
@@ -203,22 +224,13 @@ class Upstream:
         self.status.answered(now)
         self._spare.answered(now)
         self._asking -= 1
-
-    def answers_of(self, job: Job, now: float) -> float:
-        """The time that an answer about a job tells of: that of its question, where it comes long after the job's time.
-
-        The process stood still meanwhile: what the answer says of the task is old, and no reason to give that up.
-        """
-        if not job.is_late(now):
-            return now
-        sent_at = self.poll_queue.sent_at(job.id)
-        return sent_at if -math.inf < sent_at < (job.due or 0.0) else now
+        self.touch()
 
     def settle_status(self, job_id: int, event: TaskStatus, now: float) -> None:
         """Learn from a status call."""
         self.poll_queue.answered(job_id, event, now)
         self.end_call(now)
-        if isinstance(event, Told):
+        if isinstance(event, _TOLD):
             self.breaker.answered_status()
         elif isinstance(event, NoAnswer):
             # Creates go on: kie.ai counts them apart from status calls.
@@ -234,15 +246,53 @@ def ease(status: Limiter, now: float, retry_after: float | None, *, limited: boo
 
 
 class Upstreams(dict[str, Upstream]):
-    """The accounts of a plan, by name, in the client's order."""
+    """The accounts of a plan, by name, in the client's order.
+
+    Attributes:
+        in_order: The same, by number.
+        numbers: Each one's place in that order.
+    """
 
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         super().__init__({upstream.name: upstream for upstream in upstreams})
+        self.in_order: list[Upstream] = list(self.values())
+        self.numbers: dict[str, int] = {name: number for number, name in enumerate(self)}
+        self._taking = list(self.in_order)
+        self._hearing: list[set[int]] = []
+        self._touched: set[str] = set()
+        for upstream in self.in_order:
+            upstream.touched = self._touched
 
     @property
     def take_creates(self) -> bool:
         """True while one of them does."""
-        return any(upstream.breaker.stopped is None for upstream in self.values())
+        # Who has stopped stays so: it is looked at no more.
+        while self._taking and self._taking[-1].breaker.stopped is not None:
+            self._taking.pop()
+        return bool(self._taking)
+
+    def agenda(self, when: Callable[[Upstream], When], limit: Callable[[Upstream], Limiter]) -> Agenda:
+        """When each has something to do of a kind that a limit of it allows."""
+        agenda = Agenda(
+            [when(upstream) for upstream in self.in_order],
+            # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
+            [number for number, upstream in enumerate(self.in_order) if type(limit(upstream)) is not Window],
+        )
+        self._hearing.append(agenda.touched)
+        return agenda
+
+    def hearing(self) -> set[int]:
+        """A set to which the numbers of those are added to which something has happened, at each `pass_on`."""
+        self._hearing.append(set())
+        return self._hearing[-1]
+
+    def pass_on(self) -> None:
+        """Let everybody hear to whom something has happened, who keeps what an account has to do and when."""
+        if self._touched:
+            numbers = [self.numbers[name] for name in self._touched]
+            for touched in self._hearing:
+                touched.update(numbers)
+            self._touched.clear()
 
     def open_offers(self, route: Route) -> list[Offer]:
         """The accounts of a route that still take such requests."""
@@ -267,5 +317,24 @@ class Upstreams(dict[str, Upstream]):
         return {offer.account for offer in offers if offer.rank == best}
 
     def callback_wait(self, job: Job) -> float:
-        """Seconds from a create of a job for which a callback may tell of a task whose answer was lost."""
-        return self[job.account].callback_wait((job.model.name, job.request.images))
+        """Seconds from a create of a job for which a callback may tell of a task whose answer was lost.
+
+        0 where tasks end and none ever does.
+        """
+        upstream = self[job.account]
+        # What never comes is not waited for: a lost create is told of at once then.
+        if upstream.poll_queue.reliability.are_silent:
+            return 0.0
+        kind = (job.model.name, job.request.images)
+        return max(CALLBACK_WAIT_AT_LEAST, 2 * upstream.schedule.quantile(kind, SLOWEST))
+
+
+def answers_of(upstream: Upstream, job: Job, now: float) -> float:
+    """The time that an answer about a job tells of: that of its question, where it comes long after the job's time.
+
+    The process stood still meanwhile: what the answer says of the task is old, and no reason to give that up.
+    """
+    if not job.is_late(now):
+        return now
+    sent_at = upstream.poll_queue.sent_at(job.id)
+    return sent_at if -math.inf < sent_at < (job.due or 0.0) else now

@@ -82,7 +82,7 @@ class Errands:
         if self._is_closed:
             raise ConfigurationError(LEFT)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        upstream.errands.append(lambda: _let_go(turn))
+        upstream.add_errand(lambda: _let_go(turn))
         self._waiting.add(turn)
         self._notice()
         try:

@@ -86,6 +86,7 @@ class Scheduler:
         errands: As given.
         callbacks: As given.
         home: The loop in which it is used.
+        upstreams: The accounts; only to be looked at.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Scheduler:
         self.errands = errands
         self.callbacks = callbacks
         self.home: HomeLoop = HomeLoop()
+        self.upstreams: Upstreams = plan.upstreams
         self._group = group
         self._plan = plan
         self._wakeup = wakeup
@@ -114,7 +116,6 @@ class Scheduler:
         self._stream.talks = self._workers.on_turn
         self._door = _Door(plan)
         self._settled = asyncio.Event()
-        self._leaving = 0
         self._last_id = 0
         self._is_closed = False
 
@@ -124,9 +125,8 @@ class Scheduler:
         return self._last_id
 
     def standing(self, owner_id: int) -> Standing:
-        """How an owner's jobs are. Costs a look at every live job."""
-        jobs = tuple(job for job in self._plan.jobs.values() if job.owner == owner_id)
-        return Standing(self.home.now(), jobs, self._plan.upstreams)
+        """How an owner's jobs are. Costs a look at each of them."""
+        return Standing(self.home.now(), tuple(self._plan.jobs.of(owner_id)), self.upstreams)
 
     def callback_wait(self, job: Job) -> float:
         """Seconds from a create for which a callback may tell of a task whose answer was lost; 0: none will."""
@@ -225,7 +225,6 @@ class Scheduler:
 
     async def leave(self, *owner_ids: int) -> None:
         """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
-        self._leaving += 1
         # All of them before any waiting: from here on nothing more is sent, for leaving stops spending.
         for owner_id in owner_ids:
             self.drop(owner_id)
@@ -234,13 +233,12 @@ class Scheduler:
             with anyio.CancelScope(shield=True) as waiting:
                 alarm = Alarm(GRACE, waiting.cancel)
                 try:
-                    while any(job.owner in owner_ids for job in self._plan.jobs.values()):
+                    while any(map(self._plan.jobs.has_any, owner_ids)):
                         self._settled.clear()
                         await self._settled.wait()
                 finally:
                     alarm.stop()
         finally:
-            self._leaving -= 1
             # Also when a second cancellation cuts the waiting short: what is known by now must be told.
             for owner_id in owner_ids:
                 self._stream.publish(self._plan.tell_all(owner_id, OwnerGone(), self.home.now()), self.home.now())
@@ -268,5 +266,4 @@ class Scheduler:
     def _published(self) -> None:
         """Have everybody look who waits for a change: the loop, with it newcomers at the door, and whoever leaves."""
         self._wakeup.notice()
-        if self._leaving:
-            self._settled.set()
+        self._settled.set()

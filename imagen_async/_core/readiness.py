@@ -1,0 +1,78 @@
+"""When each account can send, and which of those that can now has the most room: kept from look to look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .rate_limit import Window
+from .timer_queue import TimerQueue
+from .upstream import Upstream
+
+NOW = -math.inf
+"""When an account can send that can do so at once."""
+
+Turn = tuple[float, float, int]
+"""When an account can send (`NOW`, or a loop time to come), the part of its room that is used, its number; the least
+goes first."""
+
+
+class Readiness:
+    """The turns of all accounts.
+
+    Args:
+        upstreams: The accounts, each with its place in the list for a number.
+
+    Attributes:
+        turns: Each one's turn as of the last look; None while only an answer, or a lease, can tell.
+        touched: Numbers of those to which something has happened since. Others add to it.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self.turns: list[Turn | None] = [None] * len(upstreams)
+        self.touched: set[int] = set(range(len(upstreams)))
+        self._upstreams = upstreams
+        # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
+        self._restless = {number for number, each in enumerate(upstreams) if type(each.submit) is not Window}
+        # When each is asked again, whatever happens.
+        self._timers = TimerQueue()
+        self._until = [math.inf] * len(upstreams)
+        self._looked_at = -math.inf
+
+    def look(self, now: float) -> list[int]:
+        """Find out anew what may have changed; returns whose turn is another one."""
+        # Who asks about the past knows nothing of what was found out since.
+        if now < self._looked_at:
+            self.touched.update(range(len(self.turns)))
+        self._looked_at = now
+        while (number := self._timers.pop_due(now)) is not None:
+            self._until[number] = math.inf
+            self.touched.add(number)
+        if self._restless:
+            self.touched |= self._restless
+        if not self.touched:
+            return []
+        changed = [number for number in self.touched if self._ask(number, now)]
+        self.touched.clear()
+        return changed
+
+    def _ask(self, number: int, now: float) -> bool:
+        upstream = self._upstreams[number]
+        turn: Turn | None = None
+        until = upstream.submit_at(now)
+        if until <= now:
+            turn = (NOW, upstream.load(now), number)
+            # Its load falls by itself when a place is free again.
+            until = upstream.submit.frees_at(now) if isinstance(upstream.submit, Window) else math.inf
+        elif until < math.inf:
+            turn = (until, 0.0, number)
+        if until != self._until[number]:
+            self._until[number] = until
+            if until < math.inf:
+                self._timers.set(number, until)
+            else:
+                self._timers.discard(number)
+        if turn == self.turns[number]:
+            return False
+        self.turns[number] = turn
+        return True
