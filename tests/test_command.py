@@ -340,7 +340,8 @@ def test_an_interrupted_collect_leaves_the_batchs_command(call: Call, endless: S
     words = ["batch", prompt_file("a fox"), *at(endless), "-o", "out"]
     assert call(*words, "--deadline", "0.3").code == 1
     (task,) = tasks_in(endless)
-    outcome = interrupted(call, endless, 1, "collect", task, "--dir", "out")
+    asked = endless.ledger.polls[task]
+    outcome = interrupted(call, endless, asked + 1, "collect", task, "--dir", "out")
     assert (outcome.code, f"go on with: imagen-async collect {task}" in outcome.err) == (130, True)
     (status,) = call("status", "out", "--json").records
     assert status["next"] == [f"imagen-async {' '.join(words)} --deadline 0.3"]
