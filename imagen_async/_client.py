@@ -101,7 +101,8 @@ class Client:
             has an unknown outcome, so keep it generous.
         freshness: Seconds of waiting that a status call is worth. Each running task is asked about when its picture, by
             what is known of how long such tasks take, would on average have waited unseen for so long. A quarter of it
-            shows pictures twice as soon, for twice as many calls.
+            shows pictures twice as soon, for twice as many calls. Where less than half of the status limit is used, a
+            tenth of it holds: calls that nobody else needs are free.
         callback: Where providers are to announce the end of each task, to an `imagen_async.webhooks.Receiver`: pictures
             are seen at once then, for one status call, and a create whose answer was lost waits for its callback before
             its outcome is unknown. None: not at all. The status is asked for either way.
