@@ -95,9 +95,9 @@ class PlainTable:
 
     @property
     def curve(self) -> PlainCurve:
-        """Made anew when a twelfth as much was told since as it knows of."""
+        """Made anew when an eighth as much was told since as it knows of."""
         new = self._ended - self._known[-1]
-        if self._curve is None or self._told > self._heard / 12:
+        if self._curve is None or self._told > self._heard / 8:
             self._heard = self._heard * math.exp(-new / MEMORY) + self._told
             self._told = 0
             self.count = self.count * math.exp(-new / MEMORY) + new

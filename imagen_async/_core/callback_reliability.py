@@ -17,9 +17,13 @@ class CallbackReliability:
 
     Trust is the number of ends that were announced, in effect one after the other: each adds one, and each end that a
     status call had to find halves it. So it is slow to come and quick to go; until the first callback there is none.
+
+    Attributes:
+        are_asked_for: True where callbacks are.
     """
 
     def __init__(self) -> None:
+        self.are_asked_for = False
         self._trust = 0.0
         self._missed: dict[int, float] = {}
         self._misses = 0
@@ -34,6 +38,11 @@ class CallbackReliability:
     def are_silent(self) -> bool:
         """True where tasks have ended and no callback ever came."""
         return not self._any_came and self._misses >= _SILENT
+
+    @property
+    def are_hoped_for(self) -> bool:
+        """True where they are asked for, and nothing tells that none will come."""
+        return self.are_asked_for and not self.are_silent
 
     def ended(self, job_id: int, announced: bool) -> None:
         """Learn that a task has ended, and whether a callback had said so by then."""

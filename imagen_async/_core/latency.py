@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from bisect import bisect_left
+from collections.abc import Iterator
 
 import msgspec
 
@@ -34,7 +36,7 @@ _BLUR = 24
 _SHARPENING = 0.4
 """With n of them, it is by n to the power of this: less and less of what is smooth comes from smoothing."""
 
-_REBUILD = 1 / 12
+_REBUILD = 1 / 8
 """A curve is made anew when so many of the observations that it should know of are newer than it."""
 
 
@@ -276,12 +278,9 @@ class LifeTable:
 
     def _survival(self) -> list[float]:
         reach = int(_BLUR / (1 + self.count) ** _SHARPENING)
-        around = zip(_blurred(self._reached, reach), _blurred(self._ended, reach), strict=True)
-        lasting = (
-            _lasting(own, reached, ended, chance)
-            for own, (reached, ended), chance in zip(self._reached, around, self._moved_prior(), strict=True)
-        )
-        return [*itertools.accumulate(lasting, float.__mul__, initial=1.0)]
+        reached, ended = _blurred(self._reached, reach), _blurred(self._ended, reach)
+        lasting = _lasting(self._reached, reached, ended, self._moved_prior())
+        return [*itertools.accumulate(lasting, operator.mul, initial=1.0)]
 
     def _moved_prior(self) -> list[float]:
         """The record's chances, at ages that are longer or shorter by as much as the mean is than the record's."""
@@ -290,20 +289,24 @@ class LifeTable:
         return shifted[:_BINS]
 
 
-def _lasting(own: float, reached: float, ended: float, chance: float) -> float:
-    """The share of tasks that outlast a bin: of those seen in it and around it, and of the record's.
+def _lasting(owns: list[float], reached: list[float], ended: list[float], chances: list[float]) -> Iterator[float]:
+    """The share of tasks that outlast each bin: of those seen in it and around it, and of the record's.
 
     Args:
-        own: Tasks seen to reach the bin.
+        owns: Tasks seen to reach the bin.
         reached: As many as the bins around it have on average.
         ended: How many of them ended in such a bin.
-        chance: The record's word.
+        chances: The record's word.
     """
-    # What its neighbours tell of a bin weighs no more than the tasks that were there themselves, or ended nearby: that
-    # none of a burst has ended by now says nothing of how soon they will.
-    seen = max(own, ended)
-    weight = seen / reached if seen < reached else 1.0
-    return 1 - (weight * ended + _PRIOR_WEIGHT * chance) / (weight * reached + _PRIOR_WEIGHT)
+    for own, around, ends, chance in zip(owns, reached, ended, chances, strict=True):
+        if not around:
+            yield 1 - chance
+            continue
+        # What its neighbours tell of a bin weighs no more than the tasks that were there themselves, or ended nearby:
+        # that none of a burst has ended by now says nothing of how soon they will.
+        seen = own if own > ends else ends
+        weight = seen / around if seen < around else 1.0
+        yield 1 - (weight * ends + _PRIOR_WEIGHT * chance) / (weight * around + _PRIOR_WEIGHT)
 
 
 def _blurred(values: list[float], reach: int) -> list[float]:

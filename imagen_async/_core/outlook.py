@@ -7,9 +7,6 @@ from .poll_schedule import PollSchedule
 from .watched import Watched
 from .wire import LinksMissing, Pending, Succeeded, TaskFailed, TaskStatus, Told
 
-_ANSWERS = 1 / 8
-"""For each running task, after which all questions may be set anew: that costs as much as an answer for eight."""
-
 _GROWTH = 1 / 10
 """While few answers are there at all, so many more of them are enough."""
 
@@ -72,8 +69,9 @@ class Outlook:
         if not 0.5 < silent / self._silent < 2:
             self._silent = silent
             return True
-        # What the first of a burst tell is good for all others: they are of one law, and wait by what was known before.
-        if self._answers < min(running * _ANSWERS, self._heard * _GROWTH) or not self._schedule.has_moved(watched.kind):
+        # What the first of a burst tell holds for the others: they are of one law, and wait by what was known before.
+        # To set them anew costs about as much as the answers that this waits for.
+        if self._answers < min(running, self._heard * _GROWTH) or not self._schedule.has_moved(watched.kind):
             return False
         self._heard += self._answers
         self._answers = 0

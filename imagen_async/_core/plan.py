@@ -90,6 +90,8 @@ class Plan:
         self._jobs = self._places.jobs
         self._course = Course(self.upstreams, self._spending, self._places)
         self._expects_callbacks = expects_callbacks
+        for upstream in self.upstreams.values():
+            upstream.poll_queue.reliability.are_asked_for = expects_callbacks
 
     @property
     def jobs(self) -> LiveJobs:

@@ -179,7 +179,9 @@ class PollQueue:
 
     def _set(self, job_id: int, each: Watched, running: int, now: float) -> None:
         """Set a question by the schedule: for before its time, where that may be."""
-        each.is_early = not self._late and self._spare.suit(running, now)
+        # Of what a callback may tell at once, no question tells sooner.
+        is_told = each.announces and self.reliability.are_hoped_for
+        each.is_early = not (self._late or is_told) and self._spare.suit(running, now)
         self._timers.set(job_id, self._outlook.time_of(each, PART if each.is_early else 1.0))
 
     def _put_off(self, job_id: int, each: Watched, now: float) -> None:

@@ -18,6 +18,12 @@ FRESHNESS = 0.1
 
 _DAY = 86400.0
 
+_STEPS = 40
+"""Ages for which a question is reckoned out, between each age and e times as much."""
+
+_FIRST = 0.5
+"""Seconds up to which they are about as far apart as there."""
+
 LONGEST_INTERVAL = 30.0
 """Seconds between two questions at most: kie.ai's advice for tasks of more than 2 minutes is every 15 to 30 s."""
 
@@ -34,6 +40,31 @@ def checked_freshness(freshness: float) -> float:
     if type(freshness) not in (int, float) or not 0 < freshness <= _DAY:
         raise ConfigurationError(f"freshness={told(freshness)}: it must be a number of seconds above 0, at most a day.")
     return freshness
+
+
+class _Timetable:
+    """The next questions by one curve, for one worth of a call.
+
+    Tasks of a burst are of nearly one age: it is reckoned out for a few ages, and between these along straight lines.
+    """
+
+    def __init__(self, curve: Curve, waiting: float) -> None:
+        self.curve = curve
+        self._waiting = waiting
+        self._ages: dict[int, tuple[float, float]] = {}
+
+    def next_age(self, asked: float) -> float:
+        """The age at which to ask next who was last asked about at the age `asked`."""
+        step = int(math.log(asked / _FIRST + 1) * _STEPS)
+        (start, early), (end, late) = self._at(step), self._at(step + 1)
+        return early + (late - early) * (asked - start) / (end - start)
+
+    def _at(self, step: int) -> tuple[float, float]:
+        found = self._ages.get(step)
+        if found is None:
+            age = (math.exp(step / _STEPS) - 1) * _FIRST
+            found = self._ages[step] = (age, self.curve.next_age(age, self._waiting, LONGEST_INTERVAL))
+        return found
 
 
 class PollSchedule:
@@ -62,6 +93,8 @@ class PollSchedule:
         self.prior = prior
         self._tables: dict[Kind, LifeTable] = {}
         self._told: dict[Kind, Curve] = {}
+        self._compared: dict[Kind, Curve] = {}
+        self._timetables: dict[tuple[Kind, float], _Timetable] = {}
 
     def next_age(self, kind: Kind, asked: float, announced: float = 0.0, part: float = 1.0) -> float:
         """The age in seconds at which a task, last asked about at the age `asked`, is to be asked about again.
@@ -72,9 +105,12 @@ class PollSchedule:
             announced: The share of tasks whose end a callback announces; below 1.
             part: Of `freshness`, what a call is worth now.
         """
+        curve = self._curve(kind)
+        if not announced:
+            return self._timetable(kind, part, curve).next_age(asked)
         # The fewer ends go unannounced, the longer a question may wait for one of them.
         longest = min(LONGEST_INTERVAL / (1 - announced), LONGEST_SILENCE)
-        return self._curve(kind).next_age(asked, part * self.freshness, longest, announced)
+        return curve.next_age(asked, part * self.freshness, longest, announced)
 
     def waiting(self, kind: Kind, asked: float, age: float, announced: float = 0.0) -> float:
         """Seconds for which a task, last asked about at `asked`, is expected to wait unseen at `age`."""
@@ -91,7 +127,11 @@ class PollSchedule:
     def has_moved(self, kind: Kind) -> bool:
         """Say, once, that what is known of a kind is not what it was when this was said last."""
         curve, told = self._curve(kind), self._told.get(kind)
-        if curve is told or (told is not None and curve.distance(told) <= _MOVED):
+        # Each curve once: it stays for many answers.
+        if curve is self._compared.get(kind):
+            return False
+        self._compared[kind] = curve
+        if told is not None and curve.distance(told) <= _MOVED:
             return False
         self._told[kind] = curve
         return True
@@ -120,6 +160,12 @@ class PollSchedule:
         table = self._table(kind)
         # The curve allows for a record that is too slow, which is right for asking, and no forecast.
         return self.prior.quantile(part, age) if table.is_new else table.quantile(part, age)
+
+    def _timetable(self, kind: Kind, part: float, curve: Curve) -> _Timetable:
+        found = self._timetables.get((kind, part))
+        if found is None or found.curve is not curve:
+            found = self._timetables[kind, part] = _Timetable(curve, part * self.freshness)
+        return found
 
     def _table(self, kind: Kind) -> LifeTable:
         table = self._tables.get(kind)
