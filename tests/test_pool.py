@@ -56,8 +56,8 @@ async def test_hundreds_of_items_survive_the_loss_of_accounts() -> None:
     assert [account.state for account in progress.accounts] == ["paused", "stopped", "ready"]
     assert [account.done for account in progress.accounts] == made_by(*networks)
     assert [account.credits for account in progress.accounts[:2]] == [8.0 * made_by(dying)[0], 800.0]
-    # Each at its limit for as long as it is healthy needs 248 s.
-    assert progress.elapsed <= 1.2 * 248
+    # Each at its limit for as long as it is healthy needs 248 s; where many are refused at once it is to be found anew.
+    assert progress.elapsed <= 1.35 * 248
     assert [network.ledger.refused["submit"] for network in networks] == [0, 0, 0]
 
 
