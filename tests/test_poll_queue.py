@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 import inner
@@ -82,7 +83,7 @@ class World:
         self.called: list[int] = []
         self.late: set[int] = set()
         self.silent = 1.0
-        self.answers, self.heard = 0, 0
+        self.stale: list[int] = []
 
     @property
     def due(self) -> dict[int, float]:
@@ -167,9 +168,13 @@ class World:
         if has_ended and each.is_ours:
             self.reliability.ended(number, each.was_called is not None)
         each.made = None if event == PENDING else each.made
-        self.answers += each.runs
-        if self.has_moved(each, len(self.tasks) - has_ended) or (has_ended and len(self.tasks) == 3):
-            self.set_anew()
+        if self.trusts_otherwise() or (has_ended and len(self.tasks) == 3):
+            self.set_anew(self.tasks)
+        else:
+            if each.runs and self.schedule.has_moved(each.kind):
+                self.stale += [number for number in self.tasks if number not in self.stale]
+            some, self.stale = self.stale[:16], self.stale[16:]
+            self.set_anew(some)
         if has_ended:
             self.forget(number)
             return
@@ -191,22 +196,21 @@ class World:
             by_callback = None if each.was_called is None else each.was_called - each.since
             self.schedule.ended(each.kind, *ages, SUCCESS.latency if event == SUCCESS else by_callback)
 
-    def has_moved(self, each: Watched, running: int) -> bool:
-        """Half or twice as many ends come unannounced as before; or enough answers tell of another law."""
+    def trusts_otherwise(self) -> bool:
+        """Half or twice as many ends come unannounced as before."""
         silent = 1 - self.reliability.share
-        if silent <= self.silent / 2 or silent >= self.silent * 2:
-            self.silent = silent
-            return True
-        if self.answers < min(running / 8, self.heard / 10) or not self.schedule.has_moved(each.kind):
+        if self.silent / 2 < silent < self.silent * 2:
             return False
-        self.answers, self.heard = 0, self.heard + self.answers
+        self.silent = silent
         return True
 
-    def set_anew(self) -> None:
-        """The schedule has another word on all that wait by it."""
-        for number, each in self.tasks.items():
-            was_met_now = not each.is_ours and each.sent == -math.inf
-            if each.due is not None and each.runs and not (each.is_called or each.is_said_to_have_ended or was_met_now):
+    def set_anew(self, numbers: Iterable[int]) -> None:
+        """The schedule has another word on these, where they wait by it."""
+        for number in numbers:
+            each = self.tasks.get(number)
+            if each is None or each.due is None or not each.runs or each.is_called or each.is_said_to_have_ended:
+                continue
+            if each.is_ours or each.sent > -math.inf:
                 self.late.discard(number)
                 each.due = self.time_of(each)
 

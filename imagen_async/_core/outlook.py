@@ -7,9 +7,6 @@ from .poll_schedule import PollSchedule
 from .watched import Watched
 from .wire import LinksMissing, Pending, Succeeded, TaskFailed, TaskStatus, Told
 
-_GROWTH = 1 / 10
-"""While few answers are there at all, so many more of them are enough."""
-
 
 class Outlook:
     """When each running task of an account is worth a question.
@@ -22,8 +19,6 @@ class Outlook:
         self.reliability: CallbackReliability = CallbackReliability()
         self._schedule = schedule
         self._silent = 1.0
-        self._heard = 0
-        self._answers = 0
 
     def time_of(self, watched: Watched, part: float = 1.0) -> float:
         """Loop time at which a task is to be asked about next, where a call is worth that part of `freshness`."""
@@ -48,7 +43,6 @@ class Outlook:
             watched.made_at = None if isinstance(event, Pending) else ended_at
         if not watched.learns:
             return
-        self._answers += 1
         # From when it was seen to run, not from when it was asked about: no answer is no word on that.
         if isinstance(event, Pending):
             self._schedule.lasted(watched.kind, watched.seen - watched.since, now - watched.since)
@@ -57,25 +51,19 @@ class Outlook:
         elif isinstance(event, Succeeded | TaskFailed):
             self._ended(job_id, watched, event, ended_at)
 
-    def has_moved(self, watched: Watched, running: int) -> bool:
-        """Say, once, that questions which were set before are not where they would be set now.
-
-        Args:
-            watched: The task that was heard of last.
-            running: How many there are.
-        """
+    def trusts_otherwise(self) -> bool:
+        """Say, once, that callbacks are relied upon so much more or less that all questions are to be set anew."""
         silent = 1 - self.reliability.share
-        # To set all of them anew is work, worth it only where the share has changed by half.
-        if not 0.5 < silent / self._silent < 2:
-            self._silent = silent
-            return True
-        # What the first of a burst tell holds for the others: they are of one law, and wait by what was known before.
-        # To set them anew costs about as much as the answers that this waits for.
-        if self._answers < min(running, self._heard * _GROWTH) or not self._schedule.has_moved(watched.kind):
+        # That is work, worth it only where the share of the silent has changed by half.
+        if 0.5 < silent / self._silent < 2:
             return False
-        self._heard += self._answers
-        self._answers = 0
+        self._silent = silent
         return True
+
+    def has_moved(self, watched: Watched) -> bool:
+        """Say, once, that what is known of tasks of that kind has moved, and questions were set by what was before."""
+        # What the first of a burst tell holds for all others, which are of one law.
+        return watched.learns and self._schedule.has_moved(watched.kind)
 
     def _ended(self, job_id: int, watched: Watched, event: Succeeded | TaskFailed, ended_at: float) -> None:
         """Learn from a task that had ended by then."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterable
 
 from .callback_reliability import CallbackReliability
 from .job import Job
@@ -16,6 +18,9 @@ from .wire import Succeeded, TaskFailed, TaskStatus
 
 _LATE = 0.2
 """Seconds after its time from which a question counts as late: the limit, not the clock, has kept it."""
+
+_AT_AN_ANSWER = 16
+"""Questions that are set anew at an answer, at most: all at once would keep the loop, where a hundred thousand wait."""
 
 _AGAIN = 1.0
 """Seconds after which a task that is said to have ended is asked about again: no answer came, or no links."""
@@ -49,6 +54,7 @@ class PollQueue:
         # A set that keeps its order: of several the first goes first.
         self._announced: dict[int, None] = {}
         self._late = LateQuestions()
+        self._stale: deque[int] = deque()
 
     def __len__(self) -> int:
         return len(self._timers) + len(self._late) + len(self._announced)
@@ -122,9 +128,16 @@ class PollQueue:
         if each is not None:
             self._outlook.hear(job_id, each, event, now)
             running = len(self._watched) - isinstance(event, Succeeded | TaskFailed)
-            # Of the last few, too: whoever was in their way has ended, and their questions were set before.
-            if self._outlook.has_moved(each, running) or (running == FEW < len(self._watched)):
-                self._set_anew(running, now)
+            # What was set before is set anew: at once where the last few are left, whose way nobody is in any more.
+            if self._outlook.trusts_otherwise() or running == FEW < len(self._watched):
+                self._set_anew(self._watched, running, now)
+                return
+            if self._outlook.has_moved(each):
+                waiting = set(self._stale)
+                self._stale.extend(other for other in self._watched if other not in waiting)
+            if self._stale:
+                some = [self._stale.popleft() for _ in range(min(_AT_AN_ANSWER, len(self._stale)))]
+                self._set_anew(some, running, now)
 
     def heard_at(self, job: Job) -> float:
         """Loop time at which a running job was last known to be unfinished."""
@@ -191,9 +204,10 @@ class PollQueue:
         each.is_early = early < in_time
         self._timers.set(job_id, min(early, in_time))
 
-    def _set_anew(self, running: int, now: float) -> None:
-        """Set every question anew that goes by the schedule."""
-        for job_id, each in self._watched.items():
-            if each.is_scheduled:
+    def _set_anew(self, job_ids: Iterable[int], running: int, now: float) -> None:
+        """Set questions anew that go by the schedule."""
+        for job_id in job_ids:
+            each = self._watched.get(job_id)
+            if each is not None and each.is_scheduled:
                 self._late.discard(job_id)
                 self._set(job_id, each, running, now)

@@ -27,7 +27,7 @@ _FIRST = 0.5
 LONGEST_INTERVAL = 30.0
 """Seconds between two questions at most: kie.ai's advice for tasks of more than 2 minutes is every 15 to 30 s."""
 
-_MOVED = 0.03
+_MOVED = 0.1
 """The share of tasks, at some age, by which what is known must have changed for it to matter."""
 
 LONGEST_SILENCE = 300.0
