@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from inner import FRESHNESS, Kind, PollSchedule
 from polling import FIVE, KIND
 
@@ -32,6 +34,21 @@ def test_the_next_question_comes_when_the_waiting_is_worth_it(freshness: float, 
     schedule = PollSchedule(FIVE, freshness)
     age = schedule.next_age(KIND, asked, announced=0.5)
     assert schedule.waiting(KIND, asked, age, announced=0.5) == pytest.approx(freshness)
+
+
+@settings(deadline=None, max_examples=100)
+@given(asked=st.floats(0, 15), freshness=st.sampled_from([FRESHNESS, 1.0]), part=st.sampled_from([0.1, 1.0]))
+@example(asked=0.0, freshness=FRESHNESS, part=0.1)
+@example(asked=-1e-9, freshness=FRESHNESS, part=1.0)
+def test_whenever_a_task_was_asked_about_the_next_question_is_worth_as_much(
+    asked: float, freshness: float, part: float
+) -> None:
+    """What is reckoned out for a few ages holds for those between, to a quarter of what a call is worth."""
+    schedule = PollSchedule(FIVE, freshness)
+    age = schedule.next_age(KIND, asked, part=part)
+    assert asked < age <= asked + 30 + 1e-6
+    if age < asked + 29.9:
+        assert schedule.waiting(KIND, asked, age) == pytest.approx(part * freshness, rel=0.25)
 
 
 @pytest.mark.parametrize(("announced", "longest"), [(0.0, 30), (0.5, 60), (0.8, 150), (0.95, 300), (0.99, 300)])

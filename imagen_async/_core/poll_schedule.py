@@ -55,7 +55,7 @@ class _Timetable:
 
     def next_age(self, asked: float) -> float:
         """The age at which to ask next who was last asked about at the age `asked`."""
-        step = int(math.log(asked / _FIRST + 1) * _STEPS)
+        step = int(math.log(max(0.0, asked) / _FIRST + 1) * _STEPS)
         (start, early), (end, late) = self._at(step), self._at(step + 1)
         return early + (late - early) * (asked - start) / (end - start)
 
