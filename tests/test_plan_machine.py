@@ -261,7 +261,8 @@ class AnyCourse(RuleBasedStateMachine):
             if is_unsent and state.failure.is_a(errors.BudgetReached, errors.JournalError):
                 continue
             if is_unsent or (isinstance(state, inner.Failed) and state.failure.is_a(errors.ModelUnavailable)):
-                route = self.world.added[job.id].way if not job.lost else job.way
+                # After a lost create it is the same account's alone, also once a callback has told what came of that.
+                route = job.way if job.lost or job.route is None else self.world.added[job.id].way
                 refusals = {
                     offer.account: self.world.upstream(offer.account).breaker.refusal(offer.model.name)
                     for offer in route.offers
