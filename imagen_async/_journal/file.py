@@ -38,6 +38,7 @@ from .schema import (
     SENT_BEFORE,
     TOGETHER,
     check,
+    moved,
     select,
     upgrade,
 )
@@ -90,7 +91,7 @@ class _Changes:
             _insert(connection, PUT, self.intents)
             _insert(connection, PUT_SENDS, self.sends)
         _insert(connection, PUT, self.unsent)
-        connection.executemany(MOVE, self.moved)
+        connection.executemany(MOVE, map(moved, self.moved))
 
 
 def _insert(connection: sqlite3.Connection, statements: Mapping[int, str], rows: Sequence[Sequence[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from operator import itemgetter
 
 from ..errors import JournalError
 from .connection import transaction
@@ -78,17 +79,16 @@ PUT_SENDS = _insert(("account", "key", "sent_at"), "sends")
 
 # What a job is changes only while it is sent; a time that a change does not know stays, such as that of the acceptance.
 _STAYS = ("key", "position", "request", "price")
-_PLACES = {name: f"?{number}" for number, name in enumerate(COLUMNS, 1)}
+_MOVED = tuple(name for name in COLUMNS if name not in _STAYS)
 MOVE = (
     "UPDATE jobs SET "
-    + ", ".join(
-        f"{name} = coalesce({place}, {name})" if name in _TIMES else f"{name} = {place}"
-        for name, place in _PLACES.items()
-        if name not in _STAYS
-    )
-    + f" WHERE key = {_PLACES['key']}"
+    + ", ".join(f"{name} = coalesce(?, {name})" if name in _TIMES else f"{name} = ?" for name in _MOVED)
+    + " WHERE key = ?"
 )
-"""Write how a job is that was sent before, by a whole row: what stays as it was is passed over."""
+"""Write how a job is that was sent before, by what `moved` takes of its row."""
+
+moved = itemgetter(*([*COLUMNS].index(name) for name in (*_MOVED, "key")))
+"""Of a whole row, what a change of the job may change, and its key."""
 
 RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
