@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from .timer_queue import TimerQueue
 
 When = Callable[[float], float]
 """Says at a loop time when there is something to do, as things are; infinity for never."""
@@ -30,7 +31,7 @@ class Agenda:
         self._restless = frozenset(restless)
         # Told for later, and told for now.
         self._at = [math.inf] * len(whens)
-        self._heap: list[tuple[float, int]] = []
+        self._timers = TimerQueue()
         self._due: set[int] = set()
         self._looked_at = -math.inf
 
@@ -49,11 +50,7 @@ class Agenda:
     def next_at(self, now: float) -> float:
         """When the first of them has something to do, if nothing happens before; infinity for never."""
         self._refresh(now)
-        if self._due:
-            return now
-        while self._heap and self._at[self._heap[0][1]] != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else math.inf
+        return now if self._due else self._timers.next_at()
 
     def _refresh(self, now: float) -> None:
         # Who asks about the past knows nothing of what was found out since.
@@ -63,8 +60,9 @@ class Agenda:
         # What was told for now, or is by now, may have been told too early.
         if self._due:
             self.touched |= self._due
-        while self._heap and self._heap[0][0] <= now:
-            self.touched.add(heapq.heappop(self._heap)[1])
+        while (number := self._timers.pop_due(now)) is not None:
+            self._at[number] = math.inf
+            self.touched.add(number)
         if self._restless:
             self.touched |= self._restless
         for number in self.touched:
@@ -74,16 +72,14 @@ class Agenda:
     def _ask(self, number: int, now: float) -> None:
         at = self._whens[number](now)
         if at <= now:
-            self._at[number] = math.inf
             self._due.add(number)
-            return
-        self._due.discard(number)
+            at = math.inf
+        else:
+            self._due.discard(number)
         if at == self._at[number]:
             return
         self._at[number] = at
         if at < math.inf:
-            heapq.heappush(self._heap, (at, number))
-            # As in TimerQueue: what was replaced stays until it surfaces, or is most of it.
-            if len(self._heap) > 2 * len(self._at) + 64:
-                self._heap = [entry for entry in self._heap if self._at[entry[1]] == entry[0]]
-                heapq.heapify(self._heap)
+            self._timers.set(number, at)
+        else:
+            self._timers.discard(number)

@@ -23,9 +23,8 @@ class LiveJobs(dict[int, Job]):
         self[job.id] = job
         if before is None:
             self._of.setdefault(job.owner, {})[job.id] = None
-        if self._tasks is not None:
-            self._count(before, -1)
-            self._count(job, 1)
+        self._count(before, -1)
+        self._count(job, 1)
         return before
 
     def drop(self, job: Job) -> None:
@@ -54,8 +53,7 @@ class LiveJobs(dict[int, Job]):
         return self._tasks[job.account, task_id] > (self[job.id].task_id == task_id)
 
     def _count(self, job: Job | None, number: int) -> None:
-        task_id = None if job is None or self._tasks is None else job.task_id
-        if task_id is None or job is None or self._tasks is None:
+        if self._tasks is None or job is None or (task_id := job.task_id) is None:
             return
         key = (job.account, task_id)
         self._tasks[key] += number

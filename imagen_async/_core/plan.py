@@ -41,7 +41,6 @@ replace = msgspec.structs.replace
 
 # By its very type: that an object is none of a record's takes ten times as long to find out as what it is.
 _STATUSES = frozenset(get_args(TaskStatus))
-_CREATES = frozenset({*get_args(Created), *get_args(NothingLeft)})
 _UNSENT = frozenset(get_args(NothingLeft))
 _JUDGED = frozenset({NoAnswer, Rejected, Lost})
 """Answers that the account sees in the light of the earlier ones."""
@@ -289,9 +288,9 @@ class Plan:
     def _release(self, job: Job, event: Event, now: float) -> bool:
         """Give back the place that the talk took, and let the account learn from it; True where it takes less now."""
         upstream = self.upstreams[job.account]
-        if type(event) in _STATUSES and isinstance(event, TaskStatus):
+        if isinstance(event, TaskStatus):
             upstream.settle_status(job.id, event, now)
-        elif type(event) in _CREATES and isinstance(event, Created | NothingLeft):
+        elif isinstance(event, Created | NothingLeft):
             closures = upstream.breaker.closures
             upstream.settle_submit(event, job.model.name, now)
             return upstream.breaker.closures != closures

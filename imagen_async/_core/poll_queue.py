@@ -127,12 +127,14 @@ class PollQueue:
         each = self._watched.get(job_id)
         if each is not None:
             self._outlook.hear(job_id, each, event, now)
-            running = len(self._watched) - isinstance(event, Succeeded | TaskFailed)
+            has_ended = isinstance(event, Succeeded | TaskFailed)
+            running = len(self._watched) - has_ended
             # What was set before is set anew: at once where the last few are left, whose way nobody is in any more.
-            if self._outlook.trusts_otherwise() or running == FEW < len(self._watched):
+            if self._outlook.trusts_otherwise() or (has_ended and running == FEW):
                 self._set_anew(self._watched, running, now)
                 return
             if self._outlook.has_moved(each):
+                # Behind those that wait for that already: all have their turn, however often it moves.
                 waiting = set(self._stale)
                 self._stale.extend(other for other in self._watched if other not in waiting)
             if self._stale:

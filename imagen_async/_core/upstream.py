@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -22,17 +22,7 @@ from .provider import Limits
 from .rate_limit import Rate, Window
 from .routing import Offer, Route
 from .spare_places import SparePlaces
-from .wire import (
-    Created,
-    LinksMissing,
-    NoAnswer,
-    Pending,
-    Rejected,
-    Remedy,
-    Succeeded,
-    TaskFailed,
-    TaskStatus,
-)
+from .wire import Created, NoAnswer, Rejected, Remedy, TaskStatus, Told
 
 SLOWEST = 0.99
 """The share of tasks after whose age, twice over, a callback for a lost create is not expected any more."""
@@ -43,7 +33,8 @@ CALLBACK_WAIT_AT_LEAST = 30.0
 MOST_AT_A_LOOK = 100
 """Jobs that wait for an account at most, however wide its window: more are taken in as these go."""
 
-_TOLD = (Pending, Succeeded, LinksMissing, TaskFailed)
+# The tuple, and not the union of which it is: that would be put together at each answer.
+_TOLD = get_args(Told)
 
 HealthState = Literal["ready", "limited", "paused", "stopped"]
 

@@ -21,8 +21,6 @@ MOST_IDLE = 16
 _LONG = 4
 """Accounts from which on a route is known again by itself, and not by what is in it."""
 
-_SERIALS = itertools.count()
-
 _MOST_KNOWN = 64
 """Routes that are known so at a time."""
 
@@ -125,6 +123,7 @@ class Ways:
         self.readiness = Readiness(upstreams.in_order)
         self._touched = upstreams.hearing()
         self._standings = [_standing(upstream) for upstream in upstreams.in_order]
+        self._serials = itertools.count()
         self._ways: dict[object, Way] = {}
         self._known: dict[int, tuple[Route, Way]] = {}
         self._idle: OrderedDict[int, Way] = OrderedDict()
@@ -257,7 +256,7 @@ class Ways:
         offers: dict[int, Offer] = {}
         for offer in route.offers:
             offers.setdefault(self._upstreams.numbers[offer.account], offer)
-        way = self._ways[key] = Way(next(_SERIALS), key, offers)
+        way = self._ways[key] = Way(next(self._serials), key, offers)
         for number in offers:
             self._at[number][way.serial] = way
         self._choose(way)

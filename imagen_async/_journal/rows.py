@@ -49,7 +49,7 @@ class Rows:
         self.decode_request = msgspec.json.Decoder(request_type).decode
         start = "" if os.path.normpath(folder) == os.curdir else os.path.join(os.path.normpath(folder), "")
         self._start = start
-        decoders = {"files": self._decode_files, **_DECODERS}
+        decoders = {"files": self._files, **_DECODERS}
         self._decoders = [(place, decoders[name]) for place, name in enumerate(COLUMNS) if name in decoders]
 
     def entry(self, row: Sequence[Any]) -> JournalEntry:
@@ -77,7 +77,7 @@ class Rows:
         """A request as it stands in its column."""
         return _encode(request).decode()
 
-    def _decode_files(self, text: str) -> tuple[ImageFile, ...]:
+    def _files(self, text: str) -> tuple[ImageFile, ...]:
         return tuple(map(self._found, _decode_files(text)))
 
     def _found(self, file: ImageFile) -> ImageFile:

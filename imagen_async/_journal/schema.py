@@ -57,7 +57,7 @@ TOGETHER = 8
 """Rows that one statement inserts where there are so many: with each the writing thread lets go of the interpreter."""
 
 
-def _insert(columns: Iterable[str], into: str, end: str = "") -> dict[int, str]:
+def _inserting(columns: Iterable[str], into: str, end: str = "") -> dict[int, str]:
     """Statements that insert rows, by how many at once."""
     row = f"({', '.join('?' for _ in columns)})"
     return {
@@ -66,7 +66,7 @@ def _insert(columns: Iterable[str], into: str, end: str = "") -> dict[int, str]:
     }
 
 
-PUT = _insert(
+PUT = _inserting(
     COLUMNS,
     "jobs",
     " ON CONFLICT (key) DO UPDATE SET "
@@ -74,7 +74,7 @@ PUT = _insert(
 )
 """Write jobs that are about to be sent; the place of one in the input is that of the first time."""
 
-PUT_SENDS = _insert(("account", "key", "sent_at"), "sends")
+PUT_SENDS = _inserting(("account", "key", "sent_at"), "sends")
 """Note when creates were."""
 
 # What a job is changes only while it is sent; a time that a change does not know stays, such as that of the acceptance.
