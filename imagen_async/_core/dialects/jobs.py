@@ -59,8 +59,6 @@ class JobsDialect(msgspec.Struct, frozen=True):
 
     def read_status(self, response: HttpResponse, task_id: str, field: str = "") -> TaskStatus:
         """Say how a task stands; an answer about another one is none."""
-        if (waiting := records.usual_waiting(response.body, task_id)) is not None:
-            return waiting
         # kie.ai's word for a task that has failed; as a bare status it would be some proxy's.
         return records.read_status(answers.open_answer(response), OwnTask(task_id, field), "state", frozenset({501}))
 

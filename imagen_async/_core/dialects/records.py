@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
 from ..failure import Failure
 from ..field_names import KNOWN_RECORDS, folded
-from ..forgiving_json import NOT_JSON, unwrapped
+from ..forgiving_json import unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
 from .answers import NO_SUCH_TASK, Answer, code_number, code_of, figure, is_enveloped, read_refused_status
 from .links import find_links
 from .own_task import OwnTask
-from .state_words import StateWord, meaning_of, read_state, word_of
+from .state_words import StateWord, meaning_of, read_state
 
 _CONTAINERS = frozenset(
     "data result output task tasks tasklist taskinfo job jobs record records list items rows".split()  # noqa: SIM905
@@ -38,36 +36,6 @@ _UNTOLD = "no reason given"
 _ANOTHERS = "The answer is about another task, {}, and is not believed"
 _NOBODYS = "The answer says that a task has ended and does not say which, so it is not believed: {}"
 _NO_LINKS = "The provider says success and gives no picture URL; the result's `raw` holds its whole answer"
-
-
-class _UsualRecord(msgspec.Struct, gc=False):
-    """What a record of this task tells, as nearly all are."""
-
-    task_id: str = msgspec.field(name="taskId")
-    state: str
-
-
-class _UsualAnswer(msgspec.Struct, gc=False):
-    """A success of an API that tells so itself; what else it holds changes nothing of a task that is waited for."""
-
-    code: Literal[200]
-    data: _UsualRecord
-
-
-_decode_usual = msgspec.json.Decoder(_UsualAnswer).decode
-
-
-def usual_waiting(body: bytes, task_id: str) -> Pending | None:
-    """What `read_status` says of an answer of "not yet" as nearly all are, at a fifth of its price; else None.
-
-    Most answers are such: the task itself is named, in its place, and its state in a word that is known.
-    """
-    try:
-        record = _decode_usual(body).data
-    except NOT_JSON:
-        return None
-    is_waiting = record.task_id == task_id and word_of(record.state) == "waiting"
-    return Pending(record.state) if is_waiting else None
 
 
 def read_status(answer: Answer, own: OwnTask, first: str, failure_codes: frozenset[int] = frozenset()) -> TaskStatus:

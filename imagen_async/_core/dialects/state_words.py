@@ -70,11 +70,6 @@ class StateWord(msgspec.Struct, frozen=True):
         return self.word is not None or self.meaning is not None
 
 
-def word_of(word: str) -> Meaning | None:
-    """What a word means that is spelt as it is known; None for any other."""
-    return _MEANINGS.get(word)
-
-
 def meaning_of(word: object) -> Meaning | None:
     """What a word for a state means, in any case, with blanks; None for one that nobody knows, or for what is none."""
     return _MEANINGS.get(word) or _MEANINGS.get(_plain(word)) if isinstance(word, str) else None
