@@ -14,8 +14,8 @@ TITLE = "CPU of the client's process per job, with every change durable (synchro
 BYTES = 400
 """Of the file, for a job."""
 
-ADDED = 145.0
-"""Microseconds that the journal has come to add to a job; 90 are wanted."""
+RATIO = 1.3
+"""Times the CPU of a job without a journal that one with a journal has come to."""
 
 MORE = 1.5
 """By so much a short measurement may be worse than what a long one is to reach."""
@@ -46,8 +46,9 @@ def check() -> list[str]:
     count = 1000
     taken = measured(count, 3, 500)
     found = []
-    if added(taken, count) > ADDED * MORE:
-        found.append(f"The journal adds {added(taken, count):.0f} µs of CPU a job, {ADDED * MORE:.0f} is the most.")
+    # Not in microseconds: these are others on another machine, or beside a neighbour.
+    if (ratio := times_as_much(taken)) > RATIO * MORE:
+        found.append(f"A job with a journal takes {ratio:.2f} times the CPU, {RATIO * MORE:.2f} is the most.")
     if together(taken, count) < ENOUGH / MORE:
         found.append(f"A transaction has {together(taken, count):.0f} changes, {ENOUGH / MORE:.0f} is the least.")
     if (size := median_of(taken["journalled"], "bytes") / count) > BYTES * MORE:
@@ -72,6 +73,12 @@ def added(taken: Figures, count: int) -> float:
     """Microseconds of CPU that the journal adds to a job: the median over the pairs."""
     pairs = zip(taken["ours"], taken["journalled"], strict=True)
     return statistics.median(after["cpu"] - before["cpu"] for before, after in pairs) / count * 1e6
+
+
+def times_as_much(taken: Figures) -> float:
+    """The CPU of a job with a journal over that of one without: the median over the pairs."""
+    pairs = zip(taken["ours"], taken["journalled"], strict=True)
+    return statistics.median(after["cpu"] / before["cpu"] for before, after in pairs)
 
 
 def together(taken: Figures, count: int) -> float:
