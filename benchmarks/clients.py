@@ -27,6 +27,10 @@ KEY = "0123456789abcdef" * 2
 ENDLESS = Limits(Rate(10**9, per=1), Rate(10**9, per=1), running=10**9)
 
 
+FRESHNESS = 0.005
+"""Seconds. So our batches take about as long as the bare loop: else one rests while the other is in a hurry."""
+
+
 def memory() -> int:
     """The memory that this process has now, in bytes."""
     with open("/proc/self/statm") as statm:
@@ -40,8 +44,8 @@ def account(url: str, running: int, submit: Rate | None = None) -> Account:
 
 
 async def ours(url: str, count: int, running: int) -> dict[str, float]:
-    """Our batch, which takes about as long as the bare loop: else the one rests while the other is in a hurry."""
-    async with Client(account(url, running), freshness=0.005) as client:
+    """Our batch."""
+    async with Client(account(url, running), freshness=FRESHNESS) as client:
         began, began_at = time.process_time(), time.monotonic()
         async with client.batch(prompts(count), model="imagen4") as results:
             done = sum([1 async for result in results if result.ok])
@@ -68,7 +72,7 @@ async def journalled(url: str, count: int, running: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run.db")
         with TimedJournal(path) as journal:
-            async with Client(account(url, running)) as client:
+            async with Client(account(url, running), freshness=FRESHNESS) as client:
                 began, began_at = time.process_time(), time.monotonic()
                 async with client.batch(prompts(count), journal=journal, model="imagen4") as results:
                     done = sum([1 async for result in results if result.ok])

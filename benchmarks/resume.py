@@ -28,8 +28,7 @@ from benchmarks.worker import Work, main, peak_memory, prompts
 from imagen_async import Client, ImageFile, ImageRequest
 from imagen_async._cli.manifest import Manifest
 from imagen_async._cli.prompt_files import PromptLine
-from imagen_async._core.defaults import note_of
-from imagen_async._core.identity import content_key
+from imagen_async._core.defaults import content_key, note_of
 from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import Journal
 from imagen_async._journal.clock import JournalClock

@@ -36,12 +36,11 @@ from ._core.job import Job as CoreJob
 from ._core.model import Model
 from ._core.poll_schedule import FRESHNESS, PollSchedule
 from ._core.provider import Limits
-from ._core.resuming import states_sent_again
 from ._core.routing import Policy
 from ._core.states import Collected
 from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result, stable_key
-from ._core.wording import result_of
+from ._core.wording import result_of, states_sent_again
 from ._folders import folder_path, prepare_folder
 from ._home_loop import HomeLoop
 from ._job_factory import JobFactory, JobOptions, Parameters, overridden

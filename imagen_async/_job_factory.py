@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import msgspec
 
-from ._core.defaults import as_request, with_defaults
-from ._core.identity import Identity, Known, content_key
+from ._core.defaults import as_request, content_key, with_defaults
 from ._core.job import Job
-from ._core.journal_entry import JournalEntry
+from ._core.model import model_of
 from ._core.plain_values import is_request, plain_item
-from ._core.resuming import model_of
 from ._core.routing import Route, Router
 from ._core.values import ImageRequest
 from .errors import InvalidRequest
+
+if TYPE_CHECKING:
+    # Only a batch with a journal needs it.
+    from ._core.journal_entry import JournalEntry
 
 
 class Parameters(TypedDict, total=False):
@@ -58,11 +60,15 @@ class JobFactory:
         router: Finds who can take them.
         defaults: The parameters for prompts, and for what a request leaves None.
         terms: What their jobs have in common: `deadline`, `retries`, `resubmits`, `save_to`.
+
+    Attributes:
+        router: As given.
+        defaults: As given.
     """
 
     def __init__(self, router: Router, defaults: ImageRequest, terms: JobOptions) -> None:
-        self._router = router
-        self._defaults = defaults
+        self.router = router
+        self.defaults = defaults
         self._terms = terms
 
     @property
@@ -73,19 +79,19 @@ class JobFactory:
     @property
     def accounts(self) -> Iterable[str]:
         """The names of the accounts that there are."""
-        return self._router.providers
+        return self.router.providers
 
     def default_route(self) -> Route | None:
         """Where a plain prompt may go; None where the defaults alone fit nobody."""
         try:
-            return self._router.route(self._defaults)[1]
+            return self.router.route(self.defaults)[1]
         except InvalidRequest:
             return None
 
     def job(self, item: str | ImageRequest, index: int, owner: int, number: int) -> Job:
         """Make a request's job, its key given or made from its content; raises InvalidRequest for one that fits not."""
-        stated = with_defaults(item, self._defaults)
-        request, route = self._router.route(stated)
+        stated = with_defaults(item, self.defaults)
+        request, route = self.router.route(stated)
         return Job(
             id=number,
             owner=owner,
@@ -100,11 +106,11 @@ class JobFactory:
 
     def serves(self, account: str) -> bool:
         """True where an account of a journal is one of these."""
-        return account in self._router.providers
+        return account in self.router.providers
 
     def job_of(self, entry: JournalEntry, owner: int, number: int) -> Job:
         """Make a blank job for one of a journal, with its own model and account, and no leave to be sent again."""
-        model = model_of(entry, self._router.providers[entry.account].find(entry.request.model or ""))
+        known = self.router.providers[entry.account].find(entry.request.model or "")
         return Job(
             id=number,
             owner=owner,
@@ -112,14 +118,10 @@ class JobFactory:
             key=entry.key,
             request=entry.request,
             account=entry.account,
-            model=model,
+            model=model_of(entry.request, entry.price, known),
             deadline=self._terms["deadline"],
             save_to=self._terms["save_to"],
         )
-
-    def identity(self, known: Known, *, add: bool) -> Identity:
-        """What tells which of a journal's each request is."""
-        return Identity(known, self._router, self._defaults, add=add)
 
 
 def _unknown_parameter(parameters: Parameters) -> InvalidRequest:

@@ -33,10 +33,10 @@ from imagen_async._core.callbacks import (
 from imagen_async._core.change import Change
 from imagen_async._core.circuit_breaker import CircuitBreaker
 from imagen_async._core.course import LAST_WORD
-from imagen_async._core.defaults import leaves_open, note_of, with_defaults
+from imagen_async._core.defaults import DefaultsChanged, leaves_open, note_of, with_defaults
 from imagen_async._core.failure import Failure, kind_named
 from imagen_async._core.fields import FIELDS, PARAMETERS, Field
-from imagen_async._core.identity import DefaultsChanged, Identity, Known
+from imagen_async._core.identity import Identity, Known
 from imagen_async._core.job import LATE, Job
 from imagen_async._core.job_events import (
     Added,
@@ -73,13 +73,13 @@ from imagen_async._core.journal_entry import (
 from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable, believed
 from imagen_async._core.machine import TABLE, advance
 from imagen_async._core.mask import Mask
-from imagen_async._core.model import Model
+from imagen_async._core.model import Model, model_of
 from imagen_async._core.parameters import Choice, Schema, Text, Whole
 from imagen_async._core.plan import OwnerTerms, Plan
 from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule
 from imagen_async._core.provider import Limits, Provider, check
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
-from imagen_async._core.resuming import awaited, different, earlier_result, model_of, resumed, sent_again
+from imagen_async._core.resuming import awaited, different, earlier_result, resumed, sent_again
 from imagen_async._core.routing import Offer, Policy, Route, Router
 from imagen_async._core.states import (
     AwaitingCallback,

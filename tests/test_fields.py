@@ -113,7 +113,7 @@ def test_plain_prompts_have_a_way_unless_the_defaults_fit_nobody() -> None:
 def test_a_job_of_a_journal_has_its_own_model_and_account_and_no_leave_to_be_sent_again(model: str | None) -> None:
     """With the price of its time; one whose model is gone keeps its name."""
     entry = inner.JournalEntry("k", 4, "running", "kie", ImageRequest("a cat", model), "t1", price=9)
-    record = inner.model_of(entry, PROVIDERS["kie"].find(model or ""))
+    record = inner.model_of(entry.request, entry.price, PROVIDERS["kie"].find(model or ""))
     blank = inner.Job(
         id=1, owner=2, index=4, key="k", request=entry.request, account="kie", model=record, deadline=60.0
     )

@@ -330,15 +330,18 @@ def test_a_bill_is_what_was_billed_or_may_have_been() -> None:
 
 def test_an_entry_s_model_costs_what_it_cost_then() -> None:
     """The table of models wins over what an entry says of it, but its task was made at the entry's price."""
-    models = [inner.model_of(entry_in("running", price=price), MODELS["imagen4"]) for price in (99.0, None)]
+    models = [inner.model_of(ImageRequest("a red fox", "imagen4"), price, MODELS["imagen4"]) for price in (99.0, None)]
     assert models == [msgspec.structs.replace(MODELS["imagen4"], credits=99.0), MODELS["imagen4"]]
     for num_images, price in ((None, 8.0), (1, 8.0), (3, 12.0), (None, None)):
         request = ImageRequest("a red fox", model="imagen3", num_images=num_images)
-        model = inner.model_of(entry_in("running", request=request, price=price), None)
+        model = inner.model_of(request, price, None)
         assert (model.name, model.wire_name, model.parameters) == ("imagen3", "imagen3", None), "it keeps its name"
         assert model.price(request) == price
     nameless = entry_in("done", request=ImageRequest("x"))
-    assert (inner.model_of(nameless, None).name, inner.earlier_result(nameless).model) == ("", "")
+    assert (inner.model_of(nameless.request, nameless.price, None).name, inner.earlier_result(nameless).model) == (
+        "",
+        "",
+    )
 
 
 X = "x" * 60

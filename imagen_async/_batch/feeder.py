@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 
-from .._core.identity import Identity
 from .._watch.log import log
 from ..errors import InvalidRequest
 from .inputs import END, Requests, check_keys, length_of, puller
+
+if TYPE_CHECKING:
+    # Only a batch with a journal needs it.
+    from .._core.identity import Identity
 
 BREATHE_EVERY = 50
 """Requests pulled at most before whatever else the program does has its turn."""
@@ -88,7 +91,7 @@ class Feeder:
                 return
             identity.check(item)
             if index % BREATHE_EVERY == BREATHE_EVERY - 1:
-                await anyio.lowlevel.checkpoint()
+                await asyncio.sleep(0)
 
     def passed(self) -> None:
         """One more has come out, so that another one may be pulled."""
@@ -138,7 +141,7 @@ class Feeder:
         while item is not END and not self.is_stopped and self._passes_over(self.pulled):
             self.pulled += 1
             if self.pulled % PASSED_AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()
+                await asyncio.sleep(0)
             item = await pull()
         return item
 
@@ -155,5 +158,5 @@ class Feeder:
         await self._room()
         if self.pulled % BREATHE_EVERY == BREATHE_EVERY - 1:
             # Where each request ends at once, for no account takes it, nothing else would let others run.
-            await anyio.lowlevel.checkpoint()
+            await asyncio.sleep(0)
         return not self.is_stopped

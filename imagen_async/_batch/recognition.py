@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .._core.defaults import as_request
+from .._core.defaults import DefaultsChanged, as_request
 from .._core.failure import Failure
-from .._core.identity import DefaultsChanged
 from .._core.job import Job
 from .._core.plain_values import plain_item, showable
 from .._core.values import ImageRequest, Result

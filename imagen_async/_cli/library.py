@@ -5,22 +5,23 @@ from __future__ import annotations
 from .._accounts import named, no_such_provider, open_account, open_pool, provider_of, router_of
 from .._batch.inputs import LookedUp
 from .._core.budget import Budget
-from .._core.defaults import with_defaults
+from .._core.defaults import plain_key, with_defaults
 from .._core.fields import CONTENT, FIELDS, ColumnType
 from .._core.fields import Kind as FieldKind
 from .._core.file_kinds.kinds import kind_of as file_kind_of
 from .._core.file_names import UNNUMBERED
 from .._core.forecast import Shares, making_time, sending_time
-from .._core.identity import MET, Identity, Known, plain_key
+from .._core.identity import MET, Identity, Known
 from .._core.journal_entry import EntryState, cut_off, is_denied
 from .._core.plain_text import foreign_character
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
-from .._core.resuming import earlier_result, is_at_end, states_sent_again
+from .._core.resuming import earlier_result, is_at_end
 from .._core.routing import Policy, Router
 from .._core.suggestion import did_you_mean
 from .._core.values import numbered
 from .._core.wire import clean
+from .._core.wording import states_sent_again
 from .._folders import PART_SUFFIX, prepare_folder
 from .._job_factory import Parameters
 from .._journal import Journal, JournalReader

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from ..errors import ConfigurationError
 from .fields import FIELDS
-from .values import ImageRequest
+from .values import DEFAULT_MODEL, ImageRequest, stable_key
 
 _FILLED_IN = tuple(field.name for field in FIELDS if field.has_default and field.kind != "object")
 """What a default takes the place of as a whole; `extra` is mixed with its own."""
@@ -17,6 +18,10 @@ _NOTE = "defaults"
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(tuple[ImageRequest, ...]).decode
+
+
+class DefaultsChanged(ConfigurationError):
+    """A journal has results under other defaults: it is told once, for all requests."""
 
 
 def as_request(item: str | ImageRequest) -> ImageRequest:
@@ -36,6 +41,21 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
     if defaults.extra and isinstance(item.extra, dict):
         missing["extra"] = {**defaults.extra, **item.extra}
     return msgspec.structs.replace(item, **missing) if missing else item
+
+
+def made_whole(stated: ImageRequest) -> ImageRequest:
+    """A request with its defaults filled in, its model named."""
+    return msgspec.structs.replace(stated, model=stated.model or DEFAULT_MODEL)
+
+
+def content_key(stated: ImageRequest) -> str:
+    """The key of a request with its defaults filled in that has none of its own."""
+    return stable_key(made_whole(stated))
+
+
+def plain_key(item: str | ImageRequest, defaults: ImageRequest) -> str:
+    """The key of a request that is the only one of its content, and new."""
+    return as_request(item).key or content_key(with_defaults(item, defaults))
 
 
 def leaves_open(given: ImageRequest, name: str, was: object, now: object) -> bool:

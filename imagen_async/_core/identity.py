@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from ..errors import ConfigurationError, InvalidRequest
-from .defaults import as_request, leaves_open, note_of, noted, with_defaults
+from ..errors import InvalidRequest
+from .defaults import DefaultsChanged, as_request, content_key, leaves_open, made_whole, note_of, noted, with_defaults
 from .fields import CONTENT
 from .journal_entry import JournalEntry
 from .plain_values import plain_item
 from .resuming import Change, different
 from .routing import Router
-from .values import DEFAULT_MODEL, ImageRequest, numbered, stable_key
+from .values import ImageRequest, numbered, stable_key
 
 _WHOLE_KEYS = {"keys": "whole"}
 """What a journal notes whose every made key is of a whole request."""
@@ -34,10 +34,6 @@ MET = " is met"
 """What stands behind a job's key in the word by which it is counted how many requests were to have it."""
 
 
-class DefaultsChanged(ConfigurationError):
-    """A journal has results under other defaults: it is told once, for all requests."""
-
-
 class Known(msgspec.Struct, frozen=True):
     """What is to be asked of a journal: its jobs by their keys, and how often this run has met a word."""
 
@@ -50,16 +46,6 @@ class Known(msgspec.Struct, frozen=True):
     def is_met_first(self, key: str) -> bool:
         """True for the first request of this run that is to have a job."""
         return self.times_seen(f"{key}{MET}") == 1
-
-
-def content_key(stated: ImageRequest) -> str:
-    """The key of a request with its defaults filled in, its model named."""
-    return stable_key(_whole(stated))
-
-
-def plain_key(item: str | ImageRequest, defaults: ImageRequest) -> str:
-    """The key of a request that is the only one of its content, and new."""
-    return as_request(item).key or content_key(with_defaults(item, defaults))
 
 
 class Identity:
@@ -228,7 +214,7 @@ class Identity:
 
     def _others(self, stated: ImageRequest) -> Iterator[ImageRequest]:
         """Requests that stand for the same: a model's default said or left out; before, any part left to defaults."""
-        whole = _whole(stated)
+        whole = made_whole(stated)
         forms = [whole, *(msgspec.structs.replace(whole, aspect_ratio=each) for each in self._router.ratios(whole))]
         yield from forms[1:]
         yield from itertools.chain.from_iterable(map(_partly_said, forms) if self._has_older_keys else ())
@@ -292,10 +278,6 @@ def _beside(key: str, stated: ImageRequest) -> str:
 
 def _left_open(given: ImageRequest, found: Sequence[Change]) -> bool:
     return all(leaves_open(given, each.name, each.was, each.now) for each in found)
-
-
-def _whole(stated: ImageRequest) -> ImageRequest:
-    return msgspec.structs.replace(stated, model=stated.model or DEFAULT_MODEL)
 
 
 def _partly_said(whole: ImageRequest) -> Iterator[ImageRequest]:

@@ -90,6 +90,13 @@ class Problem(msgspec.Struct, frozen=True):
         return f"{self.field}={told(self.given)}: {self.allowed}"
 
 
+def model_of(request: ImageRequest, price: float | None, known: Model | None) -> Model:
+    """The model that an earlier request names, at that time's price; one of its name where none is known any more."""
+    name = request.model or ""
+    model = known or Model(name, name, None)
+    return model if price is None else msgspec.structs.replace(model, credits=price / request.images)
+
+
 def _problem(name: str, value: object, parameter: Parameter) -> Problem:
     """What a parameter does not take, and where it is a text that looks like another one, what stands in it."""
     odd = parameter.oddity(value) if isinstance(parameter, Text | Whole) else None

@@ -11,7 +11,6 @@ from .fields import CONTENT
 from .job import Job
 from .journal_entry import JournalEntry, bill_of, failure_of
 from .latency import believed
-from .model import Model
 from .states import AwaitingCallback, Confirming, Done, Fetching, Queued, Running
 from .transitions import PATIENCE
 from .values import ImageRequest, Result
@@ -130,14 +129,6 @@ def sent_again(entry: JournalEntry, blank: Job) -> Job:
     )
 
 
-def model_of(entry: JournalEntry, known: Model | None) -> Model:
-    """The model that an entry names, at the entry's price; one of its name where this version knows none any more."""
-    name = entry.request.model or ""
-    model = known or Model(name, name, None)
-    # Its task was made at the price of that time.
-    return model if entry.price is None else msgspec.structs.replace(model, credits=entry.price / entry.request.images)
-
-
 class Change(msgspec.Struct, frozen=True):
     """A field in which two requests differ: what it was, and what it is now."""
 
@@ -183,9 +174,3 @@ def _told(text: str, other: str) -> str:
 
 def _text(value: object) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
-
-
-def states_sent_again(*, retry_failed: bool, resubmits_unknown: bool) -> frozenset[str]:
-    """The states of earlier runs from which a request is sent once more."""
-    wanted = {"queued": True, "failed": retry_failed, "unknown": resubmits_unknown}
-    return frozenset(state for state, is_wanted in wanted.items() if is_wanted)

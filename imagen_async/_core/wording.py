@@ -191,3 +191,9 @@ def failure_of(job: Job) -> Failure | None:
             message = f"Left {paid if job.task_id else 'before it was sent; nothing was billed'}"
             return Failure(DeadlineExceeded, message, account=job.account, task_id=job.task_id)
     return None
+
+
+def states_sent_again(*, retry_failed: bool, resubmits_unknown: bool) -> frozenset[str]:
+    """The states of earlier runs from which a request is sent once more."""
+    wanted = {"queued": True, "failed": retry_failed, "unknown": resubmits_unknown}
+    return frozenset(state for state, is_wanted in wanted.items() if is_wanted)

@@ -120,7 +120,7 @@ class ResumeState:
         # What stands there under other defaults, this input may never come to.
         self.unmet: int = 0 if add else sum(count for state, count in store.counts().items() if state not in again)
         known = Known(store.name, store.find, store.times_seen, store.notes(), is_new=store.is_new)
-        self.identity: Identity = factory.identity(known, add=add)
+        self.identity: Identity = Identity(known, factory.router, factory.defaults, add=add)
         self._store = store
         self._factory = factory
         self._clock = clock

@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import msgspec
 
 from .._callbacks import CallbackClaim, CallbackRegistry, SilenceWatch
@@ -170,7 +169,7 @@ class Scheduler:
         """Wait until some account could soon send another create of an owner, or none takes any more."""
         if len(self._stream.owners) > 1:
             # Several batches take turns, one request each; a lone one need not give way.
-            await anyio.lowlevel.checkpoint()
+            await asyncio.sleep(0)
         await self._door.wait(owner_id)
 
     async def run(self) -> None:
