@@ -50,6 +50,7 @@ ROOMS = {
     "_core/shortage.py": "submit_queue",
     "_core/purses.py": "submit_queue",
     "_core/agenda.py": "agenda",
+    "_core/rounds.py": "agenda submit_queue",
     "_core/live_jobs.py": "live_jobs",
     "_core/timer_queue.py": "timer_queue",
     "_core/routing.py": "routing",

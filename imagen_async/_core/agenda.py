@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from .timer_queue import TimerQueue
+from .rounds import Rounds
 
 When = Callable[[float], float]
 """Says at a loop time when there is something to do, as things are; infinity for never."""
 
 
 class Agenda:
-    """The times of all, so that a look at them costs no more for a thousand accounts than for those it is about.
+    """The times of all.
 
     What it keeps of one holds until that is touched, or until its time has come: then it is asked again. So a time may
     be told too early, and never too late.
@@ -26,14 +26,11 @@ class Agenda:
     """
 
     def __init__(self, whens: Sequence[When], restless: Iterable[int] = ()) -> None:
-        self.touched: set[int] = set(range(len(whens)))
         self._whens = whens
-        self._restless = frozenset(restless)
-        # Told for later, and told for now.
-        self._at = [math.inf] * len(whens)
-        self._timers = TimerQueue()
+        self._rounds = Rounds(len(whens), restless)
+        self.touched: set[int] = self._rounds.touched
+        # Told for now; the others have a time in the rounds.
         self._due: set[int] = set()
-        self._looked_at = -math.inf
 
     def due(self, now: float) -> Iterator[int]:
         """Those that have something to do now, in the order of their numbers; each again until it has no more.
@@ -50,24 +47,14 @@ class Agenda:
     def next_at(self, now: float) -> float:
         """When the first of them has something to do, if nothing happens before; infinity for never."""
         self._refresh(now)
-        return now if self._due else self._timers.next_at()
+        return now if self._due else self._rounds.next_at()
 
     def _refresh(self, now: float) -> None:
-        # Who asks about the past knows nothing of what was found out since.
-        if now < self._looked_at:
-            self.touched.update(range(len(self._whens)))
-        self._looked_at = now
         # What was told for now, or is by now, may have been told too early.
         if self._due:
             self.touched |= self._due
-        while (number := self._timers.pop_due(now)) is not None:
-            self._at[number] = math.inf
-            self.touched.add(number)
-        if self._restless:
-            self.touched |= self._restless
-        for number in self.touched:
+        for number in self._rounds.look(now):
             self._ask(number, now)
-        self.touched.clear()
 
     def _ask(self, number: int, now: float) -> None:
         at = self._whens[number](now)
@@ -76,10 +63,4 @@ class Agenda:
             at = math.inf
         else:
             self._due.discard(number)
-        if at == self._at[number]:
-            return
-        self._at[number] = at
-        if at < math.inf:
-            self._timers.set(number, at)
-        else:
-            self._timers.discard(number)
+        self._rounds.set(number, at)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from .rate_limit import Window
-from .timer_queue import TimerQueue
+from .rounds import Rounds
 from .upstream import Upstream
 
 NOW = -math.inf
@@ -30,31 +30,15 @@ class Readiness:
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self.turns: list[Turn | None] = [None] * len(upstreams)
-        self.touched: set[int] = set(range(len(upstreams)))
         self._upstreams = upstreams
         # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
-        self._restless = {number for number, each in enumerate(upstreams) if type(each.submit) is not Window}
-        # When each is asked again, whatever happens.
-        self._timers = TimerQueue()
-        self._until = [math.inf] * len(upstreams)
-        self._looked_at = -math.inf
+        restless = [number for number, each in enumerate(upstreams) if type(each.submit) is not Window]
+        self._rounds = Rounds(len(upstreams), restless)
+        self.touched: set[int] = self._rounds.touched
 
     def look(self, now: float) -> list[int]:
         """Find out anew what may have changed; returns whose turn is another one."""
-        # Who asks about the past knows nothing of what was found out since.
-        if now < self._looked_at:
-            self.touched.update(range(len(self.turns)))
-        self._looked_at = now
-        while (number := self._timers.pop_due(now)) is not None:
-            self._until[number] = math.inf
-            self.touched.add(number)
-        if self._restless:
-            self.touched |= self._restless
-        if not self.touched:
-            return []
-        changed = [number for number in self.touched if self._ask(number, now)]
-        self.touched.clear()
-        return changed
+        return [number for number in self._rounds.look(now) if self._ask(number, now)]
 
     def _ask(self, number: int, now: float) -> bool:
         upstream = self._upstreams[number]
@@ -66,12 +50,7 @@ class Readiness:
             until = upstream.submit.frees_at(now) if isinstance(upstream.submit, Window) else math.inf
         elif until < math.inf:
             turn = (until, 0.0, number)
-        if until != self._until[number]:
-            self._until[number] = until
-            if until < math.inf:
-                self._timers.set(number, until)
-            else:
-                self._timers.discard(number)
+        self._rounds.set(number, until)
         if turn == self.turns[number]:
             return False
         self.turns[number] = turn
