@@ -42,7 +42,7 @@ ROOMS = {
     "_core/outlook.py": "poll_queue",
     "_core/watched.py": "poll_queue",
     "_core/late_questions.py": "poll_queue",
-    "_core/spare_places.py": "poll_queue",
+    "_core/spare_places.py": "spare_places poll_queue",
     "_core/callback_reliability.py": "callback_reliability poll_queue",
     "_core/submit_queue.py": "submit_queue",
     "_core/ways.py": "submit_queue",
@@ -99,6 +99,7 @@ ROOMS = {
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
     "_scheduler/*.py": "single scheduler batch pool callback_flow limiter",
     "_batch/*.py": "tally batch pool callback_flow",
+    "_journal/ahead.py": "read_ahead",
     "_journal/*.py": "batch_journal job_store journal old_journals",
 }
 """The first pattern that a module fits names the tests of its room, the quickest first."""

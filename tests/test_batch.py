@@ -15,7 +15,7 @@ from clients import Heard, run, until_error
 from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inner import BREATHE_EVERY, LONGEST_TURN, now
+from inner import BREATHE_EVERY, LONGEST_TURN, now, stable_key
 from journals import Disk, Held, place
 from virtual_network import (
     PUBLIC_URL,
@@ -28,6 +28,7 @@ from virtual_network import (
 )
 
 from imagen_async import Callback, ImageRequest, Limits, Rate, Result, errors
+from imagen_async._batch.inputs import LookedUp
 from imagen_async._batch.reorder_buffer import InOrder
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency
@@ -113,6 +114,19 @@ async def test_any_iterable_is_an_input(network: Network) -> None:
             assert told == [(number, True, "16:9") for number in range(count)]
 
 
+async def test_what_was_looked_up_and_stands_is_counted_and_comes_out_no_more() -> None:
+    """The others come, by the keys that their finder knows, at their places in the input; no more is expected."""
+    network, requests, store = limited(1, 60), [ImageRequest(prompt) for prompt in "abcdef"], DictStore({})
+    async with VirtualClient(network) as client:
+        await run(client, [requests[0], requests[3], requests[5]], journal=store)
+        looked_up = LookedUp(requests, [1, 0, 0, 1, 0, 1], {4: "mine"})
+        async with client.batch(looked_up, journal=store) as results:
+            told = [(each.index, each.key, results.progress.projected) async for each in results]
+    keys = [*(stable_key(ImageRequest(prompt, "imagen4")) for prompt in "bc"), "mine"]
+    assert told == [(place, key, 24.0) for place, key in zip((1, 2, 4), keys, strict=True)]
+    assert (results.progress.done, results.progress.earlier, len(network.ledger.creates)) == (6, 3, 6)
+
+
 async def test_one_bad_request_is_one_bad_result() -> None:
     """Wrong parameters or types, failed tasks and downloads, lost answers and bugs of ours do not end the batch."""
     network = limited(1, 2)
@@ -134,6 +148,8 @@ async def test_one_bad_request_is_one_bad_result() -> None:
     assert [event.index for event in heard.jobs("failed") if event.attempts == 0] == [2, 3, 4, 8]
     told = results[3]
     assert (told.request.prompt, told.key, told.index, told.provider, told.model) == ("42", "3", 3, "kie", "")
+    assert told.error is not None
+    assert told.error.provider == "kie"
     assert len(network.ledger.creates) == 5
 
 

@@ -97,6 +97,25 @@ def test_a_kind_learns_from_its_own() -> None:
     assert schedule.kinds == {KIND: 1}
 
 
+def test_what_has_moved_is_said_once() -> None:
+    """The first time in any case, then where a tenth of the tasks end at other ages than was said; of each kind."""
+    schedule = told([5.0] * 200)
+    assert [schedule.has_moved(KIND) for _ in range(2)] == [True, False]
+    for _ in range(80):
+        schedule.ended(KIND, 0.0, 6.0, 5.0)
+        assert not schedule.has_moved(KIND)
+    for _ in range(100):
+        schedule.ended(KIND, 0.0, 31.0, 30.0)
+    assert [schedule.has_moved(KIND) for _ in range(2)] == [True, False]
+    assert schedule.has_moved(OTHER)
+    # A little at a time comes to as much in the end.
+    said = 0
+    for _ in range(200):
+        schedule.ended(KIND, 0.0, 6.0, 5.0)
+        said += schedule.has_moved(KIND)
+    assert 2 <= said <= 4
+
+
 def test_a_task_that_still_runs_is_learned_of() -> None:
     """Tasks that were unfinished at 60 s let the waiting that is expected of others fall."""
     schedule = PollSchedule(FIVE)

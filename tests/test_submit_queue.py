@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 import tracemalloc
@@ -254,14 +255,102 @@ def test_no_more_are_taken_in_than_can_soon_go(second: int, ways: str, stopped: 
 
 def test_an_account_is_asked_once_more_before_it_gets_somebody() -> None:
     """Also where nobody was told that it can send no more: no create goes over its limit for that."""
-    queue = Queue(dict.fromkeys("ab", inner.Limits()))
-    for _ in range(2):
-        queue.add(Line("ab"))
+    queue = Queue(dict.fromkeys("abc", inner.Limits()))
+    queue.add(Line("abc"))
     assert queue.waiting.next(0.0)[0].account == "a"
-    queue.upstreams["a"].submit.block(0.0, 30.0)
-    assert queue.waiting.next(0.0)[0].account == "b"
-    queue.upstreams["b"].submit.block(0.0, 20.0)
+    for name, pause in (("a", 30.0), ("b", 20.0)):
+        queue.upstreams[name].submit.block(0.0, pause)
+    assert queue.waiting.next(0.0)[0].account == "c"
+    queue.upstreams["c"].submit.block(0.0, 40.0)
     assert (queue.waiting.next(0.0), queue.waiting.wake_at(0.0)) == (None, 20.0)
+
+
+def test_what_changes_by_itself_is_found_out_at_the_next_look() -> None:
+    """The room of an account whose window passes, and a limit of the user's own, of which nobody tells."""
+    queue = Queue({name: inner.Limits(submit=inner.Rate(3, per=10), running=100) for name in "abe"})
+    for name, count in (("a", 2), ("b", 1)):
+        for _ in range(count):
+            queue.upstreams[name].take_submit(0.0)
+            queue.upstreams[name].settle_submit(inner.Accepted("t"), FAST, 0.0)
+    queue.add(Line("ab"))
+    assert [queue.waiting.next(now)[0].account for now in (9.0, 10.0)] == ["b", "a"]
+    queue.waiting.remove(1)
+    queue.add(Line("e"))
+    for _ in range(3):
+        queue.upstreams["e"].take_submit(10.0)
+    assert queue.waiting.wake_at(10.0) == math.inf, "only an answer can tell"
+    queue.upstreams["e"].submit.limit = 4
+    assert queue.waiting.next(20.0)[0].account == "e"
+
+
+def test_more_are_wanted_wherever_somebody_is_short_of_work() -> None:
+    """Whoever was short last, and whatever each took before: an account that takes more again is to have as many."""
+    assert Queue({"a": inner.Limits(submit=inner.Rate(1, per=10))}).waiting.wants_more(1), "room for one is room"
+    queue = Queue(
+        {name: inner.Limits(submit=inner.Rate(room, per=10), running=100) for name, room in (("a", 10), ("b", 1))}
+    )
+    lines: dict[str, list[int]] = {"a": [], "b": []}
+
+    def fill() -> dict[str, int]:
+        while queue.waiting.wants_more(1):
+            name = next(each for each in "ab" if len(lines[each]) < queue.upstreams[each].at_a_look)
+            lines[name].append(queue.add(Line(name)).id)
+        return {name: len(line) for name, line in lines.items()}
+
+    def lacks(name: str) -> bool:
+        queue.waiting.remove(lines[name].pop())
+        return queue.waiting.wants_more(1)
+
+    for room in (5, 10):
+        queue.upstreams["a"].submit.limit = room
+        queue.upstreams["a"].touch()
+        assert fill() == {"a": room, "b": 1}
+        for name in "bab":
+            assert lacks(name), name
+            assert fill() == {"a": room, "b": 1}
+
+
+def test_ways_that_nobody_waits_for_are_forgotten_and_found_again() -> None:
+    """Of hundreds of them a few are kept; nobody's way is forgotten while he waits, also where it had been idle."""
+    queue = Queue(dict.fromkeys("abcde", inner.Limits()), "in_order")
+    ways = ["".join(way) for count in (3, 4, 5) for way in itertools.permutations("abcde", count)]
+    stays = [queue.add(Line(way)).id for way in ways[-3:]]
+    for number in stays:
+        queue.waiting.remove(number)
+    for way in ways[-3:]:
+        queue.add(Line(way))
+    jobs = {way: make_job(10**6, model=FAST, owner=1, route=route(way, FAST, "in_order")) for way in ways}
+    tracemalloc.start()
+    try:
+        for way in (*ways[:-3], *ways[-43:-3] * 2):
+            queue.jobs[10**6] = jobs[way]
+            queue.waiting.add(jobs[way], None, at_front=True)
+            assert queue.waiting.waiting_for(way[-1]) == 4
+            queue.waiting.remove(10**6)
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 150_000
+    assert len(queue.waiting) == 3
+    for _ in range(3):
+        queue.waiting.remove(queue.waiting.next(0.0)[1])
+    assert (len(queue.waiting), queue.waiting.next(0.0)) == (0, None)
+
+
+def test_turns_that_are_over_leave_nothing_behind() -> None:
+    """Those of a busy account pile up nowhere, while another one goes first."""
+    queue = Queue(dict.fromkeys("ab", inner.Limits(submit=inner.Rate(100, per=1))))
+    queue.add(Line("ab"))
+    tracemalloc.start()
+    try:
+        for turn in range(5_000):
+            queue.upstreams["b"].take_submit(turn / 100)
+            queue.upstreams["b"].settle_submit(inner.Accepted("t"), FAST, turn / 100)
+            assert queue.waiting.next(turn / 100)[0].account == "a"
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 150_000
 
 
 def test_owners_that_come_and_go_leave_nothing_behind() -> None:

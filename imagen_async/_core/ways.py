@@ -276,10 +276,8 @@ class Ways:
         if turn is None or (way.shown is not None and way.shown <= turn):
             return
         way.shown = turn
+        # Few pile up: of each way they are earlier and earlier, until one surfaces.
         heapq.heappush(self._tops, (turn, way.serial))
-        if len(self._tops) > 4 * len(self._live) + 64:
-            self._tops = [(each.shown, serial) for serial, each in self._live.items() if each.shown is not None]
-            heapq.heapify(self._tops)
 
 
 def _standing(upstream: Upstream) -> _Standing:
