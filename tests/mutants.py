@@ -35,7 +35,7 @@ PACKAGE = ROOT / "imagen_async"
 ROOMS = {
     "_core/rate_limit.py": "rate_limit",
     "_core/limiter.py": "limiter",
-    "_core/latency.py": "latency",
+    "_core/latency.py": "latency poll_schedule",
     "_core/poll_schedule.py": "poll_schedule",
     "_core/forecast.py": "forecast",
     "_core/poll_queue.py": "poll_queue",
