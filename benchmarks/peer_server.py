@@ -22,7 +22,7 @@ CREATED = "2026-04-22T08:52:02.264Z"
 
 
 class PeerServer:
-    """Ends the job of each number after the latency of that number; the task's id is the number too."""
+    """Ends the job of each number after the latency of that number, which the task's id tells too."""
 
     def __init__(self, latencies: Sequence[float]) -> None:
         self._latencies = latencies
@@ -91,16 +91,21 @@ class PeerServer:
         assert found is not None
         number = int(found[1])
         self._ends_at[number] = time.monotonic() + self._latencies[number]
-        return f"{number:032x}"
+        # From 1 on: an id that is all zeros names no task.
+        return f"{number + 1:032x}"
 
     def _polled(self, task_id: str) -> bool:
         """Count a status call; True when the task is done."""
         self._polls += 1
-        return time.monotonic() >= self._ends_at[int(task_id, 16)]
+        return time.monotonic() >= self._ends_at[_number_of(task_id)]
 
     def _latency(self, task_id: str) -> float:
         """Seconds that the task takes in all."""
-        return self._latencies[int(task_id, 16)]
+        return self._latencies[_number_of(task_id)]
+
+
+def _number_of(task_id: str) -> int:
+    return int(task_id, 16) - 1
 
 
 def _fal_request(request: web.Request, task_id: str, status: str) -> dict[str, object]:

@@ -81,6 +81,7 @@ from imagen_async._core.provider import Limits, Provider, check
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
 from imagen_async._core.resuming import awaited, different, earlier_result, resumed, sent_again
 from imagen_async._core.routing import Offer, Policy, Route, Router
+from imagen_async._core.spare_places import FEW, SparePlaces
 from imagen_async._core.states import (
     AwaitingCallback,
     BeingAsked,

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from polling import BROKEN, FIVE, KIND, NOTHING, PENDING, SILENT, SUCCESS, UNLINKED, UNTOLD, task
 
 from imagen_async._core.poll_queue import PollQueue
-from imagen_async._core.spare_places import SparePlaces
 from imagen_async.errors import UnknownOutcome
 
 LATE = 0.2
@@ -68,7 +67,7 @@ class Watched(msgspec.Struct):
 
 def queue_of(schedule: inner.PollSchedule, status: int = 1) -> PollQueue:
     """The questions of an account with so many status calls a second; one has none to spare."""
-    return PollQueue(schedule, SparePlaces(inner.Window(inner.Rate(status, per=1))))
+    return PollQueue(schedule, inner.SparePlaces(inner.Window(inner.Rate(status, per=1))))
 
 
 class World:

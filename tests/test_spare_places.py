@@ -7,12 +7,10 @@ import math
 import inner
 import pytest
 
-from imagen_async._core.spare_places import FEW, SparePlaces
 
-
-def spare_of(limit: int, per: float = 1.0) -> SparePlaces:
+def spare_of(limit: int, per: float = 1.0) -> inner.SparePlaces:
     """The places of a status limit that are to spare."""
-    return SparePlaces(inner.Window(inner.Rate(limit, per=per)))
+    return inner.SparePlaces(inner.Window(inner.Rate(limit, per=per)))
 
 
 class Shared(inner.Window):
@@ -38,7 +36,7 @@ def test_half_of_a_window_is_to_spare_and_five_calls_a_second(limit: int, per: f
 @pytest.mark.parametrize("status", [inner.Window(inner.Rate(1, per=1)), Shared(inner.Rate(10, per=1))])
 def test_nothing_is_to_spare_of_a_single_call_or_of_what_others_share(status: inner.Window) -> None:
     """Whatever waits there waits for its time."""
-    spare = SparePlaces(status)
+    spare = inner.SparePlaces(status)
     assert not spare.suit(1, 0.0)
     assert spare.ready_at(0.0) == spare.retry_at(1, 0.0) == math.inf
 
@@ -48,8 +46,8 @@ def test_whoever_finds_no_place_tries_again_where_few_are_left_and_nobody_is_ear
     spare = spare_of(2)
     spare.take(0.0)
     spare.answered(0.0)
-    assert spare.retry_at(FEW, 0.5) == 1.0
-    assert spare.suit(FEW + 1, 0.5)
-    assert spare.retry_at(FEW + 1, 0.5) == math.inf
-    assert [spare.suit(running, 20.4) for running in (FEW, FEW + 1)] == [True, False]
-    assert spare.suit(FEW + 1, 20.5)
+    assert spare.retry_at(inner.FEW, 0.5) == 1.0
+    assert spare.suit(inner.FEW + 1, 0.5)
+    assert spare.retry_at(inner.FEW + 1, 0.5) == math.inf
+    assert [spare.suit(running, 20.4) for running in (inner.FEW, inner.FEW + 1)] == [True, False]
+    assert spare.suit(inner.FEW + 1, 20.5)
