@@ -8,11 +8,6 @@ import inner
 import pytest
 
 
-def spare_of(limit: int, per: float = 1.0) -> inner.SparePlaces:
-    """The places of a status limit that are to spare."""
-    return inner.SparePlaces(inner.Window(inner.Rate(limit, per=per)))
-
-
 class Shared(inner.Window):
     """A limit that others take places of, too."""
 
@@ -24,12 +19,13 @@ class Shared(inner.Window):
 )
 def test_half_of_a_window_is_to_spare_and_five_calls_a_second(limit: int, per: float, places: int) -> None:
     """While these are out only an answer makes room, and then not before a window has passed."""
-    spare = spare_of(limit, per)
+    status = inner.Window(inner.Rate(limit, per=per))
+    spare = inner.SparePlaces(status)
     for _ in range(places):
         assert spare.ready_at(0.0) <= 0.0
-        spare.take(0.0)
+        status.take(0.0)
     assert spare.ready_at(0.0) == math.inf
-    spare.answered(0.5)
+    status.answered(0.5)
     assert spare.ready_at(0.5) == 0.5 + per
 
 
@@ -43,9 +39,10 @@ def test_nothing_is_to_spare_of_a_single_call_or_of_what_others_share(status: in
 
 def test_whoever_finds_no_place_tries_again_where_few_are_left_and_nobody_is_early_for_a_while_where_many_are() -> None:
     """Twenty seconds: so many questions are asked in their time that their lateness is worth more than their haste."""
-    spare = spare_of(2)
-    spare.take(0.0)
-    spare.answered(0.0)
+    status = inner.Window(inner.Rate(2, per=1))
+    spare = inner.SparePlaces(status)
+    status.take(0.0)
+    status.answered(0.0)
     assert spare.retry_at(inner.FEW, 0.5) == 1.0
     assert spare.suit(inner.FEW + 1, 0.5)
     assert spare.retry_at(inner.FEW + 1, 0.5) == math.inf

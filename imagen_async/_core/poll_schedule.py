@@ -27,8 +27,8 @@ _FIRST = 0.5
 LONGEST_INTERVAL = 30.0
 """Seconds between two questions at most: kie.ai's advice for tasks of more than 2 minutes is every 15 to 30 s."""
 
-_MOVED = 0.1
-"""The share of tasks, at some age, by which what is known must have changed for it to matter."""
+_MOVED = 0.13
+"""The share of tasks, at some age, by which what is known must have changed for it to matter. Less is mostly chance."""
 
 LONGEST_SILENCE = 300.0
 """Seconds between two questions at most, however surely a callback will come."""

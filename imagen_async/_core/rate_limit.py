@@ -93,9 +93,14 @@ class Window:
         """Take the places that an earlier process has spent; each is free again at its time, on this clock."""
         self._free_at = deque(sorted((*self._free_at, *free_at)))
 
-    def ready_at(self, now: float) -> float:
-        """When the next request may go: `now` or earlier for at once, infinity while only an answer can tell."""
-        spare = self.limit - 1 - self._in_flight
+    def ready_at(self, now: float, limit: int | None = None) -> float:
+        """When the next request may go: `now` or earlier for at once, infinity while only an answer can tell.
+
+        Args:
+            now: Loop time.
+            limit: Places of which it may take one; None: all that there are.
+        """
+        spare = (self.limit if limit is None else limit) - 1 - self._in_flight
         if spare < 0:
             return math.inf
         # The places are in order of time, so the one that must be free first stands `spare` from the end.

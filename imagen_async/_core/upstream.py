@@ -98,8 +98,7 @@ class Upstream:
         self.submit = submit
         self.status = status
         self.breaker = breaker
-        self._spare = SparePlaces(status)
-        self.poll_queue = PollQueue(schedule, self._spare)
+        self.poll_queue = PollQueue(schedule, SparePlaces(status))
         self.errands: deque[Callable[[], bool]] = deque()
         self.running = 0
         self.touched: set[str] = set()
@@ -183,7 +182,6 @@ class Upstream:
     def take_status(self, now: float) -> None:
         """A status call goes out."""
         self.status.take(now)
-        self._spare.take(now)
         self._asking += 1
         self.touch()
 
@@ -213,7 +211,6 @@ class Upstream:
     def end_call(self, now: float) -> None:
         """Give back the place of a status call, or of an errand."""
         self.status.answered(now)
-        self._spare.answered(now)
         self._asking -= 1
         self.touch()
 
