@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from builders import MODELS, failure
 from conftest import naming
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from samples import EVENTS, FILE, GONE, LOST_BEFORE, NOW, STATES, SUCCESS, can_meet, job_in
 
@@ -381,6 +381,7 @@ class Request:
         self.job: inner.Job | None = None
         self.billed, self.has_leave = 0, True
         self.failed: set[str | None] = set()
+        self.logged: set[str] = set()
 
     def live(self, *steps: str | int) -> None:
         """Play a script of turns, events, and crashes that lose so many notes; what has ended may be taken up again."""
@@ -451,12 +452,15 @@ class Request:
         self.job = after = inner.advance(before, event, self._now)
         if isinstance(event, inner.CallbackNamed) and after is not before:
             self.has_leave &= not isinstance(before.state, inner.Queued | inner.Noting)
+            # Another create has left meanwhile, by leave: should that be accepted, the log tells of this task.
+            if isinstance(before.state, inner.Sending) and event.create != before.attempts:
+                self.logged.add(event.task_id)
         is_sent_again = after.retried > before.retried or after.resubmits < before.resubmits
         self.has_leave |= isinstance(after.state, inner.Queued) and is_sent_again
         entry = inner.entry_of(after, self._now, EPOCH)
         if entry is not None:
             was = self.notes[-1] if self.notes and entry.state != "submitting" else entry
-            is_kept = was.task_id in (None, entry.task_id, *self.failed) or was.state in self._leave
+            is_kept = was.task_id in (None, entry.task_id, *self.failed, *self.logged) or was.state in self._leave
             assert is_kept, "a task's id is lost from the journal"
             self.notes.append(entry)
 
@@ -472,10 +476,15 @@ STEPS = st.sampled_from([*USUAL * 8, *ANY_EVENT, *[0, 1, 2, 3] * 2])
 TERMS = {"retries": st.integers(0, 2), "resubmits": st.integers(0, 1), "expects_callbacks": st.booleans()}
 TERMS["save_to"] = st.sampled_from([None, "out", "out"])
 LEAVE = st.frozensets(st.sampled_from(["failed", "unknown"]))
+RESENT = [*["wake"] * 4, "Lost", *["wake"] * 2, "CallbackNamed", "Accepted"]
+"""A lost create's task is named while another create is on its way."""
 
 
 @settings(deadline=None, max_examples=200)
 @given(steps=st.lists(STEPS, min_size=10, max_size=60), terms=st.fixed_dictionaries(TERMS), leave=LEAVE)
+@example(
+    steps=RESENT, terms={"resubmits": 1, "expects_callbacks": True, "retries": 0, "save_to": None}, leave=frozenset()
+)
 def test_no_order_of_events_and_crashes_pays_twice_or_loses_what_was_paid(steps: Any, terms: Any, leave: Any) -> None:
     """Between two creates that may be billed the caller gave leave: a retry, a resubmit, or a run that asks for it;
     whatever was sent has an entry with its task, and the bill on disk is never below what it may have cost."""
