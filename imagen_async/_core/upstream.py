@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 
@@ -32,9 +32,6 @@ CALLBACK_WAIT_AT_LEAST = 30.0
 
 MOST_AT_A_LOOK = 100
 """Jobs that wait for an account at most, however wide its window: more are taken in as these go."""
-
-# The tuple, and not the union of which it is: that would be put together at each answer.
-_TOLD = get_args(Told)
 
 HealthState = Literal["ready", "limited", "paused", "stopped"]
 
@@ -218,7 +215,7 @@ class Upstream:
         """Learn from a status call."""
         self.poll_queue.answered(job_id, event, now)
         self.end_call(now)
-        if isinstance(event, _TOLD):
+        if isinstance(event, Told):
             self.breaker.answered_status()
         elif isinstance(event, NoAnswer):
             # Creates go on: kie.ai counts them apart from status calls.
