@@ -87,10 +87,10 @@ def start(*arguments: str, env: dict[str, str] | None = None, **streams: Any) ->
     return subprocess.Popen([COMMAND, *arguments], **settings | streams)
 
 
-def finish(process: subprocess.Popen[str], stdin: str | None = None) -> Outcome:
+def finish(process: subprocess.Popen[str], stdin: str | None = None, patience: float = PATIENCE) -> Outcome:
     """Wait for a process's end; one that does not end is killed and fails the test."""
     try:
-        out, err = process.communicate(stdin, timeout=PATIENCE)
+        out, err = process.communicate(stdin, timeout=patience)
     except BaseException:
         process.kill()
         process.communicate()

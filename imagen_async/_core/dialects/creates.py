@@ -29,10 +29,19 @@ from .answers import KEY_REFUSED, Answer, open_answer, said
 from .own_task import field_of
 from .state_words import meaning_of
 
-# At most one word between "model" and the verdict: "model input: aspect_ratio 2:3 is not supported" is one bad prompt.
+_IS = r"((is|are|was|has|have|been|now|currently|already) )*"
+_OVER = r"(no longer (available|supported|offered|served)|offline|deprecated|discontinued|retired|not published)\b"
+# At most one word between "model" and the verdict: "model input: aspect_ratio 2:3 is not supported" is one bad prompt,
+# and so is "image no longer available".
 _MODEL_GONE = seldom(
-    r"\bmodel( name)?( you specified)?( \S+)?( you specified)? (is |was )?"
-    r"(not supported|unsupported|not found|does not exist)|unsupported model|price not configured",
+    rf"\bmodel( name)?( you specified)?( \S+)?( you specified)? {_IS}"
+    rf"(not supported|unsupported|not found|does not exist|{_OVER})|unsupported model|price not configured"
+    # kie.ai's word for all models at once, in December 2025.
+    r"|page does not exist or is not published"
+    rf"|\b(api|endpoint|service|feature) {_IS}{_OVER}"
+    # By its id, or as all that is said.
+    rf"|(^|\s)['\"`]?(?!\S*\.(png|jpe?g|webp|gif|avif|mp4)\b)[a-z][\w.-]*/[\w./-]+['\"`]? {_IS}{_OVER}"
+    rf"|^\W*((this|it|sorry),? )*{_IS}{_OVER}",
     re.I,
 )
 _NO_CREDIT = seldom(r"credits? (are |is )?insufficient|insufficient (credit|balance|quota)", re.I)
@@ -156,7 +165,7 @@ def _refusal(code: int, text: str, no_credit: frozenset[int]) -> tuple[type[Imag
     # A 429 is free to repeat, whatever its words are.
     if code in no_credit or (code != 429 and _NO_CREDIT().search(text)):
         return InsufficientCredits, Remedy.STOP
-    if code in (400, 422) and _MODEL_GONE().search(text):
+    if code in (400, 422, 500) and _MODEL_GONE().search(text):
         return ModelUnavailable, Remedy.CLOSE_MODEL
     return _REFUSALS.get(code, (InvalidRequest, Remedy.FAIL))
 
