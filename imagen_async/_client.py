@@ -160,7 +160,8 @@ class Client:
         self._settings = session_settings(connections, connect_timeout, timeout, proxies, private_files, ssl)
         # Kept from one opening to the next: what was learned of latencies holds on.
         self._schedules = {
-            name: PollSchedule(account.provider.latency, freshness) for name, account in self._accounts.items()
+            name: PollSchedule(account.provider.latency, freshness, account.provider.prior_of)
+            for name, account in self._accounts.items()
         }
         checked_listener(on_event)
         self._on_event = on_event

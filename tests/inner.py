@@ -74,6 +74,7 @@ from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeT
 from imagen_async._core.machine import TABLE, advance
 from imagen_async._core.mask import Mask
 from imagen_async._core.model import Model, model_of
+from imagen_async._core.own_fields import Translation
 from imagen_async._core.parameters import Choice, Schema, Text, Whole
 from imagen_async._core.plan import OwnerTerms, Plan
 from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule

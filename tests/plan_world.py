@@ -150,8 +150,8 @@ class World:
         **account: Any,
     ) -> None:
         limits, prices = limits or {"a": ROOMY}, prices or {}
-        kie, self.policy = PROVIDERS["kie"], policy
-        self.providers = {name: msgspec.structs.replace(kie, name=name, prices=prices.get(name)) for name in limits}
+        record, self.policy = PROVIDERS["apikley"], policy
+        self.providers = {name: msgspec.structs.replace(record, name=name, prices=prices.get(name)) for name in limits}
         prior = inner.LatencyPrior(median=5, sigma=0.5)
         accounts = [upstream(name, each, EverySecond(prior), connections, **account) for name, each in limits.items()]
         self.plan = DrivenPlan(accounts, saving_at_once=2, expects_callbacks=callbacks)

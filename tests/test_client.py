@@ -84,7 +84,7 @@ async def test_save_to_fetches_every_picture(imagen_sandbox: Sandbox, tmp_path: 
     """Results come with their files, however few the connections and whatever faults; no key goes to the file host."""
     imagen_sandbox.order("file", "reset", "html", "http_503", "truncated")
     async with client_of(imagen_sandbox, limits=FAST, connections=2, connect_timeout=0.2) as client:
-        results = await run(client, prompts(20), save_to=tmp_path, model="imagen4-fast", num_images=2)
+        results = await run(client, prompts(20), save_to=tmp_path, model="seedream-4", num_images=2)
     assert [(result.ok, len(result.files)) for result in results] == [(True, 2)] * 20
     assert (len([*tmp_path.glob("*.png")]), [*tmp_path.glob(".*")], imagen_sandbox.ledger.key_leaks) == (40, [], 0)
 

@@ -50,7 +50,8 @@ def test_providers_lists_what_is_known(call: Call, monkeypatch: pytest.MonkeyPat
     lines = call("providers").lines
     assert lines[:3] == [
         "kie: kie.ai, https://api.kie.ai, key: KIE_API_KEY (set)",
-        "  models: imagen4 (8 credits), imagen4-fast (4 credits), imagen4-ultra (12 credits)",
+        "  models: imagen4 (8 credits), imagen4-fast (4 credits), imagen4-ultra (12 credits), 4o-image (6 credits) "
+        "and 37 others: imagen-async models",
         "  limits: 20 creates per 10 s, 10 status calls per 1 s, 100 running",
     ]
     assert "imagen4 (price unknown)" in lines[4]
@@ -58,7 +59,8 @@ def test_providers_lists_what_is_known(call: Call, monkeypatch: pytest.MonkeyPat
     assert lines[12] == "sandbox: the sandbox, on this machine, needs no key"
     kie, *others = call("providers", "--json").records
     assert (kie["name"], kie["key_is_set"], kie["submit"], kie["running"]) == ("kie", True, [20, 10], 100)
-    assert kie["models"] == {"imagen4": 8, "imagen4-fast": 4, "imagen4-ultra": 12}
+    prices = {"imagen4": 8, "imagen4-fast": 4, "imagen4-ultra": 12, "nano-banana-2": [8, 18], "qwen2": None}
+    assert {name: kie["models"][name] for name in prices} == prices
     assert [each["name"] for each in others if not each["key_is_set"]] == list(PROVIDERS)[1:]
 
 
@@ -94,7 +96,7 @@ def test_what_cannot_be_meant_exits_2(
 def test_every_bad_line_is_named_and_nothing_is_sent(call: Call, imagen_sandbox: Sandbox, command: str) -> None:
     """Each line is checked together with the options, and is named by file and line; odd columns are a warning."""
     Path("prompts.csv").write_text("prompt,model,aspect ratio\na fox,,\na dog,imagen4,\nan owl,imagen5,\n")
-    terms = ("-m", "imagen4-fast", "--num-images", "2", "-o", "out")
+    terms = ("-m", "seedream-4", "--num-images", "2", "-o", "out")
     outcome = call(command, "prompts.csv", *at(imagen_sandbox), *terms)
     assert (outcome.code, outcome.out) == (2, "")
     warning, *told, summary = outcome.err.splitlines()
@@ -106,12 +108,17 @@ def test_every_bad_line_is_named_and_nothing_is_sent(call: Call, imagen_sandbox:
 
 def test_generate_sends_what_the_options_say(call: Call, imagen_sandbox: Sandbox) -> None:
     """Each option reaches the provider in its own words; without a folder the URLs are all that comes, on stdout."""
-    words = "-m imagen4-fast --aspect-ratio 9:16 --negative-prompt blur --num-images 2 --seed 7"
+    words = "-m ideogram-v3 --aspect-ratio 9:16 --negative-prompt blur --seed 7"
+    assert call("generate", "an owl", *at(imagen_sandbox), *words.split()).code == 0
+    wire = {"prompt": "an owl", "image_size": "portrait_16_9", "negative_prompt": "blur", "seed": 7}
+    assert imagen_sandbox.ledger.creates.pop().input == wire
+    words = "-m seedream-4 --aspect-ratio 9:16 --num-images 2 --seed 7"
     outcome = call("generate", "a fox", *at(imagen_sandbox), *words.split())
     (task,), (create,) = tasks_in(imagen_sandbox), imagen_sandbox.ledger.creates
     assert outcome == (0, "".join(f"{imagen_sandbox.url}/files/sandbox/{task}/{n}.png\n" for n in (1, 2)), "")
-    expected = {"prompt": "a fox", "aspect_ratio": "9:16", "negative_prompt": "blur", "num_images": "2", "seed": 7}
-    assert (create.model, create.input, imagen_sandbox.ledger.pictures.total()) == ("google/imagen4-fast", expected, 0)
+    wire = {"prompt": "a fox", "image_size": "portrait_16_9", "max_images": 2, "seed": 7}
+    model = "bytedance/seedream-v4-text-to-image"
+    assert (create.model, create.input, imagen_sandbox.ledger.pictures.total()) == (model, wire, 0)
 
 
 def test_generate_saves_what_collect_finds_again(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -165,12 +172,12 @@ def test_a_smaller_freshness_asks_more_often(call: Call) -> None:
 
 def test_batch_writes_pictures_and_their_list(call: Call, imagen_sandbox: Sandbox) -> None:
     """`batch` prints a path a picture and lists each with all that is known of it, in the order of finishing."""
-    rows = "7,a red fox,16:9,,,,fox,wide\n8,ein Bär,,42,imagen4-fast,2,,narrow\n9,an owl,3:4,,,,,\n"
+    rows = "7,a red fox,16:9,,,,fox,wide\n8,ein Bär,16:9,42,seedream-4,2,,narrow\n9,an owl,3:4,,,,,\n"
     header = "id,Prompt,aspect_ratio,seed,model,num_images,key,width\n"
     Path("prompts.csv").write_text(header + rows, encoding="utf-8")
     imagen_sandbox.order("poll", "record_null")  # the first to be asked for is ready later than the others
     outcome = call("batch", "prompts.csv", *at(imagen_sandbox), "-o", "out")
-    assert (outcome.code, outcome.err[:32]) == (0, "3 done, 0 failed; 24 credits in ")
+    assert (outcome.code, outcome.err[:32]) == (0, "3 done, 0 failed; 26 credits in ")
     listed = lines_of(METADATA)
     assert [f"out/{line['file_name']}" for line in listed] == outcome.lines
     assert listed[-1]["task_id"] == next(iter(imagen_sandbox.ledger.polls)), "the last to finish is the last line"
@@ -185,7 +192,7 @@ def test_batch_writes_pictures_and_their_list(call: Call, imagen_sandbox: Sandbo
     fox, second, bear, owl = sorted(listed, key=lambda line: line["file_name"])
     assert [[line[name] for name in told] for line in (fox, bear, owl)] == [
         ["7", "a red fox", "imagen4", "16:9", None, None, "wide", 8],
-        ["8", "ein Bär", "imagen4-fast", "16:9", 42, 2, "narrow", 4],
+        ["8", "ein Bär", "seedream-4", "16:9", 42, 2, "narrow", 5],
         ["9", "an owl", "imagen4", "3:4", None, None, None, 8],
     ]
     assert (fox["key"], bear["key"], bear["sha256"] != second["sha256"]) == ("fox", second["key"], True)
@@ -266,11 +273,11 @@ def test_a_failure_lists_what_it_has(call: Call, imagen_sandbox: Sandbox) -> Non
     """
     imagen_sandbox.order("file", None, *["html"] * TRIES)
     with commands.short_waits():
-        words = ("-m", "imagen4-fast", "--num-images", "2", "-o", "out")
+        words = ("-m", "seedream-4", "--aspect-ratio", "16:9", "--num-images", "2", "-o", "out")
         assert call("batch", prompt_file("a fox"), *at(imagen_sandbox), *words).code == 1
     (task,), (listed,), (failure,) = tasks_in(imagen_sandbox), lines_of(METADATA), lines_of(FAILURES)
-    assert (listed["task_id"], listed["width"], listed["credits"]) == (task, 384, 4)
-    assert (failure["task_id"], len(failure["urls"]), failure["credits"]) == (task, 2, 8)
+    assert (listed["task_id"], listed["width"], listed["credits"]) == (task, 384, 5)
+    assert (failure["task_id"], len(failure["urls"]), failure["credits"]) == (task, 2, 10)
     assert (failure["error"]["type"], failure["error"]["code"]) == ("DownloadFailed", None)
     again = call("batch", "prompts.txt", *at(imagen_sandbox), *words)
     assert (again.code, again.err.splitlines()[-1][:31]) == (0, "1 done, 0 failed; 0 credits in ")

@@ -233,25 +233,26 @@ def estimate_of(line: AccountOptions, requests: list[ImageRequest], **told: Any)
 
 
 KIE = AccountOptions(("kie",))
-DOG, OWL = ImageRequest("a dog", num_images=3), ImageRequest("an owl", "imagen4-ultra")
+DOG, OWL = ImageRequest("a dog", "seedream-4", num_images=3), ImageRequest("an owl", "imagen4-ultra")
 MIXED = [*[ImageRequest("a fox")] * 40, DOG, OWL]
 
 
 def test_an_estimate_in_words() -> None:
     """Requests by model, pictures, credits, balance, time by limits and latency, and what the budget pays for."""
     told = estimate_of(KIE, MIXED, budget=Budget(100, 60), balances={"kie": 30.0})
-    counts = "41 × imagen4-fast, 1 × imagen4-ultra"
+    counts = "40 × imagen4-fast, 1 × seedream-4, 1 × imagen4-ultra"
     sending = "sent in 20 s at 20 creates per 10 s, 100 tasks at once of some 1 min 14 s each"
     assert told.text().splitlines() == [
-        f"42 requests ({counts}), 44 pictures, 184 credits; 30 credits on the account, too few",
+        f"42 requests ({counts}), 44 pictures, 187 credits; 30 credits on the account, too few",
         f"about {wording.duration(told.seconds)}: {sending}",
         "the budget of 100 credits, of which 60 are spent or may have been, pays for 10 requests of it",
     ]
     figures = told.to_json()
     assert 20 + 74 < figures["seconds"] < 600
-    models, credits = {"imagen4-fast": 41, "imagen4-ultra": 1}, {"imagen4-fast": 172, "imagen4-ultra": 12}
+    models = {"imagen4-fast": 40, "imagen4-ultra": 1, "seedream-4": 1}
+    credits = {"imagen4-fast": 160, "imagen4-ultra": 12, "seedream-4": 15}
     kie = {"models": models, "credits": credits, "seconds": figures["seconds"], "balance": 30}
-    whole = {"requests": 42, "images": 44, "credits": 184, "models": models, "accounts": {"kie": kie}}
+    whole = {"requests": 42, "images": 44, "credits": 187, "models": models, "accounts": {"kie": kie}}
     assert figures | whole | {"seconds_at_least": 20, "in_journal": 0, "affordable": 10} == figures
 
 
@@ -259,7 +260,7 @@ def test_an_estimate_of_what_is_left() -> None:
     """What the journal has is counted and not paid for; with nothing left there is nothing to be told."""
     settled, whole, time, budget = estimate_of(KIE, MIXED[-2:], known=40, budget=Budget(500, 0)).text().splitlines()
     assert settled == "40 requests of the file in the journal already; to be sent:"
-    assert whole == "2 requests (1 × imagen4-fast, 1 × imagen4-ultra), 4 pictures, 24 credits"
+    assert whole == "2 requests (1 × seedream-4, 1 × imagen4-ultra), 4 pictures, 27 credits"
     assert ": all sent at once at 20 creates" in time
     assert budget == "the budget of 500 credits pays for all of it"
     enough = estimate_of(KIE, MIXED[:1], balances={"kie": 4.0}).text().splitlines()[0]

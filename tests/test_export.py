@@ -31,7 +31,7 @@ __all__ = ["call", "clean_environment"]
 
 ROWS = """\
 {"prompt": "a red fox", "seed": 7, "category": "Animals", "score": 1, "image": "a.png", "is_new": true}
-{"prompt": "two foxes", "num_images": 2, "model": "imagen4-fast", "category": "日本", "score": 1.5, "is_new": false}
+{"prompt": "two foxes", "num_images": 2, "model": "seedream-4", "category": "日本", "score": 1.5, "is_new": false}
 {"prompt": "training a train.test", "negative_prompt": "mud, \\"rain\\"", "tags": ["x", "日"], "score": null}
 {"prompt": "it fails", "category": 3}
 """

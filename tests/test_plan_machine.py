@@ -349,7 +349,7 @@ class AnyCourse(RuleBasedStateMachine):
             job = self.world.added[job_id]
             # One that an earlier run has begun was sent by that; a new task for a failed one goes first.
             if isinstance(job.state, inner.Queued):
-                order[job.owner, job.way.key, job.request.images].append(job_id)
+                order[job.owner, job.way.key, job.request.count].append(job_id)
         assert all(ids == sorted(ids) for ids in order.values()), order
 
     def no_create_goes_again_without_leave(self) -> None:

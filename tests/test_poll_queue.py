@@ -93,7 +93,7 @@ class World:
         """A task is met: one that this process saw accepted, unless it is to be asked about at once."""
         job, now = met(number, self.now), self.now
         runs = type(job.state) is inner.Running
-        each = Watched(job, (job.model.name, job.request.images), now, runs, runs and not at_once, now, now)
+        each = Watched(job, (job.model.name, job.request.count), now, runs, runs and not at_once, now, now)
         each.was_called = now if isinstance(job.state, inner.Confirming) else None
         each.due = self.time_of(each) if runs and not at_once else now
         self.tasks[number] = each

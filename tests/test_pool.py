@@ -66,12 +66,12 @@ async def test_a_request_goes_to_the_account_that_takes_it_whole() -> None:
     own: dict[str, Any] = {"extra": {"enhance_prompt": True}}
     fields = {"own": own, "two": {"num_images": 2}, "odd": {**own, "num_images": 2}}
     requests = [ImageRequest("x", "imagen4-fast", key=key, **each) for key, each in fields.items()]
-    async with VirtualClient(server("kie"), server("liangxin")) as client:
+    async with VirtualClient(server("apikley"), server("liangxin")) as client:
         results = {result.key: result for result in await run(client, requests)}
         with pytest.raises(errors.ConfigurationError, match="provider="):
             await client.collect("t1")
-    assert {key: result.provider for key, result in results.items()} == {"own": "liangxin", "two": "kie", "odd": ""}
-    with pytest.raises(errors.InvalidRequest, match=r"kie: enhance_prompt=True(.|\n)*liangxin: num_images=2"):
+    assert {key: result.provider for key, result in results.items()} == {"own": "liangxin", "two": "apikley", "odd": ""}
+    with pytest.raises(errors.InvalidRequest, match=r"apikley: enhance_prompt=True(.|\n)*liangxin: num_images=2"):
         raise results["odd"].error
 
 

@@ -37,6 +37,9 @@ EVERY = [(provider, model) for provider, (_, models, _) in RECORDS.items() for m
 KIE_LIKE = [pair for pair in EVERY if pair[0] in ("kie", "apikley")]
 KIE_FAST = [pair for pair in KIE_LIKE if pair[1] == "imagen4-fast"]
 KIE_STANDARD = [pair for pair in KIE_LIKE if pair not in KIE_FAST]
+KIE = [pair for pair in KIE_LIKE if pair[0] == "kie"]
+# Apikley's page has a field that kie.ai's had before.
+SEVERAL_OF_FAST = [("apikley", "imagen4-fast")]
 LIANGXIN = [pair for pair in EVERY if pair[0] == "liangxin"]
 APIIN = [pair for pair in EVERY if pair[0] == "apiin"]
 ELSEWHERE = KIE_LIKE + APIIN
@@ -93,9 +96,11 @@ def test_the_records_are_to_the_letter_of_the_pages() -> None:
             record = PROVIDERS[name]
             variables = (f"{name.upper()}_API_KEY", f"{name.upper()}_BASE_URL")
             assert (record.base_url, record.key_variable, record.base_url_variable) == (base_url, *variables)
-            assert {model.name: model.wire_name for model in record.models} == models
+            found = {model.name: model for model in record.models if model.name in PREFIXED}
+            assert {each: model.wire_name for each, model in found.items()} == models
+            assert name == "kie" or len(found) == len(record.models)
             asked = ImageRequest("x"), ImageRequest("x", num_images=3)
-            told = {model.name: tuple(map(model.price, asked)) for model in record.models}
+            told = {each: tuple(map(model.price, asked)) for each, model in found.items()}
             assert told == {each: (price, price and price * 3) for each in models for price in [prices.get(each)]}
 
 
@@ -175,7 +180,8 @@ SENT: list[tuple[list[Pair], dict[str, Any], dict[str, Any]]] = [
     *((KIE_STANDARD, {"seed": seed}, {"seed": str(seed)}) for seed in (7, 0, -5, MOST, -MOST)),
     *((KIE_FAST + APIIN, {"seed": seed}, {"seed": seed}) for seed in (7, 0, -5, MOST, -MOST)),
     *((LIANGXIN, {"seed": seed}, {"seed": seed}) for seed in (1, 7, MOST)),
-    *((KIE_FAST, {"num_images": count}, {"num_images": str(count)}) for count in (1, 2, 3, 4)),
+    *((SEVERAL_OF_FAST, {"num_images": count}, {"num_images": str(count)}) for count in (1, 2, 3, 4)),
+    (KIE, {"aspect_ratio": "auto"}, {"aspect_ratio": "auto"}),
     *((APIIN, {"num_images": count}, {"num_images": count}) for count in (1, 9)),
     *((ELSEWHERE, {"negative_prompt": text}, {"negative_prompt": text}) for text in ("", "blurry", "模糊 🦊", LONG)),
     (EVERY, {"prompt": "a 🦊"}, {"prompt": "a 🦊"}),
@@ -219,9 +225,10 @@ PARAMETERS = ("aspect_ratio", "negative_prompt", "num_images", "seed")
 REFUSED: list[tuple[list[Pair], str, list[Any], str]] = [
     (EVERY, "aspect_ratio", ["2:3", "", "1:1 ", "16x9", 1, True], "allowed is one of 1:1, "),
     (ELSEWHERE, "aspect_ratio", ["square_1_1"], "allowed is one of 1:1, "),
-    (KIE_FAST, "num_images", [0, 5, -1, "2", 2.0, True], "allowed is a whole number from 1 to 4"),
+    (SEVERAL_OF_FAST, "num_images", [0, 5, -1, "2", 2.0, True], "allowed is one of 1, 2, 3, 4"),
     (APIIN, "num_images", [0, -1, "2", 2.0, True], "allowed is a whole number of at least 1"),
-    (KIE_STANDARD + LIANGXIN, "num_images", [1, 2], "imagen4"),
+    (KIE + KIE_STANDARD + LIANGXIN, "num_images", [1, 2], "imagen4"),
+    (APIIN + [pair for pair in KIE_LIKE if pair not in KIE], "aspect_ratio", ["auto"], "allowed is one of 1:1, "),
     (ELSEWHERE, "seed", ["7", 7.0, True, False, [7], 2**63, -(2**63)], "allowed is a whole number below 2^63."),
     (LIANGXIN, "seed", ["7", 7.0, True, False, [7], 2**63], "allowed is a whole number of at least 1."),
     (LIANGXIN, "seed", [0, -1], "allowed is a whole number of at least 1 (taken by: "),
@@ -315,7 +322,12 @@ def test_every_problem_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("pair", "fields", "takers"),
     [
-        (("kie", "imagen4"), {"num_images": 2}, " (taken by: kie (imagen4-fast), apiin (imagen4))."),
+        (
+            ("kie", "imagen4"),
+            {"num_images": 2},
+            " (taken by: apiin (imagen4), kie (seedream-4), kie (ideogram-character), ",
+        ),
+        (("kie", "imagen4"), {"num_images": 2}, "kie (ideogram-v3) and 3 others)."),
         (("liangxin", "imagen4-fast"), {"negative_prompt": "x"}, "kie (imagen4-fast), apikley (imagen4-fast), apiin"),
         (("apiin", "imagen4-ultra"), {"extra": {"language": "zh"}}, " (taken by: liangxin (imagen4-ultra))."),
         (("kie", "imagen4"), {"extra": {"language": "zh"}}, "imagen4 has no such parameter, only "),
@@ -328,13 +340,14 @@ def test_the_message_names_who_takes_the_field(pair: Pair, fields: dict[str, Any
     assert (takers in message, "taken by" in message) == (True, "(" in takers)
 
 
-@pytest.mark.parametrize("model", ["imagen5", "google/imagen4", "Imagen4", "imagen-4", "", None, 4])
+@pytest.mark.parametrize("model", ["imagen5", "google/imagen5", "Imagen4", "imagen-4", "", None, 4])
 def test_an_unknown_model_lists_the_known_ones(model: Any) -> None:
     """A model that no record knows is refused with those of the provider; one that others serve names these."""
     for provider, (_, models, _) in RECORDS.items():
         message = refusal((provider, model))
         assert message.startswith(f"model={model!r}: ")
-        assert f" has {', '.join(models)}; " in message
+        assert f" has {', '.join(models)}{', ' if provider == 'kie' else '; '}" in message
+        assert ("others (all: imagen-async models); " in message) == (provider == "kie")
         assert "is served by" not in message
     assert "imagen4 is served by: kie, apikley, apiin." in refusal(("liangxin", "imagen4"))
     assert "API in One takes no raw models; only createTask APIs do" in refusal(("apiin", RAW))
@@ -352,7 +365,7 @@ def test_a_result_tells_in_a_line_what_became_of_it() -> None:
     assert (MADE.ok, FAILED.ok, MADE._repr_html_()) == (True, False, None)
     assert repr(MADE) == f"Result(key='fox', index=4, ok=True, urls={list(MADE.urls)}, task_id='t1')"
     assert repr(FAILED) == f"Result(key='fox', index=4, ok=False, error={FAILED.error!r}, task_id=None)"
-    assert (REQUEST.images, ImageRequest("x").images) == (2, 1)
+    assert (REQUEST.count, ImageRequest("x").count) == (2, 1)
 
 
 async def test_a_result_without_a_picture_cannot_be_saved() -> None:

@@ -127,8 +127,8 @@ def test_a_request_that_nobody_takes_is_refused_account_by_account(
 def test_one_default_ratio_for_the_whole_route(order: str, ratio: str, takers: str) -> None:
     """Where defaults differ the first's is sent to all who know it: the picture does not depend on who is free."""
     kie, fast = PROVIDERS["kie"], PROVIDERS["kie"].find("imagen4-fast")
-    narrow = {**fast.parameters, "aspect_ratio": inner.Choice({"4:3": "4:3"})}
-    odd = msgspec.structs.replace(kie, models=(inner.Model(fast.name, "odd/fast", narrow, aspect_ratio="4:3"),))
+    narrow = {**fast.parameters, "aspect_ratio": inner.Choice(("4:3",), default="4:3")}
+    odd = msgspec.structs.replace(kie, models=(inner.Model(fast.name, "odd/fast", narrow),))
     router = inner.Router({name: {**PROVIDERS, "odd": odd}[name] for name in order.split()})
     sent, route = router.route(ImageRequest("a fox", model="imagen4-fast"))
     assert (sent.aspect_ratio, [offer.account for offer in route.offers]) == (ratio, takers.split())

@@ -22,7 +22,7 @@ from imagen_async import (
 
 async def prompts() -> AsyncIterator[str | ImageRequest]:
     yield "a red fox"
-    yield ImageRequest("a bowl of ramen", model="imagen4-fast", num_images=2, key="ramen", extra={})
+    yield ImageRequest("a bowl of ramen", model="seedream-4", num_images=2, key="ramen", extra={})
 
 
 async def main(base_url: str, api_key: str, folder: str) -> list[str]:

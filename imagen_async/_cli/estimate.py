@@ -205,13 +205,13 @@ class Estimator:
         spent = 0.0 if self._budget is None else self._budget.spent
         for request in requests:
             request, route = self._router.route(with_defaults(request, defaults))
-            offer = shares.deal(route, request.images)
+            offer = shares.deal(route, request.count)
             price = offer.model.price(request)
             own, name = credits[offer.account], offer.model.name
             before = own.get(name, 0.0)
             own[name] = None if before is None or price is None else before + price
             affordable += self._budget is not None and self._affords(price, self._budget)
-            images += request.images
+            images += request.count
             count += 1
         return Estimate(
             requests=count,

@@ -29,9 +29,10 @@ class Budget:
         self._limit = _parts(limit)
         self._spent = _parts(spent)
         # By job, with what was reserved for it: by the time that it is settled the price may be another one.
-        self._reserved: dict[int, tuple[int, tuple[str, str], int]] = {}
+        self._reserved: dict[int, tuple[int, _Source, int]] = {}
         self._total_reserved = 0
-        self._dearest: dict[tuple[str, str], int] = {}
+        # What an account has billed for a model, and what was said that it would: where these are farthest apart.
+        self._dearest: dict[_Source, tuple[int, int]] = {}
         self.repriced: int = 0
 
     @property
@@ -70,8 +71,8 @@ class Budget:
 
     def reserve(self, job: Job, offer: Offer) -> None:
         """A create leaves, or a task that runs is taken up."""
-        price = self.price(job, offer)
-        self._reserved[job.id] = (price, _source(offer), job.request.images)
+        price, said = self.price(job, offer), _said(job, offer)
+        self._reserved[job.id] = (price, _source(offer, said), said)
         self._total_reserved += price
 
     def release(self, job_id: int) -> None:
@@ -84,25 +85,37 @@ class Budget:
         # An answer has settled it: the end of its job is no second bill.
         if job_id not in self._reserved:
             return
-        price, source, images = self._reserved[job_id]
+        price, source, said = self._reserved[job_id]
         self.release(job_id)
         # A bill below nothing would let more be spent than the limit says.
         billed = price if credits is None else max(0, _parts(credits))
         self._spent += billed
-        # Rounded up: a price that is too low by a fraction would let one picture too many through.
-        each = -(-billed // images)
-        self._dearest[source] = max(self._dearest.get(source, 0), each)
-        self.repriced += each * images > price
+        most, of = self._dearest.get(source, (0, 1))
+        if billed * of > most * max(1, said):
+            self._dearest[source] = (billed, max(1, said))
+            self.repriced += billed > price
 
     def price(self, job: Job, offer: Offer) -> int:
         """What a create reserves there, in parts of a credit."""
-        # Only a task taken up can have no price here: on a budget no create goes to an account whose price is unknown.
-        price = _parts(offer.model.price(job.request) or 0.0)
-        return max(price, self._dearest.get(_source(offer), 0) * job.request.images)
+        said = _said(job, offer)
+        billed, of = self._dearest.get(_source(offer, said), (0, 1))
+        # Rounded up: a price that is too low by a fraction would let one picture too many through.
+        return max(said, -(-max(1, said) * billed // of))
 
 
-def _source(offer: Offer) -> tuple[str, str]:
-    return offer.account, offer.model.name
+_Source = tuple[str, str, bool]
+"""Whose price it is: an account's for a model, and whether it is said to cost nothing, from which nothing is learned of
+what is dearer."""
+
+
+def _source(offer: Offer, said: int) -> _Source:
+    return offer.account, offer.model.wire_name, said > 0
+
+
+def _said(job: Job, offer: Offer) -> int:
+    """The record's price, in parts of a credit."""
+    # Only a task taken up can have no price here: on a budget no create goes to an account whose price is unknown.
+    return _parts(offer.model.price(job.request) or 0.0)
 
 
 def _parts(credits: float) -> int:

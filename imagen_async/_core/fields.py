@@ -24,7 +24,8 @@ class Field(msgspec.Struct, frozen=True):
         content: Whether two requests that differ in it are two different ones. Those of the first version count in a
             key always, also where they are None; a later one only where it is `given`; None: it says nothing of the
             picture.
-        is_parameter: True where dialects translate it; a provider's own fields go into `extra`.
+        least: The smallest number that is meant, of a whole one; None for any.
+        is_parameter: True where a model's record says how it is written there; its own fields go into `extra`.
         has_default: True where a batch can say it for all requests that do not say it, and a command by an option.
         short: Its option's other form.
         metavar: What stands for the option's value in `--help`.
@@ -36,6 +37,7 @@ class Field(msgspec.Struct, frozen=True):
     kind: Kind = "text"
     # So that one line for a new field leaves every key in every journal as it was: a changed key is paid for anew.
     content: Literal["always", "given"] | None = "given"
+    least: int | None = None
     is_parameter: bool = False
     has_default: bool = False
     short: str | None = None
@@ -56,7 +58,7 @@ FIELDS = (
         content="always",
         has_default=True,
         short="-m",
-        help="imagen4 (default), imagen4-fast, imagen4-ultra, or raw:NAME",
+        help="imagen4 (default), imagen4-fast, nano-banana-2 … (`imagen-async models`), or raw:NAME",
     ),
     Field(
         "aspect_ratio",
@@ -64,7 +66,7 @@ FIELDS = (
         is_parameter=True,
         has_default=True,
         metavar="W:H",
-        help="1:1, 16:9, 9:16, 3:4 or 4:3",
+        help="1:1, 16:9, 9:16, 3:4, 4:3, or what else the model has",
         label="aspect ratio",
     ),
     Field(
@@ -80,6 +82,7 @@ FIELDS = (
         "num_images",
         "whole",
         content="always",
+        least=1,
         is_parameter=True,
         has_default=True,
         metavar="N",
@@ -92,7 +95,7 @@ FIELDS = (
 """In the order of ImageRequest, which is also that of the lists, of the exports and of `--help`."""
 
 PARAMETERS = tuple(field.name for field in FIELDS if field.is_parameter)
-"""The fields that every dialect translates."""
+"""The fields that a model's record translates."""
 
 CONTENT = tuple(field.name for field in FIELDS if field.content)
 """The fields that say what is wanted."""

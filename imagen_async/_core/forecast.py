@@ -16,7 +16,7 @@ from .upstream import Upstream
 
 def kinds_of(jobs: Iterable[Job]) -> Counter[Kind]:
     """How many jobs there are of each kind."""
-    return Counter((job.model.name, job.request.images) for job in jobs)
+    return Counter(job.kind for job in jobs)
 
 
 def sending_time(count: int, limits: Limits, latency: float, running: int = 0) -> float:

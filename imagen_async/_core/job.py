@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from .model import Model
+from .poll_schedule import Kind
 from .routing import Offer, Route
 from .states import (
     AwaitingCallback,
@@ -117,11 +118,16 @@ class Job(msgspec.Struct, frozen=True):
         return self.route or Route((Offer(self.account, self.model),))
 
     @property
+    def kind(self) -> Kind:
+        """What its latency depends on."""
+        return self.model.name, self.request.count
+
+    @property
     def most_links(self) -> int:
         """Links that are taken from one answer at most: some APIs make more pictures than were asked for."""
         # How many a raw model was asked for, or a task that is named by its id, nobody knows: six were seen.
-        asked = self.request.images if self.model.parameters is not None else UNTOLD_IMAGES
-        return asked + SPARE_LINKS
+        asked = self.model.count(self.request) if self.model.parameters is not None else UNTOLD_IMAGES
+        return max(asked, self.model.results or 0) + SPARE_LINKS
 
     def is_due(self, now: float) -> bool:
         """True once its time is over."""

@@ -2,72 +2,183 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from .._text import told
 from .fields import PARAMETERS
-from .parameters import Parameter, Schema, Text, Whole
+from .latency import LatencyPrior
+from .own_fields import OwnField, Translation
+from .parameters import Parameter, Schema, Text, file_of, oddity_of
+from .prices import Price
 from .values import ImageRequest
 
 _RAW_PROMPT = Text(required=True)
 
 
-class Model(msgspec.Struct, frozen=True):
+class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several ways to fill in an input, of which a request takes one.
+
+    Attributes:
+        required: Fields that it needs, beside those that every way does.
+        fields: All fields that belong to it alone.
+    """
+
+    required: tuple[str, ...]
+    fields: tuple[str, ...]
+
+
+class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_unknown_fields=True):
     """One model of one provider.
 
     Attributes:
-        name: Our name.
+        name: Our name. Several of one provider may have it: then the pictures that go in tell which is meant.
         wire_name: The provider's.
-        parameters: What its input takes; None for a raw model: whatever `extra` holds.
-        aspect_ratio: The documented default, sent when the request names none; None where there is none.
-        credits: Price of one picture in the provider's credits, or None where no page tells.
+        parameters: What its input takes, by the provider's own names of the fields; None for a raw model: whatever
+            `extra` holds.
+        credits: Price of one picture in the provider's credits, or what it depends on; None where no page tells.
+        translations: How fields of ImageRequest are called and written there, where that is another way than ours.
+        branches: Ways to fill it in, of which a request takes one; empty: there is but one.
+        task: What it makes of what: `text to image`, `image to image`, `edit`, `upscale` …; None: nobody says.
+        results: Files that one task makes at most, where these are more than the pictures that were asked for.
+        latency: How long its tasks take, as far as anybody knows beforehand; None: as the provider's others do.
+        notes: What its page says and this record cannot.
     """
 
     name: str
     wire_name: str
     parameters: Schema | None
-    aspect_ratio: str | None = None
-    credits: float | None = None
+    credits: float | Price | None = None
+    translations: Mapping[str, Translation] = {}
+    branches: tuple[Branch, ...] = ()
+    task: str | None = None
+    results: int | None = None
+    latency: LatencyPrior | None = None
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def aspect_ratio(self) -> str | None:
+        """The documented default in our word, sent when the request names none; None where there is none."""
+        own = self._own.get("aspect_ratio")
+        return None if own is None else own.default
+
+    @cached_property
+    def files(self) -> dict[str, Parameter]:
+        """The fields that take files, one or a list of them."""
+        return {name: each for name, each in (self.parameters or {}).items() if file_of(each) is not None}
+
+    @cached_property
+    def _own(self) -> dict[str, OwnField]:
+        """The fields of ImageRequest that it has, by our name."""
+        schema = self.parameters or {}
+        named = {name: self.translations.get(name, Translation(name)) for name in ("prompt", *PARAMETERS)}
+        return {
+            name: OwnField.of(name, each, schema[each.field]) for name, each in named.items() if each.field in schema
+        }
+
+    @cached_property
+    def _required(self) -> dict[str, Parameter]:
+        return {name: parameter for name, parameter in (self.parameters or {}).items() if parameter.required}
+
+    def misfit(self, request: ImageRequest, fields: Collection[str]) -> int:
+        """Count the files of a request that it has no field for, and those without which it makes nothing.
+
+        Args:
+            request: Any.
+            fields: All names that fields for files have, here and in the models of the same name.
+        """
+        given = {name for name in request.extra if name in fields}
+        missing = [name for name, each in self.files.items() if each.required and name not in given]
+        return len(missing) + len(given.difference(self.files))
+
+    def count(self, request: ImageRequest) -> int:
+        """Pictures that a request asks of it, each of them billed."""
+        own = self._own.get("num_images")
+        if own is None or own.field not in request.extra:
+            return request.count
+        given = request.extra[own.field]
+        return int(given) if isinstance(given, int | float) or (isinstance(given, str) and given.isdecimal()) else 1
 
     def price(self, request: ImageRequest) -> float | None:
         """Credits that this request costs when it succeeds, or None where nobody knows."""
-        return None if self.credits is None else self.credits * request.images
+        if not isinstance(self.credits, Price):
+            return None if self.credits is None else self.credits * self.count(request)
+        wire, field = self.input_of(request), self.credits.field
+        default = None if field is None or self.parameters is None else self.parameters[field].default
+        inputs = [wire[name] for name in self.files if name in wire]
+        count = sum(len(each) if isinstance(each, list | tuple) else 1 for each in inputs)
+        return self.credits.of(wire.get(field or "", default), self.count(request), count)
 
     def input_of(self, request: ImageRequest) -> dict[str, Any]:
-        """Write the input of a checked request: the prompt, the aspect ratio always, and what the user set."""
+        """Write the input of a checked request: what the user set, the aspect ratio, and what must be there."""
         if self.parameters is None:
             return {"prompt": request.prompt, **request.extra}
-        return {name: self.parameters[name].wire(value) for name, value in self._values(request)}
+        wire = {own.field: own.written(value) for own, value in self._given(request)}
+        wire |= {name: value for name, value in request.extra.items() if value is not None}
+        for name, parameter in self._required.items():
+            if name not in wire and parameter.default is not None:
+                wire[name] = parameter.default
+        return wire
 
-    def _values(self, request: ImageRequest) -> list[tuple[str, Any]]:
-        """The parameters that are set, the aspect ratio's default filled in: the providers' own defaults differ."""
-        values: list[tuple[str, Any]] = [("prompt", request.prompt)]
-        for name in PARAMETERS:
+    def _given(self, request: ImageRequest) -> Iterator[tuple[OwnField, Any]]:
+        """The fields of ours that are set, the aspect ratio's default filled in: the providers' own defaults differ."""
+        for name, own in self._own.items():
             value = getattr(request, name)
-            if value is None and name == "aspect_ratio":
-                value = self.aspect_ratio
-            if value is not None:
-                values.append((name, value))
-        if request.extra:
-            values += request.extra.items()
-        return values
+            if value is None and name == "aspect_ratio" and own.field not in request.extra:
+                value = own.default
+            # A prompt that is left out is empty.
+            is_set = (value != "" or own.parameter.required) if name == "prompt" else value is not None
+            if is_set:
+                yield own, value
 
     def problems(self, request: ImageRequest) -> list[Problem]:
         """Say what this model would not take of the request; nothing when it takes it all."""
         if self.parameters is None:
             return list(self._raw_problems(request))
-        found = []
-        for name, value in self._values(request):
-            parameter = self.parameters.get(name)
-            if parameter is None:
-                allowed = f"{self.name} has no such parameter, only {', '.join(self.parameters)}"
-                found.append(Problem(name, value, allowed))
-            elif not parameter.takes(value):
-                found.append(_problem(name, value, parameter))
-        return found
+        return [*self._problems_of_ours(request), *self._problems_of_extra(request), *self._missing(request)]
+
+    def _problems_of_ours(self, request: ImageRequest) -> Iterator[Problem]:
+        for own, value in self._given(request):
+            if request.extra.get(own.field) is not None:
+                yield Problem(own.field, request.extra[own.field], f"{own.name} says it, too; say it once")
+            elif not own.takes(value):
+                yield _problem(own.name, value, own.view)
+        for name in ("prompt", *PARAMETERS):
+            value = getattr(request, name)
+            if name not in self._own and value is not None and (name, value) != ("prompt", ""):
+                yield self._unknown(name, value)
+
+    def _problems_of_extra(self, request: ImageRequest) -> Iterator[Problem]:
+        schema = self.parameters or {}
+        for name, value in request.extra.items():
+            if name not in schema:
+                yield self._unknown(name, value)
+            elif value is not None and not schema[name].takes(value):
+                yield _problem(name, value, schema[name])
+
+    def _missing(self, request: ImageRequest) -> Iterator[Problem]:
+        given = {name for name, value in request.extra.items() if value is not None}
+        given |= {own.field for own, _ in self._given(request)}
+        for name, parameter in self._required.items():
+            if name not in given and parameter.default is None:
+                yield Problem(self._name_of(name), None, f"it is required; allowed is {parameter.allowed}")
+        others = {name for branch in self.branches for name in branch.fields}
+        if self.branches and not any(
+            given.issuperset(branch.required) and given.isdisjoint(others.difference(branch.fields))
+            for branch in self.branches
+        ):
+            ways = " or ".join(" and ".join(branch.required) for branch in self.branches)
+            yield Problem("extra", request.extra, f"{self.name} wants one of: {ways}")
+
+    def _name_of(self, field: str) -> str:
+        """How a user sets one of its fields."""
+        return next((name for name, own in self._own.items() if own.field == field), field)
+
+    def _unknown(self, name: str, value: object) -> Problem:
+        return Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters or ())}")
 
     def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
         if not _RAW_PROMPT.takes(request.prompt):
@@ -94,10 +205,10 @@ def model_of(request: ImageRequest, price: float | None, known: Model | None) ->
     """The model that an earlier request names, at that time's price; one of its name where none is known any more."""
     name = request.model or ""
     model = known or Model(name, name, None)
-    return model if price is None else msgspec.structs.replace(model, credits=price / request.images)
+    return model if price is None else msgspec.structs.replace(model, credits=price / model.count(request))
 
 
 def _problem(name: str, value: object, parameter: Parameter) -> Problem:
     """What a parameter does not take, and where it is a text that looks like another one, what stands in it."""
-    odd = parameter.oddity(value) if isinstance(parameter, Text | Whole) else None
+    odd = oddity_of(parameter, value)
     return Problem(name, value, f"{'' if odd is None else f'{odd}; '}allowed is {parameter.allowed}")

@@ -1,74 +1,132 @@
-"""The kinds of parameter a model has: what each takes, and how it stands on the wire."""
+"""The kinds of parameter that a model has, as its provider's page has them: what each takes on the wire.
+
+How a field of ImageRequest is written in these is in `own_fields`; what a page cannot say of one is in a model's notes.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from .plain_text import oddity
 
+Media = Literal["image", "video", "audio"]
 
-class Text(msgspec.Struct, frozen=True):
-    """A string; `required` also means: not blank. `max_length` is in characters, None: no limit documented."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
+_FLAGS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+
+
+class _Kind(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="kind"
+):
+    """What all of them have.
+
+    Attributes:
+        required: True where the provider refuses a request without it; a text must not be blank then, either.
+        default: What the provider takes where nothing is said; None: its page tells of none.
+    """
+
+    required: bool = False
+    default: Any = None
+
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        raise NotImplementedError
+
+    def takes(self, value: object) -> bool:
+        """Tell whether the provider would take `value`."""
+        raise NotImplementedError
+
+    def read(self, word: str) -> Any:
+        """The value that a word of a command line or a cell of a table means; the word where it is none of these."""
+        return word
+
+
+class Text(_Kind, frozen=True, tag="text"):
+    """A string. Lengths are in characters; a longest of None: no limit documented."""
 
     max_length: int | None = None
-    required: bool = False
+    min_length: int = 0
 
     @property
     def allowed(self) -> str:
         """What this takes, for an error message."""
-        size = "" if self.max_length is None else f" of at most {self.max_length:,} characters"
-        return ("a non-empty string" if self.required else "a string") + size
+        least = f" of at least {self.min_length:,}" if self.min_length > 1 else ""
+        size = "" if self.max_length is None else f" of at most {self.max_length:,}"
+        characters = f"{least}{' and' if least and size else ''}{size} characters" if least or size else ""
+        return ("a non-empty string" if self.required else "a string") + characters
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
-        if not isinstance(value, str) or (self.required and not value.strip()) or self.oddity(value):
+        if not isinstance(value, str) or (self.required and not value.strip()) or oddity_of(self, value):
             return False
-        return self.max_length is None or len(value) <= self.max_length
-
-    def oddity(self, value: object) -> str | None:
-        """What stands in a text that looks like another one; None for any other value."""
-        return oddity(value, is_required=self.required) if isinstance(value, str) else None
-
-    def wire(self, value: Any) -> Any:
-        """Write a value that was taken."""
-        return value
+        return self.min_length <= len(value) and (self.max_length is None or len(value) <= self.max_length)
 
 
-class Choice(msgspec.Struct, frozen=True):
-    """One of a few words: our word (and the provider's own) to the provider's."""
+class File(_Kind, frozen=True, tag="file"):
+    """The URL of a file that goes in.
 
-    words: Mapping[str, str]
+    Attributes:
+        media: What it is; None where the page does not say.
+        accepts: Media types that it may have; empty: whatever is of that media.
+        max_bytes: Its size at most, or None.
+    """
+
+    media: Media | None = None
+    accepts: tuple[str, ...] = ()
+    max_bytes: int | None = None
 
     @property
     def allowed(self) -> str:
         """What this takes, for an error message."""
-        return "one of " + ", ".join(self.words)
+        what = {None: "a file", "image": "a picture", "video": "a video", "audio": "a sound"}[self.media]
+        size = [] if self.max_bytes is None else [f"at most {self.max_bytes / 1e6:g} MB"]
+        told = ", ".join([*self.accepts, *size])
+        return f"the URL of {what}{f' ({told})' if told else ''}"
+
+    def takes(self, value: object) -> bool:
+        """Tell whether the provider would take `value`, as far as its text tells."""
+        return isinstance(value, str) and is_address(value) and oddity(value, is_required=True) is None
+
+
+class Choice(_Kind, frozen=True, tag="choice"):
+    """One of a few values."""
+
+    values: tuple[str | int | float, ...]
+
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        return f"one of {', '.join(map(str, self.values))}"
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
-        return isinstance(value, str) and value in self.words
+        # 2.0 and True are 2 and 1 to Python, and to no provider.
+        return any(type(value) is type(each) and value == each for each in self.values)
 
-    def wire(self, value: Any) -> Any:
-        """Write a value that was taken."""
-        return self.words[value]
+    def read(self, word: str) -> Any:
+        """The value that reads so."""
+        return next((each for each in self.values if str(each) == word), word)
 
 
-class Whole(msgspec.Struct, frozen=True):
-    """A whole number, bounds included (None: none documented); `as_text` where the provider wants '7', not 7."""
+class Whole(_Kind, frozen=True, tag="whole"):
+    """A whole number, bounds included (None: none documented)."""
 
     minimum: int | None = None
     maximum: int | None = None
-    as_text: bool = False
 
     @property
     def allowed(self) -> str:
         """What this takes, for an error message."""
-        if self.minimum is not None and self.maximum is not None:
-            return f"a whole number from {self.minimum} to {self.maximum}"
-        return "a whole number below 2^63" if self.minimum is None else f"a whole number of at least {self.minimum}"
+        if self.minimum is None and self.maximum is None:
+            return "a whole number below 2^63"
+        return f"a whole number {_bounds(self.minimum, self.maximum)}"
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
@@ -77,33 +135,175 @@ class Whole(msgspec.Struct, frozen=True):
             return False
         return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
 
-    def oddity(self, value: object) -> str | None:
-        """Say of a truth value that it is no number; None for any other value."""
-        return "a truth value is no number" if isinstance(value, bool) else None
-
-    def wire(self, value: Any) -> Any:
-        """Write a value that was taken."""
-        return str(value) if self.as_text else value
+    def read(self, word: str) -> Any:
+        """The number of its digits."""
+        return int(word) if _WHOLE.fullmatch(word) else word
 
 
-class Flag(msgspec.Struct, frozen=True):
+class Number(_Kind, frozen=True, tag="number"):
+    """A number, bounds included (None: none documented)."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        return f"a number {_bounds(self.minimum, self.maximum)}".rstrip()
+
+    def takes(self, value: object) -> bool:
+        """Tell whether the provider would take `value`."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -1e300 < value < 1e300:
+            return False
+        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
+
+    def read(self, word: str) -> Any:
+        """The number that it writes, a whole one where it has no point."""
+        if _WHOLE.fullmatch(word):
+            return int(word)
+        try:
+            number = float(word)
+        except ValueError:
+            return word
+        return number if math.isfinite(number) else word
+
+
+class Flag(_Kind, frozen=True, tag="flag"):
     """True or false."""
 
-    allowed = "true or false"
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        return "true or false"
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
         return isinstance(value, bool)
 
-    def wire(self, value: Any) -> Any:
-        """Write a value that was taken."""
-        return value
+    def read(self, word: str) -> Any:
+        """True or false in the words that people and spreadsheets have for it."""
+        return _FLAGS.get(word.lower(), word)
 
 
-Parameter = Text | Choice | Whole | Flag
+class Items(_Kind, frozen=True, tag="items"):
+    """A list of values of one kind; `max_items` None: no limit documented."""
+
+    of: Parameter
+    max_items: int | None = None
+    min_items: int = 0
+
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        count = f" {_bounds(self.min_items, self.max_items)}" if self.max_items is not None or self.min_items else ""
+        return f"a list of{count}: {self.of.allowed}"
+
+    def takes(self, value: object) -> bool:
+        """Tell whether the provider would take `value`."""
+        if not isinstance(value, list | tuple) or len(value) < max(self.min_items, int(self.required)):
+            return False
+        return (self.max_items is None or len(value) <= self.max_items) and all(map(self.of.takes, value))
+
+    def read(self, word: str) -> Any:
+        """A JSON list, or what stands between commas or blanks."""
+        value = _json_of(word, "[")
+        return value if value is not word else [self.of.read(each) for each in re.split(r"[,\s]+", word.strip())]
+
+
+class Fields(_Kind, frozen=True, tag="fields"):
+    """An object with fields of its own."""
+
+    fields: Schema
+
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        return f"an object of {', '.join(f'{name} ({field.allowed})' for name, field in self.fields.items())}"
+
+    def takes(self, value: object) -> bool:
+        """Tell whether the provider would take `value`."""
+        if not isinstance(value, Mapping) or value.keys() - self.fields.keys():
+            return False
+        given = {name: field for name, field in self.fields.items() if name in value}
+        missing = any(field.required for name, field in self.fields.items() if name not in given)
+        return not missing and all(field.takes(value[name]) for name, field in given.items())
+
+    def read(self, word: str) -> Any:
+        """A JSON object."""
+        return _json_of(word, "{")
+
+
+class Either(_Kind, frozen=True, tag="either"):
+    """A value of any of these kinds."""
+
+    kinds: tuple[Parameter, ...]
+
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        return ", or ".join(dict.fromkeys(kind.allowed for kind in self.kinds))
+
+    def takes(self, value: object) -> bool:
+        """Tell whether the provider would take `value`."""
+        return any(kind.takes(value) for kind in self.kinds)
+
+    def read(self, word: str) -> Any:
+        """What the first kind makes of it that takes that."""
+        return next((value for kind in self.kinds if kind.takes(value := kind.read(word))), word)
+
+
+class Anything(_Kind, frozen=True, tag="anything"):
+    """What the page names and does not describe: not checked."""
+
+    @property
+    def allowed(self) -> str:
+        """What this takes, for an error message."""
+        return "any JSON"
+
+    def takes(self, value: object) -> bool:
+        """Tell whether the provider would take `value`: nobody knows."""
+        return value is not None
+
+    def read(self, word: str) -> Any:
+        """A JSON value where it is one."""
+        return _json_of(word)
+
+
+Parameter = Text | File | Choice | Whole | Number | Flag | Items | Fields | Either | Anything
 Schema = Mapping[str, Parameter]
 
 
-def same(*words: str) -> dict[str, str]:
-    """Words that the provider writes as we do."""
-    return {word: word for word in words}
+def oddity_of(parameter: Parameter, value: object) -> str | None:
+    """Why a value is not what it looks like, where it nearly is what a parameter takes; None for any other."""
+    if isinstance(parameter, Text | File) and isinstance(value, str):
+        return oddity(value, is_required=parameter.required)
+    # A truth value is a number to Python.
+    is_number = isinstance(parameter, Whole | Number) and isinstance(value, bool)
+    return "a truth value is no number" if is_number else None
+
+
+def is_address(text: str) -> bool:
+    """True for what is a URL, of whatever scheme; a path is none."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def file_of(parameter: Parameter | None) -> File | None:
+    """What is known of the files that a parameter takes, one or a list of them; None where it takes none."""
+    each = parameter.of if isinstance(parameter, Items) else parameter
+    return each if isinstance(each, File) else None
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f"from {least:g} to {most:g}" if abs(least) < 1e6 and abs(most) < 1e6 else f"from {least} to {most}"
+    return f"of at least {least}" if least is not None else "" if most is None else f"of at most {most}"
+
+
+def _json_of(word: str, begins: str = "") -> Any:
+    """The value of a JSON text that begins so; the text itself where it is none."""
+    if not word.lstrip().startswith(begins):
+        return word
+    try:
+        return msgspec.json.decode(word)
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+        return word

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from .._text import told
 from ..errors import ConfigurationError
@@ -83,14 +83,25 @@ class PollSchedule:
        of rule 1, divided by 1 − p · P(T ≤ a | T > b). So hardly anything is asked while callbacks come, and as soon as
        one is overdue, the division makes it a certainty that it will not.
 
-    Attributes:
+    Args:
         prior: What the provider's record says of latencies.
         freshness: Seconds of waiting that one status call is worth.
+        prior_of: The same of one model, by our name; None: all are alike.
+
+    Attributes:
+        prior: As given.
+        freshness: As given.
     """
 
-    def __init__(self, prior: LatencyPrior, freshness: float = FRESHNESS) -> None:
+    def __init__(
+        self,
+        prior: LatencyPrior,
+        freshness: float = FRESHNESS,
+        prior_of: Callable[[str], LatencyPrior] | None = None,
+    ) -> None:
         self.freshness: float = checked_freshness(freshness)
         self.prior = prior
+        self._prior_of = prior_of or (lambda model: prior)
         self._tables: dict[Kind, LifeTable] = {}
         self._told: dict[Kind, Curve] = {}
         self._compared: dict[Kind, Curve] = {}
@@ -159,7 +170,7 @@ class PollSchedule:
         """The age in seconds that `part` of the tasks which last until `age` do not outlive."""
         table = self._table(kind)
         # The curve allows for a record that is too slow, which is right for asking, and no forecast.
-        return self.prior.quantile(part, age) if table.is_new else table.quantile(part, age)
+        return self._prior_of(kind[0]).quantile(part, age) if table.is_new else table.quantile(part, age)
 
     def _timetable(self, kind: Kind, part: float, curve: Curve) -> _Timetable:
         found = self._timetables.get((kind, part))
@@ -170,7 +181,7 @@ class PollSchedule:
     def _table(self, kind: Kind) -> LifeTable:
         table = self._tables.get(kind)
         if table is None:
-            table = self._tables[kind] = LifeTable(self.prior)
+            table = self._tables[kind] = LifeTable(self._prior_of(kind[0]))
         return table
 
     def _curve(self, kind: Kind) -> Curve:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -36,7 +37,14 @@ class Limits(msgspec.Struct, frozen=True):
             raise ConfigurationError(f"Limits(running={told(self.running)}): it must be a whole number of at least 1.")
 
 
-class Provider(msgspec.Struct, frozen=True):
+MOST_TAKERS = 4
+"""Models that a refusal names as taking what the one that was asked does not."""
+
+MOST_NAMED = 12
+"""Models that a refusal names of those that a provider has."""
+
+
+class Provider(msgspec.Struct, frozen=True, dict=True):
     """Everything that tells one API from another, as data.
 
     Attributes:
@@ -44,7 +52,8 @@ class Provider(msgspec.Struct, frozen=True):
         title: Its name for people.
         base_url: Where its API is, or None where only the user knows.
         dialect: How it talks.
-        models: What it serves.
+        models: What it serves. Several may have one name, such as one that makes pictures of words and one that edits
+            them: then the pictures that a request has tell which is meant.
         limits: What it lets an account do, published or (as each file says) guessed.
         latency: How long its tasks take, as far as anybody knows beforehand.
         prices: Credits for a picture, of every model or by our name of it, in place of what the models say; None:
@@ -57,7 +66,7 @@ class Provider(msgspec.Struct, frozen=True):
     title: str
     base_url: str | None
     dialect: Dialect
-    models: tuple[Model, ...]
+    models: Sequence[Model]
     limits: Limits
     latency: LatencyPrior
     prices: Mapping[str, float] | float | None = None
@@ -74,21 +83,54 @@ class Provider(msgspec.Struct, frozen=True):
         """The environment variable that overrides the base URL."""
         return f"{self.name.upper()}_BASE_URL"
 
-    def find(self, name: str) -> Model | None:
-        """The model of that name, raw ones included where the dialect takes them; None where there is none."""
-        model = self._model(name)
-        if model is None or self.prices is None:
-            return model
-        price = self.prices.get(name) if isinstance(self.prices, Mapping) else self.prices
-        return model if price is None else msgspec.structs.replace(model, credits=price)
+    def find(self, name: str, request: ImageRequest | None = None) -> Model | None:
+        """The model of that name, ours or the provider's, at the price that holds here; None where there is none.
 
-    def _model(self, name: str) -> Model | None:
+        Raw ones are among them where the dialect takes such.
+
+        Args:
+            name: Its own.
+            request: Tells by its pictures which of several is meant; None: the first of them.
+        """
+        named = self._by_name.get(name)
+        if named is not None:
+            return named[0] if len(named) == 1 or request is None else _meant(named, request)
         if name.startswith(RAW_PREFIX) and self.dialect.takes_raw_models and name != RAW_PREFIX:
-            return Model(name, name.removeprefix(RAW_PREFIX), None)
-        for model in self.models:
-            if model.name == name:
-                return model
+            return self._priced(Model(name, name.removeprefix(RAW_PREFIX), None))
         return None
+
+    def named(self, name: str) -> Sequence[Model]:
+        """All models of that name."""
+        return self._by_name.get(name, ())
+
+    def prior_of(self, name: str) -> LatencyPrior:
+        """How long tasks of a model take, as far as anybody knows beforehand."""
+        model = self.find(name)
+        # What runs here takes the time that it was told to, whatever it stands for.
+        return self.latency if self.is_local or model is None or model.latency is None else model.latency
+
+    @cached_property
+    def _by_name(self) -> dict[str, tuple[Model, ...]]:
+        found: dict[str, tuple[Model, ...]] = {}
+        models = [self._priced(model) for model in self.models]
+        for model in models:
+            found[model.name] = (*found.get(model.name, ()), model)
+        # The provider's own name is for one of them alone, where it is no name of ours.
+        return {model.wire_name: (model,) for model in models} | found
+
+    def _priced(self, model: Model) -> Model:
+        """The model at the price that was said in place of its own."""
+        if not isinstance(self.prices, Mapping):
+            said = self.prices
+        else:
+            said = self.prices.get(model.name, self.prices.get(model.wire_name))
+        return model if said is None else msgspec.structs.replace(model, credits=said)
+
+
+def _meant(named: Sequence[Model], request: ImageRequest) -> Model:
+    """Which of several models of one name a request is for: the first whose picture fields are those that it fills."""
+    fields = {field for model in named for field in model.files}
+    return min(named, key=lambda model: model.misfit(request, fields))
 
 
 def check(request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> Model:
@@ -103,14 +145,14 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
     Raises:
         InvalidRequest: With every problem named: the field, what was given, what is allowed, and who takes it.
     """
-    model = provider.find(name) if isinstance(name, str) else None
+    if not isinstance(request.extra, dict):
+        raise InvalidRequest(f"extra={told(request.extra)}: allowed is a mapping of the provider's own fields.")
+    model = provider.find(name, request) if isinstance(name, str) else None
     if model is None:
         raise InvalidRequest(_no_such_model(name, provider, others))
     # A raw one's may be any; one that cannot be written would fail where the request's key is made.
     if model.parameters is None and (oddity := foreign_character(name)) is not None:
         raise InvalidRequest(f"model={told(name)}: {oddity}.")
-    if not isinstance(request.extra, dict):
-        raise InvalidRequest(f"extra={told(request.extra)}: allowed is a mapping of the provider's own fields.")
     if request.extra:
         _check_extra(request, model, provider)
     # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
@@ -123,11 +165,18 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
 def _no_such_model(name: object, provider: Provider, others: Iterable[Provider]) -> str:
     if isinstance(name, str) and name.startswith(RAW_PREFIX) and not provider.dialect.takes_raw_models:
         return f"model={told(name)}: {provider.title} takes no raw models; only createTask APIs do."
-    own = ", ".join(model.name for model in provider.models)
+    own = list(dict.fromkeys(model.name for model in provider.models))
     takers = [other.name for other in others if isinstance(name, str) and other.find(name)]
     where = f" {name} is served by: {', '.join(takers)}." if takers else ""
-    meant = where or did_you_mean(name, (model.name for model in provider.models))
-    return f"model={told(name)}: {provider.title} has {own}; a createTask API also takes raw:NAME.{meant}"
+    meant = where or did_you_mean(name, own)
+    has = f"{_listed(own, MOST_NAMED)} (all: imagen-async models)" if len(own) > MOST_NAMED else ", ".join(own)
+    return f"model={told(name)}: {provider.title} has {has}; a createTask API also takes raw:NAME.{meant}"
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    """Names in a row, of very many the first."""
+    others = f" and {len(names) - most} others" if len(names) > most else ""
+    return ", ".join(names[:most]) + others
 
 
 def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> None:
@@ -147,11 +196,10 @@ def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> Non
 
 def _takers(problem: Problem, request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> str:
     """Say which other models or providers would take the field as it was given."""
+    same = [(other, model) for other in others for model in other.models if model.name == name]
     names = [
         f"{other.name} ({model.name})"
-        for other in (provider, *others)
-        for model in other.models
-        if (other is provider or model.name == name)
-        and problem.field not in {found.field for found in model.problems(request)}
+        for other, model in [*same, *((provider, model) for model in provider.models)]
+        if problem.field not in {found.field for found in model.problems(request)}
     ]
-    return f" (taken by: {', '.join(dict.fromkeys(names))})" if names else ""
+    return f" (taken by: {_listed(list(dict.fromkeys(names)), MOST_TAKERS)})" if names else ""

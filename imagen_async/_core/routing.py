@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -42,7 +43,7 @@ class Route(msgspec.Struct, frozen=True):
     @property
     def key(self) -> tuple[object, ...]:
         """The same for requests that may go the same ways."""
-        return tuple((offer.account, offer.model.name, offer.rank) for offer in self.offers)
+        return tuple((offer.account, offer.model.wire_name, offer.rank) for offer in self.offers)
 
     def only(self, account: str) -> Route | None:
         """The way to that account alone; None where there is none."""
@@ -83,7 +84,7 @@ class Router:
         self._others = tuple(others)
         self._needs_price = needs_price
         self._ratios: dict[str, list[str | None]] = {}
-        self._routes: dict[tuple[str, ...], Route] = {}
+        self._routes: dict[tuple[object, ...], Route] = {}
 
     def route(self, request: ImageRequest) -> tuple[ImageRequest, Route]:
         """Find who can take a request; returns it as it is sent, the same whoever gets it, and the way.
@@ -100,7 +101,7 @@ class Router:
                 model = check(request, request.model or DEFAULT_MODEL, provider, self._others)
                 # Also where its price keeps it out: a budget must not change what a picture looks like.
                 request = filled(request, model)
-                self._check_price(model)
+                self._check_price(model, request)
             except InvalidRequest as error:
                 # Kept for the case that nobody takes it: then each account's reason is told.
                 problems[account] = Failure.of(error).about(account=account)
@@ -108,7 +109,7 @@ class Router:
                 takers.append((account, model))
         if not takers:
             raise _nobody(problems).exception()
-        return request, self._ranked(takers)
+        return request, self._ranked(takers, request)
 
     def as_before(self, before: ImageRequest, request: ImageRequest) -> ImageRequest:
         """A request, whose key stood for another one before, as it would have been sent then.
@@ -129,20 +130,21 @@ class Router:
 
     def _default_ratios(self, name: str) -> list[str | None]:
         if name not in self._ratios:
-            found = (provider.find(name) for provider in (*self.providers.values(), *self._others))
-            self._ratios[name] = [model.aspect_ratio for model in found if model is not None]
+            providers = (*self.providers.values(), *self._others)
+            self._ratios[name] = [model.aspect_ratio for each in providers for model in each.named(name)]
         return self._ratios[name]
 
-    def _check_price(self, model: Model) -> None:
-        if self._needs_price and model.credits is None:
+    def _check_price(self, model: Model, request: ImageRequest) -> None:
+        if self._needs_price and model.price(request) is None:
             raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.")
 
-    def _ranked(self, takers: list[tuple[str, Model]]) -> Route:
-        key = (takers[0][1].name, *[account for account, _ in takers])
+    def _ranked(self, takers: list[tuple[str, Model]], request: ImageRequest) -> Route:
+        prices = [model.price(request) for _, model in takers] if self._policy == "cheapest" else []
+        key = (*prices, *(part for account, model in takers for part in (account, model.wire_name)))
         route = self._routes.get(key)
         if route is None:
             offers = [Offer(account, model) for account, model in takers]
-            route = self._routes[key] = Route(tuple(_rank(offers, self._policy)))
+            route = self._routes[key] = Route(tuple(_rank(offers, self._policy, prices)))
         return route
 
 
@@ -152,16 +154,12 @@ def filled(request: ImageRequest, model: Model) -> ImageRequest:
     return msgspec.structs.replace(request, model=model.name, aspect_ratio=aspect_ratio)
 
 
-def _rank(offers: list[Offer], policy: Policy) -> Iterable[Offer]:
+def _rank(offers: list[Offer], policy: Policy, prices: list[float | None]) -> Iterable[Offer]:
     if policy == "spread":
         return offers
-    costs = [float(index) if policy == "in_order" else _price(offer) for index, offer in enumerate(offers)]
+    costs = [math.inf if price is None else price for price in prices] or [float(place) for place in range(len(offers))]
     order = sorted(set(costs))
     return [msgspec.structs.replace(offer, rank=order.index(cost)) for offer, cost in zip(offers, costs, strict=True)]
-
-
-def _price(offer: Offer) -> float:
-    return float("inf") if offer.model.credits is None else offer.model.credits
 
 
 def _nobody(problems: Mapping[str, Failure]) -> Failure:

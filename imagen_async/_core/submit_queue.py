@@ -67,7 +67,8 @@ class SubmitQueue:
         """Take in a job: behind the others, or before them."""
         way = self._ways.of(job.way)
         # On a budget those of one price, so that a dear one keeps no cheap one waiting.
-        key = None if budget is None else (id(budget), job.request.images)
+        prices = () if budget is None else (offer.model.price(job.request) for offer in job.way.offers)
+        key = None if budget is None else (id(budget), *prices)
         group = way.groups.get(key)
         is_new = group is None
         if group is None:

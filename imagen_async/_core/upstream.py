@@ -310,8 +310,7 @@ class Upstreams(dict[str, Upstream]):
         # What never comes is not waited for: a lost create is told of at once then.
         if upstream.poll_queue.reliability.are_silent:
             return 0.0
-        kind = (job.model.name, job.request.images)
-        return max(CALLBACK_WAIT_AT_LEAST, 2 * upstream.schedule.quantile(kind, SLOWEST))
+        return max(CALLBACK_WAIT_AT_LEAST, 2 * upstream.schedule.quantile(job.kind, SLOWEST))
 
 
 def answers_of(upstream: Upstream, job: Job, now: float) -> float:

@@ -56,7 +56,7 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     extra: dict[str, Any] = {}
 
     @property
-    def images(self) -> int:
+    def count(self) -> int:
         """Pictures that this request asks for."""
         return 1 if self.num_images is None else self.num_images
 

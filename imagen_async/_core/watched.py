@@ -60,13 +60,12 @@ class Watched(msgspec.Struct, gc=False):
 
 def watched(job: Job, *, is_ours: bool) -> Watched:
     """What there is to know of a task when it is met; `is_ours` where this process has seen its create accepted."""
-    kind = (job.model.name, job.request.images)
     if isinstance(job.state, Confirming):
         since = job.state.since
         # A callback has told of it already; and its age, counted from the loss of an answer, teaches nothing.
-        return Watched(kind, since, since, since, learns=False, announces=False, announced_at=since)
+        return Watched(job.kind, since, since, since, learns=False, announces=False, announced_at=since)
     assert isinstance(job.state, Running)
     since = job.state.since
     # The age of a task that was named by its id is not known, and what waits for new links has ended long ago.
     learns = not isinstance(job.state, Collected | Relinking)
-    return Watched(kind, since, since, since, learns, announces=learns and is_ours)
+    return Watched(job.kind, since, since, since, learns, announces=learns and is_ours)

@@ -278,7 +278,7 @@ class ResumeState:
 def latencies_of(store: JobStore | JournalReader, account: str) -> list[tuple[Kind, float]]:
     """How long an account's latest tasks took, by kind, oldest first: as many as a schedule remembers."""
     known = store.latencies(account, MEMORY)
-    return [((request.model or "", request.images), latency) for request, latency in known]
+    return [((request.model or "", request.count), latency) for request, latency in known]
 
 
 def _check_writable(request: ImageRequest) -> None:

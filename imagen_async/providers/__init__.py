@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from .._core.model import Model
+from .._core.dialects.jobs import JobsDialect
+from .._core.dialects.tasks import TasksDialect
+from .._core.latency import LatencyPrior
+from .._core.model import Branch, Model
+from .._core.own_fields import Translation
+from .._core.parameters import Anything, Choice, Either, Fields, File, Flag, Items, Number, Text, Whole
+from .._core.prices import Price
 from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
 from .apiin import APIIN
@@ -11,7 +17,30 @@ from .kie import KIE
 from .liangxin import LIANGXIN
 from .sandbox import SANDBOX
 
-__all__ = ["PROVIDERS", "SANDBOX", "Limits", "Model", "Provider", "Rate"]
+__all__ = [
+    "PROVIDERS",
+    "SANDBOX",
+    "Anything",
+    "Branch",
+    "Choice",
+    "Either",
+    "Fields",
+    "File",
+    "Flag",
+    "Items",
+    "JobsDialect",
+    "LatencyPrior",
+    "Limits",
+    "Model",
+    "Number",
+    "Price",
+    "Provider",
+    "Rate",
+    "TasksDialect",
+    "Text",
+    "Translation",
+    "Whole",
+]
 
 PROVIDERS = {provider.name: provider for provider in (KIE, APIKLEY, LIANGXIN, APIIN, SANDBOX)}
 """By name. Whatever is added is found: nobody keeps a list of his own."""

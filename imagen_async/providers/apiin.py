@@ -5,13 +5,13 @@ from __future__ import annotations
 from .._core.dialects.tasks import TasksDialect
 from .._core.latency import LatencyPrior
 from .._core.model import Model
-from .._core.parameters import Choice, Schema, Text, Whole, same
+from .._core.parameters import Choice, Schema, Text, Whole
 from .._core.provider import Provider
 from .kie import GUESSED_LIMITS
 
 INPUT: Schema = {
     "prompt": Text(required=True),
-    "aspect_ratio": Choice(same("1:1", "4:3", "3:4", "16:9", "9:16")),
+    "aspect_ratio": Choice(("1:1", "4:3", "3:4", "16:9", "9:16"), default="1:1"),
     "negative_prompt": Text(),
     # No upper bound is documented; each image is billed.
     "num_images": Whole(minimum=1),
@@ -26,9 +26,9 @@ APIIN = Provider(
     dialect=TasksDialect(task_id_form="n{hex:.12}_{model}"),
     models=(
         # One row of S4 says "imagen-4"; its examples and its list of sub-models say imagen4.
-        Model("imagen4", "imagen4", INPUT, aspect_ratio="1:1", credits=8),
-        Model("imagen4-fast", "imagen4-fast", INPUT, aspect_ratio="1:1", credits=4),
-        Model("imagen4-ultra", "imagen4-ultra", INPUT, aspect_ratio="1:1", credits=12),
+        Model("imagen4", "imagen4", INPUT, credits=8),
+        Model("imagen4-fast", "imagen4-fast", INPUT, credits=4),
+        Model("imagen4-ultra", "imagen4-ultra", INPUT, credits=12),
     ),
     # None published: kie.ai's, as a guess.
     limits=GUESSED_LIMITS,

@@ -4,8 +4,27 @@ from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
 from .._core.model import Model
+from .._core.parameters import Choice, Schema, Text, Whole
 from .._core.provider import Provider
-from .kie import FAST, GUESSED_LIMITS, LATENCY, STANDARD
+from .kie import GUESSED_LIMITS, LATENCY
+
+PROMPT = Text(max_length=5000, required=True)
+NEGATIVE_PROMPT = Text(max_length=5000)
+RATIOS = ("1:1", "16:9", "9:16", "3:4", "4:3")
+
+STANDARD: Schema = {
+    "prompt": PROMPT,
+    "negative_prompt": NEGATIVE_PROMPT,
+    "aspect_ratio": Choice(RATIOS, default="1:1"),
+    "seed": Text(max_length=500),
+}
+FAST: Schema = {
+    "prompt": PROMPT,
+    "negative_prompt": NEGATIVE_PROMPT,
+    "aspect_ratio": Choice(RATIOS, default="16:9"),
+    "num_images": Choice(("1", "2", "3", "4"), default="1"),
+    "seed": Whole(),
+}
 
 APIKLEY = Provider(
     name="apikley",
@@ -15,9 +34,9 @@ APIKLEY = Provider(
     dialect=JobsDialect(credits_path="/api/v1/chat/credit", status_word="message"),
     models=(
         # S0 and S1 show -ultra and -fast; the plain one is the provider's own third. No page tells a price.
-        Model("imagen4", "google/imagen4", STANDARD, aspect_ratio="1:1"),
-        Model("imagen4-fast", "google/imagen4-fast", FAST, aspect_ratio="16:9"),
-        Model("imagen4-ultra", "google/imagen4-ultra", STANDARD, aspect_ratio="1:1"),
+        Model("imagen4", "google/imagen4", STANDARD),
+        Model("imagen4-fast", "google/imagen4-fast", FAST),
+        Model("imagen4-ultra", "google/imagen4-ultra", STANDARD),
     ),
     # "May differ from upstream", no figure: upstream's, as a guess.
     limits=GUESSED_LIMITS,

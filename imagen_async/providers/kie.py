@@ -1,32 +1,15 @@
-"""kie.ai. Figures: its documentation (S3 and its common pages) and recorded exchanges of April 2026."""
+"""kie.ai. Figures: its documentation (S3 and its common pages) and recorded exchanges of April 2026.
+
+Its models are in kie.json, with their source and date: all of its createTask API that make pictures.
+"""
 
 from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
 from .._core.latency import LatencyPrior
-from .._core.model import Model
-from .._core.parameters import Choice, Schema, Text, Whole, same
 from .._core.provider import Limits, Provider
 from .._core.rate_limit import Rate
-
-PROMPT = Text(max_length=5000, required=True)
-NEGATIVE_PROMPT = Text(max_length=5000)
-ASPECT_RATIO = Choice(same("1:1", "16:9", "9:16", "3:4", "4:3"))
-
-STANDARD: Schema = {
-    "prompt": PROMPT,
-    "negative_prompt": NEGATIVE_PROMPT,
-    "aspect_ratio": ASPECT_RATIO,
-    # A string of at most 500 characters on the wire; ours is a whole number of at most 19 digits.
-    "seed": Whole(as_text=True),
-}
-FAST: Schema = {
-    "prompt": PROMPT,
-    "negative_prompt": NEGATIVE_PROMPT,
-    "aspect_ratio": ASPECT_RATIO,
-    "num_images": Whole(minimum=1, maximum=4, as_text=True),
-    "seed": Whole(),
-}
+from .._records import Shipped
 
 # Observed with image models of the same API: 13, 13, 29, 46, 48, 55, 66, 112 and 274 s; none of them is Imagen 4.
 LATENCY = LatencyPrior(median=47, sigma=0.95)
@@ -39,11 +22,7 @@ KIE = Provider(
     dialect=JobsDialect(
         credits_path="/api/v1/chat/credit", renewal_path="/api/v1/common/download-url", failure_code=501
     ),
-    models=(
-        Model("imagen4", "google/imagen4", STANDARD, aspect_ratio="1:1", credits=8),
-        Model("imagen4-fast", "google/imagen4-fast", FAST, aspect_ratio="16:9", credits=4),
-        Model("imagen4-ultra", "google/imagen4-ultra", STANDARD, aspect_ratio="1:1", credits=12),
-    ),
+    models=Shipped("kie"),
     # Published: 20 creates per 10 s and account, "100 and more" tasks running. 10 status calls a second are counted by
     # task, say two texts of autumn 2026, and by key, said an older page: nobody has measured it.
     limits=Limits(submit=Rate(20, per=10), status=Rate(10, per=1, guess=True), running=100),

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
 from .._core.model import Model
-from .._core.parameters import Choice, Flag, Schema, Text, Whole, same
+from .._core.own_fields import Translation
+from .._core.parameters import Choice, Flag, Schema, Text, Whole
 from .._core.provider import Provider
 from .kie import GUESSED_LIMITS, LATENCY
 
+RATIOS = {
+    "1:1": "square_1_1",
+    "9:16": "social_story_9_16",
+    "16:9": "widescreen_16_9",
+    "3:4": "traditional_3_4",
+    "4:3": "classic_4_3",
+}
+# The page takes both, and has the long ones first.
+WORDS = {"aspect_ratio": Translation("aspect_ratio", RATIOS)}
+
 INPUT: Schema = {
     "prompt": Text(required=True),
-    "aspect_ratio": Choice(
-        {
-            "1:1": "square_1_1",
-            "9:16": "social_story_9_16",
-            "16:9": "widescreen_16_9",
-            "3:4": "traditional_3_4",
-            "4:3": "classic_4_3",
-            **same("square_1_1", "social_story_9_16", "widescreen_16_9", "traditional_3_4", "classic_4_3"),
-        }
-    ),
+    "aspect_ratio": Choice((*RATIOS.values(), *RATIOS), default="square_1_1"),
     "seed": Whole(minimum=1),
-    "person_generation": Choice(same("dont_allow", "allow_adult", "allow_all")),
-    "safety_settings": Choice(same("block_low_and_above", "block_medium_and_above", "block_only_high", "block_none")),
+    "person_generation": Choice(("dont_allow", "allow_adult", "allow_all")),
+    "safety_settings": Choice(("block_low_and_above", "block_medium_and_above", "block_only_high", "block_none")),
     "enhance_prompt": Flag(),
-    "language": Choice(same("auto", "en", "zh", "zh-CN", "hi", "ja", "ko", "pt", "es")),
-    "output_format": Choice(same("png", "jpeg", "jpg", "image/png", "image/jpeg")),
+    "language": Choice(("auto", "en", "zh", "zh-CN", "hi", "ja", "ko", "pt", "es")),
+    "output_format": Choice(("png", "jpeg", "jpg", "image/png", "image/jpeg")),
     "compression_quality": Whole(minimum=1, maximum=100),
 }
 
@@ -45,8 +47,8 @@ LIANGXIN = Provider(
     ),
     models=(
         # S2 shows the table for -ultra; -fast is taken to have the same. No page tells a price.
-        Model("imagen4-fast", "imagen4-fast", INPUT, aspect_ratio="1:1"),
-        Model("imagen4-ultra", "imagen4-ultra", INPUT, aspect_ratio="1:1"),
+        Model("imagen4-fast", "imagen4-fast", INPUT, translations=WORDS),
+        Model("imagen4-ultra", "imagen4-ultra", INPUT, translations=WORDS),
     ),
     # 429 is "group saturated", no figure: kie.ai's, as a guess.
     limits=GUESSED_LIMITS,

@@ -238,7 +238,7 @@ class Sandbox:
 
 
 def _painted(task: Task, number: str) -> bytes:
-    return paint(task.input["prompt"], task.shape, f"{task.input.get('seed', task.id)}/{number}")
+    return paint(str(task.input.get("prompt", "")), task.shape, f"{task.input.get('seed', task.id)}/{number}")
 
 
 async def _whole(work: Callable[[], Awaitable[None]]) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 
 from .._core.provider import Limits, Provider
 from ..errors import ConfigurationError
-from ._checks import price_of, problem_of, shape_of
+from ._checks import count_of, price_of, problem_of, shape_of
 from ._dialects import CreateBody, served_half
 from ._envelopes import Reply, damaged, html
 from ._faults import Faults
@@ -199,6 +199,7 @@ class Service:
             wall=wall,
             fault=self._faults.draw("task"),
             credits=credits,
+            count=count_of(self.provider, asked),
             shape=shape_of(self.provider, asked),
             folder=f"{self._folder}/{task_id}",
             callback_fault=callback_fault,

@@ -33,6 +33,7 @@ class Task(msgspec.Struct, frozen=True):
     """A task. Times are seconds of the server's clock; `wall` is its creation in Unix time.
 
     Attributes:
+        count: Pictures that were asked for.
         shape: The asked aspect ratio in our word, however the model writes it.
         folder: The address below which its pictures are.
     """
@@ -45,6 +46,7 @@ class Task(msgspec.Struct, frozen=True):
     wall: float
     fault: str | None
     credits: float
+    count: int
     shape: str
     folder: str
     callback_fault: str | None = None
@@ -58,7 +60,7 @@ class Task(msgspec.Struct, frozen=True):
     def images(self) -> int:
         """Pictures that it makes."""
         # More than were asked for: six were seen where one was ordered.
-        return images_of(self.input) + 3 * (self.fault == "more_urls")
+        return self.count + 3 * (self.fault == "more_urls")
 
     @property
     def failure(self) -> tuple[str, str] | None:
@@ -70,12 +72,6 @@ class Task(msgspec.Struct, frozen=True):
         if self.fault == "no_urls" or (self.fault == "late_urls" and now < self.ends + _LINKS_LATE):
             return []
         return [f"{self.folder}/{number}.png" for number in range(1, self.images + 1)]
-
-
-def images_of(wire_input: dict[str, Any]) -> int:
-    """Pictures that an input asks for: one where the field is none of the model's, or says it in other ways."""
-    count = str(wire_input.get("num_images", 1))
-    return int(count) if count.isdecimal() else 1
 
 
 class Lives(msgspec.Struct, frozen=True):

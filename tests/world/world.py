@@ -78,13 +78,16 @@ class World:
     @property
     def model(self) -> str:
         """Which one is asked."""
-        is_fast = self.has_many or self.terms.requests % 8 == 0 or "liangxin" in self.terms.accounts
+        if self.has_many:
+            return "seedream-4" if set(self.terms.accounts) <= {"kie", "sandbox"} else "imagen4-fast"
+        is_fast = self.terms.requests % 8 == 0 or "liangxin" in self.terms.accounts
         return "imagen4-fast" if is_fast else "imagen4"
 
     @property
     def has_many(self) -> bool:
-        """Whether several pictures are asked for at once."""
-        return self.terms.images > 1 and set(self.terms.accounts) <= {"kie", "apikley", "sandbox"}
+        """Whether several pictures are asked for at once: of a model that all of the accounts have."""
+        accounts = set(self.terms.accounts)
+        return self.terms.images > 1 and (accounts <= {"kie", "sandbox"} or accounts <= {"apikley", "apiin"})
 
     def _put_in_the_way(self) -> list[Path]:
         numbers = {int(each.at) for each in self.accidents if each.what == "file is there"}

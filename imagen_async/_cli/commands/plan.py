@@ -52,7 +52,8 @@ def _run(options: PlanOptions) -> int:
     requests = checked_file(options.file, defaults, router)
     if requests is None:
         return WRONG_USE
-    schedules = {name: PollSchedule(provider_of(account).latency) for name, account in pool.items()}
+    providers = {name: provider_of(account) for name, account in pool.items()}
+    schedules = {name: PollSchedule(each.latency, prior_of=each.prior_of) for name, each in providers.items()}
     known: JournalLines | None = JournalLines()
     spent = 0.0
     if (path := journal_in(options.out)) is not None:

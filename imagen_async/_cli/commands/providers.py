@@ -10,7 +10,11 @@ from ... import providers
 from ...providers import Provider
 from ..exits import ALL_DONE
 from ..grammar import Options, Parser, Work
+from ..prices import price_json, price_text
 from ..wording import show
+
+MOST_MODELS = 4
+"""Of a provider that are listed; `models` lists all."""
 
 
 class ProvidersOptions(Options, frozen=True):
@@ -43,7 +47,7 @@ def provider_json(provider: Provider, *, key_is_set: bool) -> dict[str, Any]:
         "base_url": provider.base_url,
         "key_variable": provider.key_variable,
         "key_is_set": key_is_set,
-        "models": {model.name: model.credits for model in provider.models},
+        "models": {model.name: price_json(provider.named(model.name)) for model in provider.models},
         "submit": [limits.submit.count, limits.submit.per],
         "status": [limits.status.count, limits.status.per],
         "running": limits.running,
@@ -56,17 +60,15 @@ def provider_text(provider: Provider, *, key_is_set: bool) -> str:
     is_set = "set" if key_is_set else "not set"
     address = provider.base_url or ("on this machine" if local else f"give --base-url or {provider.base_url_variable}")
     key = "needs no key" if local else f"key: {provider.key_variable} ({is_set})"
-    prices = ", ".join(f"{model.name} ({_price(model.credits)})" for model in provider.models)
+    names = list(dict.fromkeys(model.name for model in provider.models))
+    shown = ", ".join(f"{name} ({price_text(provider.named(name))})" for name in names[:MOST_MODELS])
+    others = f" and {len(names) - MOST_MODELS} others: imagen-async models" if len(names) > MOST_MODELS else ""
     rate, status = provider.limits.submit, provider.limits.status
     limits = f"{rate.count} creates per {rate.per:g} s, {status.count} status calls per {status.per:g} s"
     return (
-        f"{provider.name}: {provider.title}, {address}, {key}\n  models: {prices}\n"
+        f"{provider.name}: {provider.title}, {address}, {key}\n  models: {shown}{others}\n"
         f"  limits: {limits}, {provider.limits.running} running"
     )
-
-
-def _price(credits: float | None) -> str:
-    return "price unknown" if credits is None else f"{credits:g} credits"
 
 
 WORK = Work(ProvidersOptions, _run)

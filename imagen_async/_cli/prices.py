@@ -1,0 +1,34 @@
+"""What models cost, as people and programs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..providers import Model, Price
+
+
+def price_text(models: Iterable[Model]) -> str:
+    """The price of a picture of these models, which have one name."""
+    told = price_json(models)
+    if told is None:
+        return "price unknown"
+    least, most = told if isinstance(told, list) else (told, told)
+    return f"{least:g} to {most:g} credits" if least != most else f"{most:g} credits"
+
+
+def price_json(models: Iterable[Model]) -> float | list[float] | None:
+    """The same as a number, or as the least and the most; None where one of them is unknown."""
+    bounds: list[float] = []
+    for model in models:
+        prices = _prices(model)
+        if not prices:
+            return None
+        bounds += prices
+    least, most = min(bounds), max(bounds)
+    return most if least == most else [least, most]
+
+
+def _prices(model: Model) -> list[float]:
+    if isinstance(model.credits, Price):
+        return [model.credits.credits, *model.credits.by_value.values()]
+    return [] if model.credits is None else [model.credits]

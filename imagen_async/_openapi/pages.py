@@ -1,0 +1,117 @@
+"""Finds the OpenAPI document in a page as it is published: Markdown around YAML, YAML alone, JSON in an envelope."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from .._text import told
+from ..errors import ConfigurationError
+from .yaml12 import read_yaml
+
+MAX_BYTES = 1 << 20
+"""Of a page; the longest of kie.ai's has 20 KB."""
+
+_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
+_BEGINS = re.compile(r"^openapi:[ \t]*['\"]?3\.", re.MULTILINE)
+# At the left edge a document has its own words and lists; what else stands there is the page that goes on.
+_GOES_ON = re.compile(
+    r"[ \t#-]|$|(openapi|info|servers|security|tags|paths|components|webhooks|externalDocs|x-[\w-]+):"
+)
+
+_LOST = (
+    "The page has lost its indentation, so that nobody can tell what belongs to what: "
+    "take it from its source, such as the address of the page with .md behind it."
+)
+
+
+def document_of(page: object) -> Mapping[str, Any]:
+    """The OpenAPI document of a page.
+
+    Args:
+        page: Its text or bytes, or decoded JSON.
+
+    Raises:
+        ConfigurationError: There is none in it, or it cannot be read.
+    """
+    found = page if isinstance(page, Mapping) else _read(_text_of(page))
+    for _ in range(4):
+        if isinstance(found, str):
+            found = _read(found)
+        if not isinstance(found, Mapping) or not {"openapi", "data"} & found.keys():
+            break
+        # kie.ai's answer to the question for a schema has it two objects deep.
+        inner = found.get("openapi", found.get("data"))
+        if isinstance(inner, int | float) or (isinstance(inner, str) and re.match(r"\d", inner)):
+            return found
+        if inner is None:
+            raise ConfigurationError("The provider has no schema of this model: its answer's `openapi` is null.")
+        found = inner
+    raise ConfigurationError("This is no page of a model: there is no OpenAPI document in it.")
+
+
+def _text_of(page: object) -> str:
+    if not isinstance(page, str | bytes):
+        raise ConfigurationError(f"A page is a text, bytes or decoded JSON, not {type(page).__name__}.")
+    if len(page) > MAX_BYTES:
+        raise ConfigurationError(f"The page is longer than {MAX_BYTES:,} bytes: that is no page of one model.")
+    try:
+        return page if isinstance(page, str) else page.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"The page is not in UTF-8: {error}.") from None
+
+
+def _read(text: str) -> Any:
+    """The value of JSON, or of the YAML in a page."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            raise ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.") from None
+    for block in _blocks(text):
+        _refuse_others(block)
+        return read_yaml(block)
+    return None
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The parts of a page that are an OpenAPI document: what is fenced, or else from its first line on."""
+    for fenced in _fenced(text):
+        if fenced.startswith("openapi"):
+            yield fenced
+    begins = _BEGINS.search(text)
+    if begins is not None:
+        lines = text[begins.start() :].split("\n")
+        end = next((at for at, line in enumerate(lines) if not _GOES_ON.match(line)), len(lines))
+        # A page without any indentation goes on at once: what is wrong with it is told by its whole.
+        yield "\n".join(lines[:end] if end > 5 else lines)
+
+
+def _fenced(text: str) -> Iterator[str]:
+    """What stands between fences, in the order of the page; a fence that does not close goes to its end."""
+    fence, inside = "", list[str]()
+    for line in text.split("\n"):
+        found = _FENCE.match(line)
+        if not fence and found:
+            fence = found[1]
+        elif fence and found and found[1].startswith(fence) and not line.strip().strip(fence[0]):
+            yield "\n".join(inside).lstrip("\n")
+            fence = ""
+            inside.clear()
+        elif fence:
+            inside.append(line)
+    if inside:
+        yield "\n".join(inside).lstrip("\n")
+
+
+def _refuse_others(block: str) -> None:
+    """Raise ConfigurationError for what can be told to be no use before it is read."""
+    after = re.search(r"^(paths|info):[ \t]*\n+(.)", block, re.MULTILINE)
+    if after is not None and after[2] not in " \t":
+        raise ConfigurationError(_LOST)
+    if re.search(r"^\s+[\"']?post[\"']?:", block, re.MULTILINE) is None:
+        raise ConfigurationError("This is no page of a model: no POST is described in it.")
