@@ -12,9 +12,11 @@ from yarl import URL
 
 from ._addresses import is_address, is_unencrypted
 from ._core.plain_values import plain_or_same
-from ._core.provider import Limits, Provider
+from ._core.poll_schedule import FRESHNESS, PollSchedule
+from ._core.provider import Limits, Provider, variable_of
 from ._core.routing import Policy, Router
 from ._core.suggestion import did_you_mean
+from ._records import ModelFile
 from ._text import told
 from ._transport.proxies import without_login
 from ._transport.session_pool import Endpoint
@@ -34,7 +36,8 @@ class Account(msgspec.Struct, frozen=True):
     """A provider with one key, one address and its limits. Its key is in no repr.
 
     Attributes:
-        provider: `kie`, `apikley`, `liangxin`, `apiin` or `sandbox`.
+        provider: `kie`, `apikley`, `liangxin`, `apiin`, `modkie`, `ruxa` or `sandbox`; or a record of your own, as in
+            `imagen_async.providers`.
         api_key: None: from the environment, `KIE_API_KEY` and so on; of an account named `kie-2` from `KIE_2_API_KEY`.
         base_url: None: from the environment, `KIE_BASE_URL` and so on in the same way, else the provider's own.
         limits: None: the provider's, published or guessed.
@@ -44,7 +47,7 @@ class Account(msgspec.Struct, frozen=True):
             need different ones.
     """
 
-    provider: str
+    provider: str | Provider
     api_key: str | None = None
     base_url: str | None = None
     limits: Limits | None = None
@@ -56,7 +59,8 @@ class Account(msgspec.Struct, frozen=True):
         where = without_login(self.base_url) if isinstance(self.base_url, str) else self.base_url
         fields = {"base_url": where, **{name: getattr(self, name) for name in ("limits", "credits", "name")}}
         set_ones = "".join(f", {name}={told(value)}" for name, value in fields.items() if value is not None)
-        return f"Account({told(self.provider)}, api_key={key}{set_ones})"
+        provider = self.provider.name if isinstance(self.provider, Provider) else self.provider
+        return f"Account({told(provider)}, api_key={key}{set_ones})"
 
 
 class OpenAccount(msgspec.Struct, frozen=True):
@@ -72,14 +76,15 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
     pool: dict[str, Account] = {}
     for given in accounts:
         account = _plain_account(given if isinstance(given, Account) else Account(given))
-        name = account.name or account.provider
+        own = account.provider.name if isinstance(account.provider, Provider) else account.provider
+        name = account.name or own
         # A word that names a provider must not lead to another one's account.
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or (name in PROVIDERS and name != account.provider):
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or (name in PROVIDERS and name != own):
             message = f"name={told(name)}: an account's name is a word, such as kie-2, and not that of another provider"
             raise ConfigurationError(f"{message}.")
         if name in pool:
-            message = f"Two accounts have the name {name!r}: give one another, Account({account.provider!r}, name=…)"
-            raise ConfigurationError(f"{message} or -p NAME={account.provider}, and a key of its own.")
+            message = f"Two accounts have the name {name!r}: give one another, Account({own!r}, name=…)"
+            raise ConfigurationError(f"{message} or -p NAME={own}, and a key of its own.")
         pool[name] = account
     if not pool:
         known = ", ".join(PROVIDERS)
@@ -97,7 +102,7 @@ def with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, 
 
 def provider_of(account: Account) -> Provider:
     """The record of an account's provider, with the account's own prices; raises ConfigurationError."""
-    provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else None
+    provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else account.provider
     if provider is None:
         raise ConfigurationError(no_such_provider(account.provider))
     prices = _plain_prices(account.credits)
@@ -112,9 +117,34 @@ def provider_of(account: Account) -> Provider:
     return msgspec.structs.replace(provider, prices=prices)
 
 
+def with_models(pool: dict[str, Account], files: Iterable[ModelFile]) -> dict[str, Account]:
+    """The accounts with models of the user's own, before those that their providers' records have."""
+    for file in files:
+        pool = {name: _with_file(account, file) for name, account in pool.items()}
+    return pool
+
+
+def _with_file(account: Account, file: ModelFile) -> Account:
+    provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else account.provider
+    # What runs here stands for whoever is meant.
+    is_meant = provider is not None and (file.provider in (None, provider.name) or provider.is_local)
+    if provider is None or not is_meant or not provider.dialect.takes_raw_models:
+        return account
+    new = {model.wire_name for model in file.models}
+    models = (*file.models, *(model for model in provider.models if model.wire_name not in new))
+    return msgspec.structs.replace(account, provider=msgspec.structs.replace(provider, models=models))
+
+
+def schedule_of(account: Account, freshness: float = FRESHNESS) -> PollSchedule:
+    """What is known beforehand of how long an account's tasks take."""
+    provider = provider_of(account)
+    return PollSchedule(provider.latency, freshness, provider.prior_of)
+
+
 def _plain_account(account: Account) -> Account:
     """The account with its texts as such; raises ConfigurationError for what is none, a key being quoted nowhere."""
-    texts = {name: plain_or_same(getattr(account, name)) for name in ("provider", "api_key", "base_url", "name")}
+    names = ("api_key", "base_url", "name", *([] if isinstance(account.provider, Provider) else ["provider"]))
+    texts = {name: plain_or_same(getattr(account, name)) for name in names}
     for name, text in texts.items():
         if type(text) not in (str, NoneType):
             raise ConfigurationError(f"{name}: allowed is a text, not {type(text).__name__}.")
@@ -161,7 +191,7 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     """Find an account's key and address; raises ConfigurationError that says what is missing and where to put it."""
     provider = provider_of(account)
     limits = account.limits or provider.limits
-    own = re.sub(r"\W", "_", account.name or provider.name).upper()
+    own = variable_of(account.name or provider.name)
     key_variable = f"{own}_API_KEY"
     # An account with a name of its own is mostly at its provider's address all the same.
     base_url = account.base_url or environment.get(f"{own}_BASE_URL") or environment.get(provider.base_url_variable)

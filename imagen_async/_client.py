@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import msgspec
 
-from ._accounts import Account, OpenAccount, named, open_pool, router_of, with_settings
+from ._accounts import Account, OpenAccount, named, open_pool, router_of, schedule_of, with_models, with_settings
 from ._batch.batch import AHEAD, Batch, OnExit
 from ._batch.inputs import Requests, check_input
 from ._callbacks import Callback
@@ -34,7 +34,7 @@ from ._core.budget import Budget
 from ._core.failure import Failure
 from ._core.job import Job as CoreJob
 from ._core.model import Model
-from ._core.poll_schedule import FRESHNESS, PollSchedule
+from ._core.poll_schedule import FRESHNESS
 from ._core.provider import Limits
 from ._core.routing import Policy
 from ._core.states import Collected
@@ -59,6 +59,7 @@ from ._opening import (
     window,
 )
 from ._plain_group import PlainGroup
+from ._records import Models, model_files
 from ._saving import own_files, save_with
 from ._scheduler.callback_desk import CallbackDesk
 from ._single import Job, Single
@@ -94,6 +95,9 @@ class Client:
         api_key: The key of a single account, in place of its own or the environment's.
         base_url: The address of a single account's API, in place of its own, the environment's or the provider's.
         limits: Of a single account, in place of its own or the provider's.
+        models: Records of models beside those that come with the package, and before them: the path of a file that
+            `imagen-async models import` or `models refresh` has written, or what `imagen_async.models.from_openapi`
+            returns, one or several. They hold for the provider that the file names, else for every createTask API.
         connections: Connections open at once; 16 to 100 are cheapest.
         connect_timeout: Seconds to get a connection.
         timeout: Seconds for the answer to an API call; for a file, seconds without a byte. A create that takes longer
@@ -135,6 +139,7 @@ class Client:
         api_key: str | None = None,
         base_url: str | None = None,
         limits: Limits | None = None,
+        models: Models | None = None,
         connections: int = 64,
         connect_timeout: float = 10.0,
         timeout: float = 60.0,
@@ -153,16 +158,14 @@ class Client:
         self._policy: Policy = checked_choice("policy", policy, Policy)
         trust_env, private_files = checked_flags(trust_env=trust_env, private_files=private_files)
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
-        self._given = with_settings(named(accounts), {name: each for name, each in given.items() if each is not None})
+        pool = with_models(named(accounts), model_files(models))
+        self._given = with_settings(pool, {name: each for name, each in given.items() if each is not None})
         self._accounts = open_pool(self._given, os.environ)
         self._router = router_of(self._given, self._policy)
         proxies = proxies_of(self._accounts, proxy, trust_env=trust_env)
         self._settings = session_settings(connections, connect_timeout, timeout, proxies, private_files, ssl)
         # Kept from one opening to the next: what was learned of latencies holds on.
-        self._schedules = {
-            name: PollSchedule(account.provider.latency, freshness, account.provider.prior_of)
-            for name, account in self._accounts.items()
-        }
+        self._schedules = {name: schedule_of(account, freshness) for name, account in self._given.items()}
         checked_listener(on_event)
         self._on_event = on_event
         self._limiter: LimiterFactory = checked_limiter(limiter) or window
@@ -384,12 +387,13 @@ class Client:
         ordered, retry_failed, add = checked_flags(ordered=ordered, retry_failed=retry_failed, add=add)
         budget = None if max_credits is None else Budget(checked_credits(max_credits))
         router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
-        router.route(defaults := overridden("-", parameters))  # what fits nobody is told now, and not once a request
+        # What fits nobody is told now, and not once a request.
+        router.check_defaults(defaults := overridden("-", parameters))
+        folder = None if save_to is None else prepare_folder(save_to)
+        # Once: what is lost a second time is held.
+        resubmits = int(on_unknown == "resubmit")
         options = JobOptions(
-            deadline=checked_deadline(deadline),
-            retries=checked_retries(retries),
-            resubmits=int(on_unknown == "resubmit"),  # once: what is lost a second time is held
-            save_to=None if save_to is None else prepare_folder(save_to),
+            deadline=checked_deadline(deadline), retries=checked_retries(retries), resubmits=resubmits, save_to=folder
         )
         factory = JobFactory(router, defaults, options)
         again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")

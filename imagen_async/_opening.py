@@ -197,9 +197,10 @@ async def open_endpoints(
         from .sandbox import Sandbox  # only here: who uses a real provider never loads the server
 
         # With the account's own limits: it refuses what goes beyond them, as a provider would.
-        sandbox = Sandbox(limits=accounts[name].limits, signing_key=signing_keys.get(name))
+        provider = accounts[name].provider
+        sandbox = Sandbox(limits=accounts[name].limits, signing_key=signing_keys.get(name), providers=[provider])
         painters.append((await stack.enter_async_context(sandbox)).picture)
-        endpoints[name] = Endpoint(sandbox.url_of(accounts[name].provider.name), SANDBOX_KEY)
+        endpoints[name] = Endpoint(sandbox.url_of(provider.name), SANDBOX_KEY)
     return endpoints, _any_of(painters) if painters else None
 
 

@@ -19,6 +19,7 @@ FAST, PLAIN, ULTRA = "imagen4-fast", "imagen4", "imagen4-ultra"
 REQUEST = inner.ImageRequest("a red fox", model=PLAIN)
 ROOMY = inner.Limits(submit=inner.Rate(100, per=1), status=inner.Rate(100, per=1), running=100)
 SMALL = inner.Limits(submit=inner.Rate(2, per=2), status=inner.Rate(4, per=1), running=4)
+USUAL = {FAST: 4, PLAIN: 8, ULTRA: 12}
 PRICES = {"a": 0.5, "b": 0.3, "c": 1.0}
 """Of a picture, in credits."""
 
@@ -150,8 +151,11 @@ class World:
         **account: Any,
     ) -> None:
         limits, prices = limits or {"a": ROOMY}, prices or {}
-        record, self.policy = PROVIDERS["apikley"], policy
-        self.providers = {name: msgspec.structs.replace(record, name=name, prices=prices.get(name)) for name in limits}
+        self.policy = policy
+        self.providers = {
+            name: msgspec.structs.replace(PROVIDERS["apikley"], name=name, prices=prices.get(name, USUAL))
+            for name in limits
+        }
         prior = inner.LatencyPrior(median=5, sigma=0.5)
         accounts = [upstream(name, each, EverySecond(prior), connections, **account) for name, each in limits.items()]
         self.plan = DrivenPlan(accounts, saving_at_once=2, expects_callbacks=callbacks)

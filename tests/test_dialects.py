@@ -134,7 +134,9 @@ def test_what_a_provider_cannot_be_asked_is_not_asked() -> None:
     renewal = inner.HttpRequest("POST", "/api/v1/common/download-url", msgspec.json.encode({"url": URL}), "renewal")
     asked = {name: (dialect.build_credits(), dialect.build_renewal(URL)) for name, dialect in DIALECTS.items()}
     both, none = (balance, renewal), (None, None)
-    assert asked == {"sandbox": both, "kie": both, "apikley": (balance, None), "liangxin": none, "apiin": none}
+    own = inner.HttpRequest("GET", "/chat/credit", None, "credits")
+    others = {"apikley": (balance, None), "liangxin": none, "apiin": none, "modkie": (own, None), "ruxa": none}
+    assert asked == {"sandbox": both, "kie": both, **others}
 
 
 def test_a_success_gives_the_task_id() -> None:

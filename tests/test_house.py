@@ -66,6 +66,7 @@ ORDER = (
     "_checked",
     "_opening",
     "_saving",
+    "_refreshing",
     "_client",
     "ports",
     "webhooks",

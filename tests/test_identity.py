@@ -93,7 +93,12 @@ def fox(**fields: Any) -> ImageRequest:
 SAME: list[tuple[ImageRequest, Item, ImageRequest, Item]] = [
     (FAST, "a fox", NONE, fox(model="imagen4-fast")),
     (NONE, "a fox", default(model="imagen4"), fox(model="imagen4")),
-    (default(seed=7, num_images=2, model="imagen4-fast"), "a fox", FAST, fox(seed=7, num_images=2)),
+    (
+        default(seed=7, num_images=2, model="seedream-4"),
+        "a fox",
+        default(model="seedream-4"),
+        fox(seed=7, num_images=2),
+    ),
     (NONE, "a fox", default(aspect_ratio="1:1"), "a fox"),
     (FAST, "a fox", NONE, fox(model="imagen4-fast", aspect_ratio="16:9")),
     (default(negative_prompt="mud"), "a fox", NONE, fox(negative_prompt="mud")),

@@ -33,6 +33,9 @@ RECORDS: dict[str, tuple[str | None, dict[str, str], dict[str, float | None]]] =
 }
 """Where each is, what its models are called on the wire, and what they cost: nobody claims what no page tells."""
 
+LIKE_KIE = ("modkie", "ruxa")
+"""APIs of the same bodies at paths of their own, which tell no price."""
+
 EVERY = [(provider, model) for provider, (_, models, _) in RECORDS.items() for model in models]
 KIE_LIKE = [pair for pair in EVERY if pair[0] in ("kie", "apikley")]
 KIE_FAST = [pair for pair in KIE_LIKE if pair[1] == "imagen4-fast"]
@@ -89,7 +92,7 @@ def refusal(pair: Pair, prompt: Any = "a red fox", **fields: Any) -> str:
 
 def test_the_records_are_to_the_letter_of_the_pages() -> None:
     """Each is known by its own name, at its address, with its models under the provider's names and at its prices."""
-    assert set(PROVIDERS) == {*RECORDS, "sandbox"}
+    assert set(PROVIDERS) == {*RECORDS, *LIKE_KIE, "sandbox"}
     assert all(record.name == name for name, record in PROVIDERS.items())
     for name, (base_url, models, prices) in RECORDS.items():
         with naming(name):
@@ -98,7 +101,8 @@ def test_the_records_are_to_the_letter_of_the_pages() -> None:
             assert (record.base_url, record.key_variable, record.base_url_variable) == (base_url, *variables)
             found = {model.name: model for model in record.models if model.name in PREFIXED}
             assert {each: model.wire_name for each, model in found.items()} == models
-            assert name == "kie" or len(found) == len(record.models)
+            others = [model for model in record.models if model.name not in PREFIXED]
+            assert name == "kie" or all(model.parameters is None for model in others)
             asked = ImageRequest("x"), ImageRequest("x", num_images=3)
             told = {each: tuple(map(model.price, asked)) for each, model in found.items()}
             assert told == {each: (price, price and price * 3) for each in models for price in [prices.get(each)]}
@@ -346,10 +350,11 @@ def test_an_unknown_model_lists_the_known_ones(model: Any) -> None:
     for provider, (_, models, _) in RECORDS.items():
         message = refusal((provider, model))
         assert message.startswith(f"model={model!r}: ")
-        assert f" has {', '.join(models)}{', ' if provider == 'kie' else '; '}" in message
+        more = provider in ("kie", "liangxin")
+        assert f" has {', '.join(models)}{', ' if more else '; '}" in message
         assert ("others (all: imagen-async models); " in message) == (provider == "kie")
         assert "is served by" not in message
-    assert "imagen4 is served by: kie, apikley, apiin." in refusal(("liangxin", "imagen4"))
+    assert "imagen4 is served by: kie, apikley, apiin, modkie, ruxa." in refusal(("liangxin", "imagen4"))
     assert "API in One takes no raw models; only createTask APIs do" in refusal(("apiin", RAW))
     assert "model='raw:'" in refusal(("kie", raw_model(""))), "the prefix alone names no model"
     assert "its character 11 is U+D83E (half of a character)." in refusal(("kie", raw_model(HALF)))

@@ -7,8 +7,17 @@ from collections.abc import Mapping, Sequence
 
 from .. import Account, Limits
 from ..errors import ConfigurationError
-from ..providers import PROVIDERS
-from .library import named, no_such_provider, open_pool, proxies_of, without_login
+from ..providers import PROVIDERS, Provider
+from .library import (
+    model_files,
+    named,
+    no_such_provider,
+    open_pool,
+    proxies_of,
+    read_provider,
+    with_models,
+    without_login,
+)
 from .options import AccountOptions, Said, T
 
 
@@ -22,7 +31,7 @@ def pool_of(options: AccountOptions) -> dict[str, Account]:
         raise ConfigurationError(f"-p is missing: {found}.")
     pool = named(_account(options, *_name_and_provider(word)) for word in given)
     _refuse_stray(options, list(pool))
-    return pool
+    return with_models(pool, [each for path in options.models_file for each in model_files(path)])
 
 
 def open_pool_of(options: AccountOptions) -> dict[str, Account]:
@@ -46,6 +55,8 @@ def words_of(options: AccountOptions, account: str | None = None) -> list[str]:
     for name, url in options.base_url:
         if account is None or name in (None, account):
             words += ["--base-url", url if name is None or account is not None else f"{name}={url}"]
+    for path in options.models_file:
+        words += ["--models-file", path]
     return words if options.proxy is None else [*words, "--proxy", without_login(options.proxy)]
 
 
@@ -72,17 +83,22 @@ def _refuse_stray(options: AccountOptions, names: Sequence[str]) -> None:
             raise ConfigurationError(f"--{option}: with several accounts say whose it is, as in {example}")
 
 
-def _name_and_provider(word: str) -> tuple[str, str]:
+def _name_and_provider(word: str) -> tuple[str, Provider]:
+    """The account that a word behind -p names, and the record of its provider, which may be in a file."""
     name, mark, provider = word.partition("=")
-    return (name, provider) if mark else (word, word)
-
-
-def _account(options: AccountOptions, name: str, provider: str) -> Account:
+    provider = provider if mark else word
+    if provider.endswith(".toml"):
+        record = read_provider(provider, PROVIDERS)
+        return (name if mark else record.name), record
     if provider not in PROVIDERS:
         raise ConfigurationError(no_such_provider(provider))
-    default = PROVIDERS[provider].limits
+    return name, PROVIDERS[provider]
+
+
+def _account(options: AccountOptions, name: str, provider: Provider) -> Account:
+    default = provider.limits
     return Account(
-        provider,
+        provider if provider is not PROVIDERS.get(provider.name) else provider.name,
         base_url=_said(options.base_url, name),
         limits=Limits(
             submit=_said(options.rate, name) or default.submit,
@@ -90,7 +106,7 @@ def _account(options: AccountOptions, name: str, provider: str) -> Account:
             running=_said(options.running, name) or default.running,
         ),
         credits=_said(options.price, name),
-        name=None if name == provider else name,
+        name=None if name == provider.name else name,
     )
 
 

@@ -26,6 +26,7 @@ from .library import (
     with_defaults,
 )
 from .options import FileOptions
+from .own_columns import OwnColumns
 from .prompt_files import BadLine, Mistakes, PromptFile, PromptLine
 from .wording import counted, say
 
@@ -38,10 +39,11 @@ _TWINS = 64
 """Requests of one content that are looked at for one of them."""
 
 
-def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -> PromptFile | None:
+def checked_file(options: FileOptions, defaults: ImageRequest, router: Router, own: OwnColumns) -> PromptFile | None:
     """Read and check the whole file; None, and every bad line on stderr, when something is wrong with it."""
-    router.route(defaults)
+    router.check_defaults(defaults)
     requests = PromptFile(options.file, options.format, options.limit, options.encoding)
+    requests.convert(own.take)
 
     def admit(request: PromptLine) -> None:
         stated = with_defaults(request, defaults)
@@ -50,6 +52,8 @@ def checked_file(options: FileOptions, defaults: ImageRequest, router: Router) -
             requests.columns.add({"extra": stated.extra})
 
     bad = requests.check(admit)
+    for line in own.told([name for name in requests.columns.names if name != "extra"]):
+        say(f"{requests.name}: {line}")
     for name, field in requests.odd_columns():
         say(f"{requests.name}: warning: the column {name!r} is no field ({field}?); it goes to metadata.jsonl alone")
     if requests.nan_prompts:

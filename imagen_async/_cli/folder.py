@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .library import check_pair
+from .library import JournalReader, check_pair
 
 JOURNAL = "run.db"
 """The journal's name in the folder of its pictures."""
@@ -34,6 +35,15 @@ def journal_in(folder: str | None) -> Path | None:
     if not os.path.isdir(folder):
         raise ConfigurationError(f"{folder} is no folder.")
     return _found(folder)
+
+
+def notes_in(folder: str | None) -> Mapping[str, str] | None:
+    """What the journal of a folder has noted, or None where there is none yet, or it has no request."""
+    path = journal_in(folder)
+    if path is None:
+        return None
+    with JournalReader(path) as journal:
+        return journal.notes() if journal.counts() else None
 
 
 def _found(folder: str) -> Path | None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from .._accounts import named, no_such_provider, open_account, open_pool, provider_of, router_of
+from .._accounts import (
+    named,
+    no_such_provider,
+    open_account,
+    open_pool,
+    provider_of,
+    router_of,
+    schedule_of,
+    with_models,
+)
 from .._batch.inputs import LookedUp
 from .._core.budget import Budget
 from .._core.defaults import plain_key, with_defaults
@@ -28,8 +37,10 @@ from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
 from .._journal.wal import check_pair
 from .._off_loop import OffLoop
-from .._opening import proxies_of
+from .._opening import proxies_of, session_settings
 from .._plain_group import PlainGroup
+from .._records import ModelFile, completed, model_files, read_provider, written
+from .._refreshing import refresh
 from .._text import one_line, shown
 from .._transport.proxies import without_login
 from .._watch.log import logger
@@ -50,6 +61,7 @@ __all__ = [
     "JournalReader",
     "Known",
     "LookedUp",
+    "ModelFile",
     "OffLoop",
     "Parameters",
     "PlainGroup",
@@ -61,6 +73,7 @@ __all__ = [
     "check_pair",
     "checked_freshness",
     "clean",
+    "completed",
     "cut_off",
     "did_you_mean",
     "earlier_result",
@@ -71,6 +84,7 @@ __all__ = [
     "latencies_of",
     "logger",
     "making_time",
+    "model_files",
     "named",
     "no_such_provider",
     "numbered",
@@ -81,10 +95,16 @@ __all__ = [
     "prepare_folder",
     "provider_of",
     "proxies_of",
+    "read_provider",
+    "refresh",
     "router_of",
+    "schedule_of",
     "sending_time",
+    "session_settings",
     "shown",
     "states_sent_again",
     "with_defaults",
+    "with_models",
     "without_login",
+    "written",
 ]

@@ -44,6 +44,10 @@ LIMITS: tuple[_Described, ...] = (
 """The options for limits, of accounts and of the sandbox."""
 
 
+_PROXY_HELP = "for all but this machine, in place of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY"
+_MODELS_HELP = "records of models, as `models import` and `models refresh` write them"
+
+
 class FileOptions(Options, frozen=True):
     """Which prompts."""
 
@@ -78,20 +82,17 @@ class AccountOptions(Options, frozen=True):
     status_rate: Said[Rate] = ()
     running: Said[int] = ()
     proxy: str | None = None
+    models_file: tuple[str, ...] = ()
 
     @classmethod
     def declare(cls, parser: Parser) -> None:
         """Add what may be written to a parser."""
         group = parser.add_argument_group("accounts", "what is said with NAME= in front is said of that account alone")
-        group.add_argument(
-            "-p",
-            "--provider",
-            action="append",
-            default=[],
-            metavar="NAME",
-            help=f"one of {', '.join(PROVIDERS)}; several times for one pool; a second account of one as MYNAME=NAME, "
-            "with its key in MYNAME_API_KEY",
+        provider_help = (
+            f"one of {', '.join(PROVIDERS)}; or FILE.toml, a provider of your own; several times for one pool; a "
+            "second account of one as MYNAME=NAME, with its key in MYNAME_API_KEY"
         )
+        group.add_argument("-p", "--provider", action="append", default=[], metavar="NAME", help=provider_help)
         group.add_argument(
             "--policy",
             choices=get_args(Policy),
@@ -102,10 +103,9 @@ class AccountOptions(Options, frozen=True):
         for name, read, metavar, help_text in (*_SAID_OF_ACCOUNTS, *LIMITS):
             kind = words.of_account(read)
             group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=help_text)
+        group.add_argument("--proxy", metavar="URL", help=_PROXY_HELP)
         group.add_argument(
-            "--proxy",
-            metavar="URL",
-            help="for all but this machine, in place of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY",
+            "--models-file", action="append", default=[], type=words.filled, metavar="FILE", help=_MODELS_HELP
         )
 
 
@@ -118,6 +118,7 @@ class PictureOptions(Options, frozen=True):
     num_images: int | None = None
     seed: int | None = None
     extra: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies an empty default
+    set: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def declare(cls, parser: Parser) -> None:
@@ -128,10 +129,20 @@ class PictureOptions(Options, frozen=True):
                 names = filter(None, (field.short, f"--{field.name.replace('_', '-')}"))
                 read, nothing = _READERS[field.kind]
                 group.add_argument(*names, type=read, default=nothing, metavar=field.metavar, help=field.help)
+        group.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            type=words.assignment,
+            metavar="NAME=VALUE",
+            help="a field of the model's own, such as resolution=2K (`imagen-async models show NAME` lists them)",
+        )
 
     def parameters(self) -> Parameters:
-        """As parameters of a call."""
-        return cast(Parameters, msgspec.structs.asdict(self))
+        """As parameters of a call; what `set` says is to be in them by then."""
+        said = msgspec.structs.asdict(self)
+        del said["set"]
+        return cast(Parameters, said)
 
     def request(self, prompt: str) -> ImageRequest:
         """The request for a prompt."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..providers import Model, Price
 
 
-def price_text(models: Iterable[Model]) -> str:
+def price_text(models: Sequence[Model]) -> str:
     """The price of a picture of these models, which have one name."""
-    told = price_json(models)
+    known = [model for model in models if model.credits is not None]
+    told = price_json(known)
     if told is None:
         return "price unknown"
     least, most = told if isinstance(told, list) else (told, told)
-    return f"{least:g} to {most:g} credits" if least != most else f"{most:g} credits"
+    text = f"{least:g} to {most:g} credits" if least != most else f"{most:g} credits"
+    return text if len(known) == len(models) else f"{text} or unknown"
 
 
 def price_json(models: Iterable[Model]) -> float | list[float] | None:
@@ -24,6 +26,8 @@ def price_json(models: Iterable[Model]) -> float | list[float] | None:
         if not prices:
             return None
         bounds += prices
+    if not bounds:
+        return None
     least, most = min(bounds), max(bounds)
     return most if least == most else [least, most]
 

@@ -29,6 +29,12 @@ def filled(text: str) -> str:
     return text if text.strip() else _refuse(text, "a value: give it one, or leave the option out")
 
 
+def assignment(text: str) -> tuple[str, str]:
+    """Read `NAME=VALUE`."""
+    name, mark, value = text.partition("=")
+    return (name.strip(), value) if mark and name.strip() else _refuse(text, "NAME=VALUE, such as resolution=2K")
+
+
 def whole(text: str) -> int:
     """Read a whole number; its bounds are for whoever takes it."""
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else _refuse(text, "a whole number")

@@ -35,6 +35,12 @@ class Dialect(Protocol):
     def read_renewal(self, response: HttpResponse) -> str | Failure:
         """Read the new link; a DownloadFailed, gone where the provider does not have the picture any more."""
 
+    def build_models(self) -> HttpRequest | None:
+        """Write the question for the list of models, or None where the API has no such question; free."""
+
+    def build_schema(self, model: str) -> HttpRequest | None:
+        """Write the question for the schema of a model, by the provider's name of it, or None; free."""
+
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""
 

@@ -140,6 +140,13 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
             return list(self._raw_problems(request))
         return [*self._problems_of_ours(request), *self._problems_of_extra(request), *self._missing(request)]
 
+    def fits(self, defaults: ImageRequest) -> bool:
+        """True where it takes what a batch says for all its requests; what they lack, and the prompt, is theirs."""
+        if self.parameters is None:
+            return not any(problem.field != "prompt" for problem in self._raw_problems(defaults))
+        found = (*self._problems_of_ours(defaults), *self._problems_of_extra(defaults))
+        return not any(problem.field != "prompt" for problem in found)
+
     def _problems_of_ours(self, request: ImageRequest) -> Iterator[Problem]:
         for own, value in self._given(request):
             if request.extra.get(own.field) is not None:

@@ -195,8 +195,8 @@ class Items(_Kind, frozen=True, tag="items"):
     @property
     def allowed(self) -> str:
         """What this takes, for an error message."""
-        count = f" {_bounds(self.min_items, self.max_items)}" if self.max_items is not None or self.min_items else ""
-        return f"a list of{count}: {self.of.allowed}"
+        count = _bounds(self.min_items or None, self.max_items)
+        return f"a list{f' {count}' if count else ''}, each {self.of.allowed}"
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
@@ -294,6 +294,8 @@ def file_of(parameter: Parameter | None) -> File | None:
 
 
 def _bounds(least: float | None, most: float | None) -> str:
+    if least is not None and least == most:
+        return f"of {least:g}"
     if least is not None and most is not None:
         return f"from {least:g} to {most:g}" if abs(least) < 1e6 and abs(most) < 1e6 else f"from {least} to {most}"
     return f"of at least {least}" if least is not None else "" if most is None else f"of at most {most}"

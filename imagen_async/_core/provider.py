@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -76,12 +77,12 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
     @property
     def key_variable(self) -> str:
         """The environment variable of the key."""
-        return f"{self.name.upper()}_API_KEY"
+        return f"{variable_of(self.name)}_API_KEY"
 
     @property
     def base_url_variable(self) -> str:
         """The environment variable that overrides the base URL."""
-        return f"{self.name.upper()}_BASE_URL"
+        return f"{variable_of(self.name)}_BASE_URL"
 
     def find(self, name: str, request: ImageRequest | None = None) -> Model | None:
         """The model of that name, ours or the provider's, at the price that holds here; None where there is none.
@@ -125,6 +126,11 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
         else:
             said = self.prices.get(model.name, self.prices.get(model.wire_name))
         return model if said is None else msgspec.structs.replace(model, credits=said)
+
+
+def variable_of(name: str) -> str:
+    """How a name of an account or a provider begins the names of environment variables."""
+    return re.sub(r"\W", "_", name).upper()
 
 
 def _meant(named: Sequence[Model], request: ImageRequest) -> Model:

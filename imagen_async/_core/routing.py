@@ -10,7 +10,9 @@ import msgspec
 
 from ..errors import InvalidRequest
 from .failure import Failure
+from .fields import FIELDS
 from .model import Model
+from .parameters import Parameter
 from .provider import Provider, check
 from .values import DEFAULT_MODEL, ImageRequest
 
@@ -84,6 +86,7 @@ class Router:
         self._others = tuple(others)
         self._needs_price = needs_price
         self._ratios: dict[str, list[str | None]] = {}
+        self._fields: dict[str, Mapping[str, Parameter]] = {}
         self._routes: dict[tuple[object, ...], Route] = {}
 
     def route(self, request: ImageRequest) -> tuple[ImageRequest, Route]:
@@ -111,6 +114,19 @@ class Router:
             raise _nobody(problems).exception()
         return request, self._ranked(takers, request)
 
+    def check_defaults(self, defaults: ImageRequest) -> None:
+        """Refuse what a batch says for all its requests, where that fits no account; raises InvalidRequest.
+
+        What is missing in it, such as a picture that goes in, each request may have.
+        """
+        name = defaults.model or DEFAULT_MODEL
+        for provider in self.providers.values():
+            for model in provider.named(name) if isinstance(name, str) and isinstance(defaults.extra, dict) else ():
+                has_price = not self._needs_price or model.credits is not None
+                if has_price and model.fits(defaults):
+                    return
+        self.route(defaults)
+
     def as_before(self, before: ImageRequest, request: ImageRequest) -> ImageRequest:
         """A request, whose key stood for another one before, as it would have been sent then.
 
@@ -127,6 +143,16 @@ class Router:
         if request.aspect_ratio is None:
             return list(dict.fromkeys(each for each in defaults if each is not None))
         return [None] if request.aspect_ratio in defaults else []
+
+    def own_fields(self, name: str | None) -> Mapping[str, Parameter]:
+        """The fields that a model has of its own, at any of the accounts: not those that are ImageRequest's."""
+        name = name or DEFAULT_MODEL
+        if name not in self._fields:
+            models = [model for each in self.providers.values() for model in each.named(name)]
+            schemas = [model.parameters or {} for model in reversed(models)]
+            ours = {field.name for field in FIELDS}
+            self._fields[name] = {own: each for schema in schemas for own, each in schema.items() if own not in ours}
+        return self._fields[name]
 
     def _default_ratios(self, name: str) -> list[str | None]:
         if name not in self._ratios:

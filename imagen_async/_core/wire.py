@@ -13,7 +13,7 @@ from ..errors import ProtocolError
 from .failure import Failure
 from .forgiving_json import NOT_JSON, forgiving
 
-Operation = Literal["create", "status", "renewal", "credits", "file"]
+Operation = Literal["create", "status", "renewal", "credits", "models", "file"]
 """What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
 
 

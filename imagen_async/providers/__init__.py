@@ -15,6 +15,8 @@ from .apiin import APIIN
 from .apikley import APIKLEY
 from .kie import KIE
 from .liangxin import LIANGXIN
+from .modkie import MODKIE
+from .ruxa import RUXA
 from .sandbox import SANDBOX
 
 __all__ = [
@@ -42,5 +44,5 @@ __all__ = [
     "Whole",
 ]
 
-PROVIDERS = {provider.name: provider for provider in (KIE, APIKLEY, LIANGXIN, APIIN, SANDBOX)}
+PROVIDERS = {provider.name: provider for provider in (KIE, APIKLEY, LIANGXIN, APIIN, MODKIE, RUXA, SANDBOX)}
 """By name. Whatever is added is found: nobody keeps a list of his own."""

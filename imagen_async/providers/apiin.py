@@ -7,7 +7,7 @@ from .._core.latency import LatencyPrior
 from .._core.model import Model
 from .._core.parameters import Choice, Schema, Text, Whole
 from .._core.provider import Provider
-from .kie import GUESSED_LIMITS
+from .._records import GUESSED
 
 INPUT: Schema = {
     "prompt": Text(required=True),
@@ -31,7 +31,7 @@ APIIN = Provider(
         Model("imagen4-ultra", "imagen4-ultra", INPUT, credits=12),
     ),
     # None published: kie.ai's, as a guess.
-    limits=GUESSED_LIMITS,
+    limits=GUESSED,
     # It claims 3-8 s a picture.
     latency=LatencyPrior(median=5, sigma=0.5),
 )

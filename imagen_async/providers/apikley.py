@@ -6,7 +6,8 @@ from .._core.dialects.jobs import JobsDialect
 from .._core.model import Model
 from .._core.parameters import Choice, Schema, Text, Whole
 from .._core.provider import Provider
-from .kie import GUESSED_LIMITS, LATENCY
+from .._records import GUESSED
+from .kie import LATENCY
 
 PROMPT = Text(max_length=5000, required=True)
 NEGATIVE_PROMPT = Text(max_length=5000)
@@ -39,6 +40,6 @@ APIKLEY = Provider(
         Model("imagen4-ultra", "google/imagen4-ultra", STANDARD),
     ),
     # "May differ from upstream", no figure: upstream's, as a guess.
-    limits=GUESSED_LIMITS,
+    limits=GUESSED,
     latency=LATENCY,
 )

@@ -20,7 +20,11 @@ KIE = Provider(
     base_url="https://api.kie.ai",
     # 501 is what its page on callbacks has for a task that failed.
     dialect=JobsDialect(
-        credits_path="/api/v1/chat/credit", renewal_path="/api/v1/common/download-url", failure_code=501
+        credits_path="/api/v1/chat/credit",
+        renewal_path="/api/v1/common/download-url",
+        models_path="/api/v1/models",
+        schema_path="/api/v1/models/{model}/schema",
+        failure_code=501,
     ),
     models=Shipped("kie"),
     # Published: 20 creates per 10 s and account, "100 and more" tasks running. 10 status calls a second are counted by
@@ -29,6 +33,3 @@ KIE = Provider(
     latency=LATENCY,
     signs_callbacks=True,
 )
-
-GUESSED_LIMITS = Limits(submit=Rate(20, per=10, guess=True), status=Rate(10, per=1, guess=True), running=100)
-"""kie.ai's own, for the APIs that publish none: to begin with."""

@@ -7,7 +7,8 @@ from .._core.model import Model
 from .._core.own_fields import Translation
 from .._core.parameters import Choice, Flag, Schema, Text, Whole
 from .._core.provider import Provider
-from .kie import GUESSED_LIMITS, LATENCY
+from .._records import GUESSED
+from .kie import LATENCY
 
 RATIOS = {
     "1:1": "square_1_1",
@@ -31,6 +32,19 @@ INPUT: Schema = {
     "compression_quality": Whole(minimum=1, maximum=100),
 }
 
+_UNREAD = "its fields are not known, so that nothing but the prompt is checked"
+LISTED = tuple(
+    Model(name, name, None, notes=(_UNREAD,))
+    for name in (
+        "nano-banana-pro",
+        "nano-banana-pro-flash",
+        "seedream-4.5",
+        "seedream-5-lite",
+        "flux-2-pro",
+        "z-image",
+    )
+)
+
 LIANGXIN = Provider(
     name="liangxin",
     title="LiangXin",
@@ -40,6 +54,7 @@ LIANGXIN = Provider(
         # 403 is "insufficient quota or access denied".
         no_credit=frozenset({402, 403}),
         refuses_by_status=True,
+        wrong_code=400,
         # Its platform's layer looks at the key and the quota before the tasks' layer sees the request.
         gateway_codes=frozenset({401, 403}),
         # As in S2: task_imagen4-ultra_1777600000000.
@@ -49,9 +64,11 @@ LIANGXIN = Provider(
         # S2 shows the table for -ultra; -fast is taken to have the same. No page tells a price.
         Model("imagen4-fast", "imagen4-fast", INPUT, translations=WORDS),
         Model("imagen4-ultra", "imagen4-ultra", INPUT, translations=WORDS),
+        # In its list (docs.liangxin.ai, 2026) by these names; their fields are on no page that is at hand.
+        *LISTED,
     ),
     # 429 is "group saturated", no figure: kie.ai's, as a guess.
-    limits=GUESSED_LIMITS,
+    limits=GUESSED,
     # No word on how long its tasks take: kie.ai's, as a guess.
     latency=LATENCY,
 )

@@ -69,6 +69,9 @@ class ServedDialect(Protocol):
     def refusal(self, code: int, text: str) -> Reply:
         """A refusal."""
 
+    def wrong(self, code: int) -> int:
+        """The code of a request that is wrong, where kie.ai would have this one."""
+
     def no_such_task(self) -> Reply:
         """The answer to a question about a task that there is not."""
 
@@ -104,22 +107,26 @@ class ServedJobs(msgspec.Struct, frozen=True):
 
     def routes(self) -> Iterator[Route]:
         """The paths of its jobs, and those that its record names."""
-        yield Route("POST", "/api/v1/jobs/createTask", "create")
-        yield Route("GET", "/api/v1/jobs/recordInfo", "status")
+        yield Route("POST", self.dialect.create_path, "create")
+        yield Route("GET", self.dialect.status_path.partition("?")[0], "status")
         if self.dialect.credits_path is not None:
             yield Route("GET", self.dialect.credits_path, "credits")
+        for path in filter(None, (self.dialect.models_path, self.dialect.schema_path)):
+            # A model's name has slashes.
+            yield Route("GET", path.replace("{model}", "{model:.+}"), "models")
         if self.dialect.renewal_path is not None:
             yield Route("POST", self.dialect.renewal_path, "renewal")
 
     def read_create(self, body: bytes) -> CreateBody:
         """The input is an object of its own."""
         content = _object(body)
-        wire_input = content.get("input")
+        wire_input = content.get(self.dialect.input_field)
         return _create(content, wire_input if isinstance(wire_input, dict) else {}, content.get("callBackUrl"))
 
     def task_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str:
-        """Named in the query."""
-        return query.get("taskId", "")
+        """Named in the path, or in the query."""
+        name = self.dialect.status_path.partition("?")[2].partition("=")[0]
+        return path.get("task_id") or query.get(name, "")
 
     def new_id(self, model: str, hexadecimal: str) -> str:
         """As its record says."""
@@ -137,6 +144,10 @@ class ServedJobs(msgspec.Struct, frozen=True):
             return document(code, {"error": {"message": text, "type": "new_api_error", "code": ""}})
         is_status = self.dialect.refuses_by_status and code < 600 and code not in _NO_HTTP_STATUS
         return document(code if is_status else 200, {"code": code, "msg": text, "data": None})
+
+    def wrong(self, code: int) -> int:
+        """As its record has it."""
+        return self.dialect.wrong_code or code
 
     def no_such_task(self) -> Reply:
         """The words of kie.ai."""
@@ -157,8 +168,7 @@ class ServedJobs(msgspec.Struct, frozen=True):
             outcome = {"failCode": task.failure[0], "failMsg": task.failure[1], "creditsConsumed": 0.0}
         elif done:
             outcome["resultJson"] = _result_json(task, now)
-        times = (task.wall, task.wall + task.latency if done else None)
-        return record_info(task.id, task.model, task.input, state, times, **outcome)
+        return record_info(task, state, task.wall + task.latency if done else None, outcome)
 
     def callback(self, task: Task, data: dict[str, Any]) -> dict[str, Any]:
         """A status answer, but for the code of a failure where the record has one."""
@@ -206,6 +216,10 @@ class ServedTasks(msgspec.Struct, frozen=True):
         """Under the real status, in an envelope of its own."""
         kind = "invalid_request" if code in (400, 422) else "error"
         return document(code, {"error": {"code": code, "message": text, "type": kind}})
+
+    def wrong(self, code: int) -> int:
+        """Always the same: "Invalid parameters"."""
+        return 400
 
     def no_such_task(self) -> Reply:
         """A path that there is not."""

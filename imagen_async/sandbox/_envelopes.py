@@ -7,6 +7,9 @@ from typing import Any
 
 import msgspec
 
+from .._core.wire import loose_json
+from ._tasks import Task
+
 
 class Reply(msgspec.Struct, frozen=True):
     """What the server sends.
@@ -49,23 +52,27 @@ def damaged(reply: Reply, fault: str | None) -> Reply:
     return reply
 
 
-def record_info(
-    task_id: str, model: str, wire_input: dict[str, Any], state: str, times: tuple[float, float | None], **outcome: Any
-) -> dict[str, Any]:
-    """`data` of a recordInfo answer, field by field as recorded in April 2026; times are Unix seconds."""
-    created, completed = times
-    param = json.dumps({"input": json.dumps(wire_input), "model": model})
+def record_info(task: Task, state: str, completed: float | None, outcome: dict[str, Any]) -> dict[str, Any]:
+    """`data` of a recordInfo answer, field by field as recorded from April to October 2026; times are Unix seconds."""
+    called = {} if task.callback_url is None else {"callBackUrl": task.callback_url}
+    result = outcome.get("resultJson")
     return {
-        "taskId": task_id,
-        "model": model,
+        "taskId": task.id,
+        "model": task.model,
         "state": state,
-        "param": param,
+        "param": json.dumps({"input": json.dumps(task.input), **called, "model": task.model}),
+        "paramJson": json.dumps(task.input),
+        "operationType": task.model,
         "resultJson": "",
+        # The result once more, not as a text.
+        "response": loose_json(result) if isinstance(result, str) else result,
+        "successFlag": {"success": 1, "fail": 3}.get(state, 0),
         "failCode": None,
         "failMsg": None,
         # Documented in milliseconds, recorded in seconds.
-        "costTime": None if completed is None else round(completed - created),
+        "costTime": None if completed is None else round(completed - task.wall),
         "completeTime": None if completed is None else round(completed * 1000),
-        "createTime": round(created * 1000),
+        "createTime": round(task.wall * 1000),
+        "updateTime": round((completed or task.wall) * 1000),
         **outcome,
     }

@@ -16,7 +16,7 @@ import anyio
 from aiohttp import web
 
 from .._accounts import SANDBOX_KEY
-from .._core.provider import Limits
+from .._core.provider import Limits, Provider
 from .._core.wire import Operation
 from .._off_loop import OffLoop
 from .._plain_group import PlainGroup
@@ -53,6 +53,7 @@ class Sandbox:
         callback_retry: Seconds to the first of three repeats of a callback that is not answered 2xx.
         port: Where to listen on 127.0.0.1; 0: wherever there is room.
         seed: Makes its latencies and task ids repeatable.
+        providers: Records of your own, which it serves beside the known ones, or in the place of one of that name.
 
     Attributes:
         ledger: What it saw and would have billed.
@@ -73,6 +74,7 @@ class Sandbox:
         callback_retry: float = 1.0,
         port: int = 0,
         seed: int = 0,
+        providers: Iterable[Provider] = (),
     ) -> None:
         self.ledger: Ledger = Ledger()
         self.faults: Faults = faults if isinstance(faults, Faults) else Faults(faults, seed)
@@ -95,7 +97,7 @@ class Sandbox:
                 signing_key=signing_key,
                 seed=seed,
             )
-            for name, provider in PROVIDERS.items()
+            for name, provider in {**PROVIDERS, **{each.name: each for each in providers}}.items()
             # A dialect of which it has no half is no reason to serve nobody.
             if served_half(provider.dialect) is not None
         }
@@ -187,6 +189,8 @@ class Sandbox:
                 reply = service.renew(authorization, body, now)
             case "credits":
                 reply = service.credits(authorization)
+            case "models":
+                reply = service.models(authorization, request.match_info.get("model"))
             case _:
                 task_id = service.dialect.task_of(request.match_info, request.query)
                 reply = service.status(authorization, task_id, now)

@@ -17,6 +17,7 @@ from ._envelopes import Reply, damaged, html
 from ._faults import Faults
 from ._gate import Gate
 from ._ledger import Create, Ledger
+from ._schemas import list_of, openapi_of
 from ._tasks import Latency, Lives, Task
 from ._webhooks import Webhook, message_of
 
@@ -141,6 +142,18 @@ class Service:
         left = 1_000_000.0 if math.isinf(self._balance) else self._balance
         return self.dialect.success(left, "credits")
 
+    def models(self, authorization: str | None, model: str | None) -> Reply:
+        """Answer which models there are, or the schema of one."""
+        if not self._is_key(authorization):
+            return self._refused("401", 401, "invalid token")
+        if model is None:
+            return self.dialect.success({"models": list_of(self.provider)}, "models")
+        found = next((each for each in self.provider.models if each.wire_name == model), None)
+        if found is None:
+            return self.dialect.refusal(404, "model not found")
+        document = None if found.parameters is None else openapi_of(found)
+        return self.dialect.success({"model": model, "openapi": document}, "models")
+
     @property
     def _folder(self) -> str:
         """The address below which this provider's pictures are."""
@@ -159,7 +172,8 @@ class Service:
         # What is wrong in itself takes no place in the window: nothing was begun.
         problem = problem_of(self.provider, asked)
         if problem is not None:
-            return self._refused("invalid", *problem)
+            code, text = problem
+            return self._refused("invalid", self.dialect.wrong(code), text)
         if not self._gate.creates.take(now):
             return self._refused("submit", 429, "Your call frequency is too high")
         if self._gate.is_full(now):
@@ -184,9 +198,8 @@ class Service:
         return self.dialect.refusal(code, text)
 
     def _make(self, asked: CreateBody, now: float, wall: float) -> Task:
-        credits = price_of(self.provider, asked)
         # When it is made, as kie.ai does.
-        self._balance -= credits
+        self._balance -= (credits := price_of(self.provider, asked))
         # The order of the draws is part of what a seed promises.
         callback_fault = self._faults.draw("callback") if asked.callback_url is not None else None
         task_id = self.dialect.new_id(asked.model, _digits(self._chance, self.provider.name))
@@ -202,6 +215,7 @@ class Service:
             count=count_of(self.provider, asked),
             shape=shape_of(self.provider, asked),
             folder=f"{self._folder}/{task_id}",
+            callback_url=asked.callback_url,
             callback_fault=callback_fault,
         )
         self._tasks[task.id] = task

@@ -49,6 +49,7 @@ class Task(msgspec.Struct, frozen=True):
     count: int
     shape: str
     folder: str
+    callback_url: str | None = None
     callback_fault: str | None = None
 
     @property

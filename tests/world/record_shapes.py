@@ -148,7 +148,8 @@ def told_as(kind: str, record: Record, links: list[str]) -> Record:
         "waiting": {"state": "generating"},
     }
     empty = {"resultJson": "", "failCode": None, "failMsg": None, "costTime": None, "completeTime": None}
-    return {**record, **empty, **told[kind]}
+    flag = {"response": None, "successFlag": {"made": 1, "broken": 3}.get(kind, 0)}
+    return {**record, **empty, **flag, **told[kind]}
 
 
 def billed(bill: object, record: Record, _: random.Random) -> Record:
@@ -171,7 +172,8 @@ def links_in(record: Record) -> list[str]:
 
 def with_result(record: Record, **result: Any) -> Record:
     """The record with its links in these fields alone."""
-    return {**{name: value for name, value in record.items() if name not in ("resultJson", "output")}, **result}
+    places = ("resultJson", "output", "response")
+    return {**{name: value for name, value in record.items() if name not in places}, **result}
 
 
 def _in_json(result: object) -> Record:

@@ -14,6 +14,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("export", "write the pictures of a batch's folder in a form that training tools load"),
     Command("credits", "ask for the balance of the named accounts, or of all whose key is set"),
     Command("providers", "list what this version knows: addresses, keys, models, prices, limits"),
+    Command("models", "list models, show one's fields, make records of pages, fetch a provider's own"),
     Command("sandbox", "serve the sandbox, a local provider that bills nobody, until Ctrl-C"),
     Command("help", "show a page of the manual, such as `help journal`; without a topic, list the pages"),
     Command("completion", "print what completes this command's words in a shell"),

@@ -17,7 +17,7 @@ from ..accounts import gone_accounts, open_pool_of, words_of
 from ..batch_run import run_batch
 from ..checking import checked_file, identity_of, lines_in, restate
 from ..exits import WRONG_USE
-from ..folder import JOURNAL, journal_in
+from ..folder import JOURNAL, journal_in, notes_in
 from ..gallery.page import refuse_foreign_page, write_gallery
 from ..grammar import Parser, Work
 from ..library import Journal, Router, prepare_folder, router_of
@@ -34,6 +34,7 @@ from ..options import (
     PictureOptions,
     RunOptions,
 )
+from ..own_columns import OwnColumns, resolved
 from ..prompt_files import PromptFile, PromptLine
 from ..receiving import callback_of
 from ..remaining import remaining_of
@@ -76,15 +77,24 @@ def _run(options: BatchOptions) -> int:
     if options.gallery and options.output.out is None:
         raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
     router = router_of(pool, options.accounts.policy, needs_price=options.budget.max_credits is not None)
-    requests = checked_file(options.file, options.picture.request("-"), router)
+    options = msgspec.structs.replace(options, picture=resolved(options.picture, router))
+    own = OwnColumns(router, options.picture.model, notes_in(options.output.out))
+    requests = checked_file(options.file, options.picture.request("-"), router, own)
     if requests is None:
         return WRONG_USE
     if options.output.out is None:
         return run_batch(requests, None, None, pool, router, options)
-    return _run_in(options.output.out, requests, pool, router, options)
+    return _run_in(options.output.out, requests, pool, router, options, own)
 
 
-def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router: Router, options: BatchOptions) -> int:
+def _run_in(
+    out: str,
+    requests: PromptFile,
+    pool: Mapping[str, Account],
+    router: Router,
+    options: BatchOptions,
+    own: OwnColumns,
+) -> int:
     """Go on with a folder, which may be new."""
     defaults, gone = options.picture.request("-"), gone_accounts(pool)
     with Journal(_prepared(out, options), PromptLine) as journal:
@@ -102,7 +112,7 @@ def _run_in(out: str, requests: PromptFile, pool: Mapping[str, Account], router:
         journal.move(known.moved)
         total = journal.counts().total() + len(requests) - known.counts.total()
         notes = _notes(total, options, pool, journal.notes()) | {"file_sha256": requests.sha256}
-        journal.note(notes | known.news)
+        journal.note(notes | known.news | own.note)
         try:
             return run_batch(requests, known, journal, pool, router, options)
         finally:

@@ -7,11 +7,11 @@ import json
 import msgspec
 
 from ...errors import ImagenError
-from ...providers import PROVIDERS
 from ..accounts import keys_in_environment, pool_of
 from ..balances import balances_of
 from ..exits import ALL_DONE, tell
 from ..grammar import Options, Parser, Work
+from ..library import provider_of
 from ..options import AccountOptions
 from ..wording import amount, show
 
@@ -39,7 +39,7 @@ def _run(options: CreditsOptions) -> int:
         elif options.json:
             print(json.dumps({"provider": name, "credits": balance}))
         else:
-            show(balance_text(name, PROVIDERS[pool[name].provider].title, balance))
+            show(balance_text(name, provider_of(pool[name]).title, balance))
     return max(codes)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ..accounts import pool_of
 from ..grammar import Options, Parser, Work
+from ..library import router_of
 from ..options import AccountOptions, OutputOptions, PictureOptions
+from ..own_columns import resolved
 from ..saving import price_of_not_saving
 from ..single import one
 from ..wording import say
@@ -28,10 +30,12 @@ class GenerateOptions(Options, frozen=True):
 
 
 def _run(options: GenerateOptions) -> int:
-    warning = price_of_not_saving(options.output, pool_of(options.accounts))
+    pool = pool_of(options.accounts)
+    warning = price_of_not_saving(options.output, pool)
     if warning is not None:
         say(f"Warning: {warning} --no-save says that this is meant.")
-    request, deadline = options.picture.request(options.prompt), options.output.deadline
+    picture, deadline = resolved(options.picture, router_of(pool)), options.output.deadline
+    request = picture.request(options.prompt)
     return one(options.accounts, options.output, lambda client: client.generate(request, deadline=deadline))
 
 

@@ -10,10 +10,11 @@ from ..balances import balances_of
 from ..checking import JournalLines, checked_file, identity_of, lines_in
 from ..estimate import Estimator
 from ..exits import ALL_DONE, WRONG_USE
-from ..folder import journal_in
+from ..folder import journal_in, notes_in
 from ..grammar import Options, Parser, Work
-from ..library import Budget, JournalReader, PollSchedule, latencies_of, provider_of, router_of
+from ..library import Budget, JournalReader, latencies_of, router_of, schedule_of
 from ..options import ADD, AccountOptions, BudgetOptions, FileOptions, PictureOptions
+from ..own_columns import OwnColumns, resolved
 from ..wording import show
 
 
@@ -48,12 +49,12 @@ class PlanOptions(Options, frozen=True):
 def _run(options: PlanOptions) -> int:
     pool, max_credits = pool_of(options.accounts), options.budget.max_credits
     router = router_of(pool, options.accounts.policy, needs_price=max_credits is not None)
-    defaults = options.picture.request("-")
-    requests = checked_file(options.file, defaults, router)
+    defaults = resolved(options.picture, router).request("-")
+    own = OwnColumns(router, defaults.model, notes_in(options.out))
+    requests = checked_file(options.file, defaults, router, own)
     if requests is None:
         return WRONG_USE
-    providers = {name: provider_of(account) for name, account in pool.items()}
-    schedules = {name: PollSchedule(each.latency, prior_of=each.prior_of) for name, each in providers.items()}
+    schedules = {name: schedule_of(account) for name, account in pool.items()}
     known: JournalLines | None = JournalLines()
     spent = 0.0
     if (path := journal_in(options.out)) is not None:

@@ -75,6 +75,11 @@ class PromptFile:
             self._parse = readers[kind](Text(data, self.name, encoding))
         self._limit = limit
         self._count = 0
+        self._take: Callable[[PromptLine], PromptLine] | None = None
+
+    def convert(self, take: Callable[[PromptLine], PromptLine]) -> None:
+        """Let each line be what this makes of it, from now on."""
+        self._take = take
 
     def check(self, admit: Callable[[PromptLine], object]) -> Mistakes:
         """Look at every line, and let `admit` look at its request; returns what is wrong, nothing when all is well."""
@@ -108,7 +113,10 @@ class PromptFile:
             yield item
 
     def _items(self) -> Iterator[Item]:
-        return itertools.islice(self._parse(), self._limit)
+        items, take = itertools.islice(self._parse(), self._limit), self._take
+        if take is None:
+            return items
+        return (item if isinstance(item, BadLine) else take(item) for item in items)
 
     def _problem(self, item: Item, admit: Callable[[PromptLine], object], first_line: dict[int, int]) -> str | None:
         if isinstance(item, BadLine):

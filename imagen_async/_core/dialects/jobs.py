@@ -1,4 +1,4 @@
-"""The createTask/recordInfo dialect of kie.ai, Apikley and LiangXin."""
+"""The createTask/recordInfo dialect of kie.ai, Apikley, LiangXin, and of others at paths of their own."""
 
 from __future__ import annotations
 
@@ -17,26 +17,38 @@ from .own_task import OwnTask
 _encode = msgspec.json.Encoder().encode
 
 
-class JobsDialect(msgspec.Struct, frozen=True):
+class JobsDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="createTask"):
     """One API of this kind.
 
     Attributes:
+        create_path: Where a task is asked for.
+        status_path: Where it is asked about, with `{task_id}` in its place.
+        input_field: What the input is called beside the model's name.
         no_credit: Codes that mean: no credit left.
         credits_path: Where the balance is asked for, or None where there is no such question.
         renewal_path: Where a new link is asked for, or None where there is no such question.
         refuses_by_status: True where a refusal has its own HTTP status, False where all of them come under 200.
+        wrong_code: The code of a request that is wrong, whatever is wrong with it; None: by that.
         gateway_codes: Codes that are refused before the API itself, in an `error` envelope.
         status_word: The field of a status answer's message.
+        models_path: Where its list of models is, or None where it has none.
+        schema_path: Where the schema of one is, with `{model}` in its place, or None.
         task_id_form: What its task ids look like: `{hex}`, `{number}` and `{model}` are filled in.
         failure_code: The code of a callback that announces a failed task, or None where it is 200 as of any other.
     """
 
+    create_path: str = "/api/v1/jobs/createTask"
+    status_path: str = "/api/v1/jobs/recordInfo?taskId={task_id}"
+    input_field: str = "input"
     no_credit: frozenset[int] = frozenset({402})
     credits_path: str | None = None
     renewal_path: str | None = None
+    models_path: str | None = None
+    schema_path: str | None = None
     takes_raw_models: bool = True
     # From here on: read by the sandbox alone, which speaks as the API does. The client reads every wording of all.
     refuses_by_status: bool = False
+    wrong_code: int | None = None
     gateway_codes: frozenset[int] = frozenset()
     status_word: Literal["msg", "message"] = "msg"
     task_id_form: str = "{hex}"
@@ -45,8 +57,8 @@ class JobsDialect(msgspec.Struct, frozen=True):
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
         call_back = {} if callback_url is None else {"callBackUrl": callback_url}
-        body = _encode({"model": model.wire_name, **call_back, "input": model.input_of(request)})
-        return HttpRequest("POST", "/api/v1/jobs/createTask", body, "create")
+        body = _encode({"model": model.wire_name, **call_back, self.input_field: model.input_of(request)})
+        return HttpRequest("POST", self.create_path, body, "create")
 
     def read_created(self, response: HttpResponse) -> Created:
         """Say what became of a create. A success without a task id is lost: the task may exist."""
@@ -55,7 +67,7 @@ class JobsDialect(msgspec.Struct, frozen=True):
     def build_status(self, task_id: str) -> HttpRequest:
         """Write the question for a task's state; free to repeat."""
         # Ids are opaque: whatever one holds stays in its place of the path.
-        return HttpRequest("GET", f"/api/v1/jobs/recordInfo?taskId={quote(task_id, safe='')}")
+        return HttpRequest("GET", self.status_path.replace("{task_id}", quote(task_id, safe="")))
 
     def read_status(self, response: HttpResponse, task_id: str, field: str = "") -> TaskStatus:
         """Say how a task stands; an answer about another one is none."""
@@ -71,6 +83,17 @@ class JobsDialect(msgspec.Struct, frozen=True):
     def read_renewal(self, response: HttpResponse) -> str | Failure:
         """Read the new link; a DownloadFailed, gone where the provider does not have the picture any more."""
         return answers.read_renewal(answers.open_answer(response))
+
+    def build_models(self) -> HttpRequest | None:
+        """Write the question for the list of models, or None where the API has no such question; free."""
+        return None if self.models_path is None else HttpRequest("GET", self.models_path, operation="models")
+
+    def build_schema(self, model: str) -> HttpRequest | None:
+        """Write the question for the schema of a model, by the provider's name of it, or None; free."""
+        if self.schema_path is None:
+            return None
+        # kie.ai's own names have slashes, which it wants as they are.
+        return HttpRequest("GET", self.schema_path.replace("{model}", quote(model)), operation="models")
 
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""

@@ -105,7 +105,14 @@ def _usual_links(record: Any) -> tuple[str, ...]:
         links = _decode_usual(result).links
     except NOT_JSON:
         return ()
-    rest = [value for value in record.values() if value is not result and isinstance(value, _HOLDS_TEXT)]
+    parsed = record.get("response")
+    # kie.ai says the result once more, not as a text (since autumn 2026).
+    same = parsed if parsed == {"resultUrls": links} else result
+    rest = [
+        value
+        for value in record.values()
+        if value is not result and value is not same and isinstance(value, _HOLDS_TEXT)
+    ]
     is_usual = all(map(_IS_PLAIN, links)) and not _may_echo(rest, links)
     return tuple(dict.fromkeys(links)) if is_usual else ()
 

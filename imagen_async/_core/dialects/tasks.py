@@ -16,7 +16,7 @@ from .own_task import OwnTask
 _encode = msgspec.json.Encoder().encode
 
 
-class TasksDialect(msgspec.Struct, frozen=True):
+class TasksDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="generations"):
     """One API of this kind.
 
     Attributes:
@@ -57,6 +57,14 @@ class TasksDialect(msgspec.Struct, frozen=True):
     def read_renewal(self, response: HttpResponse) -> str | Failure:
         """Read the new link; never needed, since no such question is written."""
         return answers.read_renewal(answers.open_answer(response))
+
+    def build_models(self) -> HttpRequest | None:
+        """None: the API has no list of models."""
+        return None
+
+    def build_schema(self, model: str) -> HttpRequest | None:
+        """None: the API tells no schema."""
+        return None
 
     def build_credits(self) -> HttpRequest | None:
         """Write the question for the balance, or None where the API has no such question."""

@@ -1,0 +1,120 @@
+"""Which columns of a file, and which words of `--set`, are fields of the models that are asked; the others are not.
+
+In a folder that has results a column stays what it was there: what went by before would make other requests now, and
+new keys, which are paid for anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import ConfigurationError
+from .library import FIELDS, Router
+from .options import PictureOptions
+from .prompt_files import PromptLine
+
+COLUMNS = "columns"
+"""What a journal notes of each column of its file: whether it was a field."""
+
+_OURS = {field.name: field for field in FIELDS if field.has_default and field.kind != "object"}
+
+
+class OwnColumns:
+    """Takes the columns of a file's lines that are fields of their models for what they are.
+
+    Args:
+        router: Knows the models.
+        model: That of lines that name none.
+        notes: Of the folder's journal; None where it has none, or nothing in it.
+    """
+
+    def __init__(self, router: Router, model: str | None, notes: Mapping[str, str] | None = None) -> None:
+        self._router = router
+        self._model = model
+        self._before = None if notes is None else _noted(notes)
+        # A journal from before there were such columns: whatever is in its file goes by.
+        self._all_go_by = notes is not None and COLUMNS not in notes
+        self._seen: dict[str, bool] = {}
+        self._passed: dict[str, None] = {}
+
+    def told(self, others: Sequence[str]) -> Iterator[str]:
+        """What is to be said of the columns once all lines were taken; `others` are those that go by."""
+        taken = [name for name, is_field in self._seen.items() if is_field]
+        if taken:
+            rest = f"; no fields, and for metadata.jsonl alone: {', '.join(others)}" if others else ""
+            yield f"taken for fields of the model: {', '.join(taken)}{rest}"
+        if self._passed:
+            yield f"as in the runs before, no fields of the model: {', '.join(self._passed)}"
+
+    @property
+    def note(self) -> dict[str, str]:
+        """What the journal is to know."""
+        return {COLUMNS: json.dumps({**self._seen, **(self._before or {})})}
+
+    def take(self, line: PromptLine) -> PromptLine:
+        """The line, its columns that are fields in `extra`."""
+        if not line.columns:
+            return line
+        own = self._router.own_fields(line.model or self._model)
+        extra: dict[str, Any] = {}
+        for name, value in line.columns.items():
+            parameter = own.get(name) or own.get(name.lower())
+            is_field = parameter is not None and self._may_be_field(name)
+            self._seen[name] = self._seen.get(name, False) or is_field
+            if parameter is not None and not is_field:
+                self._passed[name] = None
+            if parameter is not None and is_field and value is not None:
+                spelt = name if name in own else name.lower()
+                extra[spelt] = parameter.read(value.strip()) if isinstance(value, str) else value
+        if not any(map(self._seen.get, line.columns)):
+            return line
+        columns = {name: value for name, value in line.columns.items() if not self._is_taken(name, own)}
+        given = line.extra if isinstance(line.extra, dict) else {}
+        return msgspec.structs.replace(line, columns=columns, extra={**extra, **given} if extra else line.extra)
+
+    def _is_taken(self, name: str, own: Mapping[str, Any]) -> bool:
+        return self._may_be_field(name) and (name in own or name.lower() in own)
+
+    def _may_be_field(self, name: str) -> bool:
+        return not self._all_go_by and (self._before or {}).get(name, True)
+
+
+def resolved(picture: PictureOptions, router: Router) -> PictureOptions:
+    """The options with what `--set` says: a field of ours as such, one of the model's own in `extra`.
+
+    Raises:
+        ConfigurationError: A word is no NAME=VALUE, or says what another option says too.
+    """
+    ours: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    model = next((value for name, value in picture.set if name == "model"), picture.model)
+    own = router.own_fields(model)
+    for name, word in picture.set:
+        if name in ours or name in extra or getattr(picture, name, None) not in (None, {}) or name in picture.extra:
+            raise ConfigurationError(f"--set {name}=…: {name} is said twice.")
+        if name in _OURS:
+            ours[name] = int(word) if _OURS[name].kind == "whole" and word.lstrip("-").isdecimal() else word
+        elif name in ("prompt", "key", "extra"):
+            raise ConfigurationError(f"--set {name}=…: that is no field of a model.")
+        else:
+            extra[name] = own[name].read(word) if name in own else _json_or_text(word)
+    return msgspec.structs.replace(picture, set=(), extra={**picture.extra, **extra}, **ours)
+
+
+def _json_or_text(word: str) -> Any:
+    """What a word means where no record tells: a number, a truth value, a list or an object, or else a text."""
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
+def _noted(notes: Mapping[str, str]) -> dict[str, bool]:
+    try:
+        return msgspec.json.decode(notes.get(COLUMNS, "{}"), type=dict[str, bool])
+    except msgspec.MsgspecError:
+        return {}
