@@ -391,10 +391,9 @@ class Client:
         router.check_defaults(defaults := overridden("-", parameters))
         folder = None if save_to is None else prepare_folder(save_to)
         # Once: what is lost a second time is held.
-        resubmits = int(on_unknown == "resubmit")
-        options = JobOptions(
-            deadline=checked_deadline(deadline), retries=checked_retries(retries), resubmits=resubmits, save_to=folder
-        )
+        again_once = int(on_unknown == "resubmit")
+        seconds, retries = checked_deadline(deadline), checked_retries(retries)
+        options = JobOptions(deadline=seconds, retries=retries, resubmits=again_once, save_to=folder)
         factory = JobFactory(router, defaults, options)
         again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
         return Batch(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._core.model import Branch, Model
+from ._core.branches import Branch
+from ._core.model import Model
 from ._openapi.creates import Document
 from ._openapi.meaning import task_of, translations_of
 from ._openapi.pages import document_of

@@ -75,7 +75,7 @@ from imagen_async._core.machine import TABLE, advance
 from imagen_async._core.mask import Mask
 from imagen_async._core.model import Model, model_of
 from imagen_async._core.own_fields import Translation
-from imagen_async._core.parameters import Choice, Schema, Text, Whole
+from imagen_async._core.parameters import Choice, Parameter, Schema, Text, Whole, file_of
 from imagen_async._core.plan import OwnerTerms, Plan
 from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule
 from imagen_async._core.provider import Limits, Provider, check
@@ -154,6 +154,7 @@ from imagen_async._journal.explained import Locked, explained
 from imagen_async._journal.store import LONGEST_WAY
 from imagen_async._off_loop import OffLoop, OwnThreads, machine_time
 from imagen_async._plain_group import PlainGroup
+from imagen_async._records import read_models, read_provider, written
 from imagen_async._scheduler.scheduler import Scheduler, Standing
 from imagen_async._scheduler.turns import LONGEST_TURN
 from imagen_async._text import one_line, shown, told
@@ -161,6 +162,8 @@ from imagen_async._transport.file_session import FileSession
 from imagen_async._transport.session_pool import MAX_ANSWER, Endpoint, SessionPool
 from imagen_async._transport.sessions import SessionSettings
 from imagen_async._watch.observer import Observer
+from imagen_async.sandbox._checks import PRICE_WHERE_NONE_IS_KNOWN, problem_of
 from imagen_async.sandbox._painter import SIZES, _gradient, paint
+from imagen_async.sandbox._schemas import openapi_of
 from imagen_async.sandbox._service import Service
 from imagen_async.sandbox._webhooks import Webhook

@@ -303,6 +303,23 @@ def test_pictures_are_found_in_every_shape_that_was_met() -> None:
     assert isinstance(status_of("kie", {"code": 200, "data": {"state": "success", "status": ""}}), inner.LinksMissing)
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"resultObject": {"subject_status": 1}},
+        {"resultObject": {"lyricsData": [{"text": "la"}]}},
+        {"character_id": "c1"},
+        '{"text": "a fox in the snow"}',
+    ],
+    ids=str,
+)
+def test_a_result_of_words_alone_is_none_that_failed(result: Any) -> None:
+    """It is paid for, and in the whole answer; whether a picture was to be made, this API does not know."""
+    told = status_of("kie", ended(resultJson=result))
+    assert isinstance(told, inner.Succeeded)
+    assert told.urls == ()
+
+
 NO_OTHER = ("t1", " t1\n", None, "", "null", "0", True, ["t1"], ["t2", "t3"], {"id": "t2"})
 OWN: list[tuple[tuple[str, ...], dict[str, Any], bool]] = [
     *((("t1",), {"data": {"taskId": task_id}}, True) for task_id in NO_OTHER),

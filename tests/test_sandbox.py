@@ -20,7 +20,6 @@ from imagen_async._core.dialects.jobs import JobsDialect
 from imagen_async._core.dialects.tasks import TasksDialect
 from imagen_async.providers import PROVIDERS, Model, Provider
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
-from imagen_async.sandbox._checks import PRICE_WHERE_NONE_IS_KNOWN
 
 AS_EACH = pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
 
@@ -182,7 +181,7 @@ async def test_a_record_alone_makes_a_provider(dialect: Any, tmp_path: Path, mon
                 await client.generate("a heron", model="painter")
     assert (task.provider, task.model) == ("fifth", "fifth/painter-2")
     assert task.input == {"prompt": "a fox", "shape": "wide", "steps": 20}
-    assert (task.credits, result.task_id) == (PRICE_WHERE_NONE_IS_KNOWN, task.task_id)
+    assert (task.credits, result.task_id) == (inner.PRICE_WHERE_NONE_IS_KNOWN, task.task_id)
     assert (balance is not None) == (dialect.build_credits() is not None)
     with Image.open(picture.path) as image:
         assert image.width * 9 == image.height * 16

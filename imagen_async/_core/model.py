@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from .._text import told
+from .branches import Branch, is_one_way, ways_told
 from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .own_fields import OwnField, Translation
@@ -16,19 +17,12 @@ from .parameters import Parameter, Schema, Text, file_of, oddity_of
 from .prices import Price
 from .values import ImageRequest
 
+PICTURE_TASKS = frozenset(
+    ("text to image", "image to image", "edit", "upscale", "background removal", "layers", "segmentation")
+)
+"""Kinds of tasks that have made nothing while no link is told."""
+
 _RAW_PROMPT = Text(required=True)
-
-
-class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of several ways to fill in an input, of which a request takes one.
-
-    Attributes:
-        required: Fields that it needs, beside those that every way does.
-        fields: All fields that belong to it alone.
-    """
-
-    required: tuple[str, ...]
-    fields: tuple[str, ...]
 
 
 class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -65,6 +59,11 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         own = self._own.get("aspect_ratio")
         return None if own is None else own.default
 
+    @property
+    def makes_pictures(self) -> bool:
+        """True where a success without a link to a file is none."""
+        return self.task in PICTURE_TASKS
+
     @cached_property
     def files(self) -> dict[str, Parameter]:
         """The fields that take files, one or a list of them."""
@@ -83,8 +82,14 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
     def _required(self) -> dict[str, Parameter]:
         return {name: parameter for name, parameter in (self.parameters or {}).items() if parameter.required}
 
+    def addresses(self, request: ImageRequest) -> set[str]:
+        """The addresses of the files that go in, as they are sent."""
+        wire = self.input_of(request) if self.files else {}
+        given = (wire[name] for name in self.files if name in wire)
+        return {text for each in given for text in (each if isinstance(each, list | tuple) else [each])}
+
     def misfit(self, request: ImageRequest, fields: Collection[str]) -> int:
-        """Count the files of a request that it has no field for, and those without which it makes nothing.
+        """Count what of a request's files it has no field for, twice, and those that it needs beside them.
 
         Args:
             request: Any.
@@ -92,7 +97,7 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         """
         given = {name for name in request.extra if name in fields}
         missing = [name for name, each in self.files.items() if each.required and name not in given]
-        return len(missing) + len(given.difference(self.files))
+        return len(missing) + 2 * len(given.difference(self.files))
 
     def count(self, request: ImageRequest) -> int:
         """Pictures that a request asks of it, each of them billed."""
@@ -108,7 +113,7 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
             return None if self.credits is None else self.credits * self.count(request)
         wire, field = self.input_of(request), self.credits.field
         default = None if field is None or self.parameters is None else self.parameters[field].default
-        inputs = [wire[name] for name in self.files if name in wire]
+        inputs = (wire[name] for name in self.files if name in wire)
         count = sum(len(each) if isinstance(each, list | tuple) else 1 for each in inputs)
         return self.credits.of(wire.get(field or "", default), self.count(request), count)
 
@@ -172,13 +177,8 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         for name, parameter in self._required.items():
             if name not in given and parameter.default is None:
                 yield Problem(self._name_of(name), None, f"it is required; allowed is {parameter.allowed}")
-        others = {name for branch in self.branches for name in branch.fields}
-        if self.branches and not any(
-            given.issuperset(branch.required) and given.isdisjoint(others.difference(branch.fields))
-            for branch in self.branches
-        ):
-            ways = " or ".join(" and ".join(branch.required) for branch in self.branches)
-            yield Problem("extra", request.extra, f"{self.name} wants one of: {ways}")
+        if not is_one_way(given, self.branches):
+            yield Problem("extra", request.extra, f"{self.name} wants one of: {ways_told(self.branches)}")
 
     def _name_of(self, field: str) -> str:
         """How a user sets one of its fields."""

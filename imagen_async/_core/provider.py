@@ -97,7 +97,7 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
         if named is not None:
             return named[0] if len(named) == 1 or request is None else _meant(named, request)
         if name.startswith(RAW_PREFIX) and self.dialect.takes_raw_models and name != RAW_PREFIX:
-            return self._priced(Model(name, name.removeprefix(RAW_PREFIX), None))
+            return self.priced(Model(name, name.removeprefix(RAW_PREFIX), None))
         return None
 
     def named(self, name: str) -> Sequence[Model]:
@@ -113,14 +113,14 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def _by_name(self) -> dict[str, tuple[Model, ...]]:
         found: dict[str, tuple[Model, ...]] = {}
-        models = [self._priced(model) for model in self.models]
+        models = [self.priced(model) for model in self.models]
         for model in models:
             found[model.name] = (*found.get(model.name, ()), model)
         # The provider's own name is for one of them alone, where it is no name of ours.
         return {model.wire_name: (model,) for model in models} | found
 
-    def _priced(self, model: Model) -> Model:
-        """The model at the price that was said in place of its own."""
+    def priced(self, model: Model) -> Model:
+        """A model of it at the price that was said in place of the model's own."""
         if not isinstance(self.prices, Mapping):
             said = self.prices
         else:

@@ -144,8 +144,8 @@ class SchemaReader:
                 return self._items(schema, place, room)
             case "object" if self._document.properties(schema):
                 return Fields(fields=self.fields(schema, f"{place}.", room - 1))
-        what = f"of the type {shown(str(kinds[0]))}" if kinds else "of no type"
-        self._note(place, f"is {what} that is described, so that its values are not checked")
+        what = f"of the type {shown(str(kinds[0]))} and not described further" if kinds else "of no type"
+        self._note(place, f"is {what}, so that its values are not checked")
         return Anything()
 
     def _choice(self, schema: Mapping[str, Any], place: str) -> Parameter:

@@ -15,6 +15,7 @@ import msgspec
 from .._core import origin
 from .._core.course import LAST_WORD
 from .._core.dialect import Dialect
+from .._core.dialects.records import without_links
 from .._core.failure import Failure
 from .._core.job import Job
 from .._core.job_events import NothingLeft, NotSaved, Saved, SendAborted, Unsendable
@@ -26,6 +27,7 @@ from .._core.wire import (
     Created,
     HttpRequest,
     HttpResponse,
+    LinksMissing,
     Lost,
     NoAnswer,
     Pending,
@@ -166,7 +168,7 @@ class Exchange:
             # When it began nobody here knows of a task that was named by its id, nor of one that is asked about anew.
             is_old = isinstance(state, Collected | Relinking)
             latency = believed(status.latency, math.inf if is_old else self._now() - state.since)
-            return msgspec.structs.replace(status, latency=latency)
+            return _own_works(job, msgspec.structs.replace(status, latency=latency))
         return status
 
     async def fetch(self, job: Job, state: Fetching) -> Saved | NotSaved:
@@ -225,6 +227,15 @@ class Exchange:
         if word not in told and len(told) < MOST_ODD_STATES:
             told.add(word)
             log(logging.WARNING, "%s: unknown task state %r is taken for: not finished", account, word)
+
+
+def _own_works(job: Job, status: Succeeded) -> Succeeded | LinksMissing:
+    """What a task has made: nothing that went in, and where it is to make pictures, some."""
+    sent = job.model.addresses(job.request)
+    urls = tuple(url for url in status.urls if url not in sent) if sent else status.urls
+    if not urls and (status.urls or job.model.makes_pictures):
+        return without_links(status.credits, status.raw)
+    return status if urls == status.urls else msgspec.structs.replace(status, urls=urls)
 
 
 def unexpected(job: Job, error: Exception) -> Failure:

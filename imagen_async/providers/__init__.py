@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from .._core.branches import Branch
 from .._core.dialects.jobs import JobsDialect
 from .._core.dialects.tasks import TasksDialect
 from .._core.latency import LatencyPrior
-from .._core.model import Branch, Model
+from .._core.model import Model
 from .._core.own_fields import Translation
 from .._core.parameters import Anything, Choice, Either, Fields, File, Flag, Items, Number, Text, Whole
 from .._core.prices import Price

@@ -26,9 +26,9 @@ APIIN = Provider(
     dialect=TasksDialect(task_id_form="n{hex:.12}_{model}"),
     models=(
         # One row of S4 says "imagen-4"; its examples and its list of sub-models say imagen4.
-        Model("imagen4", "imagen4", INPUT, credits=8),
-        Model("imagen4-fast", "imagen4-fast", INPUT, credits=4),
-        Model("imagen4-ultra", "imagen4-ultra", INPUT, credits=12),
+        Model("imagen4", "imagen4", INPUT, credits=8, task="text to image"),
+        Model("imagen4-fast", "imagen4-fast", INPUT, credits=4, task="text to image"),
+        Model("imagen4-ultra", "imagen4-ultra", INPUT, credits=12, task="text to image"),
     ),
     # None published: kie.ai's, as a guess.
     limits=GUESSED,

@@ -35,9 +35,9 @@ APIKLEY = Provider(
     dialect=JobsDialect(credits_path="/api/v1/chat/credit", status_word="message"),
     models=(
         # S0 and S1 show -ultra and -fast; the plain one is the provider's own third. No page tells a price.
-        Model("imagen4", "google/imagen4", STANDARD),
-        Model("imagen4-fast", "google/imagen4-fast", FAST),
-        Model("imagen4-ultra", "google/imagen4-ultra", STANDARD),
+        Model("imagen4", "google/imagen4", STANDARD, task="text to image"),
+        Model("imagen4-fast", "google/imagen4-fast", FAST, task="text to image"),
+        Model("imagen4-ultra", "google/imagen4-ultra", STANDARD, task="text to image"),
     ),
     # "May differ from upstream", no figure: upstream's, as a guess.
     limits=GUESSED,

@@ -62,8 +62,8 @@ LIANGXIN = Provider(
     ),
     models=(
         # S2 shows the table for -ultra; -fast is taken to have the same. No page tells a price.
-        Model("imagen4-fast", "imagen4-fast", INPUT, translations=WORDS),
-        Model("imagen4-ultra", "imagen4-ultra", INPUT, translations=WORDS),
+        Model("imagen4-fast", "imagen4-fast", INPUT, translations=WORDS, task="text to image"),
+        Model("imagen4-ultra", "imagen4-ultra", INPUT, translations=WORDS, task="text to image"),
         # In its list (docs.liangxin.ai, 2026) by these names; their fields are on no page that is at hand.
         *LISTED,
     ),

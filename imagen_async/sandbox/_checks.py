@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._core.branches import is_one_way, ways_told
 from .._core.model import Model
 from .._core.own_fields import Translation
 from .._core.parameters import Choice, Parameter, Text
@@ -23,13 +24,14 @@ def problem_of(provider: Provider, asked: CreateBody) -> tuple[int, str] | None:
     schema = model.parameters if model.parameters is not None else {"prompt": Text(required=True)}
     for field, parameter in schema.items():
         value = asked.input.get(field)
-        if value is None or (value == "" and parameter.required):
+        if value is None or (value == "" and isinstance(parameter, Text) and parameter.required):
             # Seen so: a missing field is a 500 in the body, and not a 422.
             if parameter.required and parameter.default is None:
                 return 500, f"{field} is required"
         elif not parameter.takes(value):
             return _refused(field, parameter)
-    return None
+    given = [name for name, value in asked.input.items() if value is not None]
+    return None if is_one_way(given, model.branches) else (500, f"{ways_told(model.branches)} is required")
 
 
 def _refused(field: str, parameter: Parameter) -> tuple[int, str]:
@@ -75,4 +77,6 @@ def _find(provider: Provider, asked: CreateBody) -> Model:
 
 
 def _known(provider: Provider, asked: CreateBody) -> Model | None:
-    return next((model for model in provider.models if model.wire_name == asked.model), None)
+    # By its own name alone, at whatever price was agreed on.
+    found = next((model for model in provider.models if model.wire_name == asked.model), None)
+    return None if found is None else provider.priced(found)

@@ -211,7 +211,7 @@ LINKED: dict[str, Callable[[list[str]], Record]] = {
     "both, as newer records have": lambda links: {**_in_json({"resultUrls": links}), "response": {"resultUrls": links}},
     "beside lesser copies": lambda links: _in_json(
         {
-            **{name: [f"{links[0]}?copy"] for name in ("firstFrameUrl", "resultWaterMarkUrls", "thumbnailUrl")},
+            **{name: [f"{links[0]}?copy"] for name in ("previewUrl", "resultWaterMarkUrls", "thumbnailUrl")},
             "resultUrls": links,
         }
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,9 @@ _PLACES = (
     *("media", "videos", "video", "audios", "audio", "generated", "content", "src", "href"),
     *("sample", "samples", "download"),
 )
+_RESULTS = frozenset({"resultjson", "resultobject", "response", "result", "results", "output"})
+_LINKS = frozenset(name for name in _PLACES if name.endswith(("url", "urls")) or name in ("images", "image"))
+_WORK = seldom(r"frame|layer|mask|segment|alpha|matte|audio|video|image")
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
 _COPY = seldom(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
@@ -80,7 +83,31 @@ def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
         return usual
     search = _Search(frozenset(each for place in (record, around) for each in _echoed(place, DEEPEST)))
     found = search.known(record, DEEPEST) or search.anywhere(record, DEEPEST) or search.known(around, DEEPEST)
-    return tuple(dict.fromkeys(found))
+    # Under whatever name: it is paid for.
+    found = found or [each for result in _results_of(record) for each in search.all_of(result, DEEPEST - 1)]
+    # What else it has made is paid for, too: frames of a film, layers, masks.
+    return tuple(dict.fromkeys([*found, *search.works(record, DEEPEST)] if found else ()))
+
+
+def says_without_links(record: Mapping[str, Any]) -> bool:
+    """True for a result that tells something and has no place for a link: a text, a number, a name that was made."""
+    results = (_opened(each) if isinstance(each, str) else each for each in _results_of(record))
+    return any(isinstance(each, dict) and _tells(each, DEEPEST) for each in results)
+
+
+def _results_of(record: Any) -> list[Any]:
+    return [value for key, value in _items(record) if folded(key) in _RESULTS]
+
+
+def _tells(value: Any, depth: int) -> bool:
+    """True where something stands in it, and nothing is named as a link is, filled in or not."""
+    if isinstance(value, dict):
+        names = (folded(key) in _LINKS or _names_links(key) for key in value)
+        told = (item for key, item in value.items() if not _is_aside(key))
+        return bool(depth) and not any(names) and any(_tells(item, depth - 1) for item in told)
+    if isinstance(value, list):
+        return bool(depth) and any(_tells(item, depth - 1) for item in value)
+    return value is not None and value != "" and not (isinstance(value, str) and links_of(value))
 
 
 # Of a record's fields these may hold a link: put together once, for each is looked at in every record.
@@ -169,6 +196,38 @@ class _Search:
         links = [link for key, item in items if _names_links(key) for link in self.known(item, depth - 1)]
         return links or next(filter(None, (self.anywhere(item, depth - 1) for _, item in items)), [])
 
+    def all_of(self, value: Any, depth: int) -> list[str]:
+        """All links in a result, under names that say nothing."""
+        if isinstance(value, str):
+            opened = self._opened(value)
+            return self.known(value, 1) if opened is None else self.all_of(opened, depth - 1)
+        self._objects -= 1
+        if not depth or self._objects < 0 or not isinstance(value, dict | list):
+            return []
+        items = (
+            value
+            if isinstance(value, list)
+            else [item for key, item in value.items() if not _is_aside(key) and not _is_page(key)]
+        )
+        return [link for item in items for link in self.all_of(item, depth - 1)]
+
+    def works(self, value: Any, depth: int) -> list[str]:
+        """The links of what a task makes beside its pictures, by the names of their places."""
+        if isinstance(value, str):
+            value = self._opened(value)
+        self._objects -= 1
+        if not depth or self._objects < 0 or not isinstance(value, dict | list):
+            return []
+        found: list[str] = []
+        for key, item in value.items() if isinstance(value, dict) else (("", item) for item in value):
+            if key and _is_aside(key):
+                continue
+            if key and _names_links(key):
+                found += self.known(item, depth - 1) if _WORK().search(folded(key)) else []
+            elif isinstance(item, dict | list) or folded(key) in _RESULTS:
+                found += self.works(item, depth - 1)
+        return found
+
     def _opened(self, text: str) -> Any:
         self._texts -= _is_json(text)
         return _opened(text) if self._texts >= 0 else None
@@ -228,8 +287,11 @@ def _is_aside(key: str) -> bool:
 
 
 def _names_links(key: str) -> bool:
-    is_link = folded(key).endswith(("url", "urls", "uri", "uris", "link", "links"))
-    return is_link and _PAGES.isdisjoint(word.lower() for word in _WORD().findall(key[-LONGEST_KEY:]))
+    return folded(key).endswith(("url", "urls", "uri", "uris", "link", "links")) and not _is_page(key)
+
+
+def _is_page(key: str) -> bool:
+    return not _PAGES.isdisjoint(word.lower() for word in _WORD().findall(key[-LONGEST_KEY:]))
 
 
 def _echoed(value: Any, depth: int) -> Iterator[str]:

@@ -1,0 +1,294 @@
+"""Pages of models, in the forms in which they are published, and what is no such page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from conftest import naming
+
+from imagen_async.errors import ConfigurationError
+from imagen_async.models import from_openapi
+from imagen_async.providers import (
+    Anything,
+    Branch,
+    Choice,
+    Either,
+    Fields,
+    File,
+    Flag,
+    Items,
+    Number,
+    Text,
+    Translation,
+    Whole,
+)
+
+YAML = """\
+openapi: 3.0.1
+info:
+  title: ''
+  version: 1.0.0
+servers:
+- url: https://api.example
+paths:
+  /api/v1/jobs/createTask:
+    post:
+      summary: A painter
+      requestBody:
+        content:
+          application/json:
+            schema:
+              type: object
+              properties:
+                model:
+                  type: string
+                  enum:
+                    - maker/painter
+                input:
+                  type: object
+                  required:
+                    - prompt
+                    - quality
+                  properties:
+                    prompt:
+                      description: >-
+                        What to show
+                        (Max length: 1,000 characters)
+                      type: string
+                      minLength: 3
+                    image_size:
+                      type: string
+                      enum:
+                        - square_hd
+                        - landscape_16_9
+                      default: square_hd
+                    quality: {type: string, enum: [on, no, 1:1, 2026-01-01, 12], default: on}
+                    seed: {type: integer, minimum: 0, maximum: 0x7fffffff}
+                    strength: {type: number, minimum: 0.1, exclusiveMaximum: true, maximum: 1}
+                    'n ': {type: integer}
+                    watermark: {type: boolean}
+                    reference_images:
+                      type: array
+                      description: 'File URL after upload. Accepted types: image/png, image/webp; Max size: 7.5MB'
+                      minItems: 1
+                      maxItems: 3
+                      items: {type: string}
+                    palette:
+                      type: array
+                      items: {type: object, required: [hex], properties: {hex: {type: string}, share: {type: number}}}
+                    box: {type: array, maxItems: 2, items: {type: array, items: {type: integer}}}
+                    more: {type: object}
+                    tag: {type: string, pattern: '^a+$', default: 7}
+                    style: {type: string, enum: [AUTO, NONE], default: Any}
+            example: {model: maker/painter, input: {prompt: ''}}
+components: {}
+"""
+
+RECORD: dict[str, Any] = {
+    "prompt": Text(required=True, min_length=3, max_length=1000),
+    "image_size": Choice(("square_hd", "landscape_16_9"), default="square_hd"),
+    "quality": Choice(("on", "no", "1:1", "2026-01-01", "12"), default="on", required=True),
+    "seed": Whole(minimum=0, maximum=0x7FFFFFFF),
+    "strength": Number(minimum=0.1, maximum=1),
+    "n": Whole(),
+    "watermark": Flag(),
+    "reference_images": Items(File(media="image", accepts=("image/png", "image/webp"), max_bytes=7_500_000), 3, 1),
+    "palette": Items(Fields({"hex": Text(required=True), "share": Number()})),
+    "box": Items(Items(Whole()), 2),
+    "more": Anything(),
+    "tag": Text(default="7"),
+    "style": Choice(("AUTO", "NONE")),
+}
+NOTES = (
+    "strength may come near to 1, and not be that",
+    "n is spelt with blanks around it on the page",
+    "more is of the type object and not described further, so that its values are not checked",
+    "tag has a pattern that is not checked: '^a+$'",
+    "style has a default that it does not take: 'Any'",
+)
+MEANT = {
+    "aspect_ratio": Translation("image_size", {"1:1": "square_hd", "16:9": "landscape_16_9"}),
+    "num_images": Translation("n"),
+    "images": Translation("reference_images"),
+}
+
+PAGES = {
+    "Markdown": f"# A painter\n\n## OpenAPI Specification\n\n```yaml\n{YAML}\n```\n\nmore: of it\n",
+    "four backticks": f"> index\n\n````yaml market/painter.json post /api/v1/jobs/createTask\n{YAML}````",
+    "tildes and Windows": f"~~~yaml\n{YAML}~~~\n".replace("\n", "\r\n"),
+    "after another block": f"```sh\ncurl x\n```\n```yaml\n{YAML}```",
+    "a fence that does not close": f"```yaml\n{YAML}",
+    "no fence": f"Market\n\nOpenAPI\n\nmarket/x.json post /x\n{YAML}\n\nTo find navigation, fetch the index\n",
+    "YAML alone": YAML,
+    "bytes with a mark": b"\xef\xbb\xbf" + YAML.encode(),
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_a_page_becomes_a_record(page: str | bytes) -> None:
+    """Fields by the page's own names, of every kind; what they mean to a request; what cannot be said is noted."""
+    model = from_openapi(page)
+    assert (model.name, model.wire_name, model.task) == ("maker/painter", "maker/painter", "text to image")
+    assert model.parameters == RECORD
+    assert (model.notes, model.translations, model.credits) == (NOTES, MEANT, None)
+
+
+def document(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A document of one model whose input has these fields."""
+    wire_input = {"type": "object", "properties": properties, **more}
+    schema = {"type": "object", "properties": {"model": {"const": "painter"}, "input": wire_input}}
+    body = {"content": {"application/json": {"schema": schema}}}
+    return {"openapi": "3.1.0", "paths": {"/api/v1/tasks/create": {"post": {"requestBody": body}}}}
+
+
+def test_the_answer_to_the_question_for_a_schema() -> None:
+    """An object in an envelope, a text of it, or bytes; references are followed, however they are spelt."""
+    whole = document({"prompt": {"$ref": "#/components/schemas/A%20text"}, "b": {"$ref": "#/components/schemas/B ~1"}})
+    whole["components"] = {"schemas": {"A text": {"$ref": "#/components/schemas/T"}, "T": {"type": "string"}}}
+    whole["components"]["schemas"]["B%20/"] = {"type": ["boolean", "null"]}
+    forms: list[Any] = [whole, {"openapi": whole}, {"code": 200, "msg": "success", "data": {"openapi": whole}}]
+    forms += [{"data": {"openapi": json.dumps(whole)}}, *map(json.dumps, forms), json.dumps(whole).encode()]
+    for form in forms:
+        assert from_openapi(form).parameters == {"prompt": Text(), "b": Flag()}
+
+
+def test_ways_to_fill_in_an_input_are_alternatives() -> None:
+    """Of several branches a request takes one; a field that differs in them is of either kind."""
+    ways = [
+        {"required": ["task_id"], "properties": {"task_id": {"type": "string"}, "x": {"type": "integer"}}},
+        {"required": ["image_url"], "properties": {"image_url": {"type": "string"}, "x": {"type": "boolean"}}},
+    ]
+    model = from_openapi(document({"size": {"enum": [1, 2]}}, oneOf=ways))
+    assert model.parameters == {
+        "size": Choice((1, 2)),
+        "task_id": Text(),
+        "x": Either((Whole(), Flag())),
+        "image_url": File(media="image"),
+    }
+    assert model.branches == (Branch(("task_id",), ("task_id", "x")), Branch(("image_url",), ("image_url", "x")))
+
+
+KINDS: list[tuple[dict[str, Any], Any]] = [
+    ({"type": "string", "format": "uri"}, File()),
+    ({"type": "string", "format": "date"}, Text()),
+    ({"type": "string", "description": "Supports up to 800 characters."}, Text(max_length=800)),
+    ({"enum": ["a", None, "b"]}, Choice(("a", "b"))),
+    ({"type": "string", "enum": [5, 10]}, Choice(("5", "10"))),
+    ({"enum": [True, False]}, Flag()),
+    ({"enum": [{"a": 1}]}, Anything()),
+    ({"const": "x"}, Choice(("x",))),
+    ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, Whole()),
+    ({"oneOf": [{"type": "integer"}, {"type": "string"}]}, Either((Whole(), Text()))),
+    ({"type": ["integer", "string"]}, Either((Whole(), Text()))),
+    ({"type": "integer", "exclusiveMinimum": 0, "maximum": 10}, Whole(minimum=1, maximum=10)),
+    ({"type": "integer", "minimum": 0, "exclusiveMinimum": True}, Whole(minimum=1)),
+    ({"items": {"type": "string"}}, Items(Text())),
+    ({"type": "array"}, Items(Anything())),
+    ({"allOf": [{"type": "object"}], "type": "object", "properties": {"a": {}}}, Fields({"a": Anything()})),
+    ({"type": "file"}, Anything()),
+    ({}, Anything()),
+]
+
+
+@pytest.mark.parametrize(("schema", "parameter"), KINDS, ids=repr)
+def test_kinds_of_fields(schema: dict[str, Any], parameter: Any) -> None:
+    """Each keyword that a parameter has is in it; where one is not, a note names the field."""
+    model = from_openapi(document({"x": schema}))
+    assert model.parameters == {"x": parameter}
+    assert isinstance(parameter, Anything) <= any(note.startswith("x ") for note in model.notes)
+
+
+FILES: list[tuple[str, dict[str, Any], Any]] = [
+    ("mask_url", {"type": "string"}, File(media="image")),
+    ("image", {"type": "string"}, File(media="image")),
+    ("first_frame_url", {"type": "string", "description": "max 5 MB"}, File(media="image", max_bytes=5_000_000)),
+    ("video_urls", {"type": "array", "items": {"type": "string"}}, Items(File(media="video"))),
+    ("audio_url", {"type": "string"}, File(media="audio")),
+    ("image_prompt", {"type": "string"}, Text()),
+    ("callback_url", {"type": "string", "format": "uri"}, Text()),
+    ("imageUrl", {"type": "string", "format": "uri"}, File(media="image")),
+]
+
+
+@pytest.mark.parametrize(("name", "schema", "parameter"), FILES, ids=repr)
+def test_which_texts_are_files(name: str, schema: dict[str, Any], parameter: Any) -> None:
+    """A text is the address of a file by its format, by its name, or by what its description says."""
+    assert from_openapi(document({name: schema})).parameters == {name: parameter}
+
+
+NO_PAGES: dict[str, tuple[Any, str]] = {
+    "a page of words": ("# Hello\n\nfox", "there is no OpenAPI document in it"),
+    "nothing": ("", "there is no OpenAPI document in it"),
+    "JSON of something else": ('{"a": 1}', "there is no OpenAPI document in it"),
+    "a list": ("[1]", "there is no OpenAPI document in it"),
+    "a number": (7, "not int"),
+    "no schema": ({"code": 200, "data": {"openapi": None}}, "`openapi` is null"),
+    "JSON that breaks off": ('{"openapi": ', "JSON cannot be read"),
+    "no UTF-8": (b"\xff\xfe", "not in UTF-8"),
+    "too long": ("x" * (2 << 20), "longer than"),
+    "a question": (YAML.replace("post:", "get:"), "no POST is described"),
+    "another POST": (YAML.replace("input:", "file:"), "its paths are: /api/v1/jobs/createTask"),
+    "several models": (YAML.replace("- maker/painter", "- a\n                    - b"), "several models: a, b"),
+    "no model": (document({}) | {"paths": {"/x": {"post": {"requestBody": {}}}}}, "its paths are: /x"),
+    "no indentation": ("\n".join(line.lstrip() for line in YAML.split("\n")), "lost its indentation"),
+    "YAML that breaks off": (YAML.replace("components: {}", "components: {"), "cannot be read in line"),
+    "two fields of one name": (YAML.replace("watermark:", "seed:"), "the name 'seed' twice"),
+    "an alias": (YAML.replace("{type: boolean}", "&a {type: boolean}"), "anchors and aliases"),
+    "a document too deep": (YAML.replace("{}", "[" * 70 + "]" * 70), "too much in one another"),
+    "very many values": (YAML.replace("{}", "[" + "1," * 60_000 + "1]"), "holds too much"),
+    "a circle": (
+        document({"x": {"$ref": "#/components/x"}}) | {"components": {"x": {"$ref": "#/components/x"}}},
+        "circle",
+    ),
+    "a reference outside": (document({"x": {"$ref": "https://x.example/s.json"}}), "which is not in it"),
+    "a reference to nothing": (document({"x": {"$ref": "#/components/y"}}), "which is not in it"),
+    "lists without end": (
+        document({"x": {"type": "array", "items": {"$ref": "#/a"}}})
+        | {"a": {"type": "array", "items": {"$ref": "#/a"}}},
+        "too many in one another",
+    ),
+    "very many fields": (document({f"f{n}": {"type": "string"} for n in range(600)}), "too many fields"),
+}
+
+
+@pytest.mark.parametrize(("page", "told"), NO_PAGES.values(), ids=NO_PAGES.keys())
+def test_what_is_no_page_of_a_model_is_refused(page: Any, told: str) -> None:
+    """By a word that says what it is, and never by another error."""
+    with pytest.raises(ConfigurationError) as caught:
+        from_openapi(page)
+    assert told in caught.value.message
+
+
+def test_the_reader_of_yaml_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the message names the install; JSON is read all the same."""
+    monkeypatch.setitem(sys.modules, "ruamel.yaml", None)
+    with pytest.raises(ConfigurationError, match=r"imagen-async\[yaml\]"):
+        from_openapi(YAML)
+    assert from_openapi(document({"prompt": {"type": "string"}})).parameters == {"prompt": Text()}
+
+
+WORDS: dict[str, Any] = {
+    "1:1": "1:1", "on": "on", "yes": "yes", "true": True, "FALSE": False, "null": None, "~": None, "": None,
+    "12": 12, "-3": -3, "0o14": 12, "0x1F": 31, "1_000": "1_000", "014": 14, "1.5": 1.5, "1e3": 1000.0, ".5": 0.5,
+    "'7'": "7", '"a\\/b"': "a/b", "2026-01-01": "2026-01-01", "=": "=", "190:20:30": "190:20:30",
+}  # fmt: skip
+
+
+def test_plain_words_are_what_yaml_1_2_says() -> None:
+    """By its core schema: no sexagesimal numbers, no dates, no `on`."""
+    for word, value in WORDS.items():
+        with naming(word):
+            page = YAML.replace("[on, no, 1:1, 2026-01-01, 12], default: on", "[a]").replace(
+                "enum: [a]", f"const: {word}"
+            )
+            page = page.replace("quality: {type: string, ", "quality: {")
+            if value is None:
+                assert isinstance(from_openapi(page).parameters["quality"], Anything)
+            elif isinstance(value, bool):
+                assert from_openapi(page).parameters["quality"] == Flag(required=True)
+            else:
+                (found,) = from_openapi(page).parameters["quality"].values
+                assert (found, type(found)) == (value, type(value))

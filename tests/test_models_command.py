@@ -1,0 +1,148 @@
+"""The command and the models: what it lists, what it makes of pages, and what it takes for fields of a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import METADATA, Call, at, call, clean_environment, lines_of
+from pages import page_of
+
+from imagen_async.providers import PROVIDERS
+from imagen_async.sandbox import Sandbox
+
+__all__ = ["call", "clean_environment"]
+
+
+def test_models_are_listed(call: Call) -> None:
+    """With price, kind and what goes in, for people and as JSON; the fields of one by its name."""
+    lines = call("models").lines
+    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == list(PROVIDERS)[:-1]
+    assert "  nano-banana-2                8 to 18 credits      text to image; takes image_input" in lines
+    assert "  qwen2                        price unknown        text to image, edit; takes image_url" in lines
+    records = call("models", "-p", "sandbox", "--json").records
+    assert (len(records), records[0]["wire_name"], records[0]["price"]) == (64, "google/imagen4", 8)
+    shown = call("models", "show", "gpt-image-2", "-p", "kie").out
+    for told in (
+        "gpt-image-2 at kie: gpt-image-2-image-to-image, image to image, 6 to 16 credits",
+        "  input_urls (as images): a list of at most 16, each the URL of a picture; required",
+        "  resolution: one of 1K, 2K, 4K",
+    ):
+        assert told in shown
+    refused = call("models", "show", "nano-bananas", "-p", "kie")
+    assert (refused.code, "Did you mean nano-banana?" in refused.err) == (2, True)
+    assert call("models", "show").code == call("models", "import", "x").code == call("models", "refresh").code == 2
+
+
+def test_pages_become_a_file_that_is_used(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Bad pages are named; the records of the good ones are checked as any, and keep the short names that are known."""
+    Path("painter.md").write_text(page_of("maker/painter"))
+    Path("ultra.md").write_text(page_of("google/imagen4-ultra"))
+    Path("bad.md").write_text("# nothing")
+    made = call("models", "import", "painter.md", "bad.md", "ultra.md", "-o", "m.json", "-p", "kie")
+    assert (made.code, "bad.md: This is no page of a model" in made.err) == (1, True)
+    assert "2 models written to m.json" in made.err
+    names = {
+        each["wire_name"]: (each["name"], each.get("credits"))
+        for each in json.loads(Path("m.json").read_text())["models"]
+    }
+    assert names == {"maker/painter": ("maker/painter", None), "google/imagen4-ultra": ("imagen4-ultra", 12)}
+    words = (*at(imagen_sandbox), "--models-file", "m.json", "-m", "maker/painter")
+    assert "ink='c': allowed is one of a, b" in call("generate", "a fox", *words, "--set", "ink=c").err
+    assert call("generate", "a fox", *words, "--set", "ink=b", "--set", "steps=7").code == 0
+    (task,) = imagen_sandbox.ledger.tasks
+    assert (task.model, task.input) == ("maker/painter", {"prompt": "a fox", "ink": "b", "steps": 7})
+    assert call("models", "list", "-p", "sandbox", "--models-file", "painter.md").code == 2
+
+
+def test_the_providers_own_list_is_fetched(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Of the named models, or of all; what is known of one beside its schema stays."""
+    words = (*at(imagen_sandbox), "-o", "m.json")
+    fetched = call("models", "refresh", "z-image", "qwen/text-to-image", *words)
+    assert (fetched.code, "64 models are listed; 2 are asked about" in fetched.err) == (0, True), fetched.err
+    file = json.loads(Path("m.json").read_text())
+    assert (file["provider"], [each["name"] for each in file["models"]]) == ("sandbox", ["qwen", "z-image"])
+    known = {model.wire_name: model for model in PROVIDERS["kie"].models}
+    assert file["models"][0]["credits"] == known["qwen/text-to-image"].credits
+    assert call("models", "list", "-p", "sandbox", "--models-file", "m.json").code == 0
+    refused = call("models", "refresh", "-p", "apiin", "-o", "x.json", "--base-url", imagen_sandbox.url_of("apiin"))
+    assert refused.code == 2
+    assert not Path("x.json").exists()
+
+
+ROWS = "prompt,resolution,sku,Output_Format\na fox,2K,17,png\na heron,,18,\n"
+
+
+def test_columns_that_are_fields_of_the_model(call: Call, imagen_sandbox: Sandbox) -> None:
+    """They are sent, checked and listed; other columns go by; `--set` is for lines that do not say it."""
+    Path("p.csv").write_text(ROWS)
+    words = ("p.csv", *at(imagen_sandbox), "-m", "nano-banana-2", "-o", "out")
+    told = (
+        "p.csv: taken for fields of the model: resolution, Output_Format; no fields, and for metadata.jsonl alone: sku"
+    )
+    planned = call("plan", *words)
+    assert (planned.code, planned.err.splitlines()) == (0, [told])
+    assert "2 pictures, 20 credits" in planned.out
+    made = call("batch", *words, "-q", "--set", "output_format=jpg")
+    assert (made.code, made.err.splitlines()[0]) == (0, told)
+    sent = {create.prompt: create.input for create in imagen_sandbox.ledger.creates}
+    own = {
+        prompt: {name: value for name, value in wire.items() if "_" in name or name == "resolution"}
+        for prompt, wire in sent.items()
+    }
+    ratio = {"aspect_ratio": "auto"}
+    assert own == {
+        "a fox": {**ratio, "resolution": "2K", "output_format": "png"},
+        "a heron": {**ratio, "output_format": "jpg"},
+    }
+    assert {line["sku"] for line in lines_of(METADATA)} == {"17", "18"}
+    assert "Nothing is left" in call("batch", *words, "-q", "--set", "output_format=jpg").err
+    Path("p.csv").write_text(ROWS.replace("2K", "9K"))
+    refused = call("plan", *words[:-2])
+    assert (refused.code, "p.csv:2: resolution='9K': allowed is one of 1K, 2K, 4K" in refused.err) == (2, True)
+
+
+def test_a_column_stays_what_it_was_in_a_folder(call: Call, imagen_sandbox: Sandbox) -> None:
+    """What went by before is no field now, though the model has one of that name: the keys stay, nothing is paid."""
+    Path("p.csv").write_text(ROWS)
+    fast = ("p.csv", *at(imagen_sandbox), "-o", "out", "-q")
+    assert call("batch", *fast, "-m", "imagen4-fast").code == 0
+    added = call("batch", *fast, "-m", "nano-banana-2", "--add")
+    assert "as in the runs before, no fields of the model: resolution, Output_Format" in added.err
+    assert [create.input for create in imagen_sandbox.ledger.creates if "resolution" in create.input] == []
+    assert {line["resolution"] for line in lines_of(METADATA)} == {"2K", None}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--set resolution", "'resolution' is not NAME=VALUE"),
+        ("--set resolution=2K --set resolution=4K", "resolution is said twice"),
+        ("--set seed=x", "seed='x'"),
+        ("--aspect-ratio 1:1 --set aspect_ratio=16:9", "aspect_ratio is said twice"),
+        ("--set prompt=x", "that is no field of a model"),
+        ("--models-file none.json", "none.json cannot be read"),
+        ("-p none.toml", "none.toml cannot be read"),
+    ],
+)
+def test_what_cannot_be_set(call: Call, imagen_sandbox: Sandbox, words: str, told: str) -> None:
+    """Nothing is sent, and the word is named."""
+    refused = call("generate", "a fox", *at(imagen_sandbox), "-m", "nano-banana-2", *words.split())
+    assert (refused.code, told in refused.err, imagen_sandbox.ledger.creates) == (2, True, []), refused.err
+
+
+def test_a_provider_in_a_file(call: Call, imagen_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-p FILE.toml` and `-p NAME=FILE.toml`: the same words go on with a folder."""
+    monkeypatch.setenv("MINE_API_KEY", imagen_sandbox.key)
+    monkeypatch.setenv("OTHER_API_KEY", imagen_sandbox.key)
+    Path("mine.toml").write_text(
+        f'name = "mine"\nmodels_of = "kie"\nprices = 4\nbase_url = "{imagen_sandbox.url_of("kie")}"\n'
+    )
+    Path("p.txt").write_text("a fox\n")
+    assert call("batch", "p.txt", "-p", "mine.toml", "-m", "z-image", "-o", "out", "-q").code == 0
+    (line,) = lines_of(METADATA)
+    assert (line["provider"], line["model"]) == ("mine", "z-image")
+    assert "Nothing is left" in call("batch", "p.txt", "-p", "mine.toml", "-m", "z-image", "-o", "out", "-q").err
+    other = call("generate", "a fox", "-p", "other=mine.toml", "-m", "z-image", "--json")
+    assert other.records[0]["provider"] == "other"
