@@ -45,6 +45,8 @@ class Account(msgspec.Struct, frozen=True):
             another one was agreed on. None: as published.
         name: What results, errors and the journal call it; None: the provider's name. Two accounts of one provider
             need different ones.
+        upload_url: Where pictures of this machine are uploaded, with the key; None: the record's own host for them
+            while the API is at the record's own address, else the API's address.
     """
 
     provider: str | Provider
@@ -53,6 +55,7 @@ class Account(msgspec.Struct, frozen=True):
     limits: Limits | None = None
     credits: float | Mapping[str, float] | None = None
     name: str | None = None
+    upload_url: str | None = None
 
     def __repr__(self) -> str:
         key = "None" if self.api_key is None else "'***'"
@@ -69,6 +72,7 @@ class OpenAccount(msgspec.Struct, frozen=True):
     provider: Provider
     limits: Limits
     endpoint: Endpoint | None
+    upload_url: str | None = None
 
 
 def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
@@ -143,7 +147,13 @@ def schedule_of(account: Account, freshness: float = FRESHNESS) -> PollSchedule:
 
 def _plain_account(account: Account) -> Account:
     """The account with its texts as such; raises ConfigurationError for what is none, a key being quoted nowhere."""
-    names = ("api_key", "base_url", "name", *([] if isinstance(account.provider, Provider) else ["provider"]))
+    names = (
+        "api_key",
+        "base_url",
+        "name",
+        "upload_url",
+        *([] if isinstance(account.provider, Provider) else ["provider"]),
+    )
     texts = {name: plain_or_same(getattr(account, name)) for name in names}
     for name, text in texts.items():
         if type(text) not in (str, NoneType):
@@ -198,10 +208,11 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     base_url = base_url or provider.base_url
     if base_url is None and provider.is_local:
         return OpenAccount(provider, limits, None)
+    uploads = None if account.upload_url is None else _checked_url(account.upload_url, provider)
     default = SANDBOX_KEY if provider.is_local else ""
     key = account.api_key or environment.get(key_variable) or default
     address = _checked_url(base_url, provider)
-    return OpenAccount(provider, limits, Endpoint(address, _checked_key(key, key_variable, provider)))
+    return OpenAccount(provider, limits, Endpoint(address, _checked_key(key, key_variable, provider)), uploads)
 
 
 def _is_same(one: Endpoint | None, other: Endpoint | None) -> bool:

@@ -33,17 +33,16 @@ from ._clock import now
 from ._core.budget import Budget
 from ._core.failure import Failure
 from ._core.job import Job as CoreJob
-from ._core.model import Model
 from ._core.poll_schedule import FRESHNESS
 from ._core.provider import Limits
 from ._core.routing import Policy
-from ._core.states import Collected
 from ._core.upstream import Upstream
-from ._core.values import ImageFile, ImageRequest, Result, stable_key
+from ._core.values import ImageFile, ImageRequest, Result
 from ._core.wording import result_of, states_sent_again
 from ._folders import folder_path, prepare_folder
 from ._home_loop import HomeLoop
-from ._job_factory import JobFactory, JobOptions, Parameters, overridden
+from ._input_files import InputLooks
+from ._job_factory import JobFactory, JobOptions, Parameters, collecting_job, overridden, single_job
 from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
@@ -51,6 +50,7 @@ from ._opening import (
     listeners,
     new_registry,
     new_scheduler,
+    new_uploader,
     new_upstream,
     open_endpoints,
     proxies_of,
@@ -206,12 +206,14 @@ class Client:
                 pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
                 group = await stack.enter_async_context(PlainGroup())
                 upstreams = self._upstreams = {name: self._new_upstream(name) for name in self._accounts}
-                scheduler = new_scheduler(group, pool, upstreams, self._accounts, self._save, registry, observer)
+                uploader = await new_uploader(stack, self._accounts, endpoints, self._settings, off_loop)
+                parts = upstreams, self._accounts, self._save, registry, observer, uploader
+                scheduler = new_scheduler(group, pool, *parts)
                 # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
                 stack.push_async_callback(scheduler.close)
                 scheduler.start(scheduler.run)
                 desk = None if registry is None else CallbackDesk(registry, scheduler)
-                self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted)
+                self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted, uploader)
         finally:
             self._is_opening = False
         return self
@@ -230,7 +232,7 @@ class Client:
             self._opened = None
 
     async def generate(
-        self, prompt: str | ImageRequest, *, deadline: float = 900, **parameters: Unpack[Parameters]
+        self, prompt: str | ImageRequest = "", *, deadline: float = 900, **parameters: Unpack[Parameters]
     ) -> Result:
         """Make one picture, or a few of one prompt, and wait for it.
 
@@ -252,20 +254,20 @@ class Client:
         Raises:
             ImagenError: It failed; the class says what to do. `DeadlineExceeded` and others carry the task id.
         """
-        single = self._begin(self._job(overridden(prompt, parameters), deadline))
+        single = await self._new(prompt, parameters, deadline)
         try:
             return await single.result()
         finally:
             single.drop()
 
     async def submit(
-        self, prompt: str | ImageRequest, *, deadline: float = 900, **parameters: Unpack[Parameters]
+        self, prompt: str | ImageRequest = "", *, deadline: float = 900, **parameters: Unpack[Parameters]
     ) -> Job:
         """Make one picture, and come back as soon as the provider has taken the task; await the job for the picture.
 
         Arguments, errors and costs are those of `generate`.
         """
-        single = self._begin(self._job(overridden(prompt, parameters), deadline))
+        single = await self._new(prompt, parameters, deadline)
         try:
             return Job(single, await single.task_id())
         # Cancelled, too: nobody has the job then, so that its task's id goes into the log.
@@ -287,19 +289,7 @@ class Client:
         task_id = checked_task_id(task_id)
         account = self._find(provider)
         number = self._open().scheduler.new_id()
-        job = CoreJob(
-            id=number,
-            owner=number,
-            index=0,
-            key=task_id,
-            request=ImageRequest(prompt="", key=task_id),
-            account=account,
-            # Whatever model has made it: to ask about a task takes nothing but its id.
-            model=Model("", "", None),
-            deadline=checked_deadline(deadline),
-            state=Collected(task_id.strip(), since=now()),
-        )
-        single = self._begin(job)
+        single = self._begin(collecting_job(task_id, account, number, checked_deadline(deadline)))
         try:
             return await single.result()
         finally:
@@ -388,16 +378,13 @@ class Client:
         budget = None if max_credits is None else Budget(checked_credits(max_credits))
         router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
         # What fits nobody is told now, and not once a request.
-        router.check_defaults(defaults := overridden("-", parameters))
-        folder = None if save_to is None else prepare_folder(save_to)
-        # Once: what is lost a second time is held.
-        again_once = int(on_unknown == "resubmit")
-        seconds, retries = checked_deadline(deadline), checked_retries(retries)
-        options = JobOptions(deadline=seconds, retries=retries, resubmits=again_once, save_to=folder)
-        factory = JobFactory(router, defaults, options)
+        opened, defaults = self._open(), overridden("-", parameters)
+        looks = InputLooks(opened.uploader.files, router, defaults.model, opened.off_loop)
+        router.check_defaults(defaults := looks.at_defaults(defaults))
+        factory = JobFactory(router, defaults, _job_options(deadline, retries, on_unknown, save_to))
         again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
         return Batch(
-            self._open().scheduler,
+            opened.scheduler,
             requests,
             factory,
             self._savable,
@@ -406,7 +393,8 @@ class Client:
             budget=budget,
             journal=None if journal is None else self._journal(journal, factory, again, add),
             on_exit=on_exit,
-            off_loop=self._open().off_loop,
+            off_loop=opened.off_loop,
+            look=looks.at,
         )
 
     def _journal(
@@ -417,7 +405,13 @@ class Client:
         # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
         gone = frozenset(name for name, account in self._accounts.items() if account.endpoint is None)
         return BatchJournal(
-            journal, factory, again=again, gone=gone, expects_callbacks=self._callback is not None, add=add
+            journal,
+            factory,
+            again=again,
+            gone=gone,
+            expects_callbacks=self._callback is not None,
+            add=add,
+            recall=self._open().uploader.recall,
         )
 
     def _open(self) -> OpenClient:
@@ -437,21 +431,12 @@ class Client:
             raise ConfigurationError(f"Say which account: provider= one of {known}.")
         raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
 
-    def _job(self, request: ImageRequest, deadline: float) -> CoreJob:
-        """Make the job of a single request, which is its own owner."""
-        number = self._open().scheduler.new_id()
-        sent, route = self._router.route(request)
-        return CoreJob(
-            id=number,
-            owner=number,
-            index=0,
-            key=request.key or stable_key(request),
-            request=sent,
-            account=route.offers[0].account,
-            model=route.offers[0].model,
-            route=route,
-            deadline=checked_deadline(deadline),
-        )
+    async def _new(self, prompt: str | ImageRequest, parameters: Parameters, deadline: float) -> Single:
+        """Send a single request, its files looked at."""
+        opened, request = self._open(), overridden(prompt, parameters)
+        looks = InputLooks(opened.uploader.files, self._router, None, opened.off_loop)
+        request = await looks.request(request)
+        return self._begin(single_job(self._router, request, opened.scheduler.new_id(), checked_deadline(deadline)))
 
     def _begin(self, job: CoreJob) -> Single:
         """Send one job of its own, whose deadline runs from now."""
@@ -472,6 +457,17 @@ class Client:
     async def _save(self, result: Result, folder: str, within: float = float("inf")) -> tuple[ImageFile, ...]:
         own = partial(own_files, self._settings, self._accounts)
         return await save_with(self._opened, own, self._executor, result, folder, within)
+
+
+def _job_options(deadline: float, retries: int, on_unknown: OnUnknown, save_to: str | PurePath | None) -> JobOptions:
+    """What all jobs of a batch have in common, checked; the folder is made."""
+    return JobOptions(
+        deadline=checked_deadline(deadline),
+        retries=checked_retries(retries),
+        # Once: what is lost a second time is held.
+        resubmits=int(on_unknown == "resubmit"),
+        save_to=None if save_to is None else prepare_folder(save_to),
+    )
 
 
 def _checked_batch(

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import msgspec
 
+from ._clock import now
 from ._core.defaults import as_request, content_key, with_defaults
 from ._core.job import Job
-from ._core.model import model_of
+from ._core.model import Model, model_of
 from ._core.plain_values import is_request, plain_item
 from ._core.routing import Route, Router
-from ._core.values import ImageRequest
+from ._core.states import Collected
+from ._core.values import ImageRequest, stable_key
 from .errors import InvalidRequest
 
 if TYPE_CHECKING:
     # Only a batch with a journal needs it.
     from ._core.journal_entry import JournalEntry
+    from ._core.values import Images
 
 
 class Parameters(TypedDict, total=False):
@@ -30,6 +33,7 @@ class Parameters(TypedDict, total=False):
     seed: int | None
     key: str | None
     extra: dict[str, Any]
+    images: Images
 
 
 class JobOptions(TypedDict):
@@ -110,7 +114,7 @@ class JobFactory:
 
     def job_of(self, entry: JournalEntry, owner: int, number: int) -> Job:
         """Make a blank job for one of a journal, with its own model and account, and no leave to be sent again."""
-        known = self.router.providers[entry.account].find(entry.request.model or "")
+        known = self.router.providers[entry.account].find(entry.request.model or "", entry.request)
         return Job(
             id=number,
             owner=owner,
@@ -122,6 +126,38 @@ class JobFactory:
             deadline=self._terms["deadline"],
             save_to=self._terms["save_to"],
         )
+
+
+def single_job(router: Router, request: ImageRequest, number: int, deadline: float) -> Job:
+    """Make the job of a single request, which is its own owner; raises InvalidRequest."""
+    sent, route = router.route(request)
+    return Job(
+        id=number,
+        owner=number,
+        index=0,
+        key=request.key or stable_key(request),
+        request=sent,
+        account=route.offers[0].account,
+        model=route.offers[0].model,
+        route=route,
+        deadline=deadline,
+    )
+
+
+def collecting_job(task_id: str, account: str, number: int, deadline: float) -> Job:
+    """Make the job, its own owner, of a task that exists."""
+    return Job(
+        id=number,
+        owner=number,
+        index=0,
+        key=task_id,
+        request=ImageRequest(prompt="", key=task_id),
+        account=account,
+        # Whatever model has made it: to ask about a task takes nothing but its id.
+        model=Model("", "", None),
+        deadline=deadline,
+        state=Collected(task_id.strip(), since=now()),
+    )
 
 
 def _unknown_parameter(parameters: Parameters) -> InvalidRequest:

@@ -27,6 +27,8 @@ from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
 from ._core.upstream import Upstream
 from ._core.values import Painter
+from ._core.wire import HttpRequest, HttpResponse
+from ._input_files import InputFiles
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
@@ -37,6 +39,7 @@ from ._scheduler.wakeup import Wakeup
 from ._transport.proxies import Proxies, environment_proxies, given_proxies
 from ._transport.session_pool import Endpoint, SessionPool
 from ._transport.sessions import SessionSettings, SSLSetting
+from ._uploads import AT_ONCE, Uploader, upload_endpoints
 from ._watch.log import log
 from ._watch.observer import Observer
 from .errors import ConfigurationError
@@ -66,6 +69,7 @@ class OpenClient(msgspec.Struct, frozen=True):
         stack: What leaving closes.
         off_loop: Where its files are written and looked at.
         painted: Makes the pictures of a sandbox of its own, by their URLs.
+        uploader: Has files that go in where providers read them.
     """
 
     scheduler: Scheduler
@@ -74,6 +78,7 @@ class OpenClient(msgspec.Struct, frozen=True):
     stack: AsyncExitStack
     off_loop: OffLoop
     painted: Painter | None
+    uploader: Uploader
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -171,6 +176,7 @@ def new_scheduler(
     save: Save,
     registry: CallbackRegistry | None,
     observer: Observer,
+    uploader: Uploader,
 ) -> Scheduler:
     """The loop of an open client, with a plan for these accounts; it is not running yet."""
     plan = Plan(upstreams.values(), SAVING_AT_ONCE, expects_callbacks=registry is not None)
@@ -179,7 +185,7 @@ def new_scheduler(
     wakeup = Wakeup()
     errands = Errands(plan.upstreams, pool.send, wakeup.notice)
     callback_url = None if registry is None else registry.url_of
-    exchange = Exchange(dialects, pool.send, save, callback_url, errands.send, pool.mask.text)
+    exchange = Exchange(dialects, pool.send, save, callback_url, errands.send, uploader, pool.mask.text)
     return Scheduler(group, plan, exchange, observer, wakeup, errands, registry)
 
 
@@ -202,6 +208,32 @@ async def open_endpoints(
         painters.append((await stack.enter_async_context(sandbox)).picture)
         endpoints[name] = Endpoint(sandbox.url_of(provider.name), SANDBOX_KEY)
     return endpoints, _any_of(painters) if painters else None
+
+
+LONGEST_UPLOAD = 600.0
+"""Seconds that the answer to an upload may take."""
+
+
+async def new_uploader(
+    stack: AsyncExitStack,
+    accounts: Mapping[str, OpenAccount],
+    endpoints: Mapping[str, Endpoint],
+    settings: SessionSettings,
+    off_loop: OffLoop,
+) -> Uploader:
+    """What uploads files for these accounts, through sessions of its own, which cost nothing while nothing goes in."""
+    where = upload_endpoints(accounts, endpoints)
+    own = msgspec.structs.replace(settings, connections=AT_ONCE, timeout=max(LONGEST_UPLOAD, settings.timeout))
+    pool = await stack.enter_async_context(SessionPool(where, own)) if where else None
+    records = {name: accounts[name].provider.uploads for name in where}
+    send = refuse_upload if pool is None else pool.send
+    stack.callback((files := InputFiles()).close)
+    return Uploader({name: each for name, each in records.items() if each is not None}, send, files, off_loop)
+
+
+async def refuse_upload(account: str, request: HttpRequest) -> HttpResponse:
+    """No account takes files; each request with some was refused before."""
+    raise ConfigurationError("No account takes files.", provider=account)
 
 
 def _any_of(painters: Iterable[Painter]) -> Painter:

@@ -1,6 +1,6 @@
 """What the tests know of the inside of the package, in one place: a rename in there touches this file alone."""
 
-from imagen_async._accounts import SANDBOX_KEY, named, provider_of, router_of
+from imagen_async._accounts import SANDBOX_KEY, named, open_pool, provider_of, router_of
 from imagen_async._batch.feeder import BREATHE_EVERY, Feeder
 from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, SilenceWatch, log_stray
 from imagen_async._cli import main, wording
@@ -52,6 +52,7 @@ from imagen_async._core.job_events import (
     OwnerGone,
     OwnerLeft,
     OwnerWithholds,
+    Prepared,
     Readmitted,
     Saved,
     SendAborted,
@@ -59,6 +60,7 @@ from imagen_async._core.job_events import (
     Taken,
     TurnMissed,
     Unsendable,
+    Upload,
 )
 from imagen_async._core.journal_entry import (
     Bill,
@@ -101,6 +103,7 @@ from imagen_async._core.states import (
     Noting,
     OnTheWay,
     Orphaned,
+    Preparing,
     Queued,
     Relinking,
     Running,
@@ -110,7 +113,7 @@ from imagen_async._core.states import (
     Unknown,
 )
 from imagen_async._core.upstream import Upstream, Upstreams
-from imagen_async._core.values import DEFAULT_MODEL, ImageFile, ImageRequest, raw_model, stable_key
+from imagen_async._core.values import DEFAULT_MODEL, ImageFile, ImageRequest, InputFile, raw_model, stable_key
 from imagen_async._core.wire import (
     Accepted,
     ConnectFailed,
@@ -147,6 +150,7 @@ from imagen_async._core.wording import (
 )
 from imagen_async._downloads import TRIES, save_all
 from imagen_async._folders import prepare_folder, sweep
+from imagen_async._input_files import InputFiles
 from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.clock import CLOCK, JournalClock
@@ -161,6 +165,7 @@ from imagen_async._text import one_line, shown, told
 from imagen_async._transport.file_session import FileSession
 from imagen_async._transport.session_pool import MAX_ANSWER, Endpoint, SessionPool
 from imagen_async._transport.sessions import SessionSettings
+from imagen_async._uploads import upload_endpoints
 from imagen_async._watch.observer import Observer
 from imagen_async.sandbox._checks import PRICE_WHERE_NONE_IS_KNOWN, problem_of
 from imagen_async.sandbox._painter import SIZES, _gradient, paint

@@ -30,7 +30,7 @@ DENIED: dict[str, Any] = {**SINCE, "denied_at": NOW - PATIENCE}
 STATES: dict[str, inner.State] = {
     **{
         f"{kind.__name__}{before}": kind(fallback=why)
-        for kind in (inner.Queued, inner.Noting, inner.Sending, inner.Orphaned)
+        for kind in (inner.Queued, inner.Preparing, inner.Noting, inner.Sending, inner.Orphaned)
         for before, why in BEFORE.items()
     },
     "Claimed": inner.Claimed(CLAIM),
@@ -68,6 +68,7 @@ _REFUSALS = {
 
 EVENTS: dict[str, inner.Event] = {
     "Taken": inner.Taken(inner.Offer("kie", MODELS["imagen4"])),
+    "Prepared": inner.Prepared((inner.Upload("0" * 64, "https://files.example/in.png", 2e9),)),
     "Leaves": inner.Leaves(),
     "SendAborted": inner.SendAborted(),
     "SendAborted unnoted": inner.SendAborted(failure(errors.JournalError, "the disk is full")),
@@ -112,7 +113,7 @@ def job_in(state: inner.State | str, **fields: Any) -> inner.Job:
     state = STATES[state] if isinstance(state, str) else state
     fallback = getattr(state, "fallback", None)
     is_lost = fallback == LOST_BEFORE or isinstance(state, inner.AwaitingCallback | inner.Confirming)
-    creates = isinstance(state, inner.Noting | inner.OnTheWay) + (fallback is not None)
+    creates = isinstance(state, inner.Preparing | inner.Noting | inner.OnTheWay) + (fallback is not None)
     counts: dict[str, Any] = {"attempts": creates, "lost": int(is_lost), "lost_creates": (1,) if is_lost else ()}
     if isinstance(state, inner.AwaitingCallback | inner.Confirming | inner.Running | inner.Fetching):
         counts["attempts"] = 1

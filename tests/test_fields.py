@@ -18,15 +18,18 @@ def test_the_table_is_what_type_checkers_read() -> None:
     """ImageRequest and the parameters of a call have the fields of the table, in its order and of its kinds."""
     names = [field.name for field in inner.FIELDS]
     assert list(ImageRequest.__struct_fields__) == names
-    assert ["prompt", *inner.Parameters.__annotations__] == names
-    types, hints = {"text": "str", "whole": "int", "object": "dict"}, get_type_hints(ImageRequest)
-    assert {**hints, **get_type_hints(inner.Parameters)} == hints
+    made = [field.name for field in inner.FIELDS if field.is_made]
+    assert ["prompt", *inner.Parameters.__annotations__, *made] == names
+    types = {"text": "str", "whole": "int", "object": "dict", "files": "tuple"}
+    hints = get_type_hints(ImageRequest)
+    assert {**hints, **get_type_hints(inner.Parameters, localns={"Images": hints["images"]})} == hints
     for field in inner.FIELDS:
         assert str(hints[field.name]).removeprefix("<class '").startswith(types[field.kind]), field.name
     assert {field.kind: field.column_type for field in inner.FIELDS} == {
         "text": "string",
         "whole": "int64",
         "object": None,
+        "files": None,
     }
 
 

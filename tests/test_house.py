@@ -57,6 +57,8 @@ ORDER = (
     "_part_file",
     "_downloads",
     "_accounts",
+    "_input_files",
+    "_uploads",
     "_job_factory",
     "_journal",
     "_single",

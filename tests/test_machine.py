@@ -29,10 +29,15 @@ from samples import (
 from imagen_async import errors
 
 LIVE = {name: state for name, state in STATES.items() if not isinstance(state, inner.Ended)}
-TERMS = [
+FILES = {"fox.png": inner.InputFile("0" * 64, 9, "image/png")}
+EDIT = inner.ImageRequest("make it night", images=("fox.png",), local_files=FILES)
+"""A request with a picture that goes in."""
+
+TERMS: list[dict[str, Any]] = [
     {"retries": retries, "resubmits": resubmits, "save_to": save_to, "expires_at": expires_at}
     for retries, resubmits, save_to, expires_at in product((0, 2), (0, 1), (None, "out"), (NOW + 900, NOW))
 ]
+TERMS += [{"request": EDIT}]
 """What the caller asked for, and whether its time is over."""
 UNPRICED = inner.Model("new", "new", None)
 
@@ -94,7 +99,8 @@ def test_only_these_lead_back_to_queued() -> None:
         for (state, event), entry in inner.TABLE.items()
         if inner.Queued in entry.to and state is not inner.Queued
     }
-    creates = {("Noting", "ConnectFailed"), ("Noting", "TurnMissed"), ("Sending", "Rejected"), ("Sending", "Lost")}
+    creates = {*product(("Preparing", "Noting"), ("ConnectFailed", "TurnMissed")), ("Sending", "Rejected")}
+    creates |= {("Sending", "Lost")}
     tasks = {(state, "TaskFailed") for state in ("Confirming", "Running", "Doubted")}
     assert back == creates | tasks | {("Doubted", "TaskRefused")}
 
@@ -113,13 +119,18 @@ RUNNING = [name for name in ASKED_ABOUT if isinstance(STATES[name], inner.Runnin
 LINKED = [name for name in RUNNING if not name.endswith("unlinked")]
 REPLACEABLE = [name for name in ASKED_ABOUT if not name.startswith(("Collected", "Relinking"))]
 
+UNSENT = ("Preparing", "Noting")
+"""Its turn has come, and nothing of it has left."""
+
 # With no create before that says anything, after a failed one, and after a lost one.
 OF_CREATES: dict[tuple[str, str], tuple[str, str, str]] = {
-    **dict.fromkeys(product(("Queued", "Noting"), OWNERS), ("Left", "Failed", "Unknown")),
-    **dict.fromkeys(product(("Noting",), ("ConnectFailed", "TurnMissed")), ("Queued", "Queued", "Queued")),
-    ("Noting", "SendAborted"): ("Left", "Failed", "Unknown"),
-    ("Noting", "SendAborted unnoted"): ("NotAdmitted", "Failed", "Unknown"),
-    ("Noting", "Unsendable"): ("Failed", "Failed", "Unknown"),
+    **dict.fromkeys(product(("Queued", *UNSENT), OWNERS), ("Left", "Failed", "Unknown")),
+    **dict.fromkeys(product(UNSENT, ("ConnectFailed", "TurnMissed")), ("Queued", "Queued", "Queued")),
+    **dict.fromkeys(product(UNSENT, ("SendAborted",)), ("Left", "Failed", "Unknown")),
+    **dict.fromkeys(product(UNSENT, ("SendAborted unnoted",)), ("NotAdmitted", "Failed", "Unknown")),
+    **dict.fromkeys(product(UNSENT, ("Unsendable",)), ("Failed", "Failed", "Unknown")),
+    # Without files that go in: nothing is to be uploaded.
+    ("Queued", "Taken"): ("Noting", "Noting", "Noting"),
     ("Queued", "Expired"): ("Failed", "Failed", "Unknown"),
     ("Queued", "NobodyTakes"): ("NotAdmitted", "Failed", "Unknown"),
     ("Queued", "NobodyTakes it anywhere"): ("Failed", "Failed", "Unknown"),
@@ -133,8 +144,9 @@ OF_CREATES: dict[tuple[str, str], tuple[str, str, str]] = {
     # It names the first create: that on the way; one that has failed, and is told of already; one that was lost.
     ("Queued", "CallbackNamed"): ("Queued", "Queued", "Confirming"),
     ("Noting", "CallbackNamed"): ("Noting", "Noting", "Confirming"),
+    ("Preparing", "CallbackNamed"): ("Preparing", "Preparing", "Confirming"),
     ("Sending", "CallbackNamed"): ("Claimed", "Sending", "Claimed"),
-    **{(kind, "CallbackNamed by another"): (kind, kind, kind) for kind in ("Queued", "Noting", "Sending")},
+    **{(kind, "CallbackNamed by another"): (kind, kind, kind) for kind in ("Queued", *UNSENT, "Sending")},
 }
 OF_TASKS: dict[tuple[str, str], str] = {
     ("AwaitingCallback", "CallbackNamed"): "Confirming",
@@ -168,6 +180,15 @@ EXPECTED = OF_TASKS | {
 """What becomes of a job, without retries and with nothing to save, where the table names several states."""
 
 
+def test_files_that_go_in_are_uploaded_before_anything_is_noted() -> None:
+    """A create of theirs has its number from its turn on, and may be noted once they are where they are read."""
+    preparing = after(job_in("Queued", request=EDIT), "Taken")
+    noting = after(preparing, "Prepared")
+    assert (preparing.state, noting.state, noting.attempts) == (inner.Preparing(), inner.Noting(), 1)
+    assert after(preparing, "ConnectFailed").attempts == 0
+    assert inner.entry_of(preparing, NOW, 0.0) is None
+
+
 def test_of_several_states_the_right_one_is_reached() -> None:
     """Without any leave of the caller's, an event has its one next state, by what came of the creates before."""
     found = outcomes()
@@ -194,9 +215,13 @@ BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
         {
             **dict.fromkeys(product(("Sending", "Sending after a failure", "Orphaned"), FREE_TO_REPEAT), "Failed"),
             **dict.fromkeys(product(("Sending after a loss",), FREE_TO_REPEAT), "Unknown"),
-            **dict.fromkeys(product(("Noting", "Noting after a failure"), ("ConnectFailed", "TurnMissed")), "Failed"),
-            **dict.fromkeys(product(("Noting after a loss",), ("ConnectFailed", "TurnMissed")), "Unknown"),
-            ("Noting", "SendAborted"): "Failed",
+            **{
+                (f"{state}{before}", event): "Unknown" if before == " after a loss" else "Failed"
+                for state in UNSENT
+                for before in BEFORE
+                for event in ("ConnectFailed", "TurnMissed")
+            },
+            **dict.fromkeys(product(UNSENT, ("SendAborted",)), "Failed"),
             **dict.fromkeys(product(RUNNING, ("Pending", "NoAnswer")), "Failed"),
             **dict.fromkeys(product(LINKED, ("LinksMissing",)), "Failed"),
             **dict.fromkeys(product(("Confirming", "Confirming denied"), ("Pending", "LinksMissing")), "Failed"),

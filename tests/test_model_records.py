@@ -181,7 +181,7 @@ def test_the_pictures_that_go_in_tell_which_half_is_meant() -> None:
         with naming(name, files):
             extra = {field: least(dict(KIE.find(wire_name).parameters)[field]) for field in files.split()}
             assert KIE.find(name, ImageRequest("a fox", extra=extra)).wire_name == wire_name
-    with pytest.raises(InvalidRequest, match="image_url=None: it is required; allowed is the URL of a picture"):
+    with pytest.raises(InvalidRequest, match="images=None: it is required; allowed is the URL of a picture"):
         check(ImageRequest("a fox", extra={"mask_url": URL}), "ideogram-v3", KIE, ())
 
 

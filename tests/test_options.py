@@ -86,8 +86,11 @@ def test_some_words_may_be_said_again() -> None:
 def test_what_is_said_of_a_picture_are_its_parameters() -> None:
     """The picture's options are the fields of a request that may have a default, and make the request."""
     hints = get_type_hints(ImageRequest)
-    own = {name: hint for name, hint in get_type_hints(inner.PictureOptions).items() if name != "set"}
-    assert own == {name: hints[name] for name in hints if name not in ("prompt", "key")}
+    own = {
+        name: hint for name, hint in get_type_hints(inner.PictureOptions).items() if name not in ("set", "local_files")
+    }
+    said = {name: hints[name] for name in hints if name not in ("prompt", "key", "local_files")}
+    assert own == {**said, "images": tuple[str, ...]}
     picture = inner.PictureOptions("imagen4", "1:1", "blur", 2, 7, {"steps": 4})
     assert (picture.request("x"), picture.extra) == (ImageRequest("x", **picture.parameters()), {"steps": 4})
 

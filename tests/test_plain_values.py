@@ -83,7 +83,11 @@ NEVER = [object(), b"a", PurePath("a"), Decimal(1), 10**5000, np.array([1]), Bro
 def test_what_is_nearly_plain_becomes_exactly_that(value: Any, plain: Any) -> None:
     """By its type's own way, as a prompt, in each field, in all of `extra`, and as a request's key."""
     assert (type(plain_atom(value)), plain_atom(value)) == (type(plain), plain)
-    fields = [each for each in ImageRequest.__struct_fields__ if each not in ("extra", "key", "prompt")]
+    fields = [
+        each
+        for each in ImageRequest.__struct_fields__
+        if each not in ("extra", "key", "prompt", "images", "local_files")
+    ]
     extra = {"x": value, "y": [{"z": (value,)}], "m": Mine(w=value)}
     request = plain_item(ImageRequest(value, **dict.fromkeys(fields, value), extra=extra))
     assert request == ImageRequest(
@@ -120,6 +124,8 @@ def test_extra_holds_what_json_can_say() -> None:
     """No number that is none, no field without a name, nothing in itself; and what is no mapping holds no fields."""
     for value in (*NEVER[:1], *NEVER[2:5], *NEVER[6:], float("nan"), {1: 2}, {None: 1}, ENDLESS, print):
         for extra in ({"x": [value]}, [value], value, [], None):
+            if issubclass(type(value), PurePath) and type(extra) is dict:
+                continue  # a path is its text
             with pytest.raises(InvalidRequest, match=r"extra|cannot be read"):
                 plain_item(ImageRequest("a", extra=extra))
 

@@ -100,7 +100,8 @@ def test_nothing_of_a_request_is_dropped_on_its_way(request: ImageRequest, pool:
     found(router, ImageRequest("another", model=request.model))
     if (way := found(router, request)) is not None:
         sent, route = way
-        asked = {name for name in (*inner.PARAMETERS, "prompt") if getattr(sent, name) is not None} | set(sent.extra)
+        names = (*inner.PARAMETERS, "prompt")
+        asked = {name for name in names if getattr(sent, name) not in (None, ())} | set(sent.extra)
         assert [set(offer.model.input_of(sent)) for offer in route.offers] == [asked] * len(route.offers)
         assert found(router, sent) == found(inner.router_of(pool), request) == way
 

@@ -140,10 +140,11 @@ async def test_what_will_still_be_pulled() -> None:
         (["x"] * 10, {"pulled": 3}, 5),
         (["x"] * 10, {"pulled": 9}, 0),
         (["x"] * 10, {"is_over": True}, 0),
-        (["x"] * 10, {"is_stopped": True}, 0),
         (iter(["x"]), {}, None),
         (iter(["x"]), {"is_over": True}, 0),
     ):
         feeder = inner.Feeder(requests, 9, room=None, passes_over=None, take=None, ended=None)  # type: ignore[arg-type]
         vars(feeder).update(change)
         assert feeder.unpulled(2) == unpulled, (requests, change)
+        feeder.stop()
+        assert feeder.unpulled(2) == 0

@@ -22,7 +22,7 @@ from journals import Inline
 
 from imagen_async import Account, Client, ImageFile, ImageRequest, Limits, Result, errors
 from imagen_async._batch.batch import Batch
-from imagen_async._opening import OpenClient, file_threads, listeners, new_scheduler, window
+from imagen_async._opening import OpenClient, file_threads, listeners, new_scheduler, new_uploader, window
 from imagen_async._scheduler.callback_desk import CallbackDesk
 from imagen_async._scheduler.change_stream import Owner
 from imagen_async.ports import Limiter
@@ -192,11 +192,14 @@ class VirtualClient(Client):
             group = await stack.enter_async_context(inner.PlainGroup())
             self._upstreams = {name: self._new_upstream(name) for name in self.networks}
             line: Any = SimpleNamespace(send=self._send, files=None, mask=inner.Mask(()))
-            scheduler = new_scheduler(group, line, self._upstreams, self._accounts, self._save, registry, observer)
+            threads = file_threads(None)
+            uploader = await new_uploader(stack, {}, {}, self._settings, threads)
+            parts = self._upstreams, self._accounts, self._save, registry, observer, uploader
+            scheduler = new_scheduler(group, line, *parts)
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler)
-            self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), file_threads(None), None)
+            self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), threads, None, uploader)
         return self
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -91,6 +91,7 @@ class Batch:
         budget: Budget | None = None,
         on_exit: OnExit = "detach",
         off_loop: OffLoop,
+        look: Callable[[object], Awaitable[object] | None] = lambda item: None,
     ) -> None:
         self.leftover: tuple[Result, ...] = ()
         self._scheduler = scheduler
@@ -105,6 +106,7 @@ class Batch:
             passes_over=self._recognition.passes_over,
             take=self._take,
             ended=lambda: self._end_with(self._feeder.error),
+            look=look,
         )
         self._journal = journal
         self._budget = budget

@@ -46,13 +46,13 @@ class Feeder:
             needed for that.
         take: Takes in one request, with its place in the input; an exception of it ends the feeding.
         ended: Called once no more will come.
+        look: Looks at the files of a request, where it has any; what it ends with is taken in the request's place.
 
     Attributes:
         total: Requests in the input, or None where it has no length.
         pulled: Requests taken from it so far.
         error: What the input raised, or `take`; None while all is well.
         is_over: True once no more will come.
-        is_stopped: True once no more is wanted.
     """
 
     def __init__(
@@ -63,18 +63,19 @@ class Feeder:
         passes_over: Callable[[int], bool],
         take: Callable[[object, int], None],
         ended: Callable[[], None],
+        look: Callable[[object], Awaitable[object] | None] = lambda item: None,
     ) -> None:
         self.total = length_of(requests)
         self.pulled = 0
         self.error: BaseException | None = None
         self.is_over = False
-        self.is_stopped = False
         self._requests = requests
         self._places = window
         self._room = room
         self._passes_over = passes_over
         self._take = take
         self._ended = ended
+        self._look = look
         self._space = asyncio.Event()
         self._scope = anyio.CancelScope()
         self._closed = asyncio.Event()
@@ -89,7 +90,8 @@ class Feeder:
         for index, item in enumerate(self._requests if isinstance(self._requests, Sequence) else ()):
             if identity.is_sure:
                 return
-            identity.check(item)
+            looking = self._look(item)
+            identity.check(item if looking is None else await looking)
             if index % BREATHE_EVERY == BREATHE_EVERY - 1:
                 await asyncio.sleep(0)
 
@@ -100,9 +102,12 @@ class Feeder:
 
     def stop(self) -> None:
         """Pull no more."""
-        # The flag holds at once; the scope ends a feeder that waits. A scope alone lets a running feeder run on.
-        self.is_stopped = True
         self._scope.cancel()
+
+    @property
+    def is_stopped(self) -> bool:
+        """True once no more is wanted. It holds at once: by itself the scope ends only a feeder that waits."""
+        return self._scope.cancel_called
 
     def unpulled(self, unmet: int) -> int | None:
         """Requests that are to be pulled and sent yet, without so many that an earlier run has; None: nobody knows."""
@@ -143,7 +148,8 @@ class Feeder:
             if self.pulled % PASSED_AT_ONCE == 0:
                 await asyncio.sleep(0)
             item = await pull()
-        return item
+        looking = self._look(item)
+        return item if looking is None else await looking
 
     async def closed(self) -> None:
         """Wait until an input that is a generator has been closed, for as long as that may take."""

@@ -13,6 +13,7 @@ from .._core.failure import Failure
 from .._core.job import Job
 from .._core.plain_values import plain_item, showable
 from .._core.values import ImageRequest, Result
+from .._input_files import Unreadable
 from .._job_factory import JobFactory
 from ..errors import ImagenError, JournalError
 from .inputs import LookedUp, Requests
@@ -61,6 +62,9 @@ class Recognition:
         """A job to send, with that number for its id; one taken up, an earlier result, or the result of a refusal."""
         item: str | ImageRequest | None = None
         try:
+            if type(given) is Unreadable:
+                item = given.request
+                raise given.error
             item = plain_item(given)
             if self._journal is None:
                 return self.factory.job(item, index, self._owner, number)

@@ -14,7 +14,7 @@ from .library import CONTENT, FIELDS
 from .picture_sizes import Sizes, size_of
 from .prompt_files import PromptLine
 
-_OBJECTS = frozenset(field.name for field in FIELDS if field.kind == "object")
+_OBJECTS = frozenset(field.name for field in FIELDS if field.kind in ("object", "files"))
 
 
 def pictures_json(
@@ -46,6 +46,7 @@ def pictures_json(
             "sha256": file.sha256,
             "width": width,
             "height": height,
+            **({"ignored": list(result.ignored)} if result.ignored else {}),
         }
         if "extra" in ours:
             ours["extra"] = columns.value("extra", ours["extra"])
@@ -75,8 +76,9 @@ def see(columns: Columns, request: ImageRequest) -> bool:
 
 
 def _request_json(request: ImageRequest) -> dict[str, Any]:
-    """A request as JSON; an object of its own only where there is anything in it, so that its column has one type."""
-    return {name: value for name in CONTENT if (value := getattr(request, name)) or name not in _OBJECTS}
+    """A request as JSON; an object or a list only where there is anything in it, so that its column has one type."""
+    told = {name: value for name in CONTENT if (value := getattr(request, name)) or name not in _OBJECTS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
 
 
 def _columns(request: ImageRequest, ours: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +107,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "urls": list(result.urls),
         "files": [file.path for file in result.files],
         "error": None if result.error is None else error_json(result.error),
+        **({"ignored": list(result.ignored)} if result.ignored else {}),
     }
     if isinstance(result.request, PromptLine):
         ours["line"] = result.request.line

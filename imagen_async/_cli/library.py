@@ -22,16 +22,18 @@ from .._core.file_names import UNNUMBERED
 from .._core.forecast import Shares, making_time, sending_time
 from .._core.identity import MET, Identity, Known
 from .._core.journal_entry import EntryState, cut_off, is_denied
+from .._core.parameters import is_address
 from .._core.plain_text import foreign_character
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
 from .._core.resuming import earlier_result, is_at_end
 from .._core.routing import Policy, Router
 from .._core.suggestion import did_you_mean
-from .._core.values import numbered
+from .._core.values import InputFile, numbered
 from .._core.wire import clean
 from .._core.wording import states_sent_again
 from .._folders import PART_SUFFIX, prepare_folder
+from .._input_files import InputFiles
 from .._job_factory import Parameters
 from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
@@ -57,6 +59,8 @@ __all__ = [
     "EntryState",
     "FieldKind",
     "Identity",
+    "InputFile",
+    "InputFiles",
     "Journal",
     "JournalReader",
     "Known",
@@ -79,6 +83,7 @@ __all__ = [
     "earlier_result",
     "file_kind_of",
     "foreign_character",
+    "is_address",
     "is_at_end",
     "is_denied",
     "latencies_of",

@@ -11,7 +11,7 @@ from .. import ImageRequest, Rate
 from ..providers import PROVIDERS
 from . import words
 from .grammar import Options, Parser
-from .library import FIELDS, FRESHNESS, FieldKind, Parameters, Policy, states_sent_again
+from .library import FIELDS, FRESHNESS, FieldKind, InputFile, Parameters, Policy, states_sent_again
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ _READERS: dict[FieldKind, tuple[Callable[[str], Any], Any]] = {
     "text": (words.filled, None),
     "whole": (words.whole, None),
     "object": (words.json_object, {}),
+    "files": (words.filled, []),
 }
 """What reads the option of a request's field, by its kind, and what stands where it is not given."""
 
@@ -109,6 +110,10 @@ class AccountOptions(Options, frozen=True):
         )
 
 
+_OF_THE_COMMAND = ("set", "local_files")
+"""What is found out of the words, and no parameter of a call."""
+
+
 class PictureOptions(Options, frozen=True):
     """What a request asks for that does not say it itself: the fields of a request that may have a default."""
 
@@ -118,7 +123,9 @@ class PictureOptions(Options, frozen=True):
     num_images: int | None = None
     seed: int | None = None
     extra: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies an empty default
+    images: tuple[str, ...] = ()
     set: tuple[tuple[str, str], ...] = ()
+    local_files: dict[str, InputFile] = {}  # noqa: RUF012 - msgspec copies an empty default
 
     @classmethod
     def declare(cls, parser: Parser) -> None:
@@ -126,9 +133,11 @@ class PictureOptions(Options, frozen=True):
         group = parser.add_argument_group("picture", "for requests that do not say it themselves")
         for field in FIELDS:
             if field.has_default:
-                names = filter(None, (field.short, f"--{field.name.replace('_', '-')}"))
+                names = filter(None, (field.short, f"--{(field.option or field.name).replace('_', '-')}"))
                 read, nothing = _READERS[field.kind]
-                group.add_argument(*names, type=read, default=nothing, metavar=field.metavar, help=field.help)
+                action = "append" if field.kind == "files" else "store"
+                told: dict[str, Any] = {"default": nothing, "metavar": field.metavar, "help": field.help}
+                group.add_argument(*names, type=read, action=action, dest=field.name, **told)
         group.add_argument(
             "--set",
             action="append",
@@ -137,16 +146,16 @@ class PictureOptions(Options, frozen=True):
             metavar="NAME=VALUE",
             help="a field of the model's own, such as resolution=2K (`imagen-async models show NAME` lists them)",
         )
+        parser.set_defaults(local_files={})
 
     def parameters(self) -> Parameters:
         """As parameters of a call; what `set` says is to be in them by then."""
-        said = msgspec.structs.asdict(self)
-        del said["set"]
+        said = {name: value for name, value in msgspec.structs.asdict(self).items() if name not in _OF_THE_COMMAND}
         return cast(Parameters, said)
 
     def request(self, prompt: str) -> ImageRequest:
         """The request for a prompt."""
-        return ImageRequest(prompt, **self.parameters())
+        return ImageRequest(prompt, **self.parameters(), local_files=self.local_files)
 
 
 class OutputOptions(Options, frozen=True):

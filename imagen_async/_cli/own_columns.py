@@ -7,34 +7,40 @@ new keys, which are paid for anew.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from ..errors import ConfigurationError
-from .library import FIELDS, Router
+from .library import FIELDS, InputFiles, Router, is_address
 from .options import PictureOptions
 from .prompt_files import PromptLine
 
 COLUMNS = "columns"
 """What a journal notes of each column of its file: whether it was a field."""
 
-_OURS = {field.name: field for field in FIELDS if field.has_default and field.kind != "object"}
+_OURS = {field.name: field for field in FIELDS if field.has_default and field.kind in ("text", "whole")}
 
 
 class OwnColumns:
-    """Takes the columns of a file's lines that are fields of their models for what they are.
+    """Takes the columns of a file's lines that are fields of their models for what they are, and looks at their files.
 
     Args:
         router: Knows the models.
         model: That of lines that name none.
+        file: The prompt file, from whose folder its names of files lead.
         notes: Of the folder's journal; None where it has none, or nothing in it.
     """
 
-    def __init__(self, router: Router, model: str | None, notes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, router: Router, model: str | None, file: str = "-", notes: Mapping[str, str] | None = None
+    ) -> None:
         self._router = router
         self._model = model
+        self._folder = "" if file == "-" else os.path.dirname(file)
+        self._files = InputFiles()
         self._before = None if notes is None else _noted(notes)
         # A journal from before there were such columns: whatever is in its file goes by.
         self._all_go_by = notes is not None and COLUMNS not in notes
@@ -56,9 +62,25 @@ class OwnColumns:
         return {COLUMNS: json.dumps({**self._seen, **(self._before or {})})}
 
     def take(self, line: PromptLine) -> PromptLine:
-        """The line, its columns that are fields in `extra`."""
-        if not line.columns:
+        """The line, its columns that are fields in `extra`, its files looked at; raises InvalidRequest."""
+        line = self._with_fields(line) if line.columns else line
+        fields = self._router.file_fields(line.model or self._model) if line.extra or line.images else ()
+        if not line.images and not any(field in fields for field in line.extra):
             return line
+        images = tuple(map(self._placed, line.images if isinstance(line.images, list | tuple) else (line.images,)))
+        extra = {name: self._placed(each) if name in fields else each for name, each in line.extra.items()}
+        found = self._files.prepared(msgspec.structs.replace(line, images=images, extra=extra), fields)
+        assert isinstance(found, PromptLine)
+        return found
+
+    def _placed(self, value: Any) -> Any:
+        """A file's name as it leads from here."""
+        if isinstance(value, list | tuple):
+            return [self._placed(each) for each in value]
+        is_path = isinstance(value, str) and value and not is_address(value)
+        return os.path.join(self._folder, value) if is_path else value
+
+    def _with_fields(self, line: PromptLine) -> PromptLine:
         own = self._router.own_fields(line.model or self._model)
         extra: dict[str, Any] = {}
         for name, value in line.columns.items():
@@ -84,10 +106,11 @@ class OwnColumns:
 
 
 def resolved(picture: PictureOptions, router: Router) -> PictureOptions:
-    """The options with what `--set` says: a field of ours as such, one of the model's own in `extra`.
+    """The options with what `--set` says, a field of ours as such, one of the model's own in `extra`; files looked at.
 
     Raises:
-        ConfigurationError: A word is no NAME=VALUE, or says what another option says too.
+        ConfigurationError: A word says what another option says too.
+        InvalidRequest: A file cannot go in.
     """
     ours: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -102,7 +125,9 @@ def resolved(picture: PictureOptions, router: Router) -> PictureOptions:
             raise ConfigurationError(f"--set {name}=…: that is no field of a model.")
         else:
             extra[name] = own[name].read(word) if name in own else _json_or_text(word)
-    return msgspec.structs.replace(picture, set=(), extra={**picture.extra, **extra}, **ours)
+    picture = msgspec.structs.replace(picture, set=(), extra={**picture.extra, **extra}, **ours)
+    looked_at = InputFiles().prepared(picture.request("-"), router.file_fields(model))
+    return msgspec.structs.replace(picture, local_files=looked_at.local_files)
 
 
 def _json_or_text(word: str) -> Any:

@@ -98,6 +98,7 @@ class Status:
         self._gone_accounts = notes.get(GONE, "").split()
         self.removed = removed
         self.counts: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
         self.spent = self.held = 0.0
         self.unknown: list[JournalEntry] = []
         self.accounts: dict[str, AccountFigures] = {}
@@ -119,6 +120,7 @@ class Status:
             "counts": {name: self.counts[name] for name in _MEANINGS},
             "credits_spent": self.spent,
             "credits_at_risk": self.held,
+            "ignored": dict(self.ignored),
             "accounts": {name: msgspec.to_builtins(account) for name, account in self.accounts.items()},
             "failures": msgspec.to_builtins(self.reasons),
             "unknown": [_held_json(entry) for entry in self.unknown],
@@ -137,6 +139,9 @@ class Status:
         lines.append(f"credits: {amount(self.spent)} spent{held}")
         if len(self.accounts) > 1:
             lines += [f"  {name}: {account.text()}" for name, account in sorted(self.accounts.items())]
+        if self.ignored:
+            told = ", ".join(f"{name} ({count:,})" for name, count in self.ignored.most_common())
+            lines.append(f"dropped or changed by the provider, by its own word: {told}")
         if self._reasons:
             lines += ["failures:", *map(_reason_line, self.reasons)]
         if self.unknown:
@@ -165,6 +170,7 @@ class Status:
             # No account took it, or it could not be written: to make it is to pay for it the first time.
             is_never_sent = now.state == "failed" and not now.attempts
             self.counts["never sent" if is_never_sent else now.state] += 1
+            self.ignored.update(now.ignored)
             self.spent += now.credits or 0.0
             self.held += now.at_risk or 0.0
             if now.attempts and now.state != "queued":

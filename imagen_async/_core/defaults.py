@@ -14,6 +14,8 @@ from .values import DEFAULT_MODEL, ImageRequest, stable_key
 _FILLED_IN = tuple(field.name for field in FIELDS if field.has_default and field.kind != "object")
 """What a default takes the place of as a whole; `extra` is mixed with its own."""
 
+_NOTHING: tuple[object, ...] = (None, ())
+
 _NOTE = "defaults"
 
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -36,10 +38,12 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
     missing: dict[str, Any] = {}
     for name in _FILLED_IN:
         default = getattr(defaults, name)
-        if default is not None and getattr(item, name) is None:
+        if default not in _NOTHING and getattr(item, name) in _NOTHING:
             missing[name] = default
     if defaults.extra and isinstance(item.extra, dict):
         missing["extra"] = {**defaults.extra, **item.extra}
+    if defaults.local_files:
+        missing["local_files"] = {**defaults.local_files, **item.local_files}
     return msgspec.structs.replace(item, **missing) if missing else item
 
 
@@ -63,7 +67,7 @@ def leaves_open(given: ImageRequest, name: str, was: object, now: object) -> boo
     own = getattr(given, name)
     if isinstance(own, dict) and isinstance(was, dict) and isinstance(now, dict):
         return not any(was.get(each) != now.get(each) for each in own)
-    return name in _FILLED_IN and own is None
+    return name in _FILLED_IN and own in _NOTHING
 
 
 def note_of(known: Iterable[ImageRequest]) -> dict[str, str]:

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["text", "whole", "object"]
-"""What is read from a word or a cell: a text, a whole number, a JSON object."""
+Kind = Literal["text", "whole", "object", "files"]
+"""What is read from a word or a cell: a text, a whole number, a JSON object, names of files."""
 
 ColumnType = Literal["string", "int64", "float64", "bool"]
 """The type of a column in an export, by its name in Arrow."""
@@ -26,7 +26,9 @@ class Field(msgspec.Struct, frozen=True):
             picture.
         least: The smallest number that is meant, of a whole one; None for any.
         is_parameter: True where a model's record says how it is written there; its own fields go into `extra`.
+        is_made: True where the client fills it in, and nobody says it.
         has_default: True where a batch can say it for all requests that do not say it, and a command by an option.
+        option: The name of its option, where that is another one.
         short: Its option's other form.
         metavar: What stands for the option's value in `--help`.
         help: What `--help` says of the option.
@@ -39,7 +41,9 @@ class Field(msgspec.Struct, frozen=True):
     content: Literal["always", "given"] | None = "given"
     least: int | None = None
     is_parameter: bool = False
+    is_made: bool = False
     has_default: bool = False
+    option: str | None = None
     short: str | None = None
     metavar: str | None = None
     help: str | None = None
@@ -91,6 +95,17 @@ FIELDS = (
     Field("seed", "whole", content="always", is_parameter=True, has_default=True, metavar="N", help="a whole number"),
     Field("key", content=None),
     Field("extra", "object", content="always", has_default=True, metavar="JSON", help="the provider's own fields"),
+    Field(
+        "images",
+        "files",
+        is_parameter=True,
+        has_default=True,
+        option="image",
+        metavar="FILE",
+        help="a picture that goes in, a path or a URL; several times for several",
+        label="of",
+    ),
+    Field("local_files", "object", content=None, is_made=True),
 )
 """In the order of ImageRequest, which is also that of the lists, of the exports and of `--help`."""
 

@@ -22,6 +22,26 @@ class Taken(msgspec.Struct, frozen=True):
     offer: Offer
 
 
+class Upload(msgspec.Struct, frozen=True, gc=False):
+    """A file that an account's provider has, for a time.
+
+    Attributes:
+        sha256: Of its bytes.
+        url: Where the provider has it.
+        until: Unix time until which that is good.
+    """
+
+    sha256: str
+    url: str
+    until: float
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Its files are where its provider reads them: its create may be noted, and go."""
+
+    uploads: tuple[Upload, ...]
+
+
 class Leaves(msgspec.Struct, frozen=True):
     """The connection is in hand: its create leaves now. From here on nobody can take it back."""
 
@@ -118,7 +138,7 @@ class Readmitted(msgspec.Struct, frozen=True):
     is_doubted: bool = False
 
 
-Turn = Taken | StatusAsked | FetchBegun
+Turn = Taken | Prepared | StatusAsked | FetchBegun
 """It talks from here on, until what became of that is settled."""
 
 Owners = OwnerWithholds | OwnerLeft | OwnerGone

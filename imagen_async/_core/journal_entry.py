@@ -87,6 +87,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
         sent_at: When the last create was about to be sent.
         accepted_at: When its answer came.
         ended_at: When it was done, failed or was held.
+        ignored: Fields of its input that the provider has dropped, or changed, as far as it tells.
     """
 
     key: str
@@ -108,6 +109,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
     sent_at: float | None = None
     accepted_at: float | None = None
     ended_at: float | None = None
+    ignored: tuple[str, ...] = ()
 
     @property
     def at_risk(self) -> float | None:
@@ -278,6 +280,7 @@ def _entry(
         sent_at=sent_at,
         accepted_at=accepted_at,
         ended_at=ended_at,
+        ignored=succeeded.ignored if succeeded else (),
     )
 
 

@@ -9,6 +9,9 @@
       │                                                       │
       └── failed, and a new task is wanted                    └─ Expired ──> Unknown
 
+Between Queued and Noting stands Preparing where files of this machine go in: they are uploaded first, and only Prepared
+leads on from there; else it goes back as from Noting.
+
 Only where callbacks are asked for is a lost create awaited: one may name its task yet. Else it is Unknown at once.
 
 A create is sent again only from Queued, and only these lead back there: not sent, 429, 455, an account that takes
@@ -37,6 +40,7 @@ from .job_events import (
     OwnerGone,
     OwnerLeft,
     OwnerWithholds,
+    Prepared,
     Readmitted,
     Saved,
     SendAborted,
@@ -58,6 +62,7 @@ from .states import (
     NotAdmitted,
     Noting,
     Orphaned,
+    Preparing,
     Queued,
     Relinking,
     Running,
@@ -115,9 +120,24 @@ def _asked(own: type[State]) -> dict[type[Event], Entry]:
     }
 
 
+def _unsent(own: type[State]) -> dict[type[Event], Entry]:
+    """What may happen to a create of which nothing has left: what ends its turn ends it as if it had not begun."""
+    return {
+        ConnectFailed: _to(sending.miss_connection, Queued, *_FALLEN),
+        SendAborted: _to(sending.abort, Left, NotAdmitted, *_FALLEN),
+        TurnMissed: _to(sending.miss_turn, Queued, *_FALLEN),
+        Unsendable: _to(sending.give_up_writing, *_FALLEN),
+        CallbackNamed: _to(claims.claim_noting, own, Confirming),
+        OwnerWithholds: _to(sending.leave_noting, Left, *_FALLEN),
+        OwnerLeft: _to(sending.leave_noting, Left, *_FALLEN),
+        OwnerGone: _to(sending.leave_noting, Left, *_FALLEN),
+        Readmitted: _to(ends.readmit, own),
+    }
+
+
 _ROWS: dict[type[State], dict[type[Event], Entry]] = {
     Queued: {
-        Taken: _to(sending.take, Noting),
+        Taken: _to(sending.take, Noting, Preparing),
         CallbackNamed: _to(claims.claim_queued, Queued, Confirming),
         Expired: _to(ends.expire, *_FALLEN),
         NobodyTakes: _to(ends.turn_away, NotAdmitted, *_FALLEN),
@@ -127,19 +147,8 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
         OwnerGone: _to(ends.leave, Left, *_FALLEN),
         Readmitted: _to(ends.readmit, Queued),
     },
-    # Nothing has left, so that what ends the turn here ends it as if it had not begun.
-    Noting: {
-        Leaves: _to(sending.leave_home, Sending),
-        ConnectFailed: _to(sending.miss_connection, Queued, *_FALLEN),
-        SendAborted: _to(sending.abort, Left, NotAdmitted, *_FALLEN),
-        TurnMissed: _to(sending.miss_turn, Queued, *_FALLEN),
-        Unsendable: _to(sending.give_up_writing, *_FALLEN),
-        CallbackNamed: _to(claims.claim_noting, Noting, Confirming),
-        OwnerWithholds: _to(sending.leave_noting, Left, *_FALLEN),
-        OwnerLeft: _to(sending.leave_noting, Left, *_FALLEN),
-        OwnerGone: _to(sending.leave_noting, Left, *_FALLEN),
-        Readmitted: _to(ends.readmit, Noting),
-    },
+    Preparing: {**_unsent(Preparing), Prepared: _to(sending.prepare, Noting)},
+    Noting: {**_unsent(Noting), Leaves: _to(sending.leave_home, Sending)},
     # No Expired while a create is on its way: its answer counts, however late, for it may name a task that is paid for.
     Sending: {
         Accepted: _to(sending.accept, Running),

@@ -13,7 +13,7 @@ from .branches import Branch, is_one_way, ways_told
 from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .own_fields import OwnField, Translation
-from .parameters import Parameter, Schema, Text, file_of, oddity_of
+from .parameters import Parameter, Schema, Text, file_of, oddity_of, unfit
 from .prices import Price
 from .values import ImageRequest
 
@@ -96,6 +96,10 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
             fields: All names that fields for files have, here and in the models of the same name.
         """
         given = {name for name in request.extra if name in fields}
+        if request.images:
+            own = self._own.get("images")
+            # Without one for them, or with one that is filled already.
+            given.add("images" if own is None or own.field in given else own.field)
         missing = [name for name, each in self.files.items() if each.required and name not in given]
         return len(missing) + 2 * len(given.difference(self.files))
 
@@ -135,7 +139,7 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
             if value is None and name == "aspect_ratio" and own.field not in request.extra:
                 value = own.default
             # A prompt that is left out is empty.
-            is_set = (value != "" or own.parameter.required) if name == "prompt" else value is not None
+            is_set = (value != "" or own.parameter.required) if name == "prompt" else value not in (None, ())
             if is_set:
                 yield own, value
 
@@ -156,11 +160,13 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         for own, value in self._given(request):
             if request.extra.get(own.field) is not None:
                 yield Problem(own.field, request.extra[own.field], f"{own.name} says it, too; say it once")
+            elif own.name == "images":
+                yield from _problems_of_files("images", own.written(value), own.parameter, request)
             elif not own.takes(value):
                 yield _problem(own.name, value, own.view)
         for name in ("prompt", *PARAMETERS):
             value = getattr(request, name)
-            if name not in self._own and value is not None and (name, value) != ("prompt", ""):
+            if name not in self._own and value not in (None, ()) and (name, value) != ("prompt", ""):
                 yield self._unknown(name, value)
 
     def _problems_of_extra(self, request: ImageRequest) -> Iterator[Problem]:
@@ -168,6 +174,8 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         for name, value in request.extra.items():
             if name not in schema:
                 yield self._unknown(name, value)
+            elif name in self.files and value is not None:
+                yield from _problems_of_files(name, value, schema[name], request)
             elif value is not None and not schema[name].takes(value):
                 yield _problem(name, value, schema[name])
 
@@ -192,7 +200,7 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
             yield _problem("prompt", request.prompt, _RAW_PROMPT)
         # How a raw model wants them written nobody knows: '7' or 7, and by which name.
         for name in PARAMETERS:
-            if getattr(request, name) is not None:
+            if getattr(request, name) not in (None, ()):
                 problem = "a raw model takes its parameters, this one too, from `extra`"
                 yield Problem(name, getattr(request, name), problem)
 
@@ -213,6 +221,21 @@ def model_of(request: ImageRequest, price: float | None, known: Model | None) ->
     name = request.model or ""
     model = known or Model(name, name, None)
     return model if price is None else msgspec.structs.replace(model, credits=price / model.count(request))
+
+
+def _problems_of_files(field: str, value: Any, parameter: Parameter, request: ImageRequest) -> Iterator[Problem]:
+    """What is wrong with files that go in: of which kind, how many, how large; those of this machine are looked at."""
+    local, file = request.local_files, file_of(parameter)
+    names = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+    found = [name for name in names if isinstance(name, str) and name in local]
+    addressed = dict.fromkeys(found, "https://x.example/x")
+    whole = [addressed.get(each, each) for each in names] if isinstance(value, list | tuple) else value
+    if not parameter.takes(addressed.get(whole, whole) if isinstance(whole, str) else whole):
+        yield _problem(field, value, parameter)
+    for name in found:
+        why = None if file is None else unfit(file, local[name].media_type, local[name].size)
+        if why is not None:
+            yield Problem(field, name, f"{why}; allowed is {parameter.allowed}")
 
 
 def _problem(name: str, value: object, parameter: Parameter) -> Problem:

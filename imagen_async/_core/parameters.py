@@ -205,9 +205,12 @@ class Items(_Kind, frozen=True, tag="items"):
         return (self.max_items is None or len(value) <= self.max_items) and all(map(self.of.takes, value))
 
     def read(self, word: str) -> Any:
-        """A JSON list, or what stands between commas or blanks."""
+        """A JSON list, or what stands between commas or blanks; of files between semicolons, bars or lines."""
         value = _json_of(word, "[")
-        return value if value is not word else [self.of.read(each) for each in re.split(r"[,\s]+", word.strip())]
+        if value is not word:
+            return value
+        parts = re.split(r"\s*[;|\n]\s*" if isinstance(self.of, File) else r"[,\s]+", word.strip())
+        return [self.of.read(each) for each in parts if each]
 
 
 class Fields(_Kind, frozen=True, tag="fields"):
@@ -291,6 +294,18 @@ def file_of(parameter: Parameter | None) -> File | None:
     """What is known of the files that a parameter takes, one or a list of them; None where it takes none."""
     each = parameter.of if isinstance(parameter, Items) else parameter
     return each if isinstance(each, File) else None
+
+
+def unfit(file: File, media_type: str, size: int) -> str | None:
+    """Why a file of this machine is not what goes in there; None where it is."""
+    # What one calls image/jpg others call image/jpeg.
+    accepts = {each.replace("/jpg", "/jpeg") for each in file.accepts}
+    is_other = media_type not in accepts if accepts else not media_type.startswith(f"{file.media or ''}/")
+    if is_other and (accepts or file.media is not None):
+        return f"it is {media_type}"
+    if file.max_bytes is not None and size > file.max_bytes:
+        return f"it has {size / 1e6:.1f} MB"
+    return None
 
 
 def _bounds(least: float | None, most: float | None) -> str:

@@ -11,7 +11,8 @@ import enum
 import math
 import numbers
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, TypeGuard
 
 import msgspec
@@ -29,7 +30,7 @@ _MOST_BITS = 14_280
 
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _BUILT = frozenset({dict, list, tuple})
-_SCALARS = tuple(field.name for field in FIELDS if field.kind != "object")
+_SCALARS = tuple(field.name for field in FIELDS if field.kind in ("text", "whole"))
 
 
 def is_request(item: object) -> TypeGuard[ImageRequest]:
@@ -74,6 +75,8 @@ def showable(item: object) -> ImageRequest:
     extra = item.extra if type(item.extra) is dict else {}
     fields["prompt"] = str(fields["prompt"])
     fields["extra"] = {str(_words(name)): _words(each) for name, each in extra.items()}
+    given = item.images if isinstance(item.images, list | tuple) else ()
+    fields["images"] = tuple(each if type(each) is str else told(each) for each in given)
     try:
         return msgspec.structs.replace(item, **fields)
     except Exception:  # a class of the user's own that looks at its values
@@ -113,10 +116,32 @@ def _plain_request(request: ImageRequest) -> ImageRequest:
             changed[name] = _field(name, value)
     if request.extra or type(request.extra) is not dict:
         changed["extra"] = _plain_extra(request.extra)
+    if request.images or type(request.images) is not tuple:
+        changed["images"] = _plain_images(request.images)
     key = changed.get("key", request.key)
     if key is not None and (type(key) is not str or well_formed(key) != key):
         raise InvalidRequest(f"key={told(key)}: allowed is a string.")
     return msgspec.structs.replace(request, **changed) if changed else request
+
+
+def _plain_images(images: Any) -> tuple[str | bytes, ...]:
+    """Names and addresses as exact texts, and bytes; one alone is a list of one."""
+    if images is None:
+        return ()
+    if isinstance(images, str | bytes | bytearray | memoryview | PurePath):
+        return (_plain_image(images),)
+    if not isinstance(images, Sequence):
+        raise InvalidRequest(f"images={told(images)}: allowed is a list of paths, URLs and bytes.")
+    return tuple(map(_plain_image, images))
+
+
+def _plain_image(image: Any) -> str | bytes:
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    plain = plain_atom(str(image) if isinstance(image, PurePath) else image)
+    if type(plain) is not str or well_formed(plain) != plain or not plain.strip() or "\0" in plain:
+        raise InvalidRequest(f"images holds {told(image)}: allowed is a path, a URL or bytes.")
+    return plain
 
 
 def _field(name: str, value: object) -> object:
@@ -155,7 +180,9 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _built_in(value: Any) -> Any:
-    """What is written as something simpler: an array, a time, bytes, a record."""
+    """What is written as something simpler: an array, a time, bytes, a record, a path."""
+    if isinstance(value, PurePath):
+        return str(value)
     if callable(to_list := getattr(value, "tolist", None)):
         return to_list()
     # A number to whoever writes it, and a text to JSON: neither would say what was meant.

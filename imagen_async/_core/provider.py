@@ -45,6 +45,28 @@ MOST_NAMED = 12
 """Models that a refusal names of those that a provider has."""
 
 
+class Uploads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where files of the user's own are taken.
+
+    Attributes:
+        base_url: The host; None: that of the API. The key goes there only while the API is at the record's own address.
+        path: Where a form with one file is taken.
+        file_field: What the form calls the file.
+        name_field: What it calls the file's name.
+        fields: What else it is to say.
+        max_bytes: Of a file, or None.
+        lifetime: Seconds for which an address is good.
+    """
+
+    path: str
+    base_url: str | None = None
+    file_field: str = "file"
+    name_field: str = "fileName"
+    fields: Mapping[str, str] = {}
+    max_bytes: int | None = None
+    lifetime: float = 86400.0
+
+
 class Provider(msgspec.Struct, frozen=True, dict=True):
     """Everything that tells one API from another, as data.
 
@@ -59,6 +81,7 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
         latency: How long its tasks take, as far as anybody knows beforehand.
         prices: Credits for a picture, of every model or by our name of it, in place of what the models say; None:
             as they say.
+        uploads: Where files of the user's own go, whose addresses its models take; None: nowhere that is known.
         signs_callbacks: True where a callback can be signed, as kie.ai does it.
         is_local: True where it runs on this machine: it needs no key and no address, since the client can serve it.
     """
@@ -71,6 +94,7 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
     limits: Limits
     latency: LatencyPrior
     prices: Mapping[str, float] | float | None = None
+    uploads: Uploads | None = None
     signs_callbacks: bool = False
     is_local: bool = False
 
@@ -161,6 +185,8 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
         raise InvalidRequest(f"model={told(name)}: {oddity}.")
     if request.extra:
         _check_extra(request, model, provider)
+    if request.local_files and provider.uploads is None:
+        _refuse_local(request, provider)
     # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
     if problems := model.problems(request):
         words = (str(problem) + _takers(problem, request, name, provider, others) for problem in problems)
@@ -198,6 +224,12 @@ def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> Non
         msgspec.json.encode(request.extra, order="sorted")
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidRequest(f"extra cannot be written as JSON: {error}.", provider=provider.name) from None
+
+
+def _refuse_local(request: ImageRequest, provider: Provider) -> None:
+    name = next(iter(request.local_files))
+    message = f"{told(name)} is a file of this machine, and {provider.title} has no upload that is known: give its URL"
+    raise InvalidRequest(f"{message}.", provider=provider.name)
 
 
 def _takers(problem: Problem, request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> str:

@@ -13,7 +13,7 @@ from .journal_entry import JournalEntry, bill_of, failure_of
 from .latency import believed
 from .states import AwaitingCallback, Confirming, Done, Fetching, Queued, Running
 from .transitions import PATIENCE
-from .values import ImageRequest, Result
+from .values import ImageRequest, Result, by_content
 from .wire import Succeeded
 
 
@@ -39,6 +39,7 @@ def earlier_result(entry: JournalEntry) -> Result:
         # Versions before have noted whatever the provider's clock told.
         latency=believed(entry.latency),
         earlier=True,
+        ignored=entry.ignored,
     )
 
 
@@ -59,7 +60,7 @@ def resumed(entry: JournalEntry, blank: Job, now: float, epoch: float) -> Job:
         # The credits of a running entry are those of tasks that came before the present one.
         job = msgspec.structs.replace(job, spent=entry.credits or 0.0)
         return job.to(Running(entry.task_id, since=since))
-    outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"")
+    outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"", entry.ignored)
     if blank.save_to is None:
         return job.to(Done(entry.task_id, outcome, entry.files))
     return job.to(Fetching(entry.task_id, outcome))
@@ -151,6 +152,7 @@ def different(before: ImageRequest, after: ImageRequest) -> list[Change]:
     # Most are one and the same; what is in `extra` may be equal to Python, and not to JSON.
     if type(before) is type(after) and before == after and not before.extra:
         return []
+    before, after = by_content(before), by_content(after)
     pairs = ((name, getattr(before, name), getattr(after, name)) for name in CONTENT)
     return [Change(name, was, now) for name, was, now in pairs if not _is_same(was, now)]
 

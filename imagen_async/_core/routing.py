@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -12,7 +12,7 @@ from ..errors import InvalidRequest
 from .failure import Failure
 from .fields import FIELDS
 from .model import Model
-from .parameters import Parameter
+from .parameters import Parameter, file_of
 from .provider import Provider, check
 from .values import DEFAULT_MODEL, ImageRequest
 
@@ -153,6 +153,11 @@ class Router:
             ours = {field.name for field in FIELDS}
             self._fields[name] = {own: each for schema in schemas for own, each in schema.items() if own not in ours}
         return self._fields[name]
+
+    def file_fields(self, name: str | None) -> Collection[str]:
+        """The fields of a model's own that take files, at any of the accounts."""
+        own = self.own_fields(name) if name is None or isinstance(name, str) else {}
+        return [field for field, parameter in own.items() if file_of(parameter) is not None]
 
     def _default_ratios(self, name: str) -> list[str | None]:
         if name not in self._ratios:

@@ -7,7 +7,7 @@ from .change import Change
 from .job import Job
 from .job_events import Event
 from .routing import Offer
-from .states import AwaitingCallback, Confirming, Failed, Noting, Queued, Running, Sending
+from .states import AwaitingCallback, Confirming, Failed, Noting, Preparing, Queued, Running, Sending
 from .wire import LinksMissing, Rejected, Succeeded, TaskFailed, TaskRefused
 
 
@@ -61,7 +61,7 @@ class Spending:
 def _settle(budget: Budget, before: Job, event: Event, after: Job) -> None:
     is_lost_now = after.lost > before.lost
     match event:
-        case _ if isinstance(before.state, Noting) and not isinstance(after.state, Noting | Sending):
+        case _ if isinstance(before.state, Noting | Preparing) and not isinstance(after.state, Noting | Sending):
             budget.release(before.id)  # nothing has left
         # Before the refusals: one that comes after a callback has named a task is no proof that nothing is billed.
         case _ if is_lost_now and isinstance(after.state, AwaitingCallback | Confirming):

@@ -26,6 +26,16 @@ class Queued(msgspec.Struct, frozen=True):
     fallback: Failure | None = None
 
 
+class Preparing(msgspec.Struct, frozen=True):
+    """Its turn has come, and files of it are uploaded first: nothing is noted yet, for no create may leave from here.
+
+    Attributes:
+        fallback: As in Queued.
+    """
+
+    fallback: Failure | None = None
+
+
 class Noting(msgspec.Struct, frozen=True):
     """Its turn has come: that is noted, and a connection is had. No byte has left. `fallback` as in Queued."""
 
@@ -205,4 +215,16 @@ Submitting = Noting | OnTheWay
 BeingAsked = Running | Confirming
 """Its status is asked for. (Collected, Doubted and Relinking are Running, too.)"""
 
-State = Queued | Submitting | AwaitingCallback | BeingAsked | Fetching | Done | Failed | Unknown | NotAdmitted | Left
+State = (
+    Queued
+    | Preparing
+    | Submitting
+    | AwaitingCallback
+    | BeingAsked
+    | Fetching
+    | Done
+    | Failed
+    | Unknown
+    | NotAdmitted
+    | Left
+)

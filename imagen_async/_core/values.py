@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,24 +29,55 @@ _content_of = operator.attrgetter(*_KEYED)
 _encode_content = msgspec.json.Encoder(order="sorted").encode
 
 
+if TYPE_CHECKING:
+    Images = Sequence[str | PurePath | bytes]
+else:
+    # As it is written down, and read again.
+    Images = tuple[Any, ...]
+
+
+class InputFile(msgspec.Struct, frozen=True, gc=False):
+    """A file of this machine that goes in, by its content.
+
+    Attributes:
+        sha256: Of its bytes, in hex.
+        size: Bytes.
+        media_type: By its content, such as `image/png`.
+    """
+
+    sha256: str
+    size: int
+    media_type: str
+
+    @property
+    def content(self) -> str:
+        """What stands for its bytes, wherever they lie."""
+        return f"sha256:{self.sha256}"
+
+
 class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One picture, or a few of one prompt, that the user wants.
 
     What is None is left to the batch's defaults, then to the model's.
 
     Attributes:
-        prompt: What to show; 5,000 characters at most at kie.ai and Apikley.
-        model: `imagen4`, `imagen4-fast`, `imagen4-ultra`, or what `raw_model` returns. None: the default, `imagen4`.
-        aspect_ratio: `1:1`, `16:9`, `9:16`, `3:4` or `4:3`. None: the model's documented default, sent explicitly
-            (`16:9` for kie.ai's and Apikley's imagen4-fast, else `1:1`).
+        prompt: What to show, or what to do with the pictures that go in; for Imagen 4 up to 5,000 characters.
+        model: A name such as `imagen4-fast` or `nano-banana-2` (`imagen-async models` lists them), the provider's own
+            name of it, or what `raw_model` returns. None: the default, `imagen4`.
+        aspect_ratio: `1:1`, `16:9`, `9:16`, `3:4`, `4:3`, or what else the model has. None: the model's documented
+            default, sent explicitly (`16:9` for kie.ai's and Apikley's imagen4-fast, else mostly `1:1`).
         negative_prompt: What to leave out, where the provider has such a field.
         num_images: Pictures of this one task, each billed, where the model has such a field.
         seed: For repeatable pictures.
         key: A name of your own for this request, unique in its batch. None: made from the request's content.
-        extra: The provider's own fields, checked against its model; all of the input but the prompt for a raw model.
+        extra: The model's own fields, by its provider's names of them, checked against its record; fields for pictures
+            take paths, too. All of the input but the prompt for a raw model.
+        images: Pictures that go in: paths, URLs or bytes, where the model takes any. A picture of this machine is known
+            by its content, and uploaded before the first create that needs it may go.
+        local_files: By the name that it has above, each file of this machine that goes in. Filled in by the client.
     """
 
-    prompt: str
+    prompt: str = ""
     model: str | None = None
     aspect_ratio: str | None = None
     negative_prompt: str | None = None
@@ -54,6 +85,8 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     key: str | None = None
     extra: dict[str, Any] = {}
+    images: Images = ()
+    local_files: dict[str, InputFile] = {}
 
     @property
     def count(self) -> int:
@@ -63,9 +96,41 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
     """Make the key of a request that has none: 16 hex digits of its content, then `-2` for its second occurrence."""
-    given = [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) not in (None, {})]
+    request = by_content(request)
+    given = [[name, value] for name in _KEYED_WHERE_GIVEN if (value := getattr(request, name)) not in (None, {}, ())]
     digest = hashlib.blake2b(_encode_content([*_content_of(request), *given]), digest_size=8).hexdigest()
     return numbered(digest, occurrence)
+
+
+def by_content(request: ImageRequest) -> ImageRequest:
+    """The request with the content of each local file in the place of its name: where it lies is no matter."""
+    if not request.local_files:
+        return request
+    renamed = renamed_files(request, {name: file.content for name, file in request.local_files.items()})
+    return msgspec.structs.replace(renamed, local_files={})
+
+
+def renamed_files(
+    request: ImageRequest, names: Mapping[str, str], fields: Collection[str] | None = None
+) -> ImageRequest:
+    """The request with other names for its files.
+
+    Args:
+        request: Its own.
+        names: What each is called then.
+        fields: The fields of `extra` that have files; None: any may.
+    """
+    extra = {
+        field: _renamed(value, names) if fields is None or field in fields else value
+        for field, value in request.extra.items()
+    }
+    return msgspec.structs.replace(request, images=_renamed(tuple(request.images), names), extra=extra)
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return names.get(value, value)
+    return type(value)(_renamed(each, names) for each in value) if isinstance(value, list | tuple) else value
 
 
 def numbered(key: str, occurrence: int) -> str:
@@ -135,6 +200,8 @@ class Result(msgspec.Struct, frozen=True, eq=False):
         latency: Seconds that the provider took, by its own clock (completeTime − createTime); None: it does not tell.
         raw: The provider's last answer about the task, undecoded, for what this library does not read; empty where
             an earlier run got it, for the journal does not keep it.
+        ignored: Fields of the input, by the provider's names, that it has dropped or made something else of, as far as
+            it tells: they were sent, and the picture was made without them.
         earlier: True when an earlier run of the same journal came to this end, and nothing was done for it now.
     """
 
@@ -151,6 +218,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
     latency: float | None = None
     raw: bytes = b""
     earlier: bool = False
+    ignored: tuple[str, ...] = ()
     _saver: Saver | None = None
     _renderer: Renderer | None = None
     _painter: Painter | None = None

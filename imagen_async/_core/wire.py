@@ -13,7 +13,7 @@ from ..errors import ProtocolError
 from .failure import Failure
 from .forgiving_json import NOT_JSON, forgiving
 
-Operation = Literal["create", "status", "renewal", "credits", "models", "file"]
+Operation = Literal["create", "status", "renewal", "credits", "models", "upload", "file"]
 """What an exchange is for; a `file` is fetched from anywhere, the others are calls to a provider's API."""
 
 
@@ -24,14 +24,16 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         method: GET or POST.
         path: Path and query below the account's base URL, percent-encoded, starting with `/`.
-        body: JSON bytes, or None for none.
-        call: What it is for.
+        body: Bytes, or None for none.
+        operation: What it is for.
+        media_type: Of the body.
     """
 
     method: str
     path: str
     body: bytes | None = None
     operation: Operation = "status"
+    media_type: str = "application/json"
 
 
 class HttpResponse(msgspec.Struct, frozen=True, gc=False):
@@ -130,16 +132,18 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
     """The pictures are there.
 
     Attributes:
-        urls: At least one, sometimes more than were asked for.
+        urls: Sometimes more than were asked for; none where the result is one of words alone.
         latency: Seconds from creation to completion by the provider's clock, or None where it tells none.
         credits: What the provider says it billed, or None.
         raw: The answer's body.
+        ignored: Fields of the input that it has dropped, or changed, as far as it tells.
     """
 
     urls: tuple[str, ...]
     latency: float | None
     credits: float | None
     raw: bytes
+    ignored: tuple[str, ...] = ()
 
 
 class TaskFailed(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from .states import (
     NotAdmitted,
     Noting,
     Orphaned,
+    Preparing,
     Queued,
     Relinking,
     Running,
@@ -38,6 +39,7 @@ StateWord = Literal["queued", "submitting", "held", "running", "ready", "done", 
 
 STATE_WORDS: dict[type[State], StateWord] = {
     Queued: "queued",
+    Preparing: "queued",
     Noting: "submitting",
     Sending: "submitting",
     Claimed: "submitting",
@@ -157,6 +159,7 @@ def result_of(job: Job) -> Result:
         credits=billed(job, outcome),
         latency=succeeded.latency if succeeded else None,
         raw=outcome.raw if outcome is not None else b"",
+        ignored=succeeded.ignored if succeeded else (),
     )
 
 

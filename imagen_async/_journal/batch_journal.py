@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, suppress
 from pathlib import PurePath
@@ -17,7 +17,7 @@ from .._core.callbacks import Seal
 from .._core.change import Change
 from .._core.identity import Identity
 from .._core.job import Job
-from .._core.job_events import CallbackNamed, Readmitted
+from .._core.job_events import CallbackNamed, Prepared, Readmitted, Upload
 from .._core.plan import OwnerTerms
 from .._core.rate_limit import Rate
 from .._core.states import Ended
@@ -32,6 +32,7 @@ from .explained import told
 from .file import Journal
 from .resume import Recollection, ResumeState, recollected
 from .store import JobStore
+from .uploads import notes_of, uploads_in
 from .writer import LEAVING, JournalWriter, to_the_end
 
 
@@ -43,6 +44,7 @@ class _Begun(msgspec.Struct, frozen=True):
     resume: ResumeState
     seal: Seal | None
     ending: ExitStack
+    uploads: dict[str, set[Upload]]
 
 
 class BatchJournal:
@@ -57,6 +59,7 @@ class BatchJournal:
         gone: Accounts of which all that earlier runs began has ended with these, unpaid.
         expects_callbacks: True where callbacks are asked for.
         add: True where requests under other defaults than before are new ones, beside those that there are.
+        recall: Is told of the files that earlier runs have uploaded, and that are there yet, by account.
         executor: The thread, given up at the end; None: one of its own, begun by `open`.
 
     Attributes:
@@ -76,6 +79,7 @@ class BatchJournal:
         gone: frozenset[str] = frozenset(),
         expects_callbacks: bool = False,
         add: bool = False,
+        recall: Callable[[Mapping[str, Iterable[Upload]]], None] = lambda uploads: None,
         executor: Executor | None = None,
     ) -> None:
         self._given = journal
@@ -84,6 +88,7 @@ class BatchJournal:
         self._gone = gone
         self._expects_callbacks = expects_callbacks
         self._add = add
+        self._recall = recall
         self._executor = executor
         self._begun: _Begun | None = None
         self._callbacks: JournalCallbacks | None = None
@@ -115,6 +120,7 @@ class BatchJournal:
                 raise told(error) from error
             raise
         self.resume = begun.resume
+        self._recall(begun.uploads)
         self.writer = JournalWriter(begun.store, begun.clock, thread)
 
     async def close(self) -> None:
@@ -169,6 +175,8 @@ class BatchJournal:
     def on_change(self, change: Change, now: float) -> None:
         """Have it say, soon and in order, how a job is now, where that is news to whoever reads it later."""
         before, job = change.before, change.after
+        if isinstance(change.event, Prepared):
+            self._remember(job.account, change.event.uploads)
         if before is None:
             is_news = isinstance(job.state, Ended)  # what comes in was made here, or read from it
         else:
@@ -180,6 +188,14 @@ class BatchJournal:
             self.writer.note(job)
             if self._callbacks is not None:
                 self._callbacks.note(job)
+
+    def _remember(self, account: str, uploads: Iterable[Upload]) -> None:
+        assert self._begun is not None
+        known = self._begun.uploads.setdefault(account, set())
+        new = [upload for upload in uploads if upload not in known]
+        if new:
+            known.update(new)
+            self.writer.remember(notes_of(account, new))
 
     def durable(self, job: Job) -> Awaitable[None] | None:
         """What ends once the job, as it is, is on disk, with JournalError when it cannot be; None: it is."""
@@ -207,7 +223,7 @@ class BatchJournal:
             _note(store, resume.identity.news)
             ending.callback(_note_if_possible, store, resume.identity)
             seal = _seal(store, before) if self._expects_callbacks else None
-            return _Begun(store, clock, resume, seal, ending.pop_all())
+            return _Begun(store, clock, resume, seal, ending.pop_all(), uploads_in(notes))
 
     def _resume(
         self, store: JobStore, clock: JournalClock, earlier: Recollection, *, awaits_callbacks: bool

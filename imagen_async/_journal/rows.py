@@ -14,7 +14,7 @@ from .._core.values import ImageFile, ImageRequest
 from .._text import well_formed
 from .schema import COLUMNS
 
-_LISTS = [list(COLUMNS).index(name) for name in ("urls", "files", "error", "lost_creates")]
+_LISTS = [list(COLUMNS).index(name) for name in ("urls", "files", "error", "lost_creates", "ignored")]
 """Where in a row what is JSON stands beside the request; the columns are in the order of the entry's fields."""
 
 _encode = msgspec.json.Encoder().encode
@@ -23,6 +23,7 @@ _DECODERS: dict[str, Callable[[str], object]] = {
     "urls": msgspec.json.Decoder(tuple[str, ...]).decode,
     "error": msgspec.json.Decoder(EntryError).decode,
     "lost_creates": msgspec.json.Decoder(tuple[int, ...]).decode,
+    "ignored": msgspec.json.Decoder(tuple[str, ...]).decode,
 }
 """Of the other columns that are JSON."""
 

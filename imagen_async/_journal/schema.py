@@ -10,9 +10,9 @@ from ..errors import JournalError
 from .connection import transaction
 from .explained import damaged
 
-SCHEMA_VERSION = 3
-"""Raised also where an older version would misread what is noted: from 3 on keys are of whole requests, by which it
-would not find them, and pay again.
+SCHEMA_VERSION = 4
+"""Raised also where an older version would misread what is noted: from 3 on keys are of whole requests, and from 4 on
+requests may have pictures that go in: it would not find them, and pay again.
 """
 APPLICATION_ID = 0x494D474A
 """Tells a journal from other SQLite files: "IMGJ"."""
@@ -37,12 +37,13 @@ COLUMNS = {
     "sent_at": "REAL",
     "accepted_at": "REAL",
     "ended_at": "REAL",
+    "ignored": "TEXT",
 }
 """The columns of the table of jobs: the fields of JournalEntry."""
 
 _TIMES = ("sent_at", "accepted_at", "ended_at")
 
-_SINCE = {"lost_creates": 2}
+_SINCE = {"lost_creates": 2, "ignored": 4}
 """The columns that an older schema does not have, with the version that brought them."""
 
 SCHEMA = (

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 
 import anyio
 
@@ -84,6 +85,12 @@ class JournalWriter:
         self._gathering.entries[entry.key] = entry
         # Not for each one beyond: the group is called already then.
         self._call(at_once=len(self._gathering.entries) == ENOUGH)
+
+    def remember(self, notes: Mapping[str, str]) -> None:
+        """Have something noted soon that is of use to later runs, and no harm where it cannot be."""
+        assert self._executor is not None
+        with suppress(RuntimeError):  # an executor that takes nothing any more
+            self._executor.submit(_note_if_possible, self._store, notes)
 
     def has(self, key: str) -> bool:
         """True while something that was noted of a job is not on disk yet."""
@@ -245,3 +252,8 @@ async def to_the_end(work: Callable[[], Awaitable[object]]) -> None:
             break
     if cancelled is not None:
         raise cancelled
+
+
+def _note_if_possible(store: JobStore, notes: Mapping[str, str]) -> None:
+    with suppress(Exception):
+        store.note(notes)

@@ -15,13 +15,14 @@ import msgspec
 from .._core import origin
 from .._core.course import LAST_WORD
 from .._core.dialect import Dialect
+from .._core.dialects.echo import ignored_in
 from .._core.dialects.records import without_links
 from .._core.failure import Failure
 from .._core.job import Job
-from .._core.job_events import NothingLeft, NotSaved, Saved, SendAborted, Unsendable
+from .._core.job_events import NothingLeft, NotSaved, Prepared, Saved, SendAborted, Unsendable
 from .._core.latency import believed
 from .._core.states import Collected, Confirming, Fetching, Links, Relinking, Running
-from .._core.values import ImageFile, Result
+from .._core.values import ImageFile, ImageRequest, Result
 from .._core.wire import (
     ConnectFailed,
     Created,
@@ -61,6 +62,14 @@ class Transport(Protocol):
         within: float | None = None,
         leaves: Callable[[], bool] | None = None,
     ) -> Awaitable[HttpResponse]: ...
+
+
+class JobFiles(Protocol):
+    """Has the files of jobs where their providers read them; `Uploader` is one."""
+
+    async def prepare(self, job: Job) -> Prepared | NothingLeft: ...
+
+    def addressed(self, job: Job) -> ImageRequest: ...
 
 
 _Event = TypeVar("_Event")
@@ -105,6 +114,7 @@ class Exchange:
         save: Fetches a result's pictures into a folder, within so many seconds: what is saved by then, its error has.
         callback_url: Where the end of a job's present create is to be announced; None: nowhere.
         run_errand: Carries calls about no task's state, once the limit lets them; None: as `send` does.
+        files: Has the files where providers read them that go in; None: there are none.
         mask: Masks what is secret, whatever an answer is decoded to.
     """
 
@@ -115,6 +125,7 @@ class Exchange:
         save: Save,
         callback_url: Callable[[Job], str] | None = None,
         run_errand: Errand | None = None,
+        files: JobFiles | None = None,
         mask: Callable[[str], str] = str,
     ) -> None:
         self._dialects = dialects
@@ -122,8 +133,10 @@ class Exchange:
         self._save = save
         self._callback_url = callback_url
         self._run_errand = run_errand or send
+        self._files = files
         self._mask = mask
         self._now = asyncio.get_running_loop().time
+        self._ignoring: set[tuple[str, str]] = set()
         self._odd_states: dict[str, set[str]] = defaultdict(set)
 
     async def create(self, job: Job, leaves: Callable[[], bool]) -> Created | NothingLeft:
@@ -138,7 +151,8 @@ class Exchange:
         gate = _Gate(leaves)
         try:
             callback_url = None if self._callback_url is None else self._callback_url(job)
-            request = dialect.build_create(job.request, job.model, callback_url)
+            asked = job.request if self._files is None or not job.request.local_files else self._files.addressed(job)
+            request = dialect.build_create(asked, job.model, callback_url)
             # With the whole timeout, however near the deadline is: a create that is cut short is a lost one.
             response = await self._send(job.account, request, leaves=gate)
             return self._told(dialect.read_created(response), response)
@@ -147,6 +161,14 @@ class Exchange:
             return gate.without_answer(self._failed(error))
         except Exception as error:  # a bug of ours: one request must not end the others
             return gate.without_answer(unexpected(job, error))
+
+    async def prepare(self, job: Job) -> Prepared | NothingLeft:
+        """Have the files that go in where the provider reads them; free to repeat."""
+        assert self._files is not None
+        try:
+            return await self._files.prepare(job)
+        except Exception as error:
+            return Unsendable(unexpected(job, error))
 
     async def ask(self, job: Job, state: Running | Confirming) -> TaskStatus:
         """Ask how a task stands; free to repeat."""
@@ -168,7 +190,8 @@ class Exchange:
             # When it began nobody here knows of a task that was named by its id, nor of one that is asked about anew.
             is_old = isinstance(state, Collected | Relinking)
             latency = believed(status.latency, math.inf if is_old else self._now() - state.since)
-            return _own_works(job, msgspec.structs.replace(status, latency=latency))
+            ignored = self._ignored(job, status)
+            return _own_works(job, msgspec.structs.replace(status, latency=latency, ignored=ignored))
         return status
 
     async def fetch(self, job: Job, state: Fetching) -> Saved | NotSaved:
@@ -220,6 +243,18 @@ class Exchange:
         if len(status.urls) > job.most_links:
             message = "%s: task %s has %d links; %d are taken, the others are in the result's raw answer"
             log(logging.WARNING, message, job.account, clean(task_id), len(status.urls), job.most_links)
+
+    def _ignored(self, job: Job, status: Succeeded) -> tuple[str, ...]:
+        """What the provider has dropped of a request, by its own word; warned of once a model."""
+        if job.model.parameters is None and not job.request.extra:
+            return ()
+        ignored = ignored_in(status.raw, job.model.input_of(job.request), job.model.files)
+        if ignored and (job.account, job.model.wire_name) not in self._ignoring:
+            self._ignoring.add((job.account, job.model.wire_name))
+            names = ", ".join(map(clean, ignored))
+            message = "%s: %s has dropped or changed what it was sent: %s; it is on each result as `ignored`"
+            log(logging.WARNING, message, job.account, job.model.name, names)
+        return ignored
 
     def _warn_of_state(self, account: str, word: str) -> None:
         word, told = self._mask(word), self._odd_states[account]

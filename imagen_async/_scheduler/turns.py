@@ -10,7 +10,7 @@ from .._core.failure import Failure
 from .._core.job import Job
 from .._core.job_events import Event, SendAborted, TurnMissed, Unsendable
 from .._core.plan import Plan
-from .._core.states import Confirming, Fetching, Running
+from .._core.states import Confirming, Fetching, Preparing, Running
 from .._core.wire import Accepted, clean
 from .._watch.log import log
 from ..errors import ImagenError, InvalidRequest
@@ -48,6 +48,9 @@ class Turns:
         self._stream.publish(changes, now)
 
     async def _talked(self, job: Job) -> Event:
+        # Before anything is noted: while its files are uploaded, it is as if its turn had not come.
+        if isinstance(job.state, Preparing):
+            return await self._exchange.prepare(job)
         began_at = self._now()
         noting = self._stream.durable(job)
         failure = None if noting is None else await _not_noted(job, noting)

@@ -79,6 +79,13 @@ class _Way:
         self.creates = {**self.asks, **_JSON_HEADERS}
         self.is_relayed = proxy is not None and address.scheme == "http"
 
+    def headers_of(self, request: HttpRequest) -> Mapping[str, str]:
+        """What a request says beside what its session always says."""
+        if request.body is None:
+            return self.asks
+        is_json = request.media_type == _JSON_HEADERS["Content-Type"]
+        return self.creates if is_json else {**self.asks, "Content-Type": request.media_type}
+
 
 class _Ended(TransportError):
     """The connection had ended before a byte left."""
@@ -237,7 +244,7 @@ class SessionPool:
             request.method,
             way.url(request.path),
             data=departure.body(request.body),
-            headers=way.asks if request.body is None else way.creates,
+            headers=way.headers_of(request),
             allow_redirects=False,
             # What has a body aiohttp sends once in any case.
             middlewares=None if request.body is None else (),

@@ -10,7 +10,7 @@ from .._core.model import Model
 from .._core.own_fields import Translation
 from .._core.parameters import Anything, Choice, Either, Fields, File, Flag, Items, Number, Text, Whole
 from .._core.prices import Price
-from .._core.provider import Limits, Provider
+from .._core.provider import Limits, Provider, Uploads
 from .._core.rate_limit import Rate
 from .apiin import APIIN
 from .apikley import APIKLEY
@@ -42,6 +42,7 @@ __all__ = [
     "TasksDialect",
     "Text",
     "Translation",
+    "Uploads",
     "Whole",
 ]
 

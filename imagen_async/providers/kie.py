@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .._core.dialects.jobs import JobsDialect
 from .._core.latency import LatencyPrior
-from .._core.provider import Limits, Provider
+from .._core.provider import Limits, Provider, Uploads
 from .._core.rate_limit import Rate
 from .._records import Shipped
 
@@ -31,5 +31,12 @@ KIE = Provider(
     # task, say two texts of autumn 2026, and by key, said an older page: nobody has measured it.
     limits=Limits(submit=Rate(20, per=10), status=Rate(10, per=1, guess=True), running=100),
     latency=LATENCY,
+    # Its page says 24 hours, and in another line 3 days.
+    uploads=Uploads(
+        "/api/file-stream-upload",
+        base_url="https://kieai.redpandaai.co",
+        fields={"uploadPath": "images/imagen-async"},
+        lifetime=86400,
+    ),
     signs_callbacks=True,
 )

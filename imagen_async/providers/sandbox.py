@@ -16,6 +16,7 @@ SANDBOX = Provider(
     limits=Limits(submit=Rate(50, per=1), status=Rate(200, per=1), running=200),
     # As it is set up when nothing else is said.
     latency=LatencyPrior(median=1, sigma=0.35),
+    uploads=KIE.uploads,
     signs_callbacks=True,
     is_local=True,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .._core.branches import is_one_way, ways_told
 from .._core.model import Model
 from .._core.own_fields import Translation
@@ -55,6 +57,21 @@ def price_of(provider: Provider, asked: CreateBody) -> float:
         if record.credits is not None:
             return record.credits * model.count(request)
     return PRICE_WHERE_NONE_IS_KNOWN * model.count(request)
+
+
+def inputs_of(provider: Provider, asked: CreateBody) -> tuple[str, ...]:
+    """The addresses of the files that go in, in their order."""
+    found: list[object] = []
+    for field in _find(provider, asked).files:
+        value = asked.input.get(field)
+        found += value if isinstance(value, list) else [value]
+    return tuple(each for each in found if isinstance(each, str))
+
+
+def understood_in(provider: Provider, asked: CreateBody) -> dict[str, Any]:
+    """What of the input the model has fields for; of a raw one all."""
+    schema = _find(provider, asked).parameters
+    return {name: value for name, value in asked.input.items() if schema is None or name in schema}
 
 
 def _request_of(asked: CreateBody) -> ImageRequest:

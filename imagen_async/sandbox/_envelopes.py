@@ -61,7 +61,8 @@ def record_info(task: Task, state: str, completed: float | None, outcome: dict[s
         "model": task.model,
         "state": state,
         "param": json.dumps({"input": json.dumps(task.input), **called, "model": task.model}),
-        "paramJson": json.dumps(task.input),
+        # What it knows of it: the rest is dropped in silence.
+        "paramJson": json.dumps(task.understood),
         "operationType": task.model,
         "resultJson": "",
         # The result once more, not as a text.

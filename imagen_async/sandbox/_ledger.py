@@ -41,7 +41,9 @@ class Ledger:
         poll_times: When each status call arrived.
         polls: Status calls by task id.
         pictures: Picture files sent whole, by task id.
+        uploads: Files taken, by the sha256 of each.
         callbacks: Callbacks sent, repeats included, by task id.
+        withheld: Callbacks that were not sent, since they would have left this machine, by task id.
         announced: The tasks whose callback was taken: answered 2xx.
         callback_answers: What they were answered, by HTTP status; 0 for none.
         refused: Refusals by reason: `submit`, `running`, `status` for the limits, else the code.
@@ -54,7 +56,9 @@ class Ledger:
         self.poll_times: array[float] = array("d")
         self.polls: Counter[str] = Counter()
         self.pictures: Counter[str] = Counter()
+        self.uploads: Counter[str] = Counter()
         self.callbacks: Counter[str] = Counter()
+        self.withheld: Counter[str] = Counter()
         self.callback_answers: Counter[int] = Counter()
         self.announced: set[str] = set()
         self.refused: Counter[str] = Counter()
@@ -83,7 +87,9 @@ class Ledger:
             "credits": self.credits,
             "polls": len(self.poll_times),
             "pictures": sum(self.pictures.values()),
+            "uploads": sum(self.uploads.values()),
             "callbacks": {str(status): count for status, count in sorted(self.callback_answers.items())},
+            "callbacks_withheld": sum(self.withheld.values()),
             "refused": dict(self.refused),
             "faults": dict(Counter(create.fault for create in self.creates if create.fault)),
             "prompts_with_several_tasks": doubled,

@@ -7,6 +7,7 @@ import io
 import struct
 import textwrap
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,26 @@ SIZES = {"1:1": (288, 288), "16:9": (384, 216), "9:16": (216, 384), "4:3": (336,
 Colour = tuple[int, int, int]
 
 
-def paint(prompt: str, aspect_ratio: str, variant: str) -> bytes:
-    """Make the picture: with Pillow where it is installed, else a plain gradient. The same for the same arguments."""
+def paint(prompt: str, aspect_ratio: str, variant: str, inputs: Sequence[bytes] = ()) -> bytes:
+    """Make the picture: with Pillow where it is installed, else a plain gradient. The same for the same arguments.
+
+    Args:
+        prompt: What it is to show.
+        aspect_ratio: Its shape.
+        variant: By what it differs from others of the prompt.
+        inputs: Pictures that went in, which it shows in a corner.
+    """
     size = SIZES.get(aspect_ratio, SIZES["1:1"])
     # JSON may hold half a character, which UTF-8 has no bytes for.
-    digest = hashlib.sha256(f"{prompt}\0{variant}".encode("utf-8", "replace")).digest()
+    digest = hashlib.sha256(f"{prompt}\0{variant}".encode("utf-8", "replace"))
+    for data in inputs:
+        digest.update(hashlib.sha256(data).digest())
+    return _painted(prompt, size, digest.digest(), inputs)
+
+
+def _painted(prompt: str, size: tuple[int, int], digest: bytes, inputs: Sequence[bytes]) -> bytes:
     try:
-        return _paint_with_pillow(prompt, size, digest)
+        return _paint_with_pillow(prompt, size, digest, inputs)
     except ImportError:
         return _gradient(size, digest)
 
@@ -39,7 +53,7 @@ def _colours(digest: bytes) -> tuple[Colour, Colour]:
     )
 
 
-def _paint_with_pillow(prompt: str, size: tuple[int, int], digest: bytes) -> bytes:
+def _paint_with_pillow(prompt: str, size: tuple[int, int], digest: bytes, inputs: Sequence[bytes]) -> bytes:
     from PIL import Image, ImageDraw  # only here: an extra
 
     dark, light = _colours(digest)
@@ -51,6 +65,8 @@ def _paint_with_pillow(prompt: str, size: tuple[int, int], digest: bytes) -> byt
         centre = (x * size[0] // 255, y * size[1] // 255)
         colour = (digest[22 + index], digest[27 + index % 4], digest[24 + index], 90)
         draw.circle(centre, 12 + radius // 3, fill=colour)
+    for place, data in enumerate(inputs[:3]):
+        _show_input(picture, data, place)
     lines = textwrap.wrap(prompt, width=size[0] // 10)[:7] or [""]
     text = "\n".join(lines)
     position = (16, size[1] - 26 * len(lines) - 12)
@@ -58,6 +74,19 @@ def _paint_with_pillow(prompt: str, size: tuple[int, int], digest: bytes) -> byt
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=1)
     return out.getvalue()
+
+
+def _show_input(picture: Image.Image, data: bytes, place: int) -> None:
+    """Show a picture that went in, small, at the upper edge; one that cannot be read is left out."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as source:
+            small = source.convert("RGB")
+            small.thumbnail((picture.width // 3, picture.height // 3))
+            picture.paste(small, (8 + place * picture.width // 3, 8))
+    except (OSError, ValueError):
+        return
 
 
 @lru_cache

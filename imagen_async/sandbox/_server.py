@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 import anyio
@@ -28,7 +28,11 @@ from ._ledger import Ledger
 from ._painter import paint
 from ._service import Service
 from ._tasks import Latency, Lives, Task
+from ._uploads import UploadedFiles
 from ._webhook_sender import WebhookSender
+
+LARGEST_UPLOAD = 100 << 20
+"""Bytes of a request; of kie.ai 100 MB."""
 
 PAINTERS = 2
 """Pictures painted at once."""
@@ -53,6 +57,7 @@ class Sandbox:
         callback_retry: Seconds to the first of three repeats of a callback that is not answered 2xx.
         port: Where to listen on 127.0.0.1; 0: wherever there is room.
         seed: Makes its latencies and task ids repeatable.
+        calls_anywhere: True to call back to any address; else only to this machine, and the ledger counts the others.
         providers: Records of your own, which it serves beside the known ones, or in the place of one of that name.
 
     Attributes:
@@ -74,6 +79,7 @@ class Sandbox:
         callback_retry: float = 1.0,
         port: int = 0,
         seed: int = 0,
+        calls_anywhere: bool = False,
         providers: Iterable[Provider] = (),
     ) -> None:
         self.ledger: Ledger = Ledger()
@@ -81,9 +87,10 @@ class Sandbox:
         self.key = key
         self.limits: Limits = limits or SANDBOX.limits
         self._port = port
-        self._callback_retry = callback_retry
+        self._callbacks: dict[str, Any] = {"retry": callback_retry, "anywhere": calls_anywhere}
         self._stack = AsyncExitStack()
         self._off_loop = OffLoop("imagen-painter", PAINTERS)
+        self._uploads = UploadedFiles()
         self._services = {
             name: Service(
                 provider,
@@ -97,9 +104,7 @@ class Sandbox:
                 signing_key=signing_key,
                 seed=seed,
             )
-            for name, provider in {**PROVIDERS, **{each.name: each for each in providers}}.items()
-            # A dialect of which it has no half is no reason to serve nobody.
-            if served_half(provider.dialect) is not None
+            for name, provider in _served(providers).items()
         }
 
     @property
@@ -119,7 +124,7 @@ class Sandbox:
             stack.callback(self._off_loop.close)
             session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
             stack.push_async_callback(_whole, session.close)
-            self._webhook_sender = WebhookSender(session, self.ledger, self._callback_retry)
+            self._webhook_sender = WebhookSender(session, self.ledger, **self._callbacks)
             self._sending = await stack.enter_async_context(PlainGroup())
             # Before the group is left, which would wait for callbacks that are due later.
             stack.callback(self._sending.cancel)
@@ -147,10 +152,11 @@ class Sandbox:
         self.faults.keep(road, kind)
 
     def _application(self) -> web.Application:
-        application = web.Application(client_max_size=4 << 20)
+        application = web.Application(client_max_size=LARGEST_UPLOAD)
         for (method, path), answer in self._places().items():
             application.router.add_route(method, path, answer)
         application.router.add_get("/files/{provider}/{task_id}/{number}.png", self._file)
+        application.router.add_get("/files/uploads/{name}", self._uploaded_file)
         application.router.add_get("/sandbox/ledger", self._tell_ledger)
         return application
 
@@ -167,6 +173,9 @@ class Sandbox:
         """The paths of several APIs in one; where two have the same, it is the first one's."""
         places: dict[tuple[str, str], _Answer] = {}
         for service in services:
+            if service.provider.uploads is not None:
+                path = f"{prefix}{service.provider.uploads.path}"
+                places.setdefault(("POST", path), functools.partial(self._upload, service))
             for route in service.dialect.routes():
                 # Each path has its service bound to it: which provider was meant is never asked again.
                 answer = functools.partial(self._answer, service, route.operation)
@@ -196,6 +205,20 @@ class Sandbox:
                 reply = service.status(authorization, task_id, now)
         return await _deliver(request, reply)
 
+    async def _upload(self, service: Service, request: web.Request) -> web.StreamResponse:
+        """Take a file of somebody's own, and say where it is."""
+        assert service.provider.uploads is not None
+        form = await request.post()
+        file = form.get(service.provider.uploads.file_field)
+        data = file.file.read() if isinstance(file, web.FileField) else None
+        name = "" if data is None else self._uploads.add(data)
+        reply = service.upload(request.headers.get("Authorization"), name, f"{self.url}/files/uploads/{name}")
+        return await _deliver(request, reply)
+
+    async def _uploaded_file(self, request: web.Request) -> web.StreamResponse:
+        data = self._uploads.get(request.match_info["name"])
+        return web.Response(status=404) if data is None else web.Response(body=data, content_type="image/png")
+
     async def _announce(self, service: Service) -> None:
         """Let the callbacks be sent that a create has ordered; an early one before the create is answered."""
         while service.webhooks:
@@ -213,7 +236,13 @@ class Sandbox:
         found = re.fullmatch(rf"{re.escape(self.url)}/files/([^/]+)/([^/]+)/(\d+)\.png(\?.*)?", url)
         service = None if found is None else self._services.get(found[1])
         task = None if found is None or service is None else service.task(found[2])
-        return None if found is None or task is None else _painted(task, found[3])
+        return None if found is None or task is None else self._painted(task, found[3])
+
+    def _painted(self, task: Task, number: str) -> bytes:
+        """The picture of that number; one that was edited shows what went in."""
+        inputs = [data for url in task.inputs if (data := self._uploads.at(url)) is not None]
+        variant = f"{task.input.get('seed', task.id)}/{number}"
+        return paint(str(task.input.get("prompt", "")), task.shape, variant, inputs)
 
     async def _tell_ledger(self, request: web.Request) -> web.Response:
         return web.json_response(self.ledger.summary())
@@ -232,17 +261,13 @@ class Sandbox:
             return web.Response(status=int(fault.removeprefix("http_")), text="not now")
         number = request.match_info["number"]
         # It takes milliseconds, for which every other answer would wait.
-        picture = await self._off_loop.run(_painted, task, number)
+        picture = await self._off_loop.run(self._painted, task, number)
         if fault == "html":
             return web.Response(text="<html>try again</html>", content_type="text/html")
         ending = fault or "whole"
         response = await _deliver(request, Reply(200, picture, "image/png", ending))
         self.ledger.pictures[task.id] += ending == "whole"
         return response
-
-
-def _painted(task: Task, number: str) -> bytes:
-    return paint(str(task.input.get("prompt", "")), task.shape, f"{task.input.get('seed', task.id)}/{number}")
 
 
 async def _whole(work: Callable[[], Awaitable[None]]) -> None:
@@ -265,3 +290,9 @@ async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:
     # Closed once what was written has gone; aborted, so that not even a beginning goes.
     transport.close() if reply.ending == "truncated" else transport.abort()
     return response
+
+
+def _served(own: Iterable[Provider]) -> dict[str, Provider]:
+    """The known records and the user's own; a dialect of which it has no half is no reason to serve nobody."""
+    known = {**PROVIDERS, **{each.name: each for each in own}}
+    return {name: each for name, each in known.items() if served_half(each.dialect) is not None}

@@ -11,9 +11,9 @@ from collections import deque
 
 from .._core.provider import Limits, Provider
 from ..errors import ConfigurationError
-from ._checks import count_of, price_of, problem_of, shape_of
+from ._checks import count_of, inputs_of, price_of, problem_of, shape_of, understood_in
 from ._dialects import CreateBody, served_half
-from ._envelopes import Reply, damaged, html
+from ._envelopes import Reply, damaged, document, html
 from ._faults import Faults
 from ._gate import Gate
 from ._ledger import Create, Ledger
@@ -142,6 +142,15 @@ class Service:
         left = 1_000_000.0 if math.isinf(self._balance) else self._balance
         return self.dialect.success(left, "credits")
 
+    def upload(self, authorization: str | None, name: str, url: str) -> Reply:
+        """Answer an upload of which the file is kept under that name; an empty one for none."""
+        if not self._is_key(authorization):
+            return self._refused("401", 401, "invalid token")
+        if not name:
+            return self.dialect.refusal(400, "no file")
+        self._ledger.uploads[name] += 1
+        return document(200, {"success": True, "code": 200, "msg": "success", "data": {"downloadUrl": url}})
+
     def models(self, authorization: str | None, model: str | None) -> Reply:
         """Answer which models there are, or the schema of one."""
         if not self._is_key(authorization):
@@ -215,15 +224,20 @@ class Service:
             count=count_of(self.provider, asked),
             shape=shape_of(self.provider, asked),
             folder=f"{self._folder}/{task_id}",
+            inputs=inputs_of(self.provider, asked),
+            understood=understood_in(self.provider, asked),
             callback_url=asked.callback_url,
             callback_fault=callback_fault,
         )
         self._tasks[task.id] = task
         self._gate.begin(task.ends)
-        if asked.callback_url is not None:
-            message = functools.partial(message_of, self.dialect, task, self._signing_key)
-            self.webhooks.append(Webhook(task.id, asked.callback_url, task.ends, callback_fault, message))
+        self._will_call_back(task)
         return task
+
+    def _will_call_back(self, task: Task) -> None:
+        if task.callback_url is not None:
+            message = functools.partial(message_of, self.dialect, task, self._signing_key)
+            self.webhooks.append(Webhook(task.id, task.callback_url, task.ends, task.callback_fault, message))
 
     def _note(self, asked: CreateBody, task: Task | None, fault: str | None) -> None:
         """Write a create into the ledger, refused or not."""

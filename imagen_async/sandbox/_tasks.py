@@ -34,6 +34,8 @@ class Task(msgspec.Struct, frozen=True):
 
     Attributes:
         count: Pictures that were asked for.
+        inputs: The addresses of files that go in.
+        understood: What of the input the model has fields for.
         shape: The asked aspect ratio in our word, however the model writes it.
         folder: The address below which its pictures are.
     """
@@ -49,6 +51,8 @@ class Task(msgspec.Struct, frozen=True):
     count: int
     shape: str
     folder: str
+    inputs: tuple[str, ...] = ()
+    understood: dict[str, Any] = {}
     callback_url: str | None = None
     callback_fault: str | None = None
 

@@ -78,7 +78,7 @@ def _run(options: BatchOptions) -> int:
         raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
     router = router_of(pool, options.accounts.policy, needs_price=options.budget.max_credits is not None)
     options = msgspec.structs.replace(options, picture=resolved(options.picture, router))
-    own = OwnColumns(router, options.picture.model, notes_in(options.output.out))
+    own = OwnColumns(router, options.picture.model, options.file.file, notes_in(options.output.out))
     requests = checked_file(options.file, options.picture.request("-"), router, own)
     if requests is None:
         return WRONG_USE

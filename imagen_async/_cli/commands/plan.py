@@ -50,7 +50,7 @@ def _run(options: PlanOptions) -> int:
     pool, max_credits = pool_of(options.accounts), options.budget.max_credits
     router = router_of(pool, options.accounts.policy, needs_price=max_credits is not None)
     defaults = resolved(options.picture, router).request("-")
-    own = OwnColumns(router, defaults.model, notes_in(options.out))
+    own = OwnColumns(router, defaults.model, options.file.file, notes_in(options.out))
     requests = checked_file(options.file, defaults, router, own)
     if requests is None:
         return WRONG_USE

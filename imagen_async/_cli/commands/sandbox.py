@@ -31,6 +31,8 @@ class SandboxOptions(Options, frozen=True):
     faults: float
     credits: float | None
     seed: int
+    signing_key: str | None
+    call_anywhere: bool
     rate: Rate | None
     status_rate: Rate | None
     running: int | None
@@ -48,6 +50,15 @@ class SandboxOptions(Options, frozen=True):
         parser.add_argument("--credits", type=words.price, metavar="N", help="balance of the account (endless)")
         parser.add_argument(
             "--seed", type=words.whole, default=0, help="makes latencies, faults and task ids repeatable (0)"
+        )
+        parser.add_argument(
+            "--signing-key",
+            type=words.filled,
+            metavar="KEY",
+            help=f"signs callbacks ({KEY_VARIABLE} in the environment)",
+        )
+        parser.add_argument(
+            "--call-anywhere", action="store_true", help="call back to any address, and not to this machine alone"
         )
         for name, read, metavar, help_text in LIMITS:
             parser.add_argument(name, type=read, metavar=metavar, help=help_text)
@@ -67,7 +78,8 @@ def _run(options: SandboxOptions) -> int:
             status=options.status_rate or default.status,
             running=options.running or default.running,
         ),
-        signing_key=os.environ.get(KEY_VARIABLE) or None,
+        signing_key=options.signing_key or os.environ.get(KEY_VARIABLE) or None,
+        calls_anywhere=options.call_anywhere,
         seed=options.seed,
     )
     return run_in_loop(_served(sandbox, options.port))

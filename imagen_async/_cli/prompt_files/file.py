@@ -116,7 +116,7 @@ class PromptFile:
         items, take = itertools.islice(self._parse(), self._limit), self._take
         if take is None:
             return items
-        return (item if isinstance(item, BadLine) else take(item) for item in items)
+        return (_taken(item, take) for item in items)
 
     def _problem(self, item: Item, admit: Callable[[PromptLine], object], first_line: dict[int, int]) -> str | None:
         if isinstance(item, BadLine):
@@ -133,3 +133,10 @@ class PromptFile:
         except InvalidRequest as error:
             return error.message
         return None
+
+
+def _taken(item: Item, take: Callable[[PromptLine], PromptLine]) -> Item:
+    try:
+        return item if isinstance(item, BadLine) else take(item)
+    except InvalidRequest as error:
+        return BadLine(item.line, error.message)

@@ -12,7 +12,7 @@ from ... import ImageRequest
 from ..columns import EXACT
 from ..library import FIELDS, shown
 
-KINDS = {field.name: field.kind for field in FIELDS}
+KINDS = {field.name: field.kind for field in FIELDS if not field.is_made}
 """What a value is read as, by its field's name in lower case; other names are not a request's."""
 
 _MEANT = ("prompts", "caption", "captions", "text", "description", "positive_prompt", "query", "instruction")
@@ -55,11 +55,14 @@ def request_of(line: int, values: Mapping[str, Any]) -> Item:
 
 def request_from(line: int, fields: dict[str, Any], columns: dict[str, Any]) -> Item:
     """A request of its fields, by their own names, and of what is beside them."""
-    if "prompt" not in fields:
+    # What only changes a picture needs no words.
+    if "prompt" not in fields and not fields.get("images"):
         only = f", only {shown(', '.join(columns))!r}" if columns else ""
         return BadLine(line, f"there is no prompt{meant(columns) or only}")
-    if isinstance(fields["prompt"], str):
+    if isinstance(fields.get("prompt"), str):
         fields["prompt"] = fields["prompt"].strip()
+    if fields.get("images") is None:
+        fields.pop("images", None)
     if fields.get("extra") is None:
         fields.pop("extra", None)
     key = fields.get("key")

@@ -204,7 +204,7 @@ def header_problem(names: Sequence[str]) -> str | None:
     doubled = [name for name, count in Counter(lowered).items() if count > 1]
     if doubled:
         return f"two columns are named {doubled[0]!r}"
-    if "prompt" in lowered:
+    if "prompt" in lowered or "images" in lowered:
         return None
     remedy = meant(names) or "; the first line is to name the columns"
     return f"there is no column named prompt, only {', '.join(filter(None, names))}{remedy}"
@@ -280,5 +280,18 @@ def _object(cell: str) -> Any:
         return _word(cell)
 
 
-_OF_KIND: dict[FieldKind, Callable[[str], Any]] = {"whole": _whole, "object": _object, "text": _text}
+def _files(cell: str) -> tuple[str, ...] | None:
+    """Names of files: a JSON list, or what stands between semicolons, bars or lines."""
+    if cell.lstrip().startswith("["):
+        listed = _object(cell)
+        return tuple(listed) if isinstance(listed, list) else listed
+    return tuple(each.strip() for each in re.split(r"[;|\n]", cell) if each.strip()) or None
+
+
+_OF_KIND: dict[FieldKind, Callable[[str], Any]] = {
+    "whole": _whole,
+    "object": _object,
+    "text": _text,
+    "files": _files,
+}
 _READERS: dict[str, Callable[[str], Any]] = {"prompt": _prompt, "model": _word, "aspect_ratio": _word}

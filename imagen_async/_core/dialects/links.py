@@ -202,7 +202,7 @@ class _Search:
             opened = self._opened(value)
             return self.known(value, 1) if opened is None else self.all_of(opened, depth - 1)
         self._objects -= 1
-        if not depth or self._objects < 0 or not isinstance(value, dict | list):
+        if depth <= 0 or self._objects < 0 or not isinstance(value, dict | list):
             return []
         items = (
             value
@@ -216,7 +216,7 @@ class _Search:
         if isinstance(value, str):
             value = self._opened(value)
         self._objects -= 1
-        if not depth or self._objects < 0 or not isinstance(value, dict | list):
+        if depth <= 0 or self._objects < 0 or not isinstance(value, dict | list):
             return []
         found: list[str] = []
         for key, item in value.items() if isinstance(value, dict) else (("", item) for item in value):

@@ -8,7 +8,7 @@ from ...errors import TransportError
 from ..failure import Failure
 from ..job import Job
 from ..job_events import CallbackNamed
-from ..states import AwaitingCallback, Claim, Claimed, Confirming, Noting, Orphaned, Queued, Sending
+from ..states import AwaitingCallback, Claim, Claimed, Confirming, Noting, Orphaned, Preparing, Queued, Sending
 from ..wording import unknown_outcome
 from .ends import is_unknown
 
@@ -29,7 +29,7 @@ def claim_queued(job: Job, state: Queued, event: CallbackNamed, now: float) -> J
     return confirm_claim(job, unknown_of(job, state.fallback), _claim(event), now, now + 2 * PATIENCE)
 
 
-def claim_noting(job: Job, state: Noting, event: CallbackNamed, now: float) -> Job:
+def claim_noting(job: Job, state: Noting | Preparing, event: CallbackNamed, now: float) -> Job:
     """The same in the last moment before another create leaves."""
     if event.create not in job.lost_creates:
         return job
@@ -59,7 +59,7 @@ def confirm_claim(job: Job, unknown: Failure, claim: Claim, since: float, until:
     return replace(job, lost_creates=with_last(job.lost_creates, claim.create), state=state)
 
 
-def put_back(job: Job, state: Noting) -> Job:
+def put_back(job: Job, state: Noting | Preparing) -> Job:
     # No byte has left, so it was no create, and its number is the next one's.
     return replace(job, attempts=job.attempts - 1, state=Queued(fallback=state.fallback))
 

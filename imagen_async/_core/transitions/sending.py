@@ -7,7 +7,7 @@ import msgspec
 from ...errors import ProtocolError
 from ..failure import Failure
 from ..job import Job
-from ..job_events import Leaves, SendAborted, Taken, TurnMissed, Unsendable
+from ..job_events import Leaves, Prepared, SendAborted, Taken, TurnMissed, Unsendable
 from ..states import (
     AwaitingCallback,
     Claimed,
@@ -17,6 +17,7 @@ from ..states import (
     Noting,
     OnTheWay,
     Orphaned,
+    Preparing,
     Queued,
     Running,
     Sending,
@@ -45,8 +46,13 @@ def take(job: Job, state: Queued, event: Taken, now: float) -> Job:
         expires_at=expires_at,
         # Before it leaves: its callback's token is made of this number, and the journal has it first.
         attempts=job.attempts + 1,
-        state=Noting(state.fallback),
+        state=Preparing(state.fallback) if job.request.local_files else Noting(state.fallback),
     )
+
+
+def prepare(job: Job, state: Preparing, event: Prepared, now: float) -> Job:
+    """Its files are there: from here on it is as one that has none."""
+    return job.to(Noting(state.fallback))
 
 
 def leave_home(job: Job, state: Noting, event: Leaves, now: float) -> Job:
@@ -54,7 +60,7 @@ def leave_home(job: Job, state: Noting, event: Leaves, now: float) -> Job:
     return job.to(Sending(state.fallback))
 
 
-def abort(job: Job, state: Noting, event: SendAborted, now: float) -> Job:
+def abort(job: Job, state: Noting | Preparing, event: SendAborted, now: float) -> Job:
     """Nothing has left: it is as if its turn had not come."""
     queued = put_back(job, state)
     # Its time was over before its connection was had: what comes of it now nobody would wait for.
@@ -65,25 +71,25 @@ def abort(job: Job, state: Noting, event: SendAborted, now: float) -> Job:
     return queued.to(fallen_back(queued) or NotAdmitted(event.failure.about(account=job.account)))
 
 
-def miss_connection(job: Job, state: Noting, event: ConnectFailed, now: float) -> Job:
+def miss_connection(job: Job, state: Noting | Preparing, event: ConnectFailed, now: float) -> Job:
     """Nothing has left, for a passing reason: it is sent again, if its time is not over."""
     failure = event.failure.about(account=job.account)
     return _queued_again(put_back(job, state), Queued(failure, state.fallback), now)
 
 
-def miss_turn(job: Job, state: Noting, event: TurnMissed, now: float) -> Job:
+def miss_turn(job: Job, state: Noting | Preparing, event: TurnMissed, now: float) -> Job:
     """Nothing has left: it waits for another turn, if its time is not over."""
     return _queued_again(put_back(job, state), Queued(fallback=state.fallback), now)
 
 
-def give_up_writing(job: Job, state: Noting, event: Unsendable, now: float) -> Job:
+def give_up_writing(job: Job, state: Noting | Preparing, event: Unsendable, now: float) -> Job:
     """Nothing has left, and the next try would fail in the same way: this one request fails."""
     queued = put_back(job, state)
     ending = fallen_back(queued)
     return queued.to(ending if isinstance(ending, Unknown) else Failed(event.failure.about(account=job.account)))
 
 
-def leave_noting(job: Job, state: Noting, event: object, now: float) -> Job:
+def leave_noting(job: Job, state: Noting | Preparing, event: object, now: float) -> Job:
     """Nothing of it has left, and nothing will."""
     queued = put_back(job, state)
     return queued.to(without_owner(queued))

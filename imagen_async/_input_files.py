@@ -1,0 +1,193 @@
+"""Files of this machine that go in: looked at once, known by their content, kept on disk until they are uploaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Awaitable, Collection, Iterator
+from threading import Lock
+from typing import Any
+
+import msgspec
+
+from ._core.file_kinds.kinds import kind_of
+from ._core.parameters import is_address
+from ._core.plain_values import is_request, plain_item
+from ._core.routing import Router
+from ._core.values import ImageRequest, InputFile
+from ._off_loop import OffLoop
+from ._text import told
+from .errors import InvalidRequest
+
+LARGEST = 200 << 20
+"""Bytes of a file that goes in at most: no provider takes as much."""
+
+_Mark = tuple[int, int, int, int]
+
+
+class InputFiles:
+    """What is known of files that go in. To be asked in a thread: it reads them.
+
+    Bytes are written into a folder of its own, so that a request that waits is small.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[_Mark, InputFile]] = {}
+        self._spool: tempfile.TemporaryDirectory[str] | None = None
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """Remove what was written here."""
+        with self._lock:
+            spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.cleanup()
+
+    def prepared(self, request: ImageRequest, fields: Collection[str]) -> ImageRequest:
+        """The request with each of its files looked at.
+
+        Args:
+            request: In plain values.
+            fields: The fields of `extra` that take files.
+
+        Raises:
+            InvalidRequest: One cannot be read, or is no picture, video or sound.
+        """
+        images = tuple(self._spooled(each) if isinstance(each, bytes) else each for each in request.images)
+        request = msgspec.structs.replace(request, images=images)
+        found = {name: self._looked_at(name) for name in _names_in(request, fields) if name not in request.local_files}
+        return msgspec.structs.replace(request, local_files={**request.local_files, **found})
+
+    def path_of(self, name: str) -> str:
+        """Where a file lies that a request has under a name."""
+        spooled = self._spool is not None and name.startswith("sha256:")
+        return os.path.join(self._spool.name, name.removeprefix("sha256:")) if self._spool and spooled else name
+
+    def _spooled(self, data: bytes) -> str:
+        with self._lock:
+            self._spool = self._spool or tempfile.TemporaryDirectory(prefix="imagen-async-")
+            folder = self._spool.name
+        digest = hashlib.sha256(data).hexdigest()
+        path = os.path.join(folder, digest)
+        try:
+            if not os.path.exists(path):
+                with open(f"{path}.part", "wb") as file:
+                    file.write(data)
+                os.replace(f"{path}.part", path)
+        except OSError as error:
+            raise InvalidRequest(f"A picture of {len(data):,} bytes cannot be kept: {error.strerror}.") from None
+        return f"sha256:{digest}"
+
+    def _looked_at(self, name: str) -> InputFile:
+        path = self.path_of(name)
+        try:
+            found = os.stat(path)
+            mark = (found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
+            known = self._known.get(path)
+            if known is None or known[0] != mark:
+                known = self._known[path] = (mark, _read(path, name, found.st_size))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidRequest(f"{told(name)} goes in, and cannot be read: {reason}.") from None
+        return known[1]
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A request whose files cannot go in, and why."""
+
+    request: ImageRequest
+    error: InvalidRequest
+
+
+class InputLooks:
+    """Looks at the files of what comes in, beside the loop.
+
+    Args:
+        files: What is known of them.
+        router: Knows which fields take files.
+        model: The model of requests that name none.
+        off_loop: Where it is done.
+    """
+
+    def __init__(self, files: InputFiles, router: Router, model: str | None, off_loop: OffLoop) -> None:
+        self._files = files
+        self._router = router
+        self._model = model
+        self._off_loop = off_loop
+
+    def at(self, item: object) -> Awaitable[object] | None:
+        """What ends with the item, its files looked at, or with what says why that cannot be; None: it has none."""
+        if type(item) is str or not is_request(item):
+            return None
+        try:
+            if not (item.images or item.extra):
+                return None
+            request = plain_item(item)
+            assert isinstance(request, ImageRequest)
+            fields = self._router.file_fields(request.model or self._model)
+            return self._look(request, fields) if has_files(request, fields) else None
+        except Exception:  # of the user's own values: it is refused when its turn comes
+            return None
+
+    async def request(self, request: ImageRequest) -> ImageRequest:
+        """The same for one request; raises InvalidRequest."""
+        looking = self.at(request)
+        found = request if looking is None else await looking
+        if isinstance(found, Unreadable):
+            raise found.error
+        assert isinstance(found, ImageRequest)
+        return found
+
+    def at_defaults(self, defaults: ImageRequest) -> ImageRequest:
+        """What a batch says for all its requests, its files looked at here and now; raises InvalidRequest."""
+        return self._files.prepared(defaults, self._router.file_fields(defaults.model))
+
+    async def _look(self, request: ImageRequest, fields: Collection[str]) -> object:
+        try:
+            return await self._off_loop.run(self._files.prepared, request, fields)
+        except InvalidRequest as error:
+            return Unreadable(request, error)
+
+
+def has_files(request: ImageRequest, fields: Collection[str]) -> bool:
+    """True where a request has files of this machine at which nobody has looked yet."""
+    given = request.images or any(field in fields for field in request.extra)
+    return bool(given) and (
+        any(isinstance(each, bytes) for each in request.images)
+        or any(name not in request.local_files for name in _names_in(request, fields))
+    )
+
+
+def content_of(path: str, name: str, known: InputFile) -> bytes:
+    """The bytes of a file that was looked at before; raises InvalidRequest where they are others now."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise InvalidRequest(f"{told(name)} goes in, and cannot be read: {error.strerror}.") from None
+    if hashlib.sha256(data).hexdigest() != known.sha256:
+        raise InvalidRequest(f"{told(name)} has changed since it was looked at. Nothing was sent: begin again.")
+    return data
+
+
+def _names_in(request: ImageRequest, fields: Collection[str]) -> Iterator[str]:
+    """The files of this machine that a request names: what is no URL where a file is to be."""
+    values: list[Any] = [request.images, *(request.extra[field] for field in request.extra if field in fields)]
+    for value in values:
+        for each in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
+            if isinstance(each, str) and each.strip() and not is_address(each):
+                yield each
+
+
+def _read(path: str, name: str, size: int) -> InputFile:
+    if size > LARGEST:
+        raise InvalidRequest(f"{told(name)} goes in, and has {size / 1e6:,.0f} MB: no provider takes that.")
+    with open(path, "rb") as file:
+        data = file.read()
+    kind = kind_of(data)
+    if kind is None:
+        raise InvalidRequest(f"{told(name)} goes in, and is no picture, video or sound that is known here.")
+    if not kind.is_whole(data):
+        raise InvalidRequest(f"{told(name)} goes in, and breaks off: it is no whole {kind.name}.")
+    return InputFile(hashlib.sha256(data).hexdigest(), len(data), kind.media_type)
