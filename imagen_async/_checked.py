@@ -6,10 +6,13 @@ import inspect
 import ssl
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import PurePath
 from typing import Any, TypeVar, get_args
 
 from ._callbacks import Callback
 from ._core.plain_values import plain_or_same
+from ._folders import prepare_folder
+from ._job_factory import JobOptions, OnRefused, OnUnknown
 from ._text import told, well_formed
 from .errors import ConfigurationError, InvalidRequest
 
@@ -138,3 +141,17 @@ def _is_above_0(number: Any) -> bool:
 
 def _is_whole(number: Any, least: int) -> bool:
     return type(number) is int and least <= number < 2**31
+
+
+def checked_options(
+    deadline: float, retries: int, on_unknown: OnUnknown, on_refused: OnRefused, save_to: str | PurePath | None
+) -> JobOptions:
+    """What all jobs of a batch have in common, and the folder is made."""
+    return JobOptions(
+        deadline=checked_deadline(deadline),
+        retries=checked_retries(retries),
+        # Once: what is lost a second time is held.
+        resubmits=int(on_unknown == "resubmit"),
+        next_if_refused=checked_choice("on_refused", on_refused, OnRefused) == "next",
+        save_to=None if save_to is None else prepare_folder(save_to),
+    )

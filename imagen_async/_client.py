@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, closing
 from functools import partial
 from pathlib import PurePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import msgspec
 
@@ -26,7 +26,7 @@ from ._checked import (
     checked_flags,
     checked_limiter,
     checked_listener,
-    checked_retries,
+    checked_options,
     checked_task_id,
 )
 from ._clock import now
@@ -39,10 +39,10 @@ from ._core.routing import Policy
 from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result
 from ._core.wording import result_of, states_sent_again
-from ._folders import folder_path, prepare_folder
+from ._folders import folder_path
 from ._home_loop import HomeLoop
 from ._input_files import InputLooks
-from ._job_factory import JobFactory, JobOptions, Parameters, collecting_job, overridden, single_job
+from ._job_factory import JobFactory, OnRefused, OnUnknown, Parameters, collecting_job, overridden, single_job
 from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
@@ -72,9 +72,6 @@ from .events import Listener
 if TYPE_CHECKING:
     from ._journal.batch_journal import BatchJournal
     from ._journal.store import JobStore
-
-OnUnknown = Literal["hold", "resubmit"]
-"""What follows when the answer to a create was lost."""
 
 
 class Client:
@@ -232,7 +229,12 @@ class Client:
             self._opened = None
 
     async def generate(
-        self, prompt: str | ImageRequest = "", *, deadline: float = 900, **parameters: Unpack[Parameters]
+        self,
+        prompt: str | ImageRequest = "",
+        *,
+        deadline: float = 900,
+        on_refused: OnRefused = "fail",
+        **parameters: Unpack[Parameters],
     ) -> Result:
         """Make one picture, or a few of one prompt, and wait for it.
 
@@ -249,25 +251,31 @@ class Client:
         Args:
             prompt: What to show, or a whole request.
             deadline: Seconds from now after which it is given up, see above.
+            on_refused: Where its prompt is refused, and nothing was billed, `fail`, or ask the `next` of its models.
             parameters: As in `ImageRequest`; they win over the request's own.
 
         Raises:
             ImagenError: It failed; the class says what to do. `DeadlineExceeded` and others carry the task id.
         """
-        single = await self._new(prompt, parameters, deadline)
+        single = await self._new(prompt, parameters, deadline, on_refused)
         try:
             return await single.result()
         finally:
             single.drop()
 
     async def submit(
-        self, prompt: str | ImageRequest = "", *, deadline: float = 900, **parameters: Unpack[Parameters]
+        self,
+        prompt: str | ImageRequest = "",
+        *,
+        deadline: float = 900,
+        on_refused: OnRefused = "fail",
+        **parameters: Unpack[Parameters],
     ) -> Job:
         """Make one picture, and come back as soon as the provider has taken the task; await the job for the picture.
 
         Arguments, errors and costs are those of `generate`.
         """
-        single = await self._new(prompt, parameters, deadline)
+        single = await self._new(prompt, parameters, deadline, on_refused)
         try:
             return Job(single, await single.task_id())
         # Cancelled, too: nobody has the job then, so that its task's id goes into the log.
@@ -335,6 +343,7 @@ class Client:
         retry_failed: bool = False,
         add: bool = False,
         on_unknown: OnUnknown = "hold",
+        on_refused: OnRefused = "fail",
         on_exit: OnExit = "detach",
         deadline: float = 900,
         **parameters: Unpack[Parameters],
@@ -361,6 +370,8 @@ class Client:
             add: With other defaults (`parameters`) than the journal's results have, make requests of their own beside
                 those. Without it, that is refused.
             on_unknown: `hold` a create whose answer was lost, or `resubmit` it, once a run, which may pay for it twice.
+            on_refused: Where a prompt is refused, and nothing was billed, that request `fail`s, or the `next` of its
+                models is asked.
             on_exit: `detach` from tasks that run when the block is left, or `drain`: wait for them first.
             deadline: Seconds for each request, from when it first goes out in this run, as in `generate`. With a
                 journal the next run collects the tasks that were given up.
@@ -381,7 +392,7 @@ class Client:
         opened, defaults = self._open(), overridden("-", parameters)
         looks = InputLooks(opened.uploader.files, router, defaults.model, opened.off_loop)
         router.check_defaults(defaults := looks.at_defaults(defaults))
-        factory = JobFactory(router, defaults, _job_options(deadline, retries, on_unknown, save_to))
+        factory = JobFactory(router, defaults, checked_options(deadline, retries, on_unknown, on_refused, save_to))
         again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
         return Batch(
             opened.scheduler,
@@ -431,12 +442,16 @@ class Client:
             raise ConfigurationError(f"Say which account: provider= one of {known}.")
         raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
 
-    async def _new(self, prompt: str | ImageRequest, parameters: Parameters, deadline: float) -> Single:
+    async def _new(
+        self, prompt: str | ImageRequest, parameters: Parameters, deadline: float, on_refused: OnRefused
+    ) -> Single:
         """Send a single request, its files looked at."""
+        asks_next = checked_choice("on_refused", on_refused, OnRefused) == "next"
         opened, request = self._open(), overridden(prompt, parameters)
         looks = InputLooks(opened.uploader.files, self._router, None, opened.off_loop)
         request = await looks.request(request)
-        return self._begin(single_job(self._router, request, opened.scheduler.new_id(), checked_deadline(deadline)))
+        number, seconds = opened.scheduler.new_id(), checked_deadline(deadline)
+        return self._begin(single_job(self._router, request, number, seconds, next_if_refused=asks_next))
 
     def _begin(self, job: CoreJob) -> Single:
         """Send one job of its own, whose deadline runs from now."""
@@ -457,17 +472,6 @@ class Client:
     async def _save(self, result: Result, folder: str, within: float = float("inf")) -> tuple[ImageFile, ...]:
         own = partial(own_files, self._settings, self._accounts)
         return await save_with(self._opened, own, self._executor, result, folder, within)
-
-
-def _job_options(deadline: float, retries: int, on_unknown: OnUnknown, save_to: str | PurePath | None) -> JobOptions:
-    """What all jobs of a batch have in common, checked; the folder is made."""
-    return JobOptions(
-        deadline=checked_deadline(deadline),
-        retries=checked_retries(retries),
-        # Once: what is lost a second time is held.
-        resubmits=int(on_unknown == "resubmit"),
-        save_to=None if save_to is None else prepare_folder(save_to),
-    )
 
 
 def _checked_batch(

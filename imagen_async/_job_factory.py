@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import msgspec
 
@@ -20,13 +20,20 @@ from .errors import InvalidRequest
 if TYPE_CHECKING:
     # Only a batch with a journal needs it.
     from ._core.journal_entry import JournalEntry
-    from ._core.values import Images
+    from ._core.values import Images, ModelNames
+
+
+OnUnknown = Literal["hold", "resubmit"]
+"""What follows when the answer to a create was lost."""
+
+OnRefused = Literal["fail", "next"]
+"""What follows when a provider has refused a prompt, unbilled, and the request names another model."""
 
 
 class Parameters(TypedDict, total=False):
     """What may be said of a picture besides its prompt: the fields of ImageRequest."""
 
-    model: str | None
+    model: ModelNames
     aspect_ratio: str | None
     negative_prompt: str | None
     num_images: int | None
@@ -41,6 +48,7 @@ class JobOptions(TypedDict):
 
     retries: int
     resubmits: int
+    next_if_refused: bool
     deadline: float
     save_to: str | None
 
@@ -51,7 +59,7 @@ def overridden(prompt: str | ImageRequest, parameters: Parameters) -> ImageReque
         if is_request(prompt):
             request = msgspec.structs.replace(prompt, **parameters)
         else:
-            request = ImageRequest(cast(str, prompt), **parameters)
+            request = ImageRequest(cast(str, prompt), **cast(dict[str, Any], parameters))
     except TypeError:
         raise _unknown_parameter(parameters) from None
     return as_request(plain_item(request))
@@ -114,7 +122,7 @@ class JobFactory:
 
     def job_of(self, entry: JournalEntry, owner: int, number: int) -> Job:
         """Make a blank job for one of a journal, with its own model and account, and no leave to be sent again."""
-        known = self.router.providers[entry.account].find(entry.request.model or "", entry.request)
+        known = self.router.providers[entry.account].find(entry.model, entry.request)
         return Job(
             id=number,
             owner=owner,
@@ -122,13 +130,15 @@ class JobFactory:
             key=entry.key,
             request=entry.request,
             account=entry.account,
-            model=model_of(entry.request, entry.price, known),
+            model=model_of(entry.request, entry.price, known, entry.made_by),
             deadline=self._terms["deadline"],
             save_to=self._terms["save_to"],
         )
 
 
-def single_job(router: Router, request: ImageRequest, number: int, deadline: float) -> Job:
+def single_job(
+    router: Router, request: ImageRequest, number: int, deadline: float, *, next_if_refused: bool = False
+) -> Job:
     """Make the job of a single request, which is its own owner; raises InvalidRequest."""
     sent, route = router.route(request)
     return Job(
@@ -141,6 +151,7 @@ def single_job(router: Router, request: ImageRequest, number: int, deadline: flo
         model=route.offers[0].model,
         route=route,
         deadline=deadline,
+        next_if_refused=next_if_refused,
     )
 
 

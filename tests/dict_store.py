@@ -76,7 +76,7 @@ class DictStore:
         return list(Counter(map(bill_of, self._those())).items())
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
-        own = self._those(lambda each: each.account == account)
+        own = self._those(lambda each: each.account == account and each.made_by is None)
         known = [(job.request, job.latency) for job in own if job.latency is not None and 0 <= job.latency <= EDGES[-1]]
         return known[max(0, len(known) - at_most) :]
 

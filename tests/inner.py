@@ -14,6 +14,7 @@ from imagen_async._cli.options import (
     CallbackOptions,
     FileOptions,
     GoingOnOptions,
+    NextModelOptions,
     OutputOptions,
     PictureOptions,
 )

@@ -22,7 +22,8 @@ def test_the_table_is_what_type_checkers_read() -> None:
     assert ["prompt", *inner.Parameters.__annotations__, *made] == names
     types = {"text": "str", "whole": "int", "object": "dict", "files": "tuple"}
     hints = get_type_hints(ImageRequest)
-    assert {**hints, **get_type_hints(inner.Parameters, localns={"Images": hints["images"]})} == hints
+    wider = {"Images": hints["images"], "ModelNames": hints["model"]}
+    assert {**hints, **get_type_hints(inner.Parameters, localns=wider)} == hints
     for field in inner.FIELDS:
         assert str(hints[field.name]).removeprefix("<class '").startswith(types[field.kind]), field.name
     assert {field.kind: field.column_type for field in inner.FIELDS} == {

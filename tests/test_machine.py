@@ -33,12 +33,13 @@ FILES = {"fox.png": inner.InputFile("0" * 64, 9, "image/png")}
 EDIT = inner.ImageRequest("make it night", images=("fox.png",), local_files=FILES)
 """A request with a picture that goes in."""
 
+OFFER = inner.Offer("kie", MODELS["imagen4"])
 TERMS: list[dict[str, Any]] = [
     {"retries": retries, "resubmits": resubmits, "save_to": save_to, "expires_at": expires_at}
     for retries, resubmits, save_to, expires_at in product((0, 2), (0, 1), (None, "out"), (NOW + 900, NOW))
 ]
-TERMS += [{"request": EDIT}]
-"""What the caller asked for, and whether its time is over."""
+TERMS += [{"request": EDIT}, {"route": inner.Route((OFFER,), inner.Route((OFFER,)))}]
+"""What the caller asked for, whether its time is over, and whether another model may be made."""
 UNPRICED = inner.Model("new", "new", None)
 
 

@@ -55,7 +55,7 @@ def said_before(path: Path) -> dict[str, dict[str, Any]]:
     for values in found:
         values["files"] = [file | {"path": str(path.parent / file["path"])} for file in values["files"]]
         values["lost_creates"] = values["lost_creates"] if version_of(path)[0] == 2 else []
-        values["ignored"] = []  # nobody asked what a provider had understood
+        values |= {"ignored": [], "made_by": None}  # nobody asked what a provider had understood, nor for another model
     return {values["key"]: values for values in found}
 
 

@@ -44,19 +44,24 @@ def test_every_word_has_its_place() -> None:
     line = (
         "-p kie -p mine=apiin --policy cheapest --base-url u1 --base-url mine=u2 --price kie=0.5 --rate 20/10"
         " --status-rate mine=5/1.5 --running 7 -m imagen4-fast --aspect-ratio 9:16 --negative-prompt blur"
-        ' --num-images 2 --seed 7 --extra {"steps":4} -o out --deadline 5 --freshness 0.5 -q --json'
+        ' --num-images 2 --seed 7 --extra {"steps":4} --on-refused next -o out --deadline 5 --freshness 0.5 -q --json'
     )
     urls, price, rate = ((None, "u1"), ("mine", "u2")), (("kie", 0.5),), ((None, Rate(20, per=10)),)
     status_rate, running = (("mine", Rate(5, per=1.5)),), ((None, 7),)
     accounts = inner.AccountOptions(("kie", "mine=apiin"), "cheapest", urls, price, rate, status_rate, running)
     picture = inner.PictureOptions("imagen4-fast", "9:16", "blur", 2, 7, {"steps": 4})
     output = inner.OutputOptions("out", deadline=5, freshness=0.5, quiet=True, json=True)
-    assert told(f"generate fox {line}") == GenerateOptions("fox", accounts, picture, output)
+    next_model = inner.NextModelOptions("next")
+    assert told(f"generate fox {line}") == GenerateOptions("fox", accounts, picture, next_model, output)
     own = "--limit 5 --format csv --max-credits 30 --retries 2 --ordered --gallery"
     callbacks, going_on = "--callback-url u --callback-port 0 --callback-host h", "--retry-failed --resubmit-unknown"
     line = f"batch p.txt {own} {callbacks} {going_on} --on-exit drain {line}"
     shared = {"accounts": accounts, "picture": picture, "output": output, "command_line": told(line).command_line}
-    shared |= {"budget": inner.BudgetOptions(30), "callbacks": inner.CallbackOptions("u", 0, "h")}
+    shared |= {
+        "next_model": next_model,
+        "budget": inner.BudgetOptions(30),
+        "callbacks": inner.CallbackOptions("u", 0, "h"),
+    }
     shared["going_on"] = inner.GoingOnOptions(retry_failed=True, resubmit_unknown=True, on_exit="drain")
     file = inner.FileOptions("p.txt", 5, "csv")
     assert told(line) == BatchOptions(file=file, gallery=True, retries=2, ordered=True, **shared)

@@ -46,12 +46,18 @@ def pictures_json(
             "sha256": file.sha256,
             "width": width,
             "height": height,
-            **({"ignored": list(result.ignored)} if result.ignored else {}),
+            **_seldom(result),
         }
         if "extra" in ours:
             ours["extra"] = columns.value("extra", ours["extra"])
         others = other_columns(result.request)
         yield {**columns.listed(others, ours), **ours} if others else ours
+
+
+def _seldom(result: Result) -> dict[str, Any]:
+    """What there is to say of few results: another model than the one that was asked for, fields that were ignored."""
+    made_by = {"made_by": result.model} if result.model not in ("", result.request.model) else {}
+    return {**made_by, **({"ignored": list(result.ignored)} if result.ignored else {})}
 
 
 def _name_in(folder: Path, path: str) -> str:
@@ -107,7 +113,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "urls": list(result.urls),
         "files": [file.path for file in result.files],
         "error": None if result.error is None else error_json(result.error),
-        **({"ignored": list(result.ignored)} if result.ignored else {}),
+        **_seldom(result),
     }
     if isinstance(result.request, PromptLine):
         ours["line"] = result.request.line

@@ -119,6 +119,7 @@ class BatchRun:
             ordered=options.ordered,
             max_credits=options.budget.max_credits,
             retries=options.retries,
+            on_refused=options.next_model.on_refused,
             retry_failed=options.going_on.retry_failed,
             add=options.going_on.add,
             on_unknown="resubmit" if options.going_on.resubmit_unknown else "hold",

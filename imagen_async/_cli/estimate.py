@@ -206,7 +206,7 @@ class Estimator:
         for request in requests:
             request, route = self._router.route(with_defaults(request, defaults))
             offer = shares.deal(route, request.count)
-            price = offer.model.price(request)
+            price = route.dearest(offer, request)
             own, name = credits[offer.account], offer.model.name
             before = own.get(name, 0.0)
             own[name] = None if before is None or price is None else before + price

@@ -34,7 +34,7 @@ from .._core.wire import clean
 from .._core.wording import states_sent_again
 from .._folders import PART_SUFFIX, prepare_folder
 from .._input_files import InputFiles
-from .._job_factory import Parameters
+from .._job_factory import OnRefused, Parameters
 from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
 from .._journal.wal import check_pair
@@ -67,6 +67,7 @@ __all__ = [
     "LookedUp",
     "ModelFile",
     "OffLoop",
+    "OnRefused",
     "Parameters",
     "PlainGroup",
     "Policy",

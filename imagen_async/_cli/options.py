@@ -11,7 +11,7 @@ from .. import ImageRequest, Rate
 from ..providers import PROVIDERS
 from . import words
 from .grammar import Options, Parser
-from .library import FIELDS, FRESHNESS, FieldKind, InputFile, Parameters, Policy, states_sent_again
+from .library import FIELDS, FRESHNESS, FieldKind, InputFile, OnRefused, Parameters, Policy, states_sent_again
 
 T = TypeVar("T")
 
@@ -155,7 +155,8 @@ class PictureOptions(Options, frozen=True):
 
     def request(self, prompt: str) -> ImageRequest:
         """The request for a prompt."""
-        return ImageRequest(prompt, **self.parameters(), local_files=self.local_files)
+        parameters = cast(dict[str, Any], self.parameters())
+        return ImageRequest(prompt, **parameters, local_files=self.local_files)
 
 
 class OutputOptions(Options, frozen=True):
@@ -233,6 +234,22 @@ ADD = "with other options for the pictures than before: make these beside the fo
 """What `--add` is for."""
 
 
+class NextModelOptions(Options, frozen=True):
+    """When another model may make what the first of several does not."""
+
+    on_refused: OnRefused = "fail"
+
+    @classmethod
+    def declare(cls, parser: Parser) -> None:
+        """Add what may be written to a parser."""
+        parser.add_argument(
+            "--on-refused",
+            choices=get_args(OnRefused),
+            default="fail",
+            help="what follows where a prompt was refused unbilled: it fails, or the next model of -m A,B is asked",
+        )
+
+
 class GoingOnOptions(Options, frozen=True):
     """What a run makes of an earlier one, and what it leaves to the next."""
 
@@ -275,5 +292,6 @@ class RunOptions(Options, frozen=True, kw_only=True):
     budget: BudgetOptions = BudgetOptions()
     callbacks: CallbackOptions = CallbackOptions()
     going_on: GoingOnOptions = GoingOnOptions()
+    next_model: NextModelOptions = NextModelOptions()
     retries: int = 0
     ordered: bool = False

@@ -75,7 +75,7 @@ def remaining_of(
             unsent += 1
             counts[state or "unsent"] -= state is not None
             request, route = router.route(with_defaults(line, defaults))
-            prices = [offer.model.price(request) for offer in route.offers]
+            prices = [offer.model.price(request) for offer in route.all_offers]
             told = [price for price in prices if price is not None]
             credits = None if credits is None or len(told) < len(prices) else credits + max(told)
     return Remaining(len(requests), counts, unsent, credits)

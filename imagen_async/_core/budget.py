@@ -96,7 +96,11 @@ class Budget:
             self.repriced += billed > price
 
     def price(self, job: Job, offer: Offer) -> int:
-        """What a create reserves there, in parts of a credit."""
+        """What a create reserves there, in parts of a credit: with leave for another model, the dearest of them."""
+        others = () if job.route is None or job.route.then is None else job.route.then.all_offers
+        return max(self._price(job, each) for each in (offer, *others))
+
+    def _price(self, job: Job, offer: Offer) -> int:
         said = _said(job, offer)
         billed, of = self._dearest.get(_source(offer, said), (0, 1))
         # Rounded up: a price that is too low by a fraction would let one picture too many through.

@@ -111,7 +111,9 @@ class Course:
             # The caller's wish first: nobody waits for a word about the accounts any more.
             event = OwnerWithholds() if job.owner in self._withholding else self._refusal(job)
             if event is not None:
-                self._end(self.move(job, event, now))
+                after = self.move(job, event, now)
+                # In the place of its model another may take it.
+                self.put(after, now, arrives=arrives)
                 return
         self._places.put(job, now, arrives=arrives)
 

@@ -62,7 +62,8 @@ FIELDS = (
         content="always",
         has_default=True,
         short="-m",
-        help="imagen4 (default), imagen4-fast, nano-banana-2 … (`imagen-async models`), or raw:NAME",
+        help="imagen4 (default), imagen4-fast, nano-banana-2 … (`imagen-async models`), or raw:NAME; A,B: B where "
+        "nobody serves A any more",
     ),
     Field(
         "aspect_ratio",

@@ -18,7 +18,7 @@ from .journal_entry import JournalEntry
 from .plain_values import plain_item
 from .resuming import Change, different
 from .routing import Router
-from .values import ImageRequest, numbered, stable_key
+from .values import ImageRequest, by_content, numbered, stable_key
 
 _WHOLE_KEYS = {"keys": "whole"}
 """What a journal notes whose every made key is of a whole request."""
@@ -58,7 +58,7 @@ class Identity:
         add: True where requests under other defaults than before are new ones, beside those that there are.
 
     Attributes:
-        defaults: As given.
+        defaults: As given, the first of several models alone.
         is_confirmed: True once a request was found that an earlier version has made under the same defaults.
     """
 
@@ -66,7 +66,8 @@ class Identity:
         self.is_confirmed: bool = False
         self._known = known
         self._router = router
-        self.defaults: ImageRequest = defaults
+        # Which other model may make it is leave, and no default.
+        self.defaults: ImageRequest = msgspec.structs.replace(defaults, model=by_content(defaults).model)
         self._add = add
         self._earlier: tuple[ImageRequest, ...] = () if known.is_new else noted(known.notes)
         self._has_older_keys = not known.is_new and not _WHOLE_KEYS.items() <= known.notes.items()

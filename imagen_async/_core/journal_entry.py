@@ -88,6 +88,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
         accepted_at: When its answer came.
         ended_at: When it was done, failed or was held.
         ignored: Fields of its input that the provider has dropped, or changed, as far as it tells.
+        made_by: The model that has it, where this is another than its request's.
     """
 
     key: str
@@ -110,6 +111,12 @@ class JournalEntry(msgspec.Struct, frozen=True):
     accepted_at: float | None = None
     ended_at: float | None = None
     ignored: tuple[str, ...] = ()
+    made_by: str | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that has it, or that it is for."""
+        return self.made_by or self.request.model or ""
 
     @property
     def at_risk(self) -> float | None:
@@ -281,6 +288,7 @@ def _entry(
         accepted_at=accepted_at,
         ended_at=ended_at,
         ignored=succeeded.ignored if succeeded else (),
+        made_by=None if job.model.name in ("", job.request.model) else job.model.name,
     )
 
 

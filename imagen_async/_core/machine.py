@@ -140,7 +140,7 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
         Taken: _to(sending.take, Noting, Preparing),
         CallbackNamed: _to(claims.claim_queued, Queued, Confirming),
         Expired: _to(ends.expire, *_FALLEN),
-        NobodyTakes: _to(ends.turn_away, NotAdmitted, *_FALLEN),
+        NobodyTakes: _to(ends.turn_away, Queued, NotAdmitted, *_FALLEN),
         OverBudget: _to(ends.stop_spending, NotAdmitted, *_FALLEN),
         OwnerWithholds: _to(ends.leave, Left, *_FALLEN),
         OwnerLeft: _to(ends.leave, Left, *_FALLEN),

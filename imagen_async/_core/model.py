@@ -216,9 +216,9 @@ class Problem(msgspec.Struct, frozen=True):
         return f"{self.field}={told(self.given)}: {self.allowed}"
 
 
-def model_of(request: ImageRequest, price: float | None, known: Model | None) -> Model:
-    """The model that an earlier request names, at that time's price; one of its name where none is known any more."""
-    name = request.model or ""
+def model_of(request: ImageRequest, price: float | None, known: Model | None, name: str | None = None) -> Model:
+    """The model of an earlier request, or that of another name, at that time's price; known any more or not."""
+    name = name or request.model or ""
     model = known or Model(name, name, None)
     return model if price is None else msgspec.structs.replace(model, credits=price / model.count(request))
 

@@ -20,7 +20,7 @@ import msgspec
 from .._text import told, well_formed
 from ..errors import InvalidRequest
 from .fields import FIELDS
-from .values import ImageRequest
+from .values import ImageRequest, several_models
 
 DEEPEST = 200
 """Objects in one another that a request may hold: what holds itself has no end."""
@@ -113,7 +113,9 @@ def _plain_request(request: ImageRequest) -> ImageRequest:
     for name in _SCALARS:
         value = getattr(request, name)
         if not _is_plain(value):
-            changed[name] = _field(name, value)
+            # Several, the first of which is meant.
+            names = value if name == "model" and isinstance(value, list | tuple) else None
+            changed[name] = _field(name, value) if names is None else several_models(map(_model, names))
     if request.extra or type(request.extra) is not dict:
         changed["extra"] = _plain_extra(request.extra)
     if request.images or type(request.images) is not tuple:
@@ -142,6 +144,13 @@ def _plain_image(image: Any) -> str | bytes:
     if type(plain) is not str or well_formed(plain) != plain or not plain.strip() or "\0" in plain:
         raise InvalidRequest(f"images holds {told(image)}: allowed is a path, a URL or bytes.")
     return plain
+
+
+def _model(name: object) -> str:
+    plain = plain_atom(name)
+    if type(plain) is str:
+        return plain
+    raise InvalidRequest(f"model={told(name)}: allowed is a text, or several.")
 
 
 def _field(name: str, value: object) -> object:

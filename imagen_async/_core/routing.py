@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,7 +14,7 @@ from .fields import FIELDS
 from .model import Model
 from .parameters import Parameter, file_of
 from .provider import Provider, check
-from .values import DEFAULT_MODEL, ImageRequest
+from .values import ImageRequest, models_of
 
 Policy = Literal["spread", "cheapest", "in_order"]
 """Who of those that can take a request gets it: whoever can send soonest; the cheapest, an unknown price being the
@@ -38,9 +38,34 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Every account that can take a request, the first in the client's order first."""
+    """Every account that can take a request, the first in the client's order first.
+
+    Attributes:
+        offers: What they offer.
+        then: The way where none of them has the model any more: those of another one. None: there is none.
+    """
 
     offers: tuple[Offer, ...]
+    then: Route | None = None
+
+    @property
+    def all_offers(self) -> tuple[Offer, ...]:
+        """Those of other models, too."""
+        return self.offers if self.then is None else (*self.offers, *self.then.all_offers)
+
+    def dearest(self, offer: Offer, request: ImageRequest) -> float | None:
+        """Credits that a request may cost with one of its offers, or with those of other models; None: nobody knows."""
+        others = () if self.then is None else self.then.all_offers
+        prices = [each.model.price(request) for each in (offer, *others)]
+        known = [price for price in prices if price is not None]
+        return max(known) if len(known) == len(prices) else None
+
+    def of(self, model: str | None) -> Route:
+        """The part of the way from a model on; the whole where it is on none."""
+        route: Route | None = self
+        while route is not None and all(offer.model.name != model for offer in route.offers):
+            route = route.then
+        return route or self
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -48,7 +73,7 @@ class Route(msgspec.Struct, frozen=True):
         return tuple((offer.account, offer.model.wire_name, offer.rank) for offer in self.offers)
 
     def only(self, account: str) -> Route | None:
-        """The way to that account alone; None where there is none."""
+        """The way to that account alone, and to no other model; None where there is none."""
         offers = tuple(offer for offer in self.offers if offer.account == account)
         return Route(offers) if offers else None
 
@@ -59,7 +84,8 @@ class Route(msgspec.Struct, frozen=True):
             tuple(
                 msgspec.structs.replace(offer, rank=behind) if offer.account == account else offer
                 for offer in self.offers
-            )
+            ),
+            self.then,
         )
 
 
@@ -92,34 +118,39 @@ class Router:
     def route(self, request: ImageRequest) -> tuple[ImageRequest, Route]:
         """Find who can take a request; returns it as it is sent, the same whoever gets it, and the way.
 
-        What it leaves to the model's default is the default of the first account that takes all of it.
+        What it leaves to the model's default is the default of the first account that takes all of it. Of several
+        models the first is meant; where no account has that, the next stands for it.
 
         Raises:
             InvalidRequest: Nobody can, and why, account by account.
         """
-        takers: list[tuple[str, Model]] = []
-        problems: dict[str, Failure] = {}
-        for account, provider in self.providers.items():
-            try:
-                model = check(request, request.model or DEFAULT_MODEL, provider, self._others)
-                # Also where its price keeps it out: a budget must not change what a picture looks like.
-                request = filled(request, model)
-                self._check_price(model, request)
-            except InvalidRequest as error:
-                # Kept for the case that nobody takes it: then each account's reason is told.
-                problems[account] = Failure.of(error).about(account=account)
-            else:
-                takers.append((account, model))
+        names = models_of(request.model)
+        if len(names) > 1:
+            self._check_names(names)
+        served = self._served(names)
+        request, takers, problems = self._takers(request, served[0])
         if not takers:
             raise _nobody(problems).exception()
-        return request, self._ranked(takers, request)
+        if len(names) == 1:
+            return request, self._ranked(takers, request)
+        if served[0] != names[0]:
+            request = msgspec.structs.replace(request, model=names[0])
+        then = None
+        for name in reversed(served[1:]):
+            # As it is sent to the first: what another model cannot express has only that one.
+            _, others, _ = self._takers(request, name, fills=False)
+            then = self._ranked(others, request, then) if others else then
+        return request, self._ranked(takers, request, then)
 
     def check_defaults(self, defaults: ImageRequest) -> None:
         """Refuse what a batch says for all its requests, where that fits no account; raises InvalidRequest.
 
         What is missing in it, such as a picture that goes in, each request may have.
         """
-        name = defaults.model or DEFAULT_MODEL
+        names = models_of(defaults.model)
+        if len(names) > 1:
+            self._check_names(names)
+        name = self._served(names)[0]
         for provider in self.providers.values():
             for model in provider.named(name) if isinstance(name, str) and isinstance(defaults.extra, dict) else ():
                 has_price = not self._needs_price or model.credits is not None
@@ -132,21 +163,21 @@ class Router:
 
         What it leaves to a default is as it was, where that is any provider's default: another account may have had it.
         """
-        name, ratio = request.model or DEFAULT_MODEL, request.aspect_ratio
+        name, ratio = models_of(request.model)[0], request.aspect_ratio
         if ratio is None and (defaults := self._default_ratios(name)):
             ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
         return msgspec.structs.replace(request, model=name, aspect_ratio=ratio)
 
     def ratios(self, request: ImageRequest) -> list[str | None]:
         """Other ways to say a request's aspect ratio: by naming what is a default, or by leaving that out."""
-        defaults = self._default_ratios(request.model or DEFAULT_MODEL)
+        defaults = self._default_ratios(models_of(request.model)[0])
         if request.aspect_ratio is None:
             return list(dict.fromkeys(each for each in defaults if each is not None))
         return [None] if request.aspect_ratio in defaults else []
 
     def own_fields(self, name: str | None) -> Mapping[str, Parameter]:
         """The fields that a model has of its own, at any of the accounts: not those that are ImageRequest's."""
-        name = name or DEFAULT_MODEL
+        name = self._served(models_of(name))[0]
         if name not in self._fields:
             models = [model for each in self.providers.values() for model in each.named(name)]
             schemas = [model.parameters or {} for model in reversed(models)]
@@ -159,6 +190,42 @@ class Router:
         own = self.own_fields(name) if name is None or isinstance(name, str) else {}
         return [field for field, parameter in own.items() if file_of(parameter) is not None]
 
+    def _has(self, name: Any) -> bool:
+        return any(each.find(name) is not None for each in self.providers.values())
+
+    def _served(self, names: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Those of a request's models that the accounts have, in their order; the first if none."""
+        return names if len(names) == 1 else tuple(filter(self._has, names)) or names[:1]
+
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        """Refuse several models of which another than the first is none of these accounts', or the first nobody's.
+
+        Before another is paid for in the place of the first, a slip is to be seen; raises InvalidRequest.
+        """
+        for place, name in enumerate(names):
+            if not self._has(name) and (place or not any(each.find(name) is not None for each in self._others)):
+                _, _, problems = self._takers(ImageRequest("-"), name)
+                raise _nobody(problems).exception()
+
+    def _takers(
+        self, request: ImageRequest, name: Any, *, fills: bool = True
+    ) -> tuple[ImageRequest, list[tuple[str, Model]], dict[str, Failure]]:
+        """Who takes a request of a model, and why the others do not; beside it the request as it is sent to them."""
+        takers: list[tuple[str, Model]] = []
+        problems: dict[str, Failure] = {}
+        for account, provider in self.providers.items():
+            try:
+                model = check(request, name, provider, self._others)
+                # Also where its price keeps it out: a budget must not change what a picture looks like.
+                request = filled(request, model) if fills else request
+                self._check_price(model, request)
+            except InvalidRequest as error:
+                # Kept for the case that nobody takes it: then each account's reason is told.
+                problems[account] = Failure.of(error).about(account=account)
+            else:
+                takers.append((account, model))
+        return request, takers, problems
+
     def _default_ratios(self, name: str) -> list[str | None]:
         if name not in self._ratios:
             providers = (*self.providers.values(), *self._others)
@@ -169,13 +236,14 @@ class Router:
         if self._needs_price and model.price(request) is None:
             raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.")
 
-    def _ranked(self, takers: list[tuple[str, Model]], request: ImageRequest) -> Route:
+    def _ranked(self, takers: list[tuple[str, Model]], request: ImageRequest, then: Route | None = None) -> Route:
         prices = [model.price(request) for _, model in takers] if self._policy == "cheapest" else []
-        key = (*prices, *(part for account, model in takers for part in (account, model.wire_name)))
+        # What follows is kept here, too: no other one has its identity.
+        key = (*prices, *(part for account, model in takers for part in (account, model.wire_name)), id(then))
         route = self._routes.get(key)
         if route is None:
             offers = [Offer(account, model) for account, model in takers]
-            route = self._routes[key] = Route(tuple(_rank(offers, self._policy, prices)))
+            route = self._routes[key] = Route(tuple(_rank(offers, self._policy, prices)), then)
         return route
 
 

@@ -67,7 +67,7 @@ class SubmitQueue:
         """Take in a job: behind the others, or before them."""
         way = self._ways.of(job.way)
         # On a budget those of one price, so that a dear one keeps no cheap one waiting.
-        prices = () if budget is None else (offer.model.price(job.request) for offer in job.way.offers)
+        prices = () if budget is None else (offer.model.price(job.request) for offer in job.way.all_offers)
         key = None if budget is None else (id(budget), *prices)
         group = way.groups.get(key)
         is_new = group is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ DEFAULT_MODEL = "imagen4"
 
 RAW_PREFIX = "raw:"
 
+_NEXT = ","
+"""Between the names of models, the first of which is asked for; the others only where that cannot be had."""
+
 _KEYED = tuple(field.name for field in FIELDS if field.content == "always")
 _KEYED_WHERE_GIVEN = tuple(field.name for field in FIELDS if field.content == "given")
 """What later versions added: requests without it keep the keys that older journals know them by."""
@@ -31,6 +34,7 @@ _encode_content = msgspec.json.Encoder(order="sorted").encode
 
 if TYPE_CHECKING:
     Images = Sequence[str | PurePath | bytes]
+    ModelNames = str | Sequence[str] | None
 else:
     # As it is written down, and read again.
     Images = tuple[Any, ...]
@@ -63,7 +67,9 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         prompt: What to show, or what to do with the pictures that go in; for Imagen 4 up to 5,000 characters.
         model: A name such as `imagen4-fast` or `nano-banana-2` (`imagen-async models` lists them), the provider's own
-            name of it, or what `raw_model` returns. None: the default, `imagen4`.
+            name of it, or what `raw_model` returns. None: the default, `imagen4`. Several, as `imagen4-ultra,qwen3` or
+            in a tuple: each in the place of the one before, where no account serves that any more (and, with
+            `on_refused="next"`, where its prompt was refused unbilled). The request is known by the first.
         aspect_ratio: `1:1`, `16:9`, `9:16`, `3:4`, `4:3`, or what else the model has. None: the model's documented
             default, sent explicitly (`16:9` for kie.ai's and Apikley's imagen4-fast, else mostly `1:1`).
         negative_prompt: What to leave out, where the provider has such a field.
@@ -102,8 +108,25 @@ def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
     return numbered(digest, occurrence)
 
 
+def models_of(name: Any) -> tuple[Any, ...]:
+    """The model that is asked for, and those that may be asked in its place, as a request names them."""
+    if not isinstance(name, str) or _NEXT not in name:
+        return (name or DEFAULT_MODEL,)
+    return tuple(filter(None, map(str.strip, name.split(_NEXT)))) or (DEFAULT_MODEL,)
+
+
+def several_models(names: Iterable[str]) -> str:
+    """One name for several models, in their order."""
+    return _NEXT.join(names)
+
+
 def by_content(request: ImageRequest) -> ImageRequest:
-    """The request with the content of each local file in the place of its name: where it lies is no matter."""
+    """The request with the content of each local file in the place of its name: where it lies is no matter.
+
+    Nor is what may be made in its model's place.
+    """
+    if isinstance(request.model, str) and _NEXT in request.model:
+        request = msgspec.structs.replace(request, model=models_of(request.model)[0])
     if not request.local_files:
         return request
     renamed = renamed_files(request, {name: file.content for name, file in request.local_files.items()})
@@ -191,7 +214,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
         index: Its position in the input, from 0.
         request: The request as it was sent, with the batch's defaults filled in.
         provider: The account that took it.
-        model: Our name of its model.
+        model: Our name of the model that made it, or was last to be asked: of several, any.
         urls: Where the pictures are, for a time that the provider chooses: minutes to days.
         files: The pictures on disk, where `save_to` asked for them; some of them where a later one failed.
         error: Why there is no picture (or no file), or None.

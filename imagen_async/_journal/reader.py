@@ -20,7 +20,7 @@ from .connection import connect
 from .explained import code_of, explained
 from .lock import is_locked
 from .rows import Rows
-from .schema import LATENCIES, MARK, check, select, version_of
+from .schema import MARK, check, latencies, select, version_of
 from .wal import STAMP, check_pair, has_changes
 
 
@@ -49,7 +49,8 @@ class JournalReader:
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack, explained(self.path):
             self._reading = self._open(stack)
-            self._select = select(version_of(self._reading))
+            version = version_of(self._reading)
+            self._select, self._latencies = select(version), latencies(version)
             self._ahead.open(self._reading, self._select)
             self._stack = stack.pop_all()
 
@@ -90,7 +91,7 @@ class JournalReader:
         """The latest requests of an account whose latency is known, and one that can be, oldest first."""
         with explained(self.path):
             # Up to what a curve knows: a provider's broken clock, or another program, may have left anything there.
-            rows = self._reading.execute(LATENCIES, (account, EDGES[-1], at_most)).fetchall()
+            rows = self._reading.execute(self._latencies, (account, EDGES[-1], at_most)).fetchall()
             return [(self._rows.decode_request(request), latency) for request, latency in reversed(rows)]
 
     def bills(self) -> list[tuple[Bill, int]]:

@@ -38,12 +38,13 @@ COLUMNS = {
     "accepted_at": "REAL",
     "ended_at": "REAL",
     "ignored": "TEXT",
+    "made_by": "TEXT",
 }
 """The columns of the table of jobs: the fields of JournalEntry."""
 
 _TIMES = ("sent_at", "accepted_at", "ended_at")
 
-_SINCE = {"lost_creates": 2, "ignored": 4}
+_SINCE = {"lost_creates": 2, "ignored": 4, "made_by": 4}
 """The columns that an older schema does not have, with the version that brought them."""
 
 SCHEMA = (
@@ -110,10 +111,16 @@ SENT_BEFORE = (
 PLACE = "UPDATE jobs SET position = ? WHERE key = ?"
 """Write where a job stands in the input now."""
 
+
 # By rowid, that is in the order in which they were first sent: no index, no sorting, no look at the others.
-LATENCIES = (
-    "SELECT request, latency FROM jobs WHERE account = ? AND latency BETWEEN 0 AND ? ORDER BY rowid DESC LIMIT ?"
-)
+def latencies(version: int) -> str:
+    """The statement that reads how long an account's tasks took, but for what another model than its own has made."""
+    own = " AND made_by IS NULL" if version >= _SINCE["made_by"] else ""
+    return (
+        f"SELECT request, latency FROM jobs WHERE account = ? AND latency BETWEEN 0 AND ?{own} "
+        "ORDER BY rowid DESC LIMIT ?"
+    )
+
 
 MARK = (
     "SELECT total(files IS NOT NULL), total(error IS NOT NULL AND state != 'queued'), count(*), total(ended_at), "

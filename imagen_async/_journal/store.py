@@ -100,7 +100,7 @@ class JobStore(Protocol):
     def latencies(self, account: str, at_most: int) -> Iterable[tuple[ImageRequest, float]]:
         """The latest requests of an account whose latency is known, and one that can be: those sent last, oldest first.
 
-        A latency can be from 0 to the last of `_core.latency.EDGES`.
+        A latency can be from 0 to the last of `_core.latency.EDGES`. Those that another model has made are left out.
         """
 
     def sent_since(self, account: str, moment: float) -> Iterable[tuple[float, float | None]]:

@@ -30,6 +30,7 @@ from ..options import (
     CallbackOptions,
     FileOptions,
     GoingOnOptions,
+    NextModelOptions,
     OutputOptions,
     PictureOptions,
     RunOptions,
@@ -58,6 +59,7 @@ class BatchOptions(RunOptions, frozen=True, kw_only=True):
         parser.add_argument(
             "--retries", type=words.whole, default=0, metavar="N", help="new tasks for a failed generation (0)"
         )
+        NextModelOptions.declare(parser)
         parser.add_argument("--ordered", action="store_true", help="print results in the order of the file")
         parser.add_argument(
             "--gallery", action="store_true", help="at the end write index.html, which shows the pictures"

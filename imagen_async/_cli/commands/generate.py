@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..accounts import pool_of
 from ..grammar import Options, Parser, Work
 from ..library import router_of
-from ..options import AccountOptions, OutputOptions, PictureOptions
+from ..options import AccountOptions, NextModelOptions, OutputOptions, PictureOptions
 from ..own_columns import resolved
 from ..saving import price_of_not_saving
 from ..single import one
@@ -18,6 +18,7 @@ class GenerateOptions(Options, frozen=True):
     prompt: str
     accounts: AccountOptions
     picture: PictureOptions
+    next_model: NextModelOptions
     output: OutputOptions
 
     @classmethod
@@ -26,6 +27,7 @@ class GenerateOptions(Options, frozen=True):
         parser.add_argument("prompt", metavar="PROMPT", help="what it shows")
         AccountOptions.declare(parser)
         PictureOptions.declare(parser)
+        NextModelOptions.declare(parser)
         OutputOptions.declare(parser)
 
 
@@ -34,9 +36,13 @@ def _run(options: GenerateOptions) -> int:
     warning = price_of_not_saving(options.output, pool)
     if warning is not None:
         say(f"Warning: {warning} --no-save says that this is meant.")
-    picture, deadline = resolved(options.picture, router_of(pool)), options.output.deadline
-    request = picture.request(options.prompt)
-    return one(options.accounts, options.output, lambda client: client.generate(request, deadline=deadline))
+    request = resolved(options.picture, router_of(pool)).request(options.prompt)
+    deadline, on_refused = options.output.deadline, options.next_model.on_refused
+    return one(
+        options.accounts,
+        options.output,
+        lambda client: client.generate(request, deadline=deadline, on_refused=on_refused),
+    )
 
 
 WORK = Work(GenerateOptions, _run)

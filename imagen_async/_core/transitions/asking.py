@@ -7,6 +7,7 @@ import msgspec
 from ...errors import GenerationFailed
 from ..failure import Failure
 from ..job import Job
+from ..refused_prompts import refuses_prompt
 from ..states import (
     AwaitingCallback,
     Collected,
@@ -21,7 +22,7 @@ from ..states import (
 )
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, Told
 from .claims import PATIENCE
-from .ends import expire
+from .ends import expire, to_next_model
 from .move import Move
 
 replace = msgspec.structs.replace
@@ -113,6 +114,10 @@ def deny_relinking(job: Job, state: Relinking, event: TaskRefused, now: float) -
 
 def failed(job: Job, failure: Failure, outcome: TaskFailed | None, *, may_retry: bool) -> Job:
     failure = failure.about(account=job.account)
+    if job.next_if_refused and refuses_prompt(failure) and (outcome is None or outcome.credits == 0):
+        instead = to_next_model(job, Queued(failure, fallback=failure))
+        if instead is not None:
+            return instead
     is_retried = may_retry and job.retried < job.retries and failure.is_a(GenerationFailed)
     # A success without a picture may have been billed: no second task for that, whatever was asked for.
     if not is_retried or failure.code == "no_urls":

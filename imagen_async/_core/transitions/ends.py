@@ -35,7 +35,7 @@ def stay(job: Job, state: State, event: object, now: float) -> Job:
 def readmit(job: Job, state: State, event: Readmitted, now: float) -> Job:
     """It may be sent again now, if it comes to that."""
     # What was lost may be at its own account; there the two tasks would stand side by side.
-    own = event.route.only(job.account) if job.lost and event.route is not None else None
+    own = event.route.of(job.model.name).only(job.account) if job.lost and event.route is not None else None
     return replace(job, retries=event.retries, resubmits=event.resubmits, route=own or event.route)
 
 
@@ -62,13 +62,25 @@ def leave(job: Job, state: State, event: object, now: float) -> Job:
 
 
 def turn_away(job: Job, state: Queued, event: NobodyTakes, now: float) -> Job:
-    """No account takes it: another run may send it, but for a model that is gone everywhere."""
+    """No account takes it: another run may send it, but for a model that is gone everywhere.
+
+    In the place of that another one may be made, where the caller has named some.
+    """
     failure = nobody_takes(event.refusals)
     ending = fallen_back(job)
     # To try again would change nothing: unlike an account, a model does not come back by being looked after.
     if all(refusal.is_a(ModelUnavailable) for refusal in event.refusals.values()):
-        return job.to(ending if isinstance(ending, Unknown) else Failed(failure))
+        instead = to_next_model(job, Queued(failure, state.fallback))
+        return instead or job.to(ending if isinstance(ending, Unknown) else Failed(failure))
     return job.to(ending or NotAdmitted(failure))
+
+
+def to_next_model(job: Job, waiting: Queued) -> Job | None:
+    """The job as it waits for the next of its models; None: there is none, or a task of this one may exist."""
+    then = job.way.then
+    if then is None or job.lost:
+        return None
+    return replace(job, route=then, account=then.offers[0].account, model=then.offers[0].model, state=waiting)
 
 
 def stop_spending(job: Job, state: Queued, event: OverBudget, now: float) -> Job:
