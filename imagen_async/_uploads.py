@@ -18,7 +18,7 @@ from ._core.job import Job
 from ._core.job_events import NothingLeft, Prepared, Unsendable, Upload
 from ._core.provider import Uploads
 from ._core.values import ImageRequest, InputFile, renamed_files
-from ._core.wire import ConnectFailed, HttpRequest, HttpResponse, loose_json
+from ._core.wire import ConnectFailed, HttpRequest, HttpResponse, Rejected, Remedy, loose_json
 from ._input_files import InputFiles, content_of
 from ._off_loop import OffLoop
 from ._transport.session_pool import Endpoint
@@ -77,11 +77,14 @@ class Uploader:
             for upload in own:
                 self._known.setdefault((account, upload.sha256), upload)
 
-    async def prepare(self, job: Job) -> Prepared | NothingLeft:
+    async def prepare(self, job: Job) -> Prepared | Rejected | NothingLeft:
         """Have all files of a job where its account's provider reads them. Nothing of the create leaves by it."""
         try:
             files = job.request.local_files.items()
             return Prepared(tuple([await self._uploaded(job.account, name, file) for name, file in files]))
+        except AuthenticationError as error:
+            # Nor would the create be taken: all that waits for this account is to go to others.
+            return Rejected(Failure.of(error), Remedy.STOP)
         except TransportError as error:
             return ConnectFailed(Failure.of(error))
         except ImagenError as error:

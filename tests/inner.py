@@ -35,6 +35,7 @@ from imagen_async._core.change import Change
 from imagen_async._core.circuit_breaker import CircuitBreaker
 from imagen_async._core.course import LAST_WORD
 from imagen_async._core.defaults import DefaultsChanged, leaves_open, note_of, with_defaults
+from imagen_async._core.dialects.echo import ignored_in
 from imagen_async._core.failure import Failure, kind_named
 from imagen_async._core.fields import FIELDS, PARAMETERS, Field
 from imagen_async._core.identity import Identity, Known
@@ -158,6 +159,7 @@ from imagen_async._journal.clock import CLOCK, JournalClock
 from imagen_async._journal.explained import Locked, explained
 from imagen_async._journal.store import LONGEST_WAY
 from imagen_async._off_loop import OffLoop, OwnThreads, machine_time
+from imagen_async._openapi.listing import listed_in
 from imagen_async._plain_group import PlainGroup
 from imagen_async._records import read_models, read_provider, written
 from imagen_async._scheduler.scheduler import Scheduler, Standing

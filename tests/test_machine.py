@@ -100,8 +100,8 @@ def test_only_these_lead_back_to_queued() -> None:
         for (state, event), entry in inner.TABLE.items()
         if inner.Queued in entry.to and state is not inner.Queued
     }
-    creates = {*product(("Preparing", "Noting"), ("ConnectFailed", "TurnMissed")), ("Sending", "Rejected")}
-    creates |= {("Sending", "Lost")}
+    creates = {*product(("Preparing", "Noting"), ("ConnectFailed", "TurnMissed"))}
+    creates |= {("Preparing", "Rejected"), ("Sending", "Rejected"), ("Sending", "Lost")}
     tasks = {(state, "TaskFailed") for state in ("Confirming", "Running", "Doubted")}
     assert back == creates | tasks | {("Doubted", "TaskRefused")}
 
@@ -130,6 +130,8 @@ OF_CREATES: dict[tuple[str, str], tuple[str, str, str]] = {
     **dict.fromkeys(product(UNSENT, ("SendAborted",)), ("Left", "Failed", "Unknown")),
     **dict.fromkeys(product(UNSENT, ("SendAborted unnoted",)), ("NotAdmitted", "Failed", "Unknown")),
     **dict.fromkeys(product(UNSENT, ("Unsendable",)), ("Failed", "Failed", "Unknown")),
+    # Of its files: of what it would have sent nothing has left.
+    **dict.fromkeys(product(("Preparing",), (*FREE, *REFUSED)), ("Queued", "Queued", "Queued")),
     # Without files that go in: nothing is to be uploaded.
     ("Queued", "Taken"): ("Noting", "Noting", "Noting"),
     ("Queued", "Expired"): ("Failed", "Failed", "Unknown"),
@@ -220,7 +222,7 @@ BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
                 (f"{state}{before}", event): "Unknown" if before == " after a loss" else "Failed"
                 for state in UNSENT
                 for before in BEFORE
-                for event in ("ConnectFailed", "TurnMissed")
+                for event in ("ConnectFailed", "TurnMissed", *((*FREE, *REFUSED) if state == "Preparing" else ()))
             },
             **dict.fromkeys(product(UNSENT, ("SendAborted",)), "Failed"),
             **dict.fromkeys(product(RUNNING, ("Pending", "NoAnswer")), "Failed"),

@@ -13,12 +13,40 @@ import pytest
 from conftest import naming
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inner import Parameter, check, file_of, openapi_of, problem_of, read_models, read_provider, written
+from inner import (
+    Accepted,
+    HttpResponse,
+    Parameter,
+    Pending,
+    Succeeded,
+    TaskFailed,
+    check,
+    file_of,
+    openapi_of,
+    problem_of,
+    read_models,
+    read_provider,
+    written,
+)
+from readme import program_of
 
 from imagen_async import Account, Client, ImageRequest, Limits, Rate
 from imagen_async.errors import ConfigurationError, InvalidRequest
 from imagen_async.models import from_openapi
-from imagen_async.providers import PROVIDERS, Choice, Fields, File, Flag, Items, Model, Number, Price, Text, Whole
+from imagen_async.providers import (
+    PROVIDERS,
+    Choice,
+    Fields,
+    File,
+    Flag,
+    Items,
+    JobsDialect,
+    Model,
+    Number,
+    Price,
+    Text,
+    Whole,
+)
 from imagen_async.sandbox import Sandbox
 from imagen_async.sandbox._dialects import CreateBody
 
@@ -320,6 +348,9 @@ parameters = { prompt = { kind = "text", required = true }, ink = { kind = "choi
 async def test_a_provider_of_ones_own(tmp_path: Path) -> None:
     """Out of a file or as a record: at its paths, under its limits, with its models and others' at its prices."""
     path = tmp_path / "mine.toml"
+    path.write_text(program_of("accounts"))
+    printed = read_provider(path, PROVIDERS)
+    assert (printed.name, printed.find("nano-banana-2").credits, len(printed.models)) == ("mine", 3, 64)
     path.write_text(TOML)
     mine = read_provider(path, PROVIDERS)
     assert (mine.limits, mine.key_variable) == (Limits(Rate(5, per=1), Rate(10, per=1), 7), "MINE_API_KEY")
@@ -345,6 +376,28 @@ async def test_apis_of_the_same_bodies_at_other_paths(name: str, imagen_sandbox:
         result = await client.generate("a fox", model="nano-banana-2", aspect_ratio="21:9")
     assert (len(result.urls), PROVIDERS[name].find("nano-banana-2").credits) == (1, None)
     assert imagen_sandbox.ledger.tasks[0].input == {"prompt": "a fox", "aspect_ratio": "21:9"}
+
+
+def test_an_api_without_an_envelope() -> None:
+    """The dialect's seams carry it: another name for the input, a task's id at the top, a list of objects with URLs."""
+    dialect = JobsDialect(input_field="inputs")
+    record = Model("painter", "maker/painter", None)
+    assert json.loads(dialect.build_create(ImageRequest("a fox"), record).body or b"") == {
+        "model": "maker/painter",
+        "inputs": {"prompt": "a fox"},
+    }
+    assert dialect.read_created(HttpResponse(200, b'{"taskId": "kv_1"}')) == Accepted("kv_1")
+    told = {"taskId": "kv_1", "creditsUsed": 0, "output": None, "error": None}
+    ends: list[tuple[dict[str, Any], type]] = [
+        ({"status": "processing"}, Pending),
+        ({"status": "failed", "error": "The model is busy"}, TaskFailed),
+        ({"status": "success", "creditsUsed": 15, "output": [{"url": "https://a.example/1.png"}]}, Succeeded),
+    ]
+    for change, end in ends:
+        found = dialect.read_status(HttpResponse(200, json.dumps({**told, **change}).encode()), "kv_1")
+        assert type(found) is end
+    assert isinstance(found, Succeeded)
+    assert (found.urls, found.credits) == (("https://a.example/1.png",), 15.0)
 
 
 def test_every_field_for_files_is_one() -> None:

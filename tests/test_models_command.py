@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
+import inner
 import pytest
 from commands import METADATA, Call, at, call, clean_environment, lines_of
 from pages import page_of
@@ -71,6 +78,113 @@ def test_the_providers_own_list_is_fetched(call: Call, imagen_sandbox: Sandbox) 
     assert not Path("x.json").exists()
 
 
+LISTS: list[tuple[Any, list[tuple[str, float | None, str]]]] = [
+    (["a", "b/c", "no model's name"], [("a", None, ""), ("b/c", None, "")]),
+    ({"data": {"models": [{"model": "a", "pricingDesc": "4 credits per image"}]}}, [("a", 4.0, "4 credits per image")]),
+    (
+        {"data": [{"modelId": "a"}, {"model_name": "a"}, {"slug": "x y", "name": "b"}]},
+        [("a", None, ""), ("b", None, "")],
+    ),
+    (
+        [{"id": "a", "pricing": {"text": "2 credits per image, 4 credits per image at 4K"}}],
+        [("a", None, "2 credits per image, 4 credits per image at 4K")],
+    ),
+    ({"a": {"b": {"c": {"d": {"e": {"f": {"g": ["a"]}}}}}}}, []),
+    ({"data": [{"title": "nothing"}, 7, None]}, []),
+    ("a", []),
+]
+
+
+@pytest.mark.parametrize(("answer", "found"), LISTS)
+def test_a_list_is_read_loosely(answer: Any, found: list[tuple[str, float | None, str]]) -> None:
+    """Wherever it is in the answer, whatever its names are called; a price only where there is one alone."""
+    listed = inner.listed_in(answer)
+    assert [(each.wire_name, each.credits, each.price) for each in listed] == found
+
+
+REFRESHED = [
+    ({}, 1, "gave no list of models"),
+    ({"/api/v1/models": {"code": 200, "data": []}}, 1, "gave no list of models"),
+    ({"/api/v1/models": {"code": 401, "msg": "invalid token"}}, 1, "invalid token"),
+    (
+        {"/api/v1/models": {"data": [{"model": "a"}, {"model": "b"}]}, "/api/v1/models/a/schema": {"data": {}}},
+        1,
+        "a is left out: |b is left out: |No record could be made; nothing was written",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "code", "told"), REFRESHED)
+def test_a_provider_that_tells_nothing(
+    call: Call, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], code: int, told: str
+) -> None:
+    """Why is told, each model that is left out is named, and no file is written that has nothing."""
+    monkeypatch.setenv("KIE_API_KEY", "k")
+    with answering(answers) as url:
+        found = call("models", "refresh", "-p", "kie", "--base-url", url, "-o", "m.json")
+    assert (found.code, Path("m.json").exists()) == (code, False), found.err
+    assert all(each in found.err for each in told.split("|")), found.err
+
+
+@contextmanager
+def answering(answers: Mapping[str, Any]) -> Iterator[str]:
+    """A server that has these answers, and 404 for all else; its address."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answers.get(self.path, {"code": 404, "msg": "not found"})).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+USES = [
+    ("models show", "Say which model to show"),
+    ("models show nano-banan-2", "nano-banana-2"),
+    ("models import", "Say which pages"),
+    ("models import none.md -o m.json", "none.md"),
+    ("models import none.md -o m.json -p kie -p apiin", "one provider at most"),
+    ("models refresh -o m.json", "Say whose models"),
+    ("models refresh -p kie", "Say whose models"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), USES)
+def test_what_cannot_be_meant_is_told(call: Call, monkeypatch: pytest.MonkeyPatch, words: str, told: str) -> None:
+    """In words that say what is missing; nothing is written."""
+    monkeypatch.setenv("KIE_API_KEY", "k")
+    found = call(*words.split())
+    assert (found.code in (1, 2), told in found.err, Path("m.json").exists()) == (True, True, False), found.err
+
+
+def test_a_file_that_cannot_be_written(call: Call) -> None:
+    """It is told, and an earlier file is as it was."""
+    Path("page.md").write_text(page_of("maker/painter"))
+    found = call("models", "import", "page.md", "-o", "no/such/folder.json")
+    assert (found.code, "no/such/folder.json cannot be written" in found.err) == (2, True), found.err
+
+
+def test_words_for_a_model_without_a_record(call: Call, imagen_sandbox: Sandbox) -> None:
+    """A number, a truth value, a list or an object are read as such, all else is a text."""
+    words = ("--set", "steps=7", "--set", "fast=true", "--set", "sizes=[1, 2]", "--set", "ink=blue one")
+    assert call("generate", "a fox", *at(imagen_sandbox), "-m", "raw:maker/x", *words).code == 0
+    (task,) = imagen_sandbox.ledger.tasks
+    assert task.input == {"prompt": "a fox", "steps": 7, "fast": True, "sizes": [1, 2], "ink": "blue one"}
+
+
 ROWS = "prompt,resolution,sku,Output_Format\na fox,2K,17,png\na heron,,18,\n"
 
 
@@ -103,11 +217,15 @@ def test_columns_that_are_fields_of_the_model(call: Call, imagen_sandbox: Sandbo
     assert (refused.code, "p.csv:2: resolution='9K': allowed is one of 1K, 2K, 4K" in refused.err) == (2, True)
 
 
-def test_a_column_stays_what_it_was_in_a_folder(call: Call, imagen_sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("version", ["this", "older"])
+def test_a_column_stays_what_it_was_in_a_folder(call: Call, imagen_sandbox: Sandbox, version: str) -> None:
     """What went by before is no field now, though the model has one of that name: the keys stay, nothing is paid."""
     Path("p.csv").write_text(ROWS)
     fast = ("p.csv", *at(imagen_sandbox), "-o", "out", "-q")
     assert call("batch", *fast, "-m", "imagen4-fast").code == 0
+    if version == "older":
+        with closing(sqlite3.connect("out/run.db")) as journal, journal:
+            assert journal.execute("DELETE FROM notes WHERE name = 'columns'").rowcount == 1
     added = call("batch", *fast, "-m", "nano-banana-2", "--add")
     assert "as in the runs before, no fields of the model: resolution, Output_Format" in added.err
     assert [create.input for create in imagen_sandbox.ledger.creates if "resolution" in create.input] == []

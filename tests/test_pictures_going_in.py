@@ -163,6 +163,21 @@ async def test_uploads_that_fail_are_told(imagen_sandbox: Sandbox, pictures: lis
     assert imagen_sandbox.ledger.creates == []
 
 
+async def test_an_upload_that_wants_another_key_stops_the_account(
+    imagen_sandbox: Sandbox, pictures: list[Path], tmp_path: Path
+) -> None:
+    """Nothing failed by it: what waits goes to the other account, or to the next run."""
+    requests = [ImageRequest(f"night {number}", images=[each]) for number, each in enumerate(pictures)]
+    terms: dict[str, Any] = {"model": "nano-banana-2", "journal": tmp_path / "run.db"}
+    stopped = Account("sandbox", "wrong", imagen_sandbox.url, name="stopped")
+    async with Client(stopped) as client, client.batch(requests, **terms) as results:
+        with pytest.raises(errors.AuthenticationError, match="Check the key"):
+            await anext(results)
+    async with Client(stopped, Account("sandbox", imagen_sandbox.key, imagen_sandbox.url)) as client:
+        assert [each.provider for each in await made(client, requests, **terms)] == ["sandbox"] * len(requests)
+    assert {each.task_id is None for each in imagen_sandbox.ledger.creates} == {False}
+
+
 def test_where_the_key_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the record's own host for uploads only while the API is at the record's own address."""
     kie = PROVIDERS["kie"]

@@ -113,6 +113,22 @@ def test_a_receiver_needs_a_client_that_is_called_back() -> None:
         Client("sandbox", callback=Callback("https://example.com", signing_key={"kie": "k"}))
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["https://your-domain.com/callback", "http://10.0.0.7/", "http://127.0.0.1.example/", "//no", "http://[::"],
+)
+async def test_a_sandbox_calls_this_machine_alone(address: str) -> None:
+    """A try-out must not post prompts to the address of somebody's example; that it would have is counted."""
+    async with Sandbox(latency=AT_ONCE) as sandbox:
+        async with ClientSession(headers={"Authorization": f"Bearer {sandbox.key}"}) as session:
+            body = {"model": "google/imagen4-fast", "input": {"prompt": "a fox"}, "callBackUrl": address}
+            async with session.post(f"{sandbox.url}/api/v1/jobs/createTask", json=body) as answer:
+                task = (await answer.json())["data"]["taskId"]
+        while not sandbox.ledger.withheld:
+            await asyncio.sleep(0.01)
+    assert (sandbox.ledger.withheld[task], sandbox.ledger.callbacks[task]) == (1, 0)
+
+
 async def test_a_server_in_another_thread(imagen_sandbox: Sandbox) -> None:
     """A receiver that is served in another thread than the client's loop tells it all the same."""
     sandbox = {"api_key": imagen_sandbox.key, "base_url": imagen_sandbox.url, "freshness": 60}

@@ -147,7 +147,11 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
         OwnerGone: _to(ends.leave, Left, *_FALLEN),
         Readmitted: _to(ends.readmit, Queued),
     },
-    Preparing: {**_unsent(Preparing), Prepared: _to(sending.prepare, Noting)},
+    Preparing: {
+        **_unsent(Preparing),
+        Prepared: _to(sending.prepare, Noting),
+        Rejected: _to(sending.refuse_files, Queued, *_FALLEN),
+    },
     Noting: {**_unsent(Noting), Leaves: _to(sending.leave_home, Sending)},
     # No Expired while a create is on its way: its answer counts, however late, for it may name a task that is paid for.
     Sending: {

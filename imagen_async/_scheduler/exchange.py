@@ -32,6 +32,7 @@ from .._core.wire import (
     Lost,
     NoAnswer,
     Pending,
+    Rejected,
     Succeeded,
     TaskStatus,
     clean,
@@ -67,7 +68,7 @@ class Transport(Protocol):
 class JobFiles(Protocol):
     """Has the files of jobs where their providers read them; `Uploader` is one."""
 
-    async def prepare(self, job: Job) -> Prepared | NothingLeft: ...
+    async def prepare(self, job: Job) -> Prepared | Rejected | NothingLeft: ...
 
     def addressed(self, job: Job) -> ImageRequest: ...
 
@@ -162,7 +163,7 @@ class Exchange:
         except Exception as error:  # a bug of ours: one request must not end the others
             return gate.without_answer(unexpected(job, error))
 
-    async def prepare(self, job: Job) -> Prepared | NothingLeft:
+    async def prepare(self, job: Job) -> Prepared | Rejected | NothingLeft:
         """Have the files that go in where the provider reads them; free to repeat."""
         assert self._files is not None
         try:

@@ -108,9 +108,17 @@ def _show(options: ModelsOptions) -> int:
         if not found:
             known = [model.name for provider in providers for model in provider.models]
             raise ConfigurationError(f"No provider here has a model {name!r}.{did_you_mean(name, known)}")
+        shown: list[tuple[Provider, Model]] = []
         for provider, model in found:
-            show(*([json.dumps(model_json(provider, model))] if options.json else _text(provider, model)))
+            same = next((other.name for other, own in shown if _fields(own) == _fields(model)), None)
+            shown.append((provider, model))
+            show(*([json.dumps(model_json(provider, model))] if options.json else _text(provider, model, same)))
     return ALL_DONE
+
+
+def _fields(model: Model) -> tuple[object, ...]:
+    """What a model takes, whoever has it at whatever price."""
+    return model.wire_name, model.parameters, model.translations, model.branches, model.notes
 
 
 def model_json(provider: Provider, model: Model) -> dict[str, object]:
@@ -118,8 +126,12 @@ def model_json(provider: Provider, model: Model) -> dict[str, object]:
     return {"provider": provider.name, **msgspec.to_builtins(model), "price": price_json([model])}
 
 
-def _text(provider: Provider, model: Model) -> Iterable[str]:
+def _text(provider: Provider, model: Model, same: str | None) -> Iterable[str]:
+    """What a model takes at a provider, in full where it is not the `same` as at another one."""
     yield f"{model.name} at {provider.name}: {model.wire_name}, {model.task or 'unknown'}, {price_text([model])}"
+    if same is not None:
+        yield f"  the same fields as at {same}"
+        return
     if model.parameters is None:
         yield "  its fields are not known: the prompt, and whatever --set or `extra` says"
     ours = {each.field: name for name, each in model.translations.items()}

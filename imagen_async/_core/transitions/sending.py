@@ -55,6 +55,12 @@ def prepare(job: Job, state: Preparing, event: Prepared, now: float) -> Job:
     return job.to(Noting(state.fallback))
 
 
+def refuse_files(job: Job, state: Preparing, event: Rejected, now: float) -> Job:
+    """Its account takes nothing of it: nothing has left, and whoever else takes it may have it."""
+    failure = event.failure.about(account=job.account)
+    return _queued_again(put_back(job, state), Queued(failure, state.fallback), now)
+
+
 def leave_home(job: Job, state: Noting, event: Leaves, now: float) -> Job:
     """Its create leaves."""
     return job.to(Sending(state.fallback))
