@@ -15,6 +15,7 @@ from typing import Any, TypeVar, TypeVarTuple
 import aiohttp
 import anyio
 import backoff
+import msgspec
 from anyio.lowlevel import RunVar
 
 from ._core.answer_headers import request_id
@@ -60,7 +61,7 @@ _PIECE = 1 << 20
 async def save_all(
     session: FileSession, off_loop: OffLoop, result: Result, folder: str, *, within: float = math.inf
 ) -> tuple[ImageFile, ...]:
-    """Fetch every picture of a result into a folder, which is made if missing.
+    """Fetch every picture of a result into a folder, which is made if missing; a text is written there.
 
     What broke off each time is kept there as `.part`, and what is of no known kind as `.bin`, until the picture is had;
     the error names it.
@@ -79,6 +80,8 @@ async def save_all(
     failed: tuple[ImagenError | OSError, str, Place] | None = None
     try:
         with nullcontext() if within == math.inf else Patience(within):
+            if not result.urls:
+                return (await _save_text(off_loop, result, folder),)
             for url, place in _places(result, folder):
                 try:
                     files.append(await _save(session, off_loop, url, place, result.provider))
@@ -99,9 +102,14 @@ async def save_all(
 def _places(result: Result, folder: str) -> Iterator[tuple[str, Place]]:
     """Each picture's URL, and where it is to lie."""
     for number, url in enumerate(result.urls, start=1):
-        mark = hashlib.blake2b((result.task_id or url).encode(errors="replace"), digest_size=4).hexdigest()
-        stem = _stem(result, mark)
-        yield url, Place(folder, stem if number == 1 else f"{stem}-{number}", mark)
+        place = _place(result, folder, url)
+        yield url, place if number == 1 else msgspec.structs.replace(place, name=f"{place.name}-{number}")
+
+
+def _place(result: Result, folder: str, otherwise: str) -> Place:
+    """Where its first file is to lie; without a task, it is told from any other by something else."""
+    mark = hashlib.blake2b((result.task_id or otherwise).encode(errors="replace"), digest_size=4).hexdigest()
+    return Place(folder, _stem(result, mark), mark)
 
 
 def _stem(result: Result, mark: str) -> str:
@@ -114,6 +122,28 @@ def _stem(result: Result, mark: str) -> str:
     return stem
 
 
+async def _save_text(off_loop: OffLoop, result: Result, folder: str) -> ImageFile:
+    place = _place(result, folder, result.key)
+    try:
+        return await _do(off_loop, _written, result.text, place)
+    except OSError as error:
+        message = f"The result is made and paid for. {cannot_write(folder, error)} It is a text, which is here still."
+        raise _failed(message, result, (), local=True) from error
+
+
+def _written(text: str, place: Place) -> ImageFile:
+    """Write a text as durably as a picture."""
+    part = PartFile(place.folder)
+    try:
+        part.open()
+        part.pending += text.encode()
+        part.size = len(part.pending)
+        part.flush()
+        return part.finish(place, ".json", "application/json", "")
+    finally:
+        part.discard()
+
+
 async def _fetch(session: FileSession, off_loop: OffLoop, url: str, place: Place, account: str) -> ImageFile:
     """Fetch one picture once."""
     part = PartFile(place.folder)
@@ -124,7 +154,7 @@ async def _fetch(session: FileSession, off_loop: OffLoop, url: str, place: Place
             await _copy(response, part, off_loop)
         async with _examining():
             kind = await _do(off_loop, _examine, part, session.mask)
-        return await _do(off_loop, part.finish, place, kind, url)
+        return await _do(off_loop, part.finish, place, kind.suffix, kind.media_type, url)
     except (TransportError, _BrokenOff):
         await off_loop.run(part.leave, place.broken)
         raise

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from ._core.file_kinds.kinds import FileKind, is_text
+from ._core.file_kinds.kinds import is_text
 from ._core.file_names import plain_stem
 from ._core.values import ImageFile
 from ._folders import PART_SUFFIX, give_name, new_part, sync_file, sync_folder
@@ -91,16 +91,16 @@ class PartFile:
         self._opened.seek(0)
         return self._opened.read()
 
-    def finish(self, place: Place, kind: FileKind, url: str) -> ImageFile:
+    def finish(self, place: Place, suffix: str, media_type: str, url: str) -> ImageFile:
         """Make it durable and give it its name."""
         # On the disk before it has its name: a picture that has one is whole, whatever ends the process.
         self._to_disk()
-        path = self._claim(Path(place.folder), place.name, kind.suffix)
+        path = self._claim(Path(place.folder), place.name, suffix)
         sync_folder(place.folder)
         for kept in (place.broken, place.unknown):
             with contextlib.suppress(OSError):
                 os.unlink(kept)
-        return ImageFile(str(path), self._sha256.hexdigest(), self.size, kind.media_type, url)
+        return ImageFile(str(path), self._sha256.hexdigest(), self.size, media_type, url)
 
     def leave(self, path: str) -> None:
         """Keep what is no whole picture in another place, where it is more than what is there; a text is nothing."""

@@ -65,8 +65,16 @@ def prompts_of(entries: list[JournalEntry], state: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate", "share"), [(Rate(20, per=1), 0.0), (Rate(8, per=0.4), 0.05)], ids=["limit", "faults"])
-def test_kills_cost_nothing(rate: Rate, share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rate", "share", "words"),
+    [
+        (Rate(20, per=1), 0.0, "-m imagen4-fast"),
+        (Rate(8, per=0.4), 0.05, "-m imagen4-fast"),
+        (Rate(8, per=0.4), 0.05, "-m nano-banana-2 --set resolution=2K"),
+    ],
+    ids=["limit", "faults", "another model"],
+)
+def test_kills_cost_nothing(rate: Rate, share: float, words: str, tmp_path: Path) -> None:
     """However often kill -9 ends a batch: nothing is paid for twice, every picture comes, no limit is exceeded."""
     seed, out, prompts = random.randrange(1_000_000), tmp_path / "out", [f"fox number {number}" for number in range(50)]
     chance, faults, kills, cut = random.Random(seed), Noted(share, seed), 0, set[str]()
@@ -75,7 +83,7 @@ def test_kills_cost_nothing(rate: Rate, share: float, tmp_path: Path) -> None:
     file.write_text("\n".join(prompts))
     with running_sandbox(Sandbox(latency=latency, limits=limits, faults=faults, seed=seed)) as sandbox:
         options = [*at(sandbox), "--rate", f"{rate.count}/{rate.per:g}", "--quiet"]
-        command = ["batch", str(file), "-o", str(out), *options]
+        command = ["batch", str(file), "-o", str(out), *words.split(), *options]
         for _ in range(3):
             faults.asked.clear()
             with started(command, said) as process:
@@ -89,9 +97,9 @@ def test_kills_cost_nothing(rate: Rate, share: float, tmp_path: Path) -> None:
         with started(command, said) as process:
             code = process.wait(PATIENCE)
     assert kills, "it was over before it was killed"
-    entries, words = entries_in(out), ("Traceback", "Unclosed", "Warning")
+    entries, odd = entries_in(out), ("Traceback", "Unclosed", "Warning")
     found = problems_of(sandbox.ledger, faults, entries, cut, out)
-    found["said"] = [word for word in words if word in said.read_text()]
+    found["said"] = [word for word in odd if word in said.read_text()]
     found["requests"] = {entry.request.prompt for entry in entries} ^ set(prompts)
     assert {what: problem for what, problem in found.items() if problem} == {}, f"with seed {seed}"
     assert code == int(any(entry.state != "done" for entry in entries))

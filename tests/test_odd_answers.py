@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +14,7 @@ from aiohttp import web
 from clients import FAST, until_error
 from servers import served
 
-from imagen_async import Account, Client, Limits, Rate, errors
+from imagen_async import Account, Client, Limits, Rate, errors, raw_model
 
 URL = "https://files.example/1.png"
 
@@ -62,6 +64,32 @@ async def test_a_picture_is_had_of_answers_that_are_nearly_right(created: Any, s
         api.spoil = spoil
         result = await client.generate("a fox")
     assert (result.task_id, result.urls, result.credits) == ("t1", (URL,), 8.0)
+
+
+WORDS = {"resultJson": '{"taskId": "t9", "description": "a red fox"}'}
+
+
+async def test_a_result_of_words_is_kept(tmp_path: Path) -> None:
+    """It is paid for: on the result, in the journal and on disk; the next run has it, and saves what was not saved."""
+    options: dict[str, Any] = {"model": raw_model("maker/describe"), "journal": tmp_path / "run.db"}
+    results = []
+    async with served(api := Api(record=WORDS)) as url:
+        for save_to in (None, tmp_path, tmp_path):
+            async with client_at(url) as client, client.batch(["a fox"], save_to=save_to, **options) as batch:
+                results += [result async for result in batch]
+        async with client_at(url) as client:
+            single = await client.generate("a fox", model=raw_model("maker/describe"))
+            (alone,) = await single.save(tmp_path / "alone")
+    assert [(json.loads(each.text)["description"], each.ok, each.urls) for each in results] == [
+        ("a red fox", True, ())
+    ] * 3
+    assert (results[0].files, results[1].files, api.calls["createTask"]) == ((), results[2].files, 2)
+    for file in (*results[1].files, alone):
+        assert (Path(file).suffix, file.media_type, Path(file).read_text()) == (
+            ".json",
+            "application/json",
+            single.text,
+        )
 
 
 @pytest.mark.slow

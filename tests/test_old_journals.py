@@ -55,7 +55,8 @@ def said_before(path: Path) -> dict[str, dict[str, Any]]:
     for values in found:
         values["files"] = [file | {"path": str(path.parent / file["path"])} for file in values["files"]]
         values["lost_creates"] = values["lost_creates"] if version_of(path)[0] == 2 else []
-        values |= {"ignored": [], "made_by": None}  # nobody asked what a provider had understood, nor for another model
+        # Nobody asked what a provider had understood, for a text, nor for another model.
+        values |= {"ignored": [], "text": None, "made_by": None}
     return {values["key"]: values for values in found}
 
 

@@ -41,7 +41,7 @@ def pictures_json(
             "index": result.index,
             "provider": result.provider,
             "task_id": result.task_id,
-            "credits": None if result.credits is None else result.credits / len(result.urls),
+            "credits": None if result.credits is None else result.credits / max(1, len(result.urls)),
             "latency": result.latency,
             "sha256": file.sha256,
             "width": width,
@@ -55,9 +55,10 @@ def pictures_json(
 
 
 def _seldom(result: Result) -> dict[str, Any]:
-    """What there is to say of few results: another model than the one that was asked for, fields that were ignored."""
+    """What there is to say of few results: another model than was asked for, words, fields that were ignored."""
     made_by = {"made_by": result.model} if result.model not in ("", result.request.model) else {}
-    return {**made_by, **({"ignored": list(result.ignored)} if result.ignored else {})}
+    text = {"text": result.text} if result.text else {}
+    return {**made_by, **text, **({"ignored": list(result.ignored)} if result.ignored else {})}
 
 
 def _name_in(folder: Path, path: str) -> str:

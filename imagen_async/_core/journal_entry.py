@@ -88,6 +88,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
         accepted_at: When its answer came.
         ended_at: When it was done, failed or was held.
         ignored: Fields of its input that the provider has dropped, or changed, as far as it tells.
+        text: What was made where that is no file, as JSON.
         made_by: The model that has it, where this is another than its request's.
     """
 
@@ -111,6 +112,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
     accepted_at: float | None = None
     ended_at: float | None = None
     ignored: tuple[str, ...] = ()
+    text: str | None = None
     made_by: str | None = None
 
     @property
@@ -261,9 +263,7 @@ def _entry(
     task_id: str | None = None,
     outcome: Succeeded | TaskFailed | None = None,
     files: tuple[ImageFile, ...] = (),
-    sent_at: float | None = None,
-    accepted_at: float | None = None,
-    ended_at: float | None = None,
+    **times: float | None,
 ) -> JournalEntry:
     succeeded = outcome if isinstance(outcome, Succeeded) else None
     return JournalEntry(
@@ -284,10 +284,9 @@ def _entry(
         retried=job.retried,
         lost=job.lost,
         lost_creates=job.lost_creates,
-        sent_at=sent_at,
-        accepted_at=accepted_at,
-        ended_at=ended_at,
+        **times,
         ignored=succeeded.ignored if succeeded else (),
+        text=(succeeded.text or None) if succeeded else None,
         made_by=None if job.model.name in ("", job.request.model) else job.model.name,
     )
 

@@ -19,7 +19,7 @@ from .wire import Succeeded
 
 def is_at_end(entry: JournalEntry) -> bool:
     """True for one whose pictures were made and saved: a later run has nothing to do for it, whatever it may."""
-    return entry.state == "done" and bool(entry.files or not entry.urls)
+    return entry.state == "done" and bool(entry.files or not (entry.urls or entry.text))
 
 
 def earlier_result(entry: JournalEntry) -> Result:
@@ -40,6 +40,7 @@ def earlier_result(entry: JournalEntry) -> Result:
         latency=believed(entry.latency),
         earlier=True,
         ignored=entry.ignored,
+        text=entry.text or "",
     )
 
 
@@ -60,7 +61,7 @@ def resumed(entry: JournalEntry, blank: Job, now: float, epoch: float) -> Job:
         # The credits of a running entry are those of tasks that came before the present one.
         job = msgspec.structs.replace(job, spent=entry.credits or 0.0)
         return job.to(Running(entry.task_id, since=since))
-    outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"", entry.ignored)
+    outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"", entry.ignored, entry.text or "")
     if blank.save_to is None:
         return job.to(Done(entry.task_id, outcome, entry.files))
     return job.to(Fetching(entry.task_id, outcome))

@@ -225,6 +225,8 @@ class Result(msgspec.Struct, frozen=True, eq=False):
             an earlier run got it, for the journal does not keep it.
         ignored: Fields of the input, by the provider's names, that it has dropped or made something else of, as far as
             it tells: they were sent, and the picture was made without them.
+        text: What the task has made where that is no file but words, a number, a name, as JSON; else empty. It is saved
+            as a `.json`.
         earlier: True when an earlier run of the same journal came to this end, and nothing was done for it now.
     """
 
@@ -242,6 +244,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
     raw: bytes = b""
     earlier: bool = False
     ignored: tuple[str, ...] = ()
+    text: str = ""
     _saver: Saver | None = None
     _renderer: Renderer | None = None
     _painter: Painter | None = None
@@ -268,7 +271,7 @@ class Result(msgspec.Struct, frozen=True, eq=False):
             DownloadFailed: A picture could not be had or written, or not in time; those that could be are its `files`.
             ImagenError: This result's own error, when it has no picture.
         """
-        if not self.urls:
+        if not self.urls and not self.text:
             if self.error is None:
                 raise ConfigurationError("This result has no picture to save.")
             # One of its own: whoever saves twice must not find the first one's traceback.

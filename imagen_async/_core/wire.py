@@ -137,6 +137,7 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
         credits: What the provider says it billed, or None.
         raw: The answer's body.
         ignored: Fields of the input that it has dropped, or changed, as far as it tells.
+        text: What it is where it is one of words alone, as JSON.
     """
 
     urls: tuple[str, ...]
@@ -144,6 +145,7 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
     credits: float | None
     raw: bytes
     ignored: tuple[str, ...] = ()
+    text: str = ""
 
 
 class TaskFailed(msgspec.Struct, frozen=True):

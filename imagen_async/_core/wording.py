@@ -160,6 +160,7 @@ def result_of(job: Job) -> Result:
         latency=succeeded.latency if succeeded else None,
         raw=outcome.raw if outcome is not None else b"",
         ignored=succeeded.ignored if succeeded else (),
+        text=succeeded.text if succeeded else "",
     )
 
 

@@ -16,7 +16,7 @@ from .._core.journal_entry import Bill, JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
 from .._core.rate_limit import Rate
-from .._core.resuming import awaited, earlier_result, resumed, sent_again
+from .._core.resuming import awaited, earlier_result, is_at_end, resumed, sent_again
 from .._core.values import ImageRequest, Result
 from .._job_factory import JobFactory
 from .._watch.log import log
@@ -264,7 +264,7 @@ class ResumeState:
 
     def _earlier(self, entry: JournalEntry, job: Job) -> Result | Job:
         # A run that saved nothing has made it: this one fetches it, and pays nothing.
-        is_unsaved = entry.state == "done" and job.save_to is not None and entry.urls and not entry.files
+        is_unsaved = entry.state == "done" and job.save_to is not None and not is_at_end(entry)
         if is_unsaved and self._factory.serves(entry.account):
             return self._resumed(entry, job.owner, job.id)
         result = earlier_result(entry)

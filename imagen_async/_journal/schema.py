@@ -38,13 +38,14 @@ COLUMNS = {
     "accepted_at": "REAL",
     "ended_at": "REAL",
     "ignored": "TEXT",
+    "text": "TEXT",
     "made_by": "TEXT",
 }
 """The columns of the table of jobs: the fields of JournalEntry."""
 
 _TIMES = ("sent_at", "accepted_at", "ended_at")
 
-_SINCE = {"lost_creates": 2, "ignored": 4, "made_by": 4}
+_SINCE = {"lost_creates": 2, "ignored": 4, "text": 4, "made_by": 4}
 """The columns that an older schema does not have, with the version that brought them."""
 
 SCHEMA = (

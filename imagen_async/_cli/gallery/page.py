@@ -31,6 +31,9 @@ GENERATOR = "imagen-async gallery"
 REMOVED = "removed"
 """The state of a picture that is in the folder no more."""
 
+LONGEST_TEXT = 4000
+"""Characters that it shows of a result of words; the file has all."""
+
 _PIECE = 1 << 20
 """Characters of the cards that are put into the page at a time."""
 
@@ -172,9 +175,10 @@ def _cards(entry: JournalEntry, folder: Path, sizes: Sizes) -> Iterator[dict[str
             "name": name,
             "bytes": file.size,
             "media": file.media_type.partition("/")[0],
+            **({"text": entry.text[:LONGEST_TEXT]} if entry.text else {}),
         }
     for _ in range(len(result.files) - len(there.files)):
-        share = None if result.credits is None else result.credits / len(result.urls)
+        share = None if result.credits is None else result.credits / max(1, len(result.urls))
         yield {**common, "state": REMOVED, "credits": share, "file": None, "reason": _GONE, "url": None}
     if not result.files:
         reason = common["reason"] or _WAITING.get(entry.state)
@@ -188,6 +192,7 @@ def _common(entry: JournalEntry) -> dict[str, Any]:
     asked = {field.name: _exact(getattr(entry.request, field.name)) for field in FIELDS if field.column_type}
     return {
         **asked,
+        "model": entry.model or None,
         "provider": entry.account,
         "key": entry.key,
         "index": entry.position,

@@ -125,6 +125,7 @@ function cardOf(card, number) {
 }
 
 function pictureOf(card, name, loading) {
+  if (card.media === "application") return make("p", name, card.text);
   if (card.media !== "image") {
     const player = make(card.media === "audio" ? "audio" : "video", name);
     player.controls = !name;

@@ -89,10 +89,11 @@ def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*found, *search.works(record, DEEPEST)] if found else ()))
 
 
-def says_without_links(record: Mapping[str, Any]) -> bool:
-    """True for a result that tells something and has no place for a link: a text, a number, a name that was made."""
+def text_without_links(record: Mapping[str, Any]) -> str:
+    """A result, as JSON, that tells something and has no place for a link: a text, a number, a name; empty for none."""
     results = (_opened(each) if isinstance(each, str) else each for each in _results_of(record))
-    return any(isinstance(each, dict) and _tells(each, DEEPEST) for each in results)
+    told = next((each for each in results if isinstance(each, dict) and _tells(each, DEEPEST)), None)
+    return "" if told is None else msgspec.json.encode(told).decode()
 
 
 def _results_of(record: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from ..forgiving_json import unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
 from .answers import NO_SUCH_TASK, Answer, code_number, code_of, figure, is_enveloped, read_refused_status
-from .links import find_links, says_without_links
+from .links import find_links, text_without_links
 from .own_task import OwnTask
 from .state_words import StateWord, meaning_of, read_state
 
@@ -145,8 +145,9 @@ def _read(record: dict[str, Any] | None, state: StateWord, envelope: Any, answer
         return _broken(record, answer)
     if state.meaning == "made":
         links = find_links(record, envelope)
-        if links or (state.is_sure and says_without_links(record)):
-            return Succeeded(links, _latency(record), _billed(record), answer.response.body)
+        text = text_without_links(record) if state.is_sure and not links else ""
+        if links or text:
+            return Succeeded(links, _latency(record), _billed(record), answer.response.body, text=text)
         if state.is_sure:
             return without_links(_billed(record), answer.response.body)
     # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
