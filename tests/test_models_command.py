@@ -217,6 +217,16 @@ def test_columns_that_are_fields_of_the_model(call: Call, imagen_sandbox: Sandbo
     assert (refused.code, "p.csv:2: resolution='9K': allowed is one of 1K, 2K, 4K" in refused.err) == (2, True)
 
 
+def test_a_column_that_is_nearly_a_field_is_told(call: Call) -> None:
+    """It would go by without a word, and the picture be paid for without it; in `--set` it is refused."""
+    Path("p.csv").write_text("prompt,resolutoin,sku\na fox,2K,17\n")
+    found = call("plan", "p.csv", "-p", "sandbox", "-m", "nano-banana-2")
+    assert "warning: the column 'resolutoin' is no field of the model (resolution?)" in found.err
+    assert "sku" not in found.err
+    wrong = call("generate", "x", "-p", "sandbox", "-m", "nano-banana-2", "--set", "resolutoin=2K")
+    assert (wrong.code, "Did you mean resolution?" in wrong.err) == (2, True), wrong.err
+
+
 @pytest.mark.parametrize("version", ["this", "older"])
 def test_a_column_stays_what_it_was_in_a_folder(call: Call, imagen_sandbox: Sandbox, version: str) -> None:
     """What went by before is no field now, though the model has one of that name: the keys stay, nothing is paid."""

@@ -317,3 +317,29 @@ async def test_bytes_are_kept_on_disk_and_gone_with_the_client(
         (kept,) = tmp_path.rglob(str(name).removeprefix("sha256:"))
         assert (kept.read_bytes(), len(repr(result.request)) < 600) == (picture(1), True)
     assert list(tmp_path.iterdir()) == []
+
+
+ODD_LINES = [
+    ('{"prompt": "x", "images": {"a": 1}}', "p.jsonl:1: images={'a': 1}: allowed is a list of paths"),
+    ('{"prompt": "x", "images": [["a.png"]]}', "p.jsonl:1: images holds ['a.png']: allowed is a path"),
+    ('{"prompt": "x", "images": [""]}', "p.jsonl:1: images holds '': allowed is a path"),
+    ('{"prompt": "x", "images": "file:///no.png"}', "p.jsonl:1: 'file:///no.png' goes in, and cannot be read"),
+    ('{"prompt": "x", "resolution": "2K", "model": [["imagen4"]]}', "p.jsonl:1: model=['imagen4']: allowed is a text"),
+]
+
+
+@pytest.mark.parametrize(("line", "told"), ODD_LINES)
+def test_odd_lines_are_named(call: Call, line: str, told: str) -> None:
+    """Whatever stands in a line, it is told by its number, and nothing ends in silence."""
+    Path("p.jsonl").write_text(line)
+    found = call("plan", "p.jsonl", "-p", "sandbox", "-m", "nano-banana-2")
+    assert (found.code, told in found.err) == (2, True), found.err
+
+
+def test_no_picture_is_none_and_models_may_be_a_list(call: Call) -> None:
+    """An empty text says nothing; several models are a list, too, beside a column that is a field of the model."""
+    rows = ['{"prompt": "x", "images": "", "model": "nano-banana-2"}']
+    rows += ['{"prompt": "x", "model": ["nano-banana-2", "nano-banana-pro"], "resolution": "4K"}']
+    Path("p.jsonl").write_text("\n".join(rows))
+    found = call("plan", "p.jsonl", "-p", "sandbox", "--json")
+    assert (found.code, json.loads(found.out)["credits"]) == (0, 8 + 24), found.err

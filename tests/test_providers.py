@@ -335,7 +335,7 @@ def test_every_problem_is_named_at_once() -> None:
         (("liangxin", "imagen4-fast"), {"negative_prompt": "x"}, "kie (imagen4-fast), apikley (imagen4-fast), apiin"),
         (("apiin", "imagen4-ultra"), {"extra": {"language": "zh"}}, " (taken by: liangxin (imagen4-ultra))."),
         (("kie", "imagen4"), {"extra": {"language": "zh"}}, "imagen4 has no such parameter, only "),
-        (("kie", "imagen4"), {"extra": {"sede": 7}}, "aspect_ratio, seed."),
+        (("kie", "imagen4"), {"extra": {"sede": 7}}, "negative_prompt, aspect_ratio, seed"),
     ],
 )
 def test_the_message_names_who_takes_the_field(pair: Pair, fields: dict[str, Any], takers: str) -> None:

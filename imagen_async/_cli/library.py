@@ -24,6 +24,7 @@ from .._core.identity import MET, Identity, Known
 from .._core.journal_entry import EntryState, cut_off, is_denied
 from .._core.parameters import is_address
 from .._core.plain_text import foreign_character
+from .._core.plain_values import plain_item
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
 from .._core.poll_schedule import Kind as TaskKind
 from .._core.resuming import earlier_result, is_at_end
@@ -97,6 +98,7 @@ __all__ = [
     "one_line",
     "open_account",
     "open_pool",
+    "plain_item",
     "plain_key",
     "prepare_folder",
     "provider_of",

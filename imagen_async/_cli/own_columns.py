@@ -6,6 +6,7 @@ new keys, which are paid for anew.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError
-from .library import FIELDS, InputFiles, Router, is_address
+from .library import FIELDS, InputFiles, Router, is_address, plain_item
 from .options import PictureOptions
 from .prompt_files import PromptLine
 
@@ -46,6 +47,7 @@ class OwnColumns:
         self._all_go_by = notes is not None and COLUMNS not in notes
         self._seen: dict[str, bool] = {}
         self._passed: dict[str, None] = {}
+        self._fields: dict[str, Any] = {}
 
     def told(self, others: Sequence[str]) -> Iterator[str]:
         """What is to be said of the columns once all lines were taken; `others` are those that go by."""
@@ -53,6 +55,10 @@ class OwnColumns:
         if taken:
             rest = f"; no fields, and for metadata.jsonl alone: {', '.join(others)}" if others else ""
             yield f"taken for fields of the model: {', '.join(taken)}{rest}"
+        for name in others:
+            meant = difflib.get_close_matches(name.lower(), self._fields, 1, 0.8)
+            if meant and name not in self._passed and name.lower() not in self._fields:
+                yield f"warning: the column {name!r} is no field of the model ({meant[0]}?)"
         if self._passed:
             yield f"as in the runs before, no fields of the model: {', '.join(self._passed)}"
 
@@ -63,6 +69,9 @@ class OwnColumns:
 
     def take(self, line: PromptLine) -> PromptLine:
         """The line, its columns that are fields in `extra`, its files looked at; raises InvalidRequest."""
+        plain = plain_item(line)
+        assert isinstance(plain, PromptLine)
+        line = plain
         line = self._with_fields(line) if line.columns else line
         fields = self._router.file_fields(line.model or self._model) if line.extra or line.images else ()
         if not line.images and not any(field in fields for field in line.extra):
@@ -82,6 +91,7 @@ class OwnColumns:
 
     def _with_fields(self, line: PromptLine) -> PromptLine:
         own = self._router.own_fields(line.model or self._model)
+        self._fields.update(own)
         extra: dict[str, Any] = {}
         for name, value in line.columns.items():
             parameter = own.get(name) or own.get(name.lower())
@@ -117,12 +127,13 @@ def resolved(picture: PictureOptions, router: Router) -> PictureOptions:
     model = next((value for name, value in picture.set if name == "model"), picture.model)
     own = router.own_fields(model)
     for name, word in picture.set:
-        if name in ours or name in extra or getattr(picture, name, None) not in (None, {}) or name in picture.extra:
+        if name in ours or name in extra or getattr(picture, name, None) not in (None, {}, ()) or name in picture.extra:
             raise ConfigurationError(f"--set {name}=…: {name} is said twice.")
         if name in _OURS:
             ours[name] = int(word) if _OURS[name].kind == "whole" and word.lstrip("-").isdecimal() else word
-        elif name in ("prompt", "key", "extra"):
-            raise ConfigurationError(f"--set {name}=…: that is no field of a model.")
+        elif name in ("prompt", "key", "extra", "images"):
+            instead = ": use --image" if name == "images" else ""
+            raise ConfigurationError(f"--set {name}=…: that is no field of a model{instead}.")
         else:
             extra[name] = own[name].read(word) if name in own else _json_or_text(word)
     picture = msgspec.structs.replace(picture, set=(), extra={**picture.extra, **extra}, **ours)

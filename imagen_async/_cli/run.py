@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 
 from ..errors import ImagenError
@@ -40,6 +41,9 @@ def _done(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("Interrupted.")
         return INTERRUPTED
+    except Exception as error:  # of ours: by then stderr is done, and Python would end in silence
+        say("".join(traceback.format_exception(error)).rstrip(), "This is a fault of imagen-async: report it.")
+        return SOME_FAILED
 
 
 def _with_stdout(code: int) -> int:

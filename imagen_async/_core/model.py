@@ -13,8 +13,9 @@ from .branches import Branch, is_one_way, ways_told
 from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .own_fields import OwnField, Translation
-from .parameters import Parameter, Schema, Text, file_of, oddity_of, unfit
+from .parameters import Items, Parameter, Schema, Text, file_of, oddity_of, unfit
 from .prices import Price
+from .suggestion import did_you_mean
 from .values import ImageRequest
 
 PICTURE_TASKS = frozenset(
@@ -193,7 +194,10 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         return next((name for name, own in self._own.items() if own.field == field), field)
 
     def _unknown(self, name: str, value: object) -> Problem:
-        return Problem(name, value, f"{self.name} has no such parameter, only {', '.join(self.parameters or ())}")
+        known = [self._name_of(field) for field in self.parameters or ()]
+        meant = did_you_mean(name, known).strip()
+        told_so = f" ({meant})" if meant else ""
+        return Problem(name, value, f"{self.name} has no such parameter, only {', '.join(known)}{told_so}")
 
     def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
         if not _RAW_PROMPT.takes(request.prompt):
@@ -229,6 +233,9 @@ def _problems_of_files(field: str, value: Any, parameter: Parameter, request: Im
     names = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
     found = [name for name in names if isinstance(name, str) and name in local]
     addressed = dict.fromkeys(found, "https://x.example/x")
+    if file is not None and not isinstance(parameter, Items) and len(names) > 1:
+        yield Problem(field, value, f"it takes one, and {len(names)} are given")
+        return
     whole = [addressed.get(each, each) for each in names] if isinstance(value, list | tuple) else value
     if not parameter.takes(addressed.get(whole, whole) if isinstance(whole, str) else whole):
         yield _problem(field, value, parameter)

@@ -16,7 +16,7 @@ from .plain_text import oddity
 
 Media = Literal["image", "video", "audio"]
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_ADDRESS = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://\S+", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _FLAGS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
@@ -286,7 +286,7 @@ def oddity_of(parameter: Parameter, value: object) -> str | None:
 
 
 def is_address(text: str) -> bool:
-    """True for what is a URL, of whatever scheme; a path is none."""
+    """True for what is a URL, of whatever scheme; a path is none, nor what leads to a file of this machine."""
     return _ADDRESS.fullmatch(text) is not None
 
 

@@ -128,7 +128,7 @@ def _plain_request(request: ImageRequest) -> ImageRequest:
 
 def _plain_images(images: Any) -> tuple[str | bytes, ...]:
     """Names and addresses as exact texts, and bytes; one alone is a list of one."""
-    if images is None:
+    if images is None or images == "":
         return ()
     if isinstance(images, str | bytes | bytearray | memoryview | PurePath):
         return (_plain_image(images),)

@@ -233,7 +233,9 @@ def _refuse_local(request: ImageRequest, provider: Provider) -> None:
 
 
 def _takers(problem: Problem, request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> str:
-    """Say which other models or providers would take the field as it was given."""
+    """Say which other models or providers would take the field as it was given; what is missing none would miss."""
+    if problem.given in (None, (), ""):
+        return ""
     same = [(other, model) for other in others for model in other.models if model.name == name]
     names = [
         f"{other.name} ({model.name})"

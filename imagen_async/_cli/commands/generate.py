@@ -24,7 +24,9 @@ class GenerateOptions(Options, frozen=True):
     @classmethod
     def declare(cls, parser: Parser) -> None:
         """Add what may be written to a parser."""
-        parser.add_argument("prompt", metavar="PROMPT", help="what it shows")
+        parser.add_argument(
+            "prompt", metavar="PROMPT", nargs="?", default="", help="what it shows; some models take none"
+        )
         AccountOptions.declare(parser)
         PictureOptions.declare(parser)
         NextModelOptions.declare(parser)

@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from ..._text import told
+from ...errors import ConfigurationError
 from ..failure import Failure
 from ..model import Model
 from ..values import ImageRequest
@@ -53,6 +55,11 @@ class JobsDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     status_word: Literal["msg", "message"] = "msg"
     task_id_form: str = "{hex}"
     failure_code: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, mark in {"status_path": "{task_id}", "schema_path": "{model}"}.items():
+            if mark not in (getattr(self, name) or mark):
+                raise ConfigurationError(f"{name}={told(getattr(self, name))}: {mark} is to stand in it.")
 
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
