@@ -72,9 +72,10 @@ class InputFiles:
         path = os.path.join(folder, digest)
         try:
             if not os.path.exists(path):
-                with open(f"{path}.part", "wb") as file:
+                # A name of its own: another thread may be at the same bytes.
+                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
                     file.write(data)
-                os.replace(f"{path}.part", path)
+                os.replace(file.name, path)
         except OSError as error:
             raise InvalidRequest(f"A picture of {len(data):,} bytes cannot be kept: {error.strerror}.") from None
         return f"sha256:{digest}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import logging
 import os
@@ -228,7 +229,16 @@ async def new_uploader(
     records = {name: accounts[name].provider.uploads for name in where}
     send = refuse_upload if pool is None else pool.send
     stack.callback((files := InputFiles()).close)
-    return Uploader({name: each for name, each in records.items() if each is not None}, send, files, off_loop)
+    known = {name: each for name, each in records.items() if each is not None}
+    marks = {name: _mark_of(endpoint) for name, endpoint in where.items()}
+    return Uploader(known, marks, send, files, off_loop)
+
+
+def _mark_of(endpoint: Endpoint) -> str:
+    """What tells an address and its key from others, and tells neither."""
+    return hashlib.blake2b(
+        f"{endpoint.base_url}\n{endpoint.api_key}".encode(errors="replace"), digest_size=8
+    ).hexdigest()
 
 
 async def refuse_upload(account: str, request: HttpRequest) -> HttpResponse:

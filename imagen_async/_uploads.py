@@ -22,13 +22,20 @@ from ._core.wire import ConnectFailed, HttpRequest, HttpResponse, Rejected, Reme
 from ._input_files import InputFiles, content_of
 from ._off_loop import OffLoop
 from ._transport.session_pool import Endpoint
-from .errors import AuthenticationError, ImagenError, InvalidRequest, TransportError
+from .errors import AccountError, AuthenticationError, ImagenError, InsufficientCredits, InvalidRequest, TransportError
 
 AT_ONCE = 4
 """Files that are uploaded at once: each is in memory as a whole."""
 
 MARGIN = 1800.0
 """Seconds that an address is to be good for yet when a create is sent with it: a task may wait for a while."""
+
+_STOPPING: dict[int, tuple[type[AccountError], str]] = {
+    **dict.fromkeys((401, 403), (AuthenticationError, "Check the key.")),
+    402: (InsufficientCredits, "Top it up."),
+    **dict.fromkeys((404, 405), (AccountError, "Say where files are taken: Account(upload_url=…).")),
+}
+"""Answers to an upload that say nothing of the file: no other one would be taken either."""
 
 Send = Callable[[str, HttpRequest], Awaitable[HttpResponse]]
 
@@ -54,6 +61,7 @@ class Uploader:
 
     Args:
         records: How each account's provider takes files.
+        marks: What tells where each account's files go, and with which key.
         send: Carries a request to where an account's files go.
         files: What is known of the files.
         off_loop: Where they are read.
@@ -62,8 +70,16 @@ class Uploader:
         files: As given.
     """
 
-    def __init__(self, records: Mapping[str, Uploads], send: Send, files: InputFiles, off_loop: OffLoop) -> None:
+    def __init__(
+        self,
+        records: Mapping[str, Uploads],
+        marks: Mapping[str, str],
+        send: Send,
+        files: InputFiles,
+        off_loop: OffLoop,
+    ) -> None:
         self._records = records
+        self._marks = marks
         self._send = send
         self.files = files
         self._off_loop = off_loop
@@ -75,14 +91,21 @@ class Uploader:
         """Know what earlier runs have uploaded, by account."""
         for account, own in uploads.items():
             for upload in own:
-                self._known.setdefault((account, upload.sha256), upload)
+                # What another key, or another host, has been given is not there for this one.
+                if upload.mark == self._marks.get(account):
+                    self._known.setdefault((account, upload.sha256), upload)
+
+    def sent(self, job: Job) -> set[str]:
+        """The addresses that its files have had here, as far as they are known."""
+        keys = ((job.account, file.sha256) for file in job.request.local_files.values())
+        return {self._known[key].url for key in keys if key in self._known}
 
     async def prepare(self, job: Job) -> Prepared | Rejected | NothingLeft:
         """Have all files of a job where its account's provider reads them. Nothing of the create leaves by it."""
         try:
             files = job.request.local_files.items()
             return Prepared(tuple([await self._uploaded(job.account, name, file) for name, file in files]))
-        except AuthenticationError as error:
+        except AccountError as error:
             # Nor would the create be taken: all that waits for this account is to go to others.
             return Rejected(Failure.of(error), Remedy.STOP)
         except TransportError as error:
@@ -129,10 +152,12 @@ class Uploader:
         answer = open_answer(response)
         urls = find_links(loose_json(answer.data)) if answer.is_success else ()
         if urls:
-            return Upload(file.sha256, urls[0], until)
+            return Upload(file.sha256, urls[0], until, self._marks[account])
         what = f"The upload of {name} was refused: {answer.text or f'HTTP {response.status}'}"
-        if answer.code in (401, 403):
-            raise AuthenticationError(f"{what}. Check the key.", provider=account, code=answer.code)
+        stopping = _STOPPING.get(answer.code)
+        if stopping is not None:
+            kind, remedy = stopping
+            raise kind(f"{what}. {remedy}", provider=account, code=answer.code)
         if 400 <= answer.code < 500 and answer.code not in (408, 429, 455):
             raise InvalidRequest(f"{what}.", provider=account, code=answer.code)
         raise TransportError(f"{what}.", provider=account, code=answer.code, sent=False)

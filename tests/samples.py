@@ -108,6 +108,11 @@ EVENTS: dict[str, inner.Event] = {
 """Everything that can happen to a job, with what matters of its fields."""
 
 
+_FILES = {"fox.png": inner.InputFile("0" * 64, 9, "image/png")}
+EDIT = inner.ImageRequest("make it night", images=("fox.png",), local_files=_FILES)
+"""A request with a picture that goes in."""
+
+
 def job_in(state: inner.State | str, **fields: Any) -> inner.Job:
     """A job in a state, or in that of a name, with the creates behind it that led there."""
     state = STATES[state] if isinstance(state, str) else state

@@ -13,7 +13,7 @@ import pytest
 from commands import METADATA, Call, at, call, clean_environment, lines_of
 from samples import EVENTS, NOW, job_in
 
-from imagen_async import Account, Client, ImageRequest, errors
+from imagen_async import Account, Client, ImageRequest, Limits, Rate, errors
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -193,6 +193,59 @@ async def test_a_prompt_that_was_refused(imagen_sandbox: Sandbox, on_refused: An
             assert len(imagen_sandbox.ledger.tasks) == 1
         with pytest.raises(errors.ConfigurationError, match="on_refused='maybe': allowed is"):
             await client.generate("a red fox", model=BOTH, on_refused="maybe")  # type: ignore[arg-type]
+
+
+async def test_what_waits_for_the_next_is_sent_by_the_next_run(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Left before the next model had its turn: nothing was billed, and nothing has failed."""
+    imagen_sandbox.faults.order("task", "fail_word", "fail_word")
+    options: dict[str, Any] = {"model": BOTH, "journal": tmp_path / "run.db", "on_refused": "next"}
+    slowly = Account("sandbox", imagen_sandbox.key, imagen_sandbox.url, limits=Limits(submit=Rate(1, per=60)))
+    async with Client(slowly) as client, client.batch(["a red fox"], **options) as batch:
+        while not batch.progress.queued or not imagen_sandbox.ledger.polls:
+            await anyio.sleep(0.01)
+    assert [each.model for each in imagen_sandbox.ledger.tasks] == ["google/imagen4-ultra"]
+    async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url) as client:
+        async with client.batch(["a red fox"], **options) as batch:
+            results = [each async for each in batch]
+    assert [(each.ok, each.model, each.earlier) for each in results] == [(True, "nano-banana-pro", False)]
+
+
+async def test_a_task_that_was_taken_up_has_the_leave_of_this_run(tmp_path: Path) -> None:
+    """Refused unbilled in a later run than the one that has begun it, it goes to the next model there."""
+    with running_sandbox(Sandbox(latency=Latency(0.6, minimum=0.5))) as sandbox:
+        sandbox.faults.order("task", "fail_word")
+        options: dict[str, Any] = {"model": BOTH, "journal": tmp_path / "run.db", "on_refused": "next"}
+        for _ in range(2):
+            async with Client("sandbox", api_key=sandbox.key, base_url=sandbox.url) as client:
+                async with client.batch(["a red fox"], **options) as batch:
+                    while not sandbox.ledger.tasks:
+                        await anyio.sleep(0.01)
+                    results = [each async for each in batch] if _ else []
+    assert [(each.ok, each.model) for each in results] == [(True, "nano-banana-pro")]
+
+
+@pytest.mark.parametrize(("models", "made"), [(BOTH, 2), (BOTH[0], 1)])
+async def test_what_was_lost_is_sent_again_as_what_it_was(
+    imagen_sandbox: Sandbox, tmp_path: Path, models: Any, made: int
+) -> None:
+    """A lost create of the next model is one of that again, or is held: of two models nobody could tell two for one."""
+    imagen_sandbox.faults.order("create", "model_gone", "reset_after")
+    for names, on_unknown in ((BOTH, "hold"), (models, "resubmit")):
+        async with Client("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url) as client:
+            terms: dict[str, Any] = {"model": names, "journal": tmp_path / "run.db", "on_unknown": on_unknown}
+            async with client.batch(["a red fox"], **terms) as batch:
+                (result,) = [each async for each in batch]
+    assert [each.model for each in imagen_sandbox.ledger.tasks] == ["nano-banana-pro"] * made
+    assert result.ok == (made == 2)
+
+
+def test_a_raw_model_stands_alone() -> None:
+    """Its name is the provider's own, commas and all, and its requests keep the keys of before."""
+    raw = ImageRequest("a", model="raw:x,y", extra={"p": 1})
+    assert inner.stable_key(raw) == "aa7646c1a13cff79"
+    assert routed(raw, "kie")[0].model == "raw:x,y"
+    with pytest.raises(errors.InvalidRequest, match="a raw model stands alone"):
+        inner.overridden("a", {"model": ("raw:x", "nano-banana-pro")})
 
 
 async def test_never_after_a_lost_create(imagen_sandbox: Sandbox) -> None:

@@ -260,7 +260,7 @@ def test_what_goes_on_is_the_entry_s_job_on_this_run_s_terms(fields: Any, terms:
     assert job == msgspec.structs.replace(fresh, **{**own, **expected})
 
 
-KIE, MINE = inner.Offer("kie", MODELS["imagen4"]), inner.Offer("mine", MODELS["imagen4-ultra"], rank=1)
+KIE, MINE = inner.Offer("kie", MODELS["imagen4"]), inner.Offer("mine", MODELS["imagen4"], rank=1)
 BOTH, PRICED = inner.Route((KIE, MINE)), {"price": 8.0, "lost": 0, "lost_creates": ()}
 ONCE = {**LOST, "lost": 1, "lost_creates": (2,)}
 SENT_AGAIN: list[tuple[dict[str, Any], dict[str, Any]]] = [

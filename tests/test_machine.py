@@ -13,6 +13,7 @@ from builders import MODELS, failure
 from conftest import naming
 from samples import (
     BEFORE,
+    EDIT,
     EVENTS,
     FAILED_BEFORE,
     FILE,
@@ -29,9 +30,6 @@ from samples import (
 from imagen_async import errors
 
 LIVE = {name: state for name, state in STATES.items() if not isinstance(state, inner.Ended)}
-FILES = {"fox.png": inner.InputFile("0" * 64, 9, "image/png")}
-EDIT = inner.ImageRequest("make it night", images=("fox.png",), local_files=FILES)
-"""A request with a picture that goes in."""
 
 OFFER = inner.Offer("kie", MODELS["imagen4"])
 TERMS: list[dict[str, Any]] = [

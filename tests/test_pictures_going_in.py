@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import signal
 import sqlite3
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import commands
 import inner
 import pytest
+from aiohttp import web
 from commands import METADATA, Call, at, call, clean_environment, lines_of
 from PIL import Image
+from plan_world import upstream
+from samples import EDIT, EVENTS, LOST_BEFORE, NOW, job_in
+from servers import served
 
-from imagen_async import Account, Client, ImageRequest, errors
+from imagen_async import Account, Client, ImageRequest, Limits, Rate, errors
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -24,6 +32,7 @@ from imagen_async.testing import running_sandbox
 __all__ = ["call", "clean_environment"]
 
 KEY = "sk-secret-0123"
+URL = "https://files.example/1.png"
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -158,7 +167,7 @@ async def test_uploads_that_fail_are_told(imagen_sandbox: Sandbox, pictures: lis
             await client.generate("night", model="nano-banana-2", images=[pictures[0]], deadline=0.5)
     wrong = Account("sandbox", imagen_sandbox.key, imagen_sandbox.url, upload_url=f"{imagen_sandbox.url}/liangxin")
     async with Client(wrong) as client:
-        with pytest.raises(errors.InvalidRequest, match=r"The upload of .* was refused"):
+        with pytest.raises(errors.AccountError, match=r"The upload of .* was refused.*upload_url"):
             await client.generate("night", model="nano-banana-2", images=[pictures[0]])
     assert imagen_sandbox.ledger.creates == []
 
@@ -343,3 +352,91 @@ def test_no_picture_is_none_and_models_may_be_a_list(call: Call) -> None:
     Path("p.jsonl").write_text("\n".join(rows))
     found = call("plan", "p.jsonl", "-p", "sandbox", "--json")
     assert (found.code, json.loads(found.out)["credits"]) == (0, 8 + 24), found.err
+
+
+async def test_whoever_leaves_during_an_upload_keeps_no_place(imagen_sandbox: Sandbox, pictures: list[Path]) -> None:
+    """A turn that is called off gives its place in the window back, however long its upload goes on."""
+    async with slow_uploads(imagen_sandbox, 0.3) as url:
+        limits = Limits(submit=Rate(1, per=0.2))
+        account = Account("sandbox", imagen_sandbox.key, imagen_sandbox.url, limits=limits, upload_url=url)
+        async with Client(account) as client:
+            for path in pictures[:3]:
+                with anyio.move_on_after(0.1):
+                    await client.generate("night", model="nano-banana-2", images=[path])
+            assert (await client.generate("a fox", model="nano-banana-2", deadline=5)).ok
+            with pytest.raises(errors.DeadlineExceeded):
+                await client.generate("night", model="nano-banana-2", images=[pictures[3]], deadline=0.1)
+    assert len(imagen_sandbox.ledger.tasks) == 1
+
+
+@asynccontextmanager
+async def slow_uploads(sandbox: Sandbox, seconds: float) -> AsyncIterator[str]:
+    """A host for uploads that takes its time; its address."""
+
+    async def handle(request: web.Request) -> web.Response:
+        await asyncio.sleep(seconds)
+        return web.json_response({"code": 200, "data": {"downloadUrl": f"{sandbox.url}/files/late.png"}})
+
+    async with served(handle) as url:
+        yield url
+
+
+async def test_the_same_bytes_at_once(imagen_sandbox: Sandbox) -> None:
+    """They are written once, by whichever of several threads."""
+    data = picture(7) + b"\0" * (8 << 20)
+    async with client_of(imagen_sandbox) as client:
+        calls = [client.generate(f"x {n}", model="nano-banana-2", images=[data]) for n in range(8)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert not [each for each in results if isinstance(each, OSError | errors.InvalidRequest) and "kept" in str(each)]
+
+
+async def test_what_another_host_has_is_not_sent_to_this_one(tmp_path: Path, pictures: list[Path]) -> None:
+    """An account of the same name at another address, or with another key, has its files uploaded anew."""
+    for number in range(2):
+        async with Sandbox(latency=Latency(0.05, minimum=0.01)) as sandbox, client_of(sandbox) as client:
+            requests = [ImageRequest(f"edit {number}", images=[pictures[0]])]
+            (result,) = await made(client, requests, model="nano-banana-2", journal=tmp_path / "run.db")
+            assert (result.ok, sandbox.ledger.uploads.total()) == (True, 1)
+
+
+async def test_a_default_picture_goes_in_only_where_it_is_meant(imagen_sandbox: Sandbox, pictures: list[Path]) -> None:
+    """A request with pictures of its own has no use for the batch's."""
+    requests = [ImageRequest("x", images=[pictures[1]])]
+    async with client_of(imagen_sandbox) as client:
+        await made(client, requests, model="nano-banana-2", images=[pictures[0]])
+    assert imagen_sandbox.ledger.uploads.total() == 1
+
+
+async def test_an_older_journal_knows_no_pictures(
+    imagen_sandbox: Sandbox, tmp_path: Path, pictures: list[Path]
+) -> None:
+    """One whose keys were made of parts of requests is gone on with by requests that have pictures."""
+    journal = tmp_path / "run.db"
+    for name in ("a", "b"):
+        async with client_of(imagen_sandbox) as client:
+            requests = [ImageRequest(name, images=[pictures[0]], seed=None), ImageRequest("always")]
+            results = await made(client, requests, model="nano-banana-2", journal=journal)
+        assert [each.ok for each in results] == [True, True]
+        with sqlite3.connect(journal) as file:
+            file.execute("DELETE FROM notes WHERE name IN ('keys', 'defaults')")
+    assert len(imagen_sandbox.ledger.tasks) == 3
+
+
+async def test_where_an_upload_lies_is_no_result() -> None:
+    """The address that a picture of this machine was given is what went in, whatever key it comes back under."""
+    uploaded = "https://up.example/in.png"
+    found = inner._own_works(job_in("Running"), {uploaded}, inner.Succeeded((uploaded, URL), None, None, b""))
+    assert isinstance(found, inner.Succeeded)
+    assert found.urls == (URL,)
+
+
+def test_a_callback_that_comes_during_an_upload() -> None:
+    """The turn is called off: whatever comes of the upload says nothing of the task that runs by then."""
+    for event in ("Prepared", "Rejected STOP", "ConnectFailed"):
+        plan = inner.Plan([upstream()], 8, expects_callbacks=True)
+        queued = inner.Queued(fallback=LOST_BEFORE)
+        plan.add(job_in(queued, request=EDIT, attempts=1, lost=1, lost_creates=(1,), account="kie"), NOW)
+        (preparing,) = [each.after for each in plan.take(NOW) if isinstance(each.after.state, inner.Preparing)]
+        (named,) = plan.on_callback(preparing.id, "kie", 1, "task-1", NOW + 1)
+        assert isinstance(named.after.state, inner.Confirming)
+        assert plan.settle(preparing, EVENTS[event], NOW + 2) == []

@@ -13,12 +13,11 @@ import msgspec
 import pytest
 from builders import make_job
 from clients import run
-from inner import HttpResponse, NoAnswer, PlainGroup, Running, Sending, Succeeded, advance, now
+from inner import Exchange, HttpResponse, NoAnswer, PlainGroup, Running, Sending, Succeeded, advance, now
 from samples import SUCCESS
 from virtual_network import Network, VirtualClient, anyio_backend, prompts
 
 from imagen_async import ImageFile, Limits, Rate, Result, errors
-from imagen_async._scheduler.exchange import Exchange
 from imagen_async._scheduler.leasing import Leasing
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, Latency

@@ -69,6 +69,9 @@ class OwnColumns:
 
     def take(self, line: PromptLine) -> PromptLine:
         """The line, its columns that are fields in `extra`, its files looked at; raises InvalidRequest."""
+        if self._all_go_by and line.images:
+            columns = {**line.columns, "images": line.images}
+            line = msgspec.structs.replace(line, images=(), columns=columns)
         plain = plain_item(line)
         assert isinstance(plain, PromptLine)
         line = plain

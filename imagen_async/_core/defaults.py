@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from .fields import FIELDS
-from .values import DEFAULT_MODEL, ImageRequest, stable_key
+from .values import DEFAULT_MODEL, ImageRequest, stable_key, with_own_files
 
 _FILLED_IN = tuple(field.name for field in FIELDS if field.has_default and field.kind != "object")
 """What a default takes the place of as a whole; `extra` is mixed with its own."""
@@ -44,7 +44,8 @@ def with_defaults(item: str | ImageRequest, defaults: ImageRequest) -> ImageRequ
         missing["extra"] = {**defaults.extra, **item.extra}
     if defaults.local_files:
         missing["local_files"] = {**defaults.local_files, **item.local_files}
-    return msgspec.structs.replace(item, **missing) if missing else item
+    filled = msgspec.structs.replace(item, **missing) if missing else item
+    return with_own_files(filled) if filled.local_files else filled
 
 
 def made_whole(stated: ImageRequest) -> ImageRequest:

@@ -284,7 +284,7 @@ def _left_open(given: ImageRequest, found: Sequence[Change]) -> bool:
 def _partly_said(whole: ImageRequest) -> Iterator[ImageRequest]:
     """What a request may have said by itself, where any of it may have come from defaults."""
     fields = (name for name in CONTENT if name not in ("prompt", "extra"))
-    said: list[tuple[str, str | None]] = [(name, None) for name in fields if getattr(whole, name) is not None]
+    said: list[tuple[str, str | None]] = [(name, None) for name in fields if getattr(whole, name) not in (None, ())]
     said += [("extra", each) for each in whole.extra]
     for count in range(1, len(said) + 1 if len(said) <= _SAID_IN_PARTS else 0):
         for left in itertools.combinations(said, count):

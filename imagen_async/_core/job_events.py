@@ -8,7 +8,7 @@ import msgspec
 
 from .failure import Failure
 from .routing import Offer, Route
-from .values import ImageFile
+from .values import ImageFile, ImageRequest
 from .wire import ConnectFailed, Created, TaskStatus
 
 
@@ -29,11 +29,13 @@ class Upload(msgspec.Struct, frozen=True, gc=False):
         sha256: Of its bytes.
         url: Where the provider has it.
         until: Unix time until which that is good.
+        mark: What tells the host and the key that it was given to.
     """
 
     sha256: str
     url: str
     until: float
+    mark: str = ""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -130,12 +132,16 @@ class Readmitted(msgspec.Struct, frozen=True):
         resubmits: As in Job.
         route: As in Job.
         is_doubted: True where the provider denied its task in an earlier run, and the caller wants a new one then.
+        next_if_refused: As in Job.
+        request: As this run has it, where its files may lie elsewhere now; else None.
     """
 
     retries: int
     resubmits: int
     route: Route | None
     is_doubted: bool = False
+    next_if_refused: bool = False
+    request: ImageRequest | None = None
 
 
 Turn = Taken | Prepared | StatusAsked | FetchBegun

@@ -21,10 +21,12 @@ from .job_events import (
     NotSaved,
     Owners,
     OwnerWithholds,
+    Prepared,
     Readmitted,
     Saved,
     StatusAsked,
     Taken,
+    TurnMissed,
 )
 from .limiter import Limiter
 from .live_jobs import LiveJobs
@@ -33,7 +35,7 @@ from .places import Places
 from .poll_schedule import Kind
 from .routing import Offer
 from .spending import Spending
-from .states import Claimed, Fetching, Noting, Running
+from .states import Claimed, Fetching, Noting, Preparing, Running
 from .upstream import Upstream, Upstreams, answers_of
 from .wire import Created, Lost, NoAnswer, Rejected, TaskStatus
 
@@ -176,11 +178,14 @@ class Plan:
         # Before anything is learned from it: whether a key was good is known by the answers before this one.
         if type(event) in _JUDGED:
             event = self._judge(job, event, now)
-        # Also for a job that has ended meanwhile: its talk has held a connection and a place.
-        takes_less = self._release(job, event, now)
         live = self._jobs.get(job.id)
         # A callback may have called the turn off, and a later one begun: what came of the first says nothing of that.
-        is_stale = type(event) in _UNSENT and live is not None and live.state is not job.state
+        is_called_off = live is None or live.state is not job.state
+        if type(event) is Prepared and is_called_off:
+            event = TurnMissed()  # its create does not go: the place is free
+        is_stale = is_called_off and (type(event) in _UNSENT or type(job.state) is Preparing)
+        # Also for a job that has ended meanwhile: its talk has held a connection and a place.
+        takes_less = self._release(job, event, now)
         if live is not None and not is_stale:
             tells_of = answers_of(self.upstreams[job.account], live, now) if type(event) in _STATUSES else now
             after = self._course.move(live, event, tells_of)

@@ -107,7 +107,7 @@ def _gone_on(entry: JournalEntry, blank: Job, now: float) -> Job:
 def sent_again(entry: JournalEntry, blank: Job) -> Job:
     """The job that starts anew where an entry says that it may: queued, or failed or held, and asked for again."""
     # Whatever was lost may be at its own account; there the two tasks would stand side by side.
-    own = blank.way.of(entry.model).only(entry.account) if entry.lost else None
+    own = blank.way.only(entry.account, entry.model) if entry.lost else None
     # Where its own account is gone, nobody can look there, and the others are what is left.
     route = own or blank.way
     bill = bill_of(entry)

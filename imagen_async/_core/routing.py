@@ -72,9 +72,10 @@ class Route(msgspec.Struct, frozen=True):
         """The same for requests that may go the same ways."""
         return tuple((offer.account, offer.model.wire_name, offer.rank) for offer in self.offers)
 
-    def only(self, account: str) -> Route | None:
-        """The way to that account alone, and to no other model; None where there is none."""
-        offers = tuple(offer for offer in self.offers if offer.account == account)
+    def only(self, account: str, model: str | None = None) -> Route | None:
+        """The way to that account alone, for the first model, or for another; None where there is none."""
+        model = model or self.offers[0].model.name
+        offers = tuple(offer for offer in self.all_offers if (offer.account, offer.model.name) == (account, model))
         return Route(offers) if offers else None
 
     def last(self, account: str) -> Route:

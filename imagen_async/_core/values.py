@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -110,14 +110,18 @@ def stable_key(request: ImageRequest, occurrence: int = 1) -> str:
 
 def models_of(name: Any) -> tuple[Any, ...]:
     """The model that is asked for, and those that may be asked in its place, as a request names them."""
-    if not isinstance(name, str) or _NEXT not in name:
+    # A raw name is the provider's own, whatever stands in it.
+    if not isinstance(name, str) or _NEXT not in name or name.startswith(RAW_PREFIX):
         return (name or DEFAULT_MODEL,)
     return tuple(filter(None, map(str.strip, name.split(_NEXT)))) or (DEFAULT_MODEL,)
 
 
 def several_models(names: Iterable[str]) -> str:
-    """One name for several models, in their order."""
-    return _NEXT.join(names)
+    """One name for several models, in their order; raises InvalidRequest for a raw one among others."""
+    told_names = list(names)
+    if len(told_names) > 1 and any(name.startswith(RAW_PREFIX) for name in told_names):
+        raise InvalidRequest(f"model={told(told_names)}: a raw model stands alone.")
+    return _NEXT.join(told_names)
 
 
 def by_content(request: ImageRequest) -> ImageRequest:
@@ -125,12 +129,27 @@ def by_content(request: ImageRequest) -> ImageRequest:
 
     Nor is what may be made in its model's place.
     """
-    if isinstance(request.model, str) and _NEXT in request.model:
+    if len(models_of(request.model)) > 1:
         request = msgspec.structs.replace(request, model=models_of(request.model)[0])
     if not request.local_files:
         return request
     renamed = renamed_files(request, {name: file.content for name, file in request.local_files.items()})
     return msgspec.structs.replace(renamed, local_files={})
+
+
+def with_own_files(request: ImageRequest) -> ImageRequest:
+    """The request without the files that nothing of it names, such as those of a default that it does not take."""
+    named = set(_texts_in([list(request.images), request.extra]))
+    files = {name: file for name, file in request.local_files.items() if name in named}
+    return request if len(files) == len(request.local_files) else msgspec.structs.replace(request, local_files=files)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(each)
 
 
 def renamed_files(
@@ -147,7 +166,7 @@ def renamed_files(
         field: _renamed(value, names) if fields is None or field in fields else value
         for field, value in request.extra.items()
     }
-    return msgspec.structs.replace(request, images=_renamed(tuple(request.images), names), extra=extra)
+    return msgspec.structs.replace(request, images=_renamed(tuple(request.images or ()), names), extra=extra)
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:

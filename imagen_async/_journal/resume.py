@@ -214,7 +214,7 @@ class ResumeState:
         if entry.key in self._taken_up:
             return self._readmitted(self._taken_up[entry.key], job)
         # Sent to another account, its task might stand beside the one that the lost create has made.
-        is_elsewhere = entry.state == "unknown" and job.way.only(entry.account) is None
+        is_elsewhere = entry.state == "unknown" and job.way.only(entry.account, entry.model) is None
         if self._is_gone(entry):
             return sent_again(msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=()), job)
         if entry.state in self._again and not is_elsewhere:
@@ -238,7 +238,9 @@ class ResumeState:
         """Leave for a job taken up to be sent again, as one that is made new would have."""
         # Where the caller wants new tasks of what failed, also of what the provider has denied.
         is_doubted = job_id in self._denied and "failed" in self._again
-        return TakenUp(job_id, Readmitted(like.retries, like.resubmits, like.route, is_doubted))
+        request = like.request if like.request.local_files else None
+        leave = Readmitted(like.retries, like.resubmits, like.route, is_doubted, like.next_if_refused, request)
+        return TakenUp(job_id, leave)
 
     def _take_up_held(self, owner: int, new_id: Callable[[], int], wait: Callable[[Job], float]) -> list[Job]:
         """The held requests of which a callback may soon tell, and that are not sent again."""

@@ -19,7 +19,7 @@ from .._core.dialects.echo import ignored_in
 from .._core.dialects.records import without_links
 from .._core.failure import Failure
 from .._core.job import Job
-from .._core.job_events import NothingLeft, NotSaved, Prepared, Saved, SendAborted, Unsendable
+from .._core.job_events import NothingLeft, NotSaved, Prepared, Saved, SendAborted, TurnMissed, Unsendable
 from .._core.latency import believed
 from .._core.states import Collected, Confirming, Fetching, Links, Relinking, Running
 from .._core.values import ImageFile, ImageRequest, Result
@@ -69,6 +69,8 @@ class JobFiles(Protocol):
     """Has the files of jobs where their providers read them; `Uploader` is one."""
 
     async def prepare(self, job: Job) -> Prepared | Rejected | NothingLeft: ...
+
+    def sent(self, job: Job) -> set[str]: ...
 
     def addressed(self, job: Job) -> ImageRequest: ...
 
@@ -167,7 +169,10 @@ class Exchange:
         """Have the files that go in where the provider reads them; free to repeat."""
         assert self._files is not None
         try:
-            return await self._files.prepare(job)
+            with Patience((job.expires_at or math.inf) - self._now()):
+                return await self._files.prepare(job)
+        except TimeoutError:
+            return TurnMissed()
         except Exception as error:
             return Unsendable(unexpected(job, error))
 
@@ -192,7 +197,8 @@ class Exchange:
             is_old = isinstance(state, Collected | Relinking)
             latency = believed(status.latency, math.inf if is_old else self._now() - state.since)
             ignored = self._ignored(job, status)
-            return _own_works(job, msgspec.structs.replace(status, latency=latency, ignored=ignored))
+            uploaded = set[str]() if self._files is None else self._files.sent(job)
+            return _own_works(job, uploaded, msgspec.structs.replace(status, latency=latency, ignored=ignored))
         return status
 
     async def fetch(self, job: Job, state: Fetching) -> Saved | NotSaved:
@@ -265,9 +271,9 @@ class Exchange:
             log(logging.WARNING, "%s: unknown task state %r is taken for: not finished", account, word)
 
 
-def _own_works(job: Job, status: Succeeded) -> Succeeded | LinksMissing:
+def _own_works(job: Job, uploaded: set[str], status: Succeeded) -> Succeeded | LinksMissing:
     """What a task has made: nothing that went in, and where it is to make pictures, some."""
-    sent = job.model.addresses(job.request)
+    sent = job.model.addresses(job.request) | uploaded
     urls = tuple(url for url in status.urls if url not in sent) if sent else status.urls
     if not urls and (status.urls or job.model.makes_pictures):
         return without_links(status.credits, status.raw)

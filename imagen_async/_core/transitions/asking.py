@@ -115,7 +115,8 @@ def deny_relinking(job: Job, state: Relinking, event: TaskRefused, now: float) -
 def failed(job: Job, failure: Failure, outcome: TaskFailed | None, *, may_retry: bool) -> Job:
     failure = failure.about(account=job.account)
     if job.next_if_refused and refuses_prompt(failure) and (outcome is None or outcome.credits == 0):
-        instead = to_next_model(job, Queued(failure, fallback=failure))
+        # Nothing is lost by asking once more, where it is left before it goes: no fallback.
+        instead = to_next_model(job, Queued(failure))
         if instead is not None:
             return instead
     is_retried = may_retry and job.retried < job.retries and failure.is_a(GenerationFailed)

@@ -34,9 +34,17 @@ def stay(job: Job, state: State, event: object, now: float) -> Job:
 
 def readmit(job: Job, state: State, event: Readmitted, now: float) -> Job:
     """It may be sent again now, if it comes to that."""
-    # What was lost may be at its own account; there the two tasks would stand side by side.
-    own = event.route.of(job.model.name).only(job.account) if job.lost and event.route is not None else None
-    return replace(job, retries=event.retries, resubmits=event.resubmits, route=own or event.route)
+    route = event.route
+    if route is not None:
+        # What was lost may be at its own account; there the two tasks would stand side by side. Of several models it
+        # goes on from the one that it has come to.
+        route = route.only(job.account, job.model.name) if job.lost else route.of(job.model.name)
+    request = job.request
+    if event.request is not None:
+        given = event.request
+        request = replace(request, images=given.images, extra=given.extra, local_files=given.local_files)
+    leave = {"retries": event.retries, "resubmits": event.resubmits, "next_if_refused": event.next_if_refused}
+    return replace(job, **leave, route=route, request=request)
 
 
 def readmit_running(job: Job, state: Running, event: Readmitted, now: float) -> Job:
