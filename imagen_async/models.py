@@ -34,11 +34,11 @@ def from_openapi(document: str | bytes | Mapping[str, Any]) -> Model:
     Raises:
         ConfigurationError: It is no page of one model, or cannot be read; the message says which.
     """
-    content = Document(document_of(document))
+    content = Document(*document_of(document))
     create = content.create()
     reader = SchemaReader(content)
     fields, branches = reader.with_branches(create.schema)
-    notes = list(reader.notes)
+    notes = [*content.notes, *reader.notes]
     if not fields:
         notes.append("no field of its input is described, so that nothing is checked")
     if create.is_other_example:

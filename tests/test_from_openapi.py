@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import naming
 
+from imagen_async import ImageRequest
 from imagen_async.errors import ConfigurationError
 from imagen_async.models import from_openapi
 from imagen_async.providers import (
@@ -20,6 +21,7 @@ from imagen_async.providers import (
     File,
     Flag,
     Items,
+    Model,
     Number,
     Text,
     Translation,
@@ -189,6 +191,30 @@ KINDS: list[tuple[dict[str, Any], Any]] = [
     ({"type": "array"}, Items(Anything())),
     ({"allOf": [{"type": "object"}], "type": "object", "properties": {"a": {}}}, Fields({"a": Anything()})),
     ({"type": "file"}, Anything()),
+    ({"type": ["string", None]}, Text()),
+    ({"anyOf": [{"type": "integer"}, {"type": None}]}, Whole()),
+    ({"oneOf": [{"type": "null"}]}, Anything()),
+    ({"type": "string", "format": "byte"}, Text()),
+    ({"type": "string", "enum": [True, False]}, Choice(("true", "false"))),
+    ({"enum": ["auto", True, False]}, Either((Choice(("auto",)), Flag()))),
+    ({"type": ["integer", "string"], "enum": [1, 2.0, "auto"]}, Choice((1, 2, "auto"))),
+    ({"type": "boolean", "enum": ["true", "false"]}, Flag()),
+    ({"type": "array", "enum": ["a", "b"], "items": {"type": "string"}}, Items(Choice(("a", "b")))),
+    ({"type": "integer", "minimum": 0.5, "maximum": 10.5}, Whole(minimum=1, maximum=10)),
+    ({"type": "integer", "minimum": 5, "exclusiveMinimum": 0, "exclusiveMaximum": 10.5}, Whole(minimum=5, maximum=10)),
+    ({"type": "integer", "minimum": "1", "maximum": "4"}, Whole(minimum=1, maximum=4)),
+    ({"type": "string", "allOf": [{"maxLength": 9}, {"maxLength": 5, "minLength": 2}]}, Text(5, min_length=2)),
+    ({"allOf": [{"type": "string", "enum": ["a"]}], "default": "a"}, Choice(("a",), default="a")),
+    ({"$ref": "#/components/schemas/R", "default": "b"}, Choice(("a", "b"), default="b")),
+    (
+        {"type": "string", "maxLength": 30, "anyOf": [{"minLength": 2}, {"enum": ["x"]}]},
+        Either((Text(30, min_length=2), Choice(("x",)))),
+    ),
+    ({"type": "string", "description": "V4: max 300 characters; V5: max 500 characters"}, Text(max_length=500)),
+    ({"type": "string", "description": "up to 4 characters in a scene"}, Text()),
+    ({"type": "string", "description": "Recommended: up to 500 characters"}, Text()),
+    ({"type": "string", "description": f"max length: {'9' * 4500} characters"}, Text()),
+    ({"type": "string", "default": False}, Text()),
     ({}, Anything()),
 ]
 
@@ -196,7 +222,8 @@ KINDS: list[tuple[dict[str, Any], Any]] = [
 @pytest.mark.parametrize(("schema", "parameter"), KINDS, ids=repr)
 def test_kinds_of_fields(schema: dict[str, Any], parameter: Any) -> None:
     """Each keyword that a parameter has is in it; where one is not, a note names the field."""
-    model = from_openapi(document({"x": schema}))
+    page = document({"x": schema}) | {"components": {"schemas": {"R": {"type": "string", "enum": ["a", "b"]}}}}
+    model = from_openapi(page)
     assert model.parameters == {"x": parameter}
     assert isinstance(parameter, Anything) <= any(note.startswith("x ") for note in model.notes)
 
@@ -208,6 +235,15 @@ FILES: list[tuple[str, dict[str, Any], Any]] = [
     ("video_urls", {"type": "array", "items": {"type": "string"}}, Items(File(media="video"))),
     ("audio_url", {"type": "string"}, File(media="audio")),
     ("image_prompt", {"type": "string"}, Text()),
+    ("image_url_type", {"type": "string"}, Text()),
+    ("url_mode", {"type": "string"}, Text()),
+    ("image_urls_list", {"type": "array", "items": {"type": "string"}}, Items(File(media="image"))),
+    ("mask", {"type": "string", "contentEncoding": "base64"}, Text()),
+    (
+        "clip_url",
+        {"type": "string", "description": "up to 500 KB preview. Max size: 10MB"},
+        File(media="video", max_bytes=10_000_000),
+    ),
     ("callback_url", {"type": "string", "format": "uri"}, Text()),
     ("imageUrl", {"type": "string", "format": "uri"}, File(media="image")),
 ]
@@ -217,6 +253,98 @@ FILES: list[tuple[str, dict[str, Any], Any]] = [
 def test_which_texts_are_files(name: str, schema: dict[str, Any], parameter: Any) -> None:
     """A text is the address of a file by its format, by its name, or by what its description says."""
     assert from_openapi(document({name: schema})).parameters == {name: parameter}
+
+
+S = {"type": "string"}
+
+
+@pytest.mark.parametrize("word", ["oneOf", "anyOf"])
+def test_fields_of_every_way_belong_to_none(word: str) -> None:
+    """What the input has by itself goes with any of its ways; of `anyOf` several may be gone."""
+    ways = [{"properties": {"prompt": S}}, {"required": ["image_url"], "properties": {"image_url": S}}]
+    model = from_openapi(document({"prompt": S}, **{word: ways}))
+    assert not [model for each in ({}, {"image_url": "https://a.example/1.png"}) if said(model, each)]
+    both = [{"required": [name]} for name in ("a", "b")]
+    model = from_openapi(document({"a": S, "b": S}, **{word: both}))
+    assert model.notes == ()
+    assert bool(said(model, {"a": "1", "b": "2"})) == (word == "oneOf")
+    assert (said(model, {"a": "1"}), bool(said(model, {}))) == ([], True)
+
+
+def said(model: Model, extra: dict[str, Any]) -> list[Any]:
+    """What a model would not take of a request."""
+    return list(model.problems(ImageRequest("a fox" if "prompt" in (model.parameters or {}) else "", extra=extra)))
+
+
+def test_ways_within_ways_and_parts() -> None:
+    """A way may have ways, and an input be put together of parts that have: nothing is lost."""
+    inner_ways = {"oneOf": [{"required": ["a"], "properties": {"a": S}}, {"required": ["b"], "properties": {"b": S}}]}
+    parts = [{"properties": {"prompt": S}, "required": ["prompt"]}, inner_ways]
+    assert [each.required for each in from_openapi(document({}, allOf=parts)).branches] == [("a",), ("b",)]
+    outer = [inner_ways, {"required": ["c"], "properties": {"c": S}}]
+    model = from_openapi(document({"prompt": S}, oneOf=outer))
+    assert [each.required for each in model.branches] == [("a",), ("b",), ("c",)]
+    deep = {"allOf": [{"allOf": [{"properties": {"prompt": S}, "required": ["prompt"]}]}]}
+    assert from_openapi(document({}, **deep)).parameters == {"prompt": Text(required=True)}
+
+
+def test_what_binds_the_input_as_a_whole_is_noted() -> None:
+    """So is what a create wants beside it, and a field that each way has otherwise."""
+    model = from_openapi(
+        document({"a": S}, **{"not": {"required": ["a"]}, "minProperties": 1, "additionalProperties": S})
+    )
+    assert [note.split(":")[0] for note in model.notes] == [
+        "its input has a not that is not checked",
+        "its input has a minProperties that is not checked",
+        "its input may have further fields, which are not taken",
+    ]
+    ways = [{"properties": {"mode": {"const": word}, word: S}, "required": [word]} for word in ("x", "y")]
+    (note,) = from_openapi(document({}, oneOf=ways)).notes
+    assert note.startswith("mode differs in several ways")
+
+
+def test_an_answer_that_names_its_model() -> None:
+    """The name beside the document serves where its `model` names none; what the answer says is told."""
+    page = json.loads(json.dumps(document({"prompt": S})).replace('"const": "painter"', '"type": "string"'))
+    assert from_openapi({"code": 200, "data": {"model": "v/m", "openapi": page}}).wire_name == "v/m"
+    with pytest.raises(ConfigurationError, match="model not found"):
+        from_openapi({"code": 404, "msg": "model not found", "data": None})
+
+
+FENCED = "a description with ```\n                        fences of its own\n                        ```"
+TRICKY = {
+    "fences inside": f"```yaml\n{YAML}```".replace("What to show", FENCED),
+    "an indented fence": "  ```yaml\n" + "".join(f"  {line}\n" for line in YAML.splitlines()) + "  ```",
+    "JSON in a fence": "```json\n" + json.dumps({"openapi": "3.0.1"}) + "\n```",
+}
+
+
+def test_fences_of_descriptions_close_no_page() -> None:
+    """What stands further in than the fence is part of what is fenced."""
+    for name in ("fences inside", "an indented fence"):
+        assert list(from_openapi(TRICKY[name]).parameters) == list(RECORD)
+    with pytest.raises(ConfigurationError):
+        from_openapi(TRICKY["JSON in a fence"])
+
+
+def test_what_costs_too_much_is_refused_at_once() -> None:
+    """Schemas put together of one another many times over, in a circle, or very deep; lines without end."""
+    chain = {f"A{n}": {"allOf": [{"$ref": f"#/components/A{n + 1}"}] * 2} for n in range(40)}
+    page = document({"x": {"$ref": "#/components/A0"}}) | {"components": {**chain, "A40": S}}
+    assert from_openapi(page).parameters == {"x": Text()}
+    circle = document({"x": {"$ref": "#/components/A"}}) | {
+        "components": {"A": {"allOf": [{"$ref": "#/components/A"}]}}
+    }
+    deep: dict[str, Any] = S
+    for _ in range(1500):
+        deep = {"allOf": [deep]}
+    for each in (circle, document({"x": deep}), "openapi: 3.0.1\n" + "\n" * 60_000):
+        with pytest.raises(ConfigurationError):
+            from_openapi(each)
+    huge = from_openapi(
+        document({"x": {"type": "integer", "maximum": 10**350}, "y": {"enum": [float("inf"), 1]}, 1: S})
+    )
+    assert (huge.parameters["x"], huge.parameters["y"], huge.parameters["1"]) == (Whole(), Choice((1,)), Text())
 
 
 NO_PAGES: dict[str, tuple[Any, str]] = {
@@ -272,7 +400,7 @@ def test_the_reader_of_yaml_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None
 
 WORDS: dict[str, Any] = {
     "1:1": "1:1", "on": "on", "yes": "yes", "true": True, "FALSE": False, "null": None, "~": None, "": None,
-    "12": 12, "-3": -3, "0o14": 12, "0x1F": 31, "1_000": "1_000", "014": 14, "1.5": 1.5, "1e3": 1000.0, ".5": 0.5,
+    "12": 12, "-3": -3, "0o14": 12, "0x1F": 31, "1_000": "1_000", "014": 14, "1.5": 1.5, "1e3": 1000, ".5": 0.5,
     "'7'": "7", '"a\\/b"': "a/b", "2026-01-01": "2026-01-01", "=": "=", "190:20:30": "190:20:30",
 }  # fmt: skip
 

@@ -30,4 +30,4 @@ def is_one_way(given: Collection[str], branches: Sequence[Branch]) -> bool:
 
 def ways_told(branches: Sequence[Branch]) -> str:
     """What each way needs, in words."""
-    return " or ".join(" and ".join(branch.required) for branch in branches)
+    return " or ".join(" and ".join(branch.required) or "no more" for branch in branches)

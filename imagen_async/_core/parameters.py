@@ -310,10 +310,15 @@ def unfit(file: File, media_type: str, size: int) -> str | None:
 
 def _bounds(least: float | None, most: float | None) -> str:
     if least is not None and least == most:
-        return f"of {least:g}"
+        return f"of {_figure(least)}"
     if least is not None and most is not None:
-        return f"from {least:g} to {most:g}" if abs(least) < 1e6 and abs(most) < 1e6 else f"from {least} to {most}"
+        are_short = abs(least) < 1e6 and abs(most) < 1e6
+        return f"from {_figure(least)} to {_figure(most)}" if are_short else f"from {least} to {most}"
     return f"of at least {least}" if least is not None else "" if most is None else f"of at most {most}"
+
+
+def _figure(number: float) -> str:
+    return f"{number:g}" if abs(number) < 1e6 else str(number)
 
 
 def _json_of(word: str, begins: str = "") -> Any:

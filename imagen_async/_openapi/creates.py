@@ -10,9 +10,7 @@ import msgspec
 
 from .._text import one_line, shown, told
 from ..errors import ConfigurationError
-
-_LONGEST_WAY = 20
-"""References that lead from one to the next at most."""
+from .flat import Flattener
 
 _NO_MODEL = "This is no page of a model: no POST in it takes a `model` and its `input`"
 
@@ -36,10 +34,21 @@ class Create(msgspec.Struct, frozen=True):
 
 
 class Document:
-    """An OpenAPI document whose references are followed, within itself."""
+    """An OpenAPI document whose references are followed, within itself.
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
+    Args:
+        content: The document.
+        named: The model that it is of, where that is told beside it.
+
+    Attributes:
+        notes: What could not be put together.
+    """
+
+    def __init__(self, content: Mapping[str, Any], named: str | None = None) -> None:
+        self.notes: list[str] = []
         self._content = content
+        self._named = named
+        self._flattener = Flattener(self._at, lambda what: self.notes.append(f"its input {what}"))
 
     def create(self) -> Create:
         """The create that it describes; raises ConfigurationError where there is none, or not just one."""
@@ -54,15 +63,8 @@ class Document:
         return found[0]
 
     def resolved(self, schema: object) -> Mapping[str, Any]:
-        """A schema itself, where it is a reference to one; an empty one for what is none."""
-        for _ in range(_LONGEST_WAY):
-            if not isinstance(schema, Mapping):
-                return {}
-            reference = schema.get("$ref")
-            if reference is None:
-                return schema
-            schema = self._at(reference)
-        raise ConfigurationError("The page's references lead in a circle.")
+        """A schema in one piece; an empty one for what is none."""
+        return self._flattener.flat(schema)
 
     def _at(self, reference: object) -> object:
         if not isinstance(reference, str) or not reference.startswith("#/"):
@@ -70,33 +72,57 @@ class Document:
         place: object = self._content
         for part in reference[2:].split("/"):
             name = unquote(part).replace("~1", "/").replace("~0", "~")
-            items = place if isinstance(place, Mapping) else {}
-            # Names are seen with %20 and with a blank, on either side.
-            spelt = next((each for each in items if each == name or unquote(str(each)).strip() == name.strip()), None)
-            if spelt is None:
+            if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
+                place = place[int(name)]
+                continue
+            place = _under(place, name)
+            if place is None:
                 raise ConfigurationError(f"The page refers to {told(reference)}, which is not in it.")
-            place = items[spelt]
         return place
 
     def _creates(self) -> Iterator[Create]:
-        paths = self._content.get("paths")
-        for path in paths.values() if isinstance(paths, Mapping) else ():
-            operation = self.resolved(self.resolved(path).get("post"))
-            body = self.resolved(operation.get("requestBody")).get("content")
-            media = self.resolved(next(iter(body.values()), None)) if isinstance(body, Mapping) else {}
-            properties = self.properties(self.resolved(media.get("schema")))
-            if "model" in properties and "input" in properties:
-                example = _example_of(media)
-                for model in _names_of(self.resolved(properties["model"]), example):
-                    yield _create(model, self.resolved(properties["input"]), example, operation)
+        nameless: ConfigurationError | None = None
+        found = 0
+        for operation, media, schema in self._bodies():
+            properties = self.properties(schema)
+            model, given = _under(properties, "model"), _under(properties, "input")
+            if model is None or given is None:
+                continue
+            example = _example_of(media)
+            try:
+                names = _names_of(self.resolved(model), example, self._named)
+            except ConfigurationError as error:
+                nameless = nameless or error
+                continue
+            self._note_others(schema)
+            for name in names:
+                found += 1
+                yield _create(name, self.resolved(given), example, operation)
+        if nameless is not None and not found:
+            raise nameless
 
-    def properties(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+    def _bodies(self) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
+        """The bodies that a POST may have, with what is around each: JSON first, and each of several ways."""
+        paths = _under(self._content, "paths")
+        for path in paths.values() if isinstance(paths, Mapping) else ():
+            operation = self.resolved(_under(self.resolved(path), "post"))
+            content = _under(self.resolved(_under(operation, "requestBody")), "content")
+            medias = content.items() if isinstance(content, Mapping) else ()
+            for _, each in sorted(medias, key=lambda item: "json" not in str(item[0])):
+                media = self.resolved(each)
+                schema = self.resolved(_under(media, "schema"))
+                ways = [*_list(schema.get("oneOf")), *_list(schema.get("anyOf"))]
+                yield from ((operation, media, each) for each in (schema, *map(self.resolved, ways)))
+
+    def _note_others(self, schema: Mapping[str, Any]) -> None:
+        others = [str(name) for name in _list(schema.get("required")) if str(name).strip() not in ("model", "input")]
+        if others:
+            self.notes.append(f"the create wants {one_line(', '.join(others))} beside its input, which is not sent")
+
+    def properties(self, schema: object) -> dict[str, Any]:
         """The fields of an object's schema, with those that it is put together of."""
-        found: dict[str, Any] = {}
-        for part in _list(schema.get("allOf")):
-            found |= self.properties(self.resolved(part))
-        own = schema.get("properties")
-        return found | (dict(own) if isinstance(own, Mapping) else {})
+        own = self.resolved(schema).get("properties")
+        return {str(name): each for name, each in own.items()} if isinstance(own, Mapping) else {}
 
 
 def _list(value: object) -> list[Any]:
@@ -110,7 +136,15 @@ def _example_of(media: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _names_of(schema: Mapping[str, Any], example: Mapping[str, Any]) -> list[str]:
+def _under(value: object, name: str) -> Any:
+    """What stands under a name, however that is spelt: names are seen with %20 and with a blank, on either side."""
+    items = value if isinstance(value, Mapping) else {}
+    if name in items:
+        return items[name]
+    return next((each for key, each in items.items() if unquote(str(key)).strip() == name.strip()), None)
+
+
+def _names_of(schema: Mapping[str, Any], example: Mapping[str, Any], named: str | None) -> list[str]:
     """The model's names in its own field: what must be there, or else what is there where nothing is said."""
     listed = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
     told_elsewhere = [
@@ -119,6 +153,8 @@ def _names_of(schema: Mapping[str, Any], example: Mapping[str, Any]) -> list[str
         *_list(schema.get("examples")),
         example.get("model"),
     ]
+    if named is not None and (not listed or named in listed):
+        return [named]
     names = listed or [each for each in told_elsewhere if each is not None][:1]
     found = [name.strip() for name in names if isinstance(name, str) and name.strip()]
     if not found:

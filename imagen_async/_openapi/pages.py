@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from .._text import told
+from .._text import one_line, shown, told
 from ..errors import ConfigurationError
 from .yaml12 import read_yaml
 
 MAX_BYTES = 1 << 20
 """Of a page; the longest of kie.ai's has 20 KB."""
 
-_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
+_FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})")
+_OPENS = re.compile(r"[\"']?openapi[\"']?[ \t]*:")
 _BEGINS = re.compile(r"^openapi:[ \t]*['\"]?3\.", re.MULTILINE)
 # At the left edge a document has its own words and lists; what else stands there is the page that goes on.
 _GOES_ON = re.compile(
@@ -28,8 +30,8 @@ _LOST = (
 )
 
 
-def document_of(page: object) -> Mapping[str, Any]:
-    """The OpenAPI document of a page.
+def document_of(page: object) -> tuple[Mapping[str, Any], str | None]:
+    """The OpenAPI document of a page, and the model that an answer around it names.
 
     Args:
         page: Its text or bytes, or decoded JSON.
@@ -38,19 +40,28 @@ def document_of(page: object) -> Mapping[str, Any]:
         ConfigurationError: There is none in it, or it cannot be read.
     """
     found = page if isinstance(page, Mapping) else _read(_text_of(page))
+    named = said = None
     for _ in range(4):
         if isinstance(found, str):
             found = _read(found)
+        if isinstance(found, Mapping) and isinstance(found.get("paths"), Mapping):
+            return found, named
         if not isinstance(found, Mapping) or not {"openapi", "data"} & found.keys():
             break
         # kie.ai's answer to the question for a schema has it two objects deep.
+        model, said = found.get("model"), said or found.get("msg") or found.get("message")
+        named = model.strip() if isinstance(model, str) and model.strip() else named
         inner = found.get("openapi", found.get("data"))
         if isinstance(inner, int | float) or (isinstance(inner, str) and re.match(r"\d", inner)):
-            return found
+            return found, named
         if inner is None:
-            raise ConfigurationError("The provider has no schema of this model: its answer's `openapi` is null.")
+            words = f" It says: {one_line(shown(str(said), 200))}." if said not in (None, "success") else ""
+            raise ConfigurationError(
+                f"The provider has no schema of this model: its answer's `openapi` is null.{words}"
+            )
         found = inner
-    raise ConfigurationError("This is no page of a model: there is no OpenAPI document in it.")
+    words = f" The answer says: {one_line(shown(str(said), 200))}." if said not in (None, "success") else ""
+    raise ConfigurationError(f"This is no page of a model: there is no OpenAPI document in it.{words}")
 
 
 def _text_of(page: object) -> str:
@@ -73,6 +84,8 @@ def _read(text: str) -> Any:
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.") from None
     for block in _blocks(text):
+        if block.startswith("{"):
+            return _read(block)
         _refuse_others(block)
         return read_yaml(block)
     return None
@@ -81,8 +94,9 @@ def _read(text: str) -> Any:
 def _blocks(text: str) -> Iterator[str]:
     """The parts of a page that are an OpenAPI document: what is fenced, or else from its first line on."""
     for fenced in _fenced(text):
-        if fenced.startswith("openapi"):
-            yield fenced
+        block = textwrap.dedent(fenced).lstrip("\n")
+        if _OPENS.match(block) or (block.startswith("{") and '"openapi"' in block):
+            yield block
     begins = _BEGINS.search(text)
     if begins is not None:
         lines = text[begins.start() :].split("\n")
@@ -93,12 +107,19 @@ def _blocks(text: str) -> Iterator[str]:
 
 def _fenced(text: str) -> Iterator[str]:
     """What stands between fences, in the order of the page; a fence that does not close goes to its end."""
-    fence, inside = "", list[str]()
+    fence, edge, inside = "", 0, list[str]()
     for line in text.split("\n"):
         found = _FENCE.match(line)
         if not fence and found:
-            fence = found[1]
-        elif fence and found and found[1].startswith(fence) and not line.strip().strip(fence[0]):
+            edge, fence = len(found[1]), found[2]
+        # One that stands further in is part of what is fenced: a description has fences of its own.
+        elif (
+            fence
+            and found
+            and found[2].startswith(fence)
+            and len(found[1]) <= edge
+            and not line.strip(f" \t{fence[0]}")
+        ):
             yield "\n".join(inside).lstrip("\n")
             fence = ""
             inside.clear()
@@ -113,5 +134,5 @@ def _refuse_others(block: str) -> None:
     after = re.search(r"^(paths|info):[ \t]*\n+(.)", block, re.MULTILINE)
     if after is not None and after[2] not in " \t":
         raise ConfigurationError(_LOST)
-    if re.search(r"^\s+[\"']?post[\"']?:", block, re.MULTILINE) is None:
+    if re.search(r"[\s{,][\"']?post[\"']?[ \t]?:", block) is None:
         raise ConfigurationError("This is no page of a model: no POST is described in it.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote
 
 import msgspec
@@ -32,8 +33,18 @@ DEEPEST = 12
 MOST_FIELDS = 500
 """Of an input, all in all."""
 
-_UNREAD = ("pattern", "multipleOf", "uniqueItems", "not", "if", "dependentRequired", "minProperties", "contains")
+_UNREAD = (
+    *("pattern", "multipleOf", "uniqueItems", "not", "if", "then", "else", "contains", "prefixItems"),
+    *("dependentRequired", "dependentSchemas", "minProperties", "maxProperties", "patternProperties", "propertyNames"),
+    "unevaluatedProperties",
+)
 """Keywords that bind a value in a way that no parameter has."""
+
+_MOST_WAYS = 50
+"""Ways to fill in an input; a page of kie.ai has two."""
+
+_BEYOND = 2**63
+"""Numbers from which on a bound binds nothing."""
 
 
 class Branches(msgspec.Struct, frozen=True):
@@ -60,37 +71,103 @@ class SchemaReader:
 
     def fields(self, schema: Mapping[str, Any], place: str = "", room: int = DEEPEST) -> dict[str, Parameter]:
         """The fields of an object's schema, by their names."""
-        required = self._required(schema)
-        found: dict[str, Parameter] = {}
-        for name, each in self._document.properties(schema).items():
-            spelt = unquote(name).strip()
-            if spelt != name:
-                self._note(place + spelt, "is spelt with blanks around it on the page")
-            is_required = spelt in required or name in required
-            found[spelt] = self.parameter(self._document.resolved(each), place + spelt, room, required=is_required)
-        for name in required - found.keys():
+        schema = self._document.resolved(schema)
+        found = self._described(schema, place, room)
+        for name in self._required(schema) - found.keys():
             self._note(place + name, "is required, and not described")
             found[name] = Anything(required=True)
         return found
 
+    def _described(self, schema: Mapping[str, Any], place: str, room: int = DEEPEST) -> dict[str, Parameter]:
+        required = self._required(schema)
+        found: dict[str, Parameter] = {}
+        for name, each in self._document.properties(schema).items():
+            spelt = _spelt(name)
+            if spelt != name:
+                self._note(place + spelt, "is spelt with blanks around it on the page")
+            if spelt in found:
+                self._note(place + spelt, "is there twice, of which the last counts")
+            own = self._document.resolved(each)
+            is_required = spelt in required or own.get("required") is True
+            found[spelt] = self.parameter(own, place + spelt, room, required=is_required)
+        return found
+
     def _required(self, schema: Mapping[str, Any]) -> set[str]:
-        parts = [schema, *map(self._document.resolved, _list(schema.get("allOf")))]
-        return {unquote(str(name)).strip() for part in parts for name in _list(part.get("required"))}
+        told_so = schema.get("required")
+        names = [told_so] if isinstance(told_so, str) else _list(told_so)
+        return {_spelt(str(name)) for name in names if isinstance(name, str | int)}
 
     def with_branches(self, schema: Mapping[str, Any]) -> tuple[dict[str, Parameter], Branches]:
         """The fields of an input, and the ways to fill it in where it has several."""
-        fields = self.fields(schema)
-        ways = [self._document.resolved(each) for each in _list(schema.get("oneOf")) or _list(schema.get("anyOf"))]
+        schema = self._document.resolved(schema)
+        self._note_unread(schema, "its input")
+        ways, is_one = self._ways(schema, DEEPEST)
         if not ways:
-            return fields, Branches()
-        own = [self.fields(way) for way in ways]
+            return self.fields(schema), Branches()
+        fields = self._described(schema, "")
+        own = [self._described(way, "") for way in ways]
+        required = [self._required(way) for way in ways]
         for name in dict.fromkeys(name for each in own for name in each):
             # Whether it must be there is the way's to say.
             kinds = [msgspec.structs.replace(each[name], required=False) for each in own if name in each]
             kinds = [kind for at, kind in enumerate(kinds) if kind not in kinds[:at]]
+            if name in fields and kinds != [msgspec.structs.replace(fields[name], required=False)]:
+                self._note(name, "is described otherwise in one of several ways, which is not checked")
+            elif len(kinds) > 1:
+                self._note(name, "differs in several ways, so that which value goes with which is not checked")
             fields.setdefault(name, kinds[0] if len(kinds) == 1 else Either(kinds=tuple(kinds)))
-        required = tuple(tuple(sorted(self._required(way))) for way in ways)
-        return fields, Branches(required, tuple(tuple(each) for each in own))
+        for name in sorted({*self._required(schema), *(name for each in required for name in each)} - fields.keys()):
+            self._note(name, "is required, and not described")
+            fields[name] = Anything(required=name in self._required(schema))
+        return fields, self._branches(schema, fields, own, required, is_one=is_one)
+
+    def _branches(
+        self,
+        schema: Mapping[str, Any],
+        fields: Mapping[str, Parameter],
+        own: list[dict[str, Parameter]],
+        required: list[set[str]],
+        *,
+        is_one: bool,
+    ) -> Branches:
+        always, described = self._required(schema), set(self._document.properties(schema))
+        # What every way has belongs to none; of a field with a default nobody need say it.
+        wanted = [sorted(name for name in each - always if fields[name].default is None) for each in required]
+        fields_of = [
+            {name for name in mine if name not in described} | set(each) for mine, each in zip(own, wanted, strict=True)
+        ]
+        if not is_one:
+            fields_of = [set[str]().union(*fields_of)] * len(fields_of)
+        if not any(wanted) and all(each == fields_of[0] for each in fields_of):
+            return Branches()
+        order = [dict.fromkeys((*mine, *fields)) for mine in own]
+        names = tuple(
+            tuple(name for name in all_of if name in each) for all_of, each in zip(order, fields_of, strict=True)
+        )
+        return Branches(tuple(map(tuple, wanted)), names)
+
+    def _ways(self, schema: Mapping[str, Any], room: int) -> tuple[list[Mapping[str, Any]], bool]:
+        """The ways to fill in an input, those of a way among them; and whether just one of them is to be gone."""
+        one, some = _list(schema.get("oneOf")), _list(schema.get("anyOf"))
+        if one and some:
+            self._note("its input", "has ways of two kinds that bind together, of which one is checked")
+        found: list[Mapping[str, Any]] = []
+        for each in one or some if room else ():
+            way = self._document.resolved(each)
+            self._note_unread(way, "a way to fill in its input")
+            inner, _ = self._ways(way, room - 1)
+            plain = {name: value for name, value in way.items() if name not in ("oneOf", "anyOf")}
+            found += [self._document.resolved({"allOf": [plain, part]}) for part in inner] or [way]
+        if len(found) > _MOST_WAYS:
+            raise ConfigurationError("The page's input has too many ways to be filled in.")
+        return found, bool(one)
+
+    def _note_unread(self, schema: Mapping[str, Any], place: str) -> None:
+        for word in _UNREAD:
+            if word in schema:
+                self._note(place, f"has a {word} that is not checked: {told(schema[word])}")
+        if schema.get("additionalProperties") not in (None, False):
+            self._note(place, "may have further fields, which are not taken")
 
     def parameter(
         self, schema: Mapping[str, Any], place: str, room: int = DEEPEST, *, required: bool = False
@@ -99,17 +176,21 @@ class SchemaReader:
         self._read += 1
         if self._read > MOST_FIELDS or not room:
             raise ConfigurationError("The page's input has too many fields, or too many in one another.")
-        for word in _UNREAD:
-            if word in schema:
-                self._note(place, f"has a {word} that is not checked: {told(schema[word])}")
+        self._note_unread(schema, place)
         several = _list(schema.get("oneOf")) or _list(schema.get("anyOf"))
-        made = self._either(several, place, room) if several else self._one(schema, place, room)
+        beside = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf", "default")}
+        made = self._either(several, beside, place, room) if several else self._one(schema, place, room)
         return self._with_default(msgspec.structs.replace(made, required=required), schema, place)
 
-    def _either(self, several: list[Any], place: str, room: int) -> Parameter:
-        ways = [self._document.resolved(each) for each in several]
-        made = [self.parameter(way, place, room - 1) for way in ways if way.get("type") != "null"]
-        kinds = [kind for at, kind in enumerate(made) if kind not in made[:at]]
+    def _either(self, several: list[Any], beside: Mapping[str, Any], place: str, room: int) -> Parameter:
+        # What stands beside them binds each.
+        ways = [self._document.resolved({"allOf": [beside, each]}) for each in several]
+        made = [self.parameter(way, place, room - 1) for way in ways if not _is_null(way)]
+        kinds = [msgspec.structs.replace(kind, default=None) for kind in made]
+        kinds = [kind for at, kind in enumerate(kinds) if kind not in kinds[:at]]
+        if not kinds:
+            self._note(place, "is to be nothing, so that its values are not checked")
+            return Anything()
         return kinds[0] if len(kinds) == 1 else Either(kinds=tuple(kinds))
 
     def _with_default(self, made: Parameter, schema: Mapping[str, Any], place: str) -> Parameter:
@@ -117,7 +198,8 @@ class SchemaReader:
         # An empty text or list says that nothing is there.
         if default is None or default in ("", []):
             return made
-        if isinstance(made, Choice | Text) and not made.takes(default) and made.takes(str(default)):
+        is_number = isinstance(default, int | float) and not isinstance(default, bool)
+        if isinstance(made, Choice | Text) and is_number and not made.takes(default) and made.takes(str(default)):
             default = str(default)
         if made.takes(default):
             return msgspec.structs.replace(made, default=default)
@@ -125,9 +207,10 @@ class SchemaReader:
         return made
 
     def _one(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
-        if "const" in schema or _list(schema.get("enum")):
+        is_list_of = "array" in _types(schema) and not any(isinstance(each, list) for each in _list(schema.get("enum")))
+        if "const" in schema or (_list(schema.get("enum")) and not is_list_of):
             return self._choice(schema, place)
-        kinds = [kind for kind in _types(schema) if kind != "null"]
+        kinds = [kind for kind in _types(schema) if kind not in ("null", None)]
         if len(kinds) > 1:
             ways = [self._one({**schema, "type": kind}, place, room) for kind in kinds]
             return Either(kinds=tuple(ways))
@@ -150,23 +233,29 @@ class SchemaReader:
 
     def _choice(self, schema: Mapping[str, Any], place: str) -> Parameter:
         values = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
-        given = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
-        if not given:
-            if values and all(isinstance(value, bool) for value in values):
-                return Flag()
+        kinds = [kind for kind in _types(schema) if kind not in ("null", None)]
+        # What a page writes without quotes is a number, or a truth value, to YAML, and its letters to the API.
+        if kinds == ["string"]:
+            values = [_letters(each) for each in values]
+        flags = [value for value in values if isinstance(value, bool)]
+        given = [_plain(value) for value in values if isinstance(value, str) or _is_number(value)]
+        if kinds == ["boolean"] and {"true", "false"} == {str(each).lower() for each in given}:
+            return Flag()
+        if len(given) + len(flags) < len([value for value in values if value is not None]):
+            self._note(place, f"has values that are left out: {told(values)}")
+        if flags and set(flags) != {True, False}:
+            self._note(place, f"is {flags[0]} alone, which is not checked")
+        if not given and not flags:
             self._note(place, f"has values that are not checked: {told(values)}")
             return Anything()
-        if len(given) < len([value for value in values if value is not None]):
-            self._note(place, f"has values that are left out: {told(values)}")
-        # What a page writes without quotes is a number to YAML, and the text of its digits to the API.
-        is_text = "string" in _types(schema)
-        return Choice(values=tuple(dict.fromkeys(str(value) if is_text else value for value in given)))
+        choice = Choice(values=tuple(dict.fromkeys(given)))
+        return Flag() if not given else Either(kinds=(choice, Flag())) if flags else choice
 
     def _text(self, schema: Mapping[str, Any], place: str) -> Parameter:
         file = file_in(place.rpartition(".")[2], schema)
         if file is not None:
             return file
-        form = schema.get("format")
+        form = schema.get("format") or schema.get("contentEncoding")
         if form not in (None, "string"):
             self._note(place, f"has the format {shown(str(form))}, which is not checked")
         longest = _int(schema.get("maxLength"))
@@ -175,6 +264,8 @@ class SchemaReader:
 
     def _items(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
         inner = self._document.resolved(schema.get("items"))
+        if _list(schema.get("enum")):  # of its items, where it stands in the wrong place
+            inner = {"enum": schema["enum"], **inner}
         if not inner:
             self._note(place, "is a list of what is not described")
         described = inner if "description" in inner else {**inner, "description": schema.get("description")}
@@ -189,14 +280,22 @@ class SchemaReader:
         return self._bound(schema, place, ("maximum", "exclusiveMaximum"), -step)
 
     def _bound(self, schema: Mapping[str, Any], place: str, names: tuple[str, str], step: int) -> float | None:
-        bound, exclusive = schema.get(names[0]), schema.get(names[1])
+        bound, exclusive = _figure(schema.get(names[0])), schema.get(names[1])
         # True of the bound in OpenAPI 3.0, a bound of its own in 3.1.
-        limit = bound if exclusive is True else exclusive
-        if isinstance(limit, bool) or not isinstance(limit, int | float):
-            return bound if isinstance(bound, int | float) and not isinstance(bound, bool) else None
-        if not step:
-            self._note(place, f"may come near to {limit}, and not be that")
-        return limit + step
+        beyond = bound if exclusive is True else _figure(exclusive)
+        if beyond is not None and step:
+            beyond = math.floor(beyond) + 1 if step > 0 else math.ceil(beyond) - 1
+        elif beyond is not None:
+            self._note(place, f"may come near to {beyond}, and not be that")
+        if bound is not None and step:
+            bound = math.ceil(bound) if step > 0 else math.floor(bound)
+        found = [each for each in ((None if exclusive is True else bound), beyond) if each is not None]
+        for name in names:
+            if schema.get(name) is not None and not isinstance(schema[name], bool) and _figure(schema[name]) is None:
+                self._note(place, f"has a {name} that binds nothing: {told(schema[name])}")
+        if not found:
+            return None
+        return max(found) if names[0] == "minimum" else min(found)
 
     def _note(self, place: str, what: str) -> None:
         note = one_line(f"{shown(place)} {what}")
@@ -218,6 +317,40 @@ def _list(value: object) -> list[Any]:
 
 
 def _int(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    figure = _figure(value)
+    return None if figure is None else math.floor(figure)
+
+
+def _figure(value: object) -> float | None:
+    """A number that can be a bound, also where a page writes it as a text."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", value):
+        value = float(value) if "." in value else int(value)
+    if not _is_number(value) or not -_BEYOND <= value <= _BEYOND:
         return None
-    return math.floor(value)
+    return value
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _letters(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else str(value) if _is_number(value) else value
+
+
+def _plain(value: str | float) -> str | int | float:
+    """2.0 and 2 are one number to JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_null(way: Mapping[str, Any]) -> bool:
+    kind = way.get("type", "")
+    return kind in ("null", None) or ("const" in way and way["const"] is None)
+
+
+def _spelt(name: str) -> str:
+    """A name as the provider means it."""
+    plain = unquote(name).strip()
+    return name.strip() if "\ufffd" in plain else plain
