@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Awaitable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from threading import Lock
 from typing import Any
 
@@ -30,9 +30,13 @@ class InputFiles:
     """What is known of files that go in. To be asked in a thread: it reads them.
 
     Bytes are written into a folder of its own, so that a request that waits is small.
+
+    Args:
+        remembered: Knows what was in a file that is gone, by its name, where it has gone in before; None: nobody does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: Callable[[str], InputFile | None] = lambda name: None) -> None:
+        self._remembered = remembered
         self._known: dict[str, tuple[_Mark, InputFile]] = {}
         self._spool: tempfile.TemporaryDirectory[str] | None = None
         self._lock = Lock()
@@ -89,6 +93,9 @@ class InputFiles:
             if known is None or known[0] != mark:
                 known = self._known[path] = (mark, _read(path, name, found.st_size))
         except (OSError, ValueError) as error:
+            before = self._remembered(name) if isinstance(error, FileNotFoundError) else None
+            if before is not None:
+                return before
             reason = getattr(error, "strerror", None) or error
             raise InvalidRequest(f"{told(name)} goes in, and cannot be read: {reason}.") from None
         return known[1]

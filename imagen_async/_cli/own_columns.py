@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError
+from .folder import files_in, notes_in
 from .library import FIELDS, InputFiles, Router, is_address, plain_item
 from .options import PictureOptions
 from .prompt_files import PromptLine
@@ -32,16 +33,15 @@ class OwnColumns:
         router: Knows the models.
         model: That of lines that name none.
         file: The prompt file, from whose folder its names of files lead.
-        notes: Of the folder's journal; None where it has none, or nothing in it.
+        out: The folder, whose journal knows what columns were before, and what was in files that are gone since.
     """
 
-    def __init__(
-        self, router: Router, model: str | None, file: str = "-", notes: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, router: Router, model: str | None, file: str = "-", out: str | None = None) -> None:
+        notes = notes_in(out)
         self._router = router
         self._model = model
         self._folder = "" if file == "-" else os.path.dirname(file)
-        self._files = InputFiles()
+        self._files = InputFiles(files_in(out))
         self._before = None if notes is None else _noted(notes)
         # A journal from before there were such columns: whatever is in its file goes by.
         self._all_go_by = notes is not None and COLUMNS not in notes

@@ -17,7 +17,7 @@ from ..accounts import gone_accounts, open_pool_of, words_of
 from ..batch_run import run_batch
 from ..checking import checked_file, identity_of, lines_in, restate
 from ..exits import WRONG_USE
-from ..folder import JOURNAL, journal_in, notes_in
+from ..folder import JOURNAL, journal_in
 from ..gallery.page import refuse_foreign_page, write_gallery
 from ..grammar import Parser, Work
 from ..library import Journal, Router, prepare_folder, router_of
@@ -80,7 +80,7 @@ def _run(options: BatchOptions) -> int:
         raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
     router = router_of(pool, options.accounts.policy, needs_price=options.budget.max_credits is not None)
     options = msgspec.structs.replace(options, picture=resolved(options.picture, router))
-    own = OwnColumns(router, options.picture.model, options.file.file, notes_in(options.output.out))
+    own = OwnColumns(router, options.picture.model, options.file.file, options.output.out)
     requests = checked_file(options.file, options.picture.request("-"), router, own)
     if requests is None:
         return WRONG_USE

@@ -10,7 +10,7 @@ from ..balances import balances_of
 from ..checking import JournalLines, checked_file, identity_of, lines_in
 from ..estimate import Estimator
 from ..exits import ALL_DONE, WRONG_USE
-from ..folder import journal_in, notes_in
+from ..folder import journal_in
 from ..grammar import Options, Parser, Work
 from ..library import Budget, JournalReader, latencies_of, router_of, schedule_of
 from ..options import ADD, AccountOptions, BudgetOptions, FileOptions, PictureOptions
@@ -50,7 +50,7 @@ def _run(options: PlanOptions) -> int:
     pool, max_credits = pool_of(options.accounts), options.budget.max_credits
     router = router_of(pool, options.accounts.policy, needs_price=max_credits is not None)
     defaults = resolved(options.picture, router).request("-")
-    own = OwnColumns(router, defaults.model, options.file.file, notes_in(options.out))
+    own = OwnColumns(router, defaults.model, options.file.file, options.out)
     requests = checked_file(options.file, defaults, router, own)
     if requests is None:
         return WRONG_USE
