@@ -1,4 +1,4 @@
-"""Thousands of pictures out of the Imagen 4 APIs: an asyncio client and batch runner that never pays twice."""
+"""Thousands of pictures out of a text-to-image API: an asyncio client and batch runner that never pays twice."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -106,7 +106,7 @@ def with_settings(pool: dict[str, Account], given: dict[str, Any]) -> dict[str, 
 
 def provider_of(account: Account) -> Provider:
     """The record of an account's provider, with the account's own prices; raises ConfigurationError."""
-    provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else account.provider
+    provider = _record_of(account)
     if provider is None:
         raise ConfigurationError(no_such_provider(account.provider))
     prices = _plain_prices(account.credits)
@@ -121,6 +121,10 @@ def provider_of(account: Account) -> Provider:
     return msgspec.structs.replace(provider, prices=prices)
 
 
+def _record_of(account: Account) -> Provider | None:
+    return PROVIDERS.get(account.provider) if isinstance(account.provider, str) else account.provider
+
+
 def with_models(pool: dict[str, Account], files: Iterable[ModelFile]) -> dict[str, Account]:
     """The accounts with models of the user's own, before those that their providers' records have."""
     for file in files:
@@ -129,7 +133,7 @@ def with_models(pool: dict[str, Account], files: Iterable[ModelFile]) -> dict[st
 
 
 def _with_file(account: Account, file: ModelFile) -> Account:
-    provider = PROVIDERS.get(account.provider) if isinstance(account.provider, str) else account.provider
+    provider = _record_of(account)
     # What runs here stands for whoever is meant.
     is_meant = provider is not None and (file.provider in (None, provider.name) or provider.is_local)
     if provider is None or not is_meant or not provider.dialect.takes_raw_models:
@@ -147,13 +151,13 @@ def schedule_of(account: Account, freshness: float = FRESHNESS) -> PollSchedule:
 
 def _plain_account(account: Account) -> Account:
     """The account with its texts as such; raises ConfigurationError for what is none, a key being quoted nowhere."""
-    names = (
+    names = [
         "api_key",
         "base_url",
         "name",
         "upload_url",
-        *([] if isinstance(account.provider, Provider) else ["provider"]),
-    )
+        *(["provider"] * (not isinstance(account.provider, Provider))),
+    ]
     texts = {name: plain_or_same(getattr(account, name)) for name in names}
     for name, text in texts.items():
         if type(text) not in (str, NoneType):

@@ -23,6 +23,9 @@ from .errors import InvalidRequest
 LARGEST = 200 << 20
 """Bytes of a file that goes in at most: no provider takes as much."""
 
+_SPOOLED = "sha256:"
+"""What the name of a file begins with that was given as bytes, and lies in a folder of ours."""
+
 _Mark = tuple[int, int, int, int]
 
 
@@ -65,8 +68,9 @@ class InputFiles:
 
     def path_of(self, name: str) -> str:
         """Where a file lies that a request has under a name."""
-        spooled = self._spool is not None and name.startswith("sha256:")
-        return os.path.join(self._spool.name, name.removeprefix("sha256:")) if self._spool and spooled else name
+        if self._spool is None or not name.startswith(_SPOOLED):
+            return name
+        return os.path.join(self._spool.name, name.removeprefix(_SPOOLED))
 
     def _spooled(self, data: bytes) -> str:
         with self._lock:
@@ -82,7 +86,7 @@ class InputFiles:
                 os.replace(file.name, path)
         except OSError as error:
             raise InvalidRequest(f"A picture of {len(data):,} bytes cannot be kept: {error.strerror}.") from None
-        return f"sha256:{digest}"
+        return f"{_SPOOLED}{digest}"
 
     def _looked_at(self, name: str) -> InputFile:
         path = self.path_of(name)
@@ -160,11 +164,8 @@ class InputLooks:
 
 def has_files(request: ImageRequest, fields: Collection[str]) -> bool:
     """True where a request has files of this machine at which nobody has looked yet."""
-    given = request.images or any(field in fields for field in request.extra)
-    return bool(given) and (
-        any(isinstance(each, bytes) for each in request.images)
-        or any(name not in request.local_files for name in _names_in(request, fields))
-    )
+    is_new = any(name not in request.local_files for name in _names_in(request, fields))
+    return is_new or any(isinstance(each, bytes) for each in request.images)
 
 
 def content_of(path: str, name: str, known: InputFile) -> bytes:

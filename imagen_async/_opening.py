@@ -28,7 +28,6 @@ from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
 from ._core.upstream import Upstream
 from ._core.values import Painter
-from ._core.wire import HttpRequest, HttpResponse
 from ._input_files import InputFiles
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
@@ -225,25 +224,17 @@ async def new_uploader(
     """What uploads files for these accounts, through sessions of its own, which cost nothing while nothing goes in."""
     where = upload_endpoints(accounts, endpoints)
     own = msgspec.structs.replace(settings, connections=AT_ONCE, timeout=max(LONGEST_UPLOAD, settings.timeout))
-    pool = await stack.enter_async_context(SessionPool(where, own)) if where else None
-    records = {name: accounts[name].provider.uploads for name in where}
-    send = refuse_upload if pool is None else pool.send
+    pool = await stack.enter_async_context(SessionPool(where, own))
     stack.callback((files := InputFiles()).close)
-    known = {name: each for name, each in records.items() if each is not None}
+    records = {name: uploads for name, each in accounts.items() if (uploads := each.provider.uploads) is not None}
     marks = {name: _mark_of(endpoint) for name, endpoint in where.items()}
-    return Uploader(known, marks, send, files, off_loop)
+    return Uploader(records, marks, pool.send, files, off_loop)
 
 
 def _mark_of(endpoint: Endpoint) -> str:
     """What tells an address and its key from others, and tells neither."""
-    return hashlib.blake2b(
-        f"{endpoint.base_url}\n{endpoint.api_key}".encode(errors="replace"), digest_size=8
-    ).hexdigest()
-
-
-async def refuse_upload(account: str, request: HttpRequest) -> HttpResponse:
-    """No account takes files; each request with some was refused before."""
-    raise ConfigurationError("No account takes files.", provider=account)
+    told = f"{endpoint.base_url}\n{endpoint.api_key}".encode(errors="replace")
+    return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 def _any_of(painters: Iterable[Painter]) -> Painter:

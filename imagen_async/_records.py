@@ -14,7 +14,7 @@ from ._core.dialects.jobs import JobsDialect
 from ._core.dialects.tasks import TasksDialect
 from ._core.latency import LatencyPrior
 from ._core.model import Model
-from ._core.provider import Limits, Provider
+from ._core.provider import Limits, Provider, Uploads
 from ._core.rate_limit import Rate
 from ._core.suggestion import did_you_mean
 from ._text import told
@@ -140,6 +140,7 @@ class _ProviderFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = GUESSED
     latency: LatencyPrior = LatencyPrior(median=47, sigma=0.95)
     prices: dict[str, float] | float | None = None
+    uploads: Uploads | None = None
     signs_callbacks: bool = False
 
 
@@ -158,9 +159,10 @@ def read_provider(path: str | os.PathLike[str], known: Mapping[str, Provider]) -
         message = f"{path}: models_of names {told(found.models_of)}; there are {', '.join(known)}"
         raise ConfigurationError(f"{message}.{did_you_mean(found.models_of, known)}")
     others = () if found.models_of is None else known[found.models_of].models
-    own = {name: getattr(found, name) for name in ("name", "base_url", "dialect", "limits", "latency", "prices")}
+    same = ("name", "base_url", "dialect", "limits", "latency", "prices", "uploads", "signs_callbacks")
+    own = {name: getattr(found, name) for name in same}
     models = (*found.models, *(msgspec.structs.replace(each, credits=None) for each in others))
-    return Provider(**own, title=found.title or found.name, models=models, signs_callbacks=found.signs_callbacks)
+    return Provider(**own, title=found.title or found.name, models=models)
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
@@ -169,6 +170,7 @@ async def _form_of(record: Uploads, file: InputFile, data: bytes) -> HttpRequest
     file_name = f"{file.sha256[:32]}.{file.media_type.partition('/')[2].partition('+')[0]}"
     for field, value in {**record.fields, record.name_field: file_name}.items():
         form.add_field(field, value)
-    form.add_field(record.file_field, data, filename=file_name, content_type=file.media_type)
+    # As a file: of more than a megabyte of bytes aiohttp warns.
+    form.add_field(record.file_field, io.BytesIO(data), filename=file_name, content_type=file.media_type)
     payload = form()
     return HttpRequest("POST", record.path, await payload.as_bytes(), "upload", payload.headers["Content-Type"])

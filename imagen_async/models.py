@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._core.branches import Branch
 from ._core.model import Model
 from ._openapi.creates import Document
 from ._openapi.meaning import task_of, translations_of
@@ -48,7 +47,7 @@ def from_openapi(document: str | bytes | Mapping[str, Any]) -> Model:
         wire_name=create.model,
         parameters=fields or None,
         translations=translations_of(fields),
-        branches=tuple(map(Branch, branches.required, branches.fields)),
+        branches=branches,
         task=task_of(f"{create.model} {create.title}", fields),
         notes=tuple(notes),
     )

@@ -215,12 +215,12 @@ async def test_a_task_that_was_taken_up_has_the_leave_of_this_run(tmp_path: Path
     with running_sandbox(Sandbox(latency=Latency(0.6, minimum=0.5))) as sandbox:
         sandbox.faults.order("task", "fail_word")
         options: dict[str, Any] = {"model": BOTH, "journal": tmp_path / "run.db", "on_refused": "next"}
-        for _ in range(2):
-            async with Client("sandbox", api_key=sandbox.key, base_url=sandbox.url) as client:
-                async with client.batch(["a red fox"], **options) as batch:
-                    while not sandbox.ledger.tasks:
-                        await anyio.sleep(0.01)
-                    results = [each async for each in batch] if _ else []
+        terms = {"api_key": sandbox.key, "base_url": sandbox.url}
+        async with Client("sandbox", **terms) as client, client.batch(["a red fox"], **options):
+            while not sandbox.ledger.tasks:
+                await anyio.sleep(0.01)
+        async with Client("sandbox", **terms) as client, client.batch(["a red fox"], **options) as batch:
+            results = [each async for each in batch]
     assert [(each.ok, each.model) for each in results] == [(True, "nano-banana-pro")]
 
 

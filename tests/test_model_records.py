@@ -45,6 +45,7 @@ from imagen_async.providers import (
     Number,
     Price,
     Text,
+    Uploads,
     Whole,
 )
 from imagen_async.sandbox import Sandbox
@@ -335,6 +336,7 @@ name = "mine"
 base_url = "https://mine.example/v2"
 models_of = "kie"
 dialect = { kind = "createTask", create_path = "/make", status_path = "/made/{task_id}", no_credit = [402, 490] }
+uploads = { base_url = "https://files.mine.example", path = "/up", fields = { kind = "in" } }
 limits = { submit = { count = 5, per = 1 }, status = { count = 10, per = 1 }, running = 7 }
 prices = 3
 
@@ -353,6 +355,7 @@ async def test_a_provider_of_ones_own(tmp_path: Path) -> None:
     assert (printed.name, printed.find("nano-banana-2").credits, len(printed.models)) == ("mine", 3, 64)
     path.write_text(TOML)
     mine = read_provider(path, PROVIDERS)
+    assert mine.uploads == Uploads("/up", "https://files.mine.example", fields={"kind": "in"})
     assert (mine.limits, mine.key_variable) == (Limits(Rate(5, per=1), Rate(10, per=1), 7), "MINE_API_KEY")
     assert (mine.find("painter").credits, mine.find("nano-banana-2").credits, len(mine.models)) == (3, 3, 65)
     async with Sandbox(providers=[mine]) as sandbox:

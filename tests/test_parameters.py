@@ -79,7 +79,7 @@ def test_no_word_is_too_odd_to_be_read(word: str) -> None:
     """What it is none of stays what it was, to be refused with its own words."""
     for parameter, *_ in READ:
         value = parameter.read(word)
-        assert value == word or parameter.takes(value) or isinstance(value, list | dict | int | float | bool | None)
+        assert value == word or not isinstance(value, str) or parameter.takes(value)
 
 
 @given(value=st.integers(-(10**9), 10**9) | st.booleans() | st.floats(-1e9, 1e9))

@@ -144,7 +144,7 @@ def parser_of(commands: Iterable[Command], declared: Collection[str]) -> Parser:
     # argparse is there and starts in a millisecond; others cost 94, or bring eleven packages (measured).
     parser = Parser(
         prog=PROGRAM,
-        description="Pictures out of the Imagen 4 APIs of kie.ai, Apikley, LiangXin and API in One, by the thousand.",
+        description="Pictures out of kie.ai, Apikley, LiangXin, API in One and others of their kind, by the thousand.",
         epilog=EPILOG,
         formatter_class=_Help,
         # Going on leaves out the words that pay again: no shorter form of them may be taken.

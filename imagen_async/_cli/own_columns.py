@@ -42,7 +42,7 @@ class OwnColumns:
         self._model = model
         self._folder = "" if file == "-" else os.path.dirname(file)
         self._files = InputFiles(files_in(out))
-        self._before = None if notes is None else _noted(notes)
+        self._before = {} if notes is None else _noted(notes)
         # A journal from before there were such columns: whatever is in its file goes by.
         self._all_go_by = notes is not None and COLUMNS not in notes
         self._seen: dict[str, bool] = {}
@@ -65,7 +65,7 @@ class OwnColumns:
     @property
     def note(self) -> dict[str, str]:
         """What the journal is to know."""
-        return {COLUMNS: json.dumps({**self._seen, **(self._before or {})})}
+        return {COLUMNS: json.dumps({**self._seen, **self._before})}
 
     def take(self, line: PromptLine) -> PromptLine:
         """The line, its columns that are fields in `extra`, its files looked at; raises InvalidRequest."""
@@ -74,12 +74,11 @@ class OwnColumns:
             line = msgspec.structs.replace(line, images=(), columns=columns)
         plain = plain_item(line)
         assert isinstance(plain, PromptLine)
-        line = plain
-        line = self._with_fields(line) if line.columns else line
+        line = self._with_fields(plain) if plain.columns else plain
         fields = self._router.file_fields(line.model or self._model) if line.extra or line.images else ()
         if not line.images and not any(field in fields for field in line.extra):
             return line
-        images = tuple(map(self._placed, line.images if isinstance(line.images, list | tuple) else (line.images,)))
+        images = tuple(map(self._placed, line.images))
         extra = {name: self._placed(each) if name in fields else each for name, each in line.extra.items()}
         found = self._files.prepared(msgspec.structs.replace(line, images=images, extra=extra), fields)
         assert isinstance(found, PromptLine)
@@ -96,26 +95,19 @@ class OwnColumns:
         own = self._router.own_fields(line.model or self._model)
         self._fields.update(own)
         extra: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
         for name, value in line.columns.items():
-            parameter = own.get(name) or own.get(name.lower())
-            is_field = parameter is not None and self._may_be_field(name)
+            field = next((each for each in (name, name.lower()) if each in own), None)
+            is_field = field is not None and not self._all_go_by and self._before.get(name, True)
             self._seen[name] = self._seen.get(name, False) or is_field
-            if parameter is not None and not is_field:
-                self._passed[name] = None
-            if parameter is not None and is_field and value is not None:
-                spelt = name if name in own else name.lower()
-                extra[spelt] = parameter.read(value.strip()) if isinstance(value, str) else value
-        if not any(map(self._seen.get, line.columns)):
+            if field is None or not is_field:
+                columns[name] = value
+                self._passed.update({} if field is None else {name: None})
+            elif value is not None:
+                extra[field] = own[field].read(value.strip()) if isinstance(value, str) else value
+        if len(columns) == len(line.columns):
             return line
-        columns = {name: value for name, value in line.columns.items() if not self._is_taken(name, own)}
-        given = line.extra if isinstance(line.extra, dict) else {}
-        return msgspec.structs.replace(line, columns=columns, extra={**extra, **given} if extra else line.extra)
-
-    def _is_taken(self, name: str, own: Mapping[str, Any]) -> bool:
-        return self._may_be_field(name) and (name in own or name.lower() in own)
-
-    def _may_be_field(self, name: str) -> bool:
-        return not self._all_go_by and (self._before or {}).get(name, True)
+        return msgspec.structs.replace(line, columns=columns, extra={**extra, **line.extra})
 
 
 def resolved(picture: PictureOptions, router: Router) -> PictureOptions:

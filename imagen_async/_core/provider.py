@@ -185,8 +185,8 @@ def check(request: ImageRequest, name: str, provider: Provider, others: Iterable
         raise InvalidRequest(f"model={told(name)}: {oddity}.")
     if request.extra:
         _check_extra(request, model, provider)
-    if request.local_files and provider.uploads is None:
-        _refuse_local(request, provider)
+    if request.local_files:
+        _check_local(request, provider)
     # kie.ai answers 200 to a field that it does not know, and ignores it (seen): nobody else would tell.
     if problems := model.problems(request):
         words = (str(problem) + _takers(problem, request, name, provider, others) for problem in problems)
@@ -226,10 +226,17 @@ def _check_extra(request: ImageRequest, model: Model, provider: Provider) -> Non
         raise InvalidRequest(f"extra cannot be written as JSON: {error}.", provider=provider.name) from None
 
 
-def _refuse_local(request: ImageRequest, provider: Provider) -> None:
-    name = next(iter(request.local_files))
-    message = f"{told(name)} is a file of this machine, and {provider.title} has no upload that is known: give its URL"
-    raise InvalidRequest(f"{message}.", provider=provider.name)
+def _check_local(request: ImageRequest, provider: Provider) -> None:
+    """Files of this machine must be such as the provider takes, whatever the model does."""
+    most = None if provider.uploads is None else provider.uploads.max_bytes
+    for name, file in request.local_files.items():
+        why = None
+        if provider.uploads is None:
+            why = f"is a file of this machine, and {provider.title} has no upload that is known: give its URL"
+        elif most is not None and file.size > most:
+            why = f"has {file.size / 1e6:.1f} MB, and {provider.title} takes uploads of at most {most / 1e6:g} MB"
+        if why is not None:
+            raise InvalidRequest(f"{told(name)} {why}.", provider=provider.name)
 
 
 def _takers(problem: Problem, request: ImageRequest, name: str, provider: Provider, others: Iterable[Provider]) -> str:

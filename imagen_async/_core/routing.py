@@ -126,8 +126,7 @@ class Router:
             InvalidRequest: Nobody can, and why, account by account.
         """
         names = models_of(request.model)
-        if len(names) > 1:
-            self._check_names(names)
+        self._check_names(names)
         served = self._served(names)
         request, takers, problems = self._takers(request, served[0])
         if not takers:
@@ -149,8 +148,7 @@ class Router:
         What is missing in it, such as a picture that goes in, each request may have.
         """
         names = models_of(defaults.model)
-        if len(names) > 1:
-            self._check_names(names)
+        self._check_names(names)
         name = self._served(names)[0]
         for provider in self.providers.values():
             for model in provider.named(name) if isinstance(name, str) and isinstance(defaults.extra, dict) else ():
@@ -201,9 +199,10 @@ class Router:
     def _check_names(self, names: tuple[str, ...]) -> None:
         """Refuse several models of which another than the first is none of these accounts', or the first nobody's.
 
-        Before another is paid for in the place of the first, a slip is to be seen; raises InvalidRequest.
+        Before another is paid for in the place of the first, a slip is to be seen; raises InvalidRequest. One alone is
+        told of by whoever is asked for it.
         """
-        for place, name in enumerate(names):
+        for place, name in enumerate(names if len(names) > 1 else ()):
             if not self._has(name) and (place or not any(each.find(name) is not None for each in self._others)):
                 _, _, problems = self._takers(ImageRequest("-"), name)
                 raise _nobody(problems).exception()

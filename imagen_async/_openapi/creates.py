@@ -10,7 +10,7 @@ import msgspec
 
 from .._text import one_line, shown, told
 from ..errors import ConfigurationError
-from .flat import Flattener
+from .flat import Flattener, as_list
 
 _NO_MODEL = "This is no page of a model: no POST in it takes a `model` and its `input`"
 
@@ -21,14 +21,12 @@ class Create(msgspec.Struct, frozen=True):
     Attributes:
         model: The provider's name of the model.
         schema: Of the input.
-        example: An input of the page's own; empty where it has none, or one of another model.
         title: What the page calls it.
         is_other_example: True where its example names another model.
     """
 
     model: str
     schema: Mapping[str, Any]
-    example: Mapping[str, Any] = {}
     title: str = ""
     is_other_example: bool = False
 
@@ -88,16 +86,18 @@ class Document:
             model, given = _under(properties, "model"), _under(properties, "input")
             if model is None or given is None:
                 continue
-            example = _example_of(media)
+            # Whose example a page shows is seen to be another's (1 of 109).
+            shown_model = _example_of(media).get("model")
             try:
-                names = _names_of(self.resolved(model), example, self._named)
+                names = _names_of(self.resolved(model), shown_model, self._named)
             except ConfigurationError as error:
                 nameless = nameless or error
                 continue
             self._note_others(schema)
             for name in names:
                 found += 1
-                yield _create(name, self.resolved(given), example, operation)
+                title, is_other = one_line(str(operation.get("summary") or "")), shown_model not in (None, name)
+                yield Create(name, self.resolved(given), title, is_other)
         if nameless is not None and not found:
             raise nameless
 
@@ -111,11 +111,11 @@ class Document:
             for _, each in sorted(medias, key=lambda item: "json" not in str(item[0])):
                 media = self.resolved(each)
                 schema = self.resolved(_under(media, "schema"))
-                ways = [*_list(schema.get("oneOf")), *_list(schema.get("anyOf"))]
+                ways = [*as_list(schema.get("oneOf")), *as_list(schema.get("anyOf"))]
                 yield from ((operation, media, each) for each in (schema, *map(self.resolved, ways)))
 
     def _note_others(self, schema: Mapping[str, Any]) -> None:
-        others = [str(name) for name in _list(schema.get("required")) if str(name).strip() not in ("model", "input")]
+        others = [str(name) for name in as_list(schema.get("required")) if str(name).strip() not in ("model", "input")]
         if others:
             self.notes.append(f"the create wants {one_line(', '.join(others))} beside its input, which is not sent")
 
@@ -123,10 +123,6 @@ class Document:
         """The fields of an object's schema, with those that it is put together of."""
         own = self.resolved(schema).get("properties")
         return {str(name): each for name, each in own.items()} if isinstance(own, Mapping) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _example_of(media: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -144,14 +140,14 @@ def _under(value: object, name: str) -> Any:
     return next((each for key, each in items.items() if unquote(str(key)).strip() == name.strip()), None)
 
 
-def _names_of(schema: Mapping[str, Any], example: Mapping[str, Any], named: str | None) -> list[str]:
+def _names_of(schema: Mapping[str, Any], shown_model: object, named: str | None) -> list[str]:
     """The model's names in its own field: what must be there, or else what is there where nothing is said."""
-    listed = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
+    listed = [schema["const"]] if "const" in schema else as_list(schema.get("enum"))
     told_elsewhere = [
         schema.get("default"),
         schema.get("example"),
-        *_list(schema.get("examples")),
-        example.get("model"),
+        *as_list(schema.get("examples")),
+        shown_model,
     ]
     if named is not None and (not listed or named in listed):
         return [named]
@@ -160,14 +156,3 @@ def _names_of(schema: Mapping[str, Any], example: Mapping[str, Any], named: str 
     if not found:
         raise ConfigurationError("The page does not say which model it is about: its field `model` names none.")
     return found
-
-
-def _create(model: str, schema: Mapping[str, Any], example: Mapping[str, Any], operation: Mapping[str, Any]) -> Create:
-    given, is_other = example.get("input"), example.get("model") not in (None, model)
-    return Create(
-        model,
-        schema,
-        given if isinstance(given, Mapping) and not is_other else {},
-        one_line(str(operation.get("summary") or "")),
-        is_other,
-    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import ConfigurationError
 
@@ -56,8 +57,7 @@ class Flattener:
             found: dict[str, Any] = {}
             if "$ref" in schema:
                 self._add(found, self.flat(self._find(schema["$ref"])))
-            parts = schema.get("allOf")
-            for part in parts if isinstance(parts, list | tuple) else ():
+            for part in as_list(schema.get("allOf")):
                 self._add(found, self.flat(part))
             self._add(found, {name: value for name, value in schema.items() if name not in ("$ref", "allOf")})
         finally:
@@ -76,9 +76,9 @@ class Flattener:
                     before[field] = {"allOf": [before[field], each]} if field in before else each
             elif name == "required" and isinstance(before, list | tuple) and isinstance(value, list | tuple):
                 found[name] = list(dict.fromkeys([*map(str, before), *map(str, value)]))
-            elif name in _LEAST and _are_numbers(before, value):
+            elif name in _LEAST and is_number(before) and is_number(value):
                 found[name] = max(before, value)
-            elif name in _MOST and _are_numbers(before, value):
+            elif name in _MOST and is_number(before) and is_number(value):
                 found[name] = min(before, value)
             elif name == "enum" and isinstance(before, list) and isinstance(value, list):
                 found[name] = [each for each in before if each in value] or value
@@ -88,5 +88,13 @@ class Flattener:
                 found[name] = value
 
 
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+def as_list(value: object) -> list[Any]:
+    """A list itself; an empty one for what is none."""
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """True for a number that JSON can say: a truth value is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)

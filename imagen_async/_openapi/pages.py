@@ -55,13 +55,15 @@ def document_of(page: object) -> tuple[Mapping[str, Any], str | None]:
         if isinstance(inner, int | float) or (isinstance(inner, str) and re.match(r"\d", inner)):
             return found, named
         if inner is None:
-            words = f" It says: {one_line(shown(str(said), 200))}." if said not in (None, "success") else ""
-            raise ConfigurationError(
-                f"The provider has no schema of this model: its answer's `openapi` is null.{words}"
-            )
+            what = "The provider has no schema of this model: its answer's `openapi` is null"
+            raise ConfigurationError(f"{what}.{_words_of(said)}")
         found = inner
-    words = f" The answer says: {one_line(shown(str(said), 200))}." if said not in (None, "success") else ""
-    raise ConfigurationError(f"This is no page of a model: there is no OpenAPI document in it.{words}")
+    raise ConfigurationError(f"This is no page of a model: there is no OpenAPI document in it.{_words_of(said)}")
+
+
+def _words_of(said: object) -> str:
+    """What an answer says beside that it has no page."""
+    return "" if said in (None, "success") else f" It says: {one_line(shown(str(said), 200))}."
 
 
 def _text_of(page: object) -> str:
@@ -112,14 +114,7 @@ def _fenced(text: str) -> Iterator[str]:
         found = _FENCE.match(line)
         if not fence and found:
             edge, fence = len(found[1]), found[2]
-        # One that stands further in is part of what is fenced: a description has fences of its own.
-        elif (
-            fence
-            and found
-            and found[2].startswith(fence)
-            and len(found[1]) <= edge
-            and not line.strip(f" \t{fence[0]}")
-        ):
+        elif fence and found and _closes(found, fence, edge):
             yield "\n".join(inside).lstrip("\n")
             fence = ""
             inside.clear()
@@ -127,6 +122,12 @@ def _fenced(text: str) -> Iterator[str]:
             inside.append(line)
     if inside:
         yield "\n".join(inside).lstrip("\n")
+
+
+def _closes(found: re.Match[str], fence: str, edge: int) -> bool:
+    """True for what ends a fenced block: what stands further in is part of it, for a description has its own fences."""
+    is_all = not found.string[found.end() :].strip()
+    return is_all and found[2].startswith(fence) and len(found[1]) <= edge
 
 
 def _refuse_others(block: str) -> None:

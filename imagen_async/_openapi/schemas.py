@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, TypeGuard
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
+from .._core.branches import Branch
 from .._core.parameters import (
     Anything,
     Choice,
@@ -25,6 +26,7 @@ from .._core.parameters import (
 from .._text import one_line, shown, told
 from ..errors import ConfigurationError
 from .creates import Document
+from .flat import as_list, is_number
 from .prose import file_in, longest_in
 
 DEEPEST = 12
@@ -45,13 +47,6 @@ _MOST_WAYS = 50
 
 _BEYOND = 2**63
 """Numbers from which on a bound binds nothing."""
-
-
-class Branches(msgspec.Struct, frozen=True):
-    """The ways to fill in an input: of each what it requires, and which fields are its own."""
-
-    required: tuple[tuple[str, ...], ...] = ()
-    fields: tuple[tuple[str, ...], ...] = ()
 
 
 class SchemaReader:
@@ -94,28 +89,27 @@ class SchemaReader:
 
     def _required(self, schema: Mapping[str, Any]) -> set[str]:
         told_so = schema.get("required")
-        names = [told_so] if isinstance(told_so, str) else _list(told_so)
+        names = [told_so] if isinstance(told_so, str) else as_list(told_so)
         return {_spelt(str(name)) for name in names if isinstance(name, str | int)}
 
-    def with_branches(self, schema: Mapping[str, Any]) -> tuple[dict[str, Parameter], Branches]:
+    def with_branches(self, schema: Mapping[str, Any]) -> tuple[dict[str, Parameter], tuple[Branch, ...]]:
         """The fields of an input, and the ways to fill it in where it has several."""
         schema = self._document.resolved(schema)
         self._note_unread(schema, "its input")
         ways, is_one = self._ways(schema, DEEPEST)
         if not ways:
-            return self.fields(schema), Branches()
+            return self.fields(schema), ()
         fields = self._described(schema, "")
         own = [self._described(way, "") for way in ways]
         required = [self._required(way) for way in ways]
         for name in dict.fromkeys(name for each in own for name in each):
             # Whether it must be there is the way's to say.
-            kinds = [msgspec.structs.replace(each[name], required=False) for each in own if name in each]
-            kinds = [kind for at, kind in enumerate(kinds) if kind not in kinds[:at]]
+            kinds = _distinct(msgspec.structs.replace(each[name], required=False) for each in own if name in each)
             if name in fields and kinds != [msgspec.structs.replace(fields[name], required=False)]:
                 self._note(name, "is described otherwise in one of several ways, which is not checked")
             elif len(kinds) > 1:
                 self._note(name, "differs in several ways, so that which value goes with which is not checked")
-            fields.setdefault(name, kinds[0] if len(kinds) == 1 else Either(kinds=tuple(kinds)))
+            fields.setdefault(name, _one_of(kinds))
         for name in sorted({*self._required(schema), *(name for each in required for name in each)} - fields.keys()):
             self._note(name, "is required, and not described")
             fields[name] = Anything(required=name in self._required(schema))
@@ -129,7 +123,7 @@ class SchemaReader:
         required: list[set[str]],
         *,
         is_one: bool,
-    ) -> Branches:
+    ) -> tuple[Branch, ...]:
         always, described = self._required(schema), set(self._document.properties(schema))
         # What every way has belongs to none; of a field with a default nobody need say it.
         wanted = [sorted(name for name in each - always if fields[name].default is None) for each in required]
@@ -139,16 +133,17 @@ class SchemaReader:
         if not is_one:
             fields_of = [set[str]().union(*fields_of)] * len(fields_of)
         if not any(wanted) and all(each == fields_of[0] for each in fields_of):
-            return Branches()
-        order = [dict.fromkeys((*mine, *fields)) for mine in own]
-        names = tuple(
-            tuple(name for name in all_of if name in each) for all_of, each in zip(order, fields_of, strict=True)
-        )
-        return Branches(tuple(map(tuple, wanted)), names)
+            return ()
+        # In the way's own order.
+        names = [
+            [name for name in dict.fromkeys((*mine, *fields)) if name in each]
+            for mine, each in zip(own, fields_of, strict=True)
+        ]
+        return tuple(Branch(tuple(needs), tuple(each)) for needs, each in zip(wanted, names, strict=True))
 
     def _ways(self, schema: Mapping[str, Any], room: int) -> tuple[list[Mapping[str, Any]], bool]:
         """The ways to fill in an input, those of a way among them; and whether just one of them is to be gone."""
-        one, some = _list(schema.get("oneOf")), _list(schema.get("anyOf"))
+        one, some = as_list(schema.get("oneOf")), as_list(schema.get("anyOf"))
         if one and some:
             self._note("its input", "has ways of two kinds that bind together, of which one is checked")
         found: list[Mapping[str, Any]] = []
@@ -177,7 +172,7 @@ class SchemaReader:
         if self._read > MOST_FIELDS or not room:
             raise ConfigurationError("The page's input has too many fields, or too many in one another.")
         self._note_unread(schema, place)
-        several = _list(schema.get("oneOf")) or _list(schema.get("anyOf"))
+        several = as_list(schema.get("oneOf")) or as_list(schema.get("anyOf"))
         beside = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf", "default")}
         made = self._either(several, beside, place, room) if several else self._one(schema, place, room)
         return self._with_default(msgspec.structs.replace(made, required=required), schema, place)
@@ -186,20 +181,20 @@ class SchemaReader:
         # What stands beside them binds each.
         ways = [self._document.resolved({"allOf": [beside, each]}) for each in several]
         made = [self.parameter(way, place, room - 1) for way in ways if not _is_null(way)]
-        kinds = [msgspec.structs.replace(kind, default=None) for kind in made]
-        kinds = [kind for at, kind in enumerate(kinds) if kind not in kinds[:at]]
+        kinds = _distinct(msgspec.structs.replace(kind, default=None) for kind in made)
         if not kinds:
             self._note(place, "is to be nothing, so that its values are not checked")
             return Anything()
-        return kinds[0] if len(kinds) == 1 else Either(kinds=tuple(kinds))
+        return _one_of(kinds)
 
     def _with_default(self, made: Parameter, schema: Mapping[str, Any], place: str) -> Parameter:
         default = schema.get("default")
         # An empty text or list says that nothing is there.
         if default is None or default in ("", []):
             return made
-        is_number = isinstance(default, int | float) and not isinstance(default, bool)
-        if isinstance(made, Choice | Text) and is_number and not made.takes(default) and made.takes(str(default)):
+        # What a page writes without quotes.
+        is_text = isinstance(made, Choice | Text) and is_number(default) and not made.takes(default)
+        if is_text and made.takes(str(default)):
             default = str(default)
         if made.takes(default):
             return msgspec.structs.replace(made, default=default)
@@ -207,10 +202,10 @@ class SchemaReader:
         return made
 
     def _one(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
-        is_list_of = "array" in _types(schema) and not any(isinstance(each, list) for each in _list(schema.get("enum")))
-        if "const" in schema or (_list(schema.get("enum")) and not is_list_of):
+        kinds, values = _types(schema), as_list(schema.get("enum"))
+        is_of_items = "array" in kinds and not any(isinstance(each, list) for each in values)
+        if "const" in schema or (values and not is_of_items):
             return self._choice(schema, place)
-        kinds = [kind for kind in _types(schema) if kind not in ("null", None)]
         if len(kinds) > 1:
             ways = [self._one({**schema, "type": kind}, place, room) for kind in kinds]
             return Either(kinds=tuple(ways))
@@ -232,13 +227,13 @@ class SchemaReader:
         return Anything()
 
     def _choice(self, schema: Mapping[str, Any], place: str) -> Parameter:
-        values = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
-        kinds = [kind for kind in _types(schema) if kind not in ("null", None)]
+        values = [schema["const"]] if "const" in schema else as_list(schema.get("enum"))
+        kinds = _types(schema)
         # What a page writes without quotes is a number, or a truth value, to YAML, and its letters to the API.
         if kinds == ["string"]:
             values = [_letters(each) for each in values]
         flags = [value for value in values if isinstance(value, bool)]
-        given = [_plain(value) for value in values if isinstance(value, str) or _is_number(value)]
+        given = [_plain(value) for value in values if isinstance(value, str) or is_number(value)]
         if kinds == ["boolean"] and {"true", "false"} == {str(each).lower() for each in given}:
             return Flag()
         if len(given) + len(flags) < len([value for value in values if value is not None]):
@@ -264,7 +259,7 @@ class SchemaReader:
 
     def _items(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
         inner = self._document.resolved(schema.get("items"))
-        if _list(schema.get("enum")):  # of its items, where it stands in the wrong place
+        if as_list(schema.get("enum")):  # of its items, where it stands in the wrong place
             inner = {"enum": schema["enum"], **inner}
         if not inner:
             self._note(place, "is a list of what is not described")
@@ -304,16 +299,25 @@ class SchemaReader:
 
 
 def _types(schema: Mapping[str, Any]) -> list[Any]:
-    """The types that a schema names, or that what else it says is of."""
+    """The types that a schema names, or that what else it says is of; that it may be nothing goes without saying."""
     told_type = schema.get("type")
-    kinds = _list(told_type) or ([told_type] if told_type is not None else [])
+    kinds = as_list(told_type) or ([told_type] if told_type is not None else [])
     if not kinds:
         kinds = ["array"] if "items" in schema else ["object"] if "properties" in schema else []
-    return kinds
+    return [kind for kind in kinds if kind not in ("null", None)]
 
 
-def _list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
+def _distinct(kinds: Iterable[Parameter]) -> list[Parameter]:
+    """Each once; they have no order, nor a hash."""
+    found: list[Parameter] = []
+    for kind in kinds:
+        if kind not in found:
+            found.append(kind)
+    return found
+
+
+def _one_of(kinds: list[Parameter]) -> Parameter:
+    return kinds[0] if len(kinds) == 1 else Either(kinds=tuple(kinds))
 
 
 def _int(value: object) -> int | None:
@@ -325,19 +329,13 @@ def _figure(value: object) -> float | None:
     """A number that can be a bound, also where a page writes it as a text."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", value):
         value = float(value) if "." in value else int(value)
-    if not _is_number(value) or not -_BEYOND <= value <= _BEYOND:
+    if not is_number(value) or not -_BEYOND <= value <= _BEYOND:
         return None
     return value
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
-
-
 def _letters(value: object) -> object:
-    return str(value).lower() if isinstance(value, bool) else str(value) if _is_number(value) else value
+    return str(value).lower() if isinstance(value, bool) else str(value) if is_number(value) else value
 
 
 def _plain(value: str | float) -> str | int | float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import select
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -16,6 +17,10 @@ from .._patience import TURNS
 
 SETTLED = 4
 """Turns after which an end that was read has come through to the transport."""
+
+
+LARGE = 1 << 20
+"""Bytes from which on a body goes out in pieces: as a whole it keeps the loop, and aiohttp warns of it."""
 
 
 class Line(Protocol):
@@ -92,9 +97,11 @@ class Departure:
         """Loop time since which its answer is waited for, or else a connection."""
         return self.left_at or self.began_at
 
-    def body(self, content: bytes | None) -> bytes | aiohttp.BytesPayload | None:
+    def body(self, content: bytes | None) -> bytes | io.BytesIO | aiohttp.BytesPayload | None:
         """What aiohttp is to write: a create's body asks before its first byte, and that of its head, is written."""
-        return content if content is None or self._leaves is None else _CreateBody(content, self)
+        if content is not None and self._leaves is not None:
+            return _CreateBody(content, self)
+        return content if content is None or len(content) <= LARGE else io.BytesIO(content)
 
     async def leave(self, line: Line) -> None:
         """Let a create leave, or raise ConnectionAbortedError: then no byte of it may be written."""
