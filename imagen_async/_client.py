@@ -47,6 +47,7 @@ from ._notebook.views import result_html
 from ._opening import (
     LimiterFactory,
     OpenClient,
+    known_files,
     listeners,
     new_registry,
     new_scheduler,
@@ -390,7 +391,8 @@ class Client:
         router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
         # What fits nobody is told now, and not once a request.
         opened, defaults = self._open(), overridden("-", parameters)
-        looks = InputLooks(opened.uploader.files, router, defaults.model, opened.off_loop)
+        remembered = known_files(journal)
+        looks = InputLooks(opened.uploader.files, router, defaults.model, opened.off_loop, remembered)
         router.check_defaults(defaults := looks.at_defaults(defaults))
         factory = JobFactory(router, defaults, checked_options(deadline, retries, on_unknown, on_refused, save_to))
         again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")

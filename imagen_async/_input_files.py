@@ -28,18 +28,17 @@ _SPOOLED = "sha256:"
 
 _Mark = tuple[int, int, int, int]
 
+Remembered = Callable[[str], InputFile | None]
+"""Knows what was in a file that is gone, by its name, where it has gone in before."""
+
 
 class InputFiles:
     """What is known of files that go in. To be asked in a thread: it reads them.
 
     Bytes are written into a folder of its own, so that a request that waits is small.
-
-    Args:
-        remembered: Knows what was in a file that is gone, by its name, where it has gone in before; None: nobody does.
     """
 
-    def __init__(self, remembered: Callable[[str], InputFile | None] = lambda name: None) -> None:
-        self._remembered = remembered
+    def __init__(self) -> None:
         self._known: dict[str, tuple[_Mark, InputFile]] = {}
         self._spool: tempfile.TemporaryDirectory[str] | None = None
         self._lock = Lock()
@@ -51,19 +50,23 @@ class InputFiles:
         if spool is not None:
             spool.cleanup()
 
-    def prepared(self, request: ImageRequest, fields: Collection[str]) -> ImageRequest:
+    def prepared(
+        self, request: ImageRequest, fields: Collection[str], remembered: Remembered = lambda name: None
+    ) -> ImageRequest:
         """The request with each of its files looked at.
 
         Args:
             request: In plain values.
             fields: The fields of `extra` that take files.
+            remembered: Is asked where one is gone.
 
         Raises:
             InvalidRequest: One cannot be read, or is no picture, video or sound.
         """
         images = tuple(self._spooled(each) if isinstance(each, bytes) else each for each in request.images)
         request = msgspec.structs.replace(request, images=images)
-        found = {name: self._looked_at(name) for name in _names_in(request, fields) if name not in request.local_files}
+        new = (name for name in _names_in(request, fields) if name not in request.local_files)
+        found = {name: self._looked_at(name, remembered) for name in new}
         return msgspec.structs.replace(request, local_files={**request.local_files, **found})
 
     def path_of(self, name: str) -> str:
@@ -88,7 +91,7 @@ class InputFiles:
             raise InvalidRequest(f"A picture of {len(data):,} bytes cannot be kept: {error.strerror}.") from None
         return f"{_SPOOLED}{digest}"
 
-    def _looked_at(self, name: str) -> InputFile:
+    def _looked_at(self, name: str, remembered: Remembered) -> InputFile:
         path = self.path_of(name)
         try:
             found = os.stat(path)
@@ -97,7 +100,7 @@ class InputFiles:
             if known is None or known[0] != mark:
                 known = self._known[path] = (mark, _read(path, name, found.st_size))
         except (OSError, ValueError) as error:
-            before = self._remembered(name) if isinstance(error, FileNotFoundError) else None
+            before = remembered(name) if isinstance(error, FileNotFoundError) else None
             if before is not None:
                 return before
             reason = getattr(error, "strerror", None) or error
@@ -120,13 +123,22 @@ class InputLooks:
         router: Knows which fields take files.
         model: The model of requests that name none.
         off_loop: Where it is done.
+        remembered: Is asked where one is gone.
     """
 
-    def __init__(self, files: InputFiles, router: Router, model: str | None, off_loop: OffLoop) -> None:
+    def __init__(
+        self,
+        files: InputFiles,
+        router: Router,
+        model: str | None,
+        off_loop: OffLoop,
+        remembered: Remembered = lambda name: None,
+    ) -> None:
         self._files = files
         self._router = router
         self._model = model
         self._off_loop = off_loop
+        self._remembered = remembered
 
     def at(self, item: object) -> Awaitable[object] | None:
         """What ends with the item, its files looked at, or with what says why that cannot be; None: it has none."""
@@ -153,11 +165,11 @@ class InputLooks:
 
     def at_defaults(self, defaults: ImageRequest) -> ImageRequest:
         """What a batch says for all its requests, its files looked at here and now; raises InvalidRequest."""
-        return self._files.prepared(defaults, self._router.file_fields(defaults.model))
+        return self._files.prepared(defaults, self._router.file_fields(defaults.model), self._remembered)
 
     async def _look(self, request: ImageRequest, fields: Collection[str]) -> object:
         try:
-            return await self._off_loop.run(self._files.prepared, request, fields)
+            return await self._off_loop.run(self._files.prepared, request, fields, self._remembered)
         except InvalidRequest as error:
             return Unreadable(request, error)
 

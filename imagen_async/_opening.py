@@ -28,7 +28,7 @@ from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
 from ._core.upstream import Upstream
 from ._core.values import Painter
-from ._input_files import InputFiles
+from ._input_files import InputFiles, Remembered
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
@@ -229,6 +229,16 @@ async def new_uploader(
     records = {name: uploads for name, each in accounts.items() if (uploads := each.provider.uploads) is not None}
     marks = {name: _mark_of(endpoint) for name, endpoint in where.items()}
     return Uploader(records, marks, pool.send, files, off_loop)
+
+
+def known_files(journal: object) -> Remembered:
+    """What an earlier run of a batch knows of files that have gone in, where its journal is a file."""
+    # A store of the user's own works in the journal's thread only, and tells no more than it must.
+    if not isinstance(journal, str | os.PathLike):
+        return lambda name: None
+    from ._journal.sent_files import files_sent  # only here: it loads sqlite3, which few programs need
+
+    return files_sent(os.fspath(journal))
 
 
 def _mark_of(endpoint: Endpoint) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._text import one_line
+from ._text import one_line, shown
 
 __all__ = [
     "AccountError",
@@ -42,6 +42,10 @@ __all__ = [
     "TransportError",
     "UnknownOutcome",
 ]
+
+
+_LONGEST = 8_000
+"""Characters of a message: what a library quotes, or a program says, may be a whole file."""
 
 
 class ImagenError(Exception):
@@ -67,7 +71,7 @@ class ImagenError(Exception):
         code: int | str | None = None,
     ) -> None:
         # Whatever it quotes: an error is shown as it is, on a terminal and in a log.
-        message = one_line(message)
+        message = one_line(shown(message, _LONGEST))
         super().__init__(message)
         self.message = message
         self.provider = provider

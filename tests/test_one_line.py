@@ -46,6 +46,12 @@ def test_prompts_of_the_users_own_keep_their_joiners() -> None:
     assert one_line(" " * (1 << 20) + "\0") == " " * (1 << 20) + r"\u0000"
 
 
+def test_a_message_is_as_long_as_somebody_reads() -> None:
+    """What it quotes may be a file of megabytes, of which to make one line would take minutes."""
+    told = errors.ProtocolError("a library says: " + repr(b"\0" * (8 << 20))).message
+    assert (len(told) <= 8_000, told.startswith("a library says: b")) == (True, True)
+
+
 @pytest.mark.parametrize("kind", [errors.ImagenError, errors.UnknownOutcome, errors.DownloadFailed])
 def test_every_door_to_a_reader_is_one_line(
     kind: type[errors.ImagenError], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]

@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from commands import METADATA, Call, at, call, clean_environment, lines_of
+from journals import by_hand
 from PIL import Image
 from plan_world import upstream
 from samples import EDIT, EVENTS, LOST_BEFORE, NOW, job_in
@@ -35,6 +36,7 @@ __all__ = ["call", "clean_environment"]
 
 KEY = "sk-secret-0123"
 URL = "https://files.example/1.png"
+RUNS_AGAIN = "UPDATE jobs SET state = 'running', files = NULL, urls = NULL, ended_at = NULL"
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:
@@ -266,10 +268,10 @@ async def test_what_has_gone_is_uploaded_anew(imagen_sandbox: Sandbox, pictures:
     journal = tmp_path / "run.db"
     for number, uploads in enumerate([1, 1, 2]):
         if number == 2:
-            with sqlite3.connect(journal) as file:
+            with closing(sqlite3.connect(journal)) as file:
                 (name, note), *_ = file.execute("SELECT name, value FROM notes WHERE name LIKE 'upload %'").fetchall()
-                over = json.dumps({**json.loads(note), "until": 100.0})
-                file.execute("UPDATE notes SET value = ? WHERE name = ?", (over, name))
+            over = json.dumps({**json.loads(note), "until": 100.0})
+            by_hand(journal, f"UPDATE notes SET value = '{over}' WHERE name = '{name}'")
         async with client_of(imagen_sandbox) as client:
             request = ImageRequest(f"edit {number}", images=[pictures[0]])
             assert [each.ok for each in await made(client, [request], model="nano-banana-2", journal=journal)] == [True]
@@ -341,19 +343,42 @@ async def test_bytes_are_kept_on_disk_and_gone_with_the_client(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("state", ["done", "new"])
+@pytest.mark.parametrize("state", ["done", "running", "new"])
 def test_a_source_that_is_gone_keeps_nobody_from_what_is_paid(call: Call, imagen_sandbox: Sandbox, state: str) -> None:
-    """What is done needs its picture no more: the same command goes on; what is new needs it."""
+    """What is done, or runs, needs its picture no more: the same command goes on; what is new needs it."""
     Path("0.png").write_bytes(picture(0))
     Path("edits.jsonl").write_text('{"prompt": "night", "images": ["0.png"]}\n')
     words = ("batch", "edits.jsonl", *at(imagen_sandbox), "-m", "nano-banana-2", "-o", "out", "-q")
     assert call(*words).code == 0
+    if state == "running":
+        by_hand(Path("out/run.db"), RUNS_AGAIN)
     Path("0.png").unlink()
     if state == "new":
         Path("edits.jsonl").write_text('{"prompt": "night", "images": ["1.png"]}\n')
     found = call(*words)
     assert (found.code, "cannot be read" in found.err) == ((2, True) if state == "new" else (0, False)), found.err
     assert len(imagen_sandbox.ledger.tasks) == 1
+
+
+@pytest.mark.parametrize("where", ["request", "batch"])
+async def test_a_program_needs_no_source_of_what_is_paid(
+    imagen_sandbox: Sandbox, pictures: list[Path], tmp_path: Path, where: str
+) -> None:
+    """The same of a batch: one of two tasks is done, one runs, and a third request would need the picture."""
+    terms: dict[str, Any] = {"images": [pictures[0]]}
+    common: dict[str, Any] = {"model": "nano-banana-2", "journal": tmp_path / "run.db"}
+    common, own = (common, terms) if where == "request" else ({**common, **terms}, {})
+    requests = [ImageRequest(prompt, **own) for prompt in ("a", "b", "c")]
+    async with client_of(imagen_sandbox) as client:
+        await made(client, requests[:2], **common)
+    # Were it known where the picture was uploaded to, the third would need it no more either.
+    by_hand(tmp_path / "run.db", f"{RUNS_AGAIN} WHERE position = 1", "DELETE FROM notes WHERE name LIKE 'upload %'")
+    pictures[0].unlink()
+    async with client_of(imagen_sandbox) as client:
+        again = await made(client, requests, **common)
+    assert [each.ok for each in again] == [True, True, False]
+    assert isinstance(again[2].error, errors.InvalidRequest)
+    assert len(imagen_sandbox.ledger.tasks) == 2
 
 
 ODD_LINES = [
@@ -445,8 +470,7 @@ async def test_an_older_journal_knows_no_pictures(
             requests = [ImageRequest(name, images=[pictures[0]], seed=None), ImageRequest("always")]
             results = await made(client, requests, model="nano-banana-2", journal=journal)
         assert [each.ok for each in results] == [True, True]
-        with sqlite3.connect(journal) as file:
-            file.execute("DELETE FROM notes WHERE name IN ('keys', 'defaults')")
+        by_hand(journal, "DELETE FROM notes WHERE name IN ('keys', 'defaults')")
     assert len(imagen_sandbox.ledger.tasks) == 3
 
 

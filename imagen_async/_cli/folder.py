@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .library import InputFile, JournalReader, check_pair
+from .library import JournalReader, check_pair
 
 JOURNAL = "run.db"
 """The journal's name in the folder of its pictures."""
@@ -45,24 +44,6 @@ def notes_in(folder: str | None) -> Mapping[str, str] | None:
         return None
     with JournalReader(path) as journal:
         return journal.notes() if journal.counts() else None
-
-
-def files_in(folder: str | None) -> Callable[[str], InputFile | None]:
-    """What the journal of a folder knows of files that have gone in, by their names; it is read once it is asked.
-
-    A task that runs, or is done, needs its picture no more; what was never sent does.
-    """
-
-    @cache
-    def known() -> dict[str, InputFile]:
-        path = journal_in(folder)
-        if path is None:
-            return {}
-        with JournalReader(path) as journal:
-            sent = (entry.request.local_files for entry in journal.entries() if entry.state != "queued")
-            return {name: file for files in sent for name, file in files.items()}
-
-    return lambda name: known().get(name)
 
 
 def _found(folder: str) -> Path | None:

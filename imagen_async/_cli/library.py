@@ -38,6 +38,7 @@ from .._input_files import InputFiles
 from .._job_factory import OnRefused, Parameters
 from .._journal import Journal, JournalReader
 from .._journal.resume import latencies_of
+from .._journal.sent_files import files_sent
 from .._journal.wal import check_pair
 from .._off_loop import OffLoop
 from .._opening import proxies_of, session_settings
@@ -84,6 +85,7 @@ __all__ = [
     "did_you_mean",
     "earlier_result",
     "file_kind_of",
+    "files_sent",
     "foreign_character",
     "is_address",
     "is_at_end",

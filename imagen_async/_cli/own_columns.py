@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigurationError
-from .folder import files_in, notes_in
-from .library import FIELDS, InputFiles, Router, is_address, plain_item
+from .folder import journal_in, notes_in
+from .library import FIELDS, InputFiles, Router, files_sent, is_address, plain_item
 from .options import PictureOptions
 from .prompt_files import PromptLine
 
@@ -41,7 +41,8 @@ class OwnColumns:
         self._router = router
         self._model = model
         self._folder = "" if file == "-" else os.path.dirname(file)
-        self._files = InputFiles(files_in(out))
+        self._files = InputFiles()
+        self._remembered = files_sent(journal_in(out))
         self._before = {} if notes is None else _noted(notes)
         # A journal from before there were such columns: whatever is in its file goes by.
         self._all_go_by = notes is not None and COLUMNS not in notes
@@ -80,7 +81,9 @@ class OwnColumns:
             return line
         images = tuple(map(self._placed, line.images))
         extra = {name: self._placed(each) if name in fields else each for name, each in line.extra.items()}
-        found = self._files.prepared(msgspec.structs.replace(line, images=images, extra=extra), fields)
+        found = self._files.prepared(
+            msgspec.structs.replace(line, images=images, extra=extra), fields, self._remembered
+        )
         assert isinstance(found, PromptLine)
         return found
 

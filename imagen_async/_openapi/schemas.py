@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +25,7 @@ from .._core.parameters import (
 from .._text import one_line, shown, told
 from ..errors import ConfigurationError
 from .creates import Document
+from .figures import figure_of, letters_of, plain_of, whole_of
 from .flat import as_list, is_number
 from .prose import file_in, longest_in
 
@@ -45,9 +45,6 @@ _UNREAD = (
 _MOST_WAYS = 50
 """Ways to fill in an input; a page of kie.ai has two."""
 
-_BEYOND = 2**63
-"""Numbers from which on a bound binds nothing."""
-
 
 class SchemaReader:
     """Reads the schema of one input.
@@ -63,6 +60,8 @@ class SchemaReader:
         self.notes: list[str] = []
         self._document = document
         self._read = 0
+        # What the objects hold in which the one that is read stands: their fields' schemas, by identity.
+        self._open: set[frozenset[int]] = set()
 
     def fields(self, schema: Mapping[str, Any], place: str = "", room: int = DEEPEST) -> dict[str, Parameter]:
         """The fields of an object's schema, by their names."""
@@ -169,8 +168,11 @@ class SchemaReader:
     ) -> Parameter:
         """The parameter that a schema describes."""
         self._read += 1
-        if self._read > MOST_FIELDS or not room:
-            raise ConfigurationError("The page's input has too many fields, or too many in one another.")
+        if self._read > MOST_FIELDS:
+            raise ConfigurationError("The page's input has too many fields.")
+        if not room:
+            self._note(place, "lies too deep in others, so that its values are not checked")
+            return Anything(required=required)
         self._note_unread(schema, place)
         several = as_list(schema.get("oneOf")) or as_list(schema.get("anyOf"))
         beside = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf", "default")}
@@ -213,7 +215,9 @@ class SchemaReader:
             case "string":
                 return self._text(schema, place)
             case "integer":
-                return Whole(minimum=_int(self._least(schema, place, 1)), maximum=_int(self._most(schema, place, 1)))
+                return Whole(
+                    minimum=whole_of(self._least(schema, place, 1)), maximum=whole_of(self._most(schema, place, 1))
+                )
             case "number":
                 return Number(minimum=self._least(schema, place), maximum=self._most(schema, place))
             case "boolean":
@@ -221,19 +225,30 @@ class SchemaReader:
             case "array":
                 return self._items(schema, place, room)
             case "object" if self._document.properties(schema):
-                return Fields(fields=self.fields(schema, f"{place}.", room - 1))
+                return self._object(schema, place, room)
         what = f"of the type {shown(str(kinds[0]))} and not described further" if kinds else "of no type"
         self._note(place, f"is {what}, so that its values are not checked")
         return Anything()
+
+    def _object(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
+        own = frozenset(map(id, self._document.properties(schema).values()))
+        if own in self._open:
+            self._note(place, "is of the kind that it stands in, so that its values are not checked")
+            return Anything()
+        self._open.add(own)
+        try:
+            return Fields(fields=self.fields(schema, f"{place}.", room - 1))
+        finally:
+            self._open.discard(own)
 
     def _choice(self, schema: Mapping[str, Any], place: str) -> Parameter:
         values = [schema["const"]] if "const" in schema else as_list(schema.get("enum"))
         kinds = _types(schema)
         # What a page writes without quotes is a number, or a truth value, to YAML, and its letters to the API.
         if kinds == ["string"]:
-            values = [_letters(each) for each in values]
+            values = [letters_of(each) for each in values]
         flags = [value for value in values if isinstance(value, bool)]
-        given = [_plain(value) for value in values if isinstance(value, str) or is_number(value)]
+        given = [plain_of(value) for value in values if isinstance(value, str) or is_number(value)]
         if kinds == ["boolean"] and {"true", "false"} == {str(each).lower() for each in given}:
             return Flag()
         if len(given) + len(flags) < len([value for value in values if value is not None]):
@@ -253,9 +268,9 @@ class SchemaReader:
         form = schema.get("format") or schema.get("contentEncoding")
         if form not in (None, "string"):
             self._note(place, f"has the format {shown(str(form))}, which is not checked")
-        longest = _int(schema.get("maxLength"))
+        longest = whole_of(schema.get("maxLength"))
         longest = longest_in(schema.get("description")) if longest is None else longest
-        return Text(min_length=max(0, _int(schema.get("minLength")) or 0), max_length=longest)
+        return Text(min_length=max(0, whole_of(schema.get("minLength")) or 0), max_length=longest)
 
     def _items(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
         inner = self._document.resolved(schema.get("items"))
@@ -265,8 +280,8 @@ class SchemaReader:
             self._note(place, "is a list of what is not described")
         described = inner if "description" in inner else {**inner, "description": schema.get("description")}
         each = self.parameter(described, place, room - 1) if inner else Anything()
-        least = max(0, _int(schema.get("minItems")) or 0)
-        return Items(of=each, min_items=least, max_items=_int(schema.get("maxItems")))
+        least = max(0, whole_of(schema.get("minItems")) or 0)
+        return Items(of=each, min_items=least, max_items=whole_of(schema.get("maxItems")))
 
     def _least(self, schema: Mapping[str, Any], place: str, step: int = 0) -> float | None:
         return self._bound(schema, place, ("minimum", "exclusiveMinimum"), step)
@@ -275,9 +290,9 @@ class SchemaReader:
         return self._bound(schema, place, ("maximum", "exclusiveMaximum"), -step)
 
     def _bound(self, schema: Mapping[str, Any], place: str, names: tuple[str, str], step: int) -> float | None:
-        bound, exclusive = _figure(schema.get(names[0])), schema.get(names[1])
+        bound, exclusive = figure_of(schema.get(names[0])), schema.get(names[1])
         # True of the bound in OpenAPI 3.0, a bound of its own in 3.1.
-        beyond = bound if exclusive is True else _figure(exclusive)
+        beyond = bound if exclusive is True else figure_of(exclusive)
         if beyond is not None and step:
             beyond = math.floor(beyond) + 1 if step > 0 else math.ceil(beyond) - 1
         elif beyond is not None:
@@ -286,7 +301,7 @@ class SchemaReader:
             bound = math.ceil(bound) if step > 0 else math.floor(bound)
         found = [each for each in ((None if exclusive is True else bound), beyond) if each is not None]
         for name in names:
-            if schema.get(name) is not None and not isinstance(schema[name], bool) and _figure(schema[name]) is None:
+            if schema.get(name) is not None and not isinstance(schema[name], bool) and figure_of(schema[name]) is None:
                 self._note(place, f"has a {name} that binds nothing: {told(schema[name])}")
         if not found:
             return None
@@ -318,29 +333,6 @@ def _distinct(kinds: Iterable[Parameter]) -> list[Parameter]:
 
 def _one_of(kinds: list[Parameter]) -> Parameter:
     return kinds[0] if len(kinds) == 1 else Either(kinds=tuple(kinds))
-
-
-def _int(value: object) -> int | None:
-    figure = _figure(value)
-    return None if figure is None else math.floor(figure)
-
-
-def _figure(value: object) -> float | None:
-    """A number that can be a bound, also where a page writes it as a text."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", value):
-        value = float(value) if "." in value else int(value)
-    if not is_number(value) or not -_BEYOND <= value <= _BEYOND:
-        return None
-    return value
-
-
-def _letters(value: object) -> object:
-    return str(value).lower() if isinstance(value, bool) else str(value) if is_number(value) else value
-
-
-def _plain(value: str | float) -> str | int | float:
-    """2.0 and 2 are one number to JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_null(way: Mapping[str, Any]) -> bool:

@@ -283,4 +283,5 @@ def _own_works(job: Job, uploaded: set[str], status: Succeeded) -> Succeeded | L
 def unexpected(job: Job, error: Exception) -> Failure:
     """Log a bug of ours, and make of it a failure of that one job; no job may be lost for it."""
     log(logging.ERROR, "unexpected error while job %s talked", job.key, exc_info=True)
-    return Failure(ProtocolError, f"Unexpected {type(error).__name__}: {error}")
+    # What a library quotes may be a whole file.
+    return Failure(ProtocolError, f"Unexpected {type(error).__name__}: {clean(str(error))}")

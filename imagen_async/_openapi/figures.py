@@ -1,0 +1,36 @@
+"""Numbers and words as a page writes them, with or without quotes."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from .flat import is_number
+
+_BEYOND = 2**63
+"""Numbers from which on a bound binds nothing."""
+
+
+def whole_of(value: object) -> int | None:
+    """The whole number that a bound of length or count comes to; None for what is no number."""
+    figure = figure_of(value)
+    return None if figure is None else math.floor(figure)
+
+
+def figure_of(value: object) -> float | None:
+    """A number that can be a bound, also where a page writes it as a text."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", value):
+        value = float(value) if "." in value else int(value)
+    if not is_number(value) or not -_BEYOND <= value <= _BEYOND:
+        return None
+    return value
+
+
+def letters_of(value: object) -> object:
+    """What YAML has taken for a number or a truth value, as the letters that the page has."""
+    return str(value).lower() if isinstance(value, bool) else str(value) if is_number(value) else value
+
+
+def plain_of(value: str | float) -> str | int | float:
+    """2.0 and 2 are one number to JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
