@@ -35,6 +35,7 @@ from imagen_async._core.change import Change
 from imagen_async._core.circuit_breaker import CircuitBreaker
 from imagen_async._core.course import LAST_WORD
 from imagen_async._core.defaults import DefaultsChanged, leaves_open, note_of, with_defaults
+from imagen_async._core.dialects.answers import open_answer
 from imagen_async._core.dialects.echo import ignored_in
 from imagen_async._core.failure import Failure, kind_named
 from imagen_async._core.fields import FIELDS, PARAMETERS, Field

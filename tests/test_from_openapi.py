@@ -303,6 +303,86 @@ def test_what_binds_the_input_as_a_whole_is_noted() -> None:
     assert note.startswith("mode differs in several ways")
 
 
+_ONE, _OTHER = {"required": ["a"], "properties": {"a": S}}, {"required": ["b"], "properties": {"b": S}}
+SAID_ODDLY: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "required and not there": (
+        document({"box": {"type": "object", "required": ["x"], "properties": {"y": S}}}),
+        {"box": Fields({"y": Text(), "x": Anything(required=True)})},
+        "box.x is required, and not described",
+    ),
+    "required of a way and not there": (
+        document({}, oneOf=[_ONE, {"required": ["c"]}]),
+        {"a": Text(), "c": Anything()},
+        "c is required, and not described",
+    ),
+    "twice": (document({"n": S, "n%20": {"type": "integer"}}), {"n": Whole()}, "n is there twice"),
+    "otherwise in a way": (
+        document({"a": {"type": "integer"}}, oneOf=[_ONE, _OTHER]),
+        {"a": Whole(), "b": Text()},
+        "a is described otherwise in one of several ways",
+    ),
+    "ways of two kinds": (
+        document({}, oneOf=[_ONE], anyOf=[_OTHER]),
+        {"a": Text()},
+        "its input has ways of two kinds that bind together",
+    ),
+    "several ways that bind together": (
+        document({}, allOf=[{"oneOf": [_OTHER]}, {"oneOf": [_ONE]}]),
+        {"b": Text()},
+        "its input has several oneOf that bind together",
+    ),
+    "parts of one field": (
+        document({}, allOf=[{"properties": {"n": {"minimum": 2}}}, {"properties": {"n": {"type": "integer"}}}]),
+        {"n": Whole(minimum=2)},
+        "",
+    ),
+    "parts that bind": (
+        document({"n": {"allOf": [{"type": "integer", "minimum": 2, "maximum": 9}, {"minimum": 1, "maximum": 5}]}}),
+        {"n": Whole(minimum=2, maximum=5)},
+        "",
+    ),
+    "values of two parts": (
+        document({"n": {"allOf": [{"enum": ["a", "b"]}, {"enum": ["b", "c"]}]}}),
+        {"n": Choice(("b",))},
+        "",
+    ),
+    "required in two parts": (
+        document({"a": S, "b": S}, required=["a"], allOf=[{"required": ["b"]}]),
+        {"a": Text(required=True), "b": Text(required=True)},
+        "",
+    ),
+    "a place in a list": (
+        document({"a": {"$ref": "#/kinds/1"}}) | {"kinds": [{}, {"type": "boolean"}]},
+        {"a": Flag()},
+        "",
+    ),
+    "no fields": (document({}), {}, "no field of its input is described"),
+}
+
+
+@pytest.mark.parametrize(("page", "fields", "note"), SAID_ODDLY.values(), ids=SAID_ODDLY.keys())
+def test_what_a_page_says_oddly(page: dict[str, Any], fields: dict[str, Any], note: str) -> None:
+    """As much of it as a record can say is checked; of the rest a note tells."""
+    model = from_openapi(page)
+    assert (model.parameters or {}) == fields
+    assert any(found.startswith(note) for found in model.notes or ("",))
+
+
+def test_what_a_create_wants_beside_its_input_is_noted() -> None:
+    """Nothing else is sent; so is that an example names another model, and a second body that names none is passed."""
+    page = document({"a": S})
+    body = page["paths"]["/api/v1/tasks/create"]["post"]["requestBody"]["content"]
+    body["application/json"]["schema"]["required"] = ["model", "input", "account"]
+    body["application/json"]["example"] = {"model": "sculptor"}
+    body["text/plain"] = {"schema": {"type": "object", "properties": {"model": S, "input": {"properties": {"z": S}}}}}
+    model = from_openapi(page)
+    assert (model.wire_name, list(model.parameters or ())) == ("painter", ["a"])
+    assert model.notes == (
+        "the create wants account beside its input, which is not sent",
+        "its example is one of another model",
+    )
+
+
 def test_an_answer_that_names_its_model() -> None:
     """The name beside the document serves where its `model` names none; what the answer says is told."""
     page = json.loads(json.dumps(document({"prompt": S})).replace('"const": "painter"', '"type": "string"'))
@@ -385,6 +465,17 @@ NO_PAGES: dict[str, tuple[Any, str]] = {
     "no indentation": ("\n".join(line.lstrip() for line in YAML.split("\n")), "lost its indentation"),
     "YAML that breaks off": (YAML.replace("components: {}", "components: {"), "cannot be read in line"),
     "two fields of one name": (YAML.replace("watermark:", "seed:"), "the name 'seed' twice"),
+    "two documents": (YAML + "\n---\n" + YAML, "several documents"),
+    "a name that is a list": (YAML.replace("{type: boolean}", "{? [a, b] : 1}"), "a name that is no text"),
+    "a model without a name": (
+        json.loads(json.dumps(document({"x": S})).replace('"const": "painter"', '"type": "string"')),
+        "does not say which model it is about",
+    ),
+    "too many ways": (document({}, oneOf=[{"required": [f"a{n}"]} for n in range(60)]), "too many ways"),
+    "too many parts": (
+        document({"x": {"allOf": [{"type": "string", "title": f"{n}"} for n in range(6000)]}}),
+        "put together of too many",
+    ),
     "an alias": (YAML.replace("{type: boolean}", "&a {type: boolean}"), "anchors and aliases"),
     "a document too deep": (YAML.replace("{}", "[" * 70 + "]" * 70), "too much in one another"),
     "very many values": (YAML.replace("{}", "[" + "1," * 60_000 + "1]"), "holds too much"),

@@ -35,7 +35,9 @@ from imagen_async.errors import ConfigurationError, InvalidRequest
 from imagen_async.models import from_openapi
 from imagen_async.providers import (
     PROVIDERS,
+    Anything,
     Choice,
+    Either,
     Fields,
     File,
     Flag,
@@ -169,7 +171,15 @@ def fields_of_name(wire_name: str) -> st.SearchStrategy[tuple[str, Any]]:
     return fields_of(KIE.find(wire_name))
 
 
-@each_model
+OF_EVERY_KIND: dict[str, Any] = {
+    "either": Either((Choice(("a", 1)), Flag(), Text(min_length=2, max_length=3))),
+    "fields": Fields({"x": Number(minimum=0.5, maximum=1), "y": Items(Whole(minimum=1, maximum=2), 3, 1)}),
+    "any": Anything(),
+    "prompt": Text(required=True),
+}
+
+
+@pytest.mark.parametrize("model", [*MODELS, Model("of every kind", "x", OF_EVERY_KIND)], ids=lambda each: each.name)
 def test_its_schema_makes_its_record_again(model: Model) -> None:
     """What the sandbox tells of a model, as kie.ai does, is read as that record."""
     again = from_openapi({"code": 200, "data": {"openapi": openapi_of(model)}})

@@ -126,6 +126,21 @@ def test_a_provider_that_tells_nothing(
     assert all(each in found.err for each in told.split("|")), found.err
 
 
+def test_what_a_list_tells_of_a_price_is_kept(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the provider's words, where they make no figure."""
+    monkeypatch.setenv("KIE_API_KEY", "k")
+    listed = {"data": [{"model": "painter", "pricingDesc": "4 credits per image, 8 credits per image at 4K"}]}
+    parts: dict[str, Any] = {"model": {"const": "painter"}, "input": {"properties": {"prompt": {"type": "string"}}}}
+    body = {"content": {"application/json": {"schema": {"properties": parts}}}}
+    schema = {"openapi": "3.1.0", "paths": {"/api/v1/jobs/createTask": {"post": {"requestBody": body}}}}
+    answers = {"/api/v1/models": listed, "/api/v1/models/painter/schema": {"data": {"openapi": schema}}}
+    with answering(answers) as url:
+        assert call("models", "refresh", "-p", "kie", "--base-url", url, "-o", "m.json").code == 0
+    (model,) = json.loads(Path("m.json").read_text())["models"]
+    assert "its price, in the provider's words: 4 credits per image, 8 credits per image at 4K" in model["notes"]
+    assert "credits" not in model
+
+
 @contextmanager
 def answering(answers: Mapping[str, Any]) -> Iterator[str]:
     """A server that has these answers, and 404 for all else; its address."""

@@ -187,6 +187,29 @@ async def test_uploads_that_fail_are_told(imagen_sandbox: Sandbox, pictures: lis
     assert imagen_sandbox.ledger.creates == []
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [(422, "no such kind", errors.InvalidRequest), (500, "not now", errors.DeadlineExceeded)],
+)
+async def test_what_the_host_of_uploads_says(
+    imagen_sandbox: Sandbox, pictures: list[Path], status: int, message: str, kind: type[errors.ImagenError]
+) -> None:
+    """A file that it does not want is that request's end; what is wrong with the host is tried again."""
+    asked = 0
+
+    async def handle(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"code": status, "msg": message}, status=status)
+
+    async with served(handle) as url:
+        account = Account("sandbox", imagen_sandbox.key, imagen_sandbox.url, upload_url=url)
+        async with Client(account) as client:
+            with pytest.raises(kind, match=message):
+                await client.generate("night", model="nano-banana-2", images=[pictures[0]], deadline=3)
+    assert (asked > 1, imagen_sandbox.ledger.creates) == (status == 500, [])
+
+
 async def test_an_upload_that_wants_another_key_stops_the_account(
     imagen_sandbox: Sandbox, pictures: list[Path], tmp_path: Path
 ) -> None:

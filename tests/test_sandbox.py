@@ -106,6 +106,26 @@ def test_its_limits_and_its_balance_are_strict() -> None:
     assert [purse.create()["code"] for _ in range(2)] == [200, 402]
 
 
+@AS_EACH
+def test_it_refuses_what_is_no_question_of_its_own(provider: str) -> None:
+    """Another key, whatever is asked; a body that is no JSON, a task, a link, a model and a file that are not there."""
+    service = Api(provider).service
+    calls = [
+        lambda key: service.create(key, b"no JSON", 0, 0),
+        lambda key: service.status(key, "nobody's", 0),
+        lambda key: service.renew(key, b"[]", 0),
+        lambda key: service.renew(key, b'{"url": "http://files/x/1.png"}', 0),
+        lambda key: service.models(key, "no/model"),
+        lambda key: service.upload(key, "", "http://files/uploads/"),
+        lambda key: service.credits(key),
+    ]
+    replies = [[call(key) for call in calls] for key in ("", "Bearer k")]
+    codes = [[inner.open_answer(inner.HttpResponse(each.status, each.body)).code for each in row] for row in replies]
+    assert codes[0] == [401] * 7
+    assert all(400 <= code < 600 for code in codes[1][:6])
+    assert codes[1][6] == 200
+
+
 def test_it_checks_the_wire_types() -> None:
     """It objects to what kie.ai objects to, and ignores a misspelt field as kie.ai does."""
     taken = [{"prompt": "x", "seed": "7"}, {"prompt": "x", "misspelt": 1}]

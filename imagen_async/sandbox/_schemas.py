@@ -114,9 +114,10 @@ def _told(**words: Any) -> dict[str, Any]:
     return {name: value for name, value in words.items() if value is not None}
 
 
-def _type_of(values: tuple[str | int | float, ...]) -> str:
+def _type_of(values: tuple[str | int | float, ...]) -> str | list[str]:
     kinds = {type(value) for value in values}
-    return "string" if str in kinds else "integer" if kinds == {int} else "number"
+    number = "integer" if float not in kinds else "number"
+    return number if str not in kinds else "string" if len(kinds) == 1 else ["string", number]
 
 
 def _prose(file: File) -> str | None:
