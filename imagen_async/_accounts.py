@@ -16,7 +16,7 @@ from ._core.poll_schedule import FRESHNESS, PollSchedule
 from ._core.provider import Limits, Provider, variable_of
 from ._core.routing import Policy, Router
 from ._core.suggestion import did_you_mean
-from ._records import ModelFile
+from ._records import ModelFile, Models
 from ._text import told
 from ._transport.proxies import without_login
 from ._transport.session_pool import Endpoint
@@ -125,10 +125,17 @@ def _record_of(account: Account) -> Provider | None:
     return PROVIDERS.get(account.provider) if isinstance(account.provider, str) else account.provider
 
 
-def with_models(pool: dict[str, Account], files: Iterable[ModelFile]) -> dict[str, Account]:
-    """The accounts with models of the user's own, before those that their providers' records have."""
-    for file in files:
-        pool = {name: _with_file(account, file) for name, account in pool.items()}
+def with_models(pool: dict[str, Account], given: Iterable[Models]) -> dict[str, Account]:
+    """The accounts with models of the user's own, before those that their providers' records have.
+
+    Raises:
+        ConfigurationError: Some are none, or are in a file that cannot be read.
+    """
+    for models in given:
+        from ._record_files import model_files  # only here: most programs give none
+
+        for file in model_files(models):
+            pool = {name: _with_file(account, file) for name, account in pool.items()}
     return pool
 
 

@@ -60,7 +60,7 @@ from ._opening import (
     window,
 )
 from ._plain_group import PlainGroup
-from ._records import Models, model_files
+from ._records import Models
 from ._saving import own_files, save_with
 from ._scheduler.callback_desk import CallbackDesk
 from ._single import Job, Single
@@ -156,7 +156,7 @@ class Client:
         self._policy: Policy = checked_choice("policy", policy, Policy)
         trust_env, private_files = checked_flags(trust_env=trust_env, private_files=private_files)
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
-        pool = with_models(named(accounts), model_files(models))
+        pool = with_models(named(accounts), () if models is None else (models,))
         self._given = with_settings(pool, {name: each for name, each in given.items() if each is not None})
         self._accounts = open_pool(self._given, os.environ)
         self._router = router_of(self._given, self._policy)

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from ._core.file_kinds.kinds import kind_of
 from ._core.parameters import is_address
 from ._core.plain_values import is_request, plain_item
 from ._core.routing import Router
@@ -204,6 +203,8 @@ def _names_in(request: ImageRequest, fields: Collection[str]) -> Iterator[str]:
 def _read(path: str, name: str, size: int) -> InputFile:
     if size > LARGEST:
         raise InvalidRequest(f"{told(name)} goes in, and has {size / 1e6:,.0f} MB: no provider takes that.")
+    from ._core.file_kinds.kinds import kind_of  # only here: who has nothing go in never loads what tells files apart
+
     with open(path, "rb") as file:
         data = file.read()
     kind = kind_of(data)

@@ -16,7 +16,8 @@ from ._core.model import Model
 from ._core.wire import HttpRequest, HttpResponse, loose_json
 from ._openapi.listing import Listed, listed_in
 from ._opening import open_endpoints
-from ._records import ModelFile, completed
+from ._record_files import completed
+from ._records import ModelFile
 from ._text import one_line
 from ._transport.session_pool import SessionPool
 from ._transport.sessions import SessionSettings

@@ -37,6 +37,7 @@ ORDER = (
     "_version",
     "_core",
     "_records",
+    "_record_files",
     "providers",
     "_openapi",
     "models",

@@ -9,7 +9,6 @@ from .. import Account, Limits
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS, Provider
 from .library import (
-    model_files,
     named,
     no_such_provider,
     open_pool,
@@ -31,7 +30,7 @@ def pool_of(options: AccountOptions) -> dict[str, Account]:
         raise ConfigurationError(f"-p is missing: {found}.")
     pool = named(_account(options, *_name_and_provider(word)) for word in given)
     _refuse_stray(options, list(pool))
-    return with_models(pool, [each for path in options.models_file for each in model_files(path)])
+    return with_models(pool, options.models_file)
 
 
 def open_pool_of(options: AccountOptions) -> dict[str, Account]:

@@ -43,7 +43,8 @@ from .._journal.wal import check_pair
 from .._off_loop import OffLoop
 from .._opening import proxies_of, session_settings
 from .._plain_group import PlainGroup
-from .._records import ModelFile, completed, model_files, read_provider, written
+from .._record_files import completed, read_provider, written
+from .._records import ModelFile
 from .._refreshing import refresh
 from .._text import one_line, shown
 from .._transport.proxies import without_login
@@ -93,7 +94,6 @@ __all__ = [
     "latencies_of",
     "logger",
     "making_time",
-    "model_files",
     "named",
     "no_such_provider",
     "numbered",

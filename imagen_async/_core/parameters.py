@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from .._text import seldom
 from .plain_text import oddity
 
 Media = Literal["image", "video", "audio"]
 
-_ADDRESS = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://\S+", re.IGNORECASE)
-_WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
+_ADDRESS = seldom(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://\S+", re.IGNORECASE)
+_WHOLE = seldom(r"[+-]?[0-9]{1,19}")
 _FLAGS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
 
@@ -137,7 +138,7 @@ class Whole(_Kind, frozen=True, tag="whole"):
 
     def read(self, word: str) -> Any:
         """The number of its digits."""
-        return int(word) if _WHOLE.fullmatch(word) else word
+        return int(word) if _WHOLE().fullmatch(word) else word
 
 
 class Number(_Kind, frozen=True, tag="number"):
@@ -159,7 +160,7 @@ class Number(_Kind, frozen=True, tag="number"):
 
     def read(self, word: str) -> Any:
         """The number that it writes, a whole one where it has no point."""
-        if _WHOLE.fullmatch(word):
+        if _WHOLE().fullmatch(word):
             return int(word)
         try:
             number = float(word)
@@ -287,7 +288,7 @@ def oddity_of(parameter: Parameter, value: object) -> str | None:
 
 def is_address(text: str) -> bool:
     """True for what is a URL, of whatever scheme; a path is none, nor what leads to a file of this machine."""
-    return _ADDRESS.fullmatch(text) is not None
+    return _ADDRESS().fullmatch(text) is not None
 
 
 def file_of(parameter: Parameter | None) -> File | None:
