@@ -102,6 +102,9 @@ class InputFiles:
             before = remembered(name) if isinstance(error, FileNotFoundError) else None
             if before is not None:
                 return before
+            if "://" in name or name.startswith("data:"):
+                hint = "it is no URL as providers take them (a blank is %20; what a data: URI holds, give as bytes)"
+                raise InvalidRequest(f"{told(name)} goes in, and cannot be read: {hint}.") from None
             reason = getattr(error, "strerror", None) or error
             raise InvalidRequest(f"{told(name)} goes in, and cannot be read: {reason}.") from None
         return known[1]

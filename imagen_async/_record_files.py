@@ -12,6 +12,7 @@ from ._core.dialects.jobs import JobsDialect
 from ._core.dialects.tasks import TasksDialect
 from ._core.latency import LatencyPrior
 from ._core.model import Model
+from ._core.prices import Price
 from ._core.provider import Limits, Provider, Uploads
 from ._core.suggestion import did_you_mean
 from ._records import GUESSED, ModelFile, Models
@@ -53,8 +54,12 @@ def completed(model: Model, before: Model | None, *, is_priced: bool) -> Model:
         return model
     kept = {name: getattr(before, name) for name in ("name", "task", "results", "latency")}
     # A price by resolution is known better than one number out of prose.
-    credits = before.credits if is_priced and before.credits is not None else model.credits
-    return msgspec.structs.replace(model, **kept, credits=credits)
+    credits, notes = model.credits, model.notes
+    if is_priced and before.credits is not None:
+        credits = before.credits
+        if isinstance(credits, Price) and credits.field is not None and credits.field not in (model.parameters or {}):
+            notes += (f"its price went by {credits.field}, which it has no more: the dearest is reckoned with",)
+    return msgspec.structs.replace(model, **kept, credits=credits, notes=notes)
 
 
 class _ProviderFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from .branches import Branch, is_one_way, ways_told
 from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .own_fields import OwnField, Translation
-from .parameters import Items, Parameter, Schema, Text, file_of, oddity_of, unfit
+from .parameters import Parameter, Schema, Text, file_of, oddity_of, takes_several_files, unfit
 from .prices import Price
 from .suggestion import did_you_mean
 from .values import ImageRequest
@@ -117,7 +117,9 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         if not isinstance(self.credits, Price):
             return None if self.credits is None else self.credits * self.count(request)
         wire, field = self.input_of(request), self.credits.field
-        default = None if field is None or self.parameters is None else self.parameters[field].default
+        # What a page of today has no more, an older price may still go by.
+        own = None if field is None else (self.parameters or {}).get(field)
+        default = None if own is None else own.default
         inputs = (wire[name] for name in self.files if name in wire)
         count = sum(len(each) if isinstance(each, list | tuple) else 1 for each in inputs)
         return self.credits.of(wire.get(field or "", default), self.count(request), count)
@@ -233,7 +235,7 @@ def _problems_of_files(field: str, value: Any, parameter: Parameter, request: Im
     names = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
     found = [name for name in names if isinstance(name, str) and name in local]
     addressed = dict.fromkeys(found, "https://x.example/x")
-    if file is not None and not isinstance(parameter, Items) and len(names) > 1:
+    if file is not None and not takes_several_files(parameter) and len(names) > 1:
         yield Problem(field, value, f"it takes one, and {len(names)} are given")
         return
     whole = [addressed.get(each, each) for each in names] if isinstance(value, list | tuple) else value

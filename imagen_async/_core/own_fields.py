@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from .fields import FIELDS
-from .parameters import Choice, Items, Number, Parameter, Text, Whole
+from .parameters import Choice, Number, Parameter, Text, Whole, is_list_of_files
 
 _LEAST = {field.name: field.least for field in FIELDS if field.kind == "whole"}
 """The smallest number that is meant, of each field of ours that is a whole one; None for any."""
@@ -67,7 +67,7 @@ class OwnField(msgspec.Struct, frozen=True):
         if self.words:
             return self.words.get(value, value)
         if self.name == "images":
-            return list(value) if isinstance(self.parameter, Items) or len(value) != 1 else value[0]
+            return list(value) if is_list_of_files(self.parameter) or len(value) != 1 else value[0]
         # Where it wants '7', and not 7.
         return value if self.name not in _LEAST or self.parameter.takes(value) else str(value)
 

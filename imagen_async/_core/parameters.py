@@ -108,12 +108,17 @@ class Choice(_Kind, frozen=True, tag="choice"):
 
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
-        # 2.0 and True are 2 and 1 to Python, and to no provider.
-        return any(type(value) is type(each) and value == each for each in self.values)
+        # 2.0 and True are 2 and 1 to Python, and to no provider; 2.0 is 2 where numbers with a point may be said.
+        kinds = (int, float) if any(type(each) is float for each in self.values) else ()
+        return any(
+            value == each and (type(value) is type(each) or (type(value) in kinds and type(each) in kinds))
+            for each in self.values
+        )
 
     def read(self, word: str) -> Any:
-        """The value that reads so."""
-        return next((each for each in self.values if str(each) == word), word)
+        """The value that reads so, or the number that it writes where that is one of them."""
+        number = Number().read(word)
+        return next((each for each in self.values if str(each) == word), number if self.takes(number) else word)
 
 
 class Whole(_Kind, frozen=True, tag="whole"):
@@ -229,7 +234,8 @@ class Fields(_Kind, frozen=True, tag="fields"):
         if not isinstance(value, Mapping) or value.keys() - self.fields.keys():
             return False
         given = {name: field for name, field in self.fields.items() if name in value}
-        missing = any(field.required for name, field in self.fields.items() if name not in given)
+        others = (field for name, field in self.fields.items() if name not in given)
+        missing = any(field.required and field.default is None for field in others)
         return not missing and all(field.takes(value[name]) for name, field in given.items())
 
     def read(self, word: str) -> Any:
@@ -292,9 +298,24 @@ def is_address(text: str) -> bool:
 
 
 def file_of(parameter: Parameter | None) -> File | None:
-    """What is known of the files that a parameter takes, one or a list of them; None where it takes none."""
+    """What is known of the files that a parameter takes, one or a list of them; None where it takes none, or texts."""
     each = parameter.of if isinstance(parameter, Items) else parameter
+    if isinstance(each, Either):
+        files = [file_of(kind) for kind in each.kinds]
+        return files[0] if all(files) else None
     return each if isinstance(each, File) else None
+
+
+def is_list_of_files(parameter: Parameter) -> bool:
+    """True for what takes files in a list alone."""
+    kinds = parameter.kinds if isinstance(parameter, Either) else (parameter,)
+    return all(isinstance(kind, Items) for kind in kinds)
+
+
+def takes_several_files(parameter: Parameter) -> bool:
+    """True for what takes files in a list, too."""
+    kinds = parameter.kinds if isinstance(parameter, Either) else (parameter,)
+    return any(isinstance(kind, Items) for kind in kinds)
 
 
 def unfit(file: File, media_type: str, size: int) -> str | None:

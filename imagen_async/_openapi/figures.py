@@ -28,9 +28,13 @@ def figure_of(value: object) -> float | None:
 
 def letters_of(value: object) -> object:
     """What YAML has taken for a number or a truth value, as the letters that the page has."""
-    return str(value).lower() if isinstance(value, bool) else str(value) if is_number(value) else value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return getattr(value, "letters", str(value)) if is_number(value) else value
 
 
-def plain_of(value: str | float) -> str | int | float:
-    """2.0 and 2 are one number to JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def plain_of(value: str | float, *, has_points: bool = False) -> str | int | float:
+    """A value as itself; where no number has a point, 2.0 is 2, which are one to JSON."""
+    if isinstance(value, str):
+        return value
+    return int(value) if isinstance(value, int) or (value.is_integer() and not has_points) else float(value)

@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 20
 """Of a page; the longest of kie.ai's has 20 KB."""
 
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})")
-_OPENS = re.compile(r"[\"']?openapi[\"']?[ \t]*:")
+_OPENS = re.compile(r"^[\"']?openapi[\"']?[ \t]*:", re.MULTILINE)
 _BEGINS = re.compile(r"^openapi:[ \t]*['\"]?3\.", re.MULTILINE)
 # At the left edge a document has its own words and lists; what else stands there is the page that goes on.
 _GOES_ON = re.compile(
@@ -97,7 +97,7 @@ def _blocks(text: str) -> Iterator[str]:
     """The parts of a page that are an OpenAPI document: what is fenced, or else from its first line on."""
     for fenced in _fenced(text):
         block = textwrap.dedent(fenced).lstrip("\n")
-        if _OPENS.match(block) or (block.startswith("{") and '"openapi"' in block):
+        if _OPENS.search(block) or (block.startswith("{") and '"openapi"' in block):
             yield block
     begins = _BEGINS.search(text)
     if begins is not None:

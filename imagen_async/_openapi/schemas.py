@@ -196,10 +196,10 @@ class SchemaReader:
             return made
         # What a page writes without quotes.
         is_text = isinstance(made, Choice | Text) and is_number(default) and not made.takes(default)
-        if is_text and made.takes(str(default)):
-            default = str(default)
+        if is_text and made.takes(letters_of(default)):
+            default = letters_of(default)
         if made.takes(default):
-            return msgspec.structs.replace(made, default=default)
+            return msgspec.structs.replace(made, default=plain_of(default) if is_number(default) else default)
         self._note(place, f"has a default that it does not take: {told(default)}")
         return made
 
@@ -248,7 +248,9 @@ class SchemaReader:
         if kinds == ["string"]:
             values = [letters_of(each) for each in values]
         flags = [value for value in values if isinstance(value, bool)]
-        given = [plain_of(value) for value in values if isinstance(value, str) or is_number(value)]
+        has_points = kinds == ["number"] and any(isinstance(each, float) for each in values)
+        said = (value for value in values if isinstance(value, str) or is_number(value))
+        given = [plain_of(value, has_points=has_points) for value in said]
         if kinds == ["boolean"] and {"true", "false"} == {str(each).lower() for each in given}:
             return Flag()
         if len(given) + len(flags) < len([value for value in values if value is not None]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from .._text import one_line, seldom
 from ..errors import ConfigurationError
@@ -26,6 +26,9 @@ _BASED = seldom(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = seldom(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _ENDLESS = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
 
+_BLANKS = dict.fromkeys(map(ord, "\x85\u2028\u2029"), " ")
+_TABS = seldom(r"(?<=\S)[ \t]*\t[ \t]*")
+
 _DIGITS = 400
 """Of a number at most."""
 
@@ -38,6 +41,8 @@ def read_yaml(text: str) -> Any:
     except ImportError:
         message = "A page in YAML needs the reader that comes with: pip install 'imagen-async[yaml]'"
         raise ConfigurationError(f"{message}.") from None
+    # To the library these end a line, as in YAML 1.1, and a tab between two words is an error: both are blanks now.
+    text = _TABS().sub(" ", text.translate(_BLANKS))
     reader = _Reader(YAML(typ="safe", pure=True).parse(text))
     try:
         return reader.document()
@@ -50,6 +55,28 @@ def read_yaml(text: str) -> Any:
         raise ConfigurationError(f"The page's YAML cannot be read{where}: {one_line(problem)}.") from None
     except Exception as error:  # the parser meets what its authors have not
         raise ConfigurationError(f"The page's YAML cannot be read: {one_line(repr(error))}.") from None
+
+
+class _Whole(int):
+    """A number that knows how it was written: where it stands for a text, its letters are meant."""
+
+    letters: str
+
+    def __new__(cls, word: str, base: int = 10) -> Self:
+        number = super().__new__(cls, word, base)
+        number.letters = word
+        return number
+
+
+class _Float(float):
+    """The same with a point."""
+
+    letters: str
+
+    def __new__(cls, word: str) -> Self:
+        number = super().__new__(cls, word)
+        number.letters = word
+        return number
 
 
 class _Reader:
@@ -116,9 +143,9 @@ def _scalar(event: Any) -> Any:
 
 def _number(word: str) -> Any:
     if _WHOLE().fullmatch(word):
-        return int(word)
+        return _Whole(word)
     if _BASED().fullmatch(word):
-        return int(word, 0)
+        return _Whole(word, 0)
     if _FLOAT().fullmatch(word):
-        return float(word)
+        return _Float(word)
     return _ENDLESS.get(re.sub(r"\.(INF|Inf|NAN|NaN)\Z", lambda found: found[0].lower(), word), word)

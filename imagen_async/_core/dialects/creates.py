@@ -29,19 +29,33 @@ from .answers import KEY_REFUSED, Answer, open_answer, said
 from .own_task import field_of
 from .state_words import meaning_of
 
-_IS = r"((is|are|was|has|have|been|now|currently|already) )*"
-_OVER = r"(no longer (available|supported|offered|served)|offline|deprecated|discontinued|retired|not published)\b"
-# At most one word between "model" and the verdict: "model input: aspect_ratio 2:3 is not supported" is one bad prompt,
-# and so is "image no longer available".
+_IS = (
+    r"((is|are|was|were|has|have|had|been|being|now|currently|already|temporarily|permanently|officially|just|since"
+    r"|gone|went|taken|set|marked|as) )*"
+)
+_OVER = (
+    r"(no longer (available|supported|offered|served)|offline|deprecated|discontinued|retired|not published"
+    r"|withdrawn|decommissioned|shut ?down|sunset)\b"
+)
+# What a request holds, and is no model: "image no longer available" is one bad prompt.
+_PARTS = (
+    r"images?|pictures?|files?|urls?|links?|videos?|audios?|prompts?|inputs?|parameters?|params?|fields?|options?|values?"
+    r"|styles?|voices?|ratios?|aspect|resolutions?|quality|sizes?|formats?|durations?|seeds?|modes?|callbacks?|tasks?"
+    r"|records?|uploads?|keys?|tokens?|accounts?|your|enable|safety|reference|source|mask"
+)
+# At most one word between "model" and the verdict: "model input: aspect_ratio 2:3 is not supported" is one bad prompt.
 _MODEL_GONE = seldom(
-    rf"\bmodel( name)?( you specified)?( \S+)?( you specified)? {_IS}"
+    rf"\bmodel( name)?( you (specified|requested|selected|chose|asked for))?( \S+)?( you (specified|requested))? {_IS}"
     rf"(not supported|unsupported|not found|does not exist|{_OVER})|unsupported model|price not configured"
     # kie.ai's word for all models at once, in December 2025.
     r"|page does not exist or is not published"
     rf"|\b(api|endpoint|service|feature) {_IS}{_OVER}"
     # By its id, or as all that is said.
     rf"|(^|\s)['\"`]?(?!\S*\.(png|jpe?g|webp|gif|avif|mp4)\b)[a-z][\w.-]*/[\w./-]+['\"`]? {_IS}{_OVER}"
-    rf"|^\W*((this|it|sorry),? )*{_IS}{_OVER}",
+    rf"|^\W*((this|it|sorry),? )*{_IS}{_OVER}"
+    # By its name, of which a figure or a hyphen is part: "Imagen 4 is no longer available".
+    rf"|^\W*((sorry|unfortunately|the),? )*(?=\S*[\d-]|\w+ v?\d)(?!(\S+ ){{0,2}}\S*?(?<![a-z-])({_PARTS})(?![a-z]))"
+    rf"(\S+ ){{1,3}}{_IS}{_OVER}",
     re.I,
 )
 _NO_CREDIT = seldom(r"credits? (are |is )?insufficient|insufficient (credit|balance|quota)", re.I)
