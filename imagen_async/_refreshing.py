@@ -109,6 +109,8 @@ class _Asking:
             if not answer.is_success:
                 raise ConfigurationError(answer.text or f"HTTP {response.status}")
             model = from_openapi(response.body)
+            if model.wire_name != listed.wire_name:
+                raise ConfigurationError(f"its schema is of {model.wire_name}")
         except (ConfigurationError, TransportError) as error:
             tell(f"{listed.wire_name} is left out: {error.message}")
             return None

@@ -162,7 +162,8 @@ from imagen_async._journal.store import LONGEST_WAY
 from imagen_async._off_loop import OffLoop, OwnThreads, machine_time
 from imagen_async._openapi.listing import listed_in
 from imagen_async._plain_group import PlainGroup
-from imagen_async._record_files import read_models, read_provider, written
+from imagen_async._record_files import completed, read_models, read_provider, written
+from imagen_async._records import ModelFile
 from imagen_async._scheduler.exchange import Exchange, _own_works
 from imagen_async._scheduler.scheduler import Scheduler, Standing
 from imagen_async._scheduler.turns import LONGEST_TURN

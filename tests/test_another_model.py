@@ -61,6 +61,17 @@ def test_what_the_next_cannot_express_has_only_the_first() -> None:
         routed(ImageRequest("a red fox", model=names, extra={"steps": 3}), "kie")
 
 
+def test_a_default_that_was_filled_in_binds_no_other_model() -> None:
+    """Nobody has asked for that ratio: the next model has its own, and what was asked for binds it."""
+    names = "nano-banana-2,flux-2-pro"
+    sent, route = router_of("kie").route(ImageRequest("a red fox", model=names))
+    assert route.then is not None
+    model = route.then.offers[0].model
+    assert (sent.aspect_ratio, model.name, model.input_of(sent)["aspect_ratio"]) == ("auto", "flux-2-pro", "1:1")
+    asked = ImageRequest("a red fox", model=names, aspect_ratio="auto")
+    assert models_in(router_of("kie").route(asked)[1]) == [[("kie", "nano-banana-2")]]
+
+
 def test_a_first_that_no_account_has_is_not_missed() -> None:
     """The next stands for it where somebody has it; the request is still the first's."""
     sent, ways = routed(ImageRequest("a red fox", model="nano-banana-pro,imagen4-ultra"), "apikley")
@@ -72,6 +83,7 @@ def test_a_first_that_no_account_has_is_not_missed() -> None:
     [
         ("imagen4-ultra,nano-banan-pro", "nano-banan-pro.*nano-banana-pro"),
         ("imagen4-ulta,nano-banana-pro", "imagen4-ulta.*imagen4-ultra"),
+        ("imagen4-ultra,raw:any/thing", "a raw model stands alone"),
     ],
 )
 def test_a_slip_is_seen_before_anything_is_paid(names: str, told: str) -> None:
@@ -103,6 +115,27 @@ REFUSALS = [
     (told("The prompt was flagged as sensitive."), 12.0, False),
     (told("The prompt was flagged as sensitive."), None, False),
     (told("Internal Error, Please try again later.", code="500"), 0.0, False),
+    *(
+        (told(message), 0.0, True)
+        for message in (
+            "Prompt blocked: contains forbidden words",
+            "rejected by our content review",
+            "This goes against our guidelines",
+            "filtered by Google's Responsible AI practices",
+            "its state is moderated",
+            "内容违规",
+        )
+    ),
+    # Of a value, whatever its field is called: to pay for another model mends nothing.
+    *(
+        (told(message), 0.0, False)
+        for message in (
+            "This enable_safety_checker is not within the range of allowed options",
+            "This moderation is not within the range of allowed options",
+            "safety_tolerance is invalid",
+            "prompt violates maximum length",
+        )
+    ),
 ]
 
 

@@ -310,6 +310,8 @@ def test_pictures_are_found_in_every_shape_that_was_met() -> None:
         {"resultObject": {"lyricsData": [{"text": "la"}]}},
         {"character_id": "c1"},
         '{"text": "a fox in the snow"}',
+        ["hello", "world"],
+        [{"text": "a fox"}],
     ],
     ids=str,
 )
@@ -318,6 +320,29 @@ def test_a_result_of_words_alone_is_none_that_failed(result: Any) -> None:
     told = status_of("kie", ended(resultJson=result))
     assert isinstance(told, inner.Succeeded)
     assert told.urls == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"output": "a fox in the snow"}, "a fox in the snow"),
+        ({"response": "a fox"}, "a fox"),
+        ({"resultText": "a fox", "result": "success"}, "a fox"),
+        ({"result": "success", "output": True, "response": 1}, None),
+    ],
+)
+def test_words_are_a_result_and_a_word_of_its_state_is_none(fields: dict[str, Any], text: str | None) -> None:
+    """Under the names that results have."""
+    told = status_of("kie", {"code": 200, "data": {"taskId": "t1", "state": "success", **fields}})
+    assert (json.loads(told.text) if isinstance(told, inner.Succeeded) else None) == text
+
+
+@pytest.mark.parametrize(("word", "reason"), [("nsfw", "its state is nsfw"), ("failed", "no reason given")])
+def test_a_state_may_say_why(word: str, reason: str) -> None:
+    """Where nothing else does."""
+    told = status_of("kie", {"code": 200, "data": {"taskId": "t1", "state": word}})
+    assert isinstance(told, inner.TaskFailed)
+    assert told.failure.message == reason
 
 
 NO_OTHER = ("t1", " t1\n", None, "", "null", "0", True, ["t1"], ["t2", "t3"], {"id": "t2"})

@@ -303,6 +303,7 @@ def test_what_binds_the_input_as_a_whole_is_noted() -> None:
     assert note.startswith("mode differs in several ways")
 
 
+URI = {"format": "uri"}
 _ONE, _OTHER = {"required": ["a"], "properties": {"a": S}}, {"required": ["b"], "properties": {"b": S}}
 SAID_ODDLY: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "required and not there": (
@@ -357,6 +358,42 @@ SAID_ODDLY: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "",
     ),
     "no fields": (document({}), {}, "no field of its input is described"),
+    "numbers with a point": (
+        document({"n": {"type": "number", "enum": [0.5, 1.0, 2.0]}}),
+        {"n": Choice((0.5, 1.0, 2.0))},
+        "",
+    ),
+    "one or a list of pictures": (
+        document({"image": {"oneOf": [{"type": "string", "format": "uri"}, {"type": "array", "items": {**S, **URI}}]}}),
+        {"image": Either((File(media="image"), Items(File(media="image"))))},
+        "",
+    ),
+    "nothing among its values": (
+        document({"n": {"anyOf": [{"enum": ["a"]}, {"enum": [None]}]}}),
+        {"n": Choice(("a",))},
+        "",
+    ),
+    "a bound with a comma": (document({"n": {"type": "string", "maxLength": "5,000"}}), {"n": Text(5000)}, ""),
+    "a bound that is none": (
+        document({"n": {"type": "string", "maxLength": -1}, "m": {"type": "array", "items": S, "maxItems": "ten"}}),
+        {"n": Text(), "m": Items(Text())},
+        "m has a maxItems that binds nothing: 'ten'",
+    ),
+    "what the provider tells": (
+        document({"id": {**S, "readOnly": True}, "n": S}),
+        {"n": Text()},
+        "id is told by the provider, and not taken",
+    ),
+    "of so many bits": (
+        document({"n": {"type": "integer", "format": "int32", "minimum": 0}}),
+        {"n": Whole(minimum=0, maximum=2**31 - 1)},
+        "",
+    ),
+    "an address of a length": (
+        document({"image_url": {**S, "maxLength": 9}}),
+        {"image_url": File(media="image")},
+        "image_url has",
+    ),
 }
 
 
@@ -366,6 +403,49 @@ def test_what_a_page_says_oddly(page: dict[str, Any], fields: dict[str, Any], no
     model = from_openapi(page)
     assert (model.parameters or {}) == fields
     assert any(found.startswith(note) for found in model.notes or ("",))
+
+
+LETTERS = {
+    "unquoted numbers of a text": (
+        "tag: {type: string, pattern: '^a+$', default: 7}",
+        "tag: {type: string, enum: [2.10, 007, 0x1F, 1e3], default: 2.10}",
+        ("2.10", "007", "0x1F", "1e3"),
+    ),
+    "other ends of a line, and tabs": (
+        "enum: [AUTO, NONE]",
+        "enum: [AUTO,\tNONE]\t,\tdescription: 'on\u2028e, \x85two, \u2029three'",
+        ("AUTO", "NONE"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "values"), LETTERS.values(), ids=LETTERS.keys())
+def test_what_yaml_one_point_one_has_otherwise(before: str, after: str, values: tuple[str, ...]) -> None:
+    """Letters stay, and what ends a line is a newline."""
+    model = from_openapi(YAML.replace(before, after))
+    assert values in [each.values for each in (model.parameters or {}).values() if isinstance(each, Choice)]
+
+
+def test_keys_come_in_any_order() -> None:
+    """As a program writes them, sorted: fenced, what stands before `openapi` is part of it."""
+    head, _, rest = YAML.partition("paths:")
+    paths = "paths:" + rest.replace("components: {}\n", "")
+    page = f"# x\n\n```yaml\ncomponents: {{}}\n{paths}{head}```\n"
+    assert from_openapi(page).parameters == RECORD
+
+
+def test_ways_of_a_whole_body_are_ways_of_its_input() -> None:
+    """With the model beside them or in each; also where two kinds of body differ."""
+    model = {"const": "painter"}
+    inputs = [{"properties": {"prompt": S, name: S}, "required": [name]} for name in ("task_id", "image_name")]
+    beside = {"properties": {"model": model}, "oneOf": [{"properties": {"input": each}} for each in inputs]}
+    inside = {"oneOf": [{"properties": {"model": model, "input": each}} for each in inputs]}
+    for schema in (beside, inside):
+        page = document({})
+        page["paths"]["/api/v1/tasks/create"]["post"]["requestBody"]["content"]["application/json"]["schema"] = schema
+        record = from_openapi(page)
+        assert [branch.required for branch in record.branches] == [("task_id",), ("image_name",)]
+        assert list(record.parameters or {}) == ["prompt", "task_id", "image_name"]
 
 
 def test_what_a_create_wants_beside_its_input_is_noted() -> None:
@@ -476,6 +556,17 @@ NO_PAGES: dict[str, tuple[Any, str]] = {
         document({"x": {"allOf": [{"type": "string", "title": f"{n}"} for n in range(6000)]}}),
         "put together of too many",
     ),
+    **{
+        f"a model that answers at once: {kinds}": (
+            json.loads(json.dumps(document({})).replace('{"type": "object", "properties": {}}', json.dumps(kinds))),
+            "no page of a createTask model",
+        )
+        for kinds in (
+            {"type": "string"},
+            {"type": ["array", "null"]},
+            {"oneOf": [{"type": "string"}, {"type": "array"}]},
+        )
+    },
     "an alias": (YAML.replace("{type: boolean}", "&a {type: boolean}"), "anchors and aliases"),
     "a document too deep": (YAML.replace("{}", "[" * 70 + "]" * 70), "too much in one another"),
     "very many values": (YAML.replace("{}", "[" + "1," * 60_000 + "1]"), "holds too much"),

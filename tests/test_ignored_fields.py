@@ -30,6 +30,8 @@ ANSWERS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"paramJson": {**SENT, "seed": "7"}}, ()),
     # A file's address may be the provider's own by then.
     ({"paramJson": {**SENT, "image_urls": ["https://own.example/x.png"]}}, ()),
+    ({"paramJson": {**SENT, "image_urls": ["https://a.example/1.png", "https://a.example/2.png"]}}, ("image_urls",)),
+    ({"paramJson": {**SENT, "image_urls": []}}, ("image_urls",)),
     # Nothing is told: another thing, or none.
     ({"paramJson": {"other": 1}}, ()),
     ({"paramJson": "no JSON"}, ()),

@@ -12,9 +12,11 @@ from threading import Thread
 from typing import Any
 
 import inner
+import msgspec
 import pytest
 from commands import METADATA, Call, at, call, clean_environment, lines_of
 from pages import page_of
+from PIL import Image
 
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Sandbox
@@ -78,6 +80,10 @@ def test_the_providers_own_list_is_fetched(call: Call, imagen_sandbox: Sandbox) 
     assert not Path("x.json").exists()
 
 
+_PARTS = {"model": {"const": "painter"}, "input": {"properties": {"prompt": {"type": "string"}}}}
+_BODY = {"content": {"application/json": {"schema": {"properties": _PARTS}}}}
+PAINTER = {"openapi": "3.1.0", "paths": {"/api/v1/jobs/createTask": {"post": {"requestBody": _BODY}}}}
+
 LISTS: list[tuple[Any, list[tuple[str, float | None, str]]]] = [
     (["a", "b/c", "no model's name"], [("a", None, ""), ("b/c", None, "")]),
     ({"data": {"models": [{"model": "a", "pricingDesc": "4 credits per image"}]}}, [("a", 4.0, "4 credits per image")]),
@@ -103,6 +109,14 @@ def test_a_list_is_read_loosely(answer: Any, found: list[tuple[str, float | None
 
 
 REFRESHED = [
+    (
+        {
+            "/api/v1/models": {"data": [{"model": "a"}]},
+            "/api/v1/models/a/schema": {"data": {"openapi": PAINTER}},
+        },
+        1,
+        "a is left out: its schema is of painter",
+    ),
     ({}, 1, "gave no list of models"),
     ({"/api/v1/models": {"code": 200, "data": []}}, 1, "gave no list of models"),
     ({"/api/v1/models": {"code": 401, "msg": "invalid token"}}, 1, "invalid token"),
@@ -130,10 +144,7 @@ def test_what_a_list_tells_of_a_price_is_kept(call: Call, monkeypatch: pytest.Mo
     """In the provider's words, where they make no figure."""
     monkeypatch.setenv("KIE_API_KEY", "k")
     listed = {"data": [{"model": "painter", "pricingDesc": "4 credits per image, 8 credits per image at 4K"}]}
-    parts: dict[str, Any] = {"model": {"const": "painter"}, "input": {"properties": {"prompt": {"type": "string"}}}}
-    body = {"content": {"application/json": {"schema": {"properties": parts}}}}
-    schema = {"openapi": "3.1.0", "paths": {"/api/v1/jobs/createTask": {"post": {"requestBody": body}}}}
-    answers = {"/api/v1/models": listed, "/api/v1/models/painter/schema": {"data": {"openapi": schema}}}
+    answers = {"/api/v1/models": listed, "/api/v1/models/painter/schema": {"data": {"openapi": PAINTER}}}
     with answering(answers) as url:
         assert call("models", "refresh", "-p", "kie", "--base-url", url, "-o", "m.json").code == 0
     (model,) = json.loads(Path("m.json").read_text())["models"]
@@ -289,3 +300,45 @@ def test_a_provider_in_a_file(call: Call, imagen_sandbox: Sandbox, monkeypatch: 
     assert "Nothing is left" in call("batch", "p.txt", "-p", "mine.toml", "-m", "z-image", "-o", "out", "-q").err
     other = call("generate", "a fox", "-p", "other=mine.toml", "-m", "z-image", "--json")
     assert other.records[0]["provider"] == "other"
+
+
+PROMPTLESS = [
+    ("p.csv", "image_url,upscale_factor\na.png,2\n", "topaz-upscale", "20 credits"),
+    ("p.jsonl", '{"image": "a.png"}\n', "recraft-remove-background", "1 request"),
+    ("p.csv", "Caption,image_url\nx,a.png\n", "topaz-upscale", "did you mean 'Caption'? Rename it to prompt"),
+    ("p.csv", "resolution\n2K\n4K\n", "nano-banana-2", "p.csv:1: there is no column named prompt, only resolution"),
+    ("p.csv", "image_url,upscale_factor\na.png,2\na.png,99\n", "topaz-upscale", "p.csv:3: upscale_factor='99'"),
+    ("p.csv", "a red fox\nan owl\na bear\n", "topaz-upscale", "1 problem of 1 request"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "model", "told"), PROMPTLESS)
+def test_a_model_without_a_prompt_is_asked_by_its_own_columns(
+    call: Call, name: str, text: str, model: str, told: str
+) -> None:
+    """And no other is: what is no field of the model makes no picture."""
+    Image.new("RGB", (4, 4)).save("a.png")
+    Path(name).write_text(text)
+    found = call("plan", name, "-p", "sandbox", "-m", model)
+    assert told in found.out + found.err
+
+
+def test_a_price_by_a_field_that_is_gone_is_the_dearest(call: Call) -> None:
+    """Where a page of today has the field no more, its record says so, and nothing fails for it."""
+    known = PROVIDERS["kie"].find("nano-banana-2")
+    fields = {name: each for name, each in (known.parameters or {}).items() if name != "resolution"}
+    before = inner.completed(msgspec.structs.replace(known, parameters=fields), known, is_priced=True)
+    assert before.notes[-1] == "its price went by resolution, which it has no more: the dearest is reckoned with"
+    Path("m.json").write_bytes(inner.written(inner.ModelFile((before,))))
+    Path("p.txt").write_text("a fox\n")
+    found = call("plan", "p.txt", "-p", "sandbox", "-m", "nano-banana-2", "--models-file", "m.json")
+    assert (found.code, "18 credits" in found.out) == (0, True), found.err
+
+
+def test_numbers_of_a_column_with_gaps_are_whole(call: Call) -> None:
+    """As pandas writes them: 10.0 where a whole number is wanted, and no other."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for value, code in ((7.0, 0), (7.5, 2)):
+        parquet.write_table(pyarrow.table({"prompt": ["a", "b"], "n": [value, None]}), "p.parquet")
+        assert call("plan", "p.parquet", "-p", "sandbox", "-m", "wan-2-7-image").code == code

@@ -27,7 +27,7 @@ from plan_world import upstream
 from samples import EDIT, EVENTS, LOST_BEFORE, NOW, job_in
 from servers import served
 
-from imagen_async import Account, Client, ImageRequest, Limits, Rate, errors
+from imagen_async import Account, Client, ImageRequest, Limits, Rate, errors, raw_model
 from imagen_async.providers import PROVIDERS, Uploads
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import running_sandbox
@@ -501,6 +501,27 @@ def test_where_an_upload_lies_is_no_result() -> None:
     """The address that a picture of this machine was given is what went in, whatever key it comes back under."""
     uploaded = "https://up.example/in.png"
     found = inner._own_works(job_in("Running"), {uploaded}, inner.Succeeded((uploaded, URL), None, None, b""))
+    assert isinstance(found, inner.Succeeded)
+    assert found.urls == (URL,)
+
+
+IN = "https://a.example/in.png"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ImageRequest("x", "nano-banana-2", images=[IN]),
+        ImageRequest("x", raw_model("maker/painter"), extra={"any": [{"url": IN}]}),
+    ],
+    ids=["known", "raw"],
+)
+def test_what_went_in_hides_nothing_that_was_made(request_: ImageRequest) -> None:
+    """It may come back at the likelier place, also of a model of which nobody knows which fields take files."""
+    model = PROVIDERS["kie"].find(str(request_.model))
+    job = msgspec.structs.replace(job_in("Running", request=request_), model=model)
+    raw = json.dumps({"data": {"resultJson": json.dumps({"imageUrl": IN, "outUrl": URL})}}).encode()
+    found = inner._own_works(job, set(), inner.Succeeded((IN,), None, None, raw))
     assert isinstance(found, inner.Succeeded)
     assert found.urls == (URL,)
 

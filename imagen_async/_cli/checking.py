@@ -43,7 +43,7 @@ def checked_file(options: FileOptions, defaults: ImageRequest, router: Router, o
     """Read and check the whole file; None, and every bad line on stderr, when something is wrong with it."""
     router.check_defaults(defaults)
     requests = PromptFile(options.file, options.format, options.limit, options.encoding)
-    requests.convert(own.take)
+    requests.convert(own.take, own.needs_prompt)
 
     def admit(request: PromptLine) -> None:
         stated = with_defaults(request, defaults)

@@ -22,7 +22,7 @@ from .._core.file_names import UNNUMBERED
 from .._core.forecast import Shares, making_time, sending_time
 from .._core.identity import MET, Identity, Known
 from .._core.journal_entry import EntryState, cut_off, is_denied
-from .._core.parameters import is_address
+from .._core.parameters import Parameter, is_address
 from .._core.plain_text import foreign_character
 from .._core.plain_values import plain_item
 from .._core.poll_schedule import FRESHNESS, PollSchedule, checked_freshness
@@ -71,6 +71,7 @@ __all__ = [
     "ModelFile",
     "OffLoop",
     "OnRefused",
+    "Parameter",
     "Parameters",
     "PlainGroup",
     "Policy",

@@ -16,7 +16,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from .folder import journal_in, notes_in
-from .library import FIELDS, InputFiles, Router, files_sent, is_address, plain_item
+from .library import FIELDS, InputFiles, Parameter, Router, files_sent, is_address, plain_item
 from .options import PictureOptions
 from .prompt_files import PromptLine
 
@@ -87,6 +87,10 @@ class OwnColumns:
         assert isinstance(found, PromptLine)
         return found
 
+    def needs_prompt(self, line: PromptLine) -> bool:
+        """True for a line without a prompt of which its model makes nothing, or that says nothing else of its own."""
+        return not line.extra or self._router.needs_prompt(line.model or self._model)
+
     def _placed(self, value: Any) -> Any:
         """A file's name as it leads from here."""
         if isinstance(value, list | tuple):
@@ -107,10 +111,18 @@ class OwnColumns:
                 columns[name] = value
                 self._passed.update({} if field is None else {name: None})
             elif value is not None:
-                extra[field] = own[field].read(value.strip()) if isinstance(value, str) else value
+                extra[field] = _read(own[field], value)
         if len(columns) == len(line.columns):
             return line
         return msgspec.structs.replace(line, columns=columns, extra={**extra, **line.extra})
+
+
+def _read(parameter: Parameter, value: Any) -> Any:
+    """What a cell means there: a text is read, and of a column in which some are missing a number is whole again."""
+    if isinstance(value, str):
+        return parameter.read(value.strip())
+    is_whole = isinstance(value, float) and value.is_integer() and not parameter.takes(value)
+    return int(value) if is_whole and parameter.takes(int(value)) else value
 
 
 def resolved(picture: PictureOptions, router: Router) -> PictureOptions:

@@ -13,7 +13,7 @@ from .branches import Branch, is_one_way, ways_told
 from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .own_fields import OwnField, Translation
-from .parameters import Parameter, Schema, Text, file_of, oddity_of, takes_several_files, unfit
+from .parameters import Parameter, Schema, Text, file_of, is_address, oddity_of, takes_several_files, unfit
 from .prices import Price
 from .suggestion import did_you_mean
 from .values import ImageRequest
@@ -65,6 +65,12 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         """True where a success without a link to a file is none."""
         return self.task in PICTURE_TASKS
 
+    @property
+    def needs_prompt(self) -> bool:
+        """True where nothing is made without one."""
+        own = self._own.get("prompt")
+        return self.parameters is None or (own is not None and own.parameter.required)
+
     @cached_property
     def files(self) -> dict[str, Parameter]:
         """The fields that take files, one or a list of them."""
@@ -84,10 +90,8 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         return {name: parameter for name, parameter in (self.parameters or {}).items() if parameter.required}
 
     def addresses(self, request: ImageRequest) -> set[str]:
-        """The addresses of the files that go in, as they are sent."""
-        wire = self.input_of(request) if self.files else {}
-        given = (wire[name] for name in self.files if name in wire)
-        return {text for each in given for text in (each if isinstance(each, list | tuple) else [each])}
+        """The addresses that go in, as they are sent: of files, and whatever a raw model has them for."""
+        return set(_addresses_in(self.input_of(request))) if request.images or request.extra else set()
 
     def misfit(self, request: ImageRequest, fields: Collection[str]) -> int:
         """Count what of a request's files it has no field for, twice, and those that it needs beside them.
@@ -128,7 +132,7 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         """Write the input of a checked request: what the user set, the aspect ratio, and what must be there."""
         if self.parameters is None:
             return {"prompt": request.prompt, **request.extra}
-        wire = {own.field: own.written(value) for own, value in self._given(request)}
+        wire = {own.field: own.written(_own_ratio(own, value)) for own, value in self._given(request)}
         wire |= {name: value for name, value in request.extra.items() if value is not None}
         for name, parameter in self._required.items():
             if name not in wire and parameter.default is not None:
@@ -227,6 +231,18 @@ def model_of(request: ImageRequest, price: float | None, known: Model | None, na
     name = name or request.model or ""
     model = known or Model(name, name, None)
     return model if price is None else msgspec.structs.replace(model, credits=price / model.count(request))
+
+
+def _own_ratio(own: OwnField, value: Any) -> Any:
+    """The value; the model's default in the place of another one's, which only a request for several comes with."""
+    return own.default if own.name == "aspect_ratio" and not own.takes(value) and own.default else value
+
+
+def _addresses_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and is_address(value.strip()):
+        yield value
+    for each in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _addresses_in(each)
 
 
 def _problems_of_files(field: str, value: Any, parameter: Parameter, request: ImageRequest) -> Iterator[Problem]:

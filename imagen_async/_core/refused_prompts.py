@@ -7,9 +7,26 @@ import re
 from .._text import seldom
 from .failure import Failure
 
-_REFUSED = seldom(
-    r"sensitive|moderat|nsfw|unsafe|flagged|prohibited|inappropriate|safety|content (policy|filter|violation|check)"
-    r"|(content|usage)[ _-]?polic|violat",
+# Words for what a prompt shows, and for those who look at that: nothing else is called so.
+_SURELY = seldom(
+    r"nsfw|sexual|nudity|adult content|explicit content|(harmful|illegal|violent|hateful) (content|material|prompt)"
+    r"|(content|usage|safety|community|acceptable use)"
+    r" (polic|filter|violation|checks?\b|review|guideline|moderat|standard|rule)"
+    r"|content (is |was )?(blocked|flagged|rejected|prohibited|forbidden|sensitive|inappropriate)"
+    r"|(banned|forbidden|sensitive|prohibited|blocked) (words?|content|terms?|keywords?)"
+    r"|prominent people|responsible ai|risk control|违规|敏感|审核|不合规|违禁",
+    re.I,
+)
+# Where these stand in a word about a value, that is wrong and no prompt was looked at.
+_LIKELY = seldom(
+    r"sensitive|moderat|unsafe|flagged|prohibited|inappropriate|safety|violat|forbidden|banned|blocked|guidelines?\b"
+    r"|polic(y|ies)\b|prompt (was |is |has been )?(rejected|refused|denied)",
+    re.I,
+)
+_OF_A_VALUE = seldom(
+    r"not within|range|allowed (options?|values?)|(is|are) (invalid|required|not (valid|allowed|supported))|unsupported"
+    r"|invalid (value|type|parameter|format)|must (be|have|not)|length|characters|too (long|short|large|small|many)"
+    r"|parameter|\bfield\b|tolerance|checker|timed? ?out|\brate\b|frequen",
     re.I,
 )
 _BESIDES = str.maketrans("_-", "  ")
@@ -17,4 +34,7 @@ _BESIDES = str.maketrans("_-", "  ")
 
 def refuses_prompt(failure: Failure) -> bool:
     """True where it was for the prompt, or for what would have been made of it: another model may see it otherwise."""
-    return _REFUSED().search(f"{failure.code} {failure.message}".translate(_BESIDES)) is not None
+    told = f"{failure.code} {failure.message}".translate(_BESIDES)
+    if _SURELY().search(told):
+        return True
+    return _LIKELY().search(told) is not None and _OF_A_VALUE().search(told) is None

@@ -14,7 +14,7 @@ from .fields import FIELDS
 from .model import Model
 from .parameters import Parameter, file_of
 from .provider import Provider, check
-from .values import ImageRequest, models_of
+from .values import ImageRequest, models_of, several_models
 
 Policy = Literal["spread", "cheapest", "in_order"]
 """Who of those that can take a request gets it: whoever can send soonest; the cheapest, an unknown price being the
@@ -125,7 +125,7 @@ class Router:
         Raises:
             InvalidRequest: Nobody can, and why, account by account.
         """
-        names = models_of(request.model)
+        given, names = request, models_of(request.model)
         self._check_names(names)
         served = self._served(names)
         request, takers, problems = self._takers(request, served[0])
@@ -137,8 +137,11 @@ class Router:
             request = msgspec.structs.replace(request, model=names[0])
         then = None
         for name in reversed(served[1:]):
-            # As it is sent to the first: what another model cannot express has only that one.
+            # As it is sent to the first: what another model cannot express has only that one. But a default that was
+            # filled in nobody has asked for: it may be that model's own.
             _, others, _ = self._takers(request, name, fills=False)
+            if not others and given.aspect_ratio is None:
+                _, others, _ = self._takers(given, name)
             then = self._ranked(others, request, then) if others else then
         return request, self._ranked(takers, request, then)
 
@@ -184,6 +187,12 @@ class Router:
             self._fields[name] = {own: each for schema in schemas for own, each in schema.items() if own not in ours}
         return self._fields[name]
 
+    def needs_prompt(self, name: str | None) -> bool:
+        """True where every account wants a prompt for a model."""
+        name = self._served(models_of(name))[0]
+        models = [model for each in self.providers.values() for model in each.named(name)]
+        return all(model.needs_prompt for model in models)
+
     def file_fields(self, name: str | None) -> Collection[str]:
         """The fields of a model's own that take files, at any of the accounts."""
         own = self.own_fields(name) if name is None or isinstance(name, str) else {}
@@ -202,6 +211,8 @@ class Router:
         Before another is paid for in the place of the first, a slip is to be seen; raises InvalidRequest. One alone is
         told of by whoever is asked for it.
         """
+        if len(names) > 1:
+            several_models(names)
         for place, name in enumerate(names if len(names) > 1 else ()):
             if not self._has(name) and (place or not any(each.find(name) is not None for each in self._others)):
                 _, _, problems = self._takers(ImageRequest("-"), name)

@@ -12,6 +12,9 @@ from .._text import one_line, shown, told
 from ..errors import ConfigurationError
 from .flat import Flattener, as_list
 
+_NO_OBJECT = (
+    "This is no page of a createTask model: its `input` is no object of fields, as that of a model that answers at once"
+)
 _NO_MODEL = "This is no page of a model: no POST in it takes a `model` and its `input`"
 
 
@@ -49,7 +52,10 @@ class Document:
         self._flattener = Flattener(self._at, lambda what: self.notes.append(f"its input {what}"))
 
     def create(self) -> Create:
-        """The create that it describes; raises ConfigurationError where there is none, or not just one."""
+        """The create that it describes; raises ConfigurationError where there is none, or not just one.
+
+        What is described several times over is taken in any of these ways.
+        """
         found = list(self._creates())
         if not found:
             paths = self._content.get("paths")
@@ -58,7 +64,11 @@ class Document:
         names = list(dict.fromkeys(create.model for create in found))
         if len(names) > 1:
             raise ConfigurationError(f"The page is about several models: {', '.join(names)}. Give each its own.")
-        return found[0]
+        ways: list[Mapping[str, Any]] = []
+        for create in found:
+            if create.schema not in ways:
+                ways.append(create.schema)
+        return found[0] if len(ways) == 1 else msgspec.structs.replace(found[0], schema={"oneOf": ways})
 
     def resolved(self, schema: object) -> Mapping[str, Any]:
         """A schema in one piece; an empty one for what is none."""
@@ -86,6 +96,9 @@ class Document:
             model, given = _under(properties, "model"), _under(properties, "input")
             if model is None or given is None:
                 continue
+            if not self._may_hold_fields(given):
+                nameless = nameless or ConfigurationError(_NO_OBJECT)
+                continue
             # Whose example a page shows is seen to be another's (1 of 109).
             shown_model = _example_of(media).get("model")
             try:
@@ -101,6 +114,14 @@ class Document:
         if nameless is not None and not found:
             raise nameless
 
+    def _may_hold_fields(self, given: object) -> bool:
+        """False for the input of a model that answers at once: a text, or a list."""
+        schema = self.resolved(given)
+        ways = [*as_list(schema.get("oneOf")), *as_list(schema.get("anyOf"))]
+        kinds = schema.get("type", "object")
+        is_object = "object" in as_list(kinds) if isinstance(kinds, list | tuple) else kinds in ("object", None)
+        return is_object and (not ways or any(map(self._may_hold_fields, ways)))
+
     def _bodies(self) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
         """The bodies that a POST may have, with what is around each: JSON first, and each of several ways."""
         paths = _under(self._content, "paths")
@@ -111,8 +132,11 @@ class Document:
             for _, each in sorted(medias, key=lambda item: "json" not in str(item[0])):
                 media = self.resolved(each)
                 schema = self.resolved(_under(media, "schema"))
+                # What stands beside its ways is of each of them.
+                beside = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf")}
                 ways = [*as_list(schema.get("oneOf")), *as_list(schema.get("anyOf"))]
-                yield from ((operation, media, each) for each in (schema, *map(self.resolved, ways)))
+                whole = [self.resolved({"allOf": [beside, way]}) for way in ways] or [schema]
+                yield from ((operation, media, each) for each in whole)
 
     def _note_others(self, schema: Mapping[str, Any]) -> None:
         others = [str(name) for name in as_list(schema.get("required")) if str(name).strip() not in ("model", "input")]

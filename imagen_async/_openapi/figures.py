@@ -19,6 +19,8 @@ def whole_of(value: object) -> int | None:
 
 def figure_of(value: object) -> float | None:
     """A number that can be a bound, also where a page writes it as a text."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,3}(,[0-9]{3}){1,5}", value):
+        value = value.replace(",", "")
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", value):
         value = float(value) if "." in value else int(value)
     if not is_number(value) or not -_BEYOND <= value <= _BEYOND:

@@ -38,7 +38,7 @@ MOST_FIELDS = 500
 _UNREAD = (
     *("pattern", "multipleOf", "uniqueItems", "not", "if", "then", "else", "contains", "prefixItems"),
     *("dependentRequired", "dependentSchemas", "minProperties", "maxProperties", "patternProperties", "propertyNames"),
-    "unevaluatedProperties",
+    *("unevaluatedProperties", "minContains", "maxContains", "dependencies", "contentMediaType"),
 )
 """Keywords that bind a value in a way that no parameter has."""
 
@@ -67,13 +67,13 @@ class SchemaReader:
         """The fields of an object's schema, by their names."""
         schema = self._document.resolved(schema)
         found = self._described(schema, place, room)
-        for name in self._required(schema) - found.keys():
+        for name in _required(schema) - found.keys():
             self._note(place + name, "is required, and not described")
             found[name] = Anything(required=True)
         return found
 
     def _described(self, schema: Mapping[str, Any], place: str, room: int = DEEPEST) -> dict[str, Parameter]:
-        required = self._required(schema)
+        required = _required(schema)
         found: dict[str, Parameter] = {}
         for name, each in self._document.properties(schema).items():
             spelt = _spelt(name)
@@ -82,14 +82,12 @@ class SchemaReader:
             if spelt in found:
                 self._note(place + spelt, "is there twice, of which the last counts")
             own = self._document.resolved(each)
+            if own.get("readOnly") is True:
+                self._note(place + spelt, "is told by the provider, and not taken")
+                continue
             is_required = spelt in required or own.get("required") is True
             found[spelt] = self.parameter(own, place + spelt, room, required=is_required)
         return found
-
-    def _required(self, schema: Mapping[str, Any]) -> set[str]:
-        told_so = schema.get("required")
-        names = [told_so] if isinstance(told_so, str) else as_list(told_so)
-        return {_spelt(str(name)) for name in names if isinstance(name, str | int)}
 
     def with_branches(self, schema: Mapping[str, Any]) -> tuple[dict[str, Parameter], tuple[Branch, ...]]:
         """The fields of an input, and the ways to fill it in where it has several."""
@@ -100,7 +98,7 @@ class SchemaReader:
             return self.fields(schema), ()
         fields = self._described(schema, "")
         own = [self._described(way, "") for way in ways]
-        required = [self._required(way) for way in ways]
+        required = [_required(way) for way in ways]
         for name in dict.fromkeys(name for each in own for name in each):
             # Whether it must be there is the way's to say.
             kinds = _distinct(msgspec.structs.replace(each[name], required=False) for each in own if name in each)
@@ -109,9 +107,9 @@ class SchemaReader:
             elif len(kinds) > 1:
                 self._note(name, "differs in several ways, so that which value goes with which is not checked")
             fields.setdefault(name, _one_of(kinds))
-        for name in sorted({*self._required(schema), *(name for each in required for name in each)} - fields.keys()):
+        for name in sorted({*_required(schema), *(name for each in required for name in each)} - fields.keys()):
             self._note(name, "is required, and not described")
-            fields[name] = Anything(required=name in self._required(schema))
+            fields[name] = Anything(required=name in _required(schema))
         return fields, self._branches(schema, fields, own, required, is_one=is_one)
 
     def _branches(
@@ -123,7 +121,7 @@ class SchemaReader:
         *,
         is_one: bool,
     ) -> tuple[Branch, ...]:
-        always, described = self._required(schema), set(self._document.properties(schema))
+        always, described = _required(schema), set(self._document.properties(schema))
         # What every way has belongs to none; of a field with a default nobody need say it.
         wanted = [sorted(name for name in each - always if fields[name].default is None) for each in required]
         fields_of = [
@@ -215,9 +213,7 @@ class SchemaReader:
             case "string":
                 return self._text(schema, place)
             case "integer":
-                return Whole(
-                    minimum=whole_of(self._least(schema, place, 1)), maximum=whole_of(self._most(schema, place, 1))
-                )
+                return _whole(schema, self._least(schema, place, 1), self._most(schema, place, 1))
             case "number":
                 return Number(minimum=self._least(schema, place), maximum=self._most(schema, place))
             case "boolean":
@@ -266,13 +262,15 @@ class SchemaReader:
     def _text(self, schema: Mapping[str, Any], place: str) -> Parameter:
         file = file_in(place.rpartition(".")[2], schema)
         if file is not None:
+            if {"minLength", "maxLength"} & schema.keys():
+                self._note(place, "has a length, which is not checked of an address")
             return file
         form = schema.get("format") or schema.get("contentEncoding")
         if form not in (None, "string"):
             self._note(place, f"has the format {shown(str(form))}, which is not checked")
-        longest = whole_of(schema.get("maxLength"))
+        longest = self._count(schema, place, "maxLength")
         longest = longest_in(schema.get("description")) if longest is None else longest
-        return Text(min_length=max(0, whole_of(schema.get("minLength")) or 0), max_length=longest)
+        return Text(min_length=self._count(schema, place, "minLength") or 0, max_length=longest)
 
     def _items(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
         inner = self._document.resolved(schema.get("items"))
@@ -282,8 +280,15 @@ class SchemaReader:
             self._note(place, "is a list of what is not described")
         described = inner if "description" in inner else {**inner, "description": schema.get("description")}
         each = self.parameter(described, place, room - 1) if inner else Anything()
-        least = max(0, whole_of(schema.get("minItems")) or 0)
-        return Items(of=each, min_items=least, max_items=whole_of(schema.get("maxItems")))
+        least = self._count(schema, place, "minItems") or 0
+        return Items(of=each, min_items=least, max_items=self._count(schema, place, "maxItems"))
+
+    def _count(self, schema: Mapping[str, Any], place: str, word: str) -> int | None:
+        """A bound of length or number; None where there is none that can be kept to."""
+        found = whole_of(schema.get(word))
+        if schema.get(word) is not None and (found is None or found < 0):
+            self._note(place, f"has a {word} that binds nothing: {told(schema[word])}")
+        return None if found is None or found < 0 else found
 
     def _least(self, schema: Mapping[str, Any], place: str, step: int = 0) -> float | None:
         return self._bound(schema, place, ("minimum", "exclusiveMinimum"), step)
@@ -315,6 +320,20 @@ class SchemaReader:
             self.notes.append(note)
 
 
+def _required(schema: Mapping[str, Any]) -> set[str]:
+    told_so = schema.get("required")
+    names = [told_so] if isinstance(told_so, str) else as_list(told_so)
+    return {_spelt(str(name)) for name in names if isinstance(name, str | int)}
+
+
+def _whole(schema: Mapping[str, Any], least: float | None, most: float | None) -> Whole:
+    """A whole number; where the page says of how many bits, that bounds it too."""
+    edge = 2**31 if schema.get("format") == "int32" else None
+    least = -edge if least is None and edge is not None else least
+    most = edge - 1 if most is None and edge is not None else most
+    return Whole(minimum=whole_of(least), maximum=whole_of(most))
+
+
 def _types(schema: Mapping[str, Any]) -> list[Any]:
     """The types that a schema names, or that what else it says is of; that it may be nothing goes without saying."""
     told_type = schema.get("type")
@@ -338,8 +357,9 @@ def _one_of(kinds: list[Parameter]) -> Parameter:
 
 
 def _is_null(way: Mapping[str, Any]) -> bool:
-    kind = way.get("type", "")
-    return kind in ("null", None) or ("const" in way and way["const"] is None)
+    kind, values = way.get("type", ""), as_list(way.get("enum"))
+    is_one_value = ("const" in way and way["const"] is None) or (values and values == [None] * len(values))
+    return kind in ("null", None) or bool(is_one_value)
 
 
 def _spelt(name: str) -> str:

@@ -16,7 +16,7 @@ from .._core import origin
 from .._core.course import LAST_WORD
 from .._core.dialect import Dialect
 from .._core.dialects.echo import ignored_in
-from .._core.dialects.records import without_links
+from .._core.dialects.records import links_beside, without_links
 from .._core.failure import Failure
 from .._core.job import Job
 from .._core.job_events import NothingLeft, NotSaved, Prepared, Saved, SendAborted, TurnMissed, Unsendable
@@ -274,7 +274,10 @@ class Exchange:
 def _own_works(job: Job, uploaded: set[str], status: Succeeded) -> Succeeded | LinksMissing:
     """What a task has made: nothing that went in, and where it is to make pictures, some."""
     sent = job.model.addresses(job.request) | uploaded
-    urls = tuple(url for url in status.urls if url not in sent) if sent else status.urls
+    urls = status.urls
+    if not sent.isdisjoint(urls):
+        # What went in may stand at the likelier place, and hide what was made.
+        urls = tuple(url for url in urls if url not in sent) or links_beside(status.raw, sent)
     if not urls and (status.urls or job.model.makes_pictures):
         return without_links(status.credits, status.raw)
     return status if urls == status.urls else msgspec.structs.replace(status, urls=urls)

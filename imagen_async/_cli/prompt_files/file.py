@@ -76,10 +76,15 @@ class PromptFile:
         self._limit = limit
         self._count = 0
         self._take: Callable[[PromptLine], PromptLine] | None = None
+        self._needs_prompt: Callable[[PromptLine], bool] = lambda line: True
 
-    def convert(self, take: Callable[[PromptLine], PromptLine]) -> None:
-        """Let each line be what this makes of it, from now on."""
-        self._take = take
+    def convert(
+        self,
+        take: Callable[[PromptLine], PromptLine],
+        needs_prompt: Callable[[PromptLine], bool] = lambda line: True,
+    ) -> None:
+        """Let each line be what `take` makes of it, from now on, and be one without a prompt where it needs none."""
+        self._take, self._needs_prompt = take, needs_prompt
 
     def check(self, admit: Callable[[PromptLine], object]) -> Mistakes:
         """Look at every line, and let `admit` look at its request; returns what is wrong, nothing when all is well."""
@@ -113,10 +118,20 @@ class PromptFile:
             yield item
 
     def _items(self) -> Iterator[Item]:
-        items, take = itertools.islice(self._parse(), self._limit), self._take
-        if take is None:
-            return items
-        return (_taken(item, take) for item in items)
+        for item in itertools.islice(self._parse(), self._limit):
+            taken = item if self._take is None else self._taken(item, self._take)
+            yield taken
+            if isinstance(taken, BadLine) and taken.is_last:
+                return
+
+    def _taken(self, item: Item, take: Callable[[PromptLine], PromptLine]) -> Item:
+        request = item.meant if isinstance(item, BadLine) else item
+        try:
+            taken = None if request is None else take(request)
+        except InvalidRequest as error:
+            return BadLine(item.line, error.message)
+        is_request = taken is not None and not (isinstance(item, BadLine) and self._needs_prompt(taken))
+        return taken if taken is not None and is_request else item
 
     def _problem(self, item: Item, admit: Callable[[PromptLine], object], first_line: dict[int, int]) -> str | None:
         if isinstance(item, BadLine):
@@ -133,10 +148,3 @@ class PromptFile:
         except InvalidRequest as error:
             return error.message
         return None
-
-
-def _taken(item: Item, take: Callable[[PromptLine], PromptLine]) -> Item:
-    try:
-        return item if isinstance(item, BadLine) else take(item)
-    except InvalidRequest as error:
-        return BadLine(item.line, error.message)

@@ -27,10 +27,19 @@ class PromptLine(ImageRequest, frozen=True):
 
 
 class BadLine(msgspec.Struct, frozen=True):
-    """A line that cannot be used, and why."""
+    """A line that cannot be used, and why.
+
+    Attributes:
+        line: Its number.
+        problem: Why.
+        meant: What it is where its model needs no prompt, and its columns are fields of that; None: nothing.
+        is_last: True where all others have the same problem: they are not looked at.
+    """
 
     line: int
     problem: str
+    meant: PromptLine | None = None
+    is_last: bool = False
 
 
 Item = PromptLine | BadLine
@@ -55,10 +64,6 @@ def request_of(line: int, values: Mapping[str, Any]) -> Item:
 
 def request_from(line: int, fields: dict[str, Any], columns: dict[str, Any]) -> Item:
     """A request of its fields, by their own names, and of what is beside them."""
-    # What only changes a picture needs no words.
-    if "prompt" not in fields and not fields.get("images"):
-        only = f", only {shown(', '.join(columns))!r}" if columns else ""
-        return BadLine(line, f"there is no prompt{meant(columns) or only}")
     if isinstance(fields.get("prompt"), str):
         fields["prompt"] = fields["prompt"].strip()
     if fields.get("images") is None:
@@ -69,7 +74,13 @@ def request_from(line: int, fields: dict[str, Any], columns: dict[str, Any]) -> 
     if key is not None:
         # A number is the same key as its digits, so that JSON and CSV agree.
         fields["key"] = str(key)
-    return PromptLine(**fields, line=line, columns=columns)
+    request = PromptLine(**fields, line=line, columns=columns)
+    # What only changes a picture needs no words.
+    if "prompt" in fields or request.images:
+        return request
+    only = f", only {shown(', '.join(columns))!r}" if columns else ""
+    other_name = meant(columns)
+    return BadLine(line, f"there is no prompt{other_name or only}", None if other_name else request)
 
 
 def meant(names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import ConfigurationError
 from .lines import KINDS, BadLine, Item, request_of
-from .tables import header_problem
+from .tables import header_problem, lacking_prompt, of_table
 
 _ROWS = 1000
 """In memory at a time, as Python's own values."""
@@ -37,11 +37,11 @@ def parquet_reader(data: bytes, name: str) -> Callable[[], Iterator[Item]]:
         if problem is not None:
             yield BadLine(0, problem)
             return
-        read = 0
+        read, lack = 0, lacking_prompt(0, names)
         try:
             for batch in parquet.ParquetFile(io.BytesIO(data)).iter_batches(_ROWS):
                 for number, row in enumerate(batch.to_pylist(), read + 1):
-                    yield request_of(number, {column: _told(column, value) for column, value in row.items()})
+                    yield of_table(request_of(number, {name: _told(name, value) for name, value in row.items()}), lack)
                 read += batch.num_rows
         except (ArrowException, *_UNTOLD) as error:
             yield BadLine(read + 1, f"the rest cannot be read: {error}")

@@ -173,6 +173,7 @@ class _UnquotedRows:
 
 def _parse_rows(rows: _Rows, skipped: int = 0) -> Iterator[Item]:
     header: _Header | None = None
+    lack: BadLine | None = None
     while True:
         # A quoted field may hold newlines: a row is named by its first line.
         first_line = skipped + rows.line_num + 1
@@ -188,26 +189,35 @@ def _parse_rows(rows: _Rows, skipped: int = 0) -> Iterator[Item]:
         if not any(map(str.strip, row)):
             continue
         if header is not None:
-            yield header.request(first_line, row)
+            yield of_table(header.request(first_line, row), lack)
             continue
         names = [name.strip() for name in row]
         problem = header_problem(names)
+        header, lack = _Header(names), lacking_prompt(first_line, names)
         if problem is not None:
             yield BadLine(first_line, problem)
             return
-        header = _Header(names)
 
 
 def header_problem(names: Sequence[str]) -> str | None:
     """What is wrong with the names of a table's columns, or None."""
-    lowered = list(filter(None, map(str.lower, names)))
-    doubled = [name for name, count in Counter(lowered).items() if count > 1]
-    if doubled:
-        return f"two columns are named {doubled[0]!r}"
-    if "prompt" in lowered or "images" in lowered:
+    doubled = [name for name, count in Counter(filter(None, map(str.lower, names))).items() if count > 1]
+    return f"two columns are named {doubled[0]!r}" if doubled else None
+
+
+def lacking_prompt(line: int, names: Sequence[str]) -> BadLine | None:
+    """What is to be said of a table that has no column for prompts, where the model wants some; None: it has one."""
+    if not {"prompt", "images"}.isdisjoint(map(str.lower, names)):
         return None
     remedy = meant(names) or "; the first line is to name the columns"
-    return f"there is no column named prompt, only {', '.join(filter(None, names))}{remedy}"
+    return BadLine(
+        line, f"there is no column named prompt, only {', '.join(filter(None, names))}{remedy}", is_last=True
+    )
+
+
+def of_table(item: Item, lack: BadLine | None) -> Item:
+    """A row; where it is no request for want of a prompt, and its table has no column for any, that is what is said."""
+    return item if lack is None or not isinstance(item, BadLine) else msgspec.structs.replace(lack, meant=item.meant)
 
 
 class _Header:

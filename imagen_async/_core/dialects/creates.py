@@ -35,7 +35,7 @@ _IS = (
 )
 _OVER = (
     r"(no longer (available|supported|offered|served)|offline|deprecated|discontinued|retired|not published"
-    r"|withdrawn|decommissioned|shut ?down|sunset)\b"
+    r"|withdrawn|removed|decommissioned|shut ?down|sunset)\b"
 )
 # What a request holds, and is no model: "image no longer available" is one bad prompt.
 _PARTS = (

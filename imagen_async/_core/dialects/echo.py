@@ -27,7 +27,7 @@ def ignored_in(raw: bytes, sent: Mapping[str, Any], files: Collection[str] = ())
     return tuple(
         name
         for name, value in sent.items()
-        if name not in understood or (name not in files and not _is_same(understood[name], value))
+        if name not in understood or not (_as_many if name in files else _is_same)(understood[name], value)
     )
 
 
@@ -52,6 +52,12 @@ def _items(value: Any) -> Collection[tuple[str, Any]]:
 def _opened(value: Any) -> dict[str, Any] | None:
     value = loose_json(value) if isinstance(value, str) else value
     return value if isinstance(value, dict) else None
+
+
+def _as_many(one: Any, other: Any) -> bool:
+    """True where two say as many addresses."""
+    counts = [len(each) if isinstance(each, list | tuple) else int(each not in (None, "")) for each in (one, other)]
+    return counts[0] == counts[1]
 
 
 def _is_same(one: Any, other: Any) -> bool:

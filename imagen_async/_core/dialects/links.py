@@ -14,6 +14,7 @@ from ..._text import seldom
 from ..field_names import LONGEST_KEY, folded, is_echo
 from ..forgiving_json import NOT_JSON
 from ..wire import loose_json
+from .state_words import meaning_of
 
 DEEPEST = 8
 """Lists, objects and texts of JSON that are opened, one in the other, to find a link."""
@@ -26,9 +27,12 @@ _PLACES = (
     *("media", "videos", "video", "audios", "audio", "generated", "content", "src", "href"),
     *("sample", "samples", "download"),
 )
-_RESULTS = frozenset({"resultjson", "resultobject", "response", "result", "results", "output"})
+_RESULTS = frozenset({"resultjson", "resultobject", "resulttext", "response", "result", "results", "output", "outputs"})
 _LINKS = frozenset(name for name in _PLACES if name.endswith(("url", "urls")) or name in ("images", "image"))
-_WORK = seldom(r"frame|layer|mask|segment|alpha|matte|audio|video|image")
+_WORK = seldom(
+    r"frame|layer|mask|segment|alpha|matte|audio|video|image|svg|vector|psd|depth|normal|pose|mesh|glb|gltf|fbx|usdz"
+    r"|splat|gif|clip|subtitle|midi|stem|vocal|instrumental|zip|pdf"
+)
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
 _COPY = seldom(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
@@ -72,16 +76,17 @@ LONGEST_LINK = 16384
 """Characters of a link: servers take no longer ones, and a signed one has 2,000."""
 
 
-def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
+def find_links(record: Any, around: Any = None, sent: Iterable[str] = ()) -> tuple[str, ...]:
     """Collect the links of a record, or of a result, each once, in order, as they were given.
 
     The places that are known come first, and only where they hold none any key that ends in url, and then the known
     places of what is around the record. What stands under the keys of an echo (`param`, `input`, `callBackUrl`, …) is
-    left out, also where it is repeated elsewhere.
+    left out, also where it is repeated elsewhere; so is what was `sent`.
     """
-    if usual := _usual_links(record):
+    echo = {link for each in sent for link in (each, *links_of(each))}
+    if (usual := _usual_links(record)) and echo.isdisjoint(usual):
         return usual
-    search = _Search(frozenset(each for place in (record, around) for each in _echoed(place, DEEPEST)))
+    search = _Search(frozenset(echo.union(each for place in (record, around) for each in _echoed(place, DEEPEST))))
     found = search.known(record, DEEPEST) or search.anywhere(record, DEEPEST) or search.known(around, DEEPEST)
     # Under whatever name: it is paid for.
     found = found or [each for result in _results_of(record) for each in search.all_of(result, DEEPEST - 1)]
@@ -91,13 +96,21 @@ def find_links(record: Any, around: Any = None) -> tuple[str, ...]:
 
 def text_without_links(record: Mapping[str, Any]) -> str:
     """A result, as JSON, that tells something and has no place for a link: a text, a number, a name; empty for none."""
-    results = (_opened(each) if isinstance(each, str) else each for each in _results_of(record))
-    told = next((each for each in results if isinstance(each, dict) and _tells(each, DEEPEST)), None)
+    results = [(folded(key), value) for key, value in _items(record) if folded(key) in _RESULTS]
+    told = next((text for name, value in results if _tells(text := _told_as(name, value), DEEPEST)), None)
     return "" if told is None else msgspec.json.encode(told).decode()
 
 
 def _results_of(record: Any) -> list[Any]:
     return [value for key, value in _items(record) if folded(key) in _RESULTS]
+
+
+def _told_as(name: str, value: Any) -> Any:
+    """What stands there, JSON opened; nothing for what says how a task stands, and for what was to be JSON."""
+    if isinstance(value, str) and not _is_json(value):
+        return None if name == "resultjson" or meaning_of(value) is not None else value
+    opened = _opened(value) if isinstance(value, str) else value
+    return None if isinstance(opened, bool | int | float) else opened
 
 
 def _tells(value: Any, depth: int) -> bool:
@@ -212,8 +225,8 @@ class _Search:
         )
         return [link for item in items for link in self.all_of(item, depth - 1)]
 
-    def works(self, value: Any, depth: int) -> list[str]:
-        """The links of what a task makes beside its pictures, by the names of their places."""
+    def works(self, value: Any, depth: int, *, is_work: bool = False) -> list[str]:
+        """The links of what a task makes beside its pictures, by the names of their places, or of what these are in."""
         if isinstance(value, str):
             value = self._opened(value)
         self._objects -= 1
@@ -223,10 +236,11 @@ class _Search:
         for key, item in value.items() if isinstance(value, dict) else (("", item) for item in value):
             if key and _is_aside(key):
                 continue
-            if key and _names_links(key):
-                found += self.known(item, depth - 1) if _WORK().search(folded(key)) else []
-            elif isinstance(item, dict | list) or folded(key) in _RESULTS:
-                found += self.works(item, depth - 1)
+            named = is_work or _WORK().search(folded(key)) is not None
+            if isinstance(item, str) and folded(key) not in _RESULTS and self._opened(item) is None:
+                found += self.known(item, 1) if named and not _is_page(key) else []
+            else:
+                found += self.works(item, depth - 1, is_work=named)
         return found
 
     def _opened(self, text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...errors import GenerationFailed, InvalidRequest, ProtocolError
@@ -15,7 +15,7 @@ from . import money
 from .answers import NO_SUCH_TASK, Answer, code_number, code_of, figure, is_enveloped, read_refused_status
 from .links import find_links, text_without_links
 from .own_task import OwnTask
-from .state_words import StateWord, meaning_of, read_state
+from .state_words import StateWord, is_mere_failure, meaning_of, read_state
 
 _CONTAINERS = frozenset(
     "data result output task tasks tasklist taskinfo job jobs record records list items rows".split()  # noqa: SIM905
@@ -142,7 +142,7 @@ def _read(record: dict[str, Any] | None, state: StateWord, envelope: Any, answer
     if not record:
         return NoAnswer(Failure(ProtocolError, "The status answer has a wrong shape: it holds no record of a task"))
     if state.meaning == "broken":
-        return _broken(record, answer)
+        return _broken(record, answer, word=state.word)
     if state.meaning == "made":
         links = find_links(record, envelope)
         text = text_without_links(record) if state.is_sure and not links else ""
@@ -152,6 +152,11 @@ def _read(record: dict[str, Any] | None, state: StateWord, envelope: Any, answer
             return without_links(_billed(record), answer.response.body)
     # A word that no page knows counts as pending: whoever gave such a task up would lose what is paid for.
     return Pending(clean(str(state.word)), state.meaning is not None)
+
+
+def links_beside(raw: bytes, sent: Iterable[str]) -> tuple[str, ...]:
+    """The links of an answer about a task that has ended well, but for what was sent."""
+    return find_links(unwrapped(loose_json(raw)), None, sent)
 
 
 def without_links(credits: float | None, raw: bytes) -> LinksMissing:
@@ -166,7 +171,7 @@ def _around(envelope: Any, first: str, untold: StateWord) -> StateWord:
     return StateWord(around.word, around.meaning, is_sure=False) if is_word else untold
 
 
-def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None) -> TaskFailed:
+def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None, word: object = None) -> TaskFailed:
     error = next(iter(_under(record, "error")), None)
     detail = error if isinstance(error, dict) else {"message": error}
     codes = [*_under(record, "failcode", "errorcode"), *_under(detail, "code"), code]
@@ -175,7 +180,7 @@ def _broken(record: Mapping[str, Any], answer: Answer, code: int | None = None) 
     text = next(filter(None, told), "" if meaning_of(answer.text) == "made" else answer.text)
     failure = Failure(
         GenerationFailed,
-        clean(str(text or _UNTOLD)),
+        clean(str(text or (_UNTOLD if is_mere_failure(word) else f"its state is {word}"))),
         code=code_of(next((each for each in codes if each is not None), None)),
     )
     return TaskFailed(failure, _billed(record), answer.response.body)

@@ -75,6 +75,12 @@ def meaning_of(word: object) -> Meaning | None:
     return _MEANINGS.get(word) or _MEANINGS.get(_plain(word)) if isinstance(word, str) else None
 
 
+def is_mere_failure(word: object) -> bool:
+    """True for a word that says that a task has failed, and nothing of why."""
+    plain = _plain(word) if isinstance(word, str) else ""
+    return not plain or plain.isdecimal() or plain.startswith(("fail", "err", "exception", "unsuccess"))
+
+
 def read_state(record: Mapping[str, Any], first: str) -> StateWord:
     """Say how a record's task stands: by the field that its API names it in, else by the others that are known.
 
