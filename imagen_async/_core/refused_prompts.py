@@ -12,21 +12,23 @@ _SURELY = seldom(
     r"nsfw|sexual|nudity|adult content|explicit content|(harmful|illegal|violent|hateful) (content|material|prompt)"
     r"|(content|usage|safety|community|acceptable use)"
     r" (polic|filter|violation|checks?\b|review|guideline|moderat|standard|rule)"
-    r"|content (is |was )?(blocked|flagged|rejected|prohibited|forbidden|sensitive|inappropriate)"
+    r"|content (checker|(is |was )?(blocked|flagged|rejected|prohibited|forbidden|sensitive|inappropriate))"
     r"|(banned|forbidden|sensitive|prohibited|blocked) (words?|content|terms?|keywords?)"
-    r"|prominent people|responsible ai|risk control|违规|敏感|审核|不合规|违禁",
+    r"|(prompt|request|content|input|text) (was |is |has been |considered )*(filtered|offensive|not compliant)"
+    r"|\brai (filter|reason)|block ?list|black ?list|copyrighted|risk(y)? (control|words?)|prominent people"
+    r"|responsible ai|违规|敏感|审核|不合规|违禁",
     re.I,
 )
 # Where these stand in a word about a value, that is wrong and no prompt was looked at.
 _LIKELY = seldom(
     r"sensitive|moderat|unsafe|flagged|prohibited|inappropriate|safety|violat|forbidden|banned|blocked|guidelines?\b"
-    r"|polic(y|ies)\b|prompt (was |is |has been )?(rejected|refused|denied)",
+    r"|polic(y|ies)\b|prompt (was |is |has been )?(rejected|refused|denied|not suitable)",
     re.I,
 )
 _OF_A_VALUE = seldom(
     r"not within|range|allowed (options?|values?)|(is|are) (invalid|required|not (valid|allowed|supported))|unsupported"
-    r"|invalid (value|type|parameter|format)|must (be|have|not)|length|characters|too (long|short|large|small|many)"
-    r"|parameter|\bfield\b|tolerance|checker|timed? ?out|\brate\b|frequen",
+    r"|schema|invalid (value|type|parameter|format)|must (be|have|not)|length|characters"
+    r"|too (long|short|large|small|many)|parameter|\bfield\b|tolerance|checker|timed? ?out|\brate\b|frequen",
     re.I,
 )
 _BESIDES = str.maketrans("_-", "  ")
