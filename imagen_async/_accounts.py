@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any
@@ -13,7 +12,8 @@ from yarl import URL
 from ._addresses import is_address, is_unencrypted
 from ._core.plain_values import plain_or_same
 from ._core.poll_schedule import FRESHNESS, PollSchedule
-from ._core.provider import Limits, Provider, variable_of
+from ._core.provider import NAME, Limits, Provider, variable_of
+from ._core.record_values import is_price
 from ._core.routing import Policy, Router
 from ._core.suggestion import did_you_mean
 from ._records import ModelFile, Models
@@ -25,11 +25,6 @@ from .providers import PROVIDERS
 
 SANDBOX_KEY = "key-of-the-sandbox"
 """What the sandbox takes as a key; it is no secret and opens nothing else."""
-
-_DEAREST = 1e12
-"""Credits for a picture: no price, and a larger int may be none that a float can be."""
-
-_NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -83,7 +78,7 @@ def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
         own = account.provider.name if isinstance(account.provider, Provider) else account.provider
         name = account.name or own
         # A word that names a provider must not lead to another one's account.
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or (name in PROVIDERS and name != own):
+        if not isinstance(name, str) or not NAME.fullmatch(name) or (name in PROVIDERS and name != own):
             message = f"name={told(name)}: an account's name is a word, such as kie-2, and not that of another provider"
             raise ConfigurationError(f"{message}.")
         if name in pool:
@@ -113,7 +108,7 @@ def provider_of(account: Account) -> Provider:
     if prices is None:
         return provider
     for model, price in prices.items() if type(prices) is dict else [("", prices)]:
-        if type(price) not in (int, float) or not 0 <= price < _DEAREST:
+        if not is_price(price):
             message = f"credits={told(prices)}: a price is a number of credits for a picture, or one for each model"
             raise ConfigurationError(f"{message}.", provider=provider.name)
         if model != "" and (not isinstance(model, str) or provider.find(model) is None):
@@ -171,7 +166,22 @@ def _plain_account(account: Account) -> Account:
             raise ConfigurationError(f"{name}: allowed is a text, not {type(text).__name__}.")
     if type(account.limits) not in (Limits, NoneType):
         raise ConfigurationError(f"limits={told(account.limits)}: allowed is Limits(…).")
+    if isinstance(account.provider, Provider):
+        texts["provider"] = _with_plain_addresses(account.provider)
     return msgspec.structs.replace(account, **texts)
+
+
+def _with_plain_addresses(provider: Provider) -> Provider:
+    """A record with its addresses as they are used; raises ConfigurationError for what is none."""
+    base_url, uploads = provider.base_url, provider.uploads
+    if base_url is not None:
+        base_url = _checked_url(base_url, provider, "base_url of its record")
+    if uploads is not None and uploads.base_url is not None:
+        url = _checked_url(uploads.base_url, provider, "uploads.base_url of its record")
+        uploads = msgspec.structs.replace(uploads, base_url=url)
+    plain = msgspec.structs.replace(provider, base_url=base_url, uploads=uploads)
+    # Mostly nothing changes: then the models that were looked up are kept with it.
+    return provider if plain == provider else plain
 
 
 def _plain_prices(given: Any) -> Any:
@@ -219,10 +229,10 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     base_url = base_url or provider.base_url
     if base_url is None and provider.is_local:
         return OpenAccount(provider, limits, None)
-    uploads = None if account.upload_url is None else _checked_url(account.upload_url, provider)
+    uploads = None if account.upload_url is None else _checked_url(account.upload_url, provider, "upload_url")
     default = SANDBOX_KEY if provider.is_local else ""
     key = account.api_key or environment.get(key_variable) or default
-    address = _checked_url(base_url, provider)
+    address = _checked_url(base_url, provider, _where_of(provider))
     return OpenAccount(provider, limits, Endpoint(address, _checked_key(key, key_variable, provider)), uploads)
 
 
@@ -247,8 +257,12 @@ def _checked_key(key: str, variable: str, provider: Provider) -> str:
     return key
 
 
-def _checked_url(base_url: str | None, provider: Provider) -> str:
-    where = f"base URL (--base-url) or in the environment variable {provider.base_url_variable}"
+def _where_of(provider: Provider) -> str:
+    return f"base URL (--base-url) or in the environment variable {provider.base_url_variable}"
+
+
+def _checked_url(base_url: str | None, provider: Provider, where: str) -> str:
+    """An address to which the key may go, as it is used; `where` it was said, or is to be."""
     if base_url is None:
         message = f"{provider.title} publishes no address; take it from your account there, and give it as {where}."
         raise ConfigurationError(message, provider=provider.name)

@@ -25,11 +25,14 @@ MAX_BYTES = 16 << 20
 
 def read_models(path: str | os.PathLike[str]) -> ModelFile:
     """The records of a file of the user's own; raises ConfigurationError where it cannot be read, or is none."""
+    content = _content(path)
     try:
-        return msgspec.json.decode(_content(path), type=ModelFile)
+        return msgspec.json.decode(content, type=ModelFile)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         remedy = "imagen-async models import PAGE… -o FILE writes one"
         raise ConfigurationError(f"{path} is no file of models: {told(str(error), 300)}; {remedy}.") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.message}") from None
 
 
 def model_files(models: Models) -> list[ModelFile]:
@@ -85,12 +88,18 @@ def read_provider(path: str | os.PathLike[str], known: Mapping[str, Provider]) -
         path: Of the file.
         known: The providers that there are: its models may be theirs, at prices that nobody knows.
     """
+    content = _content(path)
     try:
-        found = msgspec.toml.decode(_content(path), type=_ProviderFile)
-    except (msgspec.MsgspecError, ValueError, RecursionError, ConfigurationError) as error:
+        return _record_of(msgspec.toml.decode(content, type=_ProviderFile), known)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no record of a provider: {told(str(error), 300)}.") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.message}") from None
+
+
+def _record_of(found: _ProviderFile, known: Mapping[str, Provider]) -> Provider:
     if found.models_of is not None and found.models_of not in known:
-        message = f"{path}: models_of names {told(found.models_of)}; there are {', '.join(known)}"
+        message = f"models_of names {told(found.models_of)}; there are {', '.join(known)}"
         raise ConfigurationError(f"{message}.{did_you_mean(found.models_of, known)}")
     others = () if found.models_of is None else known[found.models_of].models
     same = ("name", "base_url", "dialect", "limits", "latency", "prices", "uploads", "signs_callbacks")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cache
+import re
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from inner import (
     TaskFailed,
     check,
     file_of,
+    named,
     openapi_of,
     problem_of,
     read_models,
@@ -43,6 +45,7 @@ from imagen_async.providers import (
     Flag,
     Items,
     JobsDialect,
+    LatencyPrior,
     Model,
     Number,
     Price,
@@ -314,7 +317,9 @@ def test_a_file_of_models(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_bytes(written(file))
     assert read_models(path) == file
-    for content, told in {"{": "is no file of models", '{"models": [], "host": "x"}': "unknown field `host`"}.items():
+    negative = '{"models": [{"name": "a", "wire_name": "a", "parameters": null, "credits": -1}]}'
+    wrong = {"{": "is no file of models", '{"models": [], "host": "x"}': "unknown field `host`"}
+    for content, told in {**wrong, negative: r"m\.json: a: credits=-1\.0"}.items():
         path.write_text(content)
         with pytest.raises(ConfigurationError, match=told):
             read_models(path)
@@ -380,6 +385,63 @@ async def test_a_provider_of_ones_own(tmp_path: Path) -> None:
             read_provider(path, PROVIDERS)
     with pytest.raises(ConfigurationError, match="allowed is a text, not int"):
         Client(Account(7, api_key="k"))  # type: ignore[arg-type]
+
+
+OF_A_MODEL, PLAIN = "[[models]]", "prices = 3"
+WRONG: list[tuple[str, str, str]] = [
+    *((PLAIN, f"prices = {price}", f"prices={float(price)}: it must be") for price in ("-3", "nan", "inf", "1e12")),
+    (PLAIN, "prices = { imagen4 = -1 }", "prices['imagen4']=-1.0: it must be a number of credits"),
+    (OF_A_MODEL, f"{OF_A_MODEL}\ncredits = -2", "painter: credits=-2.0"),
+    (OF_A_MODEL, f"{OF_A_MODEL}\ncredits = {{ credits = -1 }}", "credits=-1.0"),
+    (OF_A_MODEL, f"{OF_A_MODEL}\ncredits = {{ credits = 3, by_value = {{ a = nan }} }}", "by_value['a']=nan"),
+    (OF_A_MODEL, f"{OF_A_MODEL}\ncredits = {{ credits = 3, each_input = -1 }}", "each_input=-1.0"),
+    (OF_A_MODEL, f"{OF_A_MODEL}\ncredits = {{ credits = 3, free_inputs = -1 }}", "free_inputs=-1: it must be a whole"),
+    (OF_A_MODEL, f"{OF_A_MODEL}\nresults = 0", "painter: results=0"),
+    (OF_A_MODEL, f"{OF_A_MODEL}\nlatency = {{ median = 0, sigma = 1 }}", "latency.median=0.0"),
+    (PLAIN, "latency = { median = -4, sigma = 1 }", "latency.median=-4.0: it must be a number from 0.001 to 1,000,000"),
+    (PLAIN, "latency = { median = inf, sigma = 1 }", "latency.median=inf"),
+    *((PLAIN, f"latency = {{ median = 5, sigma = {each} }}", "latency.sigma=") for each in ("0", "nan", "99")),
+    *(
+        ('create_path = "/make"', f'{field} = "{path}"', f"{field}={path!r}: it must be a path")
+        for field in ("create_path", "credits_path", "renewal_path", "models_path", "schema_path")
+        for path in ("make/{model}", "//a.example/{model}", "https://a.example/{model}", "")
+    ),
+    ("/made/{task_id}", "92/made/{task_id}", "status_path='92/made/{task_id}': it must be a path"),
+    ("/made/{task_id}", "/made#{task_id}", "status_path='/made#{task_id}': it must be a path"),
+    ('"/up"', '"up"', "uploads.path='up': it must be a path"),
+    ('"/up"', '"/up", lifetime = -1', "uploads.lifetime=-1.0"),
+    ('"/up"', '"/up", max_bytes = 0', "uploads.max_bytes=0"),
+    ("https://files.mine.example", "ftp://x", "'ftp://x' is no address of an API"),
+    ("https://files.mine.example", "http://x", "http://x would send the key unencrypted"),
+    ("https://mine.example/v2", "mine.example", "'mine.example' is no address of an API"),
+    *(('"mine"', f'"{name}"', f"name={name!r}: a provider's name is a word") for name in ("", " ", "my own", "a=b")),
+    ("running = 7", "running = 0", "running=0: it must be a whole number of at least 1"),
+]
+
+
+@pytest.mark.parametrize(("line", "wrong", "told"), WRONG)
+def test_what_a_record_cannot_be_is_refused_by_its_name(tmp_path: Path, line: str, wrong: str, told: str) -> None:
+    """Numbers with which a budget or a forecast would go wrong, and addresses by which the key would go elsewhere."""
+    assert TOML.count(line) == 1
+    path = tmp_path / "mine.toml"
+    path.write_text(TOML.replace(line, wrong))
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        named([Account(read_provider(path, PROVIDERS))])
+
+
+@pytest.mark.parametrize("number", [True, "3", 10**400, -1, math.nan])
+def test_it_is_refused_in_python_as_well(number: Any) -> None:
+    """By the same code, whatever type it has."""
+    of_all = partial(msgspec.structs.replace, KIE, prices=number)
+    for make in (of_all, partial(Price, number), partial(LatencyPrior, number, 1)):
+        with pytest.raises(ConfigurationError, match="it must be a number"):
+            make()
+
+
+def test_a_provider_without_models_says_so() -> None:
+    """What it takes all the same is told behind that."""
+    with pytest.raises(InvalidRequest, match=r"kie.ai has no models in its record; a createTask API also takes raw:"):
+        check(ImageRequest("a fox"), "imagen4", msgspec.structs.replace(KIE, models=()), ())
 
 
 @pytest.mark.parametrize("name", ["modkie", "ruxa"])

@@ -87,6 +87,7 @@ PAINTER = {"openapi": "3.1.0", "paths": {"/api/v1/jobs/createTask": {"post": {"r
 LISTS: list[tuple[Any, list[tuple[str, float | None, str]]]] = [
     (["a", "b/c", "no model's name"], [("a", None, ""), ("b/c", None, "")]),
     ({"data": {"models": [{"model": "a", "pricingDesc": "4 credits per image"}]}}, [("a", 4.0, "4 credits per image")]),
+    ([{"id": "a", "price": f"{10**12} credits per image"}], [("a", None, f"{10**12} credits per image")]),
     (
         {"data": [{"modelId": "a"}, {"model_name": "a"}, {"slug": "x y", "name": "b"}]},
         [("a", None, ""), ("b", None, "")],

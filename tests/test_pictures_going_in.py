@@ -228,16 +228,20 @@ async def test_an_upload_that_wants_another_key_stops_the_account(
 def test_where_the_key_goes() -> None:
     """To the record's own host for uploads only while the API is at the record's own address."""
     kie = PROVIDERS["kie"]
+    up = Uploads("/up", "https://up.own.example/")
+    own = msgspec.structs.replace(kie, name="own", base_url="https://own.example/", uploads=up)
     accounts = {
         "kie": Account("kie", KEY),
         "mine": Account("kie", KEY, "https://proxy.example", name="mine"),
         "told": Account("kie", KEY, "https://proxy.example/x", name="told", upload_url="https://up.example/"),
         "ruxa": Account("ruxa", KEY),
+        "own": Account(own, KEY),
     }
-    opened = inner.open_pool(accounts, {})
+    opened = inner.open_pool(inner.named(accounts.values()), {})
     endpoints = {name: each.endpoint for name, each in opened.items() if each.endpoint is not None}
     where = {name: each.base_url for name, each in inner.upload_endpoints(opened, endpoints).items()}
-    assert where == {"kie": kie.uploads.base_url, "mine": "https://proxy.example", "told": "https://up.example"}
+    homes = {"kie": kie.uploads.base_url, "own": "https://up.own.example"}
+    assert where == {**homes, "mine": "https://proxy.example", "told": "https://up.example"}
     with pytest.raises(errors.ConfigurationError):
         inner.open_pool({"kie": Account("kie", KEY, upload_url="http://up.example")}, {})
 

@@ -55,6 +55,13 @@ async def test_sends_the_key_a_user_agent_and_the_path_as_it_stands() -> None:
     assert created.body == b"/gateway/api/v1/create application/json imagen_async Bearer ***"
 
 
+async def test_no_path_changes_the_host_or_the_port() -> None:
+    """One that begins with digits would be more of the port, and the key would go there."""
+    async with served(echo) as url:
+        asked = [await answer(url, HttpRequest("GET", path)) for path in ("9/ask", "@a.example/ask", ".example/ask")]
+    assert [each.body.split()[0] for each in asked] == [b"/9/ask", b"/@a.example/ask", b"/.example/ask"]
+
+
 async def test_a_process_with_no_handle_left_waits_for_one() -> None:
     """It is no trouble of the account's: nothing was sent, and the create goes once a connection can be opened."""
     async with served(echo) as url, pool_for(url) as pool:

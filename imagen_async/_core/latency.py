@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from .record_values import check_number
+
 _FIRST_EDGE = 0.1
 _RATIO = 1.05
 _BINS = 256
@@ -68,6 +70,11 @@ class LatencyPrior(msgspec.Struct, frozen=True):
 
     median: float
     sigma: float
+
+    def __post_init__(self) -> None:
+        check_number("latency.median", self.median, 0.001, 1e6)
+        # The mean grows with the exponential of its square: of much more no float holds it.
+        check_number("latency.sigma", self.sigma, 0.001, 10)
 
     @property
     def mean(self) -> float:

@@ -15,6 +15,7 @@ from .latency import LatencyPrior
 from .own_fields import OwnField, Translation
 from .parameters import Parameter, Schema, Text, file_of, is_address, oddity_of, takes_several_files, unfit
 from .prices import Price
+from .record_values import check_count, check_price
 from .suggestion import did_you_mean
 from .values import ImageRequest
 
@@ -53,6 +54,12 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
     results: int | None = None
     latency: LatencyPrior | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.credits is not None and not isinstance(self.credits, Price):
+            check_price(f"{self.name}: credits", self.credits)
+        if self.results is not None:
+            check_count(f"{self.name}: results", self.results, 1)
 
     @cached_property
     def aspect_ratio(self) -> str | None:

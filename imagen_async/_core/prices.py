@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from .._text import told
+from .record_values import check_count, check_price
+
 
 class Price(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Credits by what is asked.
@@ -25,6 +28,12 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     per_task: bool = False
     each_input: float = 0.0
     free_inputs: int = 0
+
+    def __post_init__(self) -> None:
+        said = {f"by_value[{told(value)}]": credits for value, credits in self.by_value.items()}
+        for name, credits in {"credits": self.credits, "each_input": self.each_input, **said}.items():
+            check_price(name, credits)
+        check_count("free_inputs", self.free_inputs, 0)
 
     def of(self, value: object, pictures: int, inputs: int) -> float:
         """Credits of one task.

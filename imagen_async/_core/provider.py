@@ -16,6 +16,7 @@ from .latency import LatencyPrior
 from .model import Model, Problem
 from .plain_text import foreign_character
 from .rate_limit import Rate
+from .record_values import check_count, check_number, check_path, check_price
 from .suggestion import did_you_mean
 from .values import RAW_PREFIX, ImageRequest
 
@@ -34,9 +35,11 @@ class Limits(msgspec.Struct, frozen=True):
     running: int = 100
 
     def __post_init__(self) -> None:
-        if not isinstance(self.running, int) or isinstance(self.running, bool) or self.running < 1:
-            raise ConfigurationError(f"Limits(running={told(self.running)}): it must be a whole number of at least 1.")
+        check_count("limits.running", self.running, 1)
 
+
+NAME = re.compile(r"[A-Za-z][\w.-]*")
+"""What a provider or an account can be called: a word of a command line, and half of an environment variable."""
 
 MOST_TAKERS = 4
 """Models that a refusal names as taking what the one that was asked does not."""
@@ -65,6 +68,12 @@ class Uploads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fields: Mapping[str, str] = {}
     max_bytes: int | None = None
     lifetime: float = 86400.0
+
+    def __post_init__(self) -> None:
+        check_path("uploads.path", self.path)
+        check_number("uploads.lifetime", self.lifetime, 1, 1e12)
+        if self.max_bytes is not None:
+            check_count("uploads.max_bytes", self.max_bytes, 1)
 
 
 class Provider(msgspec.Struct, frozen=True, dict=True):
@@ -97,6 +106,15 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
     uploads: Uploads | None = None
     signs_callbacks: bool = False
     is_local: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise ConfigurationError(f"name={told(self.name)}: a provider's name is a word, such as kie.")
+        if isinstance(self.prices, Mapping):
+            for model, price in self.prices.items():
+                check_price(f"prices[{told(model)}]", price)
+        elif self.prices is not None:
+            check_price("prices", self.prices)
 
     @property
     def key_variable(self) -> str:
@@ -201,7 +219,8 @@ def _no_such_model(name: object, provider: Provider, others: Iterable[Provider])
     takers = [other.name for other in others if isinstance(name, str) and other.find(name)]
     where = f" {name} is served by: {', '.join(takers)}." if takers else ""
     meant = where or did_you_mean(name, own)
-    has = f"{_listed(own, MOST_NAMED)} (all: imagen-async models)" if len(own) > MOST_NAMED else ", ".join(own)
+    few = ", ".join(own) or "no models in its record"
+    has = f"{_listed(own, MOST_NAMED)} (all: imagen-async models)" if len(own) > MOST_NAMED else few
     return f"model={told(name)}: {provider.title} has {has}; a createTask API also takes raw:NAME.{meant}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from .._core.field_names import folded
+from .._core.record_values import is_price
 from .._text import one_line, shown
 
 _NAMES = ("model", "modelid", "modelname", "id", "slug", "name")
@@ -66,7 +67,8 @@ def _listed(item: Any) -> Listed | None:
         return None
     words = one_line(shown(" ".join(_price_words(item, 3)), 300))
     prices = {float(each) for each in _PRICE.findall(words)}
-    return Listed(name, prices.pop() if len(prices) == 1 else None, words)
+    price = prices.pop() if len(prices) == 1 else None
+    return Listed(name, price if is_price(price) else None, words)
 
 
 def _price_words(item: Mapping[str, Any], room: int) -> Iterator[str]:

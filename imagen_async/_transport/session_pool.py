@@ -71,7 +71,9 @@ class _Way:
     def __init__(self, endpoint: Endpoint, settings: SessionSettings) -> None:
         address, key = URL(endpoint.base_url), {"Authorization": f"Bearer {endpoint.api_key}"}
         # Ids are opaque, and encoded by the dialect: yarl would encode their percent signs again.
-        self.url = lru_cache(_KNOWN_URLS)(lambda path: URL(endpoint.base_url + path, encoded=True))
+        # A path without its slash would go on with the host or the port, to which the key is sent.
+        base = f"{endpoint.base_url}/"
+        self.url = lru_cache(_KNOWN_URLS)(lambda path: URL(base + path.removeprefix("/"), encoded=True))
         proxy = settings.proxies.of(address)
         self.proxied = {} if proxy is None else proxy.terms(address)
         self.always, own = (key, {}) if proxy is None else ({}, key)

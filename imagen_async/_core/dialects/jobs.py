@@ -11,6 +11,7 @@ from ..._text import told
 from ...errors import ConfigurationError
 from ..failure import Failure
 from ..model import Model
+from ..record_values import check_path
 from ..values import ImageRequest
 from ..wire import Created, HttpRequest, HttpResponse, TaskStatus
 from . import answers, creates, records
@@ -57,9 +58,14 @@ class JobsDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     failure_code: int | None = None
 
     def __post_init__(self) -> None:
-        for name, mark in {"status_path": "{task_id}", "schema_path": "{model}"}.items():
-            if mark not in (getattr(self, name) or mark):
-                raise ConfigurationError(f"{name}={told(getattr(self, name))}: {mark} is to stand in it.")
+        marks = {"status_path": "{task_id}", "schema_path": "{model}"}
+        for name in ("create_path", "status_path", "credits_path", "renewal_path", "models_path", "schema_path"):
+            path, mark = getattr(self, name), marks.get(name, "")
+            if path is None:
+                continue
+            check_path(name, path)
+            if mark not in path:
+                raise ConfigurationError(f"{name}={told(path)}: {mark} is to stand in it.")
 
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
