@@ -72,12 +72,6 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         """True where a success without a link to a file is none."""
         return self.task in PICTURE_TASKS
 
-    @property
-    def needs_prompt(self) -> bool:
-        """True where nothing is made without one."""
-        own = self._own.get("prompt")
-        return self.parameters is None or (own is not None and own.parameter.required)
-
     @cached_property
     def files(self) -> dict[str, Parameter]:
         """The fields that take files, one or a list of them."""
@@ -220,6 +214,12 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
             if getattr(request, name) not in (None, ()):
                 problem = "a raw model takes its parameters, this one too, from `extra`"
                 yield Problem(name, getattr(request, name), problem)
+
+
+def needs_prompt(model: Model) -> bool:
+    """True where nothing is made without one."""
+    name = model.translations["prompt"].field if "prompt" in model.translations else "prompt"
+    return model.parameters is None or (name in model.parameters and model.parameters[name].required)
 
 
 class Problem(msgspec.Struct, frozen=True):

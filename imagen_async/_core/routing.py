@@ -11,7 +11,7 @@ import msgspec
 from ..errors import InvalidRequest
 from .failure import Failure
 from .fields import FIELDS
-from .model import Model
+from .model import Model, needs_prompt
 from .parameters import Parameter, file_of
 from .provider import Provider, check
 from .values import ImageRequest, models_of, several_models
@@ -191,7 +191,7 @@ class Router:
         """True where every account wants a prompt for a model."""
         name = self._served(models_of(name))[0]
         models = [model for each in self.providers.values() for model in each.named(name)]
-        return all(model.needs_prompt for model in models)
+        return all(map(needs_prompt, models))
 
     def file_fields(self, name: str | None) -> Collection[str]:
         """The fields of a model's own that take files, at any of the accounts."""
