@@ -329,12 +329,14 @@ def test_a_result_of_words_alone_is_none_that_failed(result: Any) -> None:
         ({"response": "a fox"}, "a fox"),
         ({"resultText": "a fox", "result": "success"}, "a fox"),
         ({"result": "success", "output": True, "response": 1}, None),
+        ({"resultJson": json.dumps({"resultUrls": [URL], "text": "a fox", "width": 7})}, {"text": "a fox"}),
+        ({"resultJson": json.dumps({"resultUrls": [URL]})}, ""),
     ],
 )
-def test_words_are_a_result_and_a_word_of_its_state_is_none(fields: dict[str, Any], text: str | None) -> None:
-    """Under the names that results have."""
+def test_words_are_a_result_and_a_word_of_its_state_is_none(fields: dict[str, Any], text: Any) -> None:
+    """Under the names that results have; beside pictures too."""
     told = status_of("kie", {"code": 200, "data": {"taskId": "t1", "state": "success", **fields}})
-    assert (json.loads(told.text) if isinstance(told, inner.Succeeded) else None) == text
+    assert (json.loads(told.text or '""') if isinstance(told, inner.Succeeded) else None) == text
 
 
 @pytest.mark.parametrize(("word", "reason"), [("nsfw", "its state is nsfw"), ("failed", "no reason given")])

@@ -33,6 +33,20 @@ _WORK = seldom(
     r"frame|layer|mask|segment|alpha|matte|audio|video|image|svg|vector|psd|depth|normal|pose|mesh|glb|gltf|fbx|usdz"
     r"|splat|gif|clip|subtitle|midi|stem|vocal|instrumental|zip|pdf"
 )
+_TEXTS = frozenset(
+    {
+        "text",
+        "texts",
+        "caption",
+        "captions",
+        "lyrics",
+        "transcript",
+        "transcription",
+        "answer",
+        "outputtext",
+        "resulttext",
+    }
+)
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
 _COPY = seldom(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
@@ -92,6 +106,13 @@ def find_links(record: Any, around: Any = None, sent: Iterable[str] = ()) -> tup
     found = found or [each for result in _results_of(record) for each in search.all_of(result, DEEPEST - 1)]
     # What else it has made is paid for, too: frames of a film, layers, masks.
     return tuple(dict.fromkeys([*found, *search.works(record, DEEPEST)] if found else ()))
+
+
+def text_beside_links(record: Mapping[str, Any]) -> str:
+    """The texts of a result, as JSON, that has links, too: captions, lyrics; empty for none."""
+    results = (_opened(each) if isinstance(each, str) else each for each in _results_of(record))
+    told = {key: value for each in results for key, value in _items(each) if folded(key) in _TEXTS and value}
+    return msgspec.json.encode(told).decode() if told else ""
 
 
 def text_without_links(record: Mapping[str, Any]) -> str:
