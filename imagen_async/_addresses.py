@@ -40,6 +40,15 @@ def is_address(url: str) -> bool:
     return is_http and is_name and not is_odd and url.isprintable() and not set(url) & set(" ?#\\@")
 
 
+def http_host(url: str) -> str | None:
+    """The host of an HTTP address, as it is written; None for what is no such address."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname if parts.scheme in ("http", "https") else None
+    except ValueError:
+        return None
+
+
 def is_host(host: str) -> bool:
     """True for what can be the host of an address, as it is sent: an IP address, or a name that can be looked up."""
     # A proxy may read as an address what is escaped in a name.

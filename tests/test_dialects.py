@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagen_async import errors
-from imagen_async.providers import PROVIDERS
+from imagen_async.providers import PROVIDERS, JobsDialect, TasksDialect
 
 DIALECTS = {name: record.dialect for name, record in PROVIDERS.items()}
 ALL = ("kie", "apikley", "liangxin", "apiin")
@@ -126,6 +126,18 @@ def test_a_status_call_names_the_task_and_nothing_else() -> None:
         place = "/api/v1/tasks/" if provider == "apiin" else "/api/v1/jobs/recordInfo?taskId="
         with naming(provider, task_id):
             assert DIALECTS[provider].build_status(task_id) == inner.HttpRequest("GET", place + quoted, None, "status")
+
+
+def test_a_record_that_cannot_be_spoken_is_refused() -> None:
+    """Where it is made, and with what is allowed: not in the midst of a batch, nor in the sandbox alone."""
+    for form in ("{nope}", "{0}", "{}", "{", "{hex:d}", "{hex.x}", "{number[0]}", "always-the-same", "{model}", "", 7):
+        for kind in (JobsDialect, TasksDialect):
+            with naming(form, kind), pytest.raises(errors.ConfigurationError) as caught:
+                kind(task_id_form=form)
+            assert "allowed is a text with {hex} or {number} in it, and {model}" in caught.value.message
+    for name in ("create_path", "status_path", "credits_path", "renewal_path", "models_path", "schema_path"):
+        with naming(name), pytest.raises(errors.ConfigurationError, match=f"{name}='v2/x.*it is to begin with /"):
+            JobsDialect(**{name: "v2/x{task_id}{model}"})
 
 
 def test_what_a_provider_cannot_be_asked_is_not_asked() -> None:

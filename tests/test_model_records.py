@@ -23,6 +23,7 @@ from inner import (
     TaskFailed,
     check,
     file_of,
+    model_of,
     named,
     openapi_of,
     problem_of,
@@ -254,6 +255,16 @@ def test_what_a_request_costs() -> None:
             assert price == credits if price is None or credits is None else math.isclose(price, credits)
 
 
+def test_nothing_gives_credits_back() -> None:
+    """Less than one picture is refused on either side, whatever an older journal says; what is null is not said."""
+    wan = KIE.find("wan-2-7-image")
+    for number in (0, -5):
+        assert refused_by_sandbox(wan, ImageRequest("a fox", extra={"n": number})) == (422, "n is invalid")
+        # As an entry of an earlier journal may have it.
+        assert model_of(ImageRequest("a fox", extra={"n": number}), -24.0, wan).credits == 0
+    assert wan.price(ImageRequest("a fox", num_images=3, extra={"n": None})) == 3 * wan.credits
+
+
 WRITTEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("seedream-4", {"num_images": 2, "aspect_ratio": "16:9"}, {"max_images": 2, "image_size": "landscape_16_9"}),
     ("seedream-3", {"aspect_ratio": "square"}, {"image_size": "square"}),
@@ -288,6 +299,8 @@ SAID_WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("grok-imagine-2-segment-map", {"prompt": ""}, "wants one of: task_id or image_url"),
     ("grok-imagine-2-segment-map", {"prompt": "", "extra": {"task_id": "t", "image_url": URL}}, "wants one of"),
     ("wan-2-7-image", {"num_images": 0}, "num_images=0: allowed is a whole number of at least 1"),
+    ("wan-2-7-image", {"extra": {"n": 0}}, "n=0: allowed is a whole number of at least 1"),
+    ("wan-2-7-image", {"extra": {"n": -5}}, "n=-5: allowed is a whole number of at least 1"),
     (
         "wan-2-7-image",
         {"extra": {"color_palette": [{"hex": "#fff"}] * 3}},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from PIL import Image
 from imagen_async import Account, Client, ImageRequest, InvalidRequest, Limits, Rate
 from imagen_async._core.dialects.jobs import JobsDialect
 from imagen_async._core.dialects.tasks import TasksDialect
-from imagen_async.providers import PROVIDERS, Model, Provider
+from imagen_async.providers import PROVIDERS, Model, Provider, Uploads
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
 
 AS_EACH = pytest.mark.parametrize("provider", ["kie", "apikley", "liangxin", "apiin"])
@@ -116,7 +119,7 @@ def test_it_refuses_what_is_no_question_of_its_own(provider: str) -> None:
         lambda key: service.renew(key, b"[]", 0),
         lambda key: service.renew(key, b'{"url": "http://files/x/1.png"}', 0),
         lambda key: service.models(key, "no/model"),
-        lambda key: service.upload(key, "", "http://files/uploads/"),
+        lambda key: service.upload(key, None, "", 0),
         lambda key: service.credits(key),
     ]
     replies = [[call(key) for call in calls] for key in ("", "Bearer k")]
@@ -132,6 +135,114 @@ def test_it_checks_the_wire_types() -> None:
     refused = [{"prompt": "x", "seed": 7}, {"prompt": "x", "aspect_ratio": "2:1"}, {"aspect_ratio": "1:1"}]
     bodies = [json.dumps({"model": "google/imagen4", "input": each}).encode() for each in (*taken, *refused)]
     assert [Api("kie").create(body=body)["code"] for body in bodies] == [200, 200, 422, 500, 500]
+
+
+UNREADABLE = [b"NaN", b"1e999", rb'"\ud800"', b"9" * 5000, b"[" * 900 + b"]" * 900, b"[" * 100_000]
+
+
+@AS_EACH
+def test_a_body_that_cannot_be_read_makes_no_task(provider: str) -> None:
+    """Nor one that could not be told again, nor one of a model that is no name: each is refused as it is wrong."""
+    api = Api(provider)
+    whole = json.loads(api.body)
+    bodies = [api.body[:-1] + b',"odd":' + value + b"}" for value in UNREADABLE]
+    bodies += [json.dumps({**whole, "model": name}).encode() for name in (None, 7, ["x"], {"a": 1}, " ", "\0")]
+    for body in (*bodies, UNREADABLE[-1]):
+        with naming(body[:200]):
+            assert api.create(body=body)["http"] in (200, 400)
+            assert b"is wrong" in api.service.renew("Bearer k", body, 0).body
+    assert (api.ledger.tasks, api.ledger.refused["invalid"]) == ([], len(bodies) + 1)
+
+
+async def test_no_request_breaks_it() -> None:
+    """What is packed or encoded in another way than it says is refused; a link with an odd end leads to nothing."""
+    forms = [
+        (b"\0\1", "multipart/form-data; boundary=x"),
+        (b"\0\1", "multipart/form-data"),
+        (b"a=b", "application/x-www-form-urlencoded; charset=odd"),
+    ]
+    key = {"Authorization": f"Bearer {inner.SANDBOX_KEY}"}
+    async with Sandbox() as sandbox, aiohttp.ClientSession(headers=key) as session:
+        create, upload = f"{sandbox.url}/api/v1/jobs/createTask", f"{sandbox.url}/api/file-stream-upload"
+        requests = [(upload, data, {"Content-Type": kind}) for data, kind in forms]
+        packed = {"Content-Encoding": "gzip", "Connection": "close"}
+        requests += [(url, b"not gzip", packed) for url in (create, upload)]
+        for url, data, headers in requests:
+            with naming(url, data, headers):
+                async with session.post(url, data=data, headers=headers) as response:
+                    assert (response.status, (await response.json())["code"] in (400, 422)) == (200, True)
+        for end in ("?until=abc", "?until=nan", "?until="):
+            async with session.get(f"{sandbox.url}/files/kie/x/1.png{end}") as response:
+                assert response.status == 404, end
+        assert (sandbox.ledger.tasks, sandbox.ledger.uploads) == ([], {})
+
+
+CALLBACKS = "//127.0.0.1/x http:// http://[ http://127.0.0.1:99999/x javascript:1 ftp://127.0.0.1/x http://127.0.0.1:x/"
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+async def test_a_callback_that_has_no_address_is_not_taken(anywhere: bool) -> None:
+    """It is withheld, or counted as one that nobody answered; the sandbox goes on, and so does the task."""
+    addresses: list[Any] = [*CALLBACKS.split(), "", 5, {"a": "//127.0.0.1/x"}]
+    key = {"Authorization": f"Bearer {inner.SANDBOX_KEY}"}
+    async with Sandbox(callback_retry=0.001, calls_anywhere=anywhere) as sandbox:
+        async with aiohttp.ClientSession(f"{sandbox.url}/", headers=key) as session:
+            for address in addresses:
+                # What is announced before the create is answered has been sent, or not, when that is there.
+                sandbox.order("callback", "early")
+                create = {"model": "google/imagen4", "input": {"prompt": "x"}, "callBackUrl": address}
+                async with session.post("api/v1/jobs/createTask", json=create) as response:
+                    assert (response.status, (await response.json())["code"]) == (200, 200), address
+        tried = {*sandbox.ledger.callbacks, *sandbox.ledger.withheld}
+        assert (tried, sandbox.ledger.announced) == ({each.task_id for each in sandbox.ledger.tasks}, set())
+        assert (set(sandbox.ledger.callback_answers), bool(sandbox.ledger.withheld)) == ({0}, not anywhere)
+
+
+async def test_each_way_of_uploading_is_served() -> None:
+    """As a data URI, as bare base64, by an address of this machine, which is fetched, and by one that is not."""
+    picture = inner.paint("a fox", "1:1", "1")
+    text = base64.b64encode(picture).decode()
+    async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
+
+        async def upload(way: str, key: str = inner.SANDBOX_KEY, **body: Any) -> dict[str, Any]:
+            url, headers = f"{sandbox.url}/api/file-{way}-upload", {"Authorization": f"Bearer {key}"}
+            async with session.post(url, json={**body, "uploadPath": "images"}, headers=headers) as response:
+                return dict(await response.json())
+
+        first = await upload("base64", base64Data=f"data:image/png;base64,{text}")
+        address = first["data"]["downloadUrl"]
+        for again in (await upload("base64", base64Data=text), await upload("url", fileUrl=address)):
+            assert again["data"]["downloadUrl"] == address
+        assert (first["success"], first["code"], first["data"]["fileSize"]) == (True, 200, len(picture))
+        assert set(first["data"]) == {"fileName", "filePath", "downloadUrl", "fileSize", "mimeType", "uploadedAt"}
+        other = await upload("url", fileUrl="https://nobody.example/fox.png?a=b")
+        for url, begin in {address: picture, other["data"]["downloadUrl"]: b"\x89PNG"}.items():
+            async with session.get(url) as response:
+                assert (await response.read()).startswith(begin)
+        wrong = [await upload("base64", base64Data=each) for each in ("data:image/png;base64,", "é", "=", 5, None)]
+        addresses = ("fox.png", "file:///fox.png", "http://", f"{sandbox.url}/files/uploads/none", 5, None)
+        wrong += [await upload("url", fileUrl=each) for each in addresses]
+        assert {each["code"] for each in wrong} == {400}
+        assert (await upload("url", "another", fileUrl=f"{sandbox.url}/sandbox/ledger"))["code"] == 401
+        assert sandbox.ledger.uploads.total() == 4
+
+
+def test_it_speaks_as_modkie_does() -> None:
+    """In its words for a task that waits and runs, with a result that is no text."""
+    api = Api("modkie")
+    api.create()
+    replies = [json.loads(api.service.status("Bearer k", api.task_id, now).body)["data"] for now in (0, 9, 10)]
+    assert [each["state"] for each in replies] == ["pending", "processing", "success"]
+    assert replies[-1]["resultJson"] == {"resultUrls": list(api.read(10).urls)}
+    assert [type(api.read(now)) for now in (0, 9)] == [inner.Pending, inner.Pending]
+
+
+def test_a_raw_model_may_be_called_anything() -> None:
+    """Its name, where it is part of the task's id, is none of the path to its pictures."""
+    api = Api("liangxin")
+    api.create(body=b'{"model": "maker/a?b#c", "input": {"prompt": "x"}}')
+    assert api.read(10.0).urls == (f"http://files/liangxin/{api.task_id}/1.png",)
+    assert api.task_id.startswith("task_maker-a-b-c_")
 
 
 async def test_its_ledger_and_its_pictures_are_served() -> None:
@@ -163,6 +274,15 @@ def test_a_painting_has_the_asked_shape_and_differs_by_prompt_and_variant(monkey
         monkeypatch.setitem(sys.modules, "PIL", None)
 
 
+def test_what_cannot_be_read_is_left_out_of_a_painting() -> None:
+    """A picture that went in and is none, or larger than Pillow opens, is no reason to paint nothing."""
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0), b"IDAT": b"x"}
+    written = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks.items()]
+    giant = b"\x89PNG\r\n\x1a\n" + b"".join(written)
+    for data in (giant, giant[:40], b"", b"RIFF"):
+        assert inner.paint("a fox", "1:1", "1", [data]).startswith(b"\x89PNG")
+
+
 def test_faults_come_as_ordered_then_by_chance() -> None:
     """Orders are served first, in turn; chance is repeatable; a misspelt fault is refused."""
     faults, again = Faults(1.0, seed=5), Faults(1.0, seed=5)
@@ -181,10 +301,19 @@ SCHEMA: inner.Schema = {
 WORDS = {"aspect_ratio": inner.Translation("shape", {"1:1": "square", "16:9": "wide"})}
 PAINTER = Model("painter", "fifth/painter-2", SCHEMA, translations=WORDS)
 TALK, OTHER_TALK = JobsDialect(credits_path="/api/v1/left"), TasksDialect(task_id_form="fifth-{number}")
+BY_QUERIES = JobsDialect(
+    create_path="/make?for=me",
+    status_path="/made?kind=image&id=task%3A{task_id}.v1&v=2",
+    credits_path="/left?for=me",
+    models_path="/models?all=1",
+    schema_path="/models?name={model}",
+)
 FIFTH = Provider("fifth", "The Fifth", None, TALK, (PAINTER,), Limits(), inner.LatencyPrior(median=0.05, sigma=0.5))
 
 
-@pytest.mark.parametrize("dialect", [TALK, OTHER_TALK], ids=["createTask", "images/generations"])
+@pytest.mark.parametrize(
+    "dialect", [TALK, OTHER_TALK, BY_QUERIES], ids=["createTask", "images/generations", "by queries"]
+)
 async def test_a_record_alone_makes_a_provider(dialect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model makes a picture of the asked shape, at a price although nobody publishes one, beside the others."""
     monkeypatch.setitem(PROVIDERS, "fifth", msgspec.structs.replace(FIFTH, dialect=dialect))
@@ -205,6 +334,23 @@ async def test_a_record_alone_makes_a_provider(dialect: Any, tmp_path: Path, mon
     assert (balance is not None) == (dialect.build_credits() is not None)
     with Image.open(picture.path) as image:
         assert image.width * 9 == image.height * 16
+
+
+async def test_lists_and_schemas_may_be_asked_for_by_queries() -> None:
+    """At one path, which the client asks for both; files may go to such a one, too."""
+    own = msgspec.structs.replace(FIFTH, dialect=BY_QUERIES, uploads=Uploads("/up?for=me"))
+    questions = [BY_QUERIES.build_models(), BY_QUERIES.build_schema(PAINTER.wire_name)]
+    key = {"Authorization": f"Bearer {inner.SANDBOX_KEY}"}
+    async with Sandbox(providers=[own]) as sandbox, aiohttp.ClientSession(headers=key) as session:
+        answers = []
+        for question in filter(None, questions):
+            async with session.get(sandbox.url_of("fifth") + question.path) as response:
+                answers.append((await response.json())["data"])
+        file = aiohttp.FormData()
+        file.add_field("file", io.BytesIO(b"x"), filename="x")
+        async with session.post(sandbox.url_of("fifth") + "/up?for=me", data=file) as response:
+            assert response.status == 200
+    assert [each["model"] for each in answers[0]["models"]] == [PAINTER.wire_name] == [answers[1]["model"]]
 
 
 async def test_a_local_provider_needs_no_key_and_no_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,11 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         }
 
     @cached_property
+    def inputs(self) -> Schema:
+        """What may be sent in its fields, which is less than its page takes where that would take a count of none."""
+        return {**(self.parameters or {}), **{own.field: own.parameter for own in self._own.values()}}
+
+    @cached_property
     def _required(self) -> dict[str, Parameter]:
         return {name: parameter for name, parameter in (self.parameters or {}).items() if parameter.required}
 
@@ -112,10 +117,12 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
     def count(self, request: ImageRequest) -> int:
         """Pictures that a request asks of it, each of them billed."""
         own = self._own.get("num_images")
-        if own is None or own.field not in request.extra:
+        given = None if own is None else request.extra.get(own.field)
+        if given is None:
             return request.count
-        given = request.extra[own.field]
-        return int(given) if isinstance(given, int | float) or (isinstance(given, str) and given.isdecimal()) else 1
+        is_number = isinstance(given, int | float) or (isinstance(given, str) and given.isdecimal())
+        # Also of what is not checked: less than one would give back what others cost.
+        return max(1, int(given)) if is_number else 1
 
     def price(self, request: ImageRequest) -> float | None:
         """Credits that this request costs when it succeeds, or None where nobody knows."""
@@ -154,13 +161,13 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
     def problems(self, request: ImageRequest) -> list[Problem]:
         """Say what this model would not take of the request; nothing when it takes it all."""
         if self.parameters is None:
-            return list(self._raw_problems(request))
+            return list(_problems_of_raw(request))
         return [*self._problems_of_ours(request), *self._problems_of_extra(request), *self._missing(request)]
 
     def fits(self, defaults: ImageRequest) -> bool:
         """True where it takes what a batch says for all its requests; what they lack, and the prompt, is theirs."""
         if self.parameters is None:
-            return not any(problem.field != "prompt" for problem in self._raw_problems(defaults))
+            return not any(problem.field != "prompt" for problem in _problems_of_raw(defaults))
         found = (*self._problems_of_ours(defaults), *self._problems_of_extra(defaults))
         return not any(problem.field != "prompt" for problem in found)
 
@@ -178,7 +185,7 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
                 yield self._unknown(name, value)
 
     def _problems_of_extra(self, request: ImageRequest) -> Iterator[Problem]:
-        schema = self.parameters or {}
+        schema = self.inputs
         for name, value in request.extra.items():
             if name not in schema:
                 yield self._unknown(name, value)
@@ -206,15 +213,6 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         told_so = f" ({meant})" if meant else ""
         return Problem(name, value, f"{self.name} has no such parameter, only {', '.join(known)}{told_so}")
 
-    def _raw_problems(self, request: ImageRequest) -> Iterator[Problem]:
-        if not _RAW_PROMPT.takes(request.prompt):
-            yield _problem("prompt", request.prompt, _RAW_PROMPT)
-        # How a raw model wants them written nobody knows: '7' or 7, and by which name.
-        for name in PARAMETERS:
-            if getattr(request, name) not in (None, ()):
-                problem = "a raw model takes its parameters, this one too, from `extra`"
-                yield Problem(name, getattr(request, name), problem)
-
 
 def needs_prompt(model: Model) -> bool:
     """True where nothing is made without one."""
@@ -237,7 +235,7 @@ def model_of(request: ImageRequest, price: float | None, known: Model | None, na
     """The model of an earlier request, or that of another name, at that time's price; known any more or not."""
     name = name or request.model or ""
     model = known or Model(name, name, None)
-    return model if price is None else msgspec.structs.replace(model, credits=price / model.count(request))
+    return model if price is None else msgspec.structs.replace(model, credits=max(0.0, price) / model.count(request))
 
 
 def _own_ratio(own: OwnField, value: Any) -> Any:
@@ -268,6 +266,16 @@ def _problems_of_files(field: str, value: Any, parameter: Parameter, request: Im
         why = None if file is None else unfit(file, local[name].media_type, local[name].size)
         if why is not None:
             yield Problem(field, name, f"{why}; allowed is {parameter.allowed}")
+
+
+def _problems_of_raw(request: ImageRequest) -> Iterator[Problem]:
+    if not _RAW_PROMPT.takes(request.prompt):
+        yield _problem("prompt", request.prompt, _RAW_PROMPT)
+    # How a raw model wants them written nobody knows: '7' or 7, and by which name.
+    for name in PARAMETERS:
+        if getattr(request, name) not in (None, ()):
+            problem = "a raw model takes its parameters, this one too, from `extra`"
+            yield Problem(name, getattr(request, name), problem)
 
 
 def _problem(name: str, value: object, parameter: Parameter) -> Problem:

@@ -33,7 +33,7 @@ class OwnField(msgspec.Struct, frozen=True):
     Attributes:
         name: Ours.
         field: The model's.
-        parameter: What that takes.
+        parameter: What that takes, but for what nobody means, such as no picture at all.
         view: What ours takes, in our types and words.
         words: Our words, and what they are there.
     """
@@ -49,6 +49,7 @@ class OwnField(msgspec.Struct, frozen=True):
         """That of our name."""
         view = _in_our_words(translation.words, parameter)
         if name in _LEAST:
+            parameter = _from(parameter, _LEAST[name])
             view = _as_whole(parameter, _LEAST[name])
         return cls(name, translation.field, parameter, view, translation.words)
 
@@ -87,11 +88,13 @@ def _as_whole(parameter: Parameter, least: int | None) -> Parameter:
             return Whole(minimum=least)
         case Number(minimum=minimum, maximum=maximum):
             lowest = None if minimum is None else math.ceil(minimum)
-            return Whole(minimum=_larger(lowest, least), maximum=None if maximum is None else math.floor(maximum))
-        case Whole(minimum=minimum):
-            return msgspec.structs.replace(parameter, minimum=_larger(minimum, least))
+            return Whole(minimum=lowest, maximum=None if maximum is None else math.floor(maximum))
     return parameter
 
 
-def _larger(one: int | None, other: int | None) -> int | None:
-    return max((each for each in (one, other) if each is not None), default=None)
+def _from(parameter: Parameter, least: int | None) -> Parameter:
+    """What takes those of a parameter's numbers that are meant: many pages tell no bound."""
+    match parameter:
+        case Whole(minimum=minimum) | Number(minimum=minimum) if least is not None:
+            return msgspec.structs.replace(parameter, minimum=least if minimum is None else max(minimum, least))
+    return parameter

@@ -59,6 +59,8 @@ class Uploads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fields: What else it is to say.
         max_bytes: Of a file, or None.
         lifetime: Seconds for which an address is good.
+        base64_path: Where a file is taken as text, or None where it is not; the sandbox alone reads this.
+        url_path: Where the address of a file is taken, or None where it is not; the sandbox alone reads this.
     """
 
     path: str
@@ -68,9 +70,13 @@ class Uploads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fields: Mapping[str, str] = {}
     max_bytes: int | None = None
     lifetime: float = 86400.0
+    base64_path: str | None = None
+    url_path: str | None = None
 
     def __post_init__(self) -> None:
-        check_path("uploads.path", self.path)
+        for name in ("path", "base64_path", "url_path"):
+            if name == "path" or getattr(self, name) is not None:
+                check_path(f"uploads.{name}", getattr(self, name))
         check_number("uploads.lifetime", self.lifetime, 1, 1e12)
         if self.max_bytes is not None:
             check_count("uploads.max_bytes", self.max_bytes, 1)

@@ -36,6 +36,8 @@ KIE = Provider(
         "/api/file-stream-upload",
         base_url="https://kieai.redpandaai.co",
         fields={"uploadPath": "images/imagen-async"},
+        base64_path="/api/file-base64-upload",
+        url_path="/api/file-url-upload",
         lifetime=86400,
     ),
     signs_callbacks=True,

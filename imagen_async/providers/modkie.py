@@ -15,8 +15,11 @@ MODKIE = Provider(
         create_path="/jobs/createTask",
         status_path="/jobs/recordInfo?taskId={task_id}",
         credits_path="/chat/credit",
+        models_path="/models",
         # A 402 is a real one there.
         refuses_by_status=True,
+        state_words=("pending", "processing"),
+        result_is_text=False,
     ),
     # By the names and fields of kie.ai; what they cost there its pages do not tell.
     models=Shipped("kie", is_priced=False),

@@ -17,13 +17,15 @@ from ._dialects import CreateBody
 PRICE_WHERE_NONE_IS_KNOWN = 8.0
 """Credits for a picture of a model that has no price in its record, nor in that of kie.ai: as its plain Imagen 4."""
 
+_NAME = Text(required=True)
+
 
 def problem_of(provider: Provider, asked: CreateBody) -> tuple[int, str] | None:
     """What a provider would object to: its own code and words. Fields that it does not know are ignored, as seen."""
-    if not asked.model or (_known(provider, asked) is None and not provider.dialect.takes_raw_models):
+    if not _NAME.takes(asked.model) or (_known(provider, asked) is None and not provider.dialect.takes_raw_models):
         return 422, f"The model name {asked.model!r} you specified is not supported"
     model = _find(provider, asked)
-    schema = model.parameters if model.parameters is not None else {"prompt": Text(required=True)}
+    schema = model.inputs if model.parameters is not None else {"prompt": Text(required=True)}
     for field, parameter in schema.items():
         value = asked.input.get(field)
         if value is None or (value == "" and isinstance(parameter, Text) and parameter.required):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from .._core.dialect import Dialect
 from .._core.dialects.jobs import JobsDialect
+from .._core.dialects.task_id_forms import task_id_of
 from .._core.dialects.tasks import TasksDialect
 from .._core.wire import Operation
+from ._bodies import object_of
 from ._envelopes import Reply, document, record_info
 from ._tasks import Task
 
@@ -23,7 +26,7 @@ _SHARE_WAITING = 0.4
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One path of an API; a name in braces stands for any text without a slash."""
+    """One path of an API, without a query; a name in braces stands for any text without a slash."""
 
     method: str
     path: str
@@ -59,6 +62,9 @@ class ServedDialect(Protocol):
 
     def task_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str:
         """The task that a status call is about, by the names in its path and its query."""
+
+    def model_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str | None:
+        """The model whose schema is asked for; None where the list of all is."""
 
     def new_id(self, model: str, hexadecimal: str) -> str:
         """A task's id, made of the model's name on the wire and 32 digits."""
@@ -107,30 +113,36 @@ class ServedJobs(msgspec.Struct, frozen=True):
 
     def routes(self) -> Iterator[Route]:
         """The paths of its jobs, and those that its record names."""
-        yield Route("POST", self.dialect.create_path, "create")
-        yield Route("GET", self.dialect.status_path.partition("?")[0], "status")
-        if self.dialect.credits_path is not None:
-            yield Route("GET", self.dialect.credits_path, "credits")
-        for path in filter(None, (self.dialect.models_path, self.dialect.schema_path)):
-            # A model's name has slashes.
-            yield Route("GET", path.replace("{model}", "{model:.+}"), "models")
-        if self.dialect.renewal_path is not None:
-            yield Route("POST", self.dialect.renewal_path, "renewal")
+        places: list[tuple[str, str | None, Operation]] = [
+            ("POST", self.dialect.create_path, "create"),
+            ("GET", self.dialect.status_path, "status"),
+            ("GET", self.dialect.credits_path, "credits"),
+            ("GET", self.dialect.models_path, "models"),
+            ("GET", self.dialect.schema_path, "models"),
+            ("POST", self.dialect.renewal_path, "renewal"),
+        ]
+        for method, path, operation in places:
+            if path is not None:
+                # A model's name has slashes.
+                yield Route(method, path.partition("?")[0].replace("{model}", "{model:.+}"), operation)
 
     def read_create(self, body: bytes) -> CreateBody:
         """The input is an object of its own."""
-        content = _object(body)
+        content = object_of(body)
         wire_input = content.get(self.dialect.input_field)
         return _create(content, wire_input if isinstance(wire_input, dict) else {}, content.get("callBackUrl"))
 
     def task_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str:
         """Named in the path, or in the query."""
-        name = self.dialect.status_path.partition("?")[2].partition("=")[0]
-        return path.get("task_id") or query.get(name, "")
+        return path.get("task_id") or _in_query("{task_id}", self.dialect.status_path, query)
+
+    def model_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str | None:
+        """Named as a task is."""
+        return path.get("model") or _in_query("{model}", self.dialect.schema_path or "", query) or None
 
     def new_id(self, model: str, hexadecimal: str) -> str:
         """As its record says."""
-        return _task_id(self.dialect.task_id_form, model, hexadecimal)
+        return task_id_of(self.dialect.task_id_form, model, hexadecimal)
 
     def success(self, data: Any, operation: Operation = "create") -> Reply:
         """The word for the message may be another one in a status answer."""
@@ -161,13 +173,14 @@ class ServedJobs(msgspec.Struct, frozen=True):
         """A record, with the price in it from the start."""
         age = now - task.created
         done = age >= task.latency
-        state = ("success" if done else "generating") if age > task.latency * _SHARE_WAITING else "waiting"
+        waiting, running = self.dialect.state_words
+        state = ("success" if done else running) if age > task.latency * _SHARE_WAITING else waiting
         outcome: dict[str, Any] = {"creditsConsumed": task.credits}
         if done and task.failure is not None:
             state = "fail"
             outcome = {"failCode": task.failure[0], "failMsg": task.failure[1], "creditsConsumed": 0.0}
         elif done:
-            outcome["resultJson"] = _result_json(task, now)
+            outcome["resultJson"] = _result_json(task, now, is_text=self.dialect.result_is_text)
         return record_info(task, state, task.wall + task.latency if done else None, outcome)
 
     def callback(self, task: Task, data: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +209,7 @@ class ServedTasks(msgspec.Struct, frozen=True):
 
     def read_create(self, body: bytes) -> CreateBody:
         """The input stands beside the model's name."""
-        content = _object(body)
+        content = object_of(body)
         wire_input = {name: value for name, value in content.items() if name not in ("model", "callback_url")}
         return _create(content, wire_input, content.get("callback_url"))
 
@@ -204,9 +217,13 @@ class ServedTasks(msgspec.Struct, frozen=True):
         """Named in the path."""
         return path["task_id"]
 
+    def model_of(self, path: Mapping[str, str], query: Mapping[str, str]) -> str | None:
+        """There are no schemas."""
+        return None
+
     def new_id(self, model: str, hexadecimal: str) -> str:
         """As its record says."""
-        return _task_id(self.dialect.task_id_form, model, hexadecimal)
+        return task_id_of(self.dialect.task_id_form, model, hexadecimal)
 
     def success(self, data: Any, operation: Operation = "create") -> Reply:
         """Always with `message`."""
@@ -243,28 +260,24 @@ class ServedTasks(msgspec.Struct, frozen=True):
         return {"code": 200, "msg": "success", "data": data}
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a body; an empty one where there is none."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _create(content: dict[str, Any], wire_input: dict[str, Any], url: object) -> CreateBody:
-    return CreateBody(str(content.get("model", "")), wire_input, None if url is None else str(url))
+    model = content.get("model")
+    # Of a model that is no text nobody has heard, whatever it would read as.
+    return CreateBody(model if isinstance(model, str) else "", wire_input, None if url is None else str(url))
 
 
-def _task_id(form: str, model: str, hexadecimal: str) -> str:
-    return form.format(model=model, hex=hexadecimal, number=int(hexadecimal[:12], 16))
+def _in_query(mark: str, form: str, query: Mapping[str, str]) -> str:
+    """What a query has where that of a path's form has a mark; empty where neither has it."""
+    for name, value in parse_qsl(form.partition("?")[2]):
+        before, found, after = value.partition(mark)
+        if found:
+            return query.get(name, "").removeprefix(before).removesuffix(after)
+    return ""
 
 
-def _result_json(task: Task, now: float) -> Any:
-    # Shapes that other clients have met, beside the string that was recorded.
-    match task.fault:
-        case "object_result":
-            return {"resultUrls": task.urls(now)}
-        case "nested_result":
-            return {"data": {"result_urls": task.urls(now)}}
-    return json.dumps({"resultUrls": task.urls(now)})
+def _result_json(task: Task, now: float, *, is_text: bool) -> Any:
+    # Shapes that other clients have met, beside the one of the API's pages.
+    if task.fault == "nested_result":
+        return {"data": {"result_urls": task.urls(now)}}
+    result = {"resultUrls": task.urls(now)}
+    return json.dumps(result) if is_text and task.fault != "object_result" else result

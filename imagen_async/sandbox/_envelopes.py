@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -76,4 +77,17 @@ def record_info(task: Task, state: str, completed: float | None, outcome: dict[s
         "createTime": round(task.wall * 1000),
         "updateTime": round((completed or task.wall) * 1000),
         **outcome,
+    }
+
+
+def uploaded(name: str, size: int, media_type: str, url: str, wall: float) -> dict[str, Any]:
+    """`data` of the answer to an upload, as kie.ai's pages have it; the time is in Unix seconds."""
+    taken = datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
+    return {
+        "fileName": name,
+        "filePath": f"uploads/{name}",
+        "downloadUrl": url,
+        "fileSize": size,
+        "mimeType": media_type,
+        "uploadedAt": taken.replace("+00:00", "Z"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,11 +29,9 @@ from ._ledger import Ledger
 from ._painter import paint
 from ._service import Service
 from ._tasks import Latency, Lives, Task
+from ._upload_reader import LARGEST_UPLOAD, UploadReader, Way, ways_of
 from ._uploads import UploadedFiles
 from ._webhook_sender import WebhookSender
-
-LARGEST_UPLOAD = 100 << 20
-"""Bytes of a request; of kie.ai 100 MB."""
 
 PAINTERS = 2
 """Pictures painted at once."""
@@ -125,6 +124,7 @@ class Sandbox:
             session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
             stack.push_async_callback(_whole, session.close)
             self._webhook_sender = WebhookSender(session, self.ledger, **self._callbacks)
+            self._upload_reader = UploadReader(session, self._off_loop)
             self._sending = await stack.enter_async_context(PlainGroup())
             # Before the group is left, which would wait for callbacks that are due later.
             stack.callback(self._sending.cancel)
@@ -173,9 +173,8 @@ class Sandbox:
         """The paths of several APIs in one; where two have the same, it is the first one's."""
         places: dict[tuple[str, str], _Answer] = {}
         for service in services:
-            if service.provider.uploads is not None:
-                path = f"{prefix}{service.provider.uploads.path}"
-                places.setdefault(("POST", path), functools.partial(self._upload, service))
+            for path, way in ways_of(service.provider.uploads):
+                places.setdefault(("POST", f"{prefix}{path}"), functools.partial(self._upload, service, way))
             for route in service.dialect.routes():
                 # Each path has its service bound to it: which provider was meant is never asked again.
                 answer = functools.partial(self._answer, service, route.operation)
@@ -189,6 +188,8 @@ class Sandbox:
             body = await request.read()
         except (ConnectionError, RuntimeError):  # aiohttp's, where the connection was lost before it is asked
             return web.Response()  # whoever asked is gone
+        except web.RequestPayloadError:  # it is packed in another way than it says
+            body = b""
         now = asyncio.get_running_loop().time()
         match operation:
             case "create":
@@ -199,25 +200,29 @@ class Sandbox:
             case "credits":
                 reply = service.credits(authorization)
             case "models":
-                reply = service.models(authorization, request.match_info.get("model"))
+                model = service.dialect.model_of(request.match_info, request.query)
+                reply = service.models(authorization, model)
             case _:
                 task_id = service.dialect.task_of(request.match_info, request.query)
                 reply = service.status(authorization, task_id, now)
         return await _deliver(request, reply)
 
-    async def _upload(self, service: Service, request: web.Request) -> web.StreamResponse:
+    async def _upload(self, service: Service, way: Way, request: web.Request) -> web.StreamResponse:
         """Take a file of somebody's own, and say where it is."""
         assert service.provider.uploads is not None
-        form = await request.post()
-        file = form.get(service.provider.uploads.file_field)
-        data = file.file.read() if isinstance(file, web.FileField) else None
-        name = "" if data is None else self._uploads.add(data)
-        reply = service.upload(request.headers.get("Authorization"), name, f"{self.url}/files/uploads/{name}")
-        return await _deliver(request, reply)
+        authorization = request.headers.get("Authorization")
+        # Without the key nothing is fetched for anybody, be it a page in a browser.
+        is_read = service.is_key(authorization)
+        data = await self._upload_reader.read(request, way, service.provider.uploads.file_field) if is_read else None
+        file = None if data is None else self._uploads.add(data)
+        url = "" if file is None else f"{self.url}/files/uploads/{file.name}"
+        return await _deliver(request, service.upload(authorization, file, url, time.time()))
 
     async def _uploaded_file(self, request: web.Request) -> web.StreamResponse:
-        data = self._uploads.get(request.match_info["name"])
-        return web.Response(status=404) if data is None else web.Response(body=data, content_type="image/png")
+        file = self._uploads.get(request.match_info["name"])
+        if file is None:
+            return web.Response(status=404)
+        return web.Response(body=file.data, content_type=file.media_type)
 
     async def _announce(self, service: Service) -> None:
         """Let the callbacks be sent that a create has ordered; an early one before the create is answered."""
@@ -240,7 +245,7 @@ class Sandbox:
 
     def _painted(self, task: Task, number: str) -> bytes:
         """The picture of that number; one that was edited shows what went in."""
-        inputs = [data for url in task.inputs if (data := self._uploads.at(url)) is not None]
+        inputs = [file.data for url in task.inputs if (file := self._uploads.at(url)) is not None]
         variant = f"{task.input.get('seed', task.id)}/{number}"
         return paint(str(task.input.get("prompt", "")), task.shape, variant, inputs)
 
@@ -251,7 +256,7 @@ class Sandbox:
         """Paint a picture that a finished task made. Anybody may fetch it; a key would be a leak."""
         self.ledger.key_leaks += "Authorization" in request.headers
         service = self._services.get(request.match_info["provider"])
-        until = float(request.query["until"]) if "until" in request.query else None
+        until = _until(request.query.get("until"))
         now = asyncio.get_running_loop().time()
         task = service.picture(request.match_info["task_id"], until, now) if service else None
         if task is None:
@@ -274,6 +279,14 @@ async def _whole(work: Callable[[], Awaitable[None]]) -> None:
     """Do it to its end, whatever is cancelled around it."""
     with anyio.CancelScope(shield=True):
         await work()
+
+
+def _until(text: str | None) -> float | None:
+    """When a renewed link dies, by what it says itself; one that does not say when has died; None for any other."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return -math.inf
 
 
 async def _deliver(request: web.Request, reply: Reply) -> web.StreamResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import random
 import uuid
@@ -11,14 +10,16 @@ from collections import deque
 
 from .._core.provider import Limits, Provider
 from ..errors import ConfigurationError
+from ._bodies import object_of
 from ._checks import count_of, inputs_of, price_of, problem_of, shape_of, understood_in
 from ._dialects import CreateBody, served_half
-from ._envelopes import Reply, damaged, document, html
+from ._envelopes import Reply, damaged, document, html, uploaded
 from ._faults import Faults
 from ._gate import Gate
 from ._ledger import Create, Ledger
 from ._schemas import list_of, openapi_of
 from ._tasks import Latency, Lives, Task
+from ._uploads import UploadedFile
 from ._webhooks import Webhook, message_of
 
 RENEWED_LINK_LIFE = 1200.0
@@ -99,7 +100,7 @@ class Service:
         self._ledger.poll_times.append(now)
         self._ledger.polls[task_id] += 1
         fault = self._faults.draw("poll")
-        if not self._is_key(authorization):
+        if not self.is_key(authorization):
             return self._refused("401", 401, "invalid token")
         # Of all tasks together, as kie.ai counts them: by key, not by task.
         if not self._gate.status_calls.take(now):
@@ -121,13 +122,10 @@ class Service:
 
     def renew(self, authorization: str | None, body: bytes, now: float) -> Reply:
         """Give a new link to a picture."""
-        if not self._is_key(authorization):
+        if not self.is_key(authorization):
             return self._refused("401", 401, "invalid token")
-        try:
-            # A link that was renewed before can be renewed again.
-            url = str(json.loads(body)["url"]).partition("?")[0]
-        except (ValueError, TypeError, LookupError):
-            url = ""
+        # A link that was renewed before can be renewed again.
+        url = str(object_of(body).get("url", "")).partition("?")[0]
         until = now + RENEWED_LINK_LIFE
         task_id = url.removeprefix(f"{self._folder}/").partition("/")[0]
         if not url.startswith(self.files) or self.picture(task_id, until, now) is None:
@@ -136,24 +134,25 @@ class Service:
 
     def credits(self, authorization: str | None) -> Reply:
         """Answer what is left."""
-        if not self._is_key(authorization):
+        if not self.is_key(authorization):
             return self._refused("401", 401, "invalid token")
         # JSON has no infinity.
         left = 1_000_000.0 if math.isinf(self._balance) else self._balance
         return self.dialect.success(left, "credits")
 
-    def upload(self, authorization: str | None, name: str, url: str) -> Reply:
-        """Answer an upload of which the file is kept under that name; an empty one for none."""
-        if not self._is_key(authorization):
+    def upload(self, authorization: str | None, file: UploadedFile | None, url: str, wall: float) -> Reply:
+        """Answer an upload of which the file is kept at an address; None for one without a file."""
+        if not self.is_key(authorization):
             return self._refused("401", 401, "invalid token")
-        if not name:
+        if file is None:
             return self.dialect.refusal(400, "no file")
-        self._ledger.uploads[name] += 1
-        return document(200, {"success": True, "code": 200, "msg": "success", "data": {"downloadUrl": url}})
+        self._ledger.uploads[file.name] += 1
+        told = uploaded(file.name, len(file.data), file.media_type, url, wall)
+        return document(200, {"success": True, "code": 200, "msg": "success", "data": told})
 
     def models(self, authorization: str | None, model: str | None) -> Reply:
         """Answer which models there are, or the schema of one."""
-        if not self._is_key(authorization):
+        if not self.is_key(authorization):
             return self._refused("401", 401, "invalid token")
         if model is None:
             return self.dialect.success({"models": list_of(self.provider)}, "models")
@@ -168,12 +167,13 @@ class Service:
         """The address below which this provider's pictures are."""
         return f"{self.files}/{self.provider.name}"
 
-    def _is_key(self, authorization: str | None) -> bool:
+    def is_key(self, authorization: str | None) -> bool:
+        """True for a request with the right key."""
         return authorization == f"Bearer {self._key}"
 
     def _refuse(self, authorization: str | None, asked: CreateBody, fault: str | None, now: float) -> Reply | None:
         """The answer to a create of which no task is made, or None to make one."""
-        if not self._is_key(authorization):
+        if not self.is_key(authorization):
             return self._refused("401", 401, "invalid token")
         ordered = self._ordered_refusal(fault)
         if ordered is not None:

@@ -16,6 +16,7 @@ from ..values import ImageRequest
 from ..wire import Created, HttpRequest, HttpResponse, TaskStatus
 from . import answers, creates, records
 from .own_task import OwnTask
+from .task_id_forms import check_task_id_form
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,6 +35,8 @@ class JobsDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         wrong_code: The code of a request that is wrong, whatever is wrong with it; None: by that.
         gateway_codes: Codes that are refused before the API itself, in an `error` envelope.
         status_word: The field of a status answer's message.
+        state_words: The states of a task that waits, and of one that runs.
+        result_is_text: True where the result of a task is JSON in a text, False where it is an object.
         models_path: Where its list of models is, or None where it has none.
         schema_path: Where the schema of one is, with `{model}` in its place, or None.
         task_id_form: What its task ids look like: `{hex}`, `{number}` and `{model}` are filled in.
@@ -54,6 +57,8 @@ class JobsDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     wrong_code: int | None = None
     gateway_codes: frozenset[int] = frozenset()
     status_word: Literal["msg", "message"] = "msg"
+    state_words: tuple[str, str] = ("waiting", "generating")
+    result_is_text: bool = True
     task_id_form: str = "{hex}"
     failure_code: int | None = None
 
@@ -66,6 +71,7 @@ class JobsDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             check_path(name, path)
             if mark not in path:
                 raise ConfigurationError(f"{name}={told(path)}: {mark} is to stand in it.")
+        check_task_id_form(self.task_id_form)
 
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""

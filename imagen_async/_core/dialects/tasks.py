@@ -12,6 +12,7 @@ from ..values import ImageRequest
 from ..wire import Created, HttpRequest, HttpResponse, TaskStatus
 from . import answers, creates, records
 from .own_task import OwnTask
+from .task_id_forms import check_task_id_form
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,6 +29,9 @@ class TasksDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     takes_raw_models: bool = False
     # Read by the sandbox alone, which speaks as the API does; to the client an id is opaque.
     task_id_form: str = "{hex}"
+
+    def __post_init__(self) -> None:
+        check_task_id_form(self.task_id_form)
 
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:
         """Write the create for a request that was checked against `model`; its end is to be announced at the URL."""
