@@ -136,7 +136,10 @@ def test_a_record_that_cannot_be_spoken_is_refused() -> None:
                 kind(task_id_form=form)
             assert "allowed is a text with {hex} or {number} in it, and {model}" in caught.value.message
     for name in ("create_path", "status_path", "credits_path", "renewal_path", "models_path", "schema_path"):
-        with naming(name), pytest.raises(errors.ConfigurationError, match=f"{name}='v2/x.*it must be a path that begins with one /"):
+        with (
+            naming(name),
+            pytest.raises(errors.ConfigurationError, match=f"{name}='v2/x.*it must be a path that begins with one /"),
+        ):
             JobsDialect(**{name: "v2/x{task_id}{model}"})
 
 

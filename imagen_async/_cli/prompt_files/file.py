@@ -125,13 +125,13 @@ class PromptFile:
                 return
 
     def _taken(self, item: Item, take: Callable[[PromptLine], PromptLine]) -> Item:
-        request = item.meant if isinstance(item, BadLine) else item
         try:
-            taken = None if request is None else take(request)
+            if not isinstance(item, BadLine):
+                return take(item)
+            taken = None if item.meant is None else take(item.meant)
         except InvalidRequest as error:
             return BadLine(item.line, error.message)
-        is_request = taken is not None and not (isinstance(item, BadLine) and self._needs_prompt(taken))
-        return taken if taken is not None and is_request else item
+        return item if taken is None or self._needs_prompt(taken) else taken
 
     def _problem(self, item: Item, admit: Callable[[PromptLine], object], first_line: dict[int, int]) -> str | None:
         if isinstance(item, BadLine):
