@@ -13,6 +13,7 @@ import msgspec
 from ._accounts import OpenAccount
 from ._core.dialects.answers import open_answer
 from ._core.model import Model
+from ._core.suggestion import did_you_mean
 from ._core.wire import HttpRequest, HttpResponse, loose_json
 from ._openapi.listing import Listed, listed_in
 from ._opening import open_endpoints
@@ -60,6 +61,10 @@ async def refresh(
         listed = await asking.listed()
         known = {model.wire_name: model for model in account.provider.models}
         wanted = [each for each in listed if _is_wanted(each, known, only)]
+        names = {name for each in wanted for name in (each.wire_name, _name_of(each, known))}
+        for name in only:
+            if name not in names:
+                tell(f"{name} is not in the list.{did_you_mean(name, [each.wire_name for each in listed])}")
         tell(f"{len(listed)} models are listed; {len(wanted)} are asked about, one a second.")
         found = [model for each in wanted if (model := await asking.model(each, known, tell)) is not None]
     today = datetime.now(UTC).date().isoformat()
@@ -72,8 +77,13 @@ async def refresh(
 
 
 def _is_wanted(listed: Listed, known: Mapping[str, Model], only: Collection[str]) -> bool:
+    return not only or listed.wire_name in only or _name_of(listed, known) in only
+
+
+def _name_of(listed: Listed, known: Mapping[str, Model]) -> str:
+    """Ours, where it has one."""
     model = known.get(listed.wire_name)
-    return not only or listed.wire_name in only or (model is not None and model.name in only)
+    return listed.wire_name if model is None else model.name
 
 
 class _Asking:

@@ -13,7 +13,7 @@ from ._core.model import Model
 from ._openapi.creates import Document
 from ._openapi.meaning import task_of, translations_of
 from ._openapi.pages import document_of
-from ._openapi.schemas import SchemaReader
+from ._openapi.ways import InputReader
 
 __all__ = ["Model", "from_openapi"]
 
@@ -35,8 +35,8 @@ def from_openapi(document: str | bytes | Mapping[str, Any]) -> Model:
     """
     content = Document(*document_of(document))
     create = content.create()
-    reader = SchemaReader(content)
-    fields, branches = reader.with_branches(create.schema)
+    reader = InputReader(content)
+    fields, branches = reader.read(create.schema)
     notes = [*content.notes, *reader.notes]
     if not fields:
         notes.append("no field of its input is described, so that nothing is checked")

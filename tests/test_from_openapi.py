@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import naming
 
@@ -136,6 +137,8 @@ def test_a_page_becomes_a_record(page: str | bytes) -> None:
     assert (model.name, model.wire_name, model.task) == ("maker/painter", "maker/painter", "text to image")
     assert model.parameters == RECORD
     assert (model.notes, model.translations, model.credits) == (NOTES, MEANT, None)
+    # Numbers of a page are plain ones, to be written to a file.
+    assert msgspec.json.decode(msgspec.json.encode(model), type=Model) == model
 
 
 def document(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -324,12 +327,12 @@ SAID_ODDLY: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "ways of two kinds": (
         document({}, oneOf=[_ONE], anyOf=[_OTHER]),
-        {"a": Text()},
+        {"a": Text(required=True)},
         "its input has ways of two kinds that bind together",
     ),
     "several ways that bind together": (
         document({}, allOf=[{"oneOf": [_OTHER]}, {"oneOf": [_ONE]}]),
-        {"b": Text()},
+        {"b": Text(required=True)},
         "its input has several oneOf that bind together",
     ),
     "parts of one field": (
@@ -389,6 +392,31 @@ SAID_ODDLY: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"n": Whole(minimum=0, maximum=2**31 - 1)},
         "",
     ),
+    "one way alone": (
+        document({}, oneOf=[{"properties": {"mode": {"enum": ["a", "b"], "default": "a"}}, "required": ["mode"]}]),
+        {"mode": Choice(("a", "b"), default="a", required=True)},
+        "",
+    ),
+    "a way or nothing": (
+        document({}, anyOf=[{"properties": {"prompt": S}, "required": ["prompt"]}, {"type": "null"}]),
+        {"prompt": Text(required=True)},
+        "",
+    ),
+    "what all ways want": (
+        document({}, oneOf=[{"properties": {"p": S, n: S}, "required": ["p", n]} for n in ("a", "b")]),
+        {"p": Text(required=True), "a": Text(), "b": Text()},
+        "",
+    ),
+    "an enum with titles": (
+        document({"n": {"type": "string", "default": "a", "oneOf": [{"const": "a", "title": "A"}, {"const": "b"}]}}),
+        {"n": Choice(("a", "b"), default="a")},
+        "",
+    ),
+    "required a step too far in": (
+        document({"a": S, "required": ["a"]}),
+        {"a": Text(required=True)},
+        "",
+    ),
     "an address of a length": (
         document({"image_url": {**S, "maxLength": 9}}),
         {"image_url": File(media="image")},
@@ -405,7 +433,14 @@ def test_what_a_page_says_oddly(page: dict[str, Any], fields: dict[str, Any], no
     assert any(found.startswith(note) for found in model.notes or ("",))
 
 
+YAML_BLOCK = f"```yaml\n{YAML}```\n"
 LETTERS = {
+    "a blank that does not break": ("enum: [AUTO, NONE]", "enum: [AUTO\xa0, NONE]", ("AUTO", "NONE")),
+    "a default among numbers": (
+        "tag: {type: string, pattern: '^a+$', default: 7}",
+        "tag: {type: integer, enum: [5, 10], default: 5}",
+        (5, 10),
+    ),
     "unquoted numbers of a text": (
         "tag: {type: string, pattern: '^a+$', default: 7}",
         "tag: {type: string, enum: [2.10, 007, 0x1F, 1e3], default: 2.10}",
@@ -423,15 +458,26 @@ LETTERS = {
 def test_what_yaml_one_point_one_has_otherwise(before: str, after: str, values: tuple[str, ...]) -> None:
     """Letters stay, and what ends a line is a newline."""
     model = from_openapi(YAML.replace(before, after))
-    assert values in [each.values for each in (model.parameters or {}).values() if isinstance(each, Choice)]
+    (found,) = [
+        each for each in (model.parameters or {}).values() if isinstance(each, Choice) and each.values == values
+    ]
+    assert found.default in ((5, "2.10") if "default" in after else (None,))
 
 
 def test_keys_come_in_any_order() -> None:
     """As a program writes them, sorted: fenced, what stands before `openapi` is part of it."""
     head, _, rest = YAML.partition("paths:")
     paths = "paths:" + rest.replace("components: {}\n", "")
-    page = f"# x\n\n```yaml\ncomponents: {{}}\n{paths}{head}```\n"
-    assert from_openapi(page).parameters == RECORD
+    content = f"components: {{}}\n{paths}{head}"
+    other = "```yaml\nopenapi: post /x\n```\n"
+    for page in (
+        f"# x\n\n```yaml\n{content}```\n",
+        content,
+        f"# A page\n\n  of words\n\n{content}",
+        other + YAML_BLOCK,
+    ):
+        assert from_openapi(page).parameters == RECORD
+    assert from_openapi(f"[Docs](https://a.example)\n\n{YAML_BLOCK}").parameters == RECORD
 
 
 def test_ways_of_a_whole_body_are_ways_of_its_input() -> None:
@@ -498,7 +544,11 @@ def test_what_costs_too_much_is_refused_at_once() -> None:
     deep: dict[str, Any] = S
     for _ in range(1500):
         deep = {"allOf": [deep]}
-    for each in (circle, document({"x": deep}), "openapi: 3.0.1\n" + "\n" * 60_000):
+    names = [f"n{number}" for number in range(60_000)]
+    enums = {"allOf": [{"enum": names}, {"enum": names[::-1]}]}
+    dear = [document({"x": enums}), document({"x": S}, required=names), "openapi: 3.0.1\npost: 1\nx: " + "!" * 600_000]
+    dear += ["openapi: 3.0.1\npost: 1\n" + "---\n" * 200_000]
+    for each in (circle, document({"x": deep}), "openapi: 3.0.1\n" + "\n" * 60_000, *dear):
         with pytest.raises(ConfigurationError):
             from_openapi(each)
     huge = from_openapi(

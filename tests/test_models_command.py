@@ -68,7 +68,8 @@ def test_pages_become_a_file_that_is_used(call: Call, imagen_sandbox: Sandbox) -
 def test_the_providers_own_list_is_fetched(call: Call, imagen_sandbox: Sandbox) -> None:
     """Of the named models, or of all; what is known of one beside its schema stays."""
     words = (*at(imagen_sandbox), "-o", "m.json")
-    fetched = call("models", "refresh", "z-image", "qwen/text-to-image", *words)
+    fetched = call("models", "refresh", "z-image", "qwen/text-to-image", "z-imag", *words)
+    assert "z-imag is not in the list. Did you mean z-image?" in fetched.err
     assert (fetched.code, "64 models are listed; 2 are asked about" in fetched.err) == (0, True), fetched.err
     file = json.loads(Path("m.json").read_text())
     assert (file["provider"], [each["name"] for each in file["models"]]) == ("sandbox", ["qwen", "z-image"])
@@ -179,6 +180,7 @@ def answering(answers: Mapping[str, Any]) -> Iterator[str]:
 
 
 USES = [
+    ("models list nano-banana", "models show nano-banana"),
     ("models show", "Say which model to show"),
     ("models show nano-banan-2", "nano-banana-2"),
     ("models import", "Say which pages"),
@@ -310,6 +312,8 @@ PROMPTLESS = [
     ("p.csv", "resolution\n2K\n4K\n", "nano-banana-2", "p.csv:1: there is no column named prompt, only resolution"),
     ("p.csv", "image_url,upscale_factor\na.png,2\na.png,99\n", "topaz-upscale", "p.csv:3: upscale_factor='99'"),
     ("p.csv", "a red fox\nan owl\na bear\n", "topaz-upscale", "1 problem of 1 request"),
+    ("p.csv", 'image_url\na.png\n""\nno.png\n', "topaz-upscale", "p.csv:4: 'no.png' goes in"),
+    ("p.csv", "image_url,model\na.png,topaz-upscale\na.png,z-image\n", "topaz-upscale", "p.csv:3: there is no prompt"),
 ]
 
 

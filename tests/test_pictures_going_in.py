@@ -118,6 +118,7 @@ async def test_what_cannot_go_in_is_refused_before_a_cent(
     bad: dict[str, dict[str, Any]] = {
         "cannot be read: No such file": {"images": ["none.png"]},
         "cannot be read: Is a directory": {"images": [tmp_path]},
+        "allowed is a list of at most 14, each the URL": {"extra": {"image_input": [{"url": URL}]}},
         "it is image/bmp; allowed is a list of at most 14": {"images": [tmp_path / "fox.bmp"]},
         "breaks off: it is no whole PNG": {"images": [tmp_path / "half.png"]},
         "is no picture, video or sound": {"images": [tmp_path / "words.png"]},

@@ -88,8 +88,8 @@ class OwnColumns:
         return found
 
     def needs_prompt(self, line: PromptLine) -> bool:
-        """True for a line without a prompt of which its model makes nothing, or that says nothing else of its own."""
-        return not line.extra or self._router.needs_prompt(line.model or self._model)
+        """True for a line of which its model makes nothing without a prompt."""
+        return self._router.needs_prompt(line.model or self._model)
 
     def _placed(self, value: Any) -> Any:
         """A file's name as it leads from here."""
@@ -125,8 +125,13 @@ def _read(parameter: Parameter, value: Any) -> Any:
     return int(value) if is_whole and parameter.takes(int(value)) else value
 
 
-def resolved(picture: PictureOptions, router: Router) -> PictureOptions:
+def resolved(picture: PictureOptions, router: Router, out: str | None = None) -> PictureOptions:
     """The options with what `--set` says, a field of ours as such, one of the model's own in `extra`; files looked at.
+
+    Args:
+        picture: The options as given.
+        router: Knows the models.
+        out: The folder, whose journal knows what was in files that are gone since.
 
     Raises:
         ConfigurationError: A word says what another option says too.
@@ -147,7 +152,8 @@ def resolved(picture: PictureOptions, router: Router) -> PictureOptions:
         else:
             extra[name] = own[name].read(word) if name in own else _json_or_text(word)
     picture = msgspec.structs.replace(picture, set=(), extra={**picture.extra, **extra}, **ours)
-    looked_at = InputFiles().prepared(picture.request("-"), router.file_fields(model))
+    remembered = files_sent(journal_in(out))
+    looked_at = InputFiles().prepared(picture.request("-"), router.file_fields(model), remembered)
     return msgspec.structs.replace(picture, local_files=looked_at.local_files)
 
 

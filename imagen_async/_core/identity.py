@@ -216,7 +216,10 @@ class Identity:
     def _others(self, stated: ImageRequest) -> Iterator[ImageRequest]:
         """Requests that stand for the same: a model's default said or left out; before, any part left to defaults."""
         whole = made_whole(stated)
-        forms = [whole, *(msgspec.structs.replace(whole, aspect_ratio=each) for each in self._router.ratios(whole))]
+        # By another name it is the same model.
+        said = [whole, *(msgspec.structs.replace(whole, model=each) for each in self._router.other_names(whole))]
+        ratios = self._router.ratios(whole)
+        forms = [*said, *(msgspec.structs.replace(form, aspect_ratio=each) for form in said for each in ratios)]
         yield from forms[1:]
         yield from itertools.chain.from_iterable(map(_partly_said, forms) if self._has_older_keys else ())
 

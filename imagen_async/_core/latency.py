@@ -60,7 +60,7 @@ def believed(latency: float | None, age: float = math.inf) -> float | None:
     return latency if 0 < latency <= longest else None
 
 
-class LatencyPrior(msgspec.Struct, frozen=True):
+class LatencyPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a provider's record says beforehand of its tasks' latency, taken as lognormal.
 
     Attributes:

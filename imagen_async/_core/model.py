@@ -259,7 +259,9 @@ def _problems_of_files(field: str, value: Any, parameter: Parameter, request: Im
     if file is not None and not takes_several_files(parameter) and len(names) > 1:
         yield Problem(field, value, f"it takes one, and {len(names)} are given")
         return
-    whole = [addressed.get(each, each) for each in names] if isinstance(value, list | tuple) else value
+    whole = value
+    if isinstance(value, list | tuple):
+        whole = [addressed.get(each, each) if isinstance(each, str) else each for each in names]
     if not parameter.takes(addressed.get(whole, whole) if isinstance(whole, str) else whole):
         yield _problem(field, value, parameter)
     for name in found:

@@ -76,14 +76,15 @@ class OwnField(msgspec.Struct, frozen=True):
 def _in_our_words(words: Mapping[str, str], parameter: Parameter) -> Parameter:
     if not words or not isinstance(parameter, Choice):
         return parameter
-    return msgspec.structs.replace(parameter, values=tuple(dict.fromkeys([*words, *parameter.values])))
+    values = tuple(dict.fromkeys([*words, *parameter.values]))
+    return msgspec.structs.replace(parameter, values=values)
 
 
 def _as_whole(parameter: Parameter, least: int | None) -> Parameter:
     """What takes the whole numbers that a parameter takes, however they are written there."""
     match parameter:
         case Choice(values=values) if all(isinstance(each, str) and each.isdecimal() for each in values):
-            return msgspec.structs.replace(parameter, values=tuple(map(int, values)))
+            return msgspec.structs.replace(parameter, values=tuple(map(int, values)), default=None)
         case Text():
             return Whole(minimum=least)
         case Number(minimum=minimum, maximum=maximum):

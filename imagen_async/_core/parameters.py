@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from .._text import seldom
+from ..errors import ConfigurationError
 from .plain_text import oddity
 
 Media = Literal["image", "video", "audio"]
@@ -101,6 +102,12 @@ class Choice(_Kind, frozen=True, tag="choice"):
 
     values: tuple[str | int | float, ...]
 
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ConfigurationError("A choice has no values.")
+        if self.default is not None and not self.takes(self.default):
+            raise ConfigurationError(f"default={self.default!r}: allowed is {self.allowed}.")
+
     @property
     def allowed(self) -> str:
         """What this takes, for an error message."""
@@ -109,16 +116,18 @@ class Choice(_Kind, frozen=True, tag="choice"):
     def takes(self, value: object) -> bool:
         """Tell whether the provider would take `value`."""
         # 2.0 and True are 2 and 1 to Python, and to no provider; 2.0 is 2 where numbers with a point may be said.
-        kinds = (int, float) if any(type(each) is float for each in self.values) else ()
-        return any(
-            value == each and (type(value) is type(each) or (type(value) in kinds and type(each) in kinds))
-            for each in self.values
-        )
+        found = [each for each in self.values if each == value]
+        if any(type(each) is type(value) for each in found):
+            return True
+        return bool(found) and type(value) in (int, float) and any(type(each) is float for each in self.values)
 
     def read(self, word: str) -> Any:
         """The value that reads so, or the number that it writes where that is one of them."""
+        found = next((each for each in self.values if str(each) == word), None)
+        if found is not None:
+            return found
         number = Number().read(word)
-        return next((each for each in self.values if str(each) == word), number if self.takes(number) else word)
+        return number if self.takes(number) else word
 
 
 class Whole(_Kind, frozen=True, tag="whole"):

@@ -21,7 +21,7 @@ from .suggestion import did_you_mean
 from .values import RAW_PREFIX, ImageRequest
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an account may do.
 
     Attributes:

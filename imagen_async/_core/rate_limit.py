@@ -13,7 +13,7 @@ from .._text import told
 from ..errors import ConfigurationError
 
 
-class Rate(msgspec.Struct, frozen=True):
+class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`count` requests in any window of `per` seconds: `Rate(20, per=10)`.
 
     Attributes:

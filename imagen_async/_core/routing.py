@@ -165,10 +165,17 @@ class Router:
 
         What it leaves to a default is as it was, where that is any provider's default: another account may have had it.
         """
-        name, ratio = models_of(request.model)[0], request.aspect_ratio
-        if ratio is None and (defaults := self._default_ratios(name)):
+        names, ratio = models_of(request.model), request.aspect_ratio
+        if ratio is None and (defaults := [each for name in names for each in self._default_ratios(name)]):
             ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
-        return msgspec.structs.replace(request, model=name, aspect_ratio=ratio)
+        return msgspec.structs.replace(request, model=self._our_name(names[0]), aspect_ratio=ratio)
+
+    def other_names(self, request: ImageRequest) -> list[str]:
+        """Other names of a request's model: ours, or the provider's own."""
+        name = models_of(request.model)[0]
+        ours = self._our_name(name)
+        models = [model for each in self.providers.values() for model in each.named(ours)]
+        return [each for each in dict.fromkeys([ours, *(model.wire_name for model in models)]) if each != name]
 
     def ratios(self, request: ImageRequest) -> list[str | None]:
         """Other ways to say a request's aspect ratio: by naming what is a default, or by leaving that out."""
@@ -197,6 +204,11 @@ class Router:
         """The fields of a model's own that take files, at any of the accounts."""
         own = self.own_fields(name) if name is None or isinstance(name, str) else {}
         return [field for field, parameter in own.items() if file_of(parameter) is not None]
+
+    def _our_name(self, name: Any) -> Any:
+        """The name that a model has here, also where it is said by the provider's own."""
+        found = [model.name for each in (*self.providers.values(), *self._others) for model in each.named(name)]
+        return found[0] if found else name
 
     def _has(self, name: Any) -> bool:
         return any(each.find(name) is not None for each in self.providers.values())

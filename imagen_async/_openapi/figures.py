@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from .flat import is_number
 
@@ -25,7 +26,18 @@ def figure_of(value: object) -> float | None:
         value = float(value) if "." in value else int(value)
     if not is_number(value) or not -_BEYOND <= value <= _BEYOND:
         return None
-    return value
+    return plain_json(value)  # type: ignore[no-any-return]
+
+
+def plain_json(value: Any) -> Any:
+    """The same of plain numbers: those of a page know their letters, and are written by nobody."""
+    if isinstance(value, list):
+        return [plain_json(each) for each in value]
+    if isinstance(value, dict):
+        return {name: plain_json(each) for name, each in value.items()}
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return int(value) if isinstance(value, int) else float(value)
 
 
 def letters_of(value: object) -> object:

@@ -81,6 +81,8 @@ class Flattener:
             elif name in _MOST and is_number(before) and is_number(value):
                 found[name] = min(before, value)
             elif name == "enum" and isinstance(before, list) and isinstance(value, list):
+                if len(before) + len(value) > MOST:
+                    raise ConfigurationError("The page's schemas have too many values.")
                 found[name] = [each for each in before if each in value] or value
             elif name in _UNITED and before != value:
                 self._note(f"has several {name} that bind together, of which one is checked")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,11 @@ _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})")
 _OPENS = re.compile(r"^[\"']?openapi[\"']?[ \t]*:", re.MULTILINE)
 _BEGINS = re.compile(r"^openapi:[ \t]*['\"]?3\.", re.MULTILINE)
 # At the left edge a document has its own words and lists; what else stands there is the page that goes on.
-_GOES_ON = re.compile(
-    r"[ \t#-]|$|(openapi|info|servers|security|tags|paths|components|webhooks|externalDocs|x-[\w-]+):"
-)
+_WORD = re.compile(r"(openapi|info|servers|security|tags|paths|components|webhooks|externalDocs|x-[\w-]+):")
+_GOES_ON = re.compile(rf"[ \t#-]|$|{_WORD.pattern}")
+
+_MOST_BLOCKS = 8
+"""Blocks of a page that are tried: what another one has for a document may only look like one."""
 
 _LOST = (
     "The page has lost its indentation, so that nobody can tell what belongs to what: "
@@ -80,17 +83,34 @@ def _text_of(page: object) -> str:
 def _read(text: str) -> Any:
     """The value of JSON, or of the YAML in a page."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    wrong: ConfigurationError | None = None
     if text.lstrip()[:1] in ("{", "["):
         try:
             return msgspec.json.decode(text)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.") from None
-    for block in _blocks(text):
-        if block.startswith("{"):
-            return _read(block)
-        _refuse_others(block)
-        return read_yaml(block)
+            # A page may begin so, too: with a badge, or a link.
+            wrong = ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.")
+    for block in itertools.islice(_blocks(text), _MOST_BLOCKS):
+        try:
+            found = _of_block(block)
+        except ConfigurationError as error:
+            wrong = wrong or error
+            continue
+        if isinstance(found, Mapping):
+            return found
+    if wrong is not None:
+        raise wrong
     return None
+
+
+def _of_block(block: str) -> Any:
+    if block.startswith("{"):
+        try:
+            return msgspec.json.decode(block)
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            raise ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.") from None
+    _refuse_others(block)
+    return read_yaml(block)
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -101,7 +121,11 @@ def _blocks(text: str) -> Iterator[str]:
             yield block
     begins = _BEGINS.search(text)
     if begins is not None:
-        lines = text[begins.start() :].split("\n")
+        before = text[: begins.start()].split("\n")
+        # Its keys may come in another order: what stands before goes with it from the first that is one.
+        start = next((at + 1 for at in reversed(range(len(before))) if not _GOES_ON.match(before[at])), 0)
+        start = next((at for at in range(start, len(before)) if _WORD.match(before[at])), len(before) - 1)
+        lines = [*before[start:-1], *text[begins.start() :].split("\n")]
         end = next((at for at, line in enumerate(lines) if not _GOES_ON.match(line)), len(lines))
         # A page without any indentation goes on at once: what is wrong with it is told by its whole.
         yield "\n".join(lines[:end] if end > 5 else lines)

@@ -1,4 +1,4 @@
-"""Makes parameters of an input's schema. What it cannot make goes into the notes: nothing is dropped in silence."""
+"""Makes parameters of schemas. What it cannot make goes into the notes: nothing is dropped in silence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 import msgspec
 
-from .._core.branches import Branch
 from .._core.parameters import (
     Anything,
     Choice,
@@ -25,7 +24,7 @@ from .._core.parameters import (
 from .._text import one_line, shown, told
 from ..errors import ConfigurationError
 from .creates import Document
-from .figures import figure_of, letters_of, plain_of, whole_of
+from .figures import figure_of, letters_of, plain_json, plain_of, whole_of
 from .flat import as_list, is_number
 from .prose import file_in, longest_in
 
@@ -42,12 +41,9 @@ _UNREAD = (
 )
 """Keywords that bind a value in a way that no parameter has."""
 
-_MOST_WAYS = 50
-"""Ways to fill in an input; a page of kie.ai has two."""
-
 
 class SchemaReader:
-    """Reads the schema of one input.
+    """Reads the schemas of one input's fields.
 
     Args:
         document: In which its references lead somewhere.
@@ -66,100 +62,42 @@ class SchemaReader:
     def fields(self, schema: Mapping[str, Any], place: str = "", room: int = DEEPEST) -> dict[str, Parameter]:
         """The fields of an object's schema, by their names."""
         schema = self._document.resolved(schema)
-        found = self._described(schema, place, room)
-        for name in _required(schema) - found.keys():
-            self._note(place + name, "is required, and not described")
+        found = self.described(schema, place, room)
+        missing = required_in(schema) - found.keys()
+        if len(missing) > MOST_FIELDS:
+            raise ConfigurationError("The page's input has too many fields.")
+        for name in sorted(missing):
+            self.note(place + name, "is required, and not described")
             found[name] = Anything(required=True)
         return found
 
-    def _described(self, schema: Mapping[str, Any], place: str, room: int = DEEPEST) -> dict[str, Parameter]:
-        required = _required(schema)
+    def described(self, schema: Mapping[str, Any], place: str = "", room: int = DEEPEST) -> dict[str, Parameter]:
+        """The fields that an object's schema describes; others may be required."""
+        required = required_in(schema)
         found: dict[str, Parameter] = {}
         for name, each in self._document.properties(schema).items():
+            if isinstance(each, list):
+                continue  # `required` in the wrong place, or what is no field
             spelt = _spelt(name)
             if spelt != name:
-                self._note(place + spelt, "is spelt with blanks around it on the page")
+                self.note(place + spelt, "is spelt with blanks around it on the page")
             if spelt in found:
-                self._note(place + spelt, "is there twice, of which the last counts")
+                self.note(place + spelt, "is there twice, of which the last counts")
             own = self._document.resolved(each)
             if own.get("readOnly") is True:
-                self._note(place + spelt, "is told by the provider, and not taken")
+                self.note(place + spelt, "is told by the provider, and not taken")
                 continue
             is_required = spelt in required or own.get("required") is True
             found[spelt] = self.parameter(own, place + spelt, room, required=is_required)
         return found
 
-    def with_branches(self, schema: Mapping[str, Any]) -> tuple[dict[str, Parameter], tuple[Branch, ...]]:
-        """The fields of an input, and the ways to fill it in where it has several."""
-        schema = self._document.resolved(schema)
-        self._note_unread(schema, "its input")
-        ways, is_one = self._ways(schema, DEEPEST)
-        if not ways:
-            return self.fields(schema), ()
-        fields = self._described(schema, "")
-        own = [self._described(way, "") for way in ways]
-        required = [_required(way) for way in ways]
-        for name in dict.fromkeys(name for each in own for name in each):
-            # Whether it must be there is the way's to say.
-            kinds = _distinct(msgspec.structs.replace(each[name], required=False) for each in own if name in each)
-            if name in fields and kinds != [msgspec.structs.replace(fields[name], required=False)]:
-                self._note(name, "is described otherwise in one of several ways, which is not checked")
-            elif len(kinds) > 1:
-                self._note(name, "differs in several ways, so that which value goes with which is not checked")
-            fields.setdefault(name, _one_of(kinds))
-        for name in sorted({*_required(schema), *(name for each in required for name in each)} - fields.keys()):
-            self._note(name, "is required, and not described")
-            fields[name] = Anything(required=name in _required(schema))
-        return fields, self._branches(schema, fields, own, required, is_one=is_one)
-
-    def _branches(
-        self,
-        schema: Mapping[str, Any],
-        fields: Mapping[str, Parameter],
-        own: list[dict[str, Parameter]],
-        required: list[set[str]],
-        *,
-        is_one: bool,
-    ) -> tuple[Branch, ...]:
-        always, described = _required(schema), set(self._document.properties(schema))
-        # What every way has belongs to none; of a field with a default nobody need say it.
-        wanted = [sorted(name for name in each - always if fields[name].default is None) for each in required]
-        fields_of = [
-            {name for name in mine if name not in described} | set(each) for mine, each in zip(own, wanted, strict=True)
-        ]
-        if not is_one:
-            fields_of = [set[str]().union(*fields_of)] * len(fields_of)
-        if not any(wanted) and all(each == fields_of[0] for each in fields_of):
-            return ()
-        # In the way's own order.
-        names = [
-            [name for name in dict.fromkeys((*mine, *fields)) if name in each]
-            for mine, each in zip(own, fields_of, strict=True)
-        ]
-        return tuple(Branch(tuple(needs), tuple(each)) for needs, each in zip(wanted, names, strict=True))
-
-    def _ways(self, schema: Mapping[str, Any], room: int) -> tuple[list[Mapping[str, Any]], bool]:
-        """The ways to fill in an input, those of a way among them; and whether just one of them is to be gone."""
-        one, some = as_list(schema.get("oneOf")), as_list(schema.get("anyOf"))
-        if one and some:
-            self._note("its input", "has ways of two kinds that bind together, of which one is checked")
-        found: list[Mapping[str, Any]] = []
-        for each in one or some if room else ():
-            way = self._document.resolved(each)
-            self._note_unread(way, "a way to fill in its input")
-            inner, _ = self._ways(way, room - 1)
-            plain = {name: value for name, value in way.items() if name not in ("oneOf", "anyOf")}
-            found += [self._document.resolved({"allOf": [plain, part]}) for part in inner] or [way]
-        if len(found) > _MOST_WAYS:
-            raise ConfigurationError("The page's input has too many ways to be filled in.")
-        return found, bool(one)
-
-    def _note_unread(self, schema: Mapping[str, Any], place: str) -> None:
+    def note_unread(self, schema: Mapping[str, Any], place: str) -> None:
+        """Note what binds a schema's values in a way that no parameter has."""
         for word in _UNREAD:
             if word in schema:
-                self._note(place, f"has a {word} that is not checked: {told(schema[word])}")
+                self.note(place, f"has a {word} that is not checked: {told(schema[word])}")
         if schema.get("additionalProperties") not in (None, False):
-            self._note(place, "may have further fields, which are not taken")
+            self.note(place, "may have further fields, which are not taken")
 
     def parameter(
         self, schema: Mapping[str, Any], place: str, room: int = DEEPEST, *, required: bool = False
@@ -169,9 +107,9 @@ class SchemaReader:
         if self._read > MOST_FIELDS:
             raise ConfigurationError("The page's input has too many fields.")
         if not room:
-            self._note(place, "lies too deep in others, so that its values are not checked")
+            self.note(place, "lies too deep in others, so that its values are not checked")
             return Anything(required=required)
-        self._note_unread(schema, place)
+        self.note_unread(schema, place)
         several = as_list(schema.get("oneOf")) or as_list(schema.get("anyOf"))
         beside = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf", "default")}
         made = self._either(several, beside, place, room) if several else self._one(schema, place, room)
@@ -180,12 +118,12 @@ class SchemaReader:
     def _either(self, several: list[Any], beside: Mapping[str, Any], place: str, room: int) -> Parameter:
         # What stands beside them binds each.
         ways = [self._document.resolved({"allOf": [beside, each]}) for each in several]
-        made = [self.parameter(way, place, room - 1) for way in ways if not _is_null(way)]
-        kinds = _distinct(msgspec.structs.replace(kind, default=None) for kind in made)
+        made = [self.parameter(way, place, room - 1) for way in ways if not is_null(way)]
+        kinds = distinct(msgspec.structs.replace(kind, default=None) for kind in made)
         if not kinds:
-            self._note(place, "is to be nothing, so that its values are not checked")
+            self.note(place, "is to be nothing, so that its values are not checked")
             return Anything()
-        return _one_of(kinds)
+        return one_of(kinds)
 
     def _with_default(self, made: Parameter, schema: Mapping[str, Any], place: str) -> Parameter:
         default = schema.get("default")
@@ -194,11 +132,10 @@ class SchemaReader:
             return made
         # What a page writes without quotes.
         is_text = isinstance(made, Choice | Text) and is_number(default) and not made.takes(default)
-        if is_text and made.takes(letters_of(default)):
-            default = letters_of(default)
+        default = letters_of(default) if is_text and made.takes(letters_of(default)) else plain_json(default)
         if made.takes(default):
-            return msgspec.structs.replace(made, default=plain_of(default) if is_number(default) else default)
-        self._note(place, f"has a default that it does not take: {told(default)}")
+            return msgspec.structs.replace(made, default=default)
+        self.note(place, f"has a default that it does not take: {told(default)}")
         return made
 
     def _one(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
@@ -223,13 +160,13 @@ class SchemaReader:
             case "object" if self._document.properties(schema):
                 return self._object(schema, place, room)
         what = f"of the type {shown(str(kinds[0]))} and not described further" if kinds else "of no type"
-        self._note(place, f"is {what}, so that its values are not checked")
+        self.note(place, f"is {what}, so that its values are not checked")
         return Anything()
 
     def _object(self, schema: Mapping[str, Any], place: str, room: int) -> Parameter:
         own = frozenset(map(id, self._document.properties(schema).values()))
         if own in self._open:
-            self._note(place, "is of the kind that it stands in, so that its values are not checked")
+            self.note(place, "is of the kind that it stands in, so that its values are not checked")
             return Anything()
         self._open.add(own)
         try:
@@ -250,24 +187,26 @@ class SchemaReader:
         if kinds == ["boolean"] and {"true", "false"} == {str(each).lower() for each in given}:
             return Flag()
         if len(given) + len(flags) < len([value for value in values if value is not None]):
-            self._note(place, f"has values that are left out: {told(values)}")
+            self.note(place, f"has values that are left out: {told(values)}")
         if flags and set(flags) != {True, False}:
-            self._note(place, f"is {flags[0]} alone, which is not checked")
+            self.note(place, f"is {flags[0]} alone, which is not checked")
         if not given and not flags:
-            self._note(place, f"has values that are not checked: {told(values)}")
+            self.note(place, f"has values that are not checked: {told(values)}")
             return Anything()
-        choice = Choice(values=tuple(dict.fromkeys(given)))
-        return Flag() if not given else Either(kinds=(choice, Flag())) if flags else choice
+        if not given:
+            return Flag()
+        choice = Choice(values=tuple(_distinct_values(given)))
+        return Either(kinds=(choice, Flag())) if flags else choice
 
     def _text(self, schema: Mapping[str, Any], place: str) -> Parameter:
         file = file_in(place.rpartition(".")[2], schema)
         if file is not None:
             if {"minLength", "maxLength"} & schema.keys():
-                self._note(place, "has a length, which is not checked of an address")
+                self.note(place, "has a length, which is not checked of an address")
             return file
         form = schema.get("format") or schema.get("contentEncoding")
         if form not in (None, "string"):
-            self._note(place, f"has the format {shown(str(form))}, which is not checked")
+            self.note(place, f"has the format {shown(str(form))}, which is not checked")
         longest = self._count(schema, place, "maxLength")
         longest = longest_in(schema.get("description")) if longest is None else longest
         return Text(min_length=self._count(schema, place, "minLength") or 0, max_length=longest)
@@ -277,7 +216,7 @@ class SchemaReader:
         if as_list(schema.get("enum")):  # of its items, where it stands in the wrong place
             inner = {"enum": schema["enum"], **inner}
         if not inner:
-            self._note(place, "is a list of what is not described")
+            self.note(place, "is a list of what is not described")
         described = inner if "description" in inner else {**inner, "description": schema.get("description")}
         each = self.parameter(described, place, room - 1) if inner else Anything()
         least = self._count(schema, place, "minItems") or 0
@@ -287,7 +226,7 @@ class SchemaReader:
         """A bound of length or number; None where there is none that can be kept to."""
         found = whole_of(schema.get(word))
         if schema.get(word) is not None and (found is None or found < 0):
-            self._note(place, f"has a {word} that binds nothing: {told(schema[word])}")
+            self.note(place, f"has a {word} that binds nothing: {told(schema[word])}")
         return None if found is None or found < 0 else found
 
     def _least(self, schema: Mapping[str, Any], place: str, step: int = 0) -> float | None:
@@ -303,25 +242,29 @@ class SchemaReader:
         if beyond is not None and step:
             beyond = math.floor(beyond) + 1 if step > 0 else math.ceil(beyond) - 1
         elif beyond is not None:
-            self._note(place, f"may come near to {beyond}, and not be that")
+            self.note(place, f"may come near to {beyond}, and not be that")
         if bound is not None and step:
             bound = math.ceil(bound) if step > 0 else math.floor(bound)
         found = [each for each in ((None if exclusive is True else bound), beyond) if each is not None]
         for name in names:
             if schema.get(name) is not None and not isinstance(schema[name], bool) and figure_of(schema[name]) is None:
-                self._note(place, f"has a {name} that binds nothing: {told(schema[name])}")
+                self.note(place, f"has a {name} that binds nothing: {told(schema[name])}")
         if not found:
             return None
         return max(found) if names[0] == "minimum" else min(found)
 
-    def _note(self, place: str, what: str) -> None:
+    def note(self, place: str, what: str) -> None:
+        """Note, once, what a record cannot say."""
         note = one_line(f"{shown(place)} {what}")
         if note not in self.notes:
             self.notes.append(note)
 
 
-def _required(schema: Mapping[str, Any]) -> set[str]:
-    told_so = schema.get("required")
+def required_in(schema: Mapping[str, Any]) -> set[str]:
+    """The names that a schema requires."""
+    told_so, fields = schema.get("required"), schema.get("properties")
+    if told_so is None and isinstance(fields, Mapping) and isinstance(fields.get("required"), list):
+        told_so = fields["required"]  # a step too far in
     names = [told_so] if isinstance(told_so, str) else as_list(told_so)
     return {_spelt(str(name)) for name in names if isinstance(name, str | int)}
 
@@ -343,7 +286,7 @@ def _types(schema: Mapping[str, Any]) -> list[Any]:
     return [kind for kind in kinds if kind not in ("null", None)]
 
 
-def _distinct(kinds: Iterable[Parameter]) -> list[Parameter]:
+def distinct(kinds: Iterable[Parameter]) -> list[Parameter]:
     """Each once; they have no order, nor a hash."""
     found: list[Parameter] = []
     for kind in kinds:
@@ -352,11 +295,21 @@ def _distinct(kinds: Iterable[Parameter]) -> list[Parameter]:
     return found
 
 
-def _one_of(kinds: list[Parameter]) -> Parameter:
+def one_of(kinds: list[Parameter]) -> Parameter:
+    """What takes a value of any of these."""
+    if all(isinstance(kind, Choice) for kind in kinds):  # as `oneOf` says an enum whose values have titles
+        values = [value for kind in kinds if isinstance(kind, Choice) for value in kind.values]
+        return Choice(values=tuple(_distinct_values(values)))
     return kinds[0] if len(kinds) == 1 else Either(kinds=tuple(kinds))
 
 
-def _is_null(way: Mapping[str, Any]) -> bool:
+def _distinct_values(values: Iterable[str | float]) -> Iterable[str | float]:
+    """Each once; 1 and 1.0 are two, as they are written."""
+    return {(type(value), value): value for value in values}.values()
+
+
+def is_null(way: Mapping[str, Any]) -> bool:
+    """True for the schema of nothing."""
     kind, values = way.get("type", ""), as_list(way.get("enum"))
     is_one_value = ("const" in way and way["const"] is None) or (values and values == [None] * len(values))
     return kind in ("null", None) or bool(is_one_value)

@@ -19,6 +19,9 @@ MOST_NODES = 50_000
 DEEPEST = 64
 """Lists and objects in one another; a page of kie.ai has 14."""
 
+LONGEST_LINE = 200_000
+"""Characters: some things in a line cost the square of its length."""
+
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _FLAGS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _WHOLE = seldom(r"[-+]?[0-9]+")
@@ -41,6 +44,8 @@ def read_yaml(text: str) -> Any:
     except ImportError:
         message = "A page in YAML needs the reader that comes with: pip install 'imagen-async[yaml]'"
         raise ConfigurationError(f"{message}.") from None
+    if max(map(len, text.split("\n"))) > LONGEST_LINE:
+        raise ConfigurationError(f"The page's YAML has a line of more than {LONGEST_LINE:,} characters.")
     # To the library these end a line, as in YAML 1.1, and a tab between two words is an error: both are blanks now.
     text = _TABS().sub(" ", text.translate(_BLANKS))
     reader = _Reader(YAML(typ="safe", pure=True).parse(text))
@@ -92,8 +97,7 @@ class _Reader:
             if type(event).__name__ not in ("StreamStartEvent", "DocumentStartEvent"):
                 value = self._value(event, DEEPEST) if type(event).__name__ != "StreamEndEvent" else None
                 break
-        more = [type(event).__name__ for event in self._events]
-        if "DocumentStartEvent" in more:
+        if any(type(event).__name__ == "DocumentStartEvent" for event in self._events):
             raise ConfigurationError("The page's YAML holds several documents; give it one.")
         return value
 
@@ -132,6 +136,8 @@ def _scalar(event: Any) -> Any:
     """A plain word is what the core schema says; whatever stands in quotes, or over several lines, is a text."""
     word: str = event.value
     is_plain, _ = event.implicit
+    if is_plain:
+        word = word.strip("\xa0")  # a blank that a page's editor has left
     if not is_plain or len(word) > _DIGITS:
         return word
     if word in _NULL:

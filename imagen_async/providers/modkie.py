@@ -18,6 +18,8 @@ MODKIE = Provider(
         models_path="/models",
         # A 402 is a real one there.
         refuses_by_status=True,
+        # Its pages tell no code of a wrong request: a server that fails would have one of 500.
+        wrong_code=400,
         state_words=("pending", "processing"),
         result_is_text=False,
     ),

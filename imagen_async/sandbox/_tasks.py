@@ -13,6 +13,9 @@ _FAILURES = {
     "fail_word": ("SENSITIVE_WORD_ERROR", "The prompt was flagged as sensitive."),
 }
 
+MOST_LINKS = 1000
+"""Links that an answer tells, however many pictures were asked for and billed."""
+
 _LINKS_LATE = 2.0
 """Seconds after which the links of a finished task come that are late."""
 
@@ -76,7 +79,7 @@ class Task(msgspec.Struct, frozen=True):
         """Where its pictures are, as far as that is told by then."""
         if self.fault == "no_urls" or (self.fault == "late_urls" and now < self.ends + _LINKS_LATE):
             return []
-        return [f"{self.folder}/{number}.png" for number in range(1, self.images + 1)]
+        return [f"{self.folder}/{number}.png" for number in range(1, min(self.images, MOST_LINKS) + 1)]
 
 
 class Lives(msgspec.Struct, frozen=True):

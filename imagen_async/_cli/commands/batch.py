@@ -79,7 +79,7 @@ def _run(options: BatchOptions) -> int:
     if options.gallery and options.output.out is None:
         raise ConfigurationError("--gallery shows the pictures of a folder: say which with -o DIR.")
     router = router_of(pool, options.accounts.policy, needs_price=options.budget.max_credits is not None)
-    options = msgspec.structs.replace(options, picture=resolved(options.picture, router))
+    options = msgspec.structs.replace(options, picture=resolved(options.picture, router, options.output.out))
     own = OwnColumns(router, options.picture.model, options.file.file, options.output.out)
     requests = checked_file(options.file, options.picture.request("-"), router, own)
     if requests is None:

@@ -79,6 +79,8 @@ def _providers(options: ModelsOptions) -> list[Provider]:
 
 
 def _list(options: ModelsOptions) -> int:
+    if options.names:
+        raise ConfigurationError(f"list takes no names: imagen-async models show {' '.join(options.names)}.")
     for provider in _providers(options):
         names = list(dict.fromkeys(model.name for model in provider.models))
         if not options.json:

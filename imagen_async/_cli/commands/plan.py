@@ -49,7 +49,7 @@ class PlanOptions(Options, frozen=True):
 def _run(options: PlanOptions) -> int:
     pool, max_credits = pool_of(options.accounts), options.budget.max_credits
     router = router_of(pool, options.accounts.policy, needs_price=max_credits is not None)
-    defaults = resolved(options.picture, router).request("-")
+    defaults = resolved(options.picture, router, options.out).request("-")
     own = OwnColumns(router, defaults.model, options.file.file, options.out)
     requests = checked_file(options.file, defaults, router, own)
     if requests is None:

@@ -118,8 +118,13 @@ class PromptFile:
             yield item
 
     def _items(self) -> Iterator[Item]:
+        are_any = False
         for item in itertools.islice(self._parse(), self._limit):
             taken = item if self._take is None else self._taken(item, self._take)
+            if isinstance(taken, BadLine) and taken.is_last and are_any and taken.meant is not None:
+                # Others are requests without a prompt: it is this one that lacks something.
+                taken = BadLine(taken.meant.line, "there is no prompt")
+            are_any = True
             yield taken
             if isinstance(taken, BadLine) and taken.is_last:
                 return
@@ -128,10 +133,14 @@ class PromptFile:
         try:
             if not isinstance(item, BadLine):
                 return take(item)
-            taken = None if item.meant is None else take(item.meant)
+            if item.meant is None:
+                return item
+            taken = take(item.meant)
         except InvalidRequest as error:
-            return BadLine(item.line, error.message)
-        return item if taken is None or self._needs_prompt(taken) else taken
+            request = item.meant if isinstance(item, BadLine) and item.meant is not None else item
+            return BadLine(request.line, error.message)
+        is_its_own = len(taken.columns) < len(item.meant.columns)
+        return taken if is_its_own and not self._needs_prompt(taken) else item
 
     def _problem(self, item: Item, admit: Callable[[PromptLine], object], first_line: dict[int, int]) -> str | None:
         if isinstance(item, BadLine):

@@ -69,8 +69,11 @@ class JobsDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
             if path is None:
                 continue
             check_path(name, path)
-            if mark not in path:
-                raise ConfigurationError(f"{name}={told(path)}: {mark} is to stand in it.")
+            if mark not in path or "{" in path.replace(mark, ""):
+                allowed = f"{mark} is to stand in it, and no other brace" if mark else "no brace stands in it"
+                raise ConfigurationError(f"{name}={told(path)}: {allowed}.")
+        if self.input_field is not None and self.input_field in ("", "model", "callBackUrl"):
+            raise ConfigurationError(f"input_field={told(self.input_field)}: that field is taken.")
         check_task_id_form(self.task_id_form)
 
     def build_create(self, request: ImageRequest, model: Model, callback_url: str | None = None) -> HttpRequest:

@@ -29,9 +29,15 @@ _PLACES = (
 )
 _RESULTS = frozenset({"resultjson", "resultobject", "resulttext", "response", "result", "results", "output", "outputs"})
 _LINKS = frozenset(name for name in _PLACES if name.endswith(("url", "urls")) or name in ("images", "image"))
-_WORK = seldom(
-    r"frame|layer|mask|segment|alpha|matte|audio|video|image|svg|vector|psd|depth|normal|pose|mesh|glb|gltf|fbx|usdz"
-    r"|splat|gif|clip|subtitle|midi|stem|vocal|instrumental|zip|pdf"
+_WORKS = (
+    r"(frame|layer|mask|segment|alpha|matte|audio|video|image|svg|vector|psd|depth|depthmap|normal|normalmap|pose|mesh"
+    r"|glb|gltf|fbx|usdz|splat|gif|clip|subtitle|midi|stem|vocal|instrumental|zip|pdf)"
+)
+_WORK = seldom(_WORKS)
+_IS_WORK = seldom(rf"{_WORKS}(s|list|data)?$")
+# Copies of what went in, which a provider has made its own; and what is said of whoever made it.
+_GIVEN = seldom(
+    r"^(uploaded|upload|users?|source|inputs?|init|reference|ref|meta)|imagesin$|info$|author|owner|creator|brand"
 )
 _TEXTS = frozenset(
     {
@@ -105,7 +111,17 @@ def find_links(record: Any, around: Any = None, sent: Iterable[str] = ()) -> tup
     # Under whatever name: it is paid for.
     found = found or [each for result in _results_of(record) for each in search.all_of(result, DEEPEST - 1)]
     # What else it has made is paid for, too: frames of a film, layers, masks.
-    return tuple(dict.fromkeys([*found, *search.works(record, DEEPEST)] if found else ()))
+    return tuple(dict.fromkeys([*found, *_others_than(found, search.works(record, DEEPEST))] if found else ()))
+
+
+def _others_than(found: list[str], works: list[str]) -> Iterator[str]:
+    """Those of another file: the same one in another size, or for a download, has only another query."""
+    taken = {link.partition("?")[0] for link in found}
+    for link in works:
+        place = link.partition("?")[0]
+        if place not in taken or "." not in place.rpartition("/")[2]:
+            yield link
+        taken.add(place)
 
 
 def text_beside_links(record: Mapping[str, Any]) -> str:
@@ -246,8 +262,8 @@ class _Search:
         )
         return [link for item in items for link in self.all_of(item, depth - 1)]
 
-    def works(self, value: Any, depth: int, *, is_work: bool = False) -> list[str]:
-        """The links of what a task makes beside its pictures, by the names of their places, or of what these are in."""
+    def works(self, value: Any, depth: int) -> list[str]:
+        """The links of what a task makes beside its pictures, by the names of their places."""
         if isinstance(value, str):
             value = self._opened(value)
         self._objects -= 1
@@ -255,13 +271,18 @@ class _Search:
             return []
         found: list[str] = []
         for key, item in value.items() if isinstance(value, dict) else (("", item) for item in value):
-            if key and _is_aside(key):
+            name = folded(key)
+            if key and (_is_aside(key) or _GIVEN().search(name)):
                 continue
-            named = is_work or _WORK().search(folded(key)) is not None
-            if isinstance(item, str) and folded(key) not in _RESULTS and self._opened(item) is None:
-                found += self.known(item, 1) if named and not _is_page(key) else []
-            else:
-                found += self.works(item, depth - 1, is_work=named)
+            if key and _names_links(key):
+                found += self.known(item, depth - 1) if _WORK().search(name) else []
+            elif _IS_WORK().search(name) and not _is_page(key):
+                # Each at its likeliest place: what stands beside that are its sizes, and who made it.
+                for each in item if isinstance(item, list) else [item]:
+                    found += self.known(each, depth - 1)
+                found += self.works(item, depth - 1)
+            elif isinstance(item, dict | list) or name in _RESULTS:
+                found += self.works(item, depth - 1)
         return found
 
     def _opened(self, text: str) -> Any:
