@@ -233,12 +233,11 @@ async def new_uploader(
 
 def known_files(journal: object) -> Remembered:
     """What an earlier run of a batch knows of files that have gone in, where its journal is a file."""
-    # A store of the user's own works in the journal's thread only, and tells no more than it must.
-    if not isinstance(journal, str | os.PathLike):
+    if journal is None:
         return lambda name: None
     from ._journal.sent_files import files_sent  # only here: it loads sqlite3, which few programs need
 
-    return files_sent(os.fspath(journal))
+    return files_sent(journal)
 
 
 def _mark_of(endpoint: Endpoint) -> str:

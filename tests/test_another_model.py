@@ -78,6 +78,25 @@ def test_a_first_that_no_account_has_is_not_missed() -> None:
     assert (sent.model, ways) == ("nano-banana-pro", [[("apikley", "imagen4-ultra")]])
 
 
+async def test_a_folder_is_gone_on_with_by_any_name(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """By the provider's own name or ours; and where another one stands for the first, whose default is another."""
+    terms: dict[str, Any] = {"journal": tmp_path / "run.db"}
+    account = Account("apikley", imagen_sandbox.key, imagen_sandbox.url_of("apikley"))
+    kie = Account("kie", imagen_sandbox.key, imagen_sandbox.url_of("kie"))
+    ways = [
+        (kie, "google/nano-banana", "nano-banana"),
+        (kie, "nano-banana", "google/nano-banana"),
+        (account, "nano-banana-2,imagen4-fast", "nano-banana-2,imagen4-fast"),
+    ]
+    for number, (pool, first, then) in enumerate(ways):
+        terms["journal"] = tmp_path / f"{number}.db"
+        requests = ["a", ImageRequest("b", key="b")]
+        for name in (first, first, then):
+            async with Client(pool) as client, client.batch(requests, model=name, **terms) as results:
+                assert [each.error async for each in results] == [None, None], name
+        assert len(imagen_sandbox.ledger.tasks) == 2 * (number + 1)
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [

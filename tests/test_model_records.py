@@ -403,6 +403,17 @@ async def test_a_provider_of_ones_own(tmp_path: Path) -> None:
 OF_A_MODEL, PLAIN = "[[models]]", "prices = 3"
 WRONG: list[tuple[str, str, str]] = [
     *((PLAIN, f"prices = {price}", f"prices={float(price)}: it must be") for price in ("-3", "nan", "inf", "1e12")),
+    ("running = 7 }", "runing = 7 }", "unknown field `runing`"),
+    ("count = 5, per = 1", "count = 5, pre = 1, per = 1", "unknown field `pre`"),
+    (PLAIN, "latency = { median = 5, sigma = 1, sigmma = 2 }", "unknown field `sigmma`"),
+    ('values = ["a", "b"]', "values = []", "A choice has no values"),
+    ('values = ["a", "b"]', 'values = ["a", "b"], default = "c"', "default='c': allowed is one of a, b"),
+    ('create_path = "/make"', 'create_path = "/make/{x}"', "create_path='/make/{x}': no brace"),
+    (
+        'create_path = "/make"',
+        'create_path = "/make", input_field = "model"',
+        "input_field='model': that field is taken",
+    ),
     (PLAIN, "prices = { imagen4 = -1 }", "prices['imagen4']=-1.0: it must be a number of credits"),
     (OF_A_MODEL, f"{OF_A_MODEL}\ncredits = -2", "painter: credits=-2.0"),
     (OF_A_MODEL, f"{OF_A_MODEL}\ncredits = {{ credits = -1 }}", "credits=-1.0"),

@@ -388,6 +388,20 @@ def test_a_source_that_is_gone_keeps_nobody_from_what_is_paid(call: Call, imagen
     assert len(imagen_sandbox.ledger.tasks) == 1
 
 
+@pytest.mark.parametrize("option", ["--image", "--set"])
+def test_a_source_of_all_that_is_gone(call: Call, imagen_sandbox: Sandbox, option: str) -> None:
+    """The same where the command line says it, and not the file."""
+    Path("0.png").write_bytes(picture(0))
+    Path("p.txt").write_text("night\n")
+    given = (option, "0.png" if option == "--image" else "image_input=0.png")
+    words = ("batch", "p.txt", *at(imagen_sandbox), "-m", "nano-banana-2", *given, "-o", "out", "-q")
+    assert call(*words).code == 0
+    by_hand(Path("out/run.db"), RUNS_AGAIN)
+    Path("0.png").unlink()
+    found = call(*words)
+    assert (found.code, len(imagen_sandbox.ledger.tasks)) == (0, 1), found.err
+
+
 @pytest.mark.parametrize("where", ["request", "batch"])
 async def test_a_program_needs_no_source_of_what_is_paid(
     imagen_sandbox: Sandbox, pictures: list[Path], tmp_path: Path, where: str

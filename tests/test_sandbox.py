@@ -109,6 +109,14 @@ def test_its_limits_and_its_balance_are_strict() -> None:
     assert [purse.create()["code"] for _ in range(2)] == [200, 402]
 
 
+def test_it_tells_as_many_links_as_anybody_reads() -> None:
+    """However many pictures are asked for, and billed, where no page sets a bound."""
+    api = Api("apiin")
+    body = {"model": "imagen4", "prompt": "x", "num_images": 200_000_000}
+    assert api.create(body=json.dumps(body).encode())["http"] == 200
+    assert len(api.read(10.0).urls) == 1000
+
+
 @AS_EACH
 def test_it_refuses_what_is_no_question_of_its_own(provider: str) -> None:
     """Another key, whatever is asked; a body that is no JSON, a task, a link, a model and a file that are not there."""

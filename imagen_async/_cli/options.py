@@ -64,7 +64,7 @@ class FileOptions(Options, frozen=True):
             "file",
             metavar="FILE",
             help=".txt (a prompt a line), .jsonl, .json, .csv, .tsv or .parquet (columns named like a request's "
-            f"fields: {', '.join(field.name for field in FIELDS)}; others go to metadata.jsonl), each also as "
+            f"fields: {', '.join(field.name for field in FIELDS if not field.is_made)}; others go to metadata.jsonl), each also as "
             ".gz, or - for stdin",
         )
         parser.add_argument("--limit", type=words.positive, metavar="N", help="only the first N requests")

@@ -231,7 +231,7 @@ class Identity:
         return not self._differences(entry, stated)
 
     def _differences(self, entry: JournalEntry, stated: ImageRequest) -> list[Change]:
-        return different(entry.request, self._router.as_before(entry.request, stated))
+        return different(entry.request, self._router.as_before(entry.request, stated, entry.model))
 
     def _refuse_other_defaults(self, given: ImageRequest, stated: ImageRequest, entry: JournalEntry | None) -> None:
         """Refuse a request that is not there, where under the defaults of before it would be another one.

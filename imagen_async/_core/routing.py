@@ -160,15 +160,17 @@ class Router:
                     return
         self.route(defaults)
 
-    def as_before(self, before: ImageRequest, request: ImageRequest) -> ImageRequest:
+    def as_before(self, before: ImageRequest, request: ImageRequest, made_by: str | None = None) -> ImageRequest:
         """A request, whose key stood for another one before, as it would have been sent then.
 
-        What it leaves to a default is as it was, where that is any provider's default: another account may have had it.
+        What it leaves to a default is as it was, where that is any provider's default: another account may have had it,
+        or another model (`made_by`), where several were named.
         """
-        names, ratio = models_of(request.model), request.aspect_ratio
-        if ratio is None and (defaults := [each for name in names for each in self._default_ratios(name)]):
+        name, ratio = models_of(request.model)[0], request.aspect_ratio
+        names = dict.fromkeys((name, made_by or name))
+        if ratio is None and (defaults := [each for one in names for each in self._default_ratios(one)]):
             ratio = before.aspect_ratio if before.aspect_ratio in defaults else defaults[0]
-        return msgspec.structs.replace(request, model=self._our_name(names[0]), aspect_ratio=ratio)
+        return msgspec.structs.replace(request, model=self._our_name(name), aspect_ratio=ratio)
 
     def other_names(self, request: ImageRequest) -> list[str]:
         """Other names of a request's model: ours, or the provider's own."""

@@ -8,17 +8,23 @@ from functools import cache
 from pathlib import PurePath
 
 from .._core.values import InputFile
+from .file import Journal
 from .reader import JournalReader
 
 
-def files_sent(journal: str | PurePath | None) -> Callable[[str], InputFile | None]:
-    """What tells what was in a file that an earlier run has sent, by its name; the journal is read once it is asked."""
+def files_sent(journal: object) -> Callable[[str], InputFile | None]:
+    """What tells what was in a file that an earlier run has sent, by its name; the journal is read once it is asked.
+
+    Args:
+        journal: The path of one, or one that is open. Of another store nothing is known: it works in one thread only.
+    """
+    path = journal.path if isinstance(journal, Journal) else journal
 
     @cache
     def known() -> dict[str, InputFile]:
-        if journal is None or not os.path.exists(journal):
+        if not isinstance(path, str | PurePath) or not os.path.exists(path):
             return {}
-        with JournalReader(journal) as reader:
+        with JournalReader(path) as reader:
             sent = (entry.request.local_files for entry in reader.entries() if entry.state != "queued")
             return {name: file for files in sent for name, file in files.items()}
 
