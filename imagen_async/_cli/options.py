@@ -64,8 +64,8 @@ class FileOptions(Options, frozen=True):
             "file",
             metavar="FILE",
             help=".txt (a prompt a line), .jsonl, .json, .csv, .tsv or .parquet (columns named like a request's "
-            f"fields: {', '.join(field.name for field in FIELDS if not field.is_made)}; others go to metadata.jsonl), each "
-            "also as .gz, or - for stdin",
+            f"fields: {', '.join(field.name for field in FIELDS if not field.is_made)}; others go to metadata.jsonl), "
+            "each also as .gz, or - for stdin",
         )
         parser.add_argument("--limit", type=words.positive, metavar="N", help="only the first N requests")
         parser.add_argument("--format", choices=get_args(FileFormat), help="of FILE, where its name does not tell")
