@@ -39,20 +39,7 @@ _IS_WORK = seldom(rf"{_WORKS}(s|list|data)?$")
 _GIVEN = seldom(
     r"^(uploaded|upload|users?|source|inputs?|init|reference|ref|meta)|imagesin$|info$|author|owner|creator|brand"
 )
-_TEXTS = frozenset(
-    {
-        "text",
-        "texts",
-        "caption",
-        "captions",
-        "lyrics",
-        "transcript",
-        "transcription",
-        "answer",
-        "outputtext",
-        "resulttext",
-    }
-)
+_TEXTS = frozenset("text texts caption captions lyrics transcript transcription answer outputtext resulttext".split())
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
 _COPY = seldom(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
@@ -124,8 +111,15 @@ def _others_than(found: list[str], works: list[str]) -> Iterator[str]:
         taken.add(place)
 
 
-def text_beside_links(record: Mapping[str, Any]) -> str:
-    """The texts of a result, as JSON, that has links, too: captions, lyrics; empty for none."""
+def links_and_text(record: Mapping[str, Any], around: Any) -> tuple[tuple[str, ...], str]:
+    """The links of a record, as `find_links`, and the texts beside them, as JSON: captions, lyrics."""
+    if usual := _usual_links(record):
+        return usual, ""  # it holds links alone
+    links = find_links(record, around)
+    return links, _text_beside_links(record) if links else ""
+
+
+def _text_beside_links(record: Mapping[str, Any]) -> str:
     results = (_opened(each) if isinstance(each, str) else each for each in _results_of(record))
     told = {key: value for each in results for key, value in _items(each) if folded(key) in _TEXTS and value}
     return msgspec.json.encode(told).decode() if told else ""

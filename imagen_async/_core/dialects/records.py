@@ -13,7 +13,7 @@ from ..forgiving_json import unwrapped
 from ..wire import LinksMissing, NoAnswer, Pending, Succeeded, TaskFailed, TaskRefused, TaskStatus, clean, loose_json
 from . import money
 from .answers import NO_SUCH_TASK, Answer, code_number, code_of, figure, is_enveloped, read_refused_status
-from .links import find_links, text_beside_links, text_without_links
+from .links import find_links, links_and_text, text_without_links
 from .own_task import OwnTask
 from .state_words import StateWord, is_mere_failure, meaning_of, read_state
 
@@ -144,8 +144,9 @@ def _read(record: dict[str, Any] | None, state: StateWord, envelope: Any, answer
     if state.meaning == "broken":
         return _broken(record, answer, word=state.word)
     if state.meaning == "made":
-        links = find_links(record, envelope)
-        text = text_beside_links(record) if links else text_without_links(record) if state.is_sure else ""
+        links, text = links_and_text(record, envelope)
+        if not links and state.is_sure:
+            text = text_without_links(record)
         if links or text:
             return Succeeded(links, _latency(record), _billed(record), answer.response.body, text=text)
         if state.is_sure:
