@@ -39,7 +39,12 @@ _IS_WORK = seldom(rf"{_WORKS}(s|list|data)?$")
 _GIVEN = seldom(
     r"^(uploaded|upload|users?|source|inputs?|init|reference|ref|meta)|imagesin$|info$|author|owner|creator|brand"
 )
-_TEXTS = frozenset("text texts caption captions lyrics transcript transcription answer outputtext resulttext".split())
+_TEXTS = frozenset(
+    {
+        *("text", "texts", "caption", "captions", "lyrics", "transcript", "transcription"),
+        *("answer", "outputtext", "resulttext"),
+    }
+)
 _RANK = {name: rank for rank, name in enumerate(_PLACES)}
 # Of a picture that is paid for these are lesser copies: who takes one while the links are late has lost the picture.
 _COPY = seldom(r"thumb|preview|watermark|origin|placeholder|lowres|blur")
