@@ -76,8 +76,7 @@ class OwnField(msgspec.Struct, frozen=True):
 def _in_our_words(words: Mapping[str, str], parameter: Parameter) -> Parameter:
     if not words or not isinstance(parameter, Choice):
         return parameter
-    values = tuple(dict.fromkeys([*words, *parameter.values]))
-    return msgspec.structs.replace(parameter, values=values)
+    return msgspec.structs.replace(parameter, values=tuple(dict.fromkeys([*words, *parameter.values])))
 
 
 def _as_whole(parameter: Parameter, least: int | None) -> Parameter:

@@ -113,6 +113,7 @@ class Router:
         self._others = tuple(others)
         self._needs_price = needs_price
         self._ratios: dict[str, list[str | None]] = {}
+        self._names: dict[str, str] = {}
         self._fields: dict[str, Mapping[str, Parameter]] = {}
         self._routes: dict[tuple[object, ...], Route] = {}
 
@@ -209,8 +210,11 @@ class Router:
 
     def _our_name(self, name: Any) -> Any:
         """The name that a model has here, also where it is said by the provider's own."""
-        found = [model.name for each in (*self.providers.values(), *self._others) for model in each.named(name)]
-        return found[0] if found else name
+        # Asked of every line of a folder that is gone on with.
+        if name not in self._names:
+            providers = (*self.providers.values(), *self._others)
+            self._names[name] = next((model.name for each in providers for model in each.named(name)), name)
+        return self._names[name]
 
     def _has(self, name: Any) -> bool:
         return any(each.find(name) is not None for each in self.providers.values())

@@ -10,7 +10,7 @@ import msgspec
 
 from .._text import one_line, shown, told
 from ..errors import ConfigurationError
-from .flat import Flattener, as_list
+from .flat import Flattener, as_list, beside_ways, ways_in
 
 _NO_OBJECT = (
     "This is no page of a createTask model: its `input` is no object of fields, as that of a model that answers at once"
@@ -117,7 +117,7 @@ class Document:
     def _may_hold_fields(self, given: object) -> bool:
         """False for the input of a model that answers at once: a text, or a list."""
         schema = self.resolved(given)
-        ways = [*as_list(schema.get("oneOf")), *as_list(schema.get("anyOf"))]
+        ways = ways_in(schema)
         kinds = schema.get("type", "object")
         is_object = "object" in as_list(kinds) if isinstance(kinds, list | tuple) else kinds in ("object", None)
         return is_object and (not ways or any(map(self._may_hold_fields, ways)))
@@ -132,10 +132,7 @@ class Document:
             for _, each in sorted(medias, key=lambda item: "json" not in str(item[0])):
                 media = self.resolved(each)
                 schema = self.resolved(_under(media, "schema"))
-                # What stands beside its ways is of each of them.
-                beside = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf")}
-                ways = [*as_list(schema.get("oneOf")), *as_list(schema.get("anyOf"))]
-                whole = [self.resolved({"allOf": [beside, way]}) for way in ways] or [schema]
+                whole = [self.resolved({"allOf": [beside_ways(schema), way]}) for way in ways_in(schema)] or [schema]
                 yield from ((operation, media, each) for each in whole)
 
     def _note_others(self, schema: Mapping[str, Any]) -> None:

@@ -90,6 +90,16 @@ class Flattener:
                 found[name] = value
 
 
+def ways_in(schema: Mapping[str, Any]) -> list[Any]:
+    """The ways that a schema leaves, of either kind."""
+    return [way for word in _UNITED for way in as_list(schema.get(word))]
+
+
+def beside_ways(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a schema says beside its ways, which binds each of them."""
+    return {name: value for name, value in schema.items() if name not in _UNITED}
+
+
 def as_list(value: object) -> list[Any]:
     """A list itself; an empty one for what is none."""
     return list(value) if isinstance(value, list | tuple) else []

@@ -86,10 +86,9 @@ def _read(text: str) -> Any:
     wrong: ConfigurationError | None = None
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return msgspec.json.decode(text)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            # A page may begin so, too: with a badge, or a link.
-            wrong = ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.")
+            return _json_of(text)
+        except ConfigurationError as error:  # a page may begin so, too: with a badge, or a link
+            wrong = error
     for block in itertools.islice(_blocks(text), _MOST_BLOCKS):
         try:
             found = _of_block(block)
@@ -105,12 +104,16 @@ def _read(text: str) -> Any:
 
 def _of_block(block: str) -> Any:
     if block.startswith("{"):
-        try:
-            return msgspec.json.decode(block)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.") from None
+        return _json_of(block)
     _refuse_others(block)
     return read_yaml(block)
+
+
+def _json_of(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise ConfigurationError(f"The page's JSON cannot be read: {told(str(error), 200)}.") from None
 
 
 def _blocks(text: str) -> Iterator[str]:

@@ -25,7 +25,7 @@ from .._text import one_line, shown, told
 from ..errors import ConfigurationError
 from .creates import Document
 from .figures import figure_of, letters_of, plain_json, plain_of, whole_of
-from .flat import as_list, is_number
+from .flat import as_list, beside_ways, is_number
 from .prose import file_in, longest_in
 
 DEEPEST = 12
@@ -111,7 +111,7 @@ class SchemaReader:
             return Anything(required=required)
         self.note_unread(schema, place)
         several = as_list(schema.get("oneOf")) or as_list(schema.get("anyOf"))
-        beside = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf", "default")}
+        beside = {name: value for name, value in beside_ways(schema).items() if name != "default"}
         made = self._either(several, beside, place, room) if several else self._one(schema, place, room)
         return self._with_default(msgspec.structs.replace(made, required=required), schema, place)
 

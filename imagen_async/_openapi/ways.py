@@ -11,7 +11,7 @@ from .._core.branches import Branch
 from .._core.parameters import Anything, Parameter
 from ..errors import ConfigurationError
 from .creates import Document
-from .flat import as_list
+from .flat import as_list, beside_ways
 from .schemas import DEEPEST, SchemaReader, distinct, is_null, one_of, required_in
 
 _MOST_WAYS = 50
@@ -40,8 +40,7 @@ class InputReader:
         self._reader.note_unread(schema, "its input")
         ways, is_one = self._ways(schema, DEEPEST)
         if len(ways) < 2:
-            plain = {name: value for name, value in schema.items() if name not in ("oneOf", "anyOf")}
-            return self._reader.fields({"allOf": [plain, *ways]}), ()
+            return self._reader.fields({"allOf": [beside_ways(schema), *ways]}), ()
         own = [self._reader.described(way) for way in ways]
         required = [required_in(way) for way in ways]
         # What every way wants is no way's own.
@@ -107,8 +106,7 @@ class InputReader:
                 continue
             self._reader.note_unread(way, "a way to fill in its input")
             inner, _ = self._ways(way, room - 1)
-            plain = {name: value for name, value in way.items() if name not in ("oneOf", "anyOf")}
-            found += [self._document.resolved({"allOf": [plain, part]}) for part in inner] or [way]
+            found += [self._document.resolved({"allOf": [beside_ways(way), part]}) for part in inner] or [way]
         if len(found) > _MOST_WAYS:
             raise ConfigurationError("The page's input has too many ways to be filled in.")
         return found, bool(one)

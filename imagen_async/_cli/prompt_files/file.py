@@ -121,9 +121,9 @@ class PromptFile:
         are_any = False
         for item in itertools.islice(self._parse(), self._limit):
             taken = item if self._take is None else self._taken(item, self._take)
-            if isinstance(taken, BadLine) and taken.is_last and are_any and taken.meant is not None:
+            if isinstance(taken, BadLine) and taken.is_last and are_any and taken.request is not None:
                 # Others are requests without a prompt: it is this one that lacks something.
-                taken = BadLine(taken.meant.line, "there is no prompt")
+                taken = BadLine(taken.request.line, "there is no prompt")
             are_any = True
             yield taken
             if isinstance(taken, BadLine) and taken.is_last:
@@ -133,13 +133,13 @@ class PromptFile:
         try:
             if not isinstance(item, BadLine):
                 return take(item)
-            if item.meant is None:
+            if item.request is None:
                 return item
-            taken = take(item.meant)
+            taken = take(item.request)
         except InvalidRequest as error:
-            request = item.meant if isinstance(item, BadLine) and item.meant is not None else item
-            return BadLine(request.line, error.message)
-        is_its_own = len(taken.columns) < len(item.meant.columns)
+            line = item.request.line if isinstance(item, BadLine) and item.request is not None else item.line
+            return BadLine(line, error.message)
+        is_its_own = len(taken.columns) < len(item.request.columns)
         return taken if is_its_own and not self._needs_prompt(taken) else item
 
     def _problem(self, item: Item, admit: Callable[[PromptLine], object], first_line: dict[int, int]) -> str | None:

@@ -32,13 +32,13 @@ class BadLine(msgspec.Struct, frozen=True):
     Attributes:
         line: Its number.
         problem: Why.
-        meant: What it is where its model needs no prompt, and its columns are fields of that; None: nothing.
+        request: What it is where its model needs no prompt, and its columns are fields of that; None: nothing.
         is_last: True where all others have the same problem: they are not looked at.
     """
 
     line: int
     problem: str
-    meant: PromptLine | None = None
+    request: PromptLine | None = None
     is_last: bool = False
 
 

@@ -217,7 +217,9 @@ def lacking_prompt(line: int, names: Sequence[str]) -> BadLine | None:
 
 def of_table(item: Item, lack: BadLine | None) -> Item:
     """A row; where it is no request for want of a prompt, and its table has no column for any, that is what is said."""
-    return item if lack is None or not isinstance(item, BadLine) else msgspec.structs.replace(lack, meant=item.meant)
+    if lack is None or not isinstance(item, BadLine):
+        return item
+    return msgspec.structs.replace(lack, request=item.request)
 
 
 class _Header:
