@@ -1,5 +1,6 @@
 """What the tests know of the inside of the package, in one place: a rename in there touches this file alone."""
 
+from imagen_async import _held_file as held_file
 from imagen_async._accounts import SANDBOX_KEY, named, open_pool, provider_of, router_of
 from imagen_async._batch.feeder import BREATHE_EVERY, Feeder
 from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, SilenceWatch, log_stray
@@ -164,6 +165,7 @@ from imagen_async._openapi.listing import listed_in
 from imagen_async._plain_group import PlainGroup
 from imagen_async._record_files import completed, read_models, read_provider, written
 from imagen_async._records import ModelFile
+from imagen_async._roster import Roster
 from imagen_async._scheduler.exchange import Exchange, _own_works
 from imagen_async._scheduler.scheduler import Scheduler, Standing
 from imagen_async._scheduler.turns import LONGEST_TURN

@@ -21,12 +21,11 @@ import pytest
 from clients import client_of
 from commands import rows_of
 from conftest import naming
-from inner import Journal, JournalReader, Locked, explained, prepare_folder
+from inner import Journal, JournalReader, Locked, explained, held_file, prepare_folder
 from journals import by_hand, entry, keys, place
 from msgspec.structs import replace
 
 from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalError, Limits, Rate, Result
-from imagen_async._journal import held_file
 from imagen_async._journal.file import KEPT, STRETCH
 from imagen_async._journal.groups import write_group
 from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION

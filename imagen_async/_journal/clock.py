@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 
-from .._clock import now
+from .._clock import boot_clock, boot_id, now
 from .._core.run_clock import RunClock, ages, run_clock
 
 __all__ = ["CLOCK", "JournalClock", "now"]
 
 CLOCK = "clock"
 """The note with the clock of a store's last run, as JSON."""
-
-_CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 _decode = msgspec.json.Decoder(RunClock).decode
 
@@ -30,17 +27,17 @@ class JournalClock:
 
     def __init__(self, notes: Mapping[str, str]) -> None:
         self._last = _read(notes.get(CLOCK))
-        self._run = run_clock(self._last, time.time(), _machine_clock(), _boot())
+        self._run = run_clock(self._last, time.time(), boot_clock(), boot_id())
 
     def note(self, *, is_over: bool = False) -> dict[str, str]:
         """What to note of it, for the runs to come."""
-        left = self._run.time(_machine_clock()) if is_over else None
+        left = self._run.time(boot_clock()) if is_over else None
         return {CLOCK: msgspec.json.encode(msgspec.structs.replace(self._run, left=left)).decode()}
 
     def epoch(self) -> float:
         """The Unix time at which the running loop's clock stood at 0, for what this run notes."""
         # Looked up anew each time: the machine may have slept, and the loop's clock with it.
-        return self._run.time(_machine_clock()) - now()
+        return self._run.time(boot_clock()) - now()
 
     def past_epoch(self) -> float:
         """The same, for what earlier runs have noted."""
@@ -62,19 +59,7 @@ class JournalClock:
         return 0.0 if self._last is None or self._last.left is None else max(0.0, self._present() - self._last.left)
 
     def _present(self) -> float:
-        return 0.0 if self._last is None else self._last.earliest(_machine_clock(), self._run.boot)
-
-
-def _machine_clock() -> float:
-    """Seconds that count on while the machine sleeps, where it has such a clock, and that nobody sets."""
-    return time.monotonic() if _CLOCK_ID is None else time.clock_gettime(_CLOCK_ID)
-
-
-def _boot() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() or None
-    except OSError:
-        return None
+        return 0.0 if self._last is None else self._last.earliest(boot_clock(), self._run.boot)
 
 
 def _read(note: str | None) -> RunClock | None:

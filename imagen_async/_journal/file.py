@@ -19,10 +19,10 @@ from typing import Any
 from .._core.journal_entry import JournalEntry, cut_off
 from .._core.values import ImageRequest
 from .._folders import sweep, sync_folder
+from .._sqlite import connect, transaction
 from .._text import well_formed
 from .._watch.log import log
 from ..errors import JournalError
-from .connection import connect, transaction
 from .explained import about_values, explained
 from .lock import FileLock
 from .reader import JournalReader

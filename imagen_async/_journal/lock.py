@@ -6,10 +6,10 @@ import contextlib
 import os
 import sqlite3
 
+from .._held_file import WHOLE, HeldFile, owns_locks
+from .._sqlite import connect
 from ..errors import JournalError
-from .connection import connect
 from .explained import code_of
-from .held_file import WHOLE, HeldFile, owns_locks
 
 
 class FileLock:

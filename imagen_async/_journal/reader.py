@@ -14,9 +14,9 @@ from typing import Self
 from .._core.journal_entry import Bill, JournalEntry
 from .._core.latency import EDGES
 from .._core.values import ImageRequest
+from .._sqlite import connect
 from ..errors import JournalError
 from .ahead import ReadAhead
-from .connection import connect
 from .explained import code_of, explained
 from .lock import is_locked
 from .rows import Rows

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 from operator import itemgetter
 
+from .._sqlite import transaction
 from ..errors import JournalError
-from .connection import transaction
 from .explained import damaged
 
 SCHEMA_VERSION = 4

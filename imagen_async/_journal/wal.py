@@ -12,10 +12,10 @@ import secrets
 import sqlite3
 from glob import escape, glob
 
+from .._held_file import SHARED, SHM_IN_USE, HeldFile, Span, identity_of
+from .._sqlite import connect
 from ..errors import JournalError
-from .connection import connect
 from .explained import code_of
-from .held_file import SHARED, SHM_IN_USE, HeldFile, Span, identity_of
 
 RESCUED = "-rescued-"
 """What stands between a journal's name and a time, in the name of what was saved of one that had lost its own."""

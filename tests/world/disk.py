@@ -174,8 +174,8 @@ class _File(io.FileIO):
 class _Held(io.FileIO):
     """A file that is opened without any buffer: as the journal's are, which it holds."""
 
-    def __init__(self, file: Any, *arguments: Any) -> None:
-        super().__init__(file, *arguments)
+    def __init__(self, file: Any, *arguments: Any, **named: Any) -> None:
+        super().__init__(file, *arguments, **named)
         disk = _disk()
         if disk is not None and disk.has(file):
             disk.opened(self)

@@ -61,7 +61,7 @@ class HeldFile:
         self._path = path
         # Not while another thread forks: the child would not know of a descriptor that is in no list yet.
         with _opening:
-            self._file = FileIO(path, "a+" if is_made else "r")
+            self._file = FileIO(path, "r+", opener=_made_if_missing) if is_made else FileIO(path, "r")
             _files.add(self)
         self._written = os.fstat(self._file.fileno()).st_mtime_ns
 
@@ -124,6 +124,14 @@ class HeldFile:
                 self._refuse()
         return None
 
+    def read_at(self, start: int, length: int) -> bytes:
+        """What stands there; less where the file ends before. Raises OSError."""
+        return os.pread(self._file.fileno(), length, start)
+
+    def write_at(self, start: int, content: bytes) -> None:
+        """Write over what stands there; raises OSError."""
+        os.pwrite(self._file.fileno(), content, start)
+
     def close(self) -> None:
         """Close it; once more, or in a fork of its process, is nothing."""
         self._file.close()
@@ -139,6 +147,10 @@ class HeldFile:
         values[at_kind], values[at_whence], values[at_start], values[at_length] = kind, os.SEEK_SET, *span
         told = _fcntl.fcntl(self._file.fileno(), getattr(_fcntl, command), struct.pack(layout, *values))
         return int(struct.unpack(layout, told)[at_kind])
+
+
+def _made_if_missing(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
 
 
 def owns_locks(path: str) -> bool:
