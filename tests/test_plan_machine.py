@@ -261,11 +261,14 @@ class AnyCourse(RuleBasedStateMachine):
             if is_unsent and state.failure.is_a(errors.BudgetReached, errors.JournalError):
                 continue
             if is_unsent or (isinstance(state, inner.Failed) and state.failure.is_a(errors.ModelUnavailable)):
-                # After a lost create it is the same account's alone, also once a callback has told what came of that.
-                route = job.way if job.lost or job.route is None else self.world.added[job.id].way
+                came = self.world.added[job.id]
+                # What was sent again after a loss is the same account's alone, for good: also once a callback has told
+                # what came of the lost create, and in place of its failed task another one is wanted.
+                is_bound = job.resubmits < came.resubmits
                 refusals = {
                     offer.account: self.world.upstream(offer.account).breaker.refusal(offer.model.name)
-                    for offer in route.offers
+                    for offer in came.way.offers
+                    if not is_bound or offer.account == job.account
                 }
                 assert all(refusals.values()), f"an account of its route takes it: {refusals}"
                 is_gone = all(why is not None and why.is_a(errors.ModelUnavailable) for why in refusals.values())

@@ -337,6 +337,18 @@ def test_a_question_before_its_time_takes_a_place_that_nobody_needs(
     assert (early > 0) == (limit > 1)
 
 
+def test_one_whose_links_are_missing_is_asked_about_a_second_later_also_after_an_early_question() -> None:
+    """A question that does not go by the schedule has its time, whether or not a place is to spare then."""
+    account = upstream("a", inner.Limits(status=inner.Rate(2, per=9)), inner.PollSchedule(FIVE))
+    account.poll_queue.expect(task(1), 0.0)
+    asked = account.ask_at(0.0)
+    assert account.poll_queue.pop(asked) == 1
+    account.take_status(asked)
+    account.settle_status(1, UNLINKED, asked)
+    account.poll_queue.expect(task(1), asked)
+    assert account.ask_at(asked) == account.ask_at(asked + 1) == asked + 1
+
+
 def test_nobody_starves_and_stragglers_give_way() -> None:
     """Of a hundred tasks, half of which never end, each is asked about within a minute, these less than the others."""
     poll_queue, chance, numbers = queue_of(inner.PollSchedule(FIVE)), random.Random(6), itertools.count()

@@ -198,6 +198,21 @@ def test_a_lost_create_stays_with_its_account_when_its_task_is_taken_up_again() 
     assert world.talking[job.id].job.account == "a"
 
 
+def test_what_was_to_be_sent_again_after_a_loss_stays_with_its_account_once_that_is_cleared_up() -> None:
+    """A callback names the lost task, which fails: the new one is its account's alone, and ends with its model."""
+    world = World(dict.fromkeys("ab", ROOMY), "in_order", callbacks=True).trusted()
+    lost, closing = world.add(retries=1, resubmits=1), world.add()
+    assert world.sent() == [lost.id, closing.id]
+    world.answer(lost.id, "lost")
+    world.hear(lost)
+    world.wake_for(lost.id)
+    waits = world.answer(lost.id, "broken")
+    assert waits is not None
+    assert (waits.lost, [offer.account for offer in waits.way.offers]) == (0, ["a"])
+    world.answer(closing.id, "model gone")
+    assert world.ends(lost.id) == [inner.Failed]
+
+
 @pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
 @pytest.mark.parametrize("answers", [["accepted", "broken"], ["silent"]], ids=" ".join)
 def test_a_failed_generation_goes_elsewhere_first(policy: inner.Policy, answers: list[str]) -> None:

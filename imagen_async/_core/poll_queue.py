@@ -71,7 +71,8 @@ class PollQueue:
             each = self._watched[job.id] = watched(job, is_ours=not at_once)
             # No schedule fits a task whose age is not known, or that has ended long ago.
             at_once |= not each.learns
-        each.is_asked = False
+        # What the last question was set for says nothing of the next: only one that goes by the schedule may be early.
+        each.is_asked = each.is_early = False
         if each.is_due:
             self._announced[job.id] = None
         elif each.has_ended:
