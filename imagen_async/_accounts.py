@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from types import NoneType
 from typing import Any
 
@@ -27,6 +28,10 @@ SANDBOX_KEY = "key-of-the-sandbox"
 """What the sandbox takes as a key; it is no secret and opens nothing else."""
 
 
+Shared = bool | str | PurePath
+"""Whether limits are shared with other processes, or the folder in which they are."""
+
+
 class Account(msgspec.Struct, frozen=True):
     """A provider with one key, one address and its limits. Its key is in no repr.
 
@@ -42,6 +47,7 @@ class Account(msgspec.Struct, frozen=True):
             need different ones.
         upload_url: Where pictures of this machine are uploaded, with the key; None: the record's own host for them
             while the API is at the record's own address, else the API's address.
+        shared: As in `Client`, for this account; None: as the client has it.
     """
 
     provider: str | Provider
@@ -51,6 +57,7 @@ class Account(msgspec.Struct, frozen=True):
     credits: float | Mapping[str, float] | None = None
     name: str | None = None
     upload_url: str | None = None
+    shared: Shared | None = None
 
     def __repr__(self) -> str:
         key = "None" if self.api_key is None else "'***'"
@@ -68,6 +75,7 @@ class OpenAccount(msgspec.Struct, frozen=True):
     limits: Limits
     endpoint: Endpoint | None
     upload_url: str | None = None
+    shared: Shared | None = None
 
 
 def named(accounts: Iterable[str | Account]) -> dict[str, Account]:
@@ -164,6 +172,8 @@ def _plain_account(account: Account) -> Account:
     for name, text in texts.items():
         if type(text) not in (str, NoneType):
             raise ConfigurationError(f"{name}: allowed is a text, not {type(text).__name__}.")
+    if account.shared is not None:
+        checked_shared(account.shared)
     if type(account.limits) not in (Limits, NoneType):
         raise ConfigurationError(f"limits={told(account.limits)}: allowed is Limits(…).")
     if isinstance(account.provider, Provider):
@@ -188,6 +198,13 @@ def _plain_prices(given: Any) -> Any:
     if issubclass(type(given), Mapping):
         return {plain_or_same(model): plain_or_same(price) for model, price in given.items()}
     return plain_or_same(given)
+
+
+def checked_shared(shared: Shared) -> Shared:
+    """Whether limits are shared, or the folder in which; raises ConfigurationError for what says neither."""
+    if not isinstance(shared, bool | str | PurePath) or shared == "":
+        raise ConfigurationError(f"shared={told(shared)}: allowed is True, False, or a folder.")
+    return shared
 
 
 def no_such_provider(name: object) -> str:
@@ -233,7 +250,8 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     default = SANDBOX_KEY if provider.is_local else ""
     key = account.api_key or environment.get(key_variable) or default
     address = _checked_url(base_url, provider, _where_of(provider))
-    return OpenAccount(provider, limits, Endpoint(address, _checked_key(key, key_variable, provider)), uploads)
+    endpoint = Endpoint(address, _checked_key(key, key_variable, provider))
+    return OpenAccount(provider, limits, endpoint, uploads, account.shared)
 
 
 def _is_same(one: Endpoint | None, other: Endpoint | None) -> bool:
@@ -275,3 +293,17 @@ def _checked_url(base_url: str | None, provider: Provider, where: str) -> str:
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
         raise ConfigurationError(message, provider=provider.name)
     return base_url.strip().rstrip("/")
+
+
+def account_named(accounts: Mapping[str, OpenAccount], provider: str | None) -> str:
+    """The account of that name, or the only one of that provider, or the only one; raises ConfigurationError."""
+    provider = plain_or_same(provider)
+    if provider is not None and type(provider) is not str:
+        raise ConfigurationError(f"provider={told(provider)}: it is the name of an account.")
+    names = [name for name, account in accounts.items() if provider in (None, name, account.provider.name)]
+    if provider in accounts or len(names) == 1:
+        return names[0] if provider is None or provider not in accounts else provider
+    known = ", ".join(map(repr, accounts))
+    if provider is None or names:
+        raise ConfigurationError(f"Say which account: provider= one of {known}.")
+    raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")

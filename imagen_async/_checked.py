@@ -22,14 +22,6 @@ _HUGE = 1e12
 """Seconds that no clock here runs, credits that nobody has. A larger int may be none that a float can be."""
 
 
-def checked_account(name: str | None) -> str | None:
-    """Who is meant, by a name."""
-    name = plain_or_same(name)
-    if name is not None and type(name) is not str:
-        raise ConfigurationError(f"provider={told(name)}: it is the name of an account.")
-    return name
-
-
 def checked_task_id(task_id: str) -> str:
     """A task's id, as its provider gave it."""
     task_id = plain_or_same(task_id)

@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 import msgspec
 
-from ._accounts import Account, OpenAccount, named, open_pool, router_of, schedule_of, with_models, with_settings
+from ._accounts import (
+    Account,
+    OpenAccount,
+    Shared,
+    account_named,
+    named,
+    open_pool,
+    router_of,
+    schedule_of,
+    with_models,
+    with_settings,
+)
 from ._batch.batch import AHEAD, Batch, OnExit
 from ._batch.inputs import Requests, check_input
 from ._callbacks import Callback
 from ._checked import (
-    checked_account,
     checked_callback,
     checked_choice,
     checked_credits,
@@ -48,16 +58,16 @@ from ._opening import (
     LimiterFactory,
     OpenClient,
     known_files,
-    listeners,
+    new_observer,
     new_registry,
     new_scheduler,
     new_uploader,
-    new_upstream,
+    new_upstreams,
     open_endpoints,
     proxies_of,
     ready_threads,
     session_settings,
-    window,
+    shared_or_own,
 )
 from ._plain_group import PlainGroup
 from ._records import Models
@@ -66,7 +76,6 @@ from ._scheduler.callback_desk import CallbackDesk
 from ._single import Job, Single
 from ._transport.session_pool import SessionPool
 from ._transport.sessions import SSLSetting
-from ._watch.observer import Observer
 from .errors import ConfigurationError, InvalidRequest
 from .events import Listener
 
@@ -112,6 +121,12 @@ class Client:
             set it up by then, hear the same without it.
         limiter: Makes the limit of each account's creates and status calls, in place of the exact windows of this
             process alone: for limits that others share. See `imagen_async.ports`.
+        shared: Whether the limits of an account are those of all processes of this user on this machine that use its
+            key at its address: they share the windows, the tasks that may run, what a 429 has taught, and its pause,
+            by a small file of each key in the first folder that can be used of the environment's
+            IMAGEN_ASYNC_STATE, XDG_RUNTIME_DIR, the user's state folder and one for temporary files. A folder: in that
+            one; containers share one that all of them have mounted. Where no file can be used, a warning says why, and
+            the process counts alone. False: it does in any case.
         trust_env: Take proxies from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY (lower case wins), or where none
             is set from the system's settings (macOS, Windows). Loopback is never reached through one.
         proxy: One for everything but loopback, such as `http://user:password@proxy.example.com:3128`, in place of the
@@ -145,6 +160,7 @@ class Client:
         callback: Callback | None = None,
         on_event: Listener | None = None,
         limiter: LimiterFactory | None = None,
+        shared: Shared = True,
         trust_env: bool = False,
         proxy: str | None = None,
         private_files: bool = False,
@@ -166,7 +182,9 @@ class Client:
         self._schedules = {name: schedule_of(account, freshness) for name, account in self._given.items()}
         checked_listener(on_event)
         self._on_event = on_event
-        self._limiter: LimiterFactory = checked_limiter(limiter) or window
+        self._limiter: LimiterFactory = checked_limiter(limiter) or shared_or_own(
+            self._accounts, shared, self._settings
+        )
         self._executor = checked_executor(executor)
         self._callback = checked_callback(callback)
         providers = {name: account.provider for name, account in self._accounts.items()}
@@ -197,13 +215,13 @@ class Client:
         try:
             async with AsyncExitStack() as stack:
                 off_loop = stack.enter_context(closing(ready_threads(self._executor)))
+                given = self._accounts, self._schedules, self._settings.connections, self._limiter
+                upstreams = self._upstreams = new_upstreams(stack, *given, self._upstreams)
                 endpoints, painted = await open_endpoints(stack, self._accounts, self._signing_keys)
                 registry = new_registry(self._callback, self._signing_keys)
-                is_token = None if registry is None else registry.is_token
-                observer = Observer(listeners(self._on_event), self._savable, is_token)
+                observer = new_observer(self._on_event, self._savable, registry)
                 pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
                 group = await stack.enter_async_context(PlainGroup())
-                upstreams = self._upstreams = {name: self._new_upstream(name) for name in self._accounts}
                 uploader = await new_uploader(stack, self._accounts, endpoints, self._settings, off_loop)
                 parts = upstreams, self._accounts, self._save, registry, observer, uploader
                 scheduler = new_scheduler(group, pool, *parts)
@@ -215,10 +233,6 @@ class Client:
         finally:
             self._is_opening = False
         return self
-
-    def _new_upstream(self, name: str) -> Upstream:
-        account, schedule, connections = self._accounts[name], self._schedules[name], self._settings.connections
-        return new_upstream(name, account, schedule, connections, self._limiter, self._upstreams.get(name))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -296,7 +310,7 @@ class Client:
             ImagenError: The task failed or is not known there.
         """
         task_id = checked_task_id(task_id)
-        account = self._find(provider)
+        account = account_named(self._accounts, provider)
         number = self._open().scheduler.new_id()
         single = self._begin(collecting_job(task_id, account, number, checked_deadline(deadline)))
         try:
@@ -314,7 +328,7 @@ class Client:
         """
         opened = self._open()
         mask = opened.pool.mask.text
-        names = self._accounts if provider is None else [self._find(provider)]
+        names = self._accounts if provider is None else [account_named(self._accounts, provider)]
         balances: dict[str, float | None] = dict.fromkeys(names)
         failures: list[Failure] = []
 
@@ -432,17 +446,6 @@ class Client:
             raise ConfigurationError("Open the client first: `async with Client(…) as client:`")
         self._opened.scheduler.home.check()
         return self._opened
-
-    def _find(self, provider: str | None) -> str:
-        """The account of that name, or the only one of that provider, or the only one."""
-        provider = checked_account(provider)
-        names = [name for name, account in self._accounts.items() if provider in (None, name, account.provider.name)]
-        if provider in self._accounts or len(names) == 1:
-            return provider if provider in self._accounts else names[0]
-        known = ", ".join(map(repr, self._accounts))
-        if provider is None or names:
-            raise ConfigurationError(f"Say which account: provider= one of {known}.")
-        raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
 
     async def _new(
         self, prompt: str | ImageRequest, parameters: Parameters, deadline: float, on_refused: OnRefused

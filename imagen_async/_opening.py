@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from importlib import import_module
@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import msgspec
 from yarl import URL
 
-from ._accounts import SANDBOX_KEY, OpenAccount
+from ._accounts import SANDBOX_KEY, OpenAccount, Shared, checked_shared
 from ._callbacks import Callback, CallbackRegistry
 from ._checked import checked_connections, checked_seconds, checked_ssl
 from ._clock import now
@@ -26,8 +26,8 @@ from ._core.limiter import Limiter
 from ._core.plan import Plan
 from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
-from ._core.upstream import Upstream
-from ._core.values import Painter
+from ._core.upstream import Upstream, leave
+from ._core.values import Painter, Result
 from ._input_files import InputFiles, Remembered
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
@@ -142,30 +142,59 @@ def window(account: str, kind: Literal["submit", "status"], rate: Rate) -> Limit
     return Window(rate)
 
 
-def new_upstream(
-    name: str,
-    account: OpenAccount,
-    schedule: PollSchedule,
+def shared_or_own(accounts: Mapping[str, OpenAccount], shared: Shared, settings: SessionSettings) -> LimiterFactory:
+    """The limits of a client's accounts: shared with whoever else has their keys, or of this process alone."""
+    checked_shared(shared)
+    wanted = {name: shared if each.shared is None else each.shared for name, each in accounts.items()}
+    if not any(wanted[name] and each.endpoint is not None for name, each in accounts.items()):
+        return window
+    from ._shared.seats import Seats, SharedAccount  # only here: who shares nothing does not load it
+
+    sharing = {
+        name: SharedAccount(each.endpoint.api_key, each.endpoint.base_url, each.limits, wanted[name])
+        for name, each in accounts.items()
+        # What a client serves itself nobody else has.
+        if each.endpoint is not None and wanted[name]
+    }
+    return Seats(sharing, settings.timeout, settings.connect_timeout)
+
+
+def new_upstreams(
+    stack: AsyncExitStack,
+    accounts: Mapping[str, OpenAccount],
+    schedules: Mapping[str, PollSchedule],
     connections: int,
     limiter: LimiterFactory,
-    earlier: Upstream | None,
-) -> Upstream:
-    """An account's turns. What an earlier opening of the client has sent still counts at the server."""
-    limits, breaker = account.limits, CircuitBreaker(name, _pause)
-    if earlier is None:
-        submit, status = limiter(name, "submit", limits.submit), limiter(name, "status", limits.status)
-    else:
-        submit, status = earlier.submit, earlier.status
-        # Its places stay taken, or a client that is closed and opened again would send twice its limit.
-        submit.reopen(now())
-        status.reopen(now())
-        breaker.take_over(earlier.breaker)
-    return Upstream(name, limits, schedule, submit, status, breaker, connections)
+    earlier: Mapping[str, Upstream],
+) -> dict[str, Upstream]:
+    """The accounts' turns, until the stack is left. What an `earlier` opening of the client has sent still counts."""
+    upstreams = {}
+    for name, account in accounts.items():
+        limits, breaker, before = account.limits, CircuitBreaker(name, _pause), earlier.get(name)
+        if before is None:
+            submit, status = limiter(name, "submit", limits.submit), limiter(name, "status", limits.status)
+        else:
+            submit, status = before.submit, before.status
+            # Its places stay taken, or a client that is closed and opened again would send twice its limit.
+            submit.reopen(now())
+            status.reopen(now())
+            breaker.take_over(before.breaker)
+        upstreams[name] = Upstream(name, limits, schedules[name], submit, status, breaker, connections)
+        stack.callback(leave, submit)
+        stack.callback(leave, status)
+    return upstreams
 
 
 def new_registry(callback: Callback | None, signing_keys: Mapping[str, str]) -> CallbackRegistry | None:
     """A registry for one opening: jobs are counted from 1 again, and earlier tokens must not be taken for theirs."""
     return None if callback is None else CallbackRegistry(callback.public_url, signing_keys)
+
+
+def new_observer(
+    on_event: Listener | None, finish: Callable[[Result], Result], registry: CallbackRegistry | None
+) -> Observer:
+    """What tells of events to whoever listens."""
+    return Observer(listeners(on_event), finish, None if registry is None else registry.is_token)
 
 
 def new_scheduler(

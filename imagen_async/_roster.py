@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 
 from ._held_file import HeldFile, Span
 
@@ -75,15 +76,20 @@ class Roster:
         record = self._record(name)
         return int(record[_WORD : _WORD + _PID]) if record else None
 
-    def say(self, content: bytes) -> None:
-        """Say something of itself, 32 bytes at most, which others read also after its death. Raises OSError."""
-        assert len(content) <= _SAID
-        self._file.write_at(self._number * _RECORD + _WORD + _PID, content)
+    def say(self, content: bytes, start: int = 0) -> None:
+        """Say something of itself, in 32 bytes, which others read also after its death. Raises OSError."""
+        assert start + len(content) <= _SAID
+        self._file.write_at(self._number * _RECORD + _WORD + _PID + start, content)
 
     def said(self, name: str) -> bytes | None:
         """What was said at a place last; None once the place is another's. Raises OSError."""
         record = self._record(name)
         return record[_WORD + _PID :] if record else None
+
+    def all_said(self) -> Iterator[bytes]:
+        """What was said last at each place that anybody ever had. Raises OSError."""
+        content = self._file.read_at(0, PLACES * _RECORD)
+        return (content[at + _WORD + _PID : at + _RECORD] for at in range(0, len(content) - _RECORD + 1, _RECORD))
 
     def close(self) -> None:
         """Give the place up; once more, or in a fork of its process, is nothing."""

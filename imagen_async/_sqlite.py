@@ -30,3 +30,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def code_of(error: sqlite3.Error) -> str:
+    """SQLite's name of an error; nothing where Python's own module raised it."""
+    return getattr(error, "sqlite_errorname", "")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # For tests.mutants: the same on every run, and whatever fails ends the test at once.
 settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+
+# Clients of real providers share their limits by files: those of the tests, and of what they start, lie in one folder.
+STATE = tempfile.mkdtemp(prefix="imagen-async-state-")
+os.environ["IMAGEN_ASYNC_STATE"] = STATE
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 
 RECORDED = Path(__file__).parent / "data" / "recorded"
 

@@ -70,6 +70,7 @@ ORDER = (
     "_notebook",
     "_batch",
     "_checked",
+    "_shared",
     "_opening",
     "_saving",
     "_refreshing",

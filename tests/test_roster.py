@@ -82,11 +82,14 @@ def test_a_fork_holds_no_place(tmp_path: Path) -> None:
     path = str(tmp_path / "roster")
     with closing(Roster(path)) as mine:
         mortal = Roster(path)
+        begun, begins = os.pipe()
         child = os.fork()
         if not child:
+            os.write(begins, b"!")
             signal.pause()
         mortal.close()
         try:
+            os.read(begun, 1)
             assert not mine.is_alive(mortal.name)
         finally:
             os.kill(child, signal.SIGKILL)

@@ -11,7 +11,7 @@ from .poll_schedule import Kind, PollSchedule
 from .provider import Limits
 from .routing import Offer, Route
 from .states import Running
-from .upstream import Upstream
+from .upstream import Upstream, allowed
 
 
 def kinds_of(jobs: Iterable[Job]) -> Counter[Kind]:
@@ -81,13 +81,13 @@ def _time_of(
         return rest
     # Before anything of the batch is live, what the account has seen stands for it.
     kinds = kinds or schedule.kinds
-    sending = sending_time(unsent, upstream.allowed, schedule.mean(kinds), upstream.running)
+    sending = sending_time(unsent, allowed(upstream), schedule.mean(kinds), upstream.running)
     return max(rest, max(sending, unsent / pace if pace else 0.0) + _slowest(unsent, kinds, schedule))
 
 
 def _speed(upstream: Upstream, kinds: Counter[Kind]) -> float:
     """Creates a second that an account's limits allow over a long time."""
-    submit, latency = upstream.allowed.submit, upstream.schedule.mean(kinds or upstream.schedule.kinds)
+    submit, latency = allowed(upstream).submit, upstream.schedule.mean(kinds or upstream.schedule.kinds)
     return min(submit.count / submit.per, upstream.limits.running / latency if latency > 0 else math.inf)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
 
 from .rate_limit import Rate
 
@@ -56,4 +56,37 @@ class Limiter(Protocol):
         """Get places for up to so many requests; returns once `ready_at` may tell otherwise than before.
 
         Called by the shell, one call at a time; a cancelled call must lose no place.
+        """
+
+
+@runtime_checkable
+class LeasedLimiter(Limiter, Protocol):
+    """A limit of which others have places, too, and which a client has leased; what it knows beside any other one.
+
+    Attributes:
+        changed: Is called whenever `ready_at` may tell otherwise though nothing was called that changes it.
+    """
+
+    changed: Callable[[], None]
+
+    def leaves(self, now: float) -> bool:
+        """Say for the last time whether a request may leave that has taken a place; its first byte follows at once.
+
+        False where its lease may be over before the server has it: the process stood still meanwhile. It is to take
+        another place then; `answered` follows all the same.
+        """
+
+    def released(self, now: float) -> None:
+        """Note, in place of `answered`, that of a request not a byte has left: its place is free at once."""
+
+    def leave(self) -> None:
+        """Hear that the client is closed: what it had is others' in its time. `reopen` takes it up again."""
+
+    def occupied(self, running: int) -> None:
+        """Hear how many tasks the client has of the account: all clients together keep within its room."""
+
+    def spare_at(self, now: float, most: int) -> float:
+        """When a request may go that nobody needs: while less than half of the places are taken, and fewer than that.
+
+        Infinity while only an answer can tell. Changes nothing.
         """

@@ -88,9 +88,7 @@ class Places:
         occupied = before is not None and type(before.state) in _AT_THE_PROVIDER
         more = (type(job.state) in _AT_THE_PROVIDER) - occupied
         if more:
-            upstream = self._upstreams[job.account]
-            upstream.running += more
-            upstream.touch()
+            self._upstreams[job.account].occupy(more)
 
     def put(self, job: Job, now: float, *, arrives: bool) -> None:
         """Put a live job where its state belongs; one that comes from outside is queued last, or asked about now."""

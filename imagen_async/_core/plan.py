@@ -106,9 +106,10 @@ class Plan:
     def wants_places(self, now: float) -> Iterator[tuple[Limiter, int]]:
         """The limits whose places must be awaited, as others share them, and how many requests find none at hand."""
         for upstream in self._sharing:
-            waiting = self._places.to_send.waiting_for(upstream.name) if upstream.lacks_place(now) else 0
+            lacking = upstream.lacks_places(now)
+            waiting = self._places.to_send.waiting_for(upstream.name) if lacking else 0
             if waiting:
-                yield upstream.submit, waiting
+                yield upstream.submit, min(waiting, lacking)
             if upstream.status.is_shared and upstream.due_at(now) <= now < upstream.status.ready_at(now):
                 yield upstream.status, upstream.due(now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -40,6 +40,92 @@ LONGEST_REST = 64
 """Clean windows between two tries of a step that was refused: one refusal in so many windows is below 3 % of any."""
 
 
+class LearnedLimit(msgspec.Struct):
+    """How many places there are in a window: as set, lowered after a refusal, or learned. Rules 4 to 6 of `Window`.
+
+    Attributes:
+        rate: As it was set, or guessed.
+        limit: Places, as they are now.
+        blocked_until: Before that time nothing may be sent.
+    """
+
+    rate: Rate
+    limit: int
+    blocked_until: float = -math.inf
+    cut_at: float = -math.inf
+    refusals: int = 0
+    clean_since: float = -math.inf
+    is_full: bool = False
+    proven: int = 0
+    ceiling: float = math.inf
+    # Doubled at the first refusal already.
+    rest: int = FIRST_REST // 2
+
+    def took(self, now: float, taken: int) -> None:
+        """Note that a place was taken, and how many are by now."""
+        # Before anything was sent, no window tells what the server takes.
+        if self.clean_since == -math.inf:
+            self.clean_since = now
+        if taken >= self.limit:
+            self.is_full = True
+
+    def answered(self, now: float, in_flight: int, cooling: Callable[[], int]) -> None:
+        """Note that an answer came: how many are on the way yet, and in how many places others have left behind."""
+        if self.refusals > 1 and not in_flight:
+            self._fall_to_what_was_taken(now, cooling())
+        if now >= self.clean_since + self.rate.per:
+            self._climb(now)
+
+    def refused(self, now: float, retry_after: float | None = None) -> None:
+        """Note that the server refused for its rate."""
+        self.block(now, retry_after)
+        if now < self.cut_at + self.rate.per:
+            self.refusals += 1
+            return
+        self.cut_at, self.refusals = now, 1
+        if self.proven and self.limit == self.proven + 1:
+            self.limit = self.proven
+            self.ceiling = self.proven
+            self.rest = min(2 * self.rest, LONGEST_REST)
+        else:
+            self.limit = max(1, self.limit // 2)
+            # No step up explains it: what was known to be taken holds no more.
+            self._forget_what_was_proven()
+        self.is_full = False
+
+    def block(self, now: float, retry_after: float | None = None) -> None:
+        """Send nothing for a full window, or for as long as the server asks; no clean window begins before."""
+        self.blocked_until = max(self.blocked_until, now + max(self.rate.per, retry_after or 0.0))
+        self.clean_since = self.blocked_until
+
+    def _fall_to_what_was_taken(self, now: float, cooling: int) -> None:
+        """Once all answers of a volley are there. A window that took nothing tells of an outage, not of a rate."""
+        was_taken = cooling - self.refusals
+        # Of an answer that comes later than a window after the cut, the places tell of another window.
+        if now < self.cut_at + self.rate.per and 0 < was_taken < self.limit:
+            self.limit = was_taken
+            self._forget_what_was_proven()
+        self.refusals = 0
+
+    def _climb(self, now: float) -> None:
+        """Take one step up after a clean window, where that may be tried."""
+        if self.is_full:
+            self.proven = self.limit
+            # A step that was refused before has held: the server takes more than it did, and the next come sooner.
+            if self.limit > self.ceiling:
+                self.ceiling, self.rest = math.inf, FIRST_REST // 2
+        if self.limit >= self.rate.count and not (self.rate.guess and self.is_full):
+            return
+        if self.limit >= self.ceiling and now < self.clean_since + self.rest * self.rate.per:
+            return
+        self.limit += 1
+        self.clean_since = now
+        self.is_full = False
+
+    def _forget_what_was_proven(self) -> None:
+        self.proven, self.ceiling, self.rest = 0, math.inf, FIRST_REST // 2
+
+
 class Window:
     """The places of one rate limit. `ready_at` and `taken` ask and change nothing; the others change.
 
@@ -67,18 +153,18 @@ class Window:
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
-        self.limit: int = rate.count
+        self._learned = LearnedLimit(rate, rate.count)
         self._in_flight = 0
         self._free_at: deque[float] = deque()
-        self._blocked_until = -math.inf
-        self._cut_at = -math.inf
-        self._refusals = 0
-        self._clean_since = -math.inf
-        self._is_full = False
-        self._proven = 0
-        self._ceiling = math.inf
-        # Doubled at the first refusal already.
-        self._rest = FIRST_REST // 2
+
+    @property
+    def limit(self) -> int:
+        """Places, as they are now."""
+        return self._learned.limit
+
+    @limit.setter
+    def limit(self, places: int) -> None:
+        self._learned.limit = places
 
     def reopen(self, now: float) -> None:
         """Go on after the client was closed: nobody waits any more for the answers to what was in flight."""
@@ -100,12 +186,19 @@ class Window:
             now: Loop time.
             limit: Places of which it may take one; None: all that there are.
         """
-        spare = (self.limit if limit is None else limit) - 1 - self._in_flight
+        spare = (self._learned.limit if limit is None else limit) - 1 - self._in_flight
         if spare < 0:
             return math.inf
         # The places are in order of time, so the one that must be free first stands `spare` from the end.
         blocking = len(self._free_at) - 1 - spare
-        return max(self._blocked_until, self._free_at[blocking] if blocking >= 0 else -math.inf)
+        return max(self._learned.blocked_until, self._free_at[blocking] if blocking >= 0 else -math.inf)
+
+    def spare_at(self, now: float, most: int) -> float:
+        """When a request may go that nobody needs: while less than half of the places are taken, and fewer than that.
+
+        Infinity while only an answer can tell.
+        """
+        return self.ready_at(now, min(self._learned.limit // 2, most))
 
     def taken(self, now: float) -> int:
         """Places that are not free now."""
@@ -118,17 +211,13 @@ class Window:
 
     def is_blocked(self, now: float) -> bool:
         """True while a refusal holds everything."""
-        return now < self._blocked_until
+        return now < self._learned.blocked_until
 
     def take(self, now: float) -> None:
         """Take a place; only when `ready_at(now) <= now`."""
         self._free(now)
         self._in_flight += 1
-        # Before anything was sent, no window tells what the server takes.
-        if self._clean_since == -math.inf:
-            self._clean_since = now
-        if self._in_flight + len(self._free_at) >= self.limit:
-            self._is_full = True
+        self._learned.took(now, self._in_flight + len(self._free_at))
 
     def answered(self, now: float) -> None:
         """Note that a request's answer arrived, or that none will."""
@@ -139,60 +228,20 @@ class Window:
             insort(self._free_at, free_at)
         else:
             self._free_at.append(free_at)
-        if self._refusals > 1 and not self._in_flight:
-            self._fall_to_what_was_taken(now)
-        if now >= self._clean_since + self.rate.per:
-            self._climb(now)
+        self._learned.answered(now, self._in_flight, lambda: self._cooling(now))
 
     def refused(self, now: float, retry_after: float | None = None) -> None:
         """Note that the server refused for its rate; the request's own `answered` follows."""
-        self.block(now, retry_after)
-        if now < self._cut_at + self.rate.per:
-            self._refusals += 1
-            return
-        self._cut_at, self._refusals = now, 1
-        if self._proven and self.limit == self._proven + 1:
-            self.limit = self._ceiling = self._proven
-            self._rest = min(2 * self._rest, LONGEST_REST)
-        else:
-            self.limit = max(1, self.limit // 2)
-            # No step up explains it: what was known to be taken holds no more.
-            self._forget_what_was_proven()
-        self._is_full = False
+        self._learned.refused(now, retry_after)
 
     def block(self, now: float, retry_after: float | None = None) -> None:
         """Send nothing for a full window, or for as long as the server asks; no clean window begins before."""
-        self._blocked_until = max(self._blocked_until, now + max(self.rate.per, retry_after or 0.0))
-        self._clean_since = self._blocked_until
+        self._learned.block(now, retry_after)
 
     def _free(self, now: float) -> None:
         while self._free_at and self._free_at[0] <= now:
             self._free_at.popleft()
 
-    def _fall_to_what_was_taken(self, now: float) -> None:
-        """Once all answers of a volley are there. A window that took nothing tells of an outage, not of a rate."""
+    def _cooling(self, now: float) -> int:
         self._free(now)
-        was_taken = len(self._free_at) - self._refusals
-        # Of an answer that comes later than a window after the cut, the places tell of another window.
-        if now < self._cut_at + self.rate.per and 0 < was_taken < self.limit:
-            self.limit = was_taken
-            self._forget_what_was_proven()
-        self._refusals = 0
-
-    def _climb(self, now: float) -> None:
-        """Take one step up after a clean window, where that may be tried."""
-        if self._is_full:
-            self._proven = self.limit
-            # A step that was refused before has held: the server takes more than it did, and the next come sooner.
-            if self.limit > self._ceiling:
-                self._ceiling, self._rest = math.inf, FIRST_REST // 2
-        if self.limit >= self.rate.count and not (self.rate.guess and self._is_full):
-            return
-        if self.limit >= self._ceiling and now < self._clean_since + self._rest * self.rate.per:
-            return
-        self.limit += 1
-        self._clean_since = now
-        self._is_full = False
-
-    def _forget_what_was_proven(self) -> None:
-        self._proven, self._ceiling, self._rest = 0, math.inf, FIRST_REST // 2
+        return len(self._free_at)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .rate_limit import Window
 from .rounds import Rounds
-from .upstream import Upstream
+from .upstream import Upstream, changes_by_itself
 
 NOW = -math.inf
 """When an account can send that can do so at once."""
@@ -31,8 +31,7 @@ class Readiness:
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self.turns: list[Turn | None] = [None] * len(upstreams)
         self._upstreams = upstreams
-        # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
-        restless = [number for number, each in enumerate(upstreams) if type(each.submit) is not Window]
+        restless = [number for number, each in enumerate(upstreams) if changes_by_itself(each.submit)]
         self._rounds = Rounds(len(upstreams), restless)
         self.touched: set[int] = self._rounds.touched
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .limiter import Limiter
+from .limiter import LeasedLimiter, Limiter
 from .rate_limit import Window
 
 PART = 0.1
@@ -27,12 +27,11 @@ class SparePlaces:
     what has its time never waits for what has not, and no 429 comes of them.
 
     Args:
-        status: The limit. One that is shared with others, or of the user's own making, has no places to spare, as far
-            as anybody here knows.
+        status: The limit. One of the user's own making has no places to spare, as far as anybody here knows.
     """
 
     def __init__(self, status: Limiter) -> None:
-        self._window = status if type(status) is Window else None
+        self._window = status if type(status) is Window or isinstance(status, LeasedLimiter) else None
         self._most = max(1, int(_MOST * status.rate.per))
         self._rest_until = -math.inf
 
@@ -40,7 +39,7 @@ class SparePlaces:
         """When the next early question may go; infinity while only an answer can tell."""
         if self._window is None:
             return math.inf
-        return self._window.ready_at(now, min(self._window.limit // 2, self._most))
+        return self._window.spare_at(now, self._most)
 
     def suit(self, running: int, now: float) -> bool:
         """Say whether a question about one of so many running tasks is to be set early."""

@@ -15,7 +15,7 @@ from .circuit_breaker import CircuitBreaker
 from .failure import Failure
 from .job import Job
 from .job_events import NothingLeft
-from .limiter import Limiter
+from .limiter import LeasedLimiter, Limiter
 from .poll_queue import PollQueue
 from .poll_schedule import PollSchedule
 from .provider import Limits
@@ -75,6 +75,7 @@ class Upstream:
         errands: Calls about no task's state, which take places among the status calls, and go first. Each is let go by
             being called; it returns False where nobody waits for it any more.
         running: Tasks that exist or may come to exist by a create under way.
+        leased: Its limit of creates, where that is leased; else None.
         touched: Names of those to which something has happened by which they may have something to do at another time
             than before: one set for all accounts of a plan.
     """
@@ -102,21 +103,26 @@ class Upstream:
         self._connections = connections
         self._creating = 0
         self._asking = 0
+        self.leased = submit if isinstance(submit, LeasedLimiter) else None
+        for limiter in (submit, status):
+            if isinstance(limiter, LeasedLimiter):
+                limiter.changed = self.touch
 
     def touch(self) -> None:
         """Say that something has happened here."""
         self.touched.add(self.name)
 
+    def occupy(self, more: int) -> None:
+        """Have so many tasks more, or fewer."""
+        self.running += more
+        self.touch()
+        if self.leased is not None:
+            self.leased.occupied(self.running)
+
     @property
     def at_a_look(self) -> int:
         """Creates that one look at the window may send."""
         return min(self.submit.limit, self.limits.running, MOST_AT_A_LOOK)
-
-    @property
-    def allowed(self) -> Limits:
-        """The limits as they are now."""
-        submit = Rate(self.submit.limit, per=self.submit.rate.per, guess=self.submit.rate.guess)
-        return Limits(submit, self.limits.status, self.limits.running)
 
     def load(self, now: float) -> float:
         """The part of what it may send that it has sent."""
@@ -137,23 +143,28 @@ class Upstream:
         state, trouble = self.state(now), self.breaker.trouble
         sent = self.submit.taken(now) / self.submit.rate.per
         error = None if state == "ready" or trouble is None else trouble.about(account=self.name).exception()
-        return Health(self.name, state, self.allowed.submit, sent, self.running, error)
+        return Health(self.name, state, allowed(self).submit, sent, self.running, error)
 
     def submit_at(self, now: float) -> float:
         """When the next create may go; infinity while only an answer, or a lease, can tell."""
-        return math.inf if self._is_busy() else max(self.breaker.paused_until, self.submit.ready_at(now))
+        return math.inf if self._room() < 1 else max(self.breaker.paused_until, self.submit.ready_at(now))
 
-    def lacks_place(self, now: float) -> bool:
-        """True where nothing but a place in a limit that others share keeps a create from going now."""
-        is_able = self.submit.is_shared and not self._is_busy() and self.breaker.paused_until <= now
-        return is_able and self.submit.ready_at(now) > now
+    def lacks_places(self, now: float) -> int:
+        """How many creates nothing keeps from going now but places in a limit that others share."""
+        is_able = self.submit.is_shared and self.breaker.paused_until <= now < self.submit.ready_at(now)
+        return max(0, self._room()) if is_able else 0
 
-    def _is_busy(self) -> bool:
-        """True while only an answer can make room for another create."""
+    def _room(self) -> int:
+        """How many more creates may be on the way; below 1 while only an answer can make room."""
+        if self.breaker.stopped:
+            return 0
+        # Of these the status calls always have the other half.
         at_once = max(1, self._connections // 2) if self.breaker.is_trusted else 1
-        if self.breaker.stopped or self.running >= self.limits.running or self._creating >= at_once:
-            return True
-        return self._asking + self._creating >= self._connections
+        return min(
+            at_once - self._creating,
+            self.limits.running - self.running,
+            self._connections - self._asking - self._creating,
+        )
 
     def ask_at(self, now: float) -> float:
         """When the next status call may go; infinity while only an answer, or a lease, can tell."""
@@ -190,7 +201,10 @@ class Upstream:
                 self.submit.block(now, event.retry_after)
             else:
                 self.submit.refused(now, event.retry_after)
-        self.submit.answered(now)
+        if self.leased is not None and isinstance(event, NothingLeft):
+            self.leased.released(now)
+        else:
+            self.submit.answered(now)
         self._creating -= 1
         self.breaker.settle(event, model, now)
         self.touch()
@@ -220,6 +234,29 @@ class Upstream:
         elif isinstance(event, NoAnswer):
             # Creates go on: kie.ai counts them apart from status calls.
             ease(self.status, now, event.retry_after, limited=event.limited)
+
+
+def allowed(upstream: Upstream) -> Limits:
+    """An account's limits as they are now."""
+    submit = Rate(upstream.submit.limit, per=upstream.submit.rate.per, guess=upstream.submit.rate.guess)
+    return Limits(submit, upstream.limits.status, upstream.limits.running)
+
+
+def may_leave(upstream: Upstream, now: float) -> bool:
+    """Ask for the last time whether a create may go that has taken a place."""
+    # A refusal holds what was about to go, too.
+    return not upstream.submit.is_blocked(now) and (upstream.leased is None or upstream.leased.leaves(now))
+
+
+def leave(limiter: Limiter) -> None:
+    """Leave the places of a limit to others who have places of it, too: the client is closed."""
+    if isinstance(limiter, LeasedLimiter):
+        limiter.leave()
+
+
+def changes_by_itself(limiter: Limiter) -> bool:
+    """True for a limit of the user's own making: how many places others leave, or what it thinks, only it can tell."""
+    return type(limiter) is not Window and not isinstance(limiter, LeasedLimiter)
 
 
 def ease(status: Limiter, now: float, retry_after: float | None, *, limited: bool) -> None:
@@ -260,8 +297,7 @@ class Upstreams(dict[str, Upstream]):
         """When each has something to do of a kind that a limit of it allows."""
         agenda = Agenda(
             [when(upstream) for upstream in self.in_order],
-            # How many places others leave, or what a limit of the user's own thinks, only that limit can tell.
-            [number for number, upstream in enumerate(self.in_order) if type(limit(upstream)) is not Window],
+            [number for number, upstream in enumerate(self.in_order) if changes_by_itself(limit(upstream))],
         )
         self._hearing.append(agenda.touched)
         return agenda

@@ -10,6 +10,7 @@ from types import TracebackType
 import msgspec
 
 from .._core.failure import Failure
+from .._sqlite import code_of
 from ..errors import ImagenError, JournalError
 
 
@@ -68,11 +69,6 @@ def told(error: BaseException) -> ImagenError:
     if isinstance(error, ImagenError):
         return Failure.of(error).exception()
     return JournalError(f"The journal broke: {str(error) or type(error).__name__}")
-
-
-def code_of(error: sqlite3.Error) -> str:
-    """SQLite's name of an error; nothing where Python's own module raised it."""
-    return getattr(error, "sqlite_errorname", "")
 
 
 def damaged(path: str, how: str) -> str:

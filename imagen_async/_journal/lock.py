@@ -7,9 +7,8 @@ import os
 import sqlite3
 
 from .._held_file import WHOLE, HeldFile, owns_locks
-from .._sqlite import connect
+from .._sqlite import code_of, connect
 from ..errors import JournalError
-from .explained import code_of
 
 
 class FileLock:

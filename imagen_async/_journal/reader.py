@@ -14,10 +14,10 @@ from typing import Self
 from .._core.journal_entry import Bill, JournalEntry
 from .._core.latency import EDGES
 from .._core.values import ImageRequest
-from .._sqlite import connect
+from .._sqlite import code_of, connect
 from ..errors import JournalError
 from .ahead import ReadAhead
-from .explained import code_of, explained
+from .explained import explained
 from .lock import is_locked
 from .rows import Rows
 from .schema import MARK, check, latencies, select, version_of

@@ -13,9 +13,8 @@ import sqlite3
 from glob import escape, glob
 
 from .._held_file import SHARED, SHM_IN_USE, HeldFile, Span, identity_of
-from .._sqlite import connect
+from .._sqlite import code_of, connect
 from ..errors import JournalError
-from .explained import code_of
 
 RESCUED = "-rescued-"
 """What stands between a journal's name and a time, in the name of what was saved of one that had lost its own."""

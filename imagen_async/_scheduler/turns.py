@@ -11,6 +11,7 @@ from .._core.job import Job
 from .._core.job_events import Event, SendAborted, TurnMissed, Unsendable
 from .._core.plan import Plan
 from .._core.states import Confirming, Fetching, Preparing, Running
+from .._core.upstream import may_leave
 from .._core.wire import Accepted, clean
 from .._watch.log import log
 from ..errors import ImagenError, InvalidRequest
@@ -80,11 +81,11 @@ class Turns:
     def _is_too_late(self, job: Job, began_at: float) -> bool:
         """Say whether a create is to wait for another turn.
 
-        A refusal holds what was about to go, too. And whoever takes over from this process counts its place in the
-        window from when its intent was noted: that must not be long ago, as where the process stood still since.
+        Whoever takes over from this process counts its place in the window from when its intent was noted: that must
+        not be long ago, as where the process stood still since.
         """
         now = self._now()
-        return now - began_at > LONGEST_TURN or self._plan.upstreams[job.account].submit.is_blocked(now)
+        return now - began_at > LONGEST_TURN or not may_leave(self._plan.upstreams[job.account], now)
 
     def _leaves(self, job: Job) -> bool:
         """Ask for the last time whether a create may go; from a yes on a task may exist."""

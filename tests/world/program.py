@@ -63,6 +63,7 @@ class Program:
             connect_timeout=CONNECT_TIMEOUT,
             timeout=60.0 if self._world.is_calm else self._terms.timeout,
             callback=self._callback(),
+            shared=False,
             on_event=self._listen if "listener raises" in self._own else None,
         )
         async with client, self._receiving(client):

@@ -1,0 +1,194 @@
+"""What a process has of a key that others share: one file, one thread that changes it, for all of its clients."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from .._clock import boot_clock
+from .._core.shared_limits import KINDS, Kind, Position, SharedLimits, Word
+from .._off_loop import OwnThreads
+from .._watch.log import log
+from . import folder
+
+Words = dict[Kind, Word]
+
+Told = Callable[[Words | None], None]
+"""Hears, in the desk's thread, what there is for a client; None: that could not be found out."""
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """A place where a key's file may lie: its folder, its name there, and whether nobody has named that folder."""
+
+    folder: Path
+    name: str
+    is_ours: bool
+
+
+class Store(Protocol):
+    """Has a key's state; `SharedFile` is one."""
+
+    def exchange(self, said: Position) -> Words: ...
+
+    def mark(self, marked: Mapping[Kind, int]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class OwnStore:
+    """A state that no other process has."""
+
+    def __init__(self) -> None:
+        self._state = SharedLimits(None, boot_clock())
+
+    def exchange(self, said: Position) -> Words:
+        """As a file's."""
+        return self._state.exchange(said, boot_clock())
+
+    def mark(self, marked: Mapping[Kind, int]) -> None:
+        """Nobody outlives this process to read it."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Desk:
+    """One key's place in this process.
+
+    Args:
+        shelves: Where its file may lie: the first that can be used is taken, with the first exchange.
+        account: Whose key it is, for messages.
+
+    Attributes:
+        clients: How many use it.
+    """
+
+    def __init__(self, shelves: Sequence[Shelf], account: str) -> None:
+        self.clients = 0
+        self._shelves = shelves
+        self._account = account
+        self._process = os.getpid()
+        self._store: Store | None = None
+        self._thread = OwnThreads("imagen-limits")
+        self._turn = threading.Lock()
+        self._marked: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        self._trouble = ""
+
+    def exchange(self, said: Position, told: Told) -> None:
+        """Have a client's position taken, after those that came before."""
+        with suppress(RuntimeError):  # it was closed meanwhile: nobody waits for what it would say
+            self._thread.submit(self._exchange, said, told)
+
+    def mark(self, kind: Kind, more: int) -> bool:
+        """Note that so many more requests may leave from now on, or fewer; False: that cannot be, so that none may."""
+        # In a fork of the process they are the other one's places.
+        if os.getpid() != self._process:
+            return False
+        with self._turn:
+            self._marked[kind] += more
+            try:
+                if self._store is not None:
+                    self._store.mark(self._marked)
+            except (OSError, ValueError) as error:
+                self._marked[kind] -= more
+                self._tell(f"what leaves cannot be noted ({error})")
+                return False
+        return True
+
+    def unmark(self, kind: Kind) -> None:
+        """Know that one of these was answered, or has not left; it is noted with the next exchange."""
+        with self._turn:
+            self._marked[kind] -= 1
+
+    def close(self) -> None:
+        """Close the file, after what was given before."""
+        with suppress(RuntimeError):
+            self._thread.submit(self._close)
+        self._thread.shutdown()
+
+    def _close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def _exchange(self, said: Position, told: Told) -> None:
+        words: Words | None = None
+        try:
+            if self._store is None:
+                self._store = self._opened()
+            with self._turn:
+                self._store.mark(self._marked)
+            words = self._store.exchange(said)
+            self._trouble = ""
+        except (OSError, sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
+            self._tell(str(error))
+        finally:
+            told(words)
+
+    def _opened(self) -> Store:
+        from .file import SharedFile  # only here: it loads sqlite3, which few programs need
+
+        reasons = []
+        for shelf in self._shelves:
+            try:
+                folder.make(shelf.folder, is_ours=shelf.is_ours)
+                return SharedFile(shelf.folder / shelf.name)
+            except (OSError, sqlite3.Error, ValueError) as error:
+                reasons.append(f"{shelf.folder}: {error}")
+        message = (
+            "%s: its limits cannot be shared with other processes (%s): this one counts alone. "
+            "Name a folder of this machine in %s, or say shared=False"
+        )
+        log(logging.WARNING, message, self._account, "; ".join(reasons), folder.VARIABLE)
+        return OwnStore()
+
+    def _tell(self, trouble: str) -> None:
+        # Once: it is tried again and again.
+        if trouble != self._trouble:
+            self._trouble = trouble
+            message = "%s: nothing is sent, since the file by which processes share its limits cannot be used: %s"
+            log(logging.WARNING, message, self._account, trouble)
+
+
+_desks: dict[tuple[Shelf, ...], Desk] = {}
+_left_to_the_parent: list[Desk] = []
+_lock = threading.Lock()
+
+
+def enter(shelves: Sequence[Shelf], account: str) -> Desk:
+    """The desk of a key, of which there is one in a process; raises RuntimeError where no thread can be started."""
+    with _lock:
+        desk = _desks.get(tuple(shelves))
+        if desk is None:
+            desk = _desks[tuple(shelves)] = Desk(shelves, account)
+        desk.clients += 1
+        return desk
+
+
+def leave(desk: Desk) -> None:
+    """Use a desk no more: the last one closes it."""
+    with _lock:
+        desk.clients -= 1
+        if not desk.clients:
+            for shelves in [shelves for shelves, each in _desks.items() if each is desk]:
+                del _desks[shelves]
+            desk.close()
+
+
+def _begin_anew_in_child() -> None:
+    global _lock  # another thread of the parent may have had it
+    _lock = threading.Lock()
+    # Kept, so that nothing of SQLite's is closed here, which it may not be in a fork.
+    _left_to_the_parent.extend(_desks.values())
+    _desks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_in_child)

@@ -1,0 +1,164 @@
+"""A client's seat at the desk of a key: says what its limits have, and hears what they may have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from .._core.provider import Limits
+from .._core.shared_limits import Kind, Position
+from .desk import Desk, Words
+from .limiter import SharedLimiter
+
+AGAIN = 0.5
+"""Seconds after which it is asked again where no answer could be had."""
+
+HEARTBEAT = 0.5
+"""Seconds, and a quarter of a window at most, after which what one has is said again: the file may be another one."""
+
+WAITING = 10.0
+"""Seconds that a create has from its place to its connection; beyond that it takes another place."""
+
+
+class Seat:
+    """A client's seat at a key's desk: says what its limits have, whenever that is worth it.
+
+    Args:
+        enter: Gives the desk, with the first exchange; raises RuntimeError where there is none.
+        leave: Takes it back.
+        number: Its own among those of its process.
+        limits: The account's.
+        way: Seconds that a request may take from its first byte to its answer.
+        connect_timeout: Seconds that its connection may take before.
+
+    Attributes:
+        limits: Its two limits.
+        way: As given.
+        is_open: True from when the client is opened until it is closed.
+    """
+
+    is_open = True
+
+    def __init__(
+        self,
+        enter: Callable[[], Desk],
+        leave: Callable[[Desk], None],
+        number: int,
+        limits: Limits,
+        way: float,
+        connect_timeout: float,
+    ) -> None:
+        self.way = way
+        self.limits: dict[Kind, SharedLimiter] = {
+            "submit": SharedLimiter("submit", limits.submit, self),
+            "status": SharedLimiter("status", limits.status, self),
+        }
+        self._heartbeat = min(HEARTBEAT, limits.submit.per / 4, limits.status.per / 4)
+        self._enter, self._leave = enter, leave
+        self._number = number
+        self._room = limits.running
+        self._lease = way + connect_timeout + WAITING
+        self._running = 0
+        self._desk: Desk | None = None
+        self._asking = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def mark(self, kind: Kind) -> bool:
+        """Note that the request of a place may leave; False: that cannot be noted, so that it may not."""
+        is_marked = self._at_desk().mark(kind, 1)
+        self.limits[kind].dealings.places.marked += is_marked
+        return is_marked
+
+    def unmark(self, kind: Kind) -> None:
+        """One of these was answered, or has not left."""
+        places = self.limits[kind].dealings.places
+        if places.marked:
+            places.marked -= 1
+            self._at_desk().unmark(kind)
+
+    def occupied(self, running: int) -> None:
+        """Hear how many tasks the client has."""
+        self._running = running
+        self.call(0.0 if self.limits["submit"].dealings.waits else self._heartbeat)
+
+    def call(self, within: float = 0.0) -> None:
+        """Say what there is to say within so many seconds."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + within
+        if not self.is_open:
+            return
+        if self._alarm is not None:
+            if self._alarm.when() <= at:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(at, self._ask)
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Have something done after so many seconds, unless the seat is left before."""
+
+        def ring() -> None:
+            self._timers.discard(timer)
+            act()
+
+        timer = asyncio.get_running_loop().call_later(seconds, ring)
+        self._timers.add(timer)
+
+    def leave(self) -> None:
+        """Have nothing any more, and say so."""
+        self.is_open = False
+        for timer in (self._alarm, *self._timers):
+            if timer is not None:
+                timer.cancel()
+        self._timers.clear()
+        self._alarm = None
+        if self._desk is not None:
+            for limiter in self.limits.values():
+                limiter.close()
+            self._running = 0
+            self._desk.exchange(self._position(leaves=True), lambda words: None)
+            self._leave(self._desk)
+            self._desk, self._asking = None, False
+
+    def _at_desk(self) -> Desk:
+        # Entered once it is needed.
+        if self._desk is None:
+            self._desk = self._enter()
+        return self._desk
+
+    def _position(self, *, leaves: bool = False) -> Position:
+        wishes = {kind: limiter.dealings.wish() for kind, limiter in self.limits.items()}
+        load = self._running + self.limits["submit"].dealings.places.at_hand
+        return Position(str(self._number), wishes, load, self._room, self._lease, leaves)
+
+    def _ask(self) -> None:
+        self._alarm = None
+        # One after the other: what was given for the last one must be in what is said next.
+        if self._asking:
+            return
+        self._asking = True
+        said, desk, loop = self._position(), self._at_desk(), asyncio.get_running_loop()
+
+        def told(words: Words | None) -> None:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._hear, desk, said, words)
+
+        desk.exchange(said, told)
+
+    def _hear(self, desk: Desk, said: Position, words: Words | None) -> None:
+        if desk is not self._desk:
+            return  # left meanwhile
+        self._asking = False
+        if words is None:
+            self.call(AGAIN)
+            return
+        now = asyncio.get_running_loop().time()
+        for kind, word in words.items():
+            self.limits[kind].hear(said.wishes[kind], word, now)
+        dealings = [limiter.dealings for limiter in self.limits.values()]
+        waiting = [each.next_in() for each in dealings if each.waits]
+        if waiting:
+            self.call(min(waiting))
+        elif any(each.places.are_any for each in dealings):
+            self.call(self._heartbeat)
