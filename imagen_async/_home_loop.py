@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from .errors import ConfigurationError
 
@@ -21,13 +22,23 @@ class HomeLoop:
                 "No event loop of asyncio runs here: a client needs one, such as `asyncio.run` has."
             )
         self.loop: asyncio.AbstractEventLoop = loop
+        self._process = os.getpid()
+
+    def is_forked(self) -> bool:
+        """True in a fork of the process: whatever is sent there the other one sends as well."""
+        return os.getpid() != self._process
 
     def now(self) -> float:
         """Seconds of that loop's clock, wherever it is asked for."""
         return self.loop.time()
 
     def check(self) -> None:
-        """Raise ConfigurationError in another loop, and in a thread that has none while the own one runs elsewhere."""
+        """Raise ConfigurationError in another loop, in a thread that has none while the own one runs, and in a fork."""
+        if self.is_forked():
+            raise ConfigurationError(
+                f"This client was opened in process {self._process}, of which this one is a fork: nothing was sent. "
+                "Open a client in each process, after the fork."
+            )
         here = _running_loop()
         if here is self.loop or (here is None and not self.loop.is_running()):
             return

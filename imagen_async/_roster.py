@@ -101,6 +101,15 @@ class Roster:
         return record if len(record) == _RECORD and record.startswith(word) else b""
 
 
+def is_anybody_in(path: str) -> bool:
+    """True while any process has a place in the file; raises OSError where nobody can tell."""
+    with contextlib.closing(HeldFile(path)) as file:
+        is_locked = file.is_locked(Span(_LOCKS, PLACES))
+    if is_locked is None:
+        raise OSError(f"{path}: its file system, or this system, has no locks of open files")
+    return is_locked
+
+
 def _read(name: str) -> tuple[int, bytes]:
     number, _, word = name.partition("-")
     return (int(number), word.encode()) if number.isdecimal() and len(word) == _WORD else (-1, b"")

@@ -10,7 +10,7 @@ each call means for them stands at the protocols; `Window` is the exact window o
 from __future__ import annotations
 
 from ._core.journal_entry import Bill, EntryError, EntryState, JournalEntry
-from ._core.limiter import Limiter
+from ._core.limiter import LeasedLimiter, Limiter
 from ._core.rate_limit import Rate, Window
 from ._journal.store import JobStore
 from ._opening import LimiterFactory
@@ -21,6 +21,7 @@ __all__ = [
     "EntryState",
     "JobStore",
     "JournalEntry",
+    "LeasedLimiter",
     "Limiter",
     "LimiterFactory",
     "Rate",

@@ -288,7 +288,7 @@ def test_what_is_allowed_and_wanted_follows_the_limit_as_it_is_now(count: int, r
     limits = inner.Limits(submit=inner.Rate(count, per=10, guess=guess), running=running)
     account = upstream("a", limits)
     for expected in (count, max(1, count // 2)):
-        assert account.allowed == inner.Limits(inner.Rate(expected, per=10, guess=guess), limits.status, running)
+        assert inner.allowed(account) == inner.Limits(inner.Rate(expected, per=10, guess=guess), limits.status, running)
         assert account.at_a_look == min(expected, running, 100)
         assert account.health(1000.0).limit == account.allowed.submit
         account.take_submit(0.0)

@@ -22,7 +22,15 @@ from journals import Inline
 
 from imagen_async import Account, Client, ImageFile, ImageRequest, Limits, Result, errors
 from imagen_async._batch.batch import Batch
-from imagen_async._opening import OpenClient, file_threads, listeners, new_scheduler, new_uploader, window
+from imagen_async._opening import (
+    OpenClient,
+    file_threads,
+    new_observer,
+    new_scheduler,
+    new_uploader,
+    new_upstreams,
+    window,
+)
 from imagen_async._scheduler.callback_desk import CallbackDesk
 from imagen_async._scheduler.change_stream import Owner
 from imagen_async.ports import Limiter
@@ -187,10 +195,10 @@ class VirtualClient(Client):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             registry = await self._begin_to_hear(stack)
-            is_token = None if registry is None else registry.is_token
-            observer = inner.Observer(listeners(self._on_event), self._savable, is_token)
+            observer = new_observer(self._on_event, self._savable, registry)
             group = await stack.enter_async_context(inner.PlainGroup())
-            self._upstreams = {name: self._new_upstream(name) for name in self.networks}
+            given = self._accounts, self._schedules, self._settings.connections, self._limiter
+            self._upstreams = new_upstreams(stack, *given, self._upstreams)
             line: Any = SimpleNamespace(send=self._send, files=None, mask=inner.Mask(()))
             threads = file_threads(None)
             uploader = await new_uploader(stack, {}, {}, self._settings, threads)

@@ -54,6 +54,7 @@ def words_of(options: AccountOptions, account: str | None = None) -> list[str]:
     for name, url in options.base_url:
         if account is None or name in (None, account):
             words += ["--base-url", url if name is None or account is not None else f"{name}={url}"]
+    words += ["--not-shared"] * options.not_shared
     for path in options.models_file:
         words += ["--models-file", path]
     return words if options.proxy is None else [*words, "--proxy", without_login(options.proxy)]
@@ -106,6 +107,7 @@ def _account(options: AccountOptions, name: str, provider: Provider) -> Account:
         ),
         credits=_said(options.price, name),
         name=None if name == provider.name else name,
+        shared=False if options.not_shared else None,
     )
 
 

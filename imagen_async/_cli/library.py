@@ -46,6 +46,8 @@ from .._plain_group import PlainGroup
 from .._record_files import completed, read_provider, written
 from .._records import ModelFile
 from .._refreshing import refresh
+from .._shared.report import KeyUse, use_of
+from .._shared.seats import SharedAccount
 from .._text import one_line, shown
 from .._transport.proxies import without_login
 from .._watch.log import logger
@@ -66,6 +68,7 @@ __all__ = [
     "InputFiles",
     "Journal",
     "JournalReader",
+    "KeyUse",
     "Known",
     "LookedUp",
     "ModelFile",
@@ -77,6 +80,7 @@ __all__ = [
     "Policy",
     "PollSchedule",
     "Router",
+    "SharedAccount",
     "Shares",
     "TaskKind",
     "check_pair",
@@ -114,6 +118,7 @@ __all__ = [
     "session_settings",
     "shown",
     "states_sent_again",
+    "use_of",
     "with_defaults",
     "with_models",
     "without_login",

@@ -46,6 +46,7 @@ LIMITS: tuple[_Described, ...] = (
 
 
 _PROXY_HELP = "for all but this machine, in place of HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY"
+_NOT_SHARED_HELP = "have the limits for this process alone, whatever else runs on this machine with the key"
 _MODELS_HELP = "records of models, as `models import` and `models refresh` write them"
 
 
@@ -84,6 +85,7 @@ class AccountOptions(Options, frozen=True):
     running: Said[int] = ()
     proxy: str | None = None
     models_file: tuple[str, ...] = ()
+    not_shared: bool = False
 
     @classmethod
     def declare(cls, parser: Parser) -> None:
@@ -105,6 +107,7 @@ class AccountOptions(Options, frozen=True):
             kind = words.of_account(read)
             group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=help_text)
         group.add_argument("--proxy", metavar="URL", help=_PROXY_HELP)
+        group.add_argument("--not-shared", action="store_true", help=_NOT_SHARED_HELP)
         group.add_argument(
             "--models-file", action="append", default=[], type=words.filled, metavar="FILE", help=_MODELS_HELP
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable
 
@@ -13,6 +12,7 @@ from .._core.plan import Plan
 from .._core.states import Confirming, Fetching, Preparing, Running
 from .._core.upstream import may_leave
 from .._core.wire import Accepted, clean
+from .._home_loop import HomeLoop
 from .._watch.log import log
 from ..errors import ImagenError, InvalidRequest
 from .change_stream import ChangeStream
@@ -35,7 +35,8 @@ class Turns:
         self._plan = plan
         self._exchange = exchange
         self._stream = stream
-        self._now = asyncio.get_running_loop().time
+        self._home = HomeLoop()
+        self._now = self._home.loop.time
 
     async def talk(self, job: Job) -> None:
         """Let one job talk, and settle what came of it."""
@@ -85,7 +86,9 @@ class Turns:
         not be long ago, as where the process stood still since.
         """
         now = self._now()
-        return now - began_at > LONGEST_TURN or not may_leave(self._plan.upstreams[job.account], now)
+        if now - began_at > LONGEST_TURN or self._home.is_forked():
+            return True
+        return not may_leave(self._plan.upstreams[job.account], now)
 
     def _leaves(self, job: Job) -> bool:
         """Ask for the last time whether a create may go; from a yes on a task may exist."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .._core.shared_limits import KINDS, UNKNOWN, Kind, SharedLimits
 from .._held_file import HeldFile, Span
-from .._roster import Roster
+from .._roster import Roster, is_anybody_in
 
 PATIENCE = 2.0
 """Seconds that one waits for its turn, which takes a ten-thousandth of one: whoever has it then stands still."""
@@ -23,6 +23,10 @@ _USED = b"used"
 _PID_AT = 16
 _MARKS = struct.Struct("<II")
 _STAMP = struct.Struct("<Q")
+
+
+UNUSED = 30 * 86400.0
+"""Seconds after which a key's files go that nobody has used: a key that is not used any more leaves nothing behind."""
 
 
 class StandsStill(OSError):
@@ -137,3 +141,23 @@ class Beside:
         with contextlib.suppress(OSError):
             return self._lock.read_at(_PID_AT, 16).decode(errors="replace").strip("\0 ") or "?"
         return "?"
+
+
+def sweep(folder: Path) -> None:
+    """Remove the files of keys that nobody has used for long; what cannot be removed stays."""
+    for lock in folder.glob("*.lock"):
+        with contextlib.suppress(OSError):
+            # Written at each turn.
+            if time.time() - lock.stat().st_mtime > UNUSED:
+                _remove(lock)
+
+
+def _remove(lock: Path) -> None:
+    with contextlib.closing(HeldFile(str(lock), is_made=True)) as file:
+        if file.lock(_TURN, alone=True) and file.is_in_place() and not _is_in_use(lock.with_suffix(".roster")):
+            for suffix in (".db", ".db-journal", ".roster", ".lock"):
+                lock.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _is_in_use(roster: Path) -> bool:
+    return roster.exists() and is_anybody_in(str(roster))

@@ -133,15 +133,20 @@ class Desk:
             told(words)
 
     def _opened(self) -> Store:
-        from .file import SharedFile  # only here: it loads sqlite3, which few programs need
+        # Only here: they load sqlite3, which few programs need.
+        from .beside import sweep
+        from .file import SharedFile
 
         reasons = []
         for shelf in self._shelves:
             try:
                 folder.make(shelf.folder, is_ours=shelf.is_ours)
-                return SharedFile(shelf.folder / shelf.name)
+                store = SharedFile(shelf.folder / shelf.name)
             except (OSError, sqlite3.Error, ValueError) as error:
                 reasons.append(f"{shelf.folder}: {error}")
+            else:
+                sweep(shelf.folder)
+                return store
         message = (
             "%s: its limits cannot be shared with other processes (%s): this one counts alone. "
             "Name a folder of this machine in %s, or say shared=False"

@@ -13,6 +13,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("gallery", "write one page, index.html, that shows every picture of a batch's folder"),
     Command("export", "write the pictures of a batch's folder in a form that training tools load"),
     Command("credits", "ask for the balance of the named accounts, or of all whose key is set"),
+    Command("limits", "tell who uses a key's limits on this machine, and what was learned of them"),
     Command("providers", "list what this version knows: addresses, keys, models, prices, limits"),
     Command("models", "list models, show one's fields, make records of pages, fetch a provider's own"),
     Command("sandbox", "serve the sandbox, a local provider that bills nobody, until Ctrl-C"),
