@@ -154,15 +154,18 @@ class CallbackRegistry:
     Args:
         public_url: What the tokens are added to.
         signing_keys: The accounts' keys, by their names; who has none need not sign.
+        secret: That of the client's own jobs, where other processes know it, too; None: nobody else does.
 
     Attributes:
         public_url: As given, without a slash at its end.
     """
 
-    def __init__(self, public_url: str, signing_keys: Mapping[str, str]) -> None:
+    def __init__(self, public_url: str, signing_keys: Mapping[str, str], secret: bytes | None = None) -> None:
         self.public_url: str = public_url.rstrip("/")
         self._keys = signing_keys
-        self._own = Seal(secrets.token_bytes(32))
+        self._own = Seal(secret or secrets.token_bytes(32))
+        # Each client counts its jobs from 1: with one secret for several, a number alone would be several jobs'.
+        self._mine = secrets.token_hex(8) if secret else ""
         self._journals: dict[int, TokenOwner] = {}
         self._live: dict[tuple[int, bytes], CallbackClaim] = {}
         self._ended: dict[tuple[int, bytes], CallbackClaim] = {}
@@ -255,7 +258,7 @@ class CallbackRegistry:
         """Whose tokens a job has, and what stands for it in them."""
         owner = job.owner if job.owner in self._journals else 0
         # A key outlives the process that made the token; a job's number does not.
-        return owner, self._seal(owner).name(job.key if owner else str(job.id))
+        return owner, self._seal(owner).name(job.key if owner else f"{self._mine}{job.id}")
 
     def _seal(self, owner: int) -> Seal:
         return self._journals[owner].seal if owner else self._own

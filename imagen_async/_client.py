@@ -218,7 +218,7 @@ class Client:
                 given = self._accounts, self._schedules, self._settings.connections, self._limiter
                 upstreams = self._upstreams = new_upstreams(stack, *given, self._upstreams)
                 endpoints, painted = await open_endpoints(stack, self._accounts, self._signing_keys)
-                registry = new_registry(self._callback, self._signing_keys)
+                registry, mailbox = await new_registry(self._callback, self._signing_keys, self._limiter)
                 observer = new_observer(self._on_event, self._savable, registry)
                 pool = await stack.enter_async_context(SessionPool(endpoints, self._settings, observer))
                 group = await stack.enter_async_context(PlainGroup())
@@ -228,7 +228,7 @@ class Client:
                 # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
                 stack.push_async_callback(scheduler.close)
                 scheduler.start(scheduler.run)
-                desk = None if registry is None else CallbackDesk(registry, scheduler)
+                desk = None if registry is None else CallbackDesk(registry, scheduler, pool.mask.text, mailbox)
                 self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted, uploader)
         finally:
             self._is_opening = False

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from importlib import import_module
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 from yarl import URL
@@ -44,6 +44,9 @@ from ._watch.log import log
 from ._watch.observer import Observer
 from .errors import ConfigurationError
 from .events import Listener
+
+if TYPE_CHECKING:
+    from ._shared.mailbox import Mailbox
 
 FILE_THREADS = 4
 """That write and look at files; the disk takes that many at once, and two of them may be looking at pictures."""
@@ -185,9 +188,22 @@ def new_upstreams(
     return upstreams
 
 
-def new_registry(callback: Callback | None, signing_keys: Mapping[str, str]) -> CallbackRegistry | None:
-    """A registry for one opening: jobs are counted from 1 again, and earlier tokens must not be taken for theirs."""
-    return None if callback is None else CallbackRegistry(callback.public_url, signing_keys)
+async def new_registry(
+    callback: Callback | None, signing_keys: Mapping[str, str], limiter: LimiterFactory
+) -> tuple[CallbackRegistry | None, Mailbox | None]:
+    """A registry for one opening: jobs are counted from 1 again, and earlier tokens must not be taken for theirs.
+
+    Beside it, where the client shares its limits: by what callbacks come from one process to another.
+    """
+    if callback is None:
+        return None, None
+    mailbox = None
+    if limiter is not window:
+        from ._shared.seats import Seats  # only here: who shares nothing does not load it
+
+        mailbox = await limiter.mailbox() if isinstance(limiter, Seats) else None
+    secret = None if mailbox is None else mailbox.secret
+    return CallbackRegistry(callback.public_url, signing_keys, secret), mailbox
 
 
 def new_observer(

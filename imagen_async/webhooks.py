@@ -12,12 +12,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from ._callbacks import Callback, CallbackClaim
+from ._callbacks import Callback
 from ._client import Client
 from ._core.callback_bodies import MAX_CALLBACK, read_callback
-from ._core.callbacks import TOLERANCE, is_signed, task_hinted_at, task_named_by
+from ._core.callbacks import TOLERANCE, is_signed
 from ._patience import Patience
-from ._scheduler.callback_desk import CallbackDesk
 from .errors import ConfigurationError, InvalidRequest, JournalError, ProtocolError
 
 if TYPE_CHECKING:
@@ -144,10 +143,9 @@ class Receiver:
             return 405
         # Whatever it is mounted under: only the last part of the path is ours.
         token = path.rstrip("/").rpartition("/")[2]
-        found = self._find(token)
         # Before its body is read: whoever has no token costs nothing and learns nothing.
-        if isinstance(found, int):
-            return found
+        if (refusal := self._refusal(token)) is not None:
+            return refusal
         try:
             with Patience(LONGEST_READ):
                 content = await _read(body)
@@ -158,13 +156,12 @@ class Receiver:
             return 400
         return 413 if content is None else await self._hear_in_its_loop(token, headers, document)
 
-    def _find(self, token: str) -> tuple[CallbackDesk, CallbackClaim] | int:
-        """What a token is about, and who is to hear of it; the HTTP status where nobody is."""
+    def _refusal(self, token: str) -> int | None:
+        """The HTTP status where nobody is to hear of what comes with a token."""
         opened = self._client._opened
         if opened is None or opened.desk is None:
             return 503
-        claim = opened.desk.registry.find(token)
-        return 404 if claim is None else (opened.desk, claim)
+        return 404 if opened.desk.registry.find(token) is None else None
 
     async def _hear_in_its_loop(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
         """Let the client know, in the loop in which it is open."""
@@ -185,22 +182,15 @@ class Receiver:
 
     async def _hear(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> int:
         """Act on a callback whose body has come: by then its job, its batch or its client may have come to an end."""
-        found = self._find(token)
-        if isinstance(found, int):
-            return found
-        desk, claim = found
-        if not desk.registry.is_genuine(claim, headers, document):
-            return 401
-        # What is signed is the task id at its documented places alone.
-        named_by = task_hinted_at if desk.registry.key_of(claim.account or "") is None else task_named_by
-        named, opened = named_by(document), self._client._opened
-        try:
-            # Masked, as an answer is: who calls knows the key.
-            await desk.take(claim, named if named is None or opened is None else opened.pool.mask.text(named))
-        # What it told is not safe, or its job's next intent is not: whoever called is to call again.
-        except (JournalError, InvalidRequest):
+        opened = self._client._opened
+        if opened is None or opened.desk is None:
             return 503
-        return 200
+        try:
+            is_taken = await opened.desk.hear(token, headers, document)
+        # What it told is not safe, or its job's next intent is not: whoever called is to call again.
+        except (JournalError, InvalidRequest, OSError):
+            return 503
+        return 404 if is_taken is None else 200 if is_taken else 401
 
 
 async def _read(body: AsyncIterator[bytes]) -> bytes | None:

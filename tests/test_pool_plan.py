@@ -290,6 +290,6 @@ def test_what_is_allowed_and_wanted_follows_the_limit_as_it_is_now(count: int, r
     for expected in (count, max(1, count // 2)):
         assert inner.allowed(account) == inner.Limits(inner.Rate(expected, per=10, guess=guess), limits.status, running)
         assert account.at_a_look == min(expected, running, 100)
-        assert account.health(1000.0).limit == account.allowed.submit
+        assert account.health(1000.0).limit == inner.allowed(account).submit
         account.take_submit(0.0)
         account.settle_submit(NAMED["limited"], PLAIN, 0.0)

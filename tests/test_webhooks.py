@@ -26,7 +26,7 @@ from inner import MAX_CALLBACK, signature_of
 from readme import blocks, program_of
 from servers import called_back, free_socket, serving
 
-from imagen_async import Callback, Client, ConfigurationError, JournalError
+from imagen_async import Account, Callback, Client, ConfigurationError, JournalError
 from imagen_async.events import Event, JobEvent
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import VirtualTimeLoop, running_sandbox
@@ -273,3 +273,30 @@ async def test_a_callback_that_quotes_the_key_has_it_shown_nowhere() -> None:
                 assert response.status == 200
         told = f"{heard} {batch.leftover}"
     assert (sandbox.key in told, "task-***" in told) == (False, True)
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["unsigned", "signed"])
+async def test_a_callback_that_reaches_another_worker_is_handed_on(key: str | None) -> None:
+    """Of two clients with a key, one public URL will do: what comes to the one is told to the other, which waits for it.
+
+    Where a create's answer was lost nothing but its callback tells of its task.
+    """
+    async with Sandbox(latency=AT_ONCE, signing_key=key) as sandbox:
+        sandbox.order("create", "reset_after")
+        async with called_back(sandbox, "kie", key=key) as other:
+            callback = Callback(other._callback.public_url if other._callback else "", signing_key=key)
+            account = Account("kie", sandbox.key, sandbox.url_of("kie"))
+            async with Client(account, callback=callback) as client:
+                result = await client.generate("a fox", model="imagen4-fast")
+        assert [result.task_id] == [task.task_id for task in sandbox.ledger.tasks]
+        assert sandbox.ledger.callback_answers[200] == 1
+
+
+async def test_without_sharing_nobody_hands_on() -> None:
+    """A client that shares nothing knows no token but its own."""
+    async with Sandbox(latency=AT_ONCE) as sandbox, called_back(sandbox, "kie") as other:
+        assert other._callback is not None
+        account = Account("kie", sandbox.key, sandbox.url_of("kie"), shared=False)
+        async with Client(account, callback=other._callback) as client:
+            await client.generate("a fox", model="imagen4-fast")
+        assert set(sandbox.ledger.callback_answers) <= {404}

@@ -206,7 +206,7 @@ class VirtualClient(Client):
             scheduler = new_scheduler(group, line, *parts)
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
-            desk = None if registry is None else CallbackDesk(registry, scheduler)
+            desk = None if registry is None else CallbackDesk(registry, scheduler, line.mask.text)
             self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), threads, None, uploader)
         return self
 

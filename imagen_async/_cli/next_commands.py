@@ -28,6 +28,7 @@ FLAGS = frozenset(
         "--help",
         "--json",
         "--no-save",
+        "--not-shared",
         "--ordered",
         "--quiet",
         "--resubmit-unknown",

@@ -17,6 +17,9 @@ from .task_ids import id_of
 TOLERANCE = 300.0
 """Seconds by which a signature's time may differ from ours: five minutes, for clocks and for the way."""
 
+TIMESTAMP, SIGNATURE = "x-webhook-timestamp", "x-webhook-signature"
+"""The headers of a signed callback, in small letters."""
+
 _NAME = 8
 _CREATE = 4
 _MARK = 15
@@ -103,7 +106,7 @@ def is_signed(
         tolerance: Seconds by which the signature's time may differ.
     """
     lower = {name.lower(): value for name, value in headers.items()}
-    timestamp, signature = lower.get("x-webhook-timestamp", ""), lower.get("x-webhook-signature", "")
+    timestamp, signature = lower.get(TIMESTAMP, ""), lower.get(SIGNATURE, "")
     task_id = task_named_by(document)
     # "²" is a digit to isdigit and none to int, which also refuses thousands of them.
     is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16

@@ -26,6 +26,12 @@ UNKNOWN: dict[Kind, int] = dict.fromkeys(KINDS, 2**31)
 LATELY = 20.0
 """Windows for which it counts who was given how many places."""
 
+KEPT = 60.0
+"""Seconds for which a callback is kept that was handed on."""
+
+MOST_KEPT = 1000
+"""Callbacks that are kept at most."""
+
 FRESH = 1.0
 """Seconds for which whoever has asked for places is waited for: then it stands still, or wants none any more."""
 
@@ -141,6 +147,28 @@ class Member(msgspec.Struct):
         return count * math.exp((at - now) / (LATELY * self.said.wishes[kind].rate.per))
 
 
+class HandedOn(msgspec.Struct):
+    """A callback that came to a client which does not wait for it.
+
+    Attributes:
+        token: Tells whose it is.
+        named: The task that it names where providers document it.
+        hinted: The same, read more generously.
+        timestamp: Of its signature, where it has one.
+        signature: The signature.
+        number: Counts what was handed on.
+        at: When.
+    """
+
+    token: str
+    named: str | None
+    hinted: str | None
+    timestamp: str = ""
+    signature: str = ""
+    number: int = 0
+    at: float = 0.0
+
+
 class SharedLimits(msgspec.Struct):
     """All that is known of a key.
 
@@ -151,6 +179,8 @@ class SharedLimits(msgspec.Struct):
         members: Who uses the key, by name.
         left: What those have left behind who do so no more.
         learned: What the provider is known to take, by kind and rate.
+        secret: By which the clients know one another's callback tokens; made when it is needed first.
+        calls: Callbacks that were handed on lately.
     """
 
     boot: str | None
@@ -159,6 +189,16 @@ class SharedLimits(msgspec.Struct):
     members: dict[str, Member] = {}
     left: dict[Kind, Held] = {}
     learned: dict[str, LearnedLimit] = {}
+    secret: bytes = b""
+    calls: list[HandedOn] = []
+
+    def hand_on(self, callback: HandedOn, now: float) -> None:
+        """Keep a callback for whoever waits for it; who has not heard it after a minute asks for the status anyway."""
+        recent = [each for each in self.calls if each.at + KEPT > now][-MOST_KEPT + 1 :]
+        # By a number that goes on also where the last ones are forgotten.
+        callback.number = max((each.number for each in self.calls), default=int(now * 1000)) + 1
+        callback.at = now
+        self.calls = [*recent, callback]
 
     def exchange(self, said: Position, now: float) -> dict[Kind, Word]:
         """Take a client's position, and give it what it may have."""

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 from .._callbacks import CallbackClaim, CallbackRegistry, log_stray
+from .._core.callbacks import SIGNATURE, TIMESTAMP, task_hinted_at, task_named_by
 from .._core.job import Job
+from .._core.shared_limits import HandedOn
 from .._core.states import Claimed, Confirming, Orphaned, Sending
 from .._watch.log import log
+from ..errors import InvalidRequest, JournalError
 from .scheduler import Scheduler
+
+
+class Others(Protocol):
+    """Other clients that know our tokens, and we theirs; `Mailbox` is how they are reached."""
+
+    async def hand_on(self, callback: HandedOn) -> None: ...
+
+    def listen(self, listener: Callable[[Sequence[HandedOn]], None]) -> None: ...
 
 
 class CallbackDesk:
@@ -17,21 +31,72 @@ class CallbackDesk:
     Args:
         registry: Knows whose callback is whose.
         scheduler: Has the jobs that live.
+        mask: Masks what is secret.
+        others: Other processes whose callbacks may come here, and whose receivers may get ours; None: there are none.
 
     Attributes:
         registry: As given.
     """
 
-    def __init__(self, registry: CallbackRegistry, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        registry: CallbackRegistry,
+        scheduler: Scheduler,
+        mask: Callable[[str], str] = str,
+        others: Others | None = None,
+    ) -> None:
         self.registry = registry
         self._scheduler = scheduler
+        self._mask = mask
+        self._others = others
+        self._heard = 0
+        if others is not None:
+            others.listen(self._hear_from_others)
 
-    async def take(self, claim: CallbackClaim, task_id: str | None) -> None:
-        """Act on a callback: its task is asked about at once. What it tells is safe once this returns.
+    async def hear(self, token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> bool | None:
+        """Take a callback whose body has come: by now its job, or its batch, may have come to an end.
+
+        Returns:
+            Whether it was taken: False where it is not signed as it must be, None where its token is not ours.
 
         Raises:
-            JournalError: What it tells could not be noted; whoever called is to call again.
+            JournalError, OSError: What it tells could not be noted, or handed on; whoever called is to call again.
         """
+        claim = self.registry.find(token)
+        if claim is None:
+            return None
+        if self._others is not None and _is_of_others(claim):
+            await self._others.hand_on(_handed_on(token, headers, document))
+            return True
+        if not self.registry.is_genuine(claim, headers, document):
+            return False
+        # What is signed is the task id at its documented places alone.
+        named_by = task_hinted_at if self.registry.key_of(claim.account or "") is None else task_named_by
+        named = named_by(document)
+        # Masked, as an answer is: who calls knows the key.
+        await self.take(claim, None if named is None else self._mask(named))
+        return True
+
+    def _hear_from_others(self, callbacks: Sequence[HandedOn]) -> None:
+        """Take those that others have handed on, each once, as far as they are about jobs of this client."""
+        new = [each for each in callbacks if each.number > self._heard]
+        self._heard = max((each.number for each in new), default=self._heard)
+        for each in new:
+            claim = self.registry.find(each.token)
+            if claim is not None and not _is_of_others(claim):
+                self._scheduler.start(partial(self._hear_one, each))
+
+    async def _hear_one(self, callback: HandedOn) -> None:
+        headers = {TIMESTAMP: callback.timestamp, SIGNATURE: callback.signature}
+        document = {"data": {"taskId": callback.named} if callback.named else {"recordId": callback.hinted}}
+        try:
+            await self.hear(callback.token, headers, document)
+        except (JournalError, InvalidRequest) as error:
+            # Whoever called was answered, and will not call again; the status is asked for all the same.
+            log(logging.WARNING, "a callback that was handed on could not be taken: %s", error)
+
+    async def take(self, claim: CallbackClaim, task_id: str | None) -> None:
+        """Act on a callback: its task is asked about at once. What it tells is safe once this returns."""
         told = await self._scheduler.on_callback(claim, task_id)
         if told is None:
             await self._take_late(claim, task_id)
@@ -52,6 +117,17 @@ class CallbackDesk:
             if journal is not None:
                 await journal.noted(claim.ending.key)
             _log_other_task(claim, task_id, claim.ending.task_id, claim.ending.lost_creates)
+
+
+def _is_of_others(claim: CallbackClaim) -> bool:
+    """True for a good token of a job that this client has not, nor had, and no journal of it waits for."""
+    return claim.job_id is None and claim.ending is None and claim.account is None
+
+
+def _handed_on(token: str, headers: Mapping[str, str], document: Mapping[str, Any]) -> HandedOn:
+    lower = {name.lower(): value for name, value in headers.items()}
+    signed = lower.get(TIMESTAMP, ""), lower.get(SIGNATURE, "")
+    return HandedOn(token, task_named_by(document), task_hinted_at(document), *signed)
 
 
 def _log_other_task(claim: CallbackClaim, task_id: str | None, own: str | None, lost_creates: tuple[int, ...]) -> None:

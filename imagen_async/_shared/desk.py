@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from .._clock import boot_clock
-from .._core.shared_limits import KINDS, Kind, Position, SharedLimits, Word
+from .._core.shared_limits import KINDS, HandedOn, Kind, Position, SharedLimits, Word
 from .._off_loop import OwnThreads
 from .._watch.log import log
 from . import folder
+from .beside import sweep
+from .file import SharedFile
+
+T = TypeVar("T")
 
 Words = dict[Kind, Word]
 
-Told = Callable[[Words | None], None]
-"""Hears, in the desk's thread, what there is for a client; None: that could not be found out."""
+Told = Callable[[Words | None, Sequence[HandedOn]], None]
+"""Hears, in the desk's thread, what there is for a client (None: that could not be found out), and callbacks."""
 
 
 class Shelf(msgspec.Struct, frozen=True):
@@ -40,6 +46,12 @@ class Store(Protocol):
 
     def mark(self, marked: Mapping[Kind, int]) -> None: ...
 
+    def secret(self) -> bytes: ...
+
+    def hand_on(self, callback: HandedOn) -> None: ...
+
+    def calls(self) -> Sequence[HandedOn]: ...
+
     def close(self) -> None: ...
 
 
@@ -55,6 +67,19 @@ class OwnStore:
 
     def mark(self, marked: Mapping[Kind, int]) -> None:
         """Nobody outlives this process to read it."""
+
+    def secret(self) -> bytes:
+        """As a file's."""
+        self._state.secret = self._state.secret or secrets.token_bytes(32)
+        return self._state.secret
+
+    def hand_on(self, callback: HandedOn) -> None:
+        """As a file's."""
+        self._state.hand_on(callback, boot_clock())
+
+    def calls(self) -> Sequence[HandedOn]:
+        """As a file's."""
+        return self._state.calls
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -86,6 +111,10 @@ class Desk:
         """Have a client's position taken, after those that came before."""
         with suppress(RuntimeError):  # it was closed meanwhile: nobody waits for what it would say
             self._thread.submit(self._exchange, said, told)
+
+    def do(self, work: Callable[[Store], T]) -> Future[T]:
+        """Have something done with the store, after what was given before; raises RuntimeError once it is closed."""
+        return self._thread.submit(lambda: work(self._opened()))
 
     def mark(self, kind: Kind, more: int) -> bool:
         """Note that so many more requests may leave from now on, or fewer; False: that cannot be, so that none may."""
@@ -120,23 +149,24 @@ class Desk:
 
     def _exchange(self, said: Position, told: Told) -> None:
         words: Words | None = None
+        calls: Sequence[HandedOn] = ()
         try:
-            if self._store is None:
-                self._store = self._opened()
+            store = self._opened()
             with self._turn:
-                self._store.mark(self._marked)
-            words = self._store.exchange(said)
+                store.mark(self._marked)
+            words, calls = store.exchange(said), store.calls()
             self._trouble = ""
         except (OSError, sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
             self._tell(str(error))
         finally:
-            told(words)
+            told(words, calls)
 
     def _opened(self) -> Store:
-        # Only here: they load sqlite3, which few programs need.
-        from .beside import sweep
-        from .file import SharedFile
+        if self._store is None:
+            self._store = self._first_usable()
+        return self._store
 
+    def _first_usable(self) -> Store:
         reasons = []
         for shelf in self._shelves:
             try:

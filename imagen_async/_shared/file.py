@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from .._clock import boot_clock, boot_id
-from .._core.shared_limits import Kind, Position, SharedLimits, Word
+from .._core.shared_limits import HandedOn, Kind, Position, SharedLimits, Word
 from .._held_file import identity_of
 from .._sqlite import code_of, connect
 from .beside import Beside
@@ -100,6 +101,23 @@ class SharedFile:
     def mark(self, marked: Mapping[Kind, int]) -> None:
         """Note, from any thread, how many places have requests that may have left; raises OSError, ValueError."""
         self._beside.mark(marked)
+
+    def secret(self) -> bytes:
+        """By which clients of all processes know one another's callback tokens; raises as `exchange` does."""
+
+        def secret(state: SharedLimits) -> bytes:
+            state.secret = state.secret or secrets.token_bytes(32)
+            return state.secret
+
+        return self.change(secret)
+
+    def hand_on(self, callback: HandedOn) -> None:
+        """Keep a callback for whoever waits for it; raises as `exchange` does."""
+        self.change(lambda state: state.hand_on(callback, boot_clock()))
+
+    def calls(self) -> Sequence[HandedOn]:
+        """Those that were handed on lately, as of the last change by this process."""
+        return () if self._state is None else self._state.calls
 
     def pid(self, process: str) -> int | None:
         """The number of a process that uses the key, or None once it is dead."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
+
+import msgspec
 
 from .._core.provider import Limits
-from .._core.shared_limits import Kind, Position
-from .desk import Desk, Words
+from .._core.shared_limits import HandedOn, Kind, Position
+from .desk import Desk, Store, Words
 from .limiter import SharedLimiter
+
+T = TypeVar("T")
 
 AGAIN = 0.5
 """Seconds after which it is asked again where no answer could be had."""
@@ -19,6 +25,14 @@ HEARTBEAT = 0.5
 
 WAITING = 10.0
 """Seconds that a create has from its place to its connection; beyond that it takes another place."""
+
+
+class _Asking(enum.Enum):
+    """Whether an answer is waited for, and whether more is to be said once it is there."""
+
+    NOT = 0
+    ONCE = 1
+    AGAIN = 2
 
 
 class Seat:
@@ -36,9 +50,11 @@ class Seat:
         limits: Its two limits.
         way: As given.
         is_open: True from when the client is opened until it is closed.
+        listener: Hears of callbacks that others have handed on; None: nobody does.
     """
 
     is_open = True
+    listener: Callable[[Sequence[HandedOn]], None] | None = None
 
     def __init__(
         self,
@@ -56,12 +72,10 @@ class Seat:
         }
         self._heartbeat = min(HEARTBEAT, limits.submit.per / 4, limits.status.per / 4)
         self._enter, self._leave = enter, leave
-        self._number = number
-        self._room = limits.running
-        self._lease = way + connect_timeout + WAITING
+        self._blank = Position(str(number), {}, 0, limits.running, way + connect_timeout + WAITING)
         self._running = 0
         self._desk: Desk | None = None
-        self._asking = False
+        self._asking = _Asking.NOT
         self._alarm: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -105,6 +119,10 @@ class Seat:
         timer = asyncio.get_running_loop().call_later(seconds, ring)
         self._timers.add(timer)
 
+    def do(self, work: Callable[[Store], T]) -> asyncio.Future[T]:
+        """Have something done at the desk."""
+        return asyncio.wrap_future(self._at_desk().do(work))
+
     def leave(self) -> None:
         """Have nothing any more, and say so."""
         self.is_open = False
@@ -117,9 +135,9 @@ class Seat:
             for limiter in self.limits.values():
                 limiter.close()
             self._running = 0
-            self._desk.exchange(self._position(leaves=True), lambda words: None)
+            self._desk.exchange(self._position(leaves=True), lambda words, calls: None)
             self._leave(self._desk)
-            self._desk, self._asking = None, False
+            self._desk, self._asking, self.listener = None, _Asking.NOT, None
 
     def _at_desk(self) -> Desk:
         # Entered once it is needed.
@@ -130,26 +148,30 @@ class Seat:
     def _position(self, *, leaves: bool = False) -> Position:
         wishes = {kind: limiter.dealings.wish() for kind, limiter in self.limits.items()}
         load = self._running + self.limits["submit"].dealings.places.at_hand
-        return Position(str(self._number), wishes, load, self._room, self._lease, leaves)
+        return msgspec.structs.replace(self._blank, wishes=wishes, load=load, leaves=leaves)
 
     def _ask(self) -> None:
         self._alarm = None
         # One after the other: what was given for the last one must be in what is said next.
-        if self._asking:
+        if self._asking is not _Asking.NOT:
+            self._asking = _Asking.AGAIN
             return
-        self._asking = True
+        self._asking = _Asking.ONCE
         said, desk, loop = self._position(), self._at_desk(), asyncio.get_running_loop()
 
-        def told(words: Words | None) -> None:
+        def told(words: Words | None, calls: Sequence[HandedOn]) -> None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(self._hear, desk, said, words)
+                if calls and self.listener is not None:
+                    loop.call_soon_threadsafe(self.listener, calls)
 
         desk.exchange(said, told)
 
     def _hear(self, desk: Desk, said: Position, words: Words | None) -> None:
         if desk is not self._desk:
             return  # left meanwhile
-        self._asking = False
+        is_called_again = self._asking is _Asking.AGAIN
+        self._asking = _Asking.NOT
         if words is None:
             self.call(AGAIN)
             return
@@ -158,7 +180,9 @@ class Seat:
             self.limits[kind].hear(said.wishes[kind], word, now)
         dealings = [limiter.dealings for limiter in self.limits.values()]
         waiting = [each.next_in() for each in dealings if each.waits]
-        if waiting:
+        if is_called_again:
+            self.call()
+        elif waiting:
             self.call(min(waiting))
-        elif any(each.places.are_any for each in dealings):
+        elif any(each.places.are_any for each in dealings) or (self._running and self.listener is not None):
             self.call(self._heartbeat)

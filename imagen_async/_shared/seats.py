@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -17,8 +18,10 @@ from .._accounts import Shared
 from .._core.limiter import Limiter
 from .._core.provider import Limits
 from .._core.rate_limit import Rate, Window
+from .._watch.log import log
 from .desk import Shelf, enter, leave
 from .folder import folders, is_named, name_of
+from .mailbox import Mailbox, mailbox_at
 from .seat import Seat
 
 OWN_CLOCK = 1.0
@@ -60,6 +63,17 @@ class Seats:
         if seat is None:
             seat = self._seats[account] = self._new_seat(account, self._accounts[account])
         return seat.limits[kind]
+
+    async def mailbox(self) -> Mailbox | None:
+        """Where callbacks are handed on: at the first key's desk; None where nothing is shared, or that cannot be."""
+        seat = next(iter(self._seats.values()), None)
+        if seat is None:
+            return None
+        try:
+            return await mailbox_at(seat)
+        except OSError as error:
+            log(logging.WARNING, "callbacks that come to another process cannot be handed on: %s", error)
+            return None
 
     def _new_seat(self, name: str, account: SharedAccount) -> Seat:
         desk = partial(enter, shelves_of(account, os.environ), name)
