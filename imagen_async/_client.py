@@ -72,7 +72,7 @@ from .events import Listener
 
 if TYPE_CHECKING:
     from ._journal.batch_journal import BatchJournal
-    from ._journal.store import JobStore
+    from ._journal.store import BatchStore
 
 
 class Client:
@@ -336,7 +336,7 @@ class Client:
         self,
         requests: Requests,
         *,
-        journal: str | PurePath | JobStore | None = None,
+        journal: str | PurePath | BatchStore | None = None,
         save_to: str | PurePath | None = None,
         ordered: bool = False,
         max_credits: float | None = None,
@@ -411,7 +411,7 @@ class Client:
         )
 
     def _journal(
-        self, journal: str | PurePath | JobStore, factory: JobFactory, again: frozenset[str], add: bool
+        self, journal: str | PurePath | BatchStore, factory: JobFactory, again: frozenset[str], add: bool
     ) -> BatchJournal:
         from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
 

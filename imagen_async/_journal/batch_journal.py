@@ -31,7 +31,7 @@ from .clock import JournalClock
 from .explained import told
 from .file import Journal
 from .resume import Recollection, ResumeState, recollected
-from .store import JobStore
+from .store import BatchStore
 from .uploads import notes_of, uploads_in
 from .writer import LEAVING, JournalWriter, to_the_end
 
@@ -39,7 +39,7 @@ from .writer import LEAVING, JournalWriter, to_the_end
 class _Begun(msgspec.Struct, frozen=True):
     """A run that has begun: its store, what that knows, and what ends the run."""
 
-    store: JobStore
+    store: BatchStore
     clock: JournalClock
     resume: ResumeState
     seal: Seal | None
@@ -72,7 +72,7 @@ class BatchJournal:
 
     def __init__(
         self,
-        journal: str | PurePath | JobStore,
+        journal: str | PurePath | BatchStore,
         factory: JobFactory,
         *,
         again: frozenset[str] = frozenset({"queued"}),
@@ -226,7 +226,7 @@ class BatchJournal:
             return _Begun(store, clock, resume, seal, ending.pop_all(), uploads_in(notes))
 
     def _resume(
-        self, store: JobStore, clock: JournalClock, earlier: Recollection, *, awaits_callbacks: bool
+        self, store: BatchStore, clock: JournalClock, earlier: Recollection, *, awaits_callbacks: bool
     ) -> ResumeState:
         return ResumeState(
             store,
@@ -248,25 +248,25 @@ def _thread() -> OwnThreads:
         raise JournalError(message) from error
 
 
-def _leave(store: JobStore, clock: JournalClock) -> None:
+def _leave(store: BatchStore, clock: JournalClock) -> None:
     """Note that a run has ended in good order, so that the next one knows how long it went on."""
     # Where that cannot be noted, the next run waits for a window that may be over.
     with suppress(Exception):
         store.note(clock.note(is_over=True))
 
 
-def _note_if_possible(store: JobStore, identity: Identity) -> None:
+def _note_if_possible(store: BatchStore, identity: Identity) -> None:
     """What the next run would find out by itself is no reason to fail."""
     with suppress(JournalError):
         _note(store, identity.late_news)
 
 
-def _note(store: JobStore, news: Mapping[str, str]) -> None:
+def _note(store: BatchStore, news: Mapping[str, str]) -> None:
     if news:
         store.note(news)
 
 
-def _seal(store: JobStore, secret: str | None) -> Seal:
+def _seal(store: BatchStore, secret: str | None) -> Seal:
     """The seal of a store's secret, which is made with the store's first run that needs it."""
     if secret is None:
         secret = secrets.token_hex(32)

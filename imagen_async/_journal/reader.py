@@ -38,6 +38,9 @@ class JournalReader:
         JournalError: It is missing, damaged, of a newer version, or something else.
     """
 
+    _whose = "1"
+    """Which rows are counted and added up: to whoever looks, all."""
+
     def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
         self._turn = threading.Lock()
         self._ahead = ReadAhead()
@@ -77,15 +80,18 @@ class JournalReader:
     def counts(self) -> Counter[str]:
         """How many jobs it has, by state."""
         with explained(self.path):
-            return Counter(dict(self._reading.execute("SELECT state, count(*) FROM jobs GROUP BY state")))
+            return Counter(
+                dict(self._reading.execute(f"SELECT state, count(*) FROM jobs WHERE {self._whose} GROUP BY state"))
+            )
 
     def unfinished(self) -> list[JournalEntry]:
         """The jobs whose task runs, or whose pictures are to be fetched; also held ones whose task a callback named."""
-        return self._those("state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)")
+        is_open = "state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)"
+        return self._those(f"{self._whose} AND ({is_open})")
 
     def with_lost_creates(self) -> list[JournalEntry]:
         """The jobs of which a create's answer was lost: held ones, and those that came to an end all the same."""
-        return self._those("lost > 0")
+        return self._those(f"{self._whose} AND lost > 0")
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
         """The latest requests of an account whose latency is known, and one that can be, oldest first."""
@@ -99,7 +105,8 @@ class JournalReader:
         # Added up by the file: of many thousand jobs few have a bill of their own.
         columns = "state, credits, price, lost, task_id IS NOT NULL"
         with explained(self.path):
-            rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()
+            found = f"SELECT {columns}, count(*) FROM jobs WHERE {self._whose} GROUP BY {columns}"
+            rows = self._reading.execute(found).fetchall()
         return [(Bill(state, credits, price, lost, bool(task)), n) for state, credits, price, lost, task, n in rows]
 
     def entries(self, *, by_position: bool = False) -> Iterator[JournalEntry]:

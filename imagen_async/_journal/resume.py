@@ -22,7 +22,7 @@ from .._job_factory import JobFactory
 from .._watch.log import log
 from ..errors import ConfigurationError, InvalidRequest
 from .clock import JournalClock, now
-from .store import LONGEST_WAY, JobStore
+from .store import LONGEST_WAY, BatchStore
 
 if TYPE_CHECKING:
     from .reader import JournalReader
@@ -53,7 +53,9 @@ class Recollection(msgspec.Struct, frozen=True):
     latencies: dict[str, list[tuple[Kind, float]]]
 
 
-def recollected(store: JobStore, clock: JournalClock, rates: Mapping[str, Rate], *, counts_money: bool) -> Recollection:
+def recollected(
+    store: BatchStore, clock: JournalClock, rates: Mapping[str, Rate], *, counts_money: bool
+) -> Recollection:
     """Read what a run begins with: from a disk, so not in the event loop.
 
     Args:
@@ -72,7 +74,7 @@ def recollected(store: JobStore, clock: JournalClock, rates: Mapping[str, Rate],
     )
 
 
-def _sent_ago(store: JobStore, clock: JournalClock, account: str, rate: Rate) -> list[float]:
+def _sent_ago(store: BatchStore, clock: JournalClock, account: str, rate: Rate) -> list[float]:
     """How many seconds ago the creates were over that may be in an account's window yet, the latest first.
 
     Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no answer
@@ -107,7 +109,7 @@ class ResumeState:
 
     def __init__(
         self,
-        store: JobStore,
+        store: BatchStore,
         factory: JobFactory,
         clock: JournalClock,
         earlier: Recollection,
@@ -277,7 +279,7 @@ class ResumeState:
         return msgspec.structs.replace(result, error=error)
 
 
-def latencies_of(store: JobStore | JournalReader, account: str) -> list[tuple[Kind, float]]:
+def latencies_of(store: BatchStore | JournalReader, account: str) -> list[tuple[Kind, float]]:
     """How long an account's latest tasks took, by kind, oldest first: as many as a schedule remembers."""
     known = store.latencies(account, MEMORY)
     return [((request.model or "", request.count), latency) for request, latency in known]

@@ -21,7 +21,7 @@ from ..errors import InvalidRequest, JournalError
 from .clock import JournalClock, now
 from .explained import Locked
 from .groups import write_group
-from .store import JobStore
+from .store import BatchStore
 from .untold import naming_untold, tell_untold
 
 GATHER = 0.02
@@ -62,7 +62,7 @@ class JournalWriter:
         failure: Why the last group could not be written, or None. Its changes are tried again with every later one.
     """
 
-    def __init__(self, store: JobStore, clock: JournalClock, executor: Executor | None = None) -> None:
+    def __init__(self, store: BatchStore, clock: JournalClock, executor: Executor | None = None) -> None:
         self.failure: Failure | None = None
         self._store = store
         self._clock = clock
@@ -254,6 +254,6 @@ async def to_the_end(work: Callable[[], Awaitable[object]]) -> None:
         raise cancelled
 
 
-def _note_if_possible(store: JobStore, notes: Mapping[str, str]) -> None:
+def _note_if_possible(store: BatchStore, notes: Mapping[str, str]) -> None:
     with suppress(Exception):
         store.note(notes)
