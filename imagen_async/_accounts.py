@@ -275,3 +275,21 @@ def _checked_url(base_url: str | None, provider: Provider, where: str) -> str:
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
         raise ConfigurationError(message, provider=provider.name)
     return base_url.strip().rstrip("/")
+
+
+def account_named(provider: str | None, accounts: Mapping[str, OpenAccount]) -> str:
+    """The account of that name, or the only one of that provider, or the only one; raises ConfigurationError."""
+    names = [name for name, account in accounts.items() if provider in (None, name, account.provider.name)]
+    if provider is not None and provider in accounts:
+        return provider
+    if len(names) == 1:
+        return names[0]
+    known = ", ".join(map(repr, accounts))
+    if provider is None or names:
+        raise ConfigurationError(f"Say which account: provider= one of {known}.")
+    raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
+
+
+def gone_with_client(accounts: Mapping[str, OpenAccount]) -> frozenset[str]:
+    """Accounts of which nothing outlives the client: sandboxes that it serves itself, whose tasks nobody pays."""
+    return frozenset(name for name, account in accounts.items() if account.endpoint is None)

@@ -8,27 +8,35 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from importlib import import_module
-from typing import Literal, Protocol
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 from yarl import URL
 
 from ._accounts import SANDBOX_KEY, OpenAccount
+from ._batch.batch import OnExit
+from ._batch.inputs import check_input
 from ._callbacks import Callback, CallbackRegistry
-from ._checked import checked_connections, checked_seconds, checked_ssl
+from ._checked import checked_choice, checked_connections, checked_kept, checked_seconds, checked_ssl
 from ._clock import now
 from ._core.circuit_breaker import CircuitBreaker
+from ._core.job_events import Upload
 from ._core.limiter import Limiter
 from ._core.plan import Plan
 from ._core.poll_schedule import PollSchedule
 from ._core.rate_limit import Rate, Window
+from ._core.routing import Router
 from ._core.upstream import Upstream
-from ._core.values import Painter
+from ._core.values import Painter, Result
+from ._durable import Durable
+from ._folders import folder_path, prepare_folder
 from ._input_files import InputFiles, Remembered
+from ._job_factory import JobFactory, OnUnknown, Parameters
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
@@ -42,8 +50,16 @@ from ._transport.sessions import SessionSettings, SSLSetting
 from ._uploads import AT_ONCE, Uploader, upload_endpoints
 from ._watch.log import log
 from ._watch.observer import Observer
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InvalidRequest
 from .events import Listener
+
+if TYPE_CHECKING:
+    # They load sqlite3, which few programs need.
+    from ._journal.batch_journal import BatchJournal
+    from ._journal.store import BatchStore, JobStore
+
+Recall = Callable[[Mapping[str, Iterable[Upload]]], None]
+"""Is told of files that were uploaded, and that are there yet, by account."""
 
 FILE_THREADS = 4
 """That write and look at files; the disk takes that many at once, and two of them may be looking at pictures."""
@@ -70,6 +86,7 @@ class OpenClient(msgspec.Struct, frozen=True):
         off_loop: Where its files are written and looked at.
         painted: Makes the pictures of a sandbox of its own, by their URLs.
         uploader: Has files that go in where providers read them.
+        durable: Keeps its single requests beyond the process; None where nothing does.
     """
 
     scheduler: Scheduler
@@ -79,6 +96,14 @@ class OpenClient(msgspec.Struct, frozen=True):
     off_loop: OffLoop
     painted: Painter | None
     uploader: Uploader
+    durable: Durable | None = None
+
+    @property
+    def durably(self) -> Durable:
+        """What keeps its single requests; raises ConfigurationError where nothing does."""
+        if self.durable is None:
+            raise ConfigurationError('This client has no journal: open one with `Client(…, journal="run.db")`.')
+        return self.durable
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -168,6 +193,13 @@ def new_registry(callback: Callback | None, signing_keys: Mapping[str, str]) -> 
     return None if callback is None else CallbackRegistry(callback.public_url, signing_keys)
 
 
+def new_observer(
+    on_event: Listener | None, finish: Callable[[Result], Result], registry: CallbackRegistry | None
+) -> Observer:
+    """What tells of what happens in an opening."""
+    return Observer(listeners(on_event), finish, None if registry is None else registry.is_token)
+
+
 def new_scheduler(
     group: PlainGroup,
     pool: SessionPool,
@@ -238,6 +270,86 @@ def known_files(journal: object) -> Remembered:
     from ._journal.sent_files import files_sent  # only here: it loads sqlite3, which few programs need
 
     return files_sent(journal)
+
+
+def new_batch_journal(
+    journal: str | PurePath | BatchStore,
+    factory: JobFactory,
+    again: frozenset[str],
+    gone: frozenset[str],
+    expects_callbacks: bool,
+    add: bool,
+    recall: Recall,
+) -> BatchJournal:
+    """What a batch has of its journal."""
+    from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
+
+    # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
+    terms: dict[str, Any] = {"again": again, "gone": gone, "expects_callbacks": expects_callbacks}
+    return BatchJournal(journal, factory, **terms, add=add, recall=recall)
+
+
+class Keeping(msgspec.Struct, frozen=True):
+    """What stays of a client's single requests.
+
+    Attributes:
+        journal: Where they are kept beyond the process, or None.
+        save_to: The folder for their pictures, or None.
+        kept: Seconds for which what has ended stays in the journal; None: for ever.
+        gone: Accounts whose tasks end with the client.
+    """
+
+    journal: str | PurePath | JobStore | None = None
+    save_to: str | None = None
+    kept: float | None = None
+    gone: frozenset[str] = frozenset()
+
+
+def checked_keeping(
+    journal: str | PurePath | JobStore | None,
+    save_to: str | PurePath | None,
+    kept: str | float | None,
+    gone: frozenset[str],
+) -> Keeping:
+    """What stays of single requests, as it was set; raises ConfigurationError."""
+    seconds = checked_kept(kept)
+    if seconds is not None and journal is None:
+        raise ConfigurationError("keep_journal= says how long a journal keeps what has ended: give journal=, too.")
+    return Keeping(journal, None if save_to is None else folder_path(save_to), seconds, gone)
+
+
+def checked_batch(
+    requests: object, parameters: Parameters, on_unknown: OnUnknown, on_exit: OnExit
+) -> tuple[OnUnknown, OnExit]:
+    """What a batch is to do, as it was said; raises ImagenError."""
+    check_input(requests)
+    if parameters.get("key") is not None:
+        raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
+    return checked_choice("on_unknown", on_unknown, OnUnknown), checked_choice("on_exit", on_exit, OnExit)
+
+
+async def open_durable(
+    stack: AsyncExitStack,
+    keeping: Keeping,
+    scheduler: Scheduler,
+    router: Router,
+    uploader: Uploader,
+    finish: Callable[[Result], Result],
+) -> Durable | None:
+    """What keeps single requests, until the stack is left; None where they are kept nowhere. Raises ImagenError."""
+    if keeping.save_to is not None:
+        prepare_folder(keeping.save_to)
+    if keeping.journal is None:
+        return None
+    from ._journal.singles import SingleJournal  # only here: it loads sqlite3, which few programs need
+
+    journal, upstreams = SingleJournal(keeping.journal, keeping.kept, uploader.recall), scheduler.upstreams
+    await journal.open({name: each.submit.rate for name, each in upstreams.items()})
+    # Closed once the jobs have ended: what they come to is written.
+    stack.push_async_callback(journal.close)
+    scheduler.open(scheduler.new_id(), journal.terms(upstreams))
+    scheduler.start(journal.drop_for_ever)
+    return Durable(journal, scheduler, router, finish, keeping.gone, keeping.save_to)
 
 
 def _mark_of(endpoint: Endpoint) -> str:

@@ -66,6 +66,7 @@ ORDER = (
     "_job_factory",
     "_journal",
     "_single",
+    "_durable",
     "_progress",
     "_notebook",
     "_batch",

@@ -50,7 +50,7 @@ from .seen import Seen
 from .store import LONGEST_WAY
 from .wal import RESCUED, OpenFiles, Stamps, check_pair
 
-MAKING = 5.0
+MAKING = 2.0
 """Seconds for which a file may be made, or brought up to this version, by another process."""
 
 AGAIN = 0.02
@@ -262,7 +262,7 @@ class Journal(JournalReader):
         check_pair(self._real_path)
         self._files = stack.enter_context(closing(OpenFiles(self._real_path)))
         self._writing = writing = stack.enter_context(closing(connect(self._real_path, "rw")))
-        self._prepare(writing)
+        prepare(writing, self.path)
         # In groups it costs 6.0 µs a change where NORMAL costs 5.6, and outlasts a power loss.
         writing.execute("PRAGMA synchronous = FULL")
         # Reading has a connection of its own, so that it never waits for a commit in the other thread.
@@ -275,13 +275,6 @@ class Journal(JournalReader):
         # From here on whoever writes tries again: a wait in SQLite could not be ended when the batch is left.
         writing.execute(f"PRAGMA busy_timeout = {LOCK_WAIT}")
         return reading
-
-    def _prepare(self, writing: sqlite3.Connection) -> None:
-        # Before anything is changed: what is no journal, or a newer one, stays as it is.
-        check(writing, self.path)
-        # Readers beside it are never in its way, and what is committed is on the disk.
-        writing.execute("PRAGMA journal_mode = WAL")
-        upgrade(writing)
 
     def _entered(self, stack: ExitStack) -> FileLock | Place:
         """What says that the file may be written here, which is there then; raises JournalError."""
@@ -366,6 +359,15 @@ class Journal(JournalReader):
         if not is_there:
             check_pair(self._real_path)
             _make(self._real_path)
+
+
+def prepare(writing: sqlite3.Connection, path: str) -> None:
+    """Make sure that a file is a journal, and bring it up to this version; raises JournalError."""
+    # Before anything is changed: what is no journal, or a newer one, stays as it is.
+    check(writing, path)
+    # Readers beside it are never in its way, and what is committed is on the disk.
+    writing.execute("PRAGMA journal_mode = WAL")
+    upgrade(writing)
 
 
 def is_ready(path: str) -> bool:

@@ -20,7 +20,7 @@ from .ahead import ReadAhead
 from .explained import code_of, explained
 from .lock import is_locked
 from .rows import Rows
-from .schema import MARK, check, latencies, select, version_of
+from .schema import MARK, check, latencies, owner_of, select, version_of
 from .wal import STAMP, check_pair, has_changes
 
 
@@ -53,7 +53,7 @@ class JournalReader:
         with contextlib.ExitStack() as stack, explained(self.path):
             self._reading = self._open(stack)
             version = version_of(self._reading)
-            self._select, self._latencies = select(version), latencies(version)
+            self._select, self._latencies, self._select_owner = select(version), latencies(version), owner_of(version)
             self._ahead.open(self._reading, self._select)
             self._stack = stack.pop_all()
 
@@ -72,6 +72,12 @@ class JournalReader:
         with explained(self.path):
             row = self._ahead.row(key)
             return None if row is None else self._rows.entry(row)
+
+    def owner(self, key: str) -> str | None:
+        """Who has the row of a single request, or had it last; None where it is no such row."""
+        with explained(self.path):
+            found = self._reading.execute(self._select_owner, (key,)).fetchone()
+            return None if found is None else found[0]
 
     def find_task(self, task_id: str) -> JournalEntry | None:
         """The job with that task, or None. Looks through all of them."""

@@ -155,6 +155,11 @@ def select(version: int) -> str:
     return f"SELECT {', '.join(columns)} FROM jobs"
 
 
+def owner_of(version: int) -> str:
+    """The statement that reads whose a row is, from a journal of that version."""
+    return f"SELECT {OWNER if version >= _OWNED_SINCE else 'NULL'} FROM jobs WHERE key = ?"
+
+
 def version_of(connection: sqlite3.Connection) -> int:
     """The version of a journal's schema."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -11,7 +11,7 @@ from .._core.journal_entry import JournalEntry, cut_off
 from .._sqlite import connect
 from ..errors import InvalidRequest
 from .explained import about_values, explained
-from .file import AGAIN, KEPT, MAKING, Changes, Journal, is_ready
+from .file import AGAIN, KEPT, MAKING, Changes, Journal, is_ready, prepare
 from .lock import FileLock, Place
 from .schema import FORGET_SENDS, OWNER, SCHEMA_VERSION, select
 from .store import ENDED, Claim
@@ -106,7 +106,7 @@ class SharedJournal(Journal):
             if lock.take():
                 self._make_if_missing()
                 with closing(connect(self._real_path, "rw")) as connection:
-                    self._prepare(connection)
+                    prepare(connection, self.path)
                 return True
         return False
 

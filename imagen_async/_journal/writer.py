@@ -11,10 +11,13 @@ from contextlib import suppress
 
 import anyio
 
+from .._core.change import Change
 from .._core.failure import Failure
 from .._core.job import Job
+from .._core.job_events import CallbackNamed, Readmitted
 from .._core.journal_entry import JournalEntry, entry_of
-from .._core.states import Noting
+from .._core.states import Ended, Noting
+from .._core.wording import STATE_WORDS
 from .._off_loop import OwnThreads, ends_by, machine_time
 from .._watch.log import log
 from ..errors import InvalidRequest, JournalError
@@ -236,6 +239,19 @@ class JournalWriter:
         kind = InvalidRequest if entry.state == "submitting" else JournalError
         group.left_out[entry.key] = Failure(kind, f"The request cannot be written to the journal: {error}.")
         tell_untold(self._store, [entry], error)
+
+
+def is_news(change: Change) -> bool:
+    """True where how a job is now is news to whoever reads it later."""
+    before, job = change.before, change.after
+    if isinstance(change.event, Readmitted):
+        return False
+    if before is None:
+        return isinstance(job.state, Ended)  # what comes in was made here, or read from it
+    # What an answer of "not yet" changes within a state is of no use to a later run.
+    # By the word that people see: what leads from one to another state of one word is no news for a later run.
+    is_other = STATE_WORDS[type(before.state)] != STATE_WORDS[type(job.state)]
+    return is_other or isinstance(change.event, CallbackNamed)
 
 
 async def to_the_end(work: Callable[[], Awaitable[object]]) -> None:
