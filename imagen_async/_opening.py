@@ -280,13 +280,14 @@ def new_batch_journal(
     expects_callbacks: bool,
     add: bool,
     recall: Recall,
+    thread: Executor | None,
 ) -> BatchJournal:
     """What a batch has of its journal."""
     from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
 
     # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
     terms: dict[str, Any] = {"again": again, "gone": gone, "expects_callbacks": expects_callbacks}
-    return BatchJournal(journal, factory, **terms, add=add, recall=recall)
+    return BatchJournal(journal, factory, **terms, add=add, recall=recall, executor=thread)
 
 
 class Keeping(msgspec.Struct, frozen=True):
@@ -335,6 +336,7 @@ async def open_durable(
     router: Router,
     uploader: Uploader,
     finish: Callable[[Result], Result],
+    thread: Executor | None,
 ) -> Durable | None:
     """What keeps single requests, until the stack is left; None where they are kept nowhere. Raises ImagenError."""
     if keeping.save_to is not None:
@@ -343,7 +345,7 @@ async def open_durable(
         return None
     from ._journal.singles import SingleJournal  # only here: it loads sqlite3, which few programs need
 
-    journal, upstreams = SingleJournal(keeping.journal, keeping.kept, uploader.recall), scheduler.upstreams
+    journal, upstreams = SingleJournal(keeping.journal, keeping.kept, uploader.recall, thread), scheduler.upstreams
     await journal.open({name: each.submit.rate for name, each in upstreams.items()})
     # Closed once the jobs have ended: what they come to is written.
     stack.push_async_callback(journal.close)

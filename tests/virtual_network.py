@@ -22,7 +22,7 @@ from journals import Inline
 
 from imagen_async import Account, Client, ImageFile, ImageRequest, Limits, Result, errors
 from imagen_async._batch.batch import Batch
-from imagen_async._opening import OpenClient, file_threads, listeners, new_scheduler, new_uploader, window
+from imagen_async._opening import OpenClient, file_threads, listeners, new_scheduler, new_uploader, open_durable, window
 from imagen_async._scheduler.callback_desk import CallbackDesk
 from imagen_async._scheduler.change_stream import Owner
 from imagen_async.ports import Limiter
@@ -171,7 +171,7 @@ class VirtualClient(Client):
     """
 
     def __init__(self, *networks: Network, save: Any = None, thread: Any = None, **settings: Any) -> None:
-        self._thread = thread or Inline()
+        self._journal_thread = thread or Inline()
         self.networks = {network.provider.name: network for network in networks}
         self._fetch = save
         accounts = [
@@ -196,10 +196,12 @@ class VirtualClient(Client):
             uploader = await new_uploader(stack, {}, {}, self._settings, threads)
             parts = self._upstreams, self._accounts, self._save, registry, observer, uploader
             scheduler = new_scheduler(group, line, *parts)
+            keeping = self._keeping, scheduler, self._router, uploader, self._savable, self._journal_thread
+            durable = await open_durable(stack, *keeping)
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler)
-            self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), threads, None, uploader)
+            self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), threads, None, uploader, durable)
         return self
 
     @property
@@ -213,11 +215,6 @@ class VirtualClient(Client):
     async def _save(self, result: Result, folder: str, within: float = 0) -> tuple[ImageFile, ...]:
         async with asyncio.timeout(within):
             return () if self._fetch is None else await self._fetch(result, folder)
-
-    def _journal(self, *terms: Any) -> Any:
-        journal = super()._journal(*terms)
-        journal._executor = self._thread
-        return journal
 
     async def _begin_to_hear(self, stack: AsyncExitStack) -> inner.CallbackRegistry | None:
         """Have the networks' callbacks delivered from now on, also those that an earlier client did not take."""

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import PurePath
 from typing import TypeVar, TypeVarTuple
@@ -63,6 +64,7 @@ class SingleJournal:
         journal: The path of a file, or a store that the caller has opened, and closes.
         kept: Seconds for which rows of what has ended are kept; None: for ever.
         recall: Is told of the files that were uploaded before, and that are there yet, by account.
+        executor: The thread, given up at the end; None: one of its own, begun by `open`.
 
     Raises:
         ConfigurationError: The store is for batches only.
@@ -73,6 +75,7 @@ class SingleJournal:
         journal: str | PurePath | JobStore,
         kept: float | None,
         recall: Callable[[Mapping[str, Iterable[Upload]]], None],
+        executor: Executor | None = None,
     ) -> None:
         lacking = [] if isinstance(journal, str | os.PathLike) else [n for n in _SHARED if not hasattr(journal, n)]
         if lacking:
@@ -81,6 +84,7 @@ class SingleJournal:
         self._given = journal
         self._kept = kept
         self._recall = recall
+        self._executor = executor
 
     @property
     def name(self) -> str:
@@ -96,7 +100,7 @@ class SingleJournal:
         Raises:
             JournalError: It cannot be used.
         """
-        self._thread = own_thread()
+        self._thread = self._executor or own_thread()
         self._begun = await begun(self._thread, lambda: self._begin(rates))
         self._recall(self._begun.uploads)
         self._writer = JournalWriter(self._begun.store, self._begun.clock, self._thread)
