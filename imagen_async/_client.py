@@ -156,9 +156,6 @@ class Client:
         ConfigurationError: A key, an address or a proxy is missing or cannot be one; raised before anything is sent.
     """
 
-    _journal_thread: Executor | None = None
-    """Where its journals are written, for tests; None: each in a thread of its own."""
-
     def __init__(
         self,
         *accounts: str | Account,
@@ -238,8 +235,7 @@ class Client:
                 uploader = await new_uploader(stack, self._accounts, endpoints, self._settings, off_loop)
                 parts = upstreams, self._accounts, self._save, registry, observer, uploader
                 scheduler = new_scheduler(group, pool, *parts)
-                keeping = self._keeping, scheduler, self._router, uploader, self._savable, self._journal_thread
-                durable = await open_durable(stack, *keeping)
+                durable = await open_durable(stack, self._keeping, scheduler, self._router, uploader, self._savable)
                 # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
                 stack.push_async_callback(scheduler.close)
                 scheduler.start(scheduler.run)
@@ -470,8 +466,7 @@ class Client:
         router.check_defaults(defaults := looks.at_defaults(defaults))
         factory = JobFactory(router, defaults, checked_options(deadline, retries, on_unknown, on_refused, save_to))
         again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
-        expects_callbacks, recall = self._callback is not None, opened.uploader.recall
-        terms = again, self._keeping.gone, expects_callbacks, add, recall, self._journal_thread
+        terms = again, self._keeping, self._callback is not None, add, opened.uploader.recall
         return Batch(
             opened.scheduler,
             requests,

@@ -40,7 +40,9 @@ WAIT = 0.15
 AT_ONCE = 1000
 """Requests of ended processes that are collected at once."""
 
-_ENDED = ("done", "failed", "unknown")
+_FINAL = ("done", "failed")
+"""States of which nobody will ever hear more; to all others it matters whose they are."""
+
 _WITH_A_TASK = ("running", "ready")
 
 
@@ -125,7 +127,7 @@ class Durable:
             job: As it would be made new, with its key where it was given one.
             retry_failed: True where a task that failed, or of which nobody knows, is to be made anew.
         """
-        if job.request.key is None:
+        if not job.request.key:
             # What has no name is nobody's but this caller's: no other request may ever have the key.
             job = msgspec.structs.replace(job, key=f"{job.key}-{secrets.token_hex(8)}")
         ask = await self._live(job)
@@ -191,6 +193,8 @@ class Durable:
         # Of an earlier job of this process not all may be on disk yet.
         await self._journal.written(key)
         claim = await self._claimed(ask)
+        if claim.is_others:
+            return None
         if not claim.is_ours:
             return self._earlier(ask, claim.entry)
         try:
@@ -210,9 +214,9 @@ class Durable:
             await self._check_row(ask, claim)
             if claim.is_ours:
                 return claim
-            if found.state == "unknown" and found.account in self._gone and "unknown" not in again:
+            if found.state == "unknown" and found.account in self._gone and not claim.is_others | ("unknown" in again):
                 again |= {"unknown"}
-            elif found.state in _ENDED or not ask.is_new:
+            elif not claim.is_others or not ask.is_new:
                 return claim
             else:
                 self._check_time(ask, found)
@@ -249,14 +253,12 @@ class Durable:
             message = f"{what}: ask again with that account."
             raise ConfigurationError(message, provider=entry.account, task_id=entry.task_id)
 
-    def _earlier(self, ask: _Ask, entry: JournalEntry) -> Single | None:
+    def _earlier(self, ask: _Ask, entry: JournalEntry) -> Single:
         """What has ended, as it did."""
-        if entry.state not in _ENDED:
-            return None
         is_served = entry.account in self._router.providers
         if entry.state == "done" and self._save_to is not None and is_served and not is_at_end(entry):
             # A process that saved nothing has made it: this one fetches it, and pays nothing.
-            return self._begin(self._resumed(ask, entry))
+            return self._begin(ask, self._resumed(ask, entry))
         self._asks.pop(entry.key, None)
         return Single.ended(self._scheduler, _as_ended(entry, ask.job), self._finish(earlier_result(entry)))
 
@@ -265,7 +267,7 @@ class Durable:
         is_gone = entry.account in self._gone and entry.state not in ("queued", "failed")
         if entry.state in _WITH_A_TASK and not is_gone:
             self._check_served(entry)
-            single = self._begin(self._resumed(ask, entry))
+            single = self._begin(ask, self._resumed(ask, entry))
             if "failed" in ask.again and is_denied(entry):
                 # The provider did not know the task when it was last asked: if it does not now, there is to be another.
                 leave = Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused)
@@ -280,15 +282,15 @@ class Durable:
             failure = failure_of(entry)
             assert failure is not None
             raise failure.exception()
-        return self._begin(sent_again(entry, ask.job))
+        return self._begin(ask, sent_again(entry, ask.job))
 
     def _resumed(self, ask: _Ask, entry: JournalEntry) -> Job:
         blank = blank_job(self._router, entry, ask.job.id, ask.job.deadline, self._save_to)
         return resumed(entry, blank, now(), self._journal.past_epoch())
 
-    def _begin(self, job: Job) -> Single:
-        """Hand a job to the scheduler, its time from now."""
-        job = msgspec.structs.replace(job, index=0, expires_at=now() + job.deadline)
+    def _begin(self, ask: _Ask, job: Job) -> Single:
+        """Hand a job to the scheduler; what another process has waited for counts in its time."""
+        job = msgspec.structs.replace(job, index=0, expires_at=ask.job.expires_at)
         single = Single(self._scheduler, job, self._over, self._journal)
         single.begin()
         return single
@@ -297,7 +299,7 @@ class Durable:
         """Hear that a job has ended, or was left; what is not finished with that is anybody's."""
         self._asks.pop(ended.key, None)
         entry = self._journal.entry_of(ended)
-        if entry is None or entry.state not in _ENDED:
+        if entry is None or entry.state not in _FINAL:
             self._scheduler.start(partial(self._release, ended.key))
         return self._finish(result_of(ended))
 
@@ -305,8 +307,9 @@ class Durable:
         # What cannot be written stays this process's: on disk it is not what it is.
         with suppress(ImagenError):
             await self._journal.written(key)
+            # Not once it is asked for anew, which takes it as it is.
             if key not in self._asks:
-                await self._journal.release(key)
+                await self._journal.release(key, lambda: key not in self._asks)
 
 
 class Resumption:

@@ -276,18 +276,17 @@ def new_batch_journal(
     journal: str | PurePath | BatchStore,
     factory: JobFactory,
     again: frozenset[str],
-    gone: frozenset[str],
+    keeping: Keeping,
     expects_callbacks: bool,
     add: bool,
     recall: Recall,
-    thread: Executor | None,
 ) -> BatchJournal:
     """What a batch has of its journal."""
     from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
 
     # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
-    terms: dict[str, Any] = {"again": again, "gone": gone, "expects_callbacks": expects_callbacks}
-    return BatchJournal(journal, factory, **terms, add=add, recall=recall, executor=thread)
+    terms: dict[str, Any] = {"again": again, "gone": keeping.gone, "expects_callbacks": expects_callbacks}
+    return BatchJournal(journal, factory, **terms, add=add, recall=recall, executor=keeping.thread)
 
 
 class Keeping(msgspec.Struct, frozen=True):
@@ -298,12 +297,14 @@ class Keeping(msgspec.Struct, frozen=True):
         save_to: The folder for their pictures, or None.
         kept: Seconds for which what has ended stays in the journal; None: for ever.
         gone: Accounts whose tasks end with the client.
+        thread: Where journals are written, these and those of batches; None: each in a thread of its own.
     """
 
     journal: str | PurePath | JobStore | None = None
     save_to: str | None = None
     kept: float | None = None
     gone: frozenset[str] = frozenset()
+    thread: Executor | None = None
 
 
 def checked_keeping(
@@ -336,7 +337,6 @@ async def open_durable(
     router: Router,
     uploader: Uploader,
     finish: Callable[[Result], Result],
-    thread: Executor | None,
 ) -> Durable | None:
     """What keeps single requests, until the stack is left; None where they are kept nowhere. Raises ImagenError."""
     if keeping.save_to is not None:
@@ -345,7 +345,10 @@ async def open_durable(
         return None
     from ._journal.singles import SingleJournal  # only here: it loads sqlite3, which few programs need
 
-    journal, upstreams = SingleJournal(keeping.journal, keeping.kept, uploader.recall, thread), scheduler.upstreams
+    journal, upstreams = (
+        SingleJournal(keeping.journal, keeping.kept, uploader.recall, keeping.thread),
+        scheduler.upstreams,
+    )
     await journal.open({name: each.submit.rate for name, each in upstreams.items()})
     # Closed once the jobs have ended: what they come to is written.
     stack.push_async_callback(journal.close)

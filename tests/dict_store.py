@@ -120,14 +120,14 @@ class DictStore:
             self._jobs[entry.key], self._owners[entry.key] = entry, self._me
             return Claim(entry, is_ours=True)
         found = self._jobs[entry.key]
-        if found.state not in ENDED and (self.owner(entry.key) or self._me) != self._me:
-            return Claim(found, is_ours=False)
+        if found.state not in ("done", "failed") and (self.owner(entry.key) or self._me) != self._me:
+            return Claim(found, is_others=True)
         if entry.key not in self._owners and (found.state not in ENDED or found.state in again):
             raise InvalidRequest("a batch's")
         if found.state == "submitting":
             self._jobs[entry.key] = found = cut_off(found)
         if found.state in ENDED and found.state not in again:
-            return Claim(found, is_ours=False)
+            return Claim(found)
         self._owners[entry.key] = self._me
         if found.state in ENDED:
             self._jobs[entry.key] = msgspec.structs.replace(found, state="queued")

@@ -171,7 +171,6 @@ class VirtualClient(Client):
     """
 
     def __init__(self, *networks: Network, save: Any = None, thread: Any = None, **settings: Any) -> None:
-        self._journal_thread = thread or Inline()
         self.networks = {network.provider.name: network for network in networks}
         self._fetch = save
         accounts = [
@@ -179,6 +178,7 @@ class VirtualClient(Client):
             for name, each in self.networks.items()
         ]
         super().__init__(*accounts, limiter=self._limit, **settings)
+        self._keeping = msgspec.structs.replace(self._keeping, thread=thread or Inline())
 
     def _limit(self, account: str, kind: Any, rate: Any) -> Limiter:
         own = self.networks[account].limiter if kind == "submit" else None
@@ -196,8 +196,7 @@ class VirtualClient(Client):
             uploader = await new_uploader(stack, {}, {}, self._settings, threads)
             parts = self._upstreams, self._accounts, self._save, registry, observer, uploader
             scheduler = new_scheduler(group, line, *parts)
-            keeping = self._keeping, scheduler, self._router, uploader, self._savable, self._journal_thread
-            durable = await open_durable(stack, *keeping)
+            durable = await open_durable(stack, self._keeping, scheduler, self._router, uploader, self._savable)
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler)

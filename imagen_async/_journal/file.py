@@ -59,6 +59,9 @@ AGAIN = 0.02
 LOCK_WAIT = 200
 """Milliseconds that one write waits for another program's: a write of ours takes one."""
 
+PATIENT_WAIT = 2000
+"""The same for what is written once, and not tried again."""
+
 KEPT = 100_000
 """Creates whose times are kept, the latest: far more than any window holds. Not by their age, for clocks are set."""
 
@@ -183,7 +186,7 @@ class Journal(JournalReader):
     def restate(self, requests: Mapping[str, ImageRequest]) -> None:
         """Write what requests, by their keys, say beside what is wanted of them, which stays what it was: durably."""
         rows = [(self._rows.encode_request(request), key) for key, request in requests.items()]
-        with self._turn, explained(self.path), self._commit(), about_values():
+        with self._turn, explained(self.path), _patient(self._writing), self._commit(), about_values():
             self._lock.check_process()
             self._writing.executemany(RESTATE, rows)
 
@@ -191,14 +194,14 @@ class Journal(JournalReader):
         """Note something of the batch as a whole, durably. May be called from any thread."""
         # A command line, or a folder, may hold names of files that are no text.
         texts = [(name, well_formed(value)) for name, value in notes.items()]
-        with self._turn, explained(self.path), self._commit():
+        with self._turn, explained(self.path), _patient(self._writing), self._commit():
             self._lock.check_process()
             self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", texts)
 
     def move(self, places: Mapping[str, int]) -> None:
         """Note where jobs stand in the input as it is now, by their keys."""
         if places:
-            with self._turn, explained(self.path), self._commit():
+            with self._turn, explained(self.path), _patient(self._writing), self._commit():
                 self._lock.check_process()
                 self._writing.executemany(PLACE, ((place, key) for key, place in places.items()))
 
@@ -359,6 +362,16 @@ class Journal(JournalReader):
         if not is_there:
             check_pair(self._real_path)
             _make(self._real_path)
+
+
+@contextmanager
+def _patient(writing: sqlite3.Connection) -> Iterator[None]:
+    """Wait longer in a block for what others write: nobody tries that again."""
+    writing.execute(f"PRAGMA busy_timeout = {PATIENT_WAIT}")
+    try:
+        yield
+    finally:
+        writing.execute(f"PRAGMA busy_timeout = {LOCK_WAIT}")
 
 
 def prepare(writing: sqlite3.Connection, path: str) -> None:

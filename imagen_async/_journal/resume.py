@@ -207,7 +207,7 @@ class ResumeState:
         """
         job = self._factory.job(item, index, owner, number)
         # Before its key is counted on disk: half a character in it would end the batch, and not this request.
-        _check_writable(job.request)
+        check_writable(job.request)
         name, entry = self.identity.of(item) if key is None else self._found(key(job.key))
         job = msgspec.structs.replace(job, key=name)
         if entry is None:
@@ -305,7 +305,7 @@ def latencies_of(store: BatchStore | JournalReader, account: str) -> list[tuple[
     return [((request.model or "", request.count), latency) for request, latency in known]
 
 
-def _check_writable(request: ImageRequest) -> None:
+def check_writable(request: ImageRequest) -> None:
     """Refuse what no journal can hold, such as half a character, or a field of the user's own that is no JSON."""
     try:
         msgspec.json.encode(request)

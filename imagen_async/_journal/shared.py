@@ -45,7 +45,7 @@ class SharedJournal(Journal):
             standing = self._standing(entry.key)
             # Asked time and again while another one is at work on it, which needs no right to write.
             if standing is not None and self._is_others(*standing):
-                return Claim(standing[0], is_ours=False)
+                return Claim(standing[0], is_others=True)
             with self._commit(), about_values():
                 loss = self._loss()
                 if loss is not None:
@@ -119,8 +119,8 @@ class SharedJournal(Journal):
         return None if row is None else (self._rows.entry(row[:-1]), row[-1])
 
     def _is_others(self, entry: JournalEntry, owner: str | None) -> bool:
-        """True for a row that another one is at work on, and lives."""
-        is_at_work = entry.state not in ENDED and bool(owner) and owner != self._place.name
+        """True for a row that another one is at work on, and lives. Of one that is unknown it may hear yet."""
+        is_at_work = entry.state not in ("done", "failed") and bool(owner) and owner != self._place.name
         return is_at_work and self._place.is_alive(str(owner))
 
     def _claimed(self, entry: JournalEntry, again: Collection[str]) -> Claim:
@@ -131,7 +131,7 @@ class SharedJournal(Journal):
             return Claim(entry, is_ours=True)
         found, owner = standing
         if self._is_others(found, owner):
-            return Claim(found, is_ours=False)
+            return Claim(found, is_others=True)
         if owner is None and (found.state not in ENDED or found.state in again):
             what = f"The key {entry.key!r} is that of a request of a batch in {self.path}"
             raise InvalidRequest(f"{what}, which has not come to an end: run the batch again, or give a new key.")
@@ -141,7 +141,7 @@ class SharedJournal(Journal):
             found = cut_off(found)
             self._write_now(found)
         if found.state in ENDED and found.state not in again:
-            return Claim(found, is_ours=False)
+            return Claim(found)
         self._give(found.key)
         if found.state in ENDED:
             # So that another one who asks for it again finds that somebody is at work on it.

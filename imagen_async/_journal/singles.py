@@ -23,10 +23,10 @@ from .._core.poll_schedule import Kind
 from .._core.rate_limit import Rate
 from .._core.upstream import Upstream
 from .._off_loop import machine_time
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, JournalError
 from .clock import CLOCK, JournalClock, now
 from .explained import Locked, told
-from .resume import latencies_of, sent_ago
+from .resume import check_writable, latencies_of, sent_ago
 from .shared import SharedJournal
 from .store import Claim, JobStore
 from .thread import begun, ended, own_thread
@@ -153,6 +153,7 @@ class SingleJournal:
 
     async def claim(self, entry: JournalEntry, again: Collection[str]) -> Claim:
         """As in JobStore; raises ImagenError."""
+        check_writable(entry.request)
         return await self._run(self._begun.store.claim, entry, again)
 
     async def put_back(self, entry: JournalEntry) -> None:
@@ -160,9 +161,9 @@ class SingleJournal:
         await self._run(self._begun.store.write, [entry])
         await self.release(entry.key)
 
-    async def release(self, key: str) -> None:
-        """Let go of a row; raises ImagenError."""
-        await self._run(self._begun.store.release, [key])
+    async def release(self, key: str, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Let go of a row, for as long as that is wanted; raises ImagenError."""
+        await self._run(self._begun.store.release, [key], is_wanted=is_wanted)
 
     async def abandoned(self) -> list[JournalEntry]:
         """The requests that have not ended and whose process does not live; raises ImagenError."""
@@ -177,7 +178,7 @@ class SingleJournal:
             except Exception:  # such as a full disk, of which whoever sends is told
                 continue
 
-    async def _run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    async def _run(self, work: Callable[[*Ts], T], *arguments: *Ts, is_wanted: Callable[[], bool] = lambda: True) -> T:
         """Do something in the thread, again while another process writes; errors are of the tree."""
         by = now() + PATIENCE
         while True:
@@ -189,6 +190,8 @@ class SingleJournal:
             except Exception as error:
                 raise told(error) from error
             await asyncio.sleep(AGAIN)
+            if not is_wanted():
+                raise JournalError("It is at work on that again.")
 
     def _begin(self, rates: Mapping[str, Rate]) -> _Begun:
         """Open the store, and learn what is needed of it from the start. Works in the thread."""

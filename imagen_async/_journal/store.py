@@ -24,11 +24,13 @@ class Claim(msgspec.Struct, frozen=True):
 
     Attributes:
         entry: The row as it was found, or as it was made; of a dead owner's create, what `cut_off` makes of that.
-        is_ours: True where it is to be gone on with here; False where it has ended, or another one is at work on it.
+        is_ours: True where it is to be gone on with here.
+        is_others: True where another one that lives is at work on it. Where neither is so it has ended.
     """
 
     entry: JournalEntry
-    is_ours: bool
+    is_ours: bool = False
+    is_others: bool = False
 
 
 class BatchStore(Protocol):
@@ -150,10 +152,10 @@ class JobStore(BatchStore, Protocol):
     def claim(self, entry: JournalEntry, again: Collection[str] = ()) -> Claim:
         """Take the row of a key, in one step between which and the next no other process comes: durably.
 
-        Where there is none, this entry becomes it, which is `queued`. One that is not `ENDED`, and whose owner does not
-        live or is this one, becomes this one's; if it is `submitting`, it is first what `journal_entry.cut_off` makes
-        of it, which has ended. One that has ended in a state of `again` becomes this one's and `queued`. Any other
-        stays as it is.
+        Where there is none, this entry becomes it, which is `queued`. One that is not done and has not failed is left
+        to another owner that lives: of an unknown one it may hear yet. Else one that is not `ENDED` becomes this one's;
+        if it is `submitting`, it is first what `journal_entry.cut_off` makes of it, which has ended. One that has ended
+        in a state of `again` becomes this one's and `queued`. Any other stays as it is.
 
         Args:
             entry: The request, as it is to be sent.
