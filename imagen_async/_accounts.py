@@ -307,3 +307,8 @@ def account_named(accounts: Mapping[str, OpenAccount], provider: str | None) -> 
     if provider is None or names:
         raise ConfigurationError(f"Say which account: provider= one of {known}.")
     raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
+
+
+def gone_with_client(accounts: Mapping[str, OpenAccount]) -> frozenset[str]:
+    """Accounts of which nothing outlives the client: sandboxes that it serves itself, whose tasks nobody pays."""
+    return frozenset(name for name, account in accounts.items() if account.endpoint is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import ssl
 from collections.abc import Callable
 from concurrent import futures
@@ -17,6 +18,7 @@ from ._text import told, well_formed
 from .errors import ConfigurationError, InvalidRequest
 
 T = TypeVar("T")
+Listener = TypeVar("Listener", bound=Callable[..., object] | None)
 
 _HUGE = 1e12
 """Seconds that no clock here runs, credits that nobody has. A larger int may be none that a float can be."""
@@ -71,10 +73,11 @@ def checked_flags(**flags: bool) -> list[bool]:
     return list(plain.values())
 
 
-def checked_listener(listener: Callable[..., object] | None) -> None:
+def checked_listener(listener: Listener) -> Listener:
     """What hears events: nothing, or a function that does not wait."""
     if listener is not None and (not callable(listener) or inspect.iscoroutinefunction(listener)):
         raise ConfigurationError(f"on_event={told(listener)}: it must be a plain function of one argument, not async.")
+    return listener
 
 
 def checked_callback(callback: Callback | None) -> Callback | None:
@@ -101,6 +104,20 @@ def checked_executor(executor: futures.Executor | None) -> futures.Executor | No
         message = f"executor={told(executor)}: it must be a concurrent.futures.Executor that works in threads."
         raise ConfigurationError(message)
     return executor
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def checked_kept(kept: str | float | None) -> float | None:
+    """Seconds for which what has ended stays in a journal; None: for ever."""
+    kept = plain_or_same(kept)
+    found = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*([smhd])\s*", kept) if type(kept) is str else None
+    seconds = kept if found is None else float(found[1]) * _UNITS[found[2]]
+    if seconds is not None and not _is_above_0(seconds):
+        allowed = "a time such as '90d', '12h', '30m', or a number of seconds above 0"
+        raise ConfigurationError(f"keep_journal={told(kept)}: allowed is {allowed}.")
+    return None if seconds is None else float(seconds)
 
 
 def checked_retries(retries: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, closing
 from functools import partial
@@ -17,6 +18,7 @@ from ._accounts import (
     OpenAccount,
     Shared,
     account_named,
+    gone_with_client,
     named,
     open_pool,
     router_of,
@@ -25,7 +27,7 @@ from ._accounts import (
     with_settings,
 )
 from ._batch.batch import AHEAD, Batch, OnExit
-from ._batch.inputs import Requests, check_input
+from ._batch.inputs import Requests
 from ._callbacks import Callback
 from ._checked import (
     checked_callback,
@@ -49,25 +51,29 @@ from ._core.routing import Policy
 from ._core.upstream import Upstream
 from ._core.values import ImageFile, ImageRequest, Result
 from ._core.wording import result_of, states_sent_again
+from ._durable import Resumption
 from ._folders import folder_path
 from ._home_loop import HomeLoop
 from ._input_files import InputLooks
 from ._job_factory import JobFactory, OnRefused, OnUnknown, Parameters, collecting_job, overridden, single_job
+from ._limits import LimiterFactory, new_upstreams, shared_or_own
 from ._notebook.views import result_html
 from ._opening import (
-    LimiterFactory,
     OpenClient,
+    begin,
+    checked_batch,
+    checked_keeping,
     known_files,
+    new_batch_journal,
     new_observer,
     new_registry,
     new_scheduler,
     new_uploader,
-    new_upstreams,
+    open_durable,
     open_endpoints,
     proxies_of,
     ready_threads,
     session_settings,
-    shared_or_own,
 )
 from ._plain_group import PlainGroup
 from ._records import Models
@@ -76,12 +82,12 @@ from ._scheduler.callback_desk import CallbackDesk
 from ._single import Job, Single
 from ._transport.session_pool import SessionPool
 from ._transport.sessions import SSLSetting
-from .errors import ConfigurationError, InvalidRequest
+from .errors import ConfigurationError
 from .events import Listener
 
 if TYPE_CHECKING:
-    from ._journal.batch_journal import BatchJournal
-    from ._journal.store import JobStore
+    from ._core.journal_entry import JournalEntry
+    from ._journal.store import BatchStore, JobStore
 
 
 class Client:
@@ -140,6 +146,16 @@ class Client:
             None: a few threads of the client's own. Neither the loop's default executor nor the worker threads of
             anyio are ever used, so that these may all wait for the client. Journals and names of hosts have threads
             of their own in either case.
+        journal: Where single requests are kept beyond this process: a SQLite file, made if missing, which any number
+            of processes may have open at once, or a `JobStore` of your own, see `imagen_async.ports`. Then a request
+            with a key is one task and one bill, whoever asks for it and whatever process has died, see `generate`; what
+            ended processes have left is listed by `unfinished`, and collected by `resume`. Of a batch it keeps nothing,
+            which has a journal of its own: `batch(journal=…)`, which may be the same file.
+        save_to: A folder for the pictures of single requests, made if missing; then a result has them as `files`, also
+            once their links have died.
+        keep_journal: For how long what has ended stays in the journal: seconds, or a text such as `"90d"`, `"12h"` or
+            `"30m"`. None: for ever. What is dropped leaves its key there, which is refused from then on; what has not
+            ended, or is held as unknown, is never dropped. Pictures on disk stay.
 
     Raises:
         ConfigurationError: A key, an address or a proxy is missing or cannot be one; raised before anything is sent.
@@ -166,22 +182,24 @@ class Client:
         private_files: bool = False,
         ssl: SSLSetting = True,
         executor: Executor | None = None,
+        journal: str | PurePath | JobStore | None = None,
+        save_to: str | PurePath | None = None,
+        keep_journal: str | float | None = None,
     ) -> None:
         # First: what shows a traceback's variables asks for its repr, also where it is refused below.
         self._accounts: dict[str, OpenAccount] = {}
-        self._policy: Policy = checked_choice("policy", policy, Policy)
+        policy = checked_choice("policy", policy, Policy)
         trust_env, private_files = checked_flags(trust_env=trust_env, private_files=private_files)
         given = {"api_key": api_key, "base_url": base_url, "limits": limits}
         pool = with_models(named(accounts), () if models is None else (models,))
         self._given = with_settings(pool, {name: each for name, each in given.items() if each is not None})
         self._accounts = open_pool(self._given, os.environ)
-        self._router = router_of(self._given, self._policy)
+        self._router = router_of(self._given, policy)
         proxies = proxies_of(self._accounts, proxy, trust_env=trust_env)
         self._settings = session_settings(connections, connect_timeout, timeout, proxies, private_files, ssl)
         # Kept from one opening to the next: what was learned of latencies holds on.
         self._schedules = {name: schedule_of(account, freshness) for name, account in self._given.items()}
-        checked_listener(on_event)
-        self._on_event = on_event
+        self._on_event = checked_listener(on_event)
         self._limiter: LimiterFactory = checked_limiter(limiter) or shared_or_own(
             self._accounts, shared, self._settings
         )
@@ -189,6 +207,7 @@ class Client:
         self._callback = checked_callback(callback)
         providers = {name: account.provider for name, account in self._accounts.items()}
         self._signing_keys = {} if callback is None else callback.keys(providers)
+        self._keeping = checked_keeping(journal, save_to, keep_journal, gone_with_client(self._accounts))
         self._opened: OpenClient | None = None
         self._is_opening = False
         # Of the last opening: what that has sent still counts in the server's window.
@@ -225,11 +244,10 @@ class Client:
                 uploader = await new_uploader(stack, self._accounts, endpoints, self._settings, off_loop)
                 parts = upstreams, self._accounts, self._save, registry, observer, uploader
                 scheduler = new_scheduler(group, pool, *parts)
-                # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
-                stack.push_async_callback(scheduler.close)
-                scheduler.start(scheduler.run)
+                durable = await open_durable(stack, self._keeping, scheduler, self._router, uploader, self._savable)
+                begin(stack, scheduler)
                 desk = None if registry is None else CallbackDesk(registry, scheduler, pool.mask.text, mailbox)
-                self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted, uploader)
+                self._opened = OpenClient(scheduler, pool, desk, stack.pop_all(), off_loop, painted, uploader, durable)
         finally:
             self._is_opening = False
         return self
@@ -249,12 +267,21 @@ class Client:
         *,
         deadline: float = 900,
         on_refused: OnRefused = "fail",
+        retry_failed: bool = False,
         **parameters: Unpack[Parameters],
     ) -> Result:
         """Make one picture, or a few of one prompt, and wait for it.
 
         Not safe to repeat blindly: each call is a new task and is paid for. When it is cancelled, nothing more is
         sent; a task that runs by then is logged with its task id.
+
+        Safe to repeat with a `key` and `Client(journal=…)`: the same key and request is one task, and gives the same
+        picture, after any end of the process, `kill -9` included. Who asks for a key that is being worked on, in this
+        process or in another, waits for that. One that failed fails in the same way again, and so does one whose create
+        was cut off by the end of its process: nobody knows whether that was paid for, and it is not sent again unless
+        you say so, with `retry_failed`. When it is cancelled and nobody else waits for the key, a task that runs stays
+        in the journal, and whoever asks next goes on with it. Without a key a request is in the journal, too, but is
+        always a new one.
 
         The deadline never cuts a create short that has left: its answer may name a task that is paid for, and is waited
         for with the client's whole `timeout`; where none comes, the end is `UnknownOutcome`. A create that is still to
@@ -267,12 +294,15 @@ class Client:
             prompt: What to show, or a whole request.
             deadline: Seconds from now after which it is given up, see above.
             on_refused: Where its prompt is refused, and nothing was billed, `fail`, or ask the `next` of its models.
+            retry_failed: Make a new task, which is paid for, where that of its key failed, or where nobody knows what
+                became of its create.
             parameters: As in `ImageRequest`; they win over the request's own.
 
         Raises:
+            InvalidRequest: It fits no model; or its key stood for another request, and the message says what differs.
             ImagenError: It failed; the class says what to do. `DeadlineExceeded` and others carry the task id.
         """
-        single = await self._new(prompt, parameters, deadline, on_refused)
+        single = await self._new(prompt, parameters, deadline, on_refused, retry_failed)
         try:
             return await single.result()
         finally:
@@ -284,13 +314,14 @@ class Client:
         *,
         deadline: float = 900,
         on_refused: OnRefused = "fail",
+        retry_failed: bool = False,
         **parameters: Unpack[Parameters],
     ) -> Job:
         """Make one picture, and come back as soon as the provider has taken the task; await the job for the picture.
 
         Arguments, errors and costs are those of `generate`.
         """
-        single = await self._new(prompt, parameters, deadline, on_refused)
+        single = await self._new(prompt, parameters, deadline, on_refused, retry_failed)
         try:
             return Job(single, await single.task_id())
         # Cancelled, too: nobody has the job then, so that its task's id goes into the log.
@@ -311,12 +342,40 @@ class Client:
         """
         task_id = checked_task_id(task_id)
         account = account_named(self._accounts, provider)
-        number = self._open().scheduler.new_id()
-        single = self._begin(collecting_job(task_id, account, number, checked_deadline(deadline)))
+        number, save_to = self._open().scheduler.new_id(), self._keeping.save_to
+        single = self._begin(collecting_job(task_id, account, number, checked_deadline(deadline), save_to))
         try:
             return await single.result()
         finally:
             single.drop()
+
+    async def unfinished(self) -> list[JournalEntry]:
+        """The single requests of the journal that have not ended and that no living process is at work on.
+
+        Free to repeat, and changes nothing. Those that are `running` or `ready` are paid for: `resume` collects them,
+        as does whoever asks for their key. Of those that are `submitting` nobody will ever know; those that are
+        `queued` were not sent, or were refused, and are sent once somebody asks for their key.
+
+        Raises:
+            ConfigurationError: The client has no journal.
+            JournalError: It cannot be read.
+        """
+        return await self._open().durably.unfinished()
+
+    def resume(self, *, deadline: float = 900) -> AsyncIterator[Result]:
+        """Collect what ended processes have left: `async for result in client.resume()`, as the results come.
+
+        Free to repeat: it sends no create. A task that failed, or a create that was cut off, is a result with its
+        `error`, and ends nothing. Whoever leaves the loop early leaves the rest to the next time.
+
+        Args:
+            deadline: Seconds for each.
+
+        Raises:
+            ConfigurationError: The client has no journal.
+            JournalError: It cannot be read.
+        """
+        return Resumption(self._open().durably, self._open().scheduler, checked_deadline(deadline))
 
     async def credits(self, provider: str | None = None) -> dict[str, float | None]:
         """Ask for the balance of every account, or of one, in its provider's credits; None where the API does not tell.
@@ -350,7 +409,7 @@ class Client:
         self,
         requests: Requests,
         *,
-        journal: str | PurePath | JobStore | None = None,
+        journal: str | PurePath | BatchStore | None = None,
         save_to: str | PurePath | None = None,
         ordered: bool = False,
         max_credits: float | None = None,
@@ -399,10 +458,10 @@ class Client:
                 other defaults, and `add` is not set; nothing is sent under these.
             JournalError: On entering: the journal cannot be used, or another process has it; nothing was sent.
         """
-        on_unknown, on_exit = _checked_batch(requests, parameters, on_unknown, on_exit)
+        on_unknown, on_exit = checked_batch(requests, parameters, on_unknown, on_exit)
         ordered, retry_failed, add = checked_flags(ordered=ordered, retry_failed=retry_failed, add=add)
         budget = None if max_credits is None else Budget(checked_credits(max_credits))
-        router = self._router if budget is None else router_of(self._given, self._policy, needs_price=True)
+        router = self._router if budget is None else self._router.of_prices()
         # What fits nobody is told now, and not once a request.
         opened, defaults = self._open(), overridden("-", parameters)
         remembered = known_files(journal)
@@ -410,6 +469,7 @@ class Client:
         router.check_defaults(defaults := looks.at_defaults(defaults))
         factory = JobFactory(router, defaults, checked_options(deadline, retries, on_unknown, on_refused, save_to))
         again = states_sent_again(retry_failed=retry_failed, resubmits_unknown=on_unknown == "resubmit")
+        terms = again, self._keeping, self._callback is not None, add, opened.uploader.recall
         return Batch(
             opened.scheduler,
             requests,
@@ -418,27 +478,10 @@ class Client:
             window=sum(account.limits.running for account in self._accounts.values()) + AHEAD,
             ordered=ordered,
             budget=budget,
-            journal=None if journal is None else self._journal(journal, factory, again, add),
+            journal=None if journal is None else new_batch_journal(journal, factory, *terms),
             on_exit=on_exit,
             off_loop=opened.off_loop,
             look=looks.at,
-        )
-
-    def _journal(
-        self, journal: str | PurePath | JobStore, factory: JobFactory, again: frozenset[str], add: bool
-    ) -> BatchJournal:
-        from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
-
-        # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
-        gone = frozenset(name for name, account in self._accounts.items() if account.endpoint is None)
-        return BatchJournal(
-            journal,
-            factory,
-            again=again,
-            gone=gone,
-            expects_callbacks=self._callback is not None,
-            add=add,
-            recall=self._open().uploader.recall,
         )
 
     def _open(self) -> OpenClient:
@@ -448,15 +491,25 @@ class Client:
         return self._opened
 
     async def _new(
-        self, prompt: str | ImageRequest, parameters: Parameters, deadline: float, on_refused: OnRefused
+        self,
+        prompt: str | ImageRequest,
+        parameters: Parameters,
+        deadline: float,
+        on_refused: OnRefused,
+        retry_failed: bool,
     ) -> Single:
-        """Send a single request, its files looked at."""
+        """Send a single request, its files looked at, or find what its key has come to."""
         asks_next = checked_choice("on_refused", on_refused, OnRefused) == "next"
+        (retry_failed,) = checked_flags(retry_failed=retry_failed)
         opened, request = self._open(), overridden(prompt, parameters)
-        looks = InputLooks(opened.uploader.files, self._router, None, opened.off_loop)
+        remembered = known_files(self._keeping.journal)
+        looks = InputLooks(opened.uploader.files, self._router, None, opened.off_loop, remembered)
         request = await looks.request(request)
-        number, seconds = opened.scheduler.new_id(), checked_deadline(deadline)
-        return self._begin(single_job(self._router, request, number, seconds, next_if_refused=asks_next))
+        terms = opened.scheduler.new_id(), checked_deadline(deadline)
+        job = single_job(self._router, request, *terms, next_if_refused=asks_next, save_to=self._keeping.save_to)
+        if opened.durable is not None:
+            return await opened.durable.single(job, retry_failed=retry_failed)
+        return self._begin(job)
 
     def _begin(self, job: CoreJob) -> Single:
         """Send one job of its own, whose deadline runs from now."""
@@ -477,12 +530,3 @@ class Client:
     async def _save(self, result: Result, folder: str, within: float = float("inf")) -> tuple[ImageFile, ...]:
         own = partial(own_files, self._settings, self._accounts)
         return await save_with(self._opened, own, self._executor, result, folder, within)
-
-
-def _checked_batch(
-    requests: object, parameters: Parameters, on_unknown: OnUnknown, on_exit: OnExit
-) -> tuple[OnUnknown, OnExit]:
-    check_input(requests)
-    if parameters.get("key") is not None:
-        raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
-    return checked_choice("on_unknown", on_unknown, OnUnknown), checked_choice("on_exit", on_exit, OnExit)

@@ -122,22 +122,18 @@ class JobFactory:
 
     def job_of(self, entry: JournalEntry, owner: int, number: int) -> Job:
         """Make a blank job for one of a journal, with its own model and account, and no leave to be sent again."""
-        known = self.router.providers[entry.account].find(entry.model, entry.request)
-        return Job(
-            id=number,
-            owner=owner,
-            index=entry.position,
-            key=entry.key,
-            request=entry.request,
-            account=entry.account,
-            model=model_of(entry.request, entry.price, known, entry.made_by),
-            deadline=self._terms["deadline"],
-            save_to=self._terms["save_to"],
-        )
+        job = blank_job(self.router, entry, number, self._terms["deadline"], self._terms["save_to"])
+        return msgspec.structs.replace(job, owner=owner, index=entry.position)
 
 
 def single_job(
-    router: Router, request: ImageRequest, number: int, deadline: float, *, next_if_refused: bool = False
+    router: Router,
+    request: ImageRequest,
+    number: int,
+    deadline: float,
+    *,
+    next_if_refused: bool = False,
+    save_to: str | None = None,
 ) -> Job:
     """Make the job of a single request, which is its own owner; raises InvalidRequest."""
     sent, route = router.route(request)
@@ -152,10 +148,27 @@ def single_job(
         route=route,
         deadline=deadline,
         next_if_refused=next_if_refused,
+        save_to=save_to,
     )
 
 
-def collecting_job(task_id: str, account: str, number: int, deadline: float) -> Job:
+def blank_job(router: Router, entry: JournalEntry, number: int, deadline: float, save_to: str | None) -> Job:
+    """Make a blank job, its own owner, for one of a journal, with its own model and account."""
+    known = router.providers[entry.account].find(entry.model, entry.request)
+    return Job(
+        id=number,
+        owner=number,
+        index=0,
+        key=entry.key,
+        request=entry.request,
+        account=entry.account,
+        model=model_of(entry.request, entry.price, known, entry.made_by),
+        deadline=deadline,
+        save_to=save_to,
+    )
+
+
+def collecting_job(task_id: str, account: str, number: int, deadline: float, save_to: str | None = None) -> Job:
     """Make the job, its own owner, of a task that exists."""
     return Job(
         id=number,
@@ -167,6 +180,7 @@ def collecting_job(task_id: str, account: str, number: int, deadline: float) -> 
         # Whatever model has made it: to ask about a task takes nothing but its id.
         model=Model("", "", None),
         deadline=deadline,
+        save_to=save_to,
         state=Collected(task_id.strip(), since=now()),
     )
 

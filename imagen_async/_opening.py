@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import logging
 import os
 import sys
@@ -12,23 +11,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from yarl import URL
 
-from ._accounts import SANDBOX_KEY, OpenAccount, Shared, checked_shared
+from ._accounts import SANDBOX_KEY, OpenAccount
+from ._batch.batch import OnExit
+from ._batch.inputs import check_input
 from ._callbacks import Callback, CallbackRegistry
-from ._checked import checked_connections, checked_seconds, checked_ssl
-from ._clock import now
-from ._core.circuit_breaker import CircuitBreaker
-from ._core.limiter import Limiter
+from ._checked import checked_choice, checked_connections, checked_kept, checked_seconds, checked_ssl
+from ._core.job_events import Upload
 from ._core.plan import Plan
-from ._core.poll_schedule import PollSchedule
-from ._core.rate_limit import Rate, Window
-from ._core.upstream import Upstream, leave
+from ._core.routing import Router
+from ._core.upstream import Upstream
 from ._core.values import Painter, Result
+from ._durable import Durable
+from ._folders import folder_path, prepare_folder
 from ._input_files import InputFiles, Remembered
+from ._job_factory import JobFactory, OnUnknown, Parameters
+from ._limits import LimiterFactory, window
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
@@ -42,24 +45,23 @@ from ._transport.sessions import SessionSettings, SSLSetting
 from ._uploads import AT_ONCE, Uploader, upload_endpoints
 from ._watch.log import log
 from ._watch.observer import Observer
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InvalidRequest
 from .events import Listener
 
 if TYPE_CHECKING:
+    # They load sqlite3, which few programs need.
+    from ._journal.batch_journal import BatchJournal
+    from ._journal.store import BatchStore, JobStore
     from ._shared.mailbox import Mailbox
+
+Recall = Callable[[Mapping[str, Iterable[Upload]]], None]
+"""Is told of files that were uploaded, and that are there yet, by account."""
 
 FILE_THREADS = 4
 """That write and look at files; the disk takes that many at once, and two of them may be looking at pictures."""
 
 SAVING_AT_ONCE = 8
 """Pictures fetched at once; a 2 MB picture costs as much as 35 API calls."""
-
-
-class LimiterFactory(Protocol):
-    """Makes the limits of a client's accounts; `Client(limiter=…)` takes one."""
-
-    def __call__(self, account: str, kind: Literal["submit", "status"], rate: Rate) -> Limiter:
-        """Make the limit of an account's creates, or of its status calls."""
 
 
 class OpenClient(msgspec.Struct, frozen=True):
@@ -73,6 +75,7 @@ class OpenClient(msgspec.Struct, frozen=True):
         off_loop: Where its files are written and looked at.
         painted: Makes the pictures of a sandbox of its own, by their URLs.
         uploader: Has files that go in where providers read them.
+        durable: Keeps its single requests beyond the process; None where nothing does.
     """
 
     scheduler: Scheduler
@@ -82,6 +85,14 @@ class OpenClient(msgspec.Struct, frozen=True):
     off_loop: OffLoop
     painted: Painter | None
     uploader: Uploader
+    durable: Durable | None = None
+
+    @property
+    def durably(self) -> Durable:
+        """What keeps its single requests; raises ConfigurationError where nothing does."""
+        if self.durable is None:
+            raise ConfigurationError('This client has no journal: open one with `Client(…, journal="run.db")`.')
+        return self.durable
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -140,52 +151,11 @@ def home_of(account: OpenAccount) -> str:
     return "http://127.0.0.1" if account.endpoint is None else account.endpoint.base_url
 
 
-def window(account: str, kind: Literal["submit", "status"], rate: Rate) -> Limiter:
-    """The limit of this process alone."""
-    return Window(rate)
-
-
-def shared_or_own(accounts: Mapping[str, OpenAccount], shared: Shared, settings: SessionSettings) -> LimiterFactory:
-    """The limits of a client's accounts: shared with whoever else has their keys, or of this process alone."""
-    checked_shared(shared)
-    wanted = {name: shared if each.shared is None else each.shared for name, each in accounts.items()}
-    if not any(wanted[name] and each.endpoint is not None for name, each in accounts.items()):
-        return window
-    from ._shared.seats import Seats, SharedAccount  # only here: who shares nothing does not load it
-
-    sharing = {
-        name: SharedAccount(each.endpoint.api_key, each.endpoint.base_url, each.limits, wanted[name])
-        for name, each in accounts.items()
-        # What a client serves itself nobody else has.
-        if each.endpoint is not None and wanted[name]
-    }
-    return Seats(sharing, settings.timeout, settings.connect_timeout)
-
-
-def new_upstreams(
-    stack: AsyncExitStack,
-    accounts: Mapping[str, OpenAccount],
-    schedules: Mapping[str, PollSchedule],
-    connections: int,
-    limiter: LimiterFactory,
-    earlier: Mapping[str, Upstream],
-) -> dict[str, Upstream]:
-    """The accounts' turns, until the stack is left. What an `earlier` opening of the client has sent still counts."""
-    upstreams = {}
-    for name, account in accounts.items():
-        limits, breaker, before = account.limits, CircuitBreaker(name, _pause), earlier.get(name)
-        if before is None:
-            submit, status = limiter(name, "submit", limits.submit), limiter(name, "status", limits.status)
-        else:
-            submit, status = before.submit, before.status
-            # Its places stay taken, or a client that is closed and opened again would send twice its limit.
-            submit.reopen(now())
-            status.reopen(now())
-            breaker.take_over(before.breaker)
-        upstreams[name] = Upstream(name, limits, schedules[name], submit, status, breaker, connections)
-        stack.callback(leave, submit)
-        stack.callback(leave, status)
-    return upstreams
+def begin(stack: AsyncExitStack, scheduler: Scheduler) -> None:
+    """Have an open client's loop go on until the stack is left."""
+    # Left in reverse: the jobs end before the tasks that talk for them, and these before their sessions.
+    stack.push_async_callback(scheduler.close)
+    scheduler.start(scheduler.run)
 
 
 async def new_registry(
@@ -209,7 +179,7 @@ async def new_registry(
 def new_observer(
     on_event: Listener | None, finish: Callable[[Result], Result], registry: CallbackRegistry | None
 ) -> Observer:
-    """What tells of events to whoever listens."""
+    """What tells of what happens in an opening."""
     return Observer(listeners(on_event), finish, None if registry is None else registry.is_token)
 
 
@@ -285,6 +255,91 @@ def known_files(journal: object) -> Remembered:
     return files_sent(journal)
 
 
+def new_batch_journal(
+    journal: str | PurePath | BatchStore,
+    factory: JobFactory,
+    again: frozenset[str],
+    keeping: Keeping,
+    expects_callbacks: bool,
+    add: bool,
+    recall: Recall,
+) -> BatchJournal:
+    """What a batch has of its journal."""
+    from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
+
+    # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
+    terms: dict[str, Any] = {"again": again, "gone": keeping.gone, "expects_callbacks": expects_callbacks}
+    return BatchJournal(journal, factory, **terms, add=add, recall=recall, executor=keeping.thread)
+
+
+class Keeping(msgspec.Struct, frozen=True):
+    """What stays of a client's single requests.
+
+    Attributes:
+        journal: Where they are kept beyond the process, or None.
+        save_to: The folder for their pictures, or None.
+        kept: Seconds for which what has ended stays in the journal; None: for ever.
+        gone: Accounts whose tasks end with the client.
+        thread: Where journals are written, these and those of batches; None: each in a thread of its own.
+    """
+
+    journal: str | PurePath | JobStore | None = None
+    save_to: str | None = None
+    kept: float | None = None
+    gone: frozenset[str] = frozenset()
+    thread: Executor | None = None
+
+
+def checked_keeping(
+    journal: str | PurePath | JobStore | None,
+    save_to: str | PurePath | None,
+    kept: str | float | None,
+    gone: frozenset[str],
+) -> Keeping:
+    """What stays of single requests, as it was set; raises ConfigurationError."""
+    seconds = checked_kept(kept)
+    if seconds is not None and journal is None:
+        raise ConfigurationError("keep_journal= says how long a journal keeps what has ended: give journal=, too.")
+    return Keeping(journal, None if save_to is None else folder_path(save_to), seconds, gone)
+
+
+def checked_batch(
+    requests: object, parameters: Parameters, on_unknown: OnUnknown, on_exit: OnExit
+) -> tuple[OnUnknown, OnExit]:
+    """What a batch is to do, as it was said; raises ImagenError."""
+    check_input(requests)
+    if parameters.get("key") is not None:
+        raise InvalidRequest("key: each request has its own; put it on the ImageRequest.")
+    return checked_choice("on_unknown", on_unknown, OnUnknown), checked_choice("on_exit", on_exit, OnExit)
+
+
+async def open_durable(
+    stack: AsyncExitStack,
+    keeping: Keeping,
+    scheduler: Scheduler,
+    router: Router,
+    uploader: Uploader,
+    finish: Callable[[Result], Result],
+) -> Durable | None:
+    """What keeps single requests, until the stack is left; None where they are kept nowhere. Raises ImagenError."""
+    if keeping.save_to is not None:
+        prepare_folder(keeping.save_to)
+    if keeping.journal is None:
+        return None
+    from ._journal.singles import SingleJournal  # only here: it loads sqlite3, which few programs need
+
+    journal, upstreams = (
+        SingleJournal(keeping.journal, keeping.kept, uploader.recall, keeping.thread),
+        scheduler.upstreams,
+    )
+    await journal.open({name: each.submit.rate for name, each in upstreams.items()})
+    # Closed once the jobs have ended: what they come to is written.
+    stack.push_async_callback(journal.close)
+    scheduler.open(scheduler.new_id(), journal.terms(upstreams))
+    scheduler.start(journal.drop_for_ever)
+    return Durable(journal, scheduler, router, finish, keeping.gone, keeping.save_to)
+
+
 def _mark_of(endpoint: Endpoint) -> str:
     """What tells an address and its key from others, and tells neither."""
     told = f"{endpoint.base_url}\n{endpoint.api_key}".encode(errors="replace")
@@ -308,15 +363,3 @@ def listeners(on_event: Listener | None) -> Iterator[Listener]:
             log(logging.DEBUG, "OpenTelemetry cannot be used, and is left out", exc_info=True)
     if on_event is not None:
         yield on_event
-
-
-def _pause(setbacks: int, longest: float) -> float:
-    """Seconds to pause after so many setbacks in a row: 1, 2, 4 … longest, of which half is chance."""
-    import backoff  # only here: what saves files, and is loaded when a client is opened, has it loaded
-
-    delays = backoff.expo(base=2, factor=1, max_value=longest)
-    # backoff's generators give nothing at first, for its own use.
-    next(delays)
-    # Twenty doublings are beyond any longest pause.
-    pause = next(itertools.islice(delays, min(setbacks, 20), None))
-    return float(pause / 2 + backoff.full_jitter(pause / 2))

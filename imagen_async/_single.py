@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Self
 
 from ._core.change import Change
 from ._core.job import Job as CoreJob
@@ -13,19 +13,37 @@ from ._core.states import Ended
 from ._core.values import Result
 from ._core.wire import clean
 from ._core.wording import STATE_WORDS, StateWord, failure_of
-from ._scheduler.change_stream import Owner
+from ._scheduler.change_stream import JobKeeper, Owner
 from ._scheduler.scheduler import Scheduler
 from ._watch.log import log
 from .errors import UnknownOutcome
 
 
 class Single:
-    """The owner of one job that somebody awaits."""
+    """The owner of one job that somebody awaits, or several do.
 
-    def __init__(self, scheduler: Scheduler, job: CoreJob, finish: Callable[[CoreJob], Result]) -> None:
+    Args:
+        scheduler: Has the job.
+        job: It.
+        finish: Makes its result of it.
+        journal: Keeps it beyond this process, or None.
+
+    Attributes:
+        job: As it is now.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        job: CoreJob,
+        finish: Callable[[CoreJob], Result],
+        journal: JobKeeper | None = None,
+    ) -> None:
         self.job: CoreJob = job
         self._scheduler = scheduler
         self._finish = finish
+        self._journal = journal
+        self._callers = 1
         self._moved = asyncio.Event()
         self._ended = asyncio.Event()
         self._result: Result | None = None
@@ -33,11 +51,27 @@ class Single:
 
     def begin(self) -> None:
         """Hand the job to the scheduler."""
-        self._scheduler.enter(self.job.owner, Owner(self._on_change, self._closing))
+        self._scheduler.enter(self.job.owner, Owner(self._on_change, self._closing, self._journal))
         self._scheduler.add(self.job)
 
+    @classmethod
+    def ended(cls, scheduler: Scheduler, job: CoreJob, result: Result) -> Self:
+        """One whose job ended before it was asked for."""
+        single = cls(scheduler, job, lambda ended: result)
+        single._result, single._is_told = result, True
+        single._moved.set()
+        single._ended.set()
+        return single
+
+    def join(self) -> None:
+        """Hear that one more waits for the job."""
+        self._callers += 1
+
     def drop(self) -> None:
-        """Stop waiting for the job. An end that was paid for and told nobody is logged."""
+        """Stop waiting for the job, once all have who did. An end that was paid for and told nobody is logged."""
+        self._callers -= 1
+        if self._callers:
+            return
         self._is_dropped = True
         if self._result is None:
             self._scheduler.drop(self.job.owner)
@@ -51,6 +85,22 @@ class Single:
     def end(self) -> Result:
         """What it came to; raises the job's error when it failed."""
         self._raise_failure()
+        assert self._result is not None
+        self._is_told = True
+        return self._result
+
+    @property
+    def is_dropped(self) -> bool:
+        """True once nobody waits for it any more."""
+        return self._is_dropped
+
+    async def over(self) -> None:
+        """Wait until it has ended, whatever it came to."""
+        await self._ended.wait()
+
+    async def outcome(self) -> Result:
+        """Wait for the end; returns also a result with an error."""
+        await self._ended.wait()
         assert self._result is not None
         self._is_told = True
         return self._result

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
-from inner import EDGES, LONGEST_WAY, bill_of, cut_off
+from inner import EDGES, ENDED, LONGEST_WAY, bill_of, cut_off
 
-from imagen_async import ImageRequest, JournalError
-from imagen_async.ports import Bill, JournalEntry
+from imagen_async import ImageRequest, InvalidRequest, JournalError
+from imagen_async.ports import Bill, Claim, JournalEntry
 
 
 class DictStore:
     """A JobStore in memory, whose promises stand at the port: what is written is as durable as it will be, at once.
 
     Args:
-        kept: All that it knows; a later store over the same dict goes on with that.
+        kept: All that it knows; a later store over the same dict goes on with that, and several at once share it.
     """
 
     name = "a dict"
@@ -27,6 +27,13 @@ class DictStore:
         self._jobs: dict[str, JournalEntry] = kept.setdefault("jobs", {})
         self._sends: list[tuple[str, str, float]] = kept.setdefault("sends", [])
         self._notes: dict[str, str] = kept.setdefault("notes", {})
+        self._owners: dict[str, str] = kept.setdefault("owners", {})
+        self._dropped: dict[str, float] = kept.setdefault("dropped", {})
+        # Who lives: whoever has not been closed.
+        self._alive: set[str] = kept.setdefault("alive", set())
+        kept["count"] = kept.get("count", 0) + 1
+        self._me = f"store {kept['count']}"
+        self._alive.add(self._me)
         self._seen: Counter[str] = Counter()
         self._is_in_use = False
 
@@ -34,18 +41,23 @@ class DictStore:
         if self._is_in_use:
             raise JournalError(f"{self.name} is in use: another batch of this program is at work on it.")
         self._is_in_use = True
-        self.is_new = not self._jobs
+        self.is_new = not self._of_batches()
         self._seen.clear()
-        self._jobs.update({entry.key: cut_off(entry) for entry in self._those(lambda each: each.state == "submitting")})
+        on_the_way = [entry for entry in self._of_batches() if entry.state == "submitting"]
+        self._jobs.update({entry.key: cut_off(entry) for entry in on_the_way})
 
     def end_run(self) -> None:
         self._is_in_use = False
 
     def close(self) -> None:
-        pass
+        self._alive.discard(self._me)
 
     def write(self, entries: Iterable[JournalEntry]) -> None:
-        changed = {entry.key: _changed(self._jobs.get(entry.key, entry), entry) for entry in entries}
+        entries = list(entries)
+        if any(entry.state == "submitting" and not self._is_mine(entry.key) for entry in entries):
+            raise ValueError("its key is another's")
+        mine = [entry for entry in entries if self._is_mine(entry.key)]
+        changed = {entry.key: _changed(self._jobs.get(entry.key, entry), entry) for entry in mine}
         on_the_way = [entry for entry in changed.values() if entry.state == "submitting" and entry.sent_at is not None]
         self._jobs.update(changed)
         self._sends.extend((entry.account, entry.key, entry.sent_at or 0.0) for entry in on_the_way)
@@ -64,16 +76,18 @@ class DictStore:
 
     def unfinished(self) -> list[JournalEntry]:
         states = ("running", "ready")
-        return self._those(lambda each: each.state in states or (each.state == "unknown" and each.task_id is not None))
+        is_named = ("unknown", False)
+        found = self._of_batches()
+        return [each for each in found if each.state in states or (each.state, each.task_id is None) == is_named]
 
     def with_lost_creates(self) -> list[JournalEntry]:
-        return self._those(lambda each: each.lost > 0)
+        return [each for each in self._of_batches() if each.lost > 0]
 
     def counts(self) -> Counter[str]:
-        return Counter(each.state for each in self._those())
+        return Counter(each.state for each in self._of_batches())
 
     def bills(self) -> list[tuple[Bill, int]]:
-        return list(Counter(map(bill_of, self._those())).items())
+        return list(Counter(map(bill_of, self._of_batches())).items())
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
         own = self._those(lambda each: each.account == account and each.made_by is None)
@@ -98,6 +112,54 @@ class DictStore:
     def times_seen(self, key: str) -> int:
         self._seen[key] += 1
         return self._seen[key]
+
+    def claim(self, entry: JournalEntry, again: Collection[str] = ()) -> Claim:
+        if entry.key in self._dropped:
+            raise InvalidRequest("dropped")
+        if entry.key not in self._jobs:
+            self._jobs[entry.key], self._owners[entry.key] = entry, self._me
+            return Claim(entry, is_ours=True)
+        found = self._jobs[entry.key]
+        if found.state not in ("done", "failed") and (self.owner(entry.key) or self._me) != self._me:
+            return Claim(found, is_others=True)
+        if entry.key not in self._owners and (found.state not in ENDED or found.state in again):
+            raise InvalidRequest("a batch's")
+        if found.state == "submitting":
+            self._jobs[entry.key] = found = cut_off(found)
+        if found.state in ENDED and found.state not in again:
+            return Claim(found)
+        self._owners[entry.key] = self._me
+        if found.state in ENDED:
+            self._jobs[entry.key] = msgspec.structs.replace(found, state="queued")
+        return Claim(found, is_ours=True)
+
+    def owner(self, key: str) -> str | None:
+        owner = self._owners.get(key)
+        return owner if owner is None or owner in self._alive else ""
+
+    def release(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if self._owners.get(key) == self._me:
+                self._owners[key] = ""
+                if self._jobs[key].state == "queued" and not self._jobs[key].attempts:
+                    del self._jobs[key], self._owners[key]
+
+    def abandoned(self) -> list[JournalEntry]:
+        return self._those(lambda each: each.state not in ENDED and self.owner(each.key) == "")
+
+    def drop(self, before: float, kept: float) -> int:
+        ended = self._those(lambda each: each.state in ("done", "failed") and (each.ended_at or before) < before)
+        found = [each.key for each in ended if each.key in self._owners]
+        for key in found:
+            self._dropped[key] = kept
+            del self._jobs[key], self._owners[key]
+        return len(found)
+
+    def _is_mine(self, key: str) -> bool:
+        return self._owners.get(key) in (None, self._me) and key not in self._dropped
+
+    def _of_batches(self) -> list[JournalEntry]:
+        return self._those(lambda each: each.key not in self._owners)
 
     def _those(self, condition: Callable[[JournalEntry], bool] = lambda each: True) -> list[JournalEntry]:
         # A copy, made in one go: the writer's thread may add to the dict meanwhile.

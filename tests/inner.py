@@ -159,7 +159,8 @@ from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overri
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal.clock import CLOCK, JournalClock
 from imagen_async._journal.explained import Locked, explained
-from imagen_async._journal.store import LONGEST_WAY
+from imagen_async._journal.shared import SharedJournal
+from imagen_async._journal.store import ENDED, LONGEST_WAY
 from imagen_async._off_loop import OffLoop, OwnThreads, machine_time
 from imagen_async._openapi.listing import listed_in
 from imagen_async._plain_group import PlainGroup

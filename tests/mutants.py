@@ -97,6 +97,7 @@ ROOMS = {
     "_callbacks.py": "callbacks",
     "_job_factory.py": "fields",
     "_single.py": "single",
+    "_durable.py": "durable",
     "_scheduler/leasing.py": "limiter",
     "_core/file_kinds/*.py": "file_kinds",
     "_core/dialects/*.py": "dialects providers",
@@ -104,6 +105,8 @@ ROOMS = {
     "_scheduler/*.py": "single scheduler batch pool callback_flow limiter",
     "_batch/*.py": "tally batch pool callback_flow",
     "_journal/ahead.py": "read_ahead",
+    "_journal/shared.py": "job_store durable",
+    "_journal/singles.py": "durable",
     "_journal/*.py": "batch_journal job_store journal old_journals",
 }
 """The first pattern that a module fits names the tests of its room, the quickest first."""

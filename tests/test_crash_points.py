@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 from operator import attrgetter
@@ -20,12 +21,21 @@ from clients import run
 from conftest import naming
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inner import CallbackRegistry, HttpRequest, HttpResponse, Journal, JournalReader, PlainGroup, Webhook
+from inner import (
+    CallbackRegistry,
+    HttpRequest,
+    HttpResponse,
+    Journal,
+    JournalReader,
+    PlainGroup,
+    SharedJournal,
+    Webhook,
+)
 from journals import LOST, place, quick_folder
 from virtual_network import Network, VirtualClient
 
-from imagen_async import ImageFile, Result
-from imagen_async.ports import JournalEntry
+from imagen_async import Client, ImageFile, ImagenError, JournalError, Result
+from imagen_async.ports import Claim, JournalEntry
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import CREATE_FAULTS, POLL_FAULTS, TASK_FAULTS, Faults, Latency
 from imagen_async.testing import VirtualTimeLoop
@@ -90,11 +100,29 @@ class MortalJournal(Journal):
             self._life.step("after the note")
 
 
+class MortalSharedJournal(MortalJournal, SharedJournal):
+    """The same for single requests, whose claims are steps, too."""
+
+    def claim(self, entry: JournalEntry, again: Collection[str] = ()) -> Claim:
+        """Claim, if the process lives; a dead one hears nothing of it."""
+        if self._life.step("before a claim"):
+            claim = super().claim(entry, again)
+            if self._life.step("after a claim"):
+                return claim
+        raise JournalError("It is dead.")
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Let go, if the process lives."""
+        if self._life.step("before letting go"):
+            super().release(keys)
+            self._life.step("after letting go")
+
+
 class MortalClient(VirtualClient):
     """A client whose exchanges, pictures and callbacks are steps: what a dead one would say or hear, it does not."""
 
-    def __init__(self, network: Network, life: Life, callback: Callback | None) -> None:
-        super().__init__(network, save=self._write, callback=callback)
+    def __init__(self, network: Network, life: Life, callback: Callback | None, **keeping: Any) -> None:
+        super().__init__(network, save=self._write, callback=callback, **keeping)
         self._network = network
         self._life = life
 
@@ -190,12 +218,30 @@ class World:
         return self.entries(), len(self.network.ledger.creates), sorted(path.name for path in self.folder.iterdir())
 
 
+class SingleWorld(World):
+    """The same of a process whose requests are single ones, each with its prompt for its key."""
+
+    async def _run(self, requests: Sequence[str], life: Life, **terms: Any) -> list[Result]:
+        life.scope = anyio.CancelScope()
+        results: list[Result] = []
+        with closing(MortalSharedJournal(self.journal, life)) as store, life.scope:
+            keeping = {"journal": store, "save_to": self.folder}
+            async with MortalClient(self.network, life, self._callback, **keeping) as client, PlainGroup() as group:
+                for prompt in requests:
+                    group.start_soon(partial(self._ask, client, prompt, results, **terms))
+        return results
+
+    async def _ask(self, client: Client, prompt: str, results: list[Result], **terms: Any) -> None:
+        with contextlib.suppress(ImagenError):
+            results.append(await client.generate(prompt, key=prompt, **terms))
+
+
 KIE = PROVIDERS["kie"]
 LATENCY = Latency(median=4, minimum=2)
 PROMPTS = [f"prompt {number}" for number in range(4)]
 
 
-def world_of(folder: Path, *, calls_back: bool = False) -> World:
+def world_of(folder: Path, *, calls_back: bool = False, kind: type[World] = World) -> World:
     """A world in which one create is refused with 429, one answer is lost and one generation fails."""
     faults = Faults()
     faults.order("create", None, "429", None, "reset_after")
@@ -203,16 +249,16 @@ def world_of(folder: Path, *, calls_back: bool = False) -> World:
     if calls_back:
         faults.order("callback", "early", None, "early", None)
     callback = Callback("https://example.com/imagen") if calls_back else None
-    return World(folder, Network(KIE, faults=faults, latency=LATENCY), callback)
+    return kind(folder, Network(KIE, faults=faults, latency=LATENCY), callback)
 
 
-def ended_at_each_step(folder: Path, *, is_killed: bool = True, **how: bool) -> Iterator[tuple[World, Any]]:
+def ended_at_each_step(folder: Path, *, is_killed: bool = True, **how: Any) -> Iterator[tuple[World, Any]]:
     """For each step of an undisturbed process, a world in which one came to its end there; and what names the step."""
-    whole = Life()
-    world_of(folder / "whole", **how).live(PROMPTS, whole, retries=1)
+    whole, terms = Life(), {} if "kind" in how else {"retries": 1}
+    world_of(folder / "whole", **how).live(PROMPTS, whole, **terms)
     for step in range(len(whole.steps)):
         world, life = world_of(folder / str(step), **how), Life(step, is_killed=is_killed)
-        world.live(PROMPTS, life, retries=1)
+        world.live(PROMPTS, life, **terms)
         yield world, naming(step, life.steps[step])
 
 
@@ -369,3 +415,32 @@ def test_random_faults_and_crashes(orders: dict[Any, list[str | None]], deaths: 
         check_ends(world, results, {} if resubmits else at_death, flying)
         assert {result.request.prompt for result in results if result.ok} == in_state(world.entries(), "done")
         check_settled(world, deadline=1e7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_killed", [True, False], ids=["dies", "leaves"])
+def test_an_end_at_any_step_pays_no_key_twice(place: Path, is_killed: bool) -> None:
+    """Wherever a process dies, whoever asks for its keys has their pictures, or what nobody knows, and pays once."""
+    for world, named in ended_at_each_step(place, is_killed=is_killed, kind=SingleWorld):
+        with named:
+            at_end = world.entries()
+            flying = in_state(at_end, "submitting")
+            if not is_killed:
+                assert (flying, in_state(at_end, "unknown") - lost_in(world)) == (set(), set())
+            found = {result.request.prompt: result for result in world.live(PROMPTS)}
+            check_money(world)
+            after, tasks = world.entries(), world.network.ledger.tasks_by_prompt()
+            assert {entry.state for entry in after.values()} <= {"done", "failed", "unknown"}
+            assert in_state(after, "unknown") <= lost_in(world) | flying
+            assert found.keys() == in_state(after, "done")
+            assert all(len(result.files) == 1 for result in found.values())
+            assert all(after[prompt].task_id == entry.task_id for prompt, entry in at_end.items() if entry.task_id)
+            before = world.snapshot()
+            assert {result.request.prompt: result.files for result in world.live(PROMPTS)} == {
+                prompt: result.files for prompt, result in found.items()
+            }
+            assert world.snapshot() == before
+            again = world.live(PROMPTS, retry_failed=True)
+            assert found.keys() <= {result.request.prompt for result in again}
+            # What is left of the faults may meet these.
+            assert world.network.ledger.tasks_by_prompt() - tasks <= Counter(set(PROMPTS) - found.keys())

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inner import EDGES, LONGEST_WAY, Journal
-from journals import entry, keys, quick_folder
+from inner import EDGES, LONGEST_WAY, Journal, JournalReader, SharedJournal
+from journals import entry, keys, place, quick_folder
 
-from imagen_async import ImageRequest, JournalError
-from imagen_async.ports import JobStore, JournalEntry
+from imagen_async import ImageRequest, InvalidRequest, JournalError
+from imagen_async.ports import BatchStore, Claim, JobStore, JournalEntry
+
+__all__ = ["place"]
 
 NOW = float(round(time.time()))
 some_times = st.none() | st.sampled_from([NOW + 10, NOW + 50, NOW + 100])
@@ -70,7 +74,7 @@ def test_a_file_keeps_and_tells_what_a_dict_does(runs: list[list[list[JournalEnt
                     assert told_by(file) == told_by(model)
 
 
-def told_by(store: JobStore) -> dict[str, Any]:
+def told_by(store: BatchStore) -> dict[str, Any]:
     """All that a store says, in a fixed order."""
     bills = list(store.bills())
     assert len(bills) == len(dict(bills)), "what says the same of money is told once"
@@ -88,3 +92,164 @@ def told_by(store: JobStore) -> dict[str, Any]:
         "notes": {name: value for name, value in store.notes().items() if name != "process"},
         "bills": dict(bills),
     }
+
+
+Shared = Callable[[], JobStore]
+
+
+@pytest.fixture(params=["a file", "a dict"])
+def shared(request: pytest.FixtureRequest, place: Path) -> Iterator[Shared]:
+    """Opens one more store of the same jobs, as another process would."""
+    kept: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def opened() -> JobStore:
+            store: JobStore = DictStore(kept) if request.param == "a dict" else SharedJournal(place / "j.db")
+            return stack.enter_context(closing(store))
+
+        yield opened
+
+
+def asked(number: int = 0, **fields: Any) -> JournalEntry:
+    """A request as it comes to a claim."""
+    return entry(number, **{"state": "queued", "attempts": 0, "sent_at": None, **fields})
+
+
+def test_a_row_is_its_owners_for_as_long_as_that_lives(shared: Shared) -> None:
+    """Whoever asks for the row of a living owner is told so; with that it is whoever's that asks next."""
+    one, other = shared(), shared()
+    assert one.claim(asked()) == Claim(asked(), is_ours=True)
+    one.write([entry(state="submitting")])
+    one.write([entry(state="running", task_id="t1", accepted_at=1001.0)])
+    assert other.claim(asked()).is_others
+    assert (one.owner("k0"), other.owner("k0")) == (other.owner("k0"), one.owner("k0")) != (None, None)
+    assert (list(one.abandoned()), list(other.abandoned())) == ([], [])
+    one.close()
+    assert (other.owner("k0"), other.owner("k1"), keys(other.abandoned())) == ("", None, ["k0"])
+    taken = other.claim(asked())
+    assert (taken.is_ours, taken.entry.state, taken.entry.task_id) == (True, "running", "t1")
+    third = shared()
+    assert third.claim(asked()).is_others
+    other.write([entry(state="unknown", ended_at=1002.0)])
+    assert third.claim(asked(), again=("unknown",)).is_others, "who is at work on it may hear of it yet"
+    other.write([entry(state="done", task_id="t1", urls=("u",), ended_at=1002.0)])
+    ended = third.claim(asked())
+    assert (ended.is_ours, ended.is_others, ended.entry.urls) == (False, False, ("u",))
+
+
+def test_a_create_that_was_cut_off_is_held(shared: Shared) -> None:
+    """What its dead owner was sending is unknown; only whoever wants that paid for again has it."""
+    one, other, third = shared(), shared(), shared()
+    one.claim(asked())
+    one.write([entry(state="submitting")])
+    one.close()
+    for _ in range(2):
+        held = other.claim(asked())
+        assert (held.is_ours or held.is_others, held.entry.state, held.entry.lost, held.entry.lost_creates) == (
+            False,
+            "unknown",
+            1,
+            (1,),
+        )
+    again = other.claim(asked(), again=("unknown",))
+    assert (again.is_ours, again.entry.state) == (True, "unknown")
+    waiting = third.claim(asked(), again=("unknown",))
+    assert (waiting.is_others, waiting.entry.state, waiting.entry.lost) == (True, "queued", 1)
+
+
+def test_what_is_another_ones_is_not_written(shared: Shared) -> None:
+    """An intent for a row that another one has raises, and what is known of one that was is left out."""
+    one, other = shared(), shared()
+    one.claim(asked())
+    one.write([entry(state="submitting")])
+    with pytest.raises(ValueError, match="another"):
+        other.write([entry(1, state="queued", attempts=0), entry(state="submitting", attempts=2)])
+    other.write([entry(state="failed", attempts=1, ended_at=1002.0)])
+    assert [other.find(key) and other.find(key).state for key in ("k0", "k1")] == ["submitting", None]  # type: ignore[union-attr]
+
+
+def test_what_is_let_go_of_is_anybodys(shared: Shared) -> None:
+    """A row whose task runs is the next one's; one that was never sent is gone, and its key free."""
+    one, other = shared(), shared()
+    for number in range(2):
+        one.claim(asked(number))
+    one.write([entry(state="submitting")])
+    one.write([entry(state="running", task_id="t1")])
+    other.release(["k0", "k1"])
+    assert other.claim(asked()).is_others, "it was not its to let go of"
+    one.release(["k0", "k1", "k2"])
+    assert (other.owner("k0"), other.owner("k1"), keys(other.abandoned())) == ("", None, ["k0"])
+    assert other.claim(asked()).entry.state == "running"
+    assert other.claim(asked(1, request=ImageRequest("other"))).is_ours
+
+
+def test_what_is_dropped_leaves_its_key(shared: Shared) -> None:
+    """Only what is done or has failed is dropped, of single requests alone, and its key stands for nothing else."""
+    store = shared()
+    states = {"done": 1, "failed": 1, "unknown": 1, "running": 0}
+    for number, (state, has_ended) in enumerate(states.items()):
+        store.claim(asked(number))
+        store.write([entry(number)])
+        store.write([entry(number, state=state, task_id=f"t{number}", ended_at=2000.0 if has_ended else None)])
+    assert store.drop(2000.0, 60.0) == 0
+    assert store.drop(2000.1, 60.0) == 2
+    assert [store.find(f"k{number}") is None for number in range(4)] == [True, True, False, False]
+    with pytest.raises(InvalidRequest, match="dropped"):
+        store.claim(asked())
+    with pytest.raises(InvalidRequest, match="dropped"):
+        store.claim(asked(), again=("failed", "unknown"))
+    with pytest.raises(ValueError, match="another"):
+        store.write([entry(state="submitting")])
+
+
+@contextmanager
+def batch_beside(store: JobStore, place: Path) -> Iterator[BatchStore]:
+    """A batch's store over the same jobs."""
+    if isinstance(store, DictStore):
+        yield store
+    else:
+        with Journal(place / "j.db") as journal:
+            yield journal
+
+
+def test_a_batch_and_single_requests_keep_apart(shared: Shared, place: Path) -> None:
+    """A batch beside single requests counts, takes over and changes none of theirs; nor do they any of its own."""
+    one = shared()
+    for number in range(2):
+        one.claim(asked(number))
+        one.write([entry(number)])
+    with batch_beside(shared(), place) as batch:
+        batch.begin_run()
+        assert (batch.is_new, batch.counts(), list(batch.bills())) == (True, {}, [])
+        assert (list(batch.unfinished()), list(batch.with_lost_creates())) == ([], [])
+        assert (found := batch.find("k0")) is not None
+        assert found.state == "submitting"
+        if not isinstance(batch, DictStore):
+            with pytest.raises(ValueError, match="single request"):
+                batch.write([entry(7), entry(state="submitting", attempts=2)])
+            batch.write([entry(state="failed", ended_at=2.0), entry(1, state="failed", attempts=0)])
+            assert [one.find(key).state for key in ("k0", "k1")] == ["submitting"] * 2  # type: ignore[union-attr]
+        batch.write([entry(5), entry(6)])
+        batch.write([entry(5, state="done", task_id="t5", ended_at=2000.0)])
+        assert batch.counts() == {"submitting": 1, "done": 1}
+        assert (one.owner("k5"), one.owner("k0")) == (None, one.owner("k1"))
+        assert one.claim(asked(5)).entry.task_id == "t5"
+        for number, again in ((6, ()), (5, ("done",))):
+            with pytest.raises(InvalidRequest, match="batch"):
+                one.claim(asked(number), again=again)
+        assert one.drop(3000.0, 60.0) == 0
+        batch.end_run()
+
+
+def test_the_last_commit_is_everybodys(place: Path) -> None:
+    """Several that write one file in turn take none of each other's commits for a file that was put in its place."""
+    with SharedJournal(place / "j.db") as one, SharedJournal(place / "j.db") as other, Journal(place / "j.db") as batch:
+        one.claim(asked(request=ImageRequest("long " * 500)))
+        for number in range(1, 1500):
+            store: BatchStore = (one, other, batch)[number % 3]
+            if store is not batch:
+                store.claim(asked(number, request=ImageRequest("long " * 500)))  # type: ignore[attr-defined]
+            store.write([entry(number)])
+        with JournalReader(place / "j.db") as reader:
+            assert sum(reader.counts().values()) == 1500
+        assert sum(batch.counts().values()) == 500

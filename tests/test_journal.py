@@ -199,7 +199,7 @@ def damage(path: Path) -> None:
 
 NEXT, FOREIGN = f"PRAGMA user_version = {SCHEMA_VERSION + 1}", "PRAGMA application_id = 7"
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "newer": (lambda path: by_hand(path, NEXT), "newer version .*its schema is 5, this version knows 4.*upgrade"),
+    "newer": (lambda path: by_hand(path, NEXT), "newer version .*its schema is 6, this version knows 5.*upgrade"),
     "foreign": (lambda path: by_hand(path, FOREIGN), "is no journal of imagen_async. Choose another"),
     "text": (lambda path: path.write_text("a red fox\n" * 300), "is no journal .* Nothing was sent. Choose another"),
     "emptied": (lambda path: path.write_bytes(b""), "is (empty. Nothing was sent.*restore it|no journal)"),

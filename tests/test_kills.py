@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import random
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 
 import commands
 import pytest
+from clients import FAST, client_of
 from commands import at, lines_of
 from inner import JournalReader
 from journals import LOST
 
-from imagen_async import Limits, Rate
+from imagen_async import Limits, Rate, UnknownOutcome
 from imagen_async.ports import JournalEntry
 from imagen_async.sandbox import Faults, Latency, Ledger, Sandbox
 from imagen_async.testing import running_sandbox
@@ -127,3 +130,101 @@ def problems_of(ledger: Ledger, faults: Noted, entries: list[JournalEntry], cut:
         "in the folder": {path.name for path in out.iterdir()} ^ known,
         "damaged": [name for _, name, told in saved if hashlib.sha256((out / name).read_bytes()).hexdigest() != told],
     }
+
+
+WORKER = """
+import asyncio, random, sys
+from imagen_async import Client, ImagenError, Limits, Rate
+
+async def ask(client, key, room):
+    async with room:
+        try:
+            found = (await client.generate(f"fox {key}", key=key)).urls[0]
+        except ImagenError as error:
+            found = type(error).__name__
+        print(key, found, flush=True)
+
+async def main(url, api_key, journal, count):
+    limits, room = Limits(Rate(200, per=0.5), Rate(500, per=0.5), running=300), asyncio.Semaphore(12)
+    keys = [f"order-{number}" for number in range(int(count))]
+    random.shuffle(keys)
+    async with Client("sandbox", api_key=api_key, base_url=url, journal=journal, limits=limits) as client:
+        print("open", flush=True)
+        await asyncio.gather(*(ask(client, key, room) for key in keys))
+        print("over", flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Worker:
+    """A process that asks for all keys, is killed at random for some times, and at last comes to its end.
+
+    Attributes:
+        said: What it heard of each key, in all its lives.
+        problems: What it should not have said.
+    """
+
+    def __init__(self, command: list[str], kills: int, chance: random.Random) -> None:
+        self.said: dict[str, set[str]] = {}
+        self.problems: list[str] = []
+        self._command = command
+        self._waits = [chance.choice((0.02, 0.3, 1.0)) * chance.random() for _ in range(kills)]
+
+    def work(self) -> None:
+        """Live through all lives."""
+        for wait in (*self._waits, None):
+            with subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "open\n"
+                timer = threading.Timer(PATIENCE if wait is None else wait, process.kill)
+                timer.start()
+                out, errors = process.communicate()
+                timer.cancel()
+            lines = out.splitlines()
+            # The last line of one that was killed may be a part.
+            for line in lines if out.endswith("\n") else lines[:-1]:
+                key, _, found = line.partition(" ")
+                self.said.setdefault(key, set()).add(found)
+            self.problems += errors.splitlines()
+        if "over" not in self.said:
+            self.problems.append("the last life did not come to its end")
+        self.said.pop("over", None)
+
+
+@pytest.mark.slow
+async def test_a_key_is_one_task_whatever_is_killed(tmp_path: Path) -> None:
+    """A hundred keys, asked for by four processes that are killed at random: each is billed once and is one picture."""
+    seed, keys = random.randrange(1_000_000), [f"order-{number}" for number in range(100)]
+    chance, latency = random.Random(seed), Latency(median=0.3, minimum=0.05)
+    with running_sandbox(Sandbox(latency=latency, limits=FAST, faults=Faults(), seed=seed)) as sandbox:
+        command = [sys.executable, "-c", WORKER, sandbox.url, sandbox.key, str(tmp_path / "run.db"), str(len(keys))]
+        workers = [Worker(command, 5, chance) for _ in range(4)]
+        threads = [threading.Thread(target=worker.work) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        billed = sandbox.ledger.tasks_by_prompt()
+        heard = {key: set().union(*(worker.said[key] for worker in workers)) for key in keys}
+        held = {key for key, found in heard.items() if found == {"UnknownOutcome"}}
+        found = {
+            "said": [problem for worker in workers for problem in worker.problems],
+            "paid for more than once": {prompt for prompt, count in billed.items() if count > 1},
+            "neither one picture nor held": {key for key in heard.keys() - held if len(heard[key]) != 1},
+            "a picture of nothing": {key for key in heard.keys() - held if f"fox {key}" not in billed},
+        }
+        assert {what: problem for what, problem in found.items() if problem} == {}, f"with seed {seed}"
+        async with client_of(sandbox, journal=tmp_path / "run.db", limits=FAST) as client:
+            assert await client.unfinished() == []
+            for key in keys:
+                if key in held:
+                    with pytest.raises(UnknownOutcome):
+                        await client.generate(f"fox {key}", key=key)
+                result = await client.generate(f"fox {key}", key=key, retry_failed=True)
+                assert result.earlier == (key not in held)
+        after = sandbox.ledger.tasks_by_prompt()
+    assert {
+        prompt: count - billed.get(prompt, 0) for prompt, count in after.items() if count != billed.get(prompt)
+    } == {f"fox {key}": 1 for key in held}
+    assert len(held) < len(keys) / 2

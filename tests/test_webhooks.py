@@ -277,7 +277,7 @@ async def test_a_callback_that_quotes_the_key_has_it_shown_nowhere() -> None:
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["unsigned", "signed"])
 async def test_a_callback_that_reaches_another_worker_is_handed_on(key: str | None) -> None:
-    """Of two clients with a key, one public URL will do: what comes to the one is told to the other, which waits for it.
+    """Of two clients with a key, one public URL will do: what comes to the one is told to the other, which waits.
 
     Where a create's answer was lost nothing but its callback tells of its task.
     """

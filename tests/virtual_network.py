@@ -22,14 +22,14 @@ from journals import Inline
 
 from imagen_async import Account, Client, ImageFile, ImageRequest, Limits, Result, errors
 from imagen_async._batch.batch import Batch
+from imagen_async._limits import new_upstreams, window
 from imagen_async._opening import (
     OpenClient,
     file_threads,
     new_observer,
     new_scheduler,
     new_uploader,
-    new_upstreams,
-    window,
+    open_durable,
 )
 from imagen_async._scheduler.callback_desk import CallbackDesk
 from imagen_async._scheduler.change_stream import Owner
@@ -179,7 +179,6 @@ class VirtualClient(Client):
     """
 
     def __init__(self, *networks: Network, save: Any = None, thread: Any = None, **settings: Any) -> None:
-        self._thread = thread or Inline()
         self.networks = {network.provider.name: network for network in networks}
         self._fetch = save
         accounts = [
@@ -187,6 +186,7 @@ class VirtualClient(Client):
             for name, each in self.networks.items()
         ]
         super().__init__(*accounts, limiter=self._limit, **settings)
+        self._keeping = msgspec.structs.replace(self._keeping, thread=thread or Inline())
 
     def _limit(self, account: str, kind: Any, rate: Any) -> Limiter:
         own = self.networks[account].limiter if kind == "submit" else None
@@ -204,10 +204,11 @@ class VirtualClient(Client):
             uploader = await new_uploader(stack, {}, {}, self._settings, threads)
             parts = self._upstreams, self._accounts, self._save, registry, observer, uploader
             scheduler = new_scheduler(group, line, *parts)
+            durable = await open_durable(stack, self._keeping, scheduler, self._router, uploader, self._savable)
             stack.push_async_callback(scheduler.close)
             scheduler.start(scheduler.run)
             desk = None if registry is None else CallbackDesk(registry, scheduler, line.mask.text)
-            self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), threads, None, uploader)
+            self._opened = OpenClient(scheduler, line, desk, stack.pop_all(), threads, None, uploader, durable)
         return self
 
     @property
@@ -221,11 +222,6 @@ class VirtualClient(Client):
     async def _save(self, result: Result, folder: str, within: float = 0) -> tuple[ImageFile, ...]:
         async with asyncio.timeout(within):
             return () if self._fetch is None else await self._fetch(result, folder)
-
-    def _journal(self, *terms: Any) -> Any:
-        journal = super()._journal(*terms)
-        journal._executor = self._thread
-        return journal
 
     async def _begin_to_hear(self, stack: AsyncExitStack) -> inner.CallbackRegistry | None:
         """Have the networks' callbacks delivered from now on, also those that an earlier client did not take."""

@@ -35,7 +35,10 @@ MET = " is met"
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is to be asked of a journal: its jobs by their keys, and how often this run has met a word."""
+    """What is to be asked of a journal: its jobs by their keys, and how often this run has met a word.
+
+    `is_new` where it has none of an earlier run, so that only keys that were given can be known.
+    """
 
     name: str
     find: Callable[[str], JournalEntry | None]
@@ -125,7 +128,8 @@ class Identity:
         times = self._known.times_seen(key)
         if times > 1:
             raise InvalidRequest(f"The key {key!r} came {times} times in this input; keys must differ.")
-        entry = None if self._known.is_new else self._known.find(key)
+        # Also where no run was before: a single request may have the key.
+        entry = self._known.find(key)
         if entry is not None and self._is_same(entry, stated):
             return key, entry
         if entry is not None:

@@ -146,6 +146,10 @@ class Router:
             then = self._ranked(others, request, then) if others else then
         return request, self._ranked(takers, request, then)
 
+    def of_prices(self) -> Router:
+        """The same for a budget: without accounts whose price is unknown."""
+        return Router(self.providers, self._policy, self._others, needs_price=True)
+
     def check_defaults(self, defaults: ImageRequest) -> None:
         """Refuse what a batch says for all its requests, where that fits no account; raises InvalidRequest.
 

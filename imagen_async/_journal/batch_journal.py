@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import PurePath
 
 import msgspec
@@ -17,29 +17,27 @@ from .._core.callbacks import Seal
 from .._core.change import Change
 from .._core.identity import Identity
 from .._core.job import Job
-from .._core.job_events import CallbackNamed, Prepared, Readmitted, Upload
+from .._core.job_events import Prepared, Upload
 from .._core.plan import OwnerTerms
 from .._core.rate_limit import Rate
-from .._core.states import Ended
 from .._core.upstream import Upstream
-from .._core.wording import STATE_WORDS
 from .._job_factory import JobFactory
-from .._off_loop import OwnThreads, ends_by, machine_time
+from .._off_loop import machine_time
 from ..errors import JournalError
 from .callbacks import SECRET, JournalCallbacks
 from .clock import JournalClock
-from .explained import told
 from .file import Journal
 from .resume import Recollection, ResumeState, recollected
-from .store import JobStore
-from .uploads import notes_of, uploads_in
-from .writer import LEAVING, JournalWriter, to_the_end
+from .store import BatchStore
+from .thread import begun, ended, own_thread
+from .uploads import news_of, uploads_in
+from .writer import LEAVING, JournalWriter, is_news
 
 
 class _Begun(msgspec.Struct, frozen=True):
     """A run that has begun: its store, what that knows, and what ends the run."""
 
-    store: JobStore
+    store: BatchStore
     clock: JournalClock
     resume: ResumeState
     seal: Seal | None
@@ -72,7 +70,7 @@ class BatchJournal:
 
     def __init__(
         self,
-        journal: str | PurePath | JobStore,
+        journal: str | PurePath | BatchStore,
         factory: JobFactory,
         *,
         again: frozenset[str] = frozenset({"queued"}),
@@ -108,20 +106,11 @@ class BatchJournal:
         Raises:
             JournalError: It cannot be used.
         """
-        thread = self._thread = self._executor or _thread()
-        beginning = thread.submit(self._begin, rates, counts_money)
-        try:
-            begun = self._begun = await asyncio.wrap_future(beginning)
-        except BaseException as error:
-            # In the same thread, so behind the opening, however far that is.
-            thread.submit(_end, beginning)
-            thread.shutdown(wait=False)
-            if isinstance(error, Exception):
-                raise told(error) from error
-            raise
-        self.resume = begun.resume
-        self._recall(begun.uploads)
-        self.writer = JournalWriter(begun.store, begun.clock, thread)
+        self._thread = self._executor or own_thread()
+        self._begun = await begun(self._thread, partial(self._begin, rates, counts_money))
+        self.resume = self._begun.resume
+        self._recall(self._begun.uploads)
+        self.writer = JournalWriter(self._begun.store, self._begun.clock, self._thread)
 
     async def close(self) -> None:
         """Write what is left, end the run, and close what was opened here; raises JournalError when that fails.
@@ -133,20 +122,7 @@ class BatchJournal:
         try:
             await self.writer.close(by)
         finally:
-            await self._end_run(self._begun.ending.close, by)
-
-    async def _end_run(self, end: Callable[[], None], by: float) -> None:
-        ended = asyncio.Event()
-        try:
-            ending = asyncio.wrap_future(self._thread.submit(end))
-        except RuntimeError:  # an executor that takes nothing any more: then nothing of it is at work either
-            end()
-            return
-        self._thread.shutdown(wait=False)
-        ending.add_done_callback(lambda _: ended.set())
-        await to_the_end(lambda: ends_by(ended, by))
-        if ending.done() and (error := ending.exception()) is not None:
-            raise told(error) from error
+            await ended(self._thread, self._begun, by)
 
     def callbacks_for(self, owner: int, new_id: Callable[[], int], collect: Callable[[Job], None]) -> JournalCallbacks:
         """What callbacks are to know of its requests; where none are expected, nobody asks.
@@ -174,28 +150,19 @@ class BatchJournal:
 
     def on_change(self, change: Change, now: float) -> None:
         """Have it say, soon and in order, how a job is now, where that is news to whoever reads it later."""
-        before, job = change.before, change.after
+        job = change.after
         if isinstance(change.event, Prepared):
             self._remember(job.account, change.event.uploads)
-        if before is None:
-            is_news = isinstance(job.state, Ended)  # what comes in was made here, or read from it
-        else:
-            # What an answer of "not yet" changes within a state is of no use to a later run.
-            # By the word that people see: what leads from one to another state of one word is no news for a later run.
-            is_other = STATE_WORDS[type(before.state)] != STATE_WORDS[type(job.state)]
-            is_news = is_other or isinstance(change.event, CallbackNamed)
-        if is_news and not isinstance(change.event, Readmitted):
+        if is_news(change):
             self.writer.note(job)
             if self._callbacks is not None:
                 self._callbacks.note(job)
 
     def _remember(self, account: str, uploads: Iterable[Upload]) -> None:
         assert self._begun is not None
-        known = self._begun.uploads.setdefault(account, set())
-        new = [upload for upload in uploads if upload not in known]
-        if new:
-            known.update(new)
-            self.writer.remember(notes_of(account, new))
+        news = news_of(self._begun.uploads, account, uploads)
+        if news:
+            self.writer.remember(news)
 
     def durable(self, job: Job) -> Awaitable[None] | None:
         """What ends once the job, as it is, is on disk, with JournalError when it cannot be; None: it is."""
@@ -226,7 +193,7 @@ class BatchJournal:
             return _Begun(store, clock, resume, seal, ending.pop_all(), uploads_in(notes))
 
     def _resume(
-        self, store: JobStore, clock: JournalClock, earlier: Recollection, *, awaits_callbacks: bool
+        self, store: BatchStore, clock: JournalClock, earlier: Recollection, *, awaits_callbacks: bool
     ) -> ResumeState:
         return ResumeState(
             store,
@@ -240,41 +207,27 @@ class BatchJournal:
         )
 
 
-def _thread() -> OwnThreads:
-    try:
-        return OwnThreads("imagen-journal")
-    except RuntimeError as error:
-        message = f"No thread can be started that writes the journal ({error}). Nothing was sent. End other programs."
-        raise JournalError(message) from error
-
-
-def _leave(store: JobStore, clock: JournalClock) -> None:
+def _leave(store: BatchStore, clock: JournalClock) -> None:
     """Note that a run has ended in good order, so that the next one knows how long it went on."""
     # Where that cannot be noted, the next run waits for a window that may be over.
     with suppress(Exception):
         store.note(clock.note(is_over=True))
 
 
-def _note_if_possible(store: JobStore, identity: Identity) -> None:
+def _note_if_possible(store: BatchStore, identity: Identity) -> None:
     """What the next run would find out by itself is no reason to fail."""
     with suppress(JournalError):
         _note(store, identity.late_news)
 
 
-def _note(store: JobStore, news: Mapping[str, str]) -> None:
+def _note(store: BatchStore, news: Mapping[str, str]) -> None:
     if news:
         store.note(news)
 
 
-def _seal(store: JobStore, secret: str | None) -> Seal:
+def _seal(store: BatchStore, secret: str | None) -> Seal:
     """The seal of a store's secret, which is made with the store's first run that needs it."""
     if secret is None:
         secret = secrets.token_hex(32)
         store.note({SECRET: secret})
     return Seal(bytes.fromhex(secret))
-
-
-def _end(beginning: Future[_Begun]) -> None:
-    """End a run that nobody waits for any more, if it ever began."""
-    if not beginning.cancelled() and beginning.exception() is None:
-        beginning.result().ending.close()

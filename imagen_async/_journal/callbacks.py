@@ -13,7 +13,7 @@ from .._core.journal_entry import JournalEntry
 from .._core.transitions import with_last
 from ..errors import JournalError
 from .resume import ResumeState
-from .store import JobStore
+from .store import BatchStore
 from .writer import JournalWriter
 
 SECRET = "callback_secret"
@@ -39,7 +39,7 @@ class JournalCallbacks:
 
     def __init__(
         self,
-        store: JobStore,
+        store: BatchStore,
         writer: JournalWriter,
         resume: ResumeState,
         seal: Seal,

@@ -12,7 +12,7 @@ from .._core.wire import clean
 from .._watch.log import log
 from ..errors import JournalError
 from .explained import told
-from .store import JobStore
+from .store import BatchStore
 
 _UNSTORABLE = (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
 """What is raised for values that cannot be written. A disk, a lock or a network would fail the next entry as well."""
@@ -20,7 +20,7 @@ _UNSTORABLE = (ValueError, TypeError, OverflowError, RecursionError, msgspec.Msg
 _WITH_A_TASK = ("running", "ready", "done", "failed")
 
 
-def write_group(store: JobStore, group: Sequence[JournalEntry]) -> Mapping[str, Exception]:
+def write_group(store: BatchStore, group: Sequence[JournalEntry]) -> Mapping[str, Exception]:
     """Write changes in one transaction; those that cannot be stored are left out, and the others are written.
 
     Returns:
@@ -43,7 +43,7 @@ def write_group(store: JobStore, group: Sequence[JournalEntry]) -> Mapping[str, 
     return {}
 
 
-def _left_out(store: JobStore, entry: JournalEntry, error: Exception) -> Mapping[str, Exception]:
+def _left_out(store: BatchStore, entry: JournalEntry, error: Exception) -> Mapping[str, Exception]:
     """Write of a change that cannot be stored what a later run needs most: that its task exists, and is asked about."""
     if entry.task_id is None or entry.state not in _WITH_A_TASK:
         return {entry.key: error}

@@ -1,4 +1,4 @@
-"""The lock of a journal: one process writes at a time, readers stay free, and a process that died holds none."""
+"""The locks of a journal: one process has its run, others a place beside it, and a process that died holds none."""
 
 from __future__ import annotations
 
@@ -7,11 +7,30 @@ import os
 import sqlite3
 
 from .._held_file import WHOLE, HeldFile, owns_locks
+from .._roster import Roster
 from .._sqlite import code_of, connect
 from ..errors import JournalError
 
 
-class FileLock:
+class _Own:
+    """What was taken by this process, and by no fork of it.
+
+    Args:
+        path: The file that is locked.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._process = os.getpid()
+
+    def check_process(self) -> None:
+        """Make sure that it was taken by this process; raises JournalError."""
+        if os.getpid() != self._process:
+            message = f"The lock {self._path} is that of process {self._process}, of which this one is a fork"
+            raise JournalError(f"{message}: open the journal anew here, once that has closed it.")
+
+
+class FileLock(_Own):
     """A lock on a file beside the journal: the one by which SQLite has a file for itself alone.
 
     The open file's, where there are such locks, so that nothing else that the program does with the file ends it; else
@@ -22,8 +41,7 @@ class FileLock:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = _path_of(path)
-        self._process = os.getpid()
+        super().__init__(_path_of(path))
         self._stack = contextlib.ExitStack()
 
     def take(self) -> bool:
@@ -45,12 +63,6 @@ class FileLock:
             what = "was removed or replaced, or its lock was lost"
             raise JournalError(f"{self._path} {what}, so another batch may be at work: start again.")
 
-    def check_process(self) -> None:
-        """Make sure that it was taken by this process; raises JournalError."""
-        if os.getpid() != self._process:
-            message = f"The lock {self._path} is that of process {self._process}, of which this one is a fork"
-            raise JournalError(f"{message}: open the journal anew here, once that has closed it.")
-
     def close(self) -> None:
         """Let go of it; once more is nothing."""
         self._stack.close()
@@ -68,6 +80,40 @@ class FileLock:
         # Opened after, and closed before: by its closing the process loses the lock.
         self._file = self._stack.enter_context(contextlib.closing(HeldFile(self._path, is_made=True)))
         return True
+
+
+class Place(_Own):
+    """A place among those that have a journal open for single requests: as long as it is held, its rows are its own.
+
+    Args:
+        path: The journal's real path.
+
+    Attributes:
+        name: Whose those rows are.
+
+    Raises:
+        OSError: Nobody could tell here who lives.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path}-owners")
+        self._roster = Roster(self._path)
+        self.name: str = self._roster.name
+
+    def is_alive(self, name: str) -> bool:
+        """True while the process runs, and has the journal open, that has that name."""
+        return self._roster.is_alive(name)
+
+    def check(self) -> None:
+        """Make sure that others find it; raises JournalError."""
+        self.check_process()
+        if not self._roster.is_in_place():
+            what = "was removed or replaced, so another process may take over what this one is at work on"
+            raise JournalError(f"{self._path} {what}. Nothing more is sent: open the client anew.")
+
+    def close(self) -> None:
+        """Let go of it; once more is nothing."""
+        self._roster.close()
 
 
 def is_locked(path: str) -> bool:

@@ -20,7 +20,7 @@ from .ahead import ReadAhead
 from .explained import explained
 from .lock import is_locked
 from .rows import Rows
-from .schema import MARK, check, latencies, select, version_of
+from .schema import MARK, check, latencies, owner_of, select, version_of
 from .wal import STAMP, check_pair, has_changes
 
 
@@ -38,6 +38,9 @@ class JournalReader:
         JournalError: It is missing, damaged, of a newer version, or something else.
     """
 
+    _whose = "1"
+    """Which rows are counted and added up: to whoever looks, all."""
+
     def __init__(self, path: str | PurePath, request_type: type[ImageRequest] = ImageRequest) -> None:
         self._turn = threading.Lock()
         self._ahead = ReadAhead()
@@ -50,7 +53,7 @@ class JournalReader:
         with contextlib.ExitStack() as stack, explained(self.path):
             self._reading = self._open(stack)
             version = version_of(self._reading)
-            self._select, self._latencies = select(version), latencies(version)
+            self._select, self._latencies, self._select_owner = select(version), latencies(version), owner_of(version)
             self._ahead.open(self._reading, self._select)
             self._stack = stack.pop_all()
 
@@ -70,6 +73,12 @@ class JournalReader:
             row = self._ahead.row(key)
             return None if row is None else self._rows.entry(row)
 
+    def owner(self, key: str) -> str | None:
+        """Who has the row of a single request, or had it last; None where it is no such row."""
+        with explained(self.path):
+            found = self._reading.execute(self._select_owner, (key,)).fetchone()
+            return None if found is None else found[0]
+
     def find_task(self, task_id: str) -> JournalEntry | None:
         """The job with that task, or None. Looks through all of them."""
         return next(iter(self._those("task_id = ? LIMIT 1", task_id)), None)
@@ -77,15 +86,18 @@ class JournalReader:
     def counts(self) -> Counter[str]:
         """How many jobs it has, by state."""
         with explained(self.path):
-            return Counter(dict(self._reading.execute("SELECT state, count(*) FROM jobs GROUP BY state")))
+            return Counter(
+                dict(self._reading.execute(f"SELECT state, count(*) FROM jobs WHERE {self._whose} GROUP BY state"))
+            )
 
     def unfinished(self) -> list[JournalEntry]:
         """The jobs whose task runs, or whose pictures are to be fetched; also held ones whose task a callback named."""
-        return self._those("state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)")
+        is_open = "state IN ('running', 'ready') OR (state = 'unknown' AND task_id IS NOT NULL)"
+        return self._those(f"{self._whose} AND ({is_open})")
 
     def with_lost_creates(self) -> list[JournalEntry]:
         """The jobs of which a create's answer was lost: held ones, and those that came to an end all the same."""
-        return self._those("lost > 0")
+        return self._those(f"{self._whose} AND lost > 0")
 
     def latencies(self, account: str, at_most: int) -> list[tuple[ImageRequest, float]]:
         """The latest requests of an account whose latency is known, and one that can be, oldest first."""
@@ -99,7 +111,8 @@ class JournalReader:
         # Added up by the file: of many thousand jobs few have a bill of their own.
         columns = "state, credits, price, lost, task_id IS NOT NULL"
         with explained(self.path):
-            rows = self._reading.execute(f"SELECT {columns}, count(*) FROM jobs GROUP BY {columns}").fetchall()
+            found = f"SELECT {columns}, count(*) FROM jobs WHERE {self._whose} GROUP BY {columns}"
+            rows = self._reading.execute(found).fetchall()
         return [(Bill(state, credits, price, lost, bool(task)), n) for state, credits, price, lost, task, n in rows]
 
     def entries(self, *, by_position: bool = False) -> Iterator[JournalEntry]:

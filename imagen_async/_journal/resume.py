@@ -22,7 +22,7 @@ from .._job_factory import JobFactory
 from .._watch.log import log
 from ..errors import ConfigurationError, InvalidRequest
 from .clock import JournalClock, now
-from .store import LONGEST_WAY, JobStore
+from .store import ENDED, LONGEST_WAY, BatchStore
 
 if TYPE_CHECKING:
     from .reader import JournalReader
@@ -53,7 +53,9 @@ class Recollection(msgspec.Struct, frozen=True):
     latencies: dict[str, list[tuple[Kind, float]]]
 
 
-def recollected(store: JobStore, clock: JournalClock, rates: Mapping[str, Rate], *, counts_money: bool) -> Recollection:
+def recollected(
+    store: BatchStore, clock: JournalClock, rates: Mapping[str, Rate], *, counts_money: bool
+) -> Recollection:
     """Read what a run begins with: from a disk, so not in the event loop.
 
     Args:
@@ -68,11 +70,11 @@ def recollected(store: JobStore, clock: JournalClock, rates: Mapping[str, Rate],
         bills=list(store.bills()) if counts_money else [],
         latencies={name: latencies_of(store, name) for name in rates},
         # Last, for the time from here on is not counted: a place is free later, and never too early.
-        sent={name: _sent_ago(store, clock, name, rate) for name, rate in rates.items()},
+        sent={name: sent_ago(store, clock, name, rate) for name, rate in rates.items()},
     )
 
 
-def _sent_ago(store: JobStore, clock: JournalClock, account: str, rate: Rate) -> list[float]:
+def sent_ago(store: BatchStore, clock: JournalClock, account: str, rate: Rate) -> list[float]:
     """How many seconds ago the creates were over that may be in an account's window yet, the latest first.
 
     Where no clock tells how long ago that was, it was just now: a full window is waited for, once. What had no answer
@@ -107,7 +109,7 @@ class ResumeState:
 
     def __init__(
         self,
-        store: JobStore,
+        store: BatchStore,
         factory: JobFactory,
         clock: JournalClock,
         earlier: Recollection,
@@ -117,11 +119,11 @@ class ResumeState:
         awaits_callbacks: bool = False,
         add: bool = False,
     ) -> None:
+        self._store = store
         # What stands there under other defaults, this input may never come to.
         self.unmet: int = 0 if add else sum(count for state, count in store.counts().items() if state not in again)
-        known = Known(store.name, store.find, store.times_seen, store.notes(), is_new=store.is_new)
+        known = Known(store.name, self._find, store.times_seen, store.notes(), is_new=store.is_new)
         self.identity: Identity = Identity(known, factory.router, factory.defaults, add=add)
-        self._store = store
         self._factory = factory
         self._clock = clock
         self._again = again
@@ -205,11 +207,13 @@ class ResumeState:
         """
         job = self._factory.job(item, index, owner, number)
         # Before its key is counted on disk: half a character in it would end the batch, and not this request.
-        _check_writable(job.request)
+        check_writable(job.request)
         name, entry = self.identity.of(item) if key is None else self._found(key(job.key))
         job = msgspec.structs.replace(job, key=name)
         if entry is None:
             return job
+        if _owner_of(self._store, entry.key) is not None:
+            return self._of_single(entry)
         self.unmet -= entry.state not in self._again and not self._is_gone(entry)
         if entry.key in self._taken_up:
             return self._readmitted(self._taken_up[entry.key], job)
@@ -222,7 +226,19 @@ class ResumeState:
         return self._earlier(entry, job)
 
     def _found(self, key: str) -> tuple[str, JournalEntry | None]:
-        return key, None if self._store.is_new else self._store.find(key)
+        return key, self._find(key)
+
+    def _find(self, key: str) -> JournalEntry | None:
+        # Where no run was before, there may be single requests.
+        is_there = not self._store.is_new or _owner_of(self._store, key) is not None
+        return self._store.find(key) if is_there else None
+
+    def _of_single(self, entry: JournalEntry) -> Result:
+        """What a single request with the same key has come to: its row is not this batch's to go on with."""
+        if entry.state in ENDED - self._again:
+            return earlier_result(entry)
+        what = f"The key {entry.key!r} is that of a single request in {self._store.name}, which is {entry.state}"
+        raise InvalidRequest(f"{what}. Ask for it with `generate(key=…)`, or give this request a new key.")
 
     def _is_gone(self, entry: JournalEntry) -> bool:
         return entry.account in self._gone and entry.state in ("running", "ready", "unknown")
@@ -277,13 +293,19 @@ class ResumeState:
         return msgspec.structs.replace(result, error=error)
 
 
-def latencies_of(store: JobStore | JournalReader, account: str) -> list[tuple[Kind, float]]:
+def _owner_of(store: BatchStore, key: str) -> str | None:
+    """Whose a row is where it is a single request's; None for any other, and where a store is for batches only."""
+    owner: Callable[[str], str | None] = getattr(store, "owner", lambda key: None)
+    return owner(key)
+
+
+def latencies_of(store: BatchStore | JournalReader, account: str) -> list[tuple[Kind, float]]:
     """How long an account's latest tasks took, by kind, oldest first: as many as a schedule remembers."""
     known = store.latencies(account, MEMORY)
     return [((request.model or "", request.count), latency) for request, latency in known]
 
 
-def _check_writable(request: ImageRequest) -> None:
+def check_writable(request: ImageRequest) -> None:
     """Refuse what no journal can hold, such as half a character, or a field of the user's own that is no JSON."""
     try:
         msgspec.json.encode(request)

@@ -10,9 +10,10 @@ from .._sqlite import transaction
 from ..errors import JournalError
 from .explained import damaged
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised also where an older version would misread what is noted: from 3 on keys are of whole requests, and from 4 on
-requests may have pictures that go in: it would not find them, and pay again.
+requests may have pictures that go in: it would not find them, and pay again. From 5 on rows may be of single requests,
+which it would take over from a process that lives.
 """
 APPLICATION_ID = 0x494D474A
 """Tells a journal from other SQLite files: "IMGJ"."""
@@ -43,16 +44,28 @@ COLUMNS = {
 }
 """The columns of the table of jobs: the fields of JournalEntry."""
 
+OWNER = "owner"
+"""The column that says whose a row is: NULL is the batch's that has the journal's run. Of a single request it is the
+name of whoever has it at work, or '' once that has let go of it.
+"""
+
 _TIMES = ("sent_at", "accepted_at", "ended_at")
+
+_DROPPED = "CREATE TABLE dropped (key TEXT PRIMARY KEY NOT NULL, dropped_at REAL NOT NULL, kept REAL NOT NULL)"
+"""Keys of single requests whose rows are kept no longer, and for how many seconds they were."""
 
 _SINCE = {"lost_creates": 2, "ignored": 4, "text": 4, "made_by": 4}
 """The columns that an older schema does not have, with the version that brought them."""
 
+_OWNED_SINCE = 5
+"""The version that brought rows of single requests."""
+
 SCHEMA = (
-    f"CREATE TABLE jobs ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})",
+    f"CREATE TABLE jobs ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())}, {OWNER} TEXT)",
     "CREATE TABLE notes (name TEXT PRIMARY KEY NOT NULL, value TEXT)",
     # A job's row knows its last create only, and a limit counts them all.
     "CREATE TABLE sends (account TEXT NOT NULL, key TEXT NOT NULL, sent_at REAL NOT NULL)",
+    _DROPPED,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
@@ -69,11 +82,13 @@ def _inserting(columns: Iterable[str], into: str, end: str = "") -> dict[int, st
     }
 
 
+# Whoever writes knows its own rows only: what is another's by now stays as that has it.
 PUT = _inserting(
-    COLUMNS,
+    (*COLUMNS, OWNER),
     "jobs",
     " ON CONFLICT (key) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("key", "position")),
+    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("key", "position"))
+    + f" WHERE jobs.{OWNER} IS excluded.{OWNER}",
 )
 """Write jobs that are about to be sent; the place of one in the input is that of the first time."""
 
@@ -86,12 +101,12 @@ _MOVED = tuple(name for name in COLUMNS if name not in _STAYS)
 MOVE = (
     "UPDATE jobs SET "
     + ", ".join(f"{name} = coalesce(?, {name})" if name in _TIMES else f"{name} = ?" for name in _MOVED)
-    + " WHERE key = ?"
+    + f" WHERE key = ? AND {OWNER} IS ?"
 )
 """Write how a job is that was sent before, by what `moved` takes of its row."""
 
-moved = itemgetter(*([*COLUMNS].index(name) for name in (*_MOVED, "key")))
-"""Of a whole row, what a change of the job may change, and its key."""
+moved = itemgetter(*([*COLUMNS, OWNER].index(name) for name in (*_MOVED, "key", OWNER)))
+"""Of a whole row with its owner, what a change of the job may change, its key, and whose it must be."""
 
 RESTATE = "UPDATE jobs SET request = ? WHERE key = ?"
 """Write the request of a job that there is."""
@@ -108,6 +123,9 @@ SENT_BEFORE = (
     "AS sends LEFT JOIN jobs ON jobs.key = sends.key) ORDER BY number DESC"
 )
 """So many creates of an account before one: number, when noted and over, and whether that was since a moment."""
+
+FORGET_SENDS = "DELETE FROM sends WHERE rowid <= (SELECT max(rowid) FROM sends) - ?"
+"""Forget when creates were but for so many, the latest."""
 
 PLACE = "UPDATE jobs SET position = ? WHERE key = ?"
 """Write where a job stands in the input now."""
@@ -137,6 +155,11 @@ def select(version: int) -> str:
     return f"SELECT {', '.join(columns)} FROM jobs"
 
 
+def owner_of(version: int) -> str:
+    """The statement that reads whose a row is, from a journal of that version."""
+    return f"SELECT {OWNER if version >= _OWNED_SINCE else 'NULL'} FROM jobs WHERE key = ?"
+
+
 def version_of(connection: sqlite3.Connection) -> int:
     """The version of a journal's schema."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -164,4 +187,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
         with transaction(connection):
             for name in (name for name, since in _SINCE.items() if since > version):
                 connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {COLUMNS[name]}")
+            if version < _OWNED_SINCE:
+                connection.execute(f"ALTER TABLE jobs ADD COLUMN {OWNER} TEXT")
+                connection.execute(_DROPPED)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
+
+import msgspec
 
 from .._core.journal_entry import Bill, JournalEntry
 from .._core.values import ImageRequest
@@ -13,7 +15,25 @@ LONGEST_WAY = 60.0
 """Seconds after which a create whose intent was noted has reached the server, or never will: the default timeout."""
 
 
-class JobStore(Protocol):
+ENDED = frozenset({"done", "failed", "unknown"})
+"""The states of a single request of which nothing more comes by itself."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What became of a claim.
+
+    Attributes:
+        entry: The row as it was found, or as it was made; of a dead owner's create, what `cut_off` makes of that.
+        is_ours: True where it is to be gone on with here.
+        is_others: True where another one that lives is at work on it. Where neither is so it has ended.
+    """
+
+    entry: JournalEntry
+    is_ours: bool = False
+    is_others: bool = False
+
+
+class BatchStore(Protocol):
     """What remembers the jobs of a batch beyond its process; `Journal`, a SQLite file, is one.
 
     A run is one batch over one input, from `begin_run` to `end_run`; one at a time.
@@ -32,9 +52,8 @@ class JobStore(Protocol):
     out when the next one comes, and of one key the later entry is the truth. A call that raised has changed nothing;
     its entries come again, with whatever is newer.
 
-    One process at a time has the jobs of a store; what keeps others out is the store's own matter, and `begin_run` is
-    where it may refuse. Nothing here says so with rows: several processes that share a store would claim the rows they
-    work on, own them for a while and release them, and these calls would stand beside the ones below.
+    One process at a time has the run of a store; what keeps others out is the store's own matter, and `begin_run` is
+    where it may refuse. Several processes may share a store that has more calls: see `JobStore`.
 
     Attributes:
         name: What it is called in messages: "… is in use".
@@ -113,3 +132,55 @@ class JobStore(Protocol):
 
     def times_seen(self, key: str) -> int:
         """Count how often this run has met a key, this time included. An input may be endless, so not in memory."""
+
+
+class JobStore(BatchStore, Protocol):
+    """What remembers jobs of batches and, for several processes at once, of single requests: `Client(journal=…)`.
+
+    No run is begun for single requests. Each of their rows has an owner, one client of one process, for as long as that
+    lives: from the store's making to its closing. How it is known who lives is the store's own matter, but must be
+    proof: whoever was killed is dead, and whoever stands still is not.
+
+    What is asked for a run tells of a batch's rows alone: `begin_run`, `is_new`, `counts`, `bills`, `unfinished`,
+    `with_lost_creates`. `write` changes the rows that this store has claimed, and those of a batch where it has begun a
+    run: of an intent for another row, or for a key that was dropped, it raises ValueError; any other entry for such a
+    row is left out.
+
+    Called in one thread, like `write`; but `owner` by a batch in the event loop, like `find`.
+    """
+
+    def claim(self, entry: JournalEntry, again: Collection[str] = ()) -> Claim:
+        """Take the row of a key, in one step between which and the next no other process comes: durably.
+
+        Where there is none, this entry becomes it, which is `queued`. One that is not done and has not failed is left
+        to another owner that lives: of an unknown one it may hear yet. Else one that is not `ENDED` becomes this one's;
+        if it is `submitting`, it is first what `journal_entry.cut_off` makes of it, which has ended. One that has ended
+        in a state of `again` becomes this one's and `queued`. Any other stays as it is.
+
+        Args:
+            entry: The request, as it is to be sent.
+            again: States from which it may be sent once more.
+
+        Raises:
+            InvalidRequest: The key's row was dropped; or is a batch's that has not ended, or is to be sent again.
+        """
+
+    def owner(self, key: str) -> str | None:
+        """Who has the row of a single request: a name that lives; empty where nobody does. None: it is no such row."""
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Let go of rows of this one's. One that was never sent, `queued` and without `attempts`, is no more."""
+
+    def abandoned(self) -> Iterable[JournalEntry]:
+        """The rows of single requests that have not ended and whose owner does not live."""
+
+    def drop(self, before: float, kept: float) -> int:
+        """Forget single requests that were done or had failed before that Unix time, but for their keys.
+
+        Args:
+            before: What ended before that is forgotten.
+            kept: For how many seconds rows are kept, so that a later claim of such a key can be told.
+
+        Returns:
+            How many were forgotten.
+        """

@@ -10,12 +10,12 @@ from .._core.journal_entry import JournalEntry
 from .._core.wire import clean
 from .._watch.log import log
 from ..errors import JournalError
-from .store import JobStore
+from .store import BatchStore
 
 _IN_A_MESSAGE = 100
 
 
-def tell_untold(store: JobStore, entries: Iterable[JournalEntry], why: Exception | str) -> list[str]:
+def tell_untold(store: BatchStore, entries: Iterable[JournalEntry], why: Exception | str) -> list[str]:
     """Log each task of these entries that the store does not know; returns how they are called."""
     names = [
         f"task {clean(entry.task_id)} of {entry.account}"
@@ -36,7 +36,7 @@ def naming_untold(failure: Failure, names: list[str]) -> Failure:
     return Failure(JournalError, f"{failure.message} Paid for, not noted, and to be collected: {listed}{more}.")
 
 
-def _knows(store: JobStore, entry: JournalEntry) -> bool:
+def _knows(store: BatchStore, entry: JournalEntry) -> bool:
     try:
         found = store.find(entry.key)
     except Exception:  # what cannot be written may not be readable either

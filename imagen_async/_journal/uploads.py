@@ -21,6 +21,14 @@ def notes_of(account: str, uploads: Iterable[Upload]) -> dict[str, str]:
     return {f"{_PREFIX} {account} {upload.sha256}": _encode(upload).decode() for upload in uploads}
 
 
+def news_of(known: dict[str, set[Upload]], account: str, uploads: Iterable[Upload]) -> dict[str, str]:
+    """What is to be noted of an account's uploads that are not known yet; from here on they are."""
+    mine = known.setdefault(account, set())
+    new = [upload for upload in uploads if upload not in mine]
+    mine.update(new)
+    return notes_of(account, new)
+
+
 def uploads_in(notes: Mapping[str, str]) -> dict[str, set[Upload]]:
     """The uploads that were noted and are good yet, by account."""
     found = defaultdict[str, set[Upload]](set)

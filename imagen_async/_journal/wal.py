@@ -10,6 +10,8 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import threading
+import time
 from glob import escape, glob
 
 from .._held_file import SHARED, SHM_IN_USE, HeldFile, Span, identity_of
@@ -21,6 +23,12 @@ RESCUED = "-rescued-"
 
 _FARTHEST = 2**40
 """How far a run begins from the last commit of the one before, at random: no two files have a number in common."""
+
+LOOKS = 3
+"""How often a file and what lies beside it are looked at before they do not fit: others may write them meanwhile."""
+
+LOOK_AGAIN = 0.02
+"""Seconds between two of these looks."""
 
 STAMP = "commit"
 """The note that has the number of the last commit."""
@@ -56,6 +64,7 @@ class OpenFiles:
         self._main = HeldFile(path)
         self._held: dict[Span, HeldFile] = {}
         self._is_strange = False
+        self._shm: _Shm | None = None
 
     def hold(self, stamps: Stamps) -> None:
         """Hold all of them, once a connection has read."""
@@ -63,7 +72,8 @@ class OpenFiles:
         self._wal = identity_of(f"{self._path}-wal")
         # Windows could not remove what is held; where SQLite has none of these, it needs the file for itself alone.
         if os.name == "posix" and os.path.exists(f"{self._path}-shm"):
-            self._held = {SHARED: self._main, SHM_IN_USE: HeldFile(f"{self._path}-shm")}
+            self._shm = _one_of(f"{self._path}-shm")
+            self._held = {SHARED: self._main, SHM_IN_USE: self._shm.file}
         self.check()
 
     def check(self) -> None:
@@ -90,13 +100,17 @@ class OpenFiles:
             # It believes that it has these, and the process may have lost them.
             with contextlib.suppress(OSError, ValueError):
                 file.lock_for_process(span, alone=False)
+            if span is SHM_IN_USE and self._shm is not None and self._shm.users > 1:
+                continue  # another journal of this process has it open, too
             with contextlib.suppress(OSError, ValueError):
                 file.unlock(span)
 
     def close(self) -> None:
         """Close what is held, after SQLite: by its closing the process loses what locks it has."""
-        for file in (self._main, *self._held.values()):
-            file.close()
+        self._main.close()
+        if self._shm is not None:
+            _let_go_of(self._shm)
+            self._shm = None
 
     def _is_overwritten(self) -> bool:
         """True when the file itself has what this journal never wrote there."""
@@ -106,11 +120,46 @@ class OpenFiles:
         return self._is_strange
 
 
+class _Shm:
+    """A `-shm` that is held for all journals of this process, and by how many.
+
+    To close any descriptor of it ends SQLite's locks there, also those of another journal in the midst of a commit.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.file = HeldFile(path)
+        self.users = 0
+
+
+_shms: dict[str, _Shm] = {}
+_turn = threading.Lock()
+
+
+def _one_of(path: str) -> _Shm:
+    with _turn:
+        shm = _shms.get(path)
+        # Not where it was replaced, and not in a fork, where it is closed.
+        if shm is None or not shm.file.is_in_place():
+            shm = _shms[path] = _Shm(path)
+        shm.users += 1
+        return shm
+
+
+def _let_go_of(shm: _Shm) -> None:
+    with _turn:
+        shm.users -= 1
+        if not shm.users:
+            shm.file.close()
+            for path in [path for path, each in _shms.items() if each is shm]:
+                del _shms[path]
+
+
 class Stamps:
     """Numbers the commits of a journal, in the journal: so are a file and a `-wal` known to belong together.
 
     Each commit notes its number, and that of the last one that the file itself has whole. The file alone has the number
-    of a commit between these two, or the changes are another file's, or of another age.
+    of a commit between these two, or the changes are another file's, or of another age. Others may commit, too: what
+    they have noted counts as soon as SQLite tells that they have.
 
     Args:
         connection: Writes the journal.
@@ -118,22 +167,43 @@ class Stamps:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._version = self._version_now()
         last, self._merged = _stamp_of(connection)
         self._last = last + 1 + secrets.randbelow(_FARTHEST)
 
     def add(self) -> None:
         """Number the transaction that is under way."""
+        self._catch_up()
         self._last += 1
         self._connection.execute(_PUT_STAMP, (f"{self._last} {self._merged}",))
 
     def fit(self, path: str) -> bool:
         """See what the file alone has, as soon as it was written; True where it is what it should have."""
-        with contextlib.suppress(sqlite3.DatabaseError):
-            found = _stamp_of_file(path)
-            if self._merged <= found <= self._last:
-                self._merged = found
-                return True
+        for _ in range(LOOKS):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                self._catch_up()
+                found, least = _stamp_of_file(path), self._merged
+                # Once more: what another one has committed since the first time, the file may have already.
+                self._catch_up()
+                if least <= found <= self._last:
+                    self._merged = max(found, self._merged)
+                    return True
+            # Another one may be in the midst of writing it.
+            time.sleep(LOOK_AGAIN)
         return False
+
+    def _catch_up(self) -> None:
+        """Hear of what others have committed. Not told by the file alone, which may be another one by now."""
+        version = self._version_now()
+        if version != self._version:
+            self._version = version
+            last, merged = _stamp_of(self._connection)
+            self._last, self._merged = max(self._last, last), max(self._merged, merged)
+
+    def _version_now(self) -> int:
+        """What changes with each commit that is not this connection's."""
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
 
     def stop_merging(self) -> None:
         """Leave what lies beside the file where it is: beside a copy of the file it is as good."""
@@ -164,7 +234,18 @@ def _check_missing(path: str) -> None:
 
 
 def _check_changes(path: str) -> None:
-    """Make sure that the changes beside a file are its own."""
+    """Make sure that the changes beside a file are its own, also while others write both."""
+    for left in range(LOOKS - 1, -1, -1):
+        try:
+            _check_as_they_are(path)
+            return
+        except JournalError:
+            if not left:
+                raise
+            time.sleep(LOOK_AGAIN)
+
+
+def _check_as_they_are(path: str) -> None:
     try:
         found = _stamp_of_file(path)
     except sqlite3.DatabaseError as error:

@@ -11,17 +11,20 @@ from contextlib import suppress
 
 import anyio
 
+from .._core.change import Change
 from .._core.failure import Failure
 from .._core.job import Job
+from .._core.job_events import CallbackNamed, Readmitted
 from .._core.journal_entry import JournalEntry, entry_of
-from .._core.states import Noting
+from .._core.states import Ended, Noting
+from .._core.wording import STATE_WORDS
 from .._off_loop import OwnThreads, ends_by, machine_time
 from .._watch.log import log
 from ..errors import InvalidRequest, JournalError
 from .clock import JournalClock, now
 from .explained import Locked
 from .groups import write_group
-from .store import JobStore
+from .store import BatchStore
 from .untold import naming_untold, tell_untold
 
 GATHER = 0.02
@@ -62,7 +65,7 @@ class JournalWriter:
         failure: Why the last group could not be written, or None. Its changes are tried again with every later one.
     """
 
-    def __init__(self, store: JobStore, clock: JournalClock, executor: Executor | None = None) -> None:
+    def __init__(self, store: BatchStore, clock: JournalClock, executor: Executor | None = None) -> None:
         self.failure: Failure | None = None
         self._store = store
         self._clock = clock
@@ -238,6 +241,19 @@ class JournalWriter:
         tell_untold(self._store, [entry], error)
 
 
+def is_news(change: Change) -> bool:
+    """True where how a job is now is news to whoever reads it later."""
+    before, job = change.before, change.after
+    if isinstance(change.event, Readmitted):
+        return False
+    if before is None:
+        return isinstance(job.state, Ended)  # what comes in was made here, or read from it
+    # What an answer of "not yet" changes within a state is of no use to a later run.
+    # By the word that people see: what leads from one to another state of one word is no news for a later run.
+    is_other = STATE_WORDS[type(before.state)] != STATE_WORDS[type(job.state)]
+    return is_other or isinstance(change.event, CallbackNamed)
+
+
 async def to_the_end(work: Callable[[], Awaitable[object]]) -> None:
     """Do what must not be left half done, and may be begun anew; a cancellation meanwhile comes out after it."""
     cancelled: asyncio.CancelledError | None = None
@@ -254,6 +270,6 @@ async def to_the_end(work: Callable[[], Awaitable[object]]) -> None:
         raise cancelled
 
 
-def _note_if_possible(store: JobStore, notes: Mapping[str, str]) -> None:
+def _note_if_possible(store: BatchStore, notes: Mapping[str, str]) -> None:
     with suppress(Exception):
         store.note(notes)

@@ -1,0 +1,373 @@
+"""Single requests of a client with a journal: a key is one task, whoever asks for it, and whatever process has died."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from ._clock import now
+from ._core.failure import Failure
+from ._core.job import Job
+from ._core.job_events import Readmitted
+from ._core.journal_entry import JournalEntry, failure_of, is_denied
+from ._core.resuming import different, earlier_result, is_at_end, resumed, sent_again
+from ._core.routing import Router
+from ._core.states import Done, Failed, Unknown
+from ._core.values import Result
+from ._core.wire import Succeeded
+from ._core.wording import result_of
+from ._job_factory import blank_job
+from ._scheduler.errands import LEFT
+from ._scheduler.scheduler import Scheduler
+from ._single import Single
+from .errors import ConfigurationError, DeadlineExceeded, ImagenError, InvalidRequest
+
+if TYPE_CHECKING:
+    # They load sqlite3, which only a client with a journal needs.
+    from ._journal.singles import SingleJournal
+    from ._journal.store import Claim
+
+WAIT = 0.15
+"""Seconds between two looks at what another process is at work on."""
+
+AT_ONCE = 1000
+"""Requests of ended processes that are collected at once."""
+
+_FINAL = ("done", "failed")
+"""States of which nobody will ever hear more; to all others it matters whose they are."""
+
+_WITH_A_TASK = ("running", "ready")
+
+
+class _Ask:
+    """A key that somebody asks for in this process, and what it comes to.
+
+    Args:
+        job: Its job as it would be made new.
+        again: The states of an earlier task from which a new one is made.
+        is_new: False where it is only gone on with: nothing of it is sent, and no other process is waited for.
+
+    Attributes:
+        job: As given.
+        again: As given.
+        is_new: As given.
+        callers: Who waits for it to be known what it is.
+        known: Set once that is so.
+        single: Then what they wait for, or None.
+        failure: Then why there is nothing to wait for, or None.
+    """
+
+    def __init__(self, job: Job, again: frozenset[str], *, is_new: bool = True) -> None:
+        self.job = job
+        self.again = again
+        self.is_new = is_new
+        self.callers = 0
+        self.known = asyncio.Event()
+        self.single: Single | None = None
+        self.failure: Failure | None = None
+
+    async def wait(self) -> Single | None:
+        """What there is to wait for, one caller's share of it; raises what keeps it from being."""
+        if self.single is not None:
+            self.single.join()
+            return self.single
+        self.callers += 1
+        try:
+            await self.known.wait()
+        except BaseException:
+            self.callers -= 1
+            if self.single is not None:
+                self.single.drop()
+            raise
+        if self.failure is not None:
+            raise self.failure.exception()
+        return self.single
+
+
+class Durable:
+    """A client's single requests, each with a row in its journal.
+
+    Args:
+        journal: Open.
+        scheduler: Has the jobs.
+        router: Knows what a request leaves to a model's default.
+        finish: Makes a result the user's.
+        gone: Accounts whose tasks have ended with the process that began them, and cost nothing: they are made anew.
+        save_to: The folder for the pictures, or None.
+    """
+
+    def __init__(
+        self,
+        journal: SingleJournal,
+        scheduler: Scheduler,
+        router: Router,
+        finish: Callable[[Result], Result],
+        gone: frozenset[str],
+        save_to: str | None,
+    ) -> None:
+        self._journal = journal
+        self._scheduler = scheduler
+        self._router = router
+        self._finish = finish
+        self._gone = gone
+        self._save_to = save_to
+        self._asks: dict[str, _Ask] = {}
+
+    async def single(self, job: Job, *, retry_failed: bool) -> Single:
+        """One request's share of what its key comes to; raises ImagenError.
+
+        Args:
+            job: As it would be made new, with its key where it was given one.
+            retry_failed: True where a task that failed, or of which nobody knows, is to be made anew.
+        """
+        if not job.request.key:
+            # What has no name is nobody's but this caller's: no other request may ever have the key.
+            job = msgspec.structs.replace(job, key=f"{job.key}-{secrets.token_hex(8)}")
+        ask = await self._live(job)
+        if ask is None:
+            ask = self._ask(job, frozenset({"failed", "unknown"} if retry_failed else ()))
+        single = await ask.wait()
+        assert single is not None
+        return single
+
+    async def unfinished(self) -> list[JournalEntry]:
+        """The requests that have not ended and whose process does not live; raises ImagenError."""
+        return [entry for entry in await self._journal.abandoned() if entry.key not in self._asks]
+
+    async def take_over(self, entry: JournalEntry, deadline: float) -> Single | None:
+        """What an ended process has left of a request, gone on with; None where it is another one's by now.
+
+        Raises:
+            ImagenError: It cannot be gone on with here.
+        """
+        if entry.key in self._asks:
+            return None
+        self._check_served(entry)
+        job = blank_job(self._router, entry, self._scheduler.new_id(), deadline, self._save_to)
+        return await self._ask(job, frozenset(), is_new=False).wait()
+
+    async def _live(self, job: Job) -> _Ask | None:
+        """What this process is at work on already under a key, where that is the same request."""
+        while (ask := self._asks.get(job.key)) is not None:
+            if ask.single is None or not ask.single.is_dropped:
+                self._check_same(job.key, ask.job, job)
+                return ask
+            # Whoever asked has left, and its create is heard out: what comes of that is to be gone on with.
+            await ask.single.over()
+        return None
+
+    def _ask(self, job: Job, again: frozenset[str], *, is_new: bool = True) -> _Ask:
+        job = msgspec.structs.replace(job, expires_at=now() + job.deadline)
+        ask = self._asks[job.key] = _Ask(job, again, is_new=is_new)
+        # Beside whoever asks: one who is cancelled takes nothing from the others.
+        self._scheduler.start(partial(self._settle, ask))
+        return ask
+
+    async def _settle(self, ask: _Ask) -> None:
+        try:
+            ask.single = await self._begun(ask)
+        except ImagenError as error:
+            ask.failure = Failure.of(error)
+        finally:
+            if ask.single is None:
+                self._asks.pop(ask.job.key, None)
+                if ask.failure is None and ask.is_new:
+                    ask.failure = Failure(ConfigurationError, LEFT)
+            ask.known.set()
+        if ask.single is not None:
+            for _ in range(ask.callers - 1):
+                ask.single.join()
+            if not ask.callers:
+                ask.single.drop()
+
+    async def _begun(self, ask: _Ask) -> Single | None:
+        """What a key is, in the journal: an earlier result, a task that goes on, or a new one."""
+        key = ask.job.key
+        # Of an earlier job of this process not all may be on disk yet.
+        await self._journal.written(key)
+        claim = await self._claimed(ask)
+        if claim.is_others:
+            return None
+        if not claim.is_ours:
+            return self._earlier(ask, claim.entry)
+        try:
+            return self._gone_on(ask, claim.entry)
+        except BaseException:
+            # Where nothing comes of it, it is as it was, and anybody's.
+            await self._journal.put_back(claim.entry)
+            raise
+
+    async def _claimed(self, ask: _Ask) -> Claim:
+        """The row of a key, once it has ended or nobody else is at work on it."""
+        entry, again = self._journal.entry_of(ask.job), ask.again
+        assert entry is not None
+        while True:
+            claim = await self._journal.claim(entry, again)
+            found = claim.entry
+            await self._check_row(ask, claim)
+            if claim.is_ours:
+                return claim
+            if found.state == "unknown" and found.account in self._gone and not claim.is_others | ("unknown" in again):
+                again |= {"unknown"}
+            elif not claim.is_others or not ask.is_new:
+                return claim
+            else:
+                self._check_time(ask, found)
+                await asyncio.sleep(WAIT)
+
+    async def _check_row(self, ask: _Ask, claim: Claim) -> None:
+        """Refuse a key that stands for another request."""
+        try:
+            self._check_same(ask.job.key, msgspec.structs.replace(ask.job, request=claim.entry.request), ask.job)
+        except InvalidRequest:
+            if claim.is_ours:
+                await self._journal.put_back(claim.entry)
+            raise
+
+    def _check_same(self, key: str, before: Job, job: Job) -> None:
+        stated = self._router.as_before(before.request, job.request, before.model.name or None)
+        found = different(before.request, stated)
+        if found:
+            what = f"The key {key!r} stood for another request in {self._journal.name}: {'; '.join(map(str, found))}"
+            raise InvalidRequest(f"{what}. Nothing was sent. Change it back, or give the request a new key.")
+
+    def _check_time(self, ask: _Ask, found: JournalEntry) -> None:
+        """Give up what another process is at work on, once nobody waits for it any more or its time is over."""
+        if not ask.callers:
+            raise ConfigurationError(LEFT)
+        if ask.job.is_due(now()):
+            what = f"Another process is at work on the key {found.key!r}, and has not finished"
+            message = f"{what} within {ask.job.deadline:g} s: ask again with the same key"
+            raise DeadlineExceeded(message, provider=found.account, task_id=found.task_id)
+
+    def _check_served(self, entry: JournalEntry) -> None:
+        if entry.account not in self._router.providers:
+            what = f"Its task belongs to {entry.account}, which this client does not have"
+            message = f"{what}: ask again with that account."
+            raise ConfigurationError(message, provider=entry.account, task_id=entry.task_id)
+
+    def _earlier(self, ask: _Ask, entry: JournalEntry) -> Single:
+        """What has ended, as it did."""
+        is_served = entry.account in self._router.providers
+        if entry.state == "done" and self._save_to is not None and is_served and not is_at_end(entry):
+            # A process that saved nothing has made it: this one fetches it, and pays nothing.
+            return self._begin(ask, self._resumed(ask, entry))
+        self._asks.pop(entry.key, None)
+        return Single.ended(self._scheduler, _as_ended(entry, ask.job), self._finish(earlier_result(entry)))
+
+    def _gone_on(self, ask: _Ask, entry: JournalEntry) -> Single | None:
+        """What this process is at work on from now on."""
+        is_gone = entry.account in self._gone and entry.state not in ("queued", "failed")
+        if entry.state in _WITH_A_TASK and not is_gone:
+            self._check_served(entry)
+            single = self._begin(ask, self._resumed(ask, entry))
+            if "failed" in ask.again and is_denied(entry):
+                # The provider did not know the task when it was last asked: if it does not now, there is to be another.
+                leave = Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused)
+                self._scheduler.readmit(single.job.id, leave)
+            return single
+        if not ask.is_new:
+            raise ConfigurationError("It was never sent.")
+        if is_gone:
+            entry = msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=())
+        elif entry.state == "unknown" and ask.job.way.only(entry.account, entry.model) is None:
+            # Sent to another account, its task might stand beside the one that the lost create has made.
+            failure = failure_of(entry)
+            assert failure is not None
+            raise failure.exception()
+        return self._begin(ask, sent_again(entry, ask.job))
+
+    def _resumed(self, ask: _Ask, entry: JournalEntry) -> Job:
+        blank = blank_job(self._router, entry, ask.job.id, ask.job.deadline, self._save_to)
+        return resumed(entry, blank, now(), self._journal.past_epoch())
+
+    def _begin(self, ask: _Ask, job: Job) -> Single:
+        """Hand a job to the scheduler; what another process has waited for counts in its time."""
+        job = msgspec.structs.replace(job, index=0, expires_at=ask.job.expires_at)
+        single = Single(self._scheduler, job, self._over, self._journal)
+        single.begin()
+        return single
+
+    def _over(self, ended: Job) -> Result:
+        """Hear that a job has ended, or was left; what is not finished with that is anybody's."""
+        self._asks.pop(ended.key, None)
+        entry = self._journal.entry_of(ended)
+        if entry is None or entry.state not in _FINAL:
+            self._scheduler.start(partial(self._release, ended.key))
+        return self._finish(result_of(ended))
+
+    async def _release(self, key: str) -> None:
+        # What cannot be written stays this process's: on disk it is not what it is.
+        with suppress(ImagenError):
+            await self._journal.written(key)
+            # Not once it is asked for anew, which takes it as it is.
+            if key not in self._asks:
+                await self._journal.release(key, lambda: key not in self._asks)
+
+
+class Resumption:
+    """Collects what ended processes have left: an async iterator of results, as they finish.
+
+    Args:
+        durable: The client's.
+        scheduler: Where it is done.
+        deadline: Seconds for each.
+    """
+
+    def __init__(self, durable: Durable, scheduler: Scheduler, deadline: float) -> None:
+        self._durable = durable
+        self._scheduler = scheduler
+        self._deadline = deadline
+        self._left: deque[JournalEntry] | None = None
+        self._results: deque[Result] = deque()
+        self._live = 0
+        self._news = asyncio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Result:
+        self._scheduler.home.check()
+        if self._left is None:
+            found = await self._durable.unfinished()
+            self._left = deque(entry for entry in found if entry.state != "queued")
+        while True:
+            while self._left and self._live < AT_ONCE:
+                self._live += 1
+                self._scheduler.start(partial(self._collect, self._left.popleft()))
+            if self._results:
+                return self._results.popleft()
+            if not self._live:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+
+    async def _collect(self, entry: JournalEntry) -> None:
+        try:
+            single = await self._durable.take_over(entry, self._deadline)
+            if single is not None:
+                self._results.append(await single.outcome())
+        except ImagenError as error:
+            failure = Failure.of(error).about(account=entry.account, task_id=entry.task_id)
+            self._results.append(msgspec.structs.replace(earlier_result(entry), error=failure.exception()))
+        finally:
+            self._live -= 1
+            self._news.set()
+
+
+def _as_ended(entry: JournalEntry, job: Job) -> Job:
+    """The job as an entry of one that has ended tells it."""
+    job = msgspec.structs.replace(job, account=entry.account, request=entry.request)
+    failure = failure_of(entry)
+    if entry.state == "done":
+        outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"", entry.ignored, entry.text or "")
+        return job.to(Done(entry.task_id or "", outcome, entry.files))
+    assert failure is not None
+    return job.to(Unknown(failure) if entry.state == "unknown" else Failed(failure))
