@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import socket
-import sys
 import time
-from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,7 @@ from builders import make_job
 from dict_store import DictStore
 from fastapi import FastAPI
 from inner import MAX_CALLBACK, signature_of
-from readme import blocks, program_of
+from printed import KEY, as_printed
 from servers import called_back, free_socket, serving
 
 from imagen_async import Account, Callback, Client, ConfigurationError, JournalError
@@ -32,7 +27,6 @@ from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.testing import VirtualTimeLoop, running_sandbox
 from imagen_async.webhooks import LONGEST_READ, Receiver
 
-KEY = "a-webhook-key"
 AT_ONCE = Latency(median=0, sigma=0, minimum=0)
 HERE = Callback("https://example.com")
 
@@ -149,31 +143,6 @@ async def test_a_body_that_is_not_packed_as_it_says(imagen_sandbox: Sandbox) -> 
         async with http.post(url, data=b'{"data": {}}', headers={"Content-Encoding": "gzip"}) as answer:
             assert answer.status == 200
         assert (await job).urls
-
-
-@asynccontextmanager
-async def as_printed(name: str, folder: Path, sandbox: Sandbox, port: int) -> AsyncIterator[None]:
-    """The printed program of that name, as a process whose kie.ai is the sandbox, once it says that it is there."""
-    found = [program_of("web"), *blocks("python")]
-    program = next(block for block in found if block.startswith(f"# {name}\n"))
-    (folder / name).write_text(program)
-    here = {"PYTHONUNBUFFERED": "1", "PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
-    keys = {"IMAGEN_WEBHOOK_KEY": KEY, "KIE_API_KEY": sandbox.key, "KIE_BASE_URL": sandbox.url_of("kie")}
-    served = ["-m", "uvicorn", f"{name.removesuffix('.py')}:app", "--no-access-log", "--port", str(port)]
-    command = served if "fastapi" in name else [name]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, cwd=folder, env={**os.environ, **here, **keys}, stdout=PIPE, stderr=STDOUT
-    )
-    try:
-        said = b""
-        while b"unning on http" not in said:
-            assert not process.stdout.at_eof(), said.decode()
-            said += await process.stdout.readline()
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.communicate()
 
 
 @pytest.mark.slow
