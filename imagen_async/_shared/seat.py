@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from .._core.provider import Limits
-from .._core.shared_limits import Kind, Position
+from .._core.shared_limits import KINDS, Kind, Position
 from .desk import Desk, Words
 from .limiter import SharedLimiter
 
@@ -35,6 +35,7 @@ class Seat:
     Attributes:
         limits: Its two limits.
         way: As given.
+        longest: Seconds that a request may take in all.
         is_open: True from when the client is opened until it is closed.
     """
 
@@ -50,6 +51,7 @@ class Seat:
         connect_timeout: float,
     ) -> None:
         self.way = way
+        self.longest = way + connect_timeout
         self.limits: dict[Kind, SharedLimiter] = {
             "submit": SharedLimiter("submit", limits.submit, self),
             "status": SharedLimiter("status", limits.status, self),
@@ -58,10 +60,12 @@ class Seat:
         self._enter, self._leave = enter, leave
         self._number = number
         self._room = limits.running
-        self._lease = way + connect_timeout + WAITING
+        self._lease = self.longest + WAITING
         self._running = 0
         self._desk: Desk | None = None
-        self._asking = False
+        # What was said and not answered yet; and how many that were marked have ended since the last that was said.
+        self._asked: Position | None = None
+        self._unmarked: dict[Kind, int] = dict.fromkeys(KINDS, 0)
         self._alarm: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -76,7 +80,7 @@ class Seat:
         places = self.limits[kind].dealings.places
         if places.marked:
             places.marked -= 1
-            self._at_desk().unmark(kind)
+            self._unmarked[kind] += 1
 
     def occupied(self, running: int) -> None:
         """Hear how many tasks the client has."""
@@ -117,9 +121,9 @@ class Seat:
             for limiter in self.limits.values():
                 limiter.close()
             self._running = 0
-            self._desk.exchange(self._position(leaves=True), lambda words: None)
+            self._desk.exchange(self._position(leaves=True), self._told_unmarked(), lambda words: None)
             self._leave(self._desk)
-            self._desk, self._asking = None, False
+            self._desk = self._asked = None
 
     def _at_desk(self) -> Desk:
         # Entered once it is needed.
@@ -135,22 +139,30 @@ class Seat:
     def _ask(self) -> None:
         self._alarm = None
         # One after the other: what was given for the last one must be in what is said next.
-        if self._asking:
+        if self._asked is not None:
             return
-        self._asking = True
-        said, desk, loop = self._position(), self._at_desk(), asyncio.get_running_loop()
+        desk, loop = self._at_desk(), asyncio.get_running_loop()
+        said, unmarked = self._position(), self._told_unmarked()
+        self._asked = said
 
         def told(words: Words | None) -> None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self._hear, desk, said, words)
+                loop.call_soon_threadsafe(self._hear, said, unmarked, words)
 
-        desk.exchange(said, told)
+        desk.exchange(said, unmarked, told)
 
-    def _hear(self, desk: Desk, said: Position, words: Words | None) -> None:
-        if desk is not self._desk:
-            return  # left meanwhile
-        self._asking = False
+    def _told_unmarked(self) -> Mapping[Kind, int]:
+        unmarked, self._unmarked = self._unmarked, dict.fromkeys(KINDS, 0)
+        return unmarked
+
+    def _hear(self, said: Position, unmarked: Mapping[Kind, int], words: Words | None) -> None:
+        # Left meanwhile: what was given then was given back, and is not known any more, also if it is open again.
+        if said is not self._asked:
+            return
+        self._asked = None
         if words is None:
+            for kind, count in unmarked.items():
+                self._unmarked[kind] += count
             self.call(AGAIN)
             return
         now = asyncio.get_running_loop().time()
