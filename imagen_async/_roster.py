@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
 
 from ._held_file import HeldFile, Span
 
@@ -85,11 +84,6 @@ class Roster:
         """What was said at a place last; None once the place is another's. Raises OSError."""
         record = self._record(name)
         return record[_WORD + _PID :] if record else None
-
-    def all_said(self) -> Iterator[bytes]:
-        """What was said last at each place that anybody ever had. Raises OSError."""
-        content = self._file.read_at(0, PLACES * _RECORD)
-        return (content[at + _WORD + _PID : at + _RECORD] for at in range(0, len(content) - _RECORD + 1, _RECORD))
 
     def close(self) -> None:
         """Give the place up; once more, or in a fork of its process, is nothing."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import inner
 
-from imagen_async._core.limiter import Limiter
 from imagen_async.errors import ImagenError
+from imagen_async.ports import Limiter
 from imagen_async.providers import PROVIDERS
 
 MODELS = {model.name: model for model in PROVIDERS["kie"].models}

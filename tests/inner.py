@@ -20,7 +20,7 @@ from imagen_async._cli.options import (
     PictureOptions,
 )
 from imagen_async._cli.prompt_files import BadLine, Mistakes, PromptFile, PromptLine
-from imagen_async._clock import now
+from imagen_async._clock import boot_clock, now
 from imagen_async._core.budget import Budget
 from imagen_async._core.callback_bodies import MAX_CALLBACK, read_callback
 from imagen_async._core.callback_reliability import CallbackReliability
@@ -77,6 +77,8 @@ from imagen_async._core.journal_entry import (
     is_denied,
 )
 from imagen_async._core.latency import EDGES, MEMORY, Curve, LatencyPrior, LifeTable, believed
+from imagen_async._core.leased_places import LeasedPlaces
+from imagen_async._core.limiter import LeasedLimiter
 from imagen_async._core.machine import TABLE, advance
 from imagen_async._core.mask import Mask
 from imagen_async._core.model import Model, model_of
@@ -88,6 +90,7 @@ from imagen_async._core.provider import Limits, Provider, check
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
 from imagen_async._core.resuming import awaited, different, earlier_result, resumed, sent_again
 from imagen_async._core.routing import Offer, Policy, Route, Router
+from imagen_async._core.shared_limits import Held, Position, SharedLimits, Waiting, Wish, Word, shares
 from imagen_async._core.spare_places import FEW, SparePlaces
 from imagen_async._core.states import (
     AwaitingCallback,
@@ -170,6 +173,12 @@ from imagen_async._roster import Roster
 from imagen_async._scheduler.exchange import Exchange, _own_works
 from imagen_async._scheduler.scheduler import Scheduler, Standing
 from imagen_async._scheduler.turns import LONGEST_TURN
+from imagen_async._shared import beside, folder
+from imagen_async._shared.beside import StandsStill
+from imagen_async._shared.desk import Desk, Shelf
+from imagen_async._shared.file import SharedFile
+from imagen_async._shared.seat import Seat
+from imagen_async._shared.seats import SharedAccount, shelves_of
 from imagen_async._text import one_line, shown, told
 from imagen_async._transport.file_session import FileSession
 from imagen_async._transport.session_pool import MAX_ANSWER, Endpoint, SessionPool

@@ -41,7 +41,8 @@ class LeasedPlaces:
         self.at_hand += count
         self._fresh.append(Lot(until, count))
         self._leases.add(until, count)
-        self._was_used = False
+        # None is given back before it was there for a while.
+        self._was_used = True
 
     def take(self) -> None:
         """Use one that is at hand."""
@@ -53,6 +54,10 @@ class LeasedPlaces:
         self.at_hand -= 1
         self.in_flight += 1
         self._was_used = True
+
+    def next_until(self) -> float:
+        """The lease of the place at hand that is used next."""
+        return self._fresh[0].at if self._fresh else -math.inf
 
     def oldest_until(self) -> float:
         """The lease of the oldest of those that are used and have not left."""
@@ -74,7 +79,8 @@ class LeasedPlaces:
     def release(self) -> bool:
         """One of those that are used is free now; False where it counted as one that had left."""
         self.in_flight -= 1
-        self._drop(oldest=False)
+        # Whichever it had: the others have the later leases from now on.
+        self._drop(oldest=True)
         if self._untils and len(self._untils) > self.in_flight - self.marked:
             self._untils.popleft()
             return True

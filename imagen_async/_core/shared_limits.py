@@ -254,7 +254,8 @@ class SharedLimits(msgspec.Struct):
             self.left[kind] = Held([(lease, out)] if out else [], [(0.0, was_answered)] if was_answered else [])
         for learned in self.learned.values():
             learned.blocked_until = learned.clean_since = learned.cut_at = -math.inf
-        self.lost_at = -math.inf
+        # What nobody knew is no better known now: it left before the boot.
+        self.lost_at = 0.0 if self.lost_at > -math.inf else -math.inf
         self.boot, self.at = boot, now
 
     def limit_of(self, kind: Kind, rate: Rate) -> LearnedLimit:

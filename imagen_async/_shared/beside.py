@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,9 +22,11 @@ _STEP = 0.0005
 _TURN = Span(0x40000000, 1)
 _USED = b"used"
 _PID_AT = 16
+_STAMP_AT = 32
 _MARKS = struct.Struct("<II")
 _STAMP = struct.Struct("<Q")
-
+_MOST = 2**53
+"""Changes that no file will ever have seen: where more are told, that is garbage."""
 
 UNUSED = 30 * 86400.0
 """Seconds after which a key's files go that nobody has used: a key that is not used any more leaves nothing behind."""
@@ -53,6 +56,8 @@ class Beside:
         self._marked: Mapping[Kind, int] = dict.fromkeys(KINDS, 0)
         self._former = ""
         self._stack = contextlib.ExitStack()
+        # What is marked in one thread must not go into a file that another one is closing.
+        self._guard = threading.Lock()
         self._open()
 
     @contextlib.contextmanager
@@ -97,16 +102,19 @@ class Beside:
 
     def mark(self, marked: Mapping[Kind, int]) -> None:
         """Note, from any thread, how many places have requests that may have left; raises OSError, ValueError."""
-        self._marked = dict(marked)
-        self._say_marks()
+        with self._guard:
+            self._marked = dict(marked)
+            self._say_marks()
 
     def stamp(self, number: int) -> None:
-        """Note which change this process has made last."""
-        self._roster.say(_STAMP.pack(number), _MARKS.size)
+        """Note which change was made last."""
+        self._lock.write_at(_STAMP_AT, _STAMP.pack(number))
 
     def last_stamp(self) -> int:
-        """The last change that is known of: a file that has it not is an older one."""
-        return max(int(_STAMP.unpack_from(said, _MARKS.size)[0]) for said in self._roster.all_said())
+        """The last change that is known of, also by those that have ended: a file that has it not is an older one."""
+        said = self._lock.read_at(_STAMP_AT, _STAMP.size)
+        number = int(_STAMP.unpack(said)[0]) if len(said) == _STAMP.size else 0
+        return number if number < _MOST else 0
 
     def pid(self, process: str) -> int | None:
         """The number of a process that uses the key, or None once it is dead."""
@@ -133,9 +141,10 @@ class Beside:
     def _reopen(self) -> None:
         """Go on with what has the files' names now, and be known there as the one that it was."""
         self._former = self._former or self.process
-        self.close()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._open()
+        with self._guard:
+            self.close()
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open()
 
     def _whose_turn(self) -> str:
         with contextlib.suppress(OSError):

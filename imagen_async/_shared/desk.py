@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -24,6 +25,9 @@ from .beside import sweep
 from .file import SharedFile
 
 T = TypeVar("T")
+
+LAST = 1.0
+"""Seconds that a process stays at its end to say that it leaves: else others wait for leases that nobody has."""
 
 Words = dict[Kind, Word]
 
@@ -107,10 +111,17 @@ class Desk:
         self._marked: dict[Kind, int] = dict.fromkeys(KINDS, 0)
         self._trouble = ""
 
-    def exchange(self, said: Position, told: Told) -> None:
-        """Have a client's position taken, after those that came before."""
+    def exchange(self, said: Position, unmarked: Mapping[Kind, int], told: Told) -> None:
+        """Have a client's position taken, after those that came before.
+
+        Args:
+            said: It.
+            unmarked: Of so many that were marked it tells how they ended. They count until others can read that: were
+                the process killed before, what was answered just now would be free at once.
+            told: Hears what came of it.
+        """
         with suppress(RuntimeError):  # it was closed meanwhile: nobody waits for what it would say
-            self._thread.submit(self._exchange, said, told)
+            self._thread.submit(self._exchange, said, unmarked, told)
 
     def do(self, work: Callable[[Store], T]) -> Future[T]:
         """Have something done with the store, after what was given before; raises RuntimeError once it is closed."""
@@ -132,38 +143,44 @@ class Desk:
                 return False
         return True
 
-    def unmark(self, kind: Kind) -> None:
-        """Know that one of these was answered, or has not left; it is noted with the next exchange."""
-        with self._turn:
-            self._marked[kind] -= 1
-
     def close(self) -> None:
         """Close the file, after what was given before."""
         with suppress(RuntimeError):
-            self._thread.submit(self._close)
+            closing = self._thread.submit(self._close)
+            _closing.add(closing)
+            closing.add_done_callback(_closing.discard)
         self._thread.shutdown()
 
     def _close(self) -> None:
         if self._store is not None:
             self._store.close()
 
-    def _exchange(self, said: Position, told: Told) -> None:
+    def _exchange(self, said: Position, unmarked: Mapping[Kind, int], told: Told) -> None:
         words: Words | None = None
         calls: Sequence[HandedOn] = ()
         try:
             store = self._opened()
-            with self._turn:
-                store.mark(self._marked)
             words, calls = store.exchange(said), store.calls()
+            self._unmark(store, unmarked)
             self._trouble = ""
         except (OSError, sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
             self._tell(str(error))
         finally:
             told(words, calls)
 
+    def _unmark(self, store: Store, unmarked: Mapping[Kind, int]) -> None:
+        if any(unmarked.values()):
+            with self._turn, suppress(OSError, ValueError):  # too many are noted then: nobody takes what is not free
+                for kind, count in unmarked.items():
+                    self._marked[kind] -= count
+                store.mark(self._marked)
+
     def _opened(self) -> Store:
         if self._store is None:
-            self._store = self._first_usable()
+            store = self._first_usable()
+            with self._turn:
+                store.mark(self._marked)
+                self._store = store
         return self._store
 
     def _first_usable(self) -> Store:
@@ -194,6 +211,7 @@ class Desk:
 
 _desks: dict[tuple[Shelf, ...], Desk] = {}
 _left_to_the_parent: list[Desk] = []
+_closing: set[Future[Any]] = set()
 _lock = threading.Lock()
 
 
@@ -223,7 +241,13 @@ def _begin_anew_in_child() -> None:
     # Kept, so that nothing of SQLite's is closed here, which it may not be in a fork.
     _left_to_the_parent.extend(_desks.values())
     _desks.clear()
+    _closing.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew_in_child)
+
+
+@atexit.register
+def _say_what_is_left_to_say() -> None:
+    wait([*_closing], LAST)

@@ -22,6 +22,9 @@ from .beside import Beside
 LOOK = 0.1
 """Seconds between two looks at who is dead."""
 
+_LEAP = 2**20
+"""Changes that a state is ahead which stands in for one that was lost: to nobody who knows that it is an older one."""
+
 _SCHEMA = (
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), stamp INTEGER NOT NULL, file TEXT NOT NULL, "
     "content BLOB NOT NULL)"
@@ -167,6 +170,7 @@ class SharedFile:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
         now = boot_clock()
+        self._stamp = max(self._stamp, self._beside.last_stamp()) + _LEAP * is_lost
         state = SharedLimits(self._boot, now, lost_at=now if is_lost else -math.inf)
         with contextlib.closing(connect(self._path, "rwc", timeout=1.0)) as connection:
             connection.execute(_SCHEMA)

@@ -35,6 +35,10 @@ class Company(Protocol):
     way: float
     is_open: bool
 
+    @property
+    def longest(self) -> float:
+        """Seconds that it may take in all, with its connection."""
+
     def call(self, within: float = 0.0) -> None: ...
 
     def later(self, seconds: float, act: Callable[[], None]) -> None: ...
@@ -70,10 +74,13 @@ class SharedLimiter:
         self._kind: Kind = kind
         self._seat = seat
         self._places = self.dealings.places
+        self._is_watched = False
 
     def ready_at(self, now: float) -> float:
         """At once where a place is at hand, and nothing holds it."""
-        return self.dealings.blocked_until if self._places.at_hand else math.inf
+        # While the process stood still its lease went on: others may have the place soon, or have it already.
+        is_any = self._places.at_hand and boot_clock() + self._seat.longest <= self._places.next_until()
+        return self.dealings.blocked_until if is_any else math.inf
 
     def taken(self, now: float) -> int:
         """Its own places that are not free, and those that others were last heard to have."""
@@ -154,7 +161,9 @@ class SharedLimiter:
         """Take what was given for a wish."""
         self.limit = word.limit
         self.dealings.hear(said, word, now)
-        if word.granted:
+        # One watch for all: of several each would find unused what another has seen used just now.
+        if word.granted and not self._is_watched:
+            self._is_watched = True
             self._seat.later(IDLE, self._give_back)
         self.changed()
 
@@ -163,6 +172,7 @@ class SharedLimiter:
         for _ in range(self._places.in_flight):
             self._seat.unmark(self._kind)
         self._places.leave(boot_clock())
+        self._is_watched = False
 
     def _hold(self, now: float, retry_after: float | None) -> None:
         until = now + max(self.rate.per, retry_after or 0.0)
@@ -173,7 +183,8 @@ class SharedLimiter:
         if self._places.is_idle():
             self._places.give_back()
             self._seat.call()
-        elif self._places.at_hand:
+        self._is_watched = bool(self._places.at_hand)
+        if self._is_watched:
             self._seat.later(IDLE, self._give_back)
 
 
@@ -226,8 +237,10 @@ class Dealings:
 
     def wish(self) -> Wish:
         """What is to be said of it now."""
-        held = self.places.held(boot_clock())
-        return msgspec.structs.replace(self.news, held=held, wanted=self._wanted if self.waits else 0)
+        news, held = self.news, self.places.held(boot_clock())
+        # Lists of its own: what comes before it is answered is to be said the next time.
+        lists = {"refusals": [*news.refusals], "blocks": [*news.blocks], "earlier": [*news.earlier]}
+        return msgspec.structs.replace(news, held=held, wanted=self._wanted if self.waits else 0, **lists)
 
     def hear(self, said: Wish, word: Word, now: float) -> None:
         """Take what was given for a wish; `now` is a loop time."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
 from .._core.provider import Limits
-from .._core.shared_limits import HandedOn, Kind, Position
+from .._core.shared_limits import KINDS, HandedOn, Kind, Position
 from .desk import Desk, Store, Words
 from .limiter import SharedLimiter
 
@@ -25,14 +24,6 @@ HEARTBEAT = 0.5
 
 WAITING = 10.0
 """Seconds that a create has from its place to its connection; beyond that it takes another place."""
-
-
-class _Asking(enum.Enum):
-    """Whether an answer is waited for, and whether more is to be said once it is there."""
-
-    NOT = 0
-    ONCE = 1
-    AGAIN = 2
 
 
 class Seat:
@@ -75,9 +66,16 @@ class Seat:
         self._blank = Position(str(number), {}, 0, limits.running, way + connect_timeout + WAITING)
         self._running = 0
         self._desk: Desk | None = None
-        self._asking = _Asking.NOT
+        # What was said and not answered yet; and how many that were marked have ended since the last that was said.
+        self._asked: Position | None = None
+        self._unmarked: dict[Kind, int] = dict.fromkeys(KINDS, 0)
         self._alarm: asyncio.TimerHandle | None = None
         self._timers: set[asyncio.TimerHandle] = set()
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a request may take in all."""
+        return self._blank.lease - WAITING
 
     def mark(self, kind: Kind) -> bool:
         """Note that the request of a place may leave; False: that cannot be noted, so that it may not."""
@@ -90,7 +88,7 @@ class Seat:
         places = self.limits[kind].dealings.places
         if places.marked:
             places.marked -= 1
-            self._at_desk().unmark(kind)
+            self._unmarked[kind] += 1
 
     def occupied(self, running: int) -> None:
         """Hear how many tasks the client has."""
@@ -135,9 +133,9 @@ class Seat:
             for limiter in self.limits.values():
                 limiter.close()
             self._running = 0
-            self._desk.exchange(self._position(leaves=True), lambda words, calls: None)
+            self._desk.exchange(self._position(leaves=True), self._told_unmarked(), lambda words, calls: None)
             self._leave(self._desk)
-            self._desk, self._asking, self.listener = None, _Asking.NOT, None
+            self._desk = self._asked = self.listener = None
 
     def _at_desk(self) -> Desk:
         # Entered once it is needed.
@@ -153,26 +151,32 @@ class Seat:
     def _ask(self) -> None:
         self._alarm = None
         # One after the other: what was given for the last one must be in what is said next.
-        if self._asking is not _Asking.NOT:
-            self._asking = _Asking.AGAIN
+        if self._asked is not None:
             return
-        self._asking = _Asking.ONCE
-        said, desk, loop = self._position(), self._at_desk(), asyncio.get_running_loop()
+        desk, loop = self._at_desk(), asyncio.get_running_loop()
+        said, unmarked = self._position(), self._told_unmarked()
+        self._asked = said
 
         def told(words: Words | None, calls: Sequence[HandedOn]) -> None:
             with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(self._hear, desk, said, words)
+                loop.call_soon_threadsafe(self._hear, said, unmarked, words)
                 if calls and self.listener is not None:
                     loop.call_soon_threadsafe(self.listener, calls)
 
-        desk.exchange(said, told)
+        desk.exchange(said, unmarked, told)
 
-    def _hear(self, desk: Desk, said: Position, words: Words | None) -> None:
-        if desk is not self._desk:
-            return  # left meanwhile
-        is_called_again = self._asking is _Asking.AGAIN
-        self._asking = _Asking.NOT
+    def _told_unmarked(self) -> Mapping[Kind, int]:
+        unmarked, self._unmarked = self._unmarked, dict.fromkeys(KINDS, 0)
+        return unmarked
+
+    def _hear(self, said: Position, unmarked: Mapping[Kind, int], words: Words | None) -> None:
+        # Left meanwhile: what was given then was given back, and is not known any more, also if it is open again.
+        if said is not self._asked:
+            return
+        self._asked = None
         if words is None:
+            for kind, count in unmarked.items():
+                self._unmarked[kind] += count
             self.call(AGAIN)
             return
         now = asyncio.get_running_loop().time()
@@ -180,8 +184,8 @@ class Seat:
             self.limits[kind].hear(said.wishes[kind], word, now)
         dealings = [limiter.dealings for limiter in self.limits.values()]
         waiting = [each.next_in() for each in dealings if each.waits]
-        if is_called_again:
-            self.call()
+        if any(each.dealings.waits and not said.wishes[kind].wanted for kind, each in self.limits.items()):
+            self.call()  # somebody has begun to wait meanwhile
         elif waiting:
             self.call(min(waiting))
         elif any(each.places.are_any for each in dealings) or (self._running and self.listener is not None):
