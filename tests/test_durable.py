@@ -361,3 +361,64 @@ async def test_a_store_of_ones_own(sandbox: Sandbox, place: Path) -> None:
 def typed(store: DictStore) -> JobStore:
     """The type checkers take the one for the other."""
     return store
+
+
+# ------------------------------------------------------------------------------------------------ what may go wrong
+
+
+@pytest.mark.parametrize("kept", ["90", "3 weeks", "0d", -1, True, "", "nan"])
+def test_what_no_time_is_is_refused(kept: Any) -> None:
+    """`keep_journal` takes a time; the message says which."""
+    with pytest.raises(errors.ConfigurationError, match=r"^keep_journal=.*'90d', '12h'"):
+        Client("sandbox", journal="run.db", keep_journal=kept)
+
+
+def test_what_keeps_nothing_is_refused() -> None:
+    """A time for a journal needs one, and a folder must be a path."""
+    with pytest.raises(errors.ConfigurationError, match="give journal="):
+        Client("sandbox", keep_journal="90d")
+    with pytest.raises(errors.ConfigurationError, match="is no folder"):
+        Client("sandbox", save_to=7)  # type: ignore[arg-type]
+
+
+async def test_without_a_journal_nothing_is_unfinished(sandbox: Sandbox) -> None:
+    """To ask for what was left takes a journal, and the message says how to have one."""
+    async with client_of(sandbox) as client:
+        with pytest.raises(errors.ConfigurationError, match=r"no journal: open one with `Client\(…, journal="):
+            await client.unfinished()
+        with pytest.raises(errors.ConfigurationError, match="no journal"):
+            client.resume()
+        assert (await client.generate("a fox", key="k", retry_failed=True)).ok
+
+
+async def test_what_is_kept_no_longer_leaves_its_key(sandbox: Sandbox, place: Path) -> None:
+    """A row is dropped once it has ended for so long; its key is never paid for again, and its picture stays."""
+    async with durable(sandbox, place, save_to=place / "out") as client:
+        result = await client.generate("a fox", key="k")
+    async with durable(sandbox, place, keep_journal="90d") as client:
+        assert (await client.generate("a fox", key="k")).earlier
+    await asyncio.sleep(0.02)
+    async with durable(sandbox, place, keep_journal=0.01) as client:
+        assert rows(place) == {}
+        for again in (False, True):
+            with pytest.raises(errors.InvalidRequest, match=r"'k' stood for a request that .* dropped then"):
+                await client.generate("a fox", key="k", retry_failed=again)
+        await client.generate("a heron", key="h")
+        while rows(place):  # now and then, not only at its opening
+            await asyncio.sleep(0.02)
+    (refused,) = await run(client_of(sandbox), [ImageRequest("a fox", key="k")], journal=place / "run.db")
+    assert isinstance(refused.error, errors.InvalidRequest)
+    assert (Path(result.files[0].path).exists(), len(sandbox.ledger.tasks)) == (True, 2)
+
+
+@pytest.mark.parametrize("lost", ["run.db-owners", "run.db", "run.db-wal"])
+async def test_where_the_journal_is_lost_nothing_is_sent(sandbox: Sandbox, place: Path, lost: str) -> None:
+    """Without its place, or its file, a process would be taken for dead: it sends nothing more, and says so."""
+    with pytest.raises(errors.JournalError, match=f"{lost} was removed"):
+        async with durable(sandbox, place) as client:
+            await client.generate("a fox", key="k0")
+            (place / lost).unlink()
+            for key in ("k1", None):
+                with pytest.raises(errors.JournalError, match=f"{lost} was removed"):
+                    await client.generate("a fox", key=key)
+    assert len(sandbox.ledger.creates) == 1
