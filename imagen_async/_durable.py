@@ -150,6 +150,9 @@ class Durable:
         if entry.key in self._asks:
             return None
         self._check_served(entry)
+        if entry.account in self._gone:
+            message = "Its sandbox has ended with the client that had started it: ask for its key, and it is made anew."
+            raise ConfigurationError(message, provider=entry.account, task_id=entry.task_id)
         job = blank_job(self._router, entry, self._scheduler.new_id(), deadline, self._save_to)
         return await self._ask(job, frozenset(), is_new=False).wait()
 

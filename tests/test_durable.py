@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -343,6 +343,52 @@ async def test_a_batch_has_the_same_file_beside_single_requests(slow: Sandbox, p
         with pytest.raises(errors.InvalidRequest, match="stood for another"):
             await client.generate("another", key="done")
     assert Counter(slow.ledger.tasks_by_prompt().values()) == {1: 22}
+
+
+async def test_a_sandbox_of_the_clients_own_is_made_anew(place: Path) -> None:
+    """Its tasks have ended with it and cost nothing: what ran is made again, and so is what nobody knows."""
+    async with Client("sandbox", journal=place / "run.db") as client:
+        await client.submit("a fox", key="k")
+        request = rows(place)["k"].request
+    with SharedJournal(place / "run.db") as journal:
+        intent = entry(key="u", request=request, account="sandbox", sent_at=time.time())
+        journal.claim(msgspec.structs.replace(intent, state="queued", attempts=0))
+        journal.write([intent])
+    async with Client("sandbox", journal=place / "run.db") as client:
+        left = {each.key: each.error async for each in client.resume()}
+        assert type(left["k"]) is errors.ConfigurationError
+        assert (await client.generate("a fox", key="k")).ok
+        assert (await client.generate("a fox", key="u")).ok
+
+
+async def test_a_batch_never_sends_what_a_single_request_has(slow: Sandbox, place: Path) -> None:
+    """Whoever came first has the key: one that has failed, or that came while the batch ran, is not sent by it."""
+    slow.faults.order("task", "fail_word")
+    async with durable(slow, place) as client:
+        with pytest.raises(errors.GenerationFailed):
+            await client.generate("a fox", key="failed", model="imagen4-fast")
+        with pytest.raises(errors.GenerationFailed):  # which is on disk by then
+            await client.generate("a fox", key="failed", model="imagen4-fast")
+        asked = [ImageRequest("a fox", key="failed"), ImageRequest("a heron", key="mine")]
+        for again, kind in ((False, errors.GenerationFailed), (True, errors.InvalidRequest)):
+            terms = {"journal": place / "run.db", "model": "imagen4-fast", "retry_failed": again}
+            found = {each.key: each for each in await run(client, asked, **terms)}
+            assert (type(found["failed"].error), found["mine"].ok) == (kind, True)
+        async with client.batch(many(), journal=place / "run.db", model="imagen4-fast") as results:
+            late = await client.submit("a wolf", key="late", model="imagen4-fast")
+            (result,) = [each async for each in results if each.key == "late"]
+        assert isinstance(result.error, errors.InvalidRequest)
+        assert (await late).ok
+        with pytest.raises(errors.InvalidRequest, match="another request"):
+            await client.generate("a fox", key="mine")
+        assert (await client.generate("a heron", key="mine", model="imagen4-fast")).earlier
+    assert set(slow.ledger.tasks_by_prompt().values()) == {1}
+
+
+async def many() -> AsyncIterator[ImageRequest]:
+    """An input that comes slowly, and of which the last is asked for by another one meanwhile."""
+    await asyncio.sleep(0.3)
+    yield ImageRequest("a wolf", key="late")
 
 
 async def test_a_store_of_ones_own(sandbox: Sandbox, place: Path) -> None:
