@@ -197,6 +197,7 @@ def test_what_is_dropped_leaves_its_key(shared: Shared) -> None:
     assert store.drop(2000.0, 60.0) == 0
     assert store.drop(2000.1, 60.0) == 2
     assert [store.find(f"k{number}") is None for number in range(4)] == [True, True, False, False]
+    assert sorted(over for _, over in store.sent_since("kie", 0.0) if over is not None) == [2000.0]
     with pytest.raises(InvalidRequest, match="dropped"):
         store.claim(asked())
     with pytest.raises(InvalidRequest, match="dropped"):

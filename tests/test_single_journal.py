@@ -221,3 +221,26 @@ async def test_a_file_is_a_journal_as_a_store_is(network: Network, place: Path) 
             asking = [group.create_task(client.generate("a fox", key=f"k{number % 5}")) for number in range(20)]
         assert len({task.result().urls for task in asking}) == 5
     assert len(network.ledger.creates) == 5
+
+
+async def test_a_store_is_one_clients(network: Network, disk: Disk) -> None:
+    """Two clients with one store would take each other's requests for their own: the second one is refused."""
+    async with VirtualClient(network, journal=disk):
+        with pytest.raises(errors.JournalError, match="a dict is in use: another client of this program"):
+            await VirtualClient(network, journal=disk).__aenter__()
+    async with VirtualClient(network, journal=disk) as client:
+        assert (await client.generate("a fox", key="k")).ok
+
+
+async def test_a_client_that_is_opened_again_finds_what_it_has_left(network: Network, disk: Disk) -> None:
+    """Its own requests are anybody's once it was left; and of one that was never sent nothing is left."""
+    network.connecting = 2.0
+    async with VirtualClient(network, journal=disk) as client:
+        await client.submit("a fox", key="k")
+        asking = asyncio.ensure_future(asked(client, "unsent"))
+        await anyio.sleep(1)
+    assert isinstance(await asking, errors.ImagenError)
+    async with VirtualClient(network, journal=disk) as client:
+        assert [left.key for left in await client.unfinished()] == ["k"]
+        assert [result.key async for result in client.resume()] == ["k"]
+    assert (states(disk), len(network.ledger.creates)) == ({"k": "done"}, 1)
