@@ -48,7 +48,7 @@ from .schema import (
 )
 from .seen import Seen
 from .store import LONGEST_WAY
-from .wal import RESCUED, OpenFiles, Stamps, check_pair, untidied
+from .wal import LOOKS, RESCUED, OpenFiles, Stamps, check_pair, untidied
 
 MAKING = 2.0
 """Seconds for which a file may be made, or brought up to this version, by another process."""
@@ -282,10 +282,11 @@ class Journal(JournalReader):
     def _entered(self, stack: ExitStack) -> FileLock | Place:
         """What says that the file may be written here, which is there then; raises JournalError."""
         lock = stack.enter_context(closing(FileLock(self._real_path)))
-        by = time.monotonic() + MAKING
+        by, looks = time.monotonic() + MAKING, LOOKS
         while not lock.take():
             # Who opens it for single requests has the lock only while it is made, or is brought up to this version.
-            if is_ready(self._real_path) or time.monotonic() > by:
+            looks -= is_ready(self._real_path)
+            if not looks or time.monotonic() > by:
                 raise self._in_use()
             time.sleep(AGAIN)
         self._make_if_missing()

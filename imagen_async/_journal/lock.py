@@ -46,7 +46,13 @@ class FileLock(_Own):
         self._stack = contextlib.ExitStack()
 
     def take(self) -> bool:
-        """Take it; False while another process, or another journal of this one, has it."""
+        """Take it; False while another process, or another journal of this one, has it. May be tried again."""
+        is_taken = self._take()
+        if not is_taken:
+            self._stack.close()
+        return is_taken
+
+    def _take(self) -> bool:
         if owns_locks(self._path):
             self._file = self._stack.enter_context(contextlib.closing(HeldFile(self._path, is_made=True)))
             # Not waited for: whoever has it has it for a whole batch.
