@@ -147,10 +147,11 @@ class Client:
             anyio are ever used, so that these may all wait for the client. Journals and names of hosts have threads
             of their own in either case.
         journal: Where single requests are kept beyond this process: a SQLite file, made if missing, which any number
-            of processes may have open at once, or a `JobStore` of your own, see `imagen_async.ports`. Then a request
-            with a key is one task and one bill, whoever asks for it and whatever process has died, see `generate`; what
-            ended processes have left is listed by `unfinished`, and collected by `resume`. Of a batch it keeps nothing,
-            which has a journal of its own: `batch(journal=…)`, which may be the same file.
+            of processes may have open at once (Linux and macOS, on a local disk), or a `JobStore` of your own, see
+            `imagen_async.ports`. Then a request with a key is one task and one bill, whoever asks for it and whatever
+            process has died, see `generate`; what ended processes have left is listed by `unfinished`, and collected by
+            `resume`. Of a batch it keeps nothing, which has a journal of its own: `batch(journal=…)`, which may be the
+            same file.
         save_to: A folder for the pictures of single requests, made if missing; then a result has them as `files`, also
             once their links have died.
         keep_journal: For how long what has ended stays in the journal: seconds, or a text such as `"90d"`, `"12h"` or

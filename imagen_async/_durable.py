@@ -20,7 +20,7 @@ from ._core.journal_entry import JournalEntry, failure_of, is_denied
 from ._core.resuming import different, earlier_result, is_at_end, resumed, sent_again
 from ._core.routing import Router
 from ._core.states import Done, Failed, Unknown
-from ._core.values import Result
+from ._core.values import ImageRequest, Result
 from ._core.wire import Succeeded
 from ._core.wording import result_of
 from ._job_factory import blank_job
@@ -150,6 +150,9 @@ class Durable:
         if entry.key in self._asks:
             return None
         self._check_served(entry)
+        if entry.account in self._gone:
+            message = "Its sandbox has ended with the client that had started it: ask for its key, and it is made anew."
+            raise ConfigurationError(message, provider=entry.account, task_id=entry.task_id)
         job = blank_job(self._router, entry, self._scheduler.new_id(), deadline, self._save_to)
         return await self._ask(job, frozenset(), is_new=False).wait()
 
@@ -157,7 +160,7 @@ class Durable:
         """What this process is at work on already under a key, where that is the same request."""
         while (ask := self._asks.get(job.key)) is not None:
             if ask.single is None or not ask.single.is_dropped:
-                self._check_same(job.key, ask.job, job)
+                self._check_same(ask.job.request, ask.job.model.name, job)
                 return ask
             # Whoever asked has left, and its create is heard out: what comes of that is to be gone on with.
             await ask.single.over()
@@ -225,17 +228,18 @@ class Durable:
     async def _check_row(self, ask: _Ask, claim: Claim) -> None:
         """Refuse a key that stands for another request."""
         try:
-            self._check_same(ask.job.key, msgspec.structs.replace(ask.job, request=claim.entry.request), ask.job)
+            self._check_same(claim.entry.request, claim.entry.model, ask.job)
         except InvalidRequest:
             if claim.is_ours:
                 await self._journal.put_back(claim.entry)
             raise
 
-    def _check_same(self, key: str, before: Job, job: Job) -> None:
-        stated = self._router.as_before(before.request, job.request, before.model.name or None)
-        found = different(before.request, stated)
+    def _check_same(self, before: ImageRequest, made_by: str, job: Job) -> None:
+        found = different(before, self._router.as_before(before, job.request, made_by or None))
         if found:
-            what = f"The key {key!r} stood for another request in {self._journal.name}: {'; '.join(map(str, found))}"
+            what = (
+                f"The key {job.key!r} stood for another request in {self._journal.name}: {'; '.join(map(str, found))}"
+            )
             raise InvalidRequest(f"{what}. Nothing was sent. Change it back, or give the request a new key.")
 
     def _check_time(self, ask: _Ask, found: JournalEntry) -> None:
@@ -301,6 +305,8 @@ class Durable:
         entry = self._journal.entry_of(ended)
         if entry is None or entry.state not in _FINAL:
             self._scheduler.start(partial(self._release, ended.key))
+        else:
+            self._journal.settled(ended.key)
         return self._finish(result_of(ended))
 
     async def _release(self, key: str) -> None:

@@ -39,6 +39,8 @@ WHOLE = Span(0x40000000, 512)
 """Locked by whoever has a database for itself alone."""
 SHARED = Span(0x40000002, 510)
 """Locked, by each for itself, by all who have a database open; who is the last may remove what lies beside it."""
+MERGES = Span(121, 1)
+"""Of a `-shm`: locked by whoever has the database take up what lies beside it."""
 SHM_IN_USE = Span(128, 1)
 """The same of a `-shm`: who is the first may cut it off, under the feet of whoever has it mapped."""
 

@@ -97,9 +97,11 @@ class DictStore:
     def sent_since(self, account: str, moment: float) -> list[tuple[float, float | None]]:
         found = []
         for key, sent_at in ((key, sent_at) for whose, key, sent_at in self._sends if whose == account):
-            job = self._jobs[key]
+            job = self._jobs.get(key)
             over_at = None
-            if (job.sent_at or 0) > sent_at:
+            if job is None:
+                pass  # one that was let go of, or dropped: nobody knows when it was over
+            elif (job.sent_at or 0) > sent_at:
                 over_at = None if job.lost else job.sent_at
             elif (job.accepted_at or 0) >= sent_at:
                 over_at = job.accepted_at

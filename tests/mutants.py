@@ -97,7 +97,7 @@ ROOMS = {
     "_callbacks.py": "callbacks",
     "_job_factory.py": "fields",
     "_single.py": "single",
-    "_durable.py": "durable",
+    "_durable.py": "single_journal durable",
     "_scheduler/leasing.py": "limiter",
     "_core/file_kinds/*.py": "file_kinds",
     "_core/dialects/*.py": "dialects providers",
@@ -106,7 +106,7 @@ ROOMS = {
     "_batch/*.py": "tally batch pool callback_flow",
     "_journal/ahead.py": "read_ahead",
     "_journal/shared.py": "job_store durable",
-    "_journal/singles.py": "durable",
+    "_journal/singles.py": "single_journal durable",
     "_journal/*.py": "batch_journal job_store journal old_journals",
 }
 """The first pattern that a module fits names the tests of its room, the quickest first."""

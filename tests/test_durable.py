@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -345,6 +345,52 @@ async def test_a_batch_has_the_same_file_beside_single_requests(slow: Sandbox, p
     assert Counter(slow.ledger.tasks_by_prompt().values()) == {1: 22}
 
 
+async def test_a_sandbox_of_the_clients_own_is_made_anew(place: Path) -> None:
+    """Its tasks have ended with it and cost nothing: what ran is made again, and so is what nobody knows."""
+    async with Client("sandbox", journal=place / "run.db") as client:
+        await client.submit("a fox", key="k")
+        request = rows(place)["k"].request
+    with SharedJournal(place / "run.db") as journal:
+        intent = entry(key="u", request=request, account="sandbox", sent_at=time.time())
+        journal.claim(msgspec.structs.replace(intent, state="queued", attempts=0))
+        journal.write([intent])
+    async with Client("sandbox", journal=place / "run.db") as client:
+        left = {each.key: each.error async for each in client.resume()}
+        assert type(left["k"]) is errors.ConfigurationError
+        assert (await client.generate("a fox", key="k")).ok
+        assert (await client.generate("a fox", key="u")).ok
+
+
+async def test_a_batch_never_sends_what_a_single_request_has(slow: Sandbox, place: Path) -> None:
+    """Whoever came first has the key: one that has failed, or that came while the batch ran, is not sent by it."""
+    slow.faults.order("task", "fail_word")
+    async with durable(slow, place) as client:
+        with pytest.raises(errors.GenerationFailed):
+            await client.generate("a fox", key="failed", model="imagen4-fast")
+        with pytest.raises(errors.GenerationFailed):  # which is on disk by then
+            await client.generate("a fox", key="failed", model="imagen4-fast")
+        asked = [ImageRequest("a fox", key="failed"), ImageRequest("a heron", key="mine")]
+        for again, kind in ((False, errors.GenerationFailed), (True, errors.InvalidRequest)):
+            terms = {"journal": place / "run.db", "model": "imagen4-fast", "retry_failed": again}
+            found = {each.key: each for each in await run(client, asked, **terms)}
+            assert (type(found["failed"].error), found["mine"].ok) == (kind, True)
+        async with client.batch(many(), journal=place / "run.db", model="imagen4-fast") as results:
+            late = await client.submit("a wolf", key="late", model="imagen4-fast")
+            (result,) = [each async for each in results if each.key == "late"]
+        assert isinstance(result.error, errors.InvalidRequest)
+        assert (await late).ok
+        with pytest.raises(errors.InvalidRequest, match="another request"):
+            await client.generate("a fox", key="mine")
+        assert (await client.generate("a heron", key="mine", model="imagen4-fast")).earlier
+    assert set(slow.ledger.tasks_by_prompt().values()) == {1}
+
+
+async def many() -> AsyncIterator[ImageRequest]:
+    """An input that comes slowly, and of which the last is asked for by another one meanwhile."""
+    await asyncio.sleep(0.3)
+    yield ImageRequest("a wolf", key="late")
+
+
 async def test_a_store_of_ones_own(sandbox: Sandbox, place: Path) -> None:
     """It takes a store with the calls for single requests; one for batches alone is refused with what it lacks."""
     kept: dict[str, Any] = {}
@@ -361,3 +407,64 @@ async def test_a_store_of_ones_own(sandbox: Sandbox, place: Path) -> None:
 def typed(store: DictStore) -> JobStore:
     """The type checkers take the one for the other."""
     return store
+
+
+# ------------------------------------------------------------------------------------------------ what may go wrong
+
+
+@pytest.mark.parametrize("kept", ["90", "3 weeks", "0d", -1, True, "", "nan"])
+def test_what_no_time_is_is_refused(kept: Any) -> None:
+    """`keep_journal` takes a time; the message says which."""
+    with pytest.raises(errors.ConfigurationError, match=r"^keep_journal=.*'90d', '12h'"):
+        Client("sandbox", journal="run.db", keep_journal=kept)
+
+
+def test_what_keeps_nothing_is_refused() -> None:
+    """A time for a journal needs one, and a folder must be a path."""
+    with pytest.raises(errors.ConfigurationError, match="give journal="):
+        Client("sandbox", keep_journal="90d")
+    with pytest.raises(errors.ConfigurationError, match="is no folder"):
+        Client("sandbox", save_to=7)  # type: ignore[arg-type]
+
+
+async def test_without_a_journal_nothing_is_unfinished(sandbox: Sandbox) -> None:
+    """To ask for what was left takes a journal, and the message says how to have one."""
+    async with client_of(sandbox) as client:
+        with pytest.raises(errors.ConfigurationError, match=r"no journal: open one with `Client\(…, journal="):
+            await client.unfinished()
+        with pytest.raises(errors.ConfigurationError, match="no journal"):
+            client.resume()
+        assert (await client.generate("a fox", key="k", retry_failed=True)).ok
+
+
+async def test_what_is_kept_no_longer_leaves_its_key(sandbox: Sandbox, place: Path) -> None:
+    """A row is dropped once it has ended for so long; its key is never paid for again, and its picture stays."""
+    async with durable(sandbox, place, save_to=place / "out") as client:
+        result = await client.generate("a fox", key="k")
+    async with durable(sandbox, place, keep_journal="90d") as client:
+        assert (await client.generate("a fox", key="k")).earlier
+    await asyncio.sleep(0.02)
+    async with durable(sandbox, place, keep_journal=0.01) as client:
+        assert rows(place) == {}
+        for again in (False, True):
+            with pytest.raises(errors.InvalidRequest, match=r"'k' stood for a request that .* dropped then"):
+                await client.generate("a fox", key="k", retry_failed=again)
+        await client.generate("a heron", key="h")
+        while rows(place):  # now and then, not only at its opening
+            await asyncio.sleep(0.02)
+    (refused,) = await run(client_of(sandbox), [ImageRequest("a fox", key="k")], journal=place / "run.db")
+    assert isinstance(refused.error, errors.InvalidRequest)
+    assert (Path(result.files[0].path).exists(), len(sandbox.ledger.tasks)) == (True, 2)
+
+
+@pytest.mark.parametrize("lost", ["run.db-owners", "run.db", "run.db-wal"])
+async def test_where_the_journal_is_lost_nothing_is_sent(sandbox: Sandbox, place: Path, lost: str) -> None:
+    """Without its place, or its file, a process would be taken for dead: it sends nothing more, and says so."""
+    with pytest.raises(errors.JournalError, match=f"{lost} was removed"):
+        async with durable(sandbox, place) as client:
+            await client.generate("a fox", key="k0")
+            (place / lost).unlink()
+            for key in ("k1", None):
+                with pytest.raises(errors.JournalError, match=f"{lost} was removed"):
+                    await client.generate("a fox", key=key)
+    assert len(sandbox.ledger.creates) == 1

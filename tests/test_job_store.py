@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -194,6 +197,7 @@ def test_what_is_dropped_leaves_its_key(shared: Shared) -> None:
     assert store.drop(2000.0, 60.0) == 0
     assert store.drop(2000.1, 60.0) == 2
     assert [store.find(f"k{number}") is None for number in range(4)] == [True, True, False, False]
+    assert sorted(over for _, over in store.sent_since("kie", 0.0) if over is not None) == [2000.0]
     with pytest.raises(InvalidRequest, match="dropped"):
         store.claim(asked())
     with pytest.raises(InvalidRequest, match="dropped"):
@@ -253,3 +257,88 @@ def test_the_last_commit_is_everybodys(place: Path) -> None:
         with JournalReader(place / "j.db") as reader:
             assert sum(reader.counts().values()) == 1500
         assert sum(batch.counts().values()) == 500
+
+
+def test_a_file_that_took_up_some_pages_is_no_other_one(place: Path) -> None:
+    """Where somebody reads what was before, SQLite writes a part of the file: that is no other program's doing."""
+    size = {"request": ImageRequest("long " * 200)}
+    with SharedJournal(place / "j.db") as journal, closing(sqlite3.connect(place / "j.db")) as reader:
+        for number in range(200):
+            journal.claim(asked(number, **size))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM jobs").fetchall()
+        # No new pages, and the last ones anew.
+        journal.write([entry(number, **size) for number in range(150, 200)])
+        with closing(sqlite3.connect(place / "j.db")) as other:
+            other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with closing(sqlite3.connect(f"file:{place / 'j.db'}?immutable=1", uri=True)) as alone:
+            with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+                alone.execute("SELECT * FROM notes").fetchall()
+        assert journal.claim(asked(500)).is_ours
+
+
+MANY = """
+import sys, threading, time
+from imagen_async import ImageRequest
+from imagen_async._journal import Journal
+from imagen_async._journal.explained import Locked
+from imagen_async._journal.shared import SharedJournal
+from imagen_async.ports import JournalEntry
+
+path, who, until = sys.argv[1], sys.argv[2], time.monotonic() + 3
+
+def patiently(work, *arguments):
+    while True:
+        try:
+            return work(*arguments)
+        except Locked:
+            time.sleep(0.01)
+
+def job(key, state, **fields):
+    return JournalEntry(key, 0, state, "kie", ImageRequest("long " * 500, model="imagen4"), **fields)
+
+def single(name):
+    number = 0
+    while time.monotonic() < until:
+        with SharedJournal(path) as journal:
+            for _ in range(20):
+                key, number = f"{who} {name} {number}", number + 1
+                assert patiently(journal.claim, job(key, "queued")).is_ours
+                patiently(journal.write, [job(key, "submitting", attempts=1, sent_at=1.0)])
+                patiently(journal.write, [job(key, "done", attempts=1, task_id=key, ended_at=2.0)])
+            patiently(journal.end_run)
+    counts.append(number)
+
+def batch():
+    number = 0
+    while time.monotonic() < until:
+        with Journal(path) as journal:
+            patiently(journal.begin_run)
+            for _ in range(20):
+                number += 1
+                patiently(journal.write, [job(f"batch {number}", "submitting", attempts=1, sent_at=1.0)])
+            patiently(journal.end_run)
+        time.sleep(0.02)
+
+counts = []
+works = [lambda name=name: single(name) for name in range(2)] + [batch] * (who == "0")
+threads = [threading.Thread(target=work) for work in works]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(sum(counts))
+"""
+
+
+@pytest.mark.slow
+def test_many_write_one_file(place: Path) -> None:
+    """Three processes, each with several that open, write and close the file, and a batch: none is in another's way."""
+    command = [sys.executable, "-c", MANY, str(place / "j.db")]
+    started = [subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for n in range(3)]
+    said = [process.communicate() for process in started]
+    assert [errors.decode() for _, errors in said] == [""] * 3
+    with closing(sqlite3.connect(place / "j.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        (count,) = connection.execute("SELECT count(*) FROM jobs WHERE owner IS NOT NULL AND state = 'done'").fetchone()
+    assert count == sum(int(out) for out, _ in said) > 100

@@ -48,7 +48,7 @@ from .schema import (
 )
 from .seen import Seen
 from .store import LONGEST_WAY
-from .wal import RESCUED, OpenFiles, Stamps, check_pair
+from .wal import LOOKS, RESCUED, OpenFiles, Stamps, check_pair, untidied
 
 MAKING = 2.0
 """Seconds for which a file may be made, or brought up to this version, by another process."""
@@ -263,7 +263,7 @@ class Journal(JournalReader):
         # Before the file is looked at, or made: another process may be doing so.
         self._lock = self._entered(stack)
         check_pair(self._real_path)
-        self._files = stack.enter_context(closing(OpenFiles(self._real_path)))
+        self._files = stack.enter_context(closing(OpenFiles(self._real_path, is_ready=is_ready(self._real_path))))
         self._writing = writing = stack.enter_context(closing(connect(self._real_path, "rw")))
         prepare(writing, self.path)
         # In groups it costs 6.0 µs a change where NORMAL costs 5.6, and outlasts a power loss.
@@ -282,10 +282,11 @@ class Journal(JournalReader):
     def _entered(self, stack: ExitStack) -> FileLock | Place:
         """What says that the file may be written here, which is there then; raises JournalError."""
         lock = stack.enter_context(closing(FileLock(self._real_path)))
-        by = time.monotonic() + MAKING
+        by, looks = time.monotonic() + MAKING, LOOKS
         while not lock.take():
             # Who opens it for single requests has the lock only while it is made, or is brought up to this version.
-            if is_ready(self._real_path) or time.monotonic() > by:
+            looks -= is_ready(self._real_path)
+            if not looks or time.monotonic() > by:
                 raise self._in_use()
             time.sleep(AGAIN)
         self._make_if_missing()
@@ -385,7 +386,7 @@ def prepare(writing: sqlite3.Connection, path: str) -> None:
 
 def is_ready(path: str) -> bool:
     """True for a journal of this version that others may open beside whoever has it; raises no error about it."""
-    with suppress(sqlite3.Error), closing(connect(path, "rw")) as connection:
+    with suppress(sqlite3.Error, OSError), untidied(path), closing(connect(path, "rw")) as connection:
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         return mode == "wal" and version_of(connection) == SCHEMA_VERSION
     return False

@@ -43,11 +43,14 @@ class FileLock(_Own):
     def __init__(self, path: str) -> None:
         super().__init__(_path_of(path))
         self._stack = contextlib.ExitStack()
+        self._file: HeldFile | None = None
 
     def take(self) -> bool:
-        """Take it; False while another process, or another journal of this one, has it."""
+        """Take it; False while another process, or another journal of this one, has it. May be tried again."""
         if owns_locks(self._path):
-            self._file = self._stack.enter_context(contextlib.closing(HeldFile(self._path, is_made=True)))
+            # Once: to close it ends what another version, in this process, has locked by SQLite.
+            if self._file is None or not self._file.is_in_place():
+                self._file = self._stack.enter_context(contextlib.closing(HeldFile(self._path, is_made=True)))
             # Not waited for: whoever has it has it for a whole batch.
             is_taken = self._file.lock(WHOLE, alone=True)
             if self._file.is_owner:
@@ -59,7 +62,8 @@ class FileLock(_Own):
         """Make sure that it is held, on the file that others would find; raises JournalError."""
         self.check_process()
         # Taken anew, which is nothing where it is held: only an open file's is sure to be.
-        if not (self._file.is_in_place() and self._file.lock(WHOLE, alone=True)):
+        file = self._file
+        if file is None or not (file.is_in_place() and file.lock(WHOLE, alone=True)):
             what = "was removed or replaced, or its lock was lost"
             raise JournalError(f"{self._path} {what}, so another batch may be at work: start again.")
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 
 from .._core.journal_entry import JournalEntry, cut_off
 from .._sqlite import connect
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, JournalError
 from .explained import about_values, explained
 from .file import AGAIN, KEPT, MAKING, Changes, Journal, is_ready, prepare
 from .lock import FileLock, Place
@@ -91,10 +91,12 @@ class SharedJournal(Journal):
         # Before anybody connects, who would take what lies beside the file for its own.
         check_pair(self._real_path)
         while not is_ready(self._real_path):
-            if not self._make_ready():
-                if time.monotonic() > by:
-                    raise self._in_use()
-                time.sleep(AGAIN)
+            if self._make_ready() and not is_ready(self._real_path):
+                message = f"{self.path} cannot be open in several processes: its file system does not let them share it"
+                raise JournalError(f"{message}. Nothing was sent. Choose a local disk.")
+            if time.monotonic() > by:
+                raise self._in_use()
+            time.sleep(AGAIN)
         self._select_owned = select(SCHEMA_VERSION).replace(" FROM", f", {OWNER} FROM")
         self._place = stack.enter_context(closing(Place(self._real_path)))
         self._owner = self._place.name

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import PurePath
 from typing import TypeVar, TypeVarTuple
 
@@ -83,6 +83,8 @@ class SingleJournal:
             raise ConfigurationError(f"{what}. See imagen_async.ports.JobStore, or give the path of a file.")
         self._given = journal
         self._kept = kept
+        # Rows of its own that are not at an end on which nothing follows.
+        self._claimed: set[str] = set()
         self._recall = recall
         self._executor = executor
 
@@ -154,16 +156,24 @@ class SingleJournal:
     async def claim(self, entry: JournalEntry, again: Collection[str]) -> Claim:
         """As in JobStore; raises ImagenError."""
         check_writable(entry.request)
-        return await self._run(self._begun.store.claim, entry, again)
+        claim = await self._run(self._begun.store.claim, entry, again)
+        if claim.is_ours:
+            self._claimed.add(entry.key)
+        return claim
 
     async def put_back(self, entry: JournalEntry) -> None:
         """Have a row of ours say what it said when it was claimed, and let go of it; raises ImagenError."""
         await self._run(self._begun.store.write, [entry])
         await self.release(entry.key)
 
+    def settled(self, key: str) -> None:
+        """Hear that a row has come to an end on which nothing follows: whose it is does not matter any more."""
+        self._claimed.discard(key)
+
     async def release(self, key: str, is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Let go of a row, for as long as that is wanted; raises ImagenError."""
         await self._run(self._begun.store.release, [key], is_wanted=is_wanted)
+        self._claimed.discard(key)
 
     async def abandoned(self) -> list[JournalEntry]:
         """The requests that have not ended and whose process does not live; raises ImagenError."""
@@ -193,6 +203,12 @@ class SingleJournal:
             if not is_wanted():
                 raise JournalError("It is at work on that again.")
 
+    def _let_go(self, store: JobStore) -> None:
+        """Leave what is not finished to whoever asks for it. Works in the thread."""
+        # Where that cannot be noted, it is so once the store is closed.
+        with suppress(Exception):
+            store.release(sorted(self._claimed))
+
     def _begin(self, rates: Mapping[str, Rate]) -> _Begun:
         """Open the store, and learn what is needed of it from the start. Works in the thread."""
         with ExitStack() as ending:
@@ -201,6 +217,9 @@ class SingleJournal:
                 ending.callback(store.end_run)
             else:
                 store = self._given
+                _use(store)
+                ending.callback(_unuse, store)
+            ending.callback(self._let_go, store)
             notes = store.notes()
             clock = JournalClock(notes)
             # Never that it is over: others may be at work yet, and nobody knows when they asked for something last.
@@ -217,6 +236,22 @@ class SingleJournal:
                 # Last, for the time from here on is not counted: a place is free later, and never too early.
                 sent={name: sent_ago(store, clock, name, rate) for name, rate in rates.items()},
             )
+
+
+_IN_USE: list[JobStore] = []
+"""Stores of users' own that clients of this program have open."""
+
+
+def _use(store: JobStore) -> None:
+    """See to it that a store is one client's: to another one its rows would be its own, and be paid for twice."""
+    if any(each is store for each in _IN_USE):
+        what = f"{store.name} is in use: another client of this program has it open for single requests"
+        raise JournalError(f"{what}. Nothing was sent. Give each client a store of its own, over the same jobs.")
+    _IN_USE.append(store)
+
+
+def _unuse(store: JobStore) -> None:
+    _IN_USE[:] = [each for each in _IN_USE if each is not store]
 
 
 def _drop(store: JobStore, kept: float) -> int:

@@ -138,8 +138,8 @@ class JobStore(BatchStore, Protocol):
     """What remembers jobs of batches and, for several processes at once, of single requests: `Client(journal=…)`.
 
     No run is begun for single requests. Each of their rows has an owner, one client of one process, for as long as that
-    lives: from the store's making to its closing. How it is known who lives is the store's own matter, but must be
-    proof: whoever was killed is dead, and whoever stands still is not.
+    lives: from the store's making to its closing. Each client has a store of its own. How it is known who lives is the
+    store's own matter, but must be proof: whoever was killed is dead, and whoever stands still is not.
 
     What is asked for a run tells of a batch's rows alone: `begin_run`, `is_new`, `counts`, `bills`, `unfinished`,
     `with_lost_creates`. `write` changes the rows that this store has claimed, and those of a batch where it has begun a

@@ -12,9 +12,10 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from glob import escape, glob
 
-from .._held_file import SHARED, SHM_IN_USE, HeldFile, Span, identity_of
+from .._held_file import MERGES, SHARED, SHM_IN_USE, HeldFile, Span, identity_of
 from .._sqlite import code_of, connect
 from ..errors import JournalError
 
@@ -29,6 +30,9 @@ LOOKS = 3
 
 LOOK_AGAIN = 0.02
 """Seconds between two of these looks."""
+
+MERGING = 5.0
+"""Seconds that another process may take to write the file: a few megabytes, and the disk's time for them."""
 
 STAMP = "commit"
 """The note that has the number of the last commit."""
@@ -51,6 +55,7 @@ class OpenFiles:
 
     Args:
         path: The journal's real path.
+        is_ready: True where no connection needs it for itself alone any more: then it is held from now on.
 
     Attributes:
         must_merge: True when what lies beside the file is not to be found there any more, and the file itself is.
@@ -58,13 +63,17 @@ class OpenFiles:
 
     must_merge = False
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_ready: bool = False) -> None:
         self._path = path
         self._wal: tuple[int, int] | None = None
         self._main = HeldFile(path)
+        # Before any connection: what another thread closes takes from that the locks that it has by itself.
+        self._shm = _one_of(f"{path}-shm")
+        if is_ready:
+            self._main.lock(SHARED, alone=False)
         self._held: dict[Span, HeldFile] = {}
+        self._is_closed = False
         self._is_strange = False
-        self._shm: _Shm | None = None
 
     def hold(self, stamps: Stamps) -> None:
         """Hold all of them, once a connection has read."""
@@ -72,8 +81,7 @@ class OpenFiles:
         self._wal = identity_of(f"{self._path}-wal")
         # Windows could not remove what is held; where SQLite has none of these, it needs the file for itself alone.
         if os.name == "posix" and os.path.exists(f"{self._path}-shm"):
-            self._shm = _one_of(f"{self._path}-shm")
-            self._held = {SHARED: self._main, SHM_IN_USE: self._shm.file}
+            self._held = {SHARED: self._main, SHM_IN_USE: self._shm.opened()}
         self.check()
 
     def check(self) -> None:
@@ -100,35 +108,63 @@ class OpenFiles:
             # It believes that it has these, and the process may have lost them.
             with contextlib.suppress(OSError, ValueError):
                 file.lock_for_process(span, alone=False)
-            if span is SHM_IN_USE and self._shm is not None and self._shm.users > 1:
+            if span is SHM_IN_USE and self._shm.users > 1:
                 continue  # another journal of this process has it open, too
             with contextlib.suppress(OSError, ValueError):
                 file.unlock(span)
 
     def close(self) -> None:
         """Close what is held, after SQLite: by its closing the process loses what locks it has."""
-        self._main.close()
-        if self._shm is not None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._main.close()
             _let_go_of(self._shm)
-            self._shm = None
 
     def _is_overwritten(self) -> bool:
         """True when the file itself has what this journal never wrote there."""
         # The look may cost SQLite its lock, which is renewed with the others.
         if self._main.is_changed():
-            self._is_strange = not self._stamps.fit(self._path)
+            self._is_strange = not self._fits()
         return self._is_strange
+
+    def _fits(self) -> bool:
+        """True where the file is what it should be, which nobody can tell while another one writes it."""
+        by, left = time.monotonic() + MERGING, LOOKS
+        while not self._stamps.fit(self._path):
+            left -= not self._is_being_merged()
+            if not left or time.monotonic() > by:
+                return False
+            time.sleep(LOOK_AGAIN)
+        return True
+
+    def _is_being_merged(self) -> bool:
+        return SHM_IN_USE in self._held and bool(self._held[SHM_IN_USE].is_locked(MERGES))
 
 
 class _Shm:
-    """A `-shm` that is held for all journals of this process, and by how many.
+    """A `-shm` that is held for all journals of this process, and for how many.
 
-    To close any descriptor of it ends SQLite's locks there, also those of another journal in the midst of a commit.
+    To close any descriptor of it ends SQLite's locks there, also those of another journal in the midst of a commit: it
+    is closed once none of them has a connection.
     """
 
     def __init__(self, path: str) -> None:
-        self.file = HeldFile(path)
         self.users = 0
+        self._path = path
+        self._file: HeldFile | None = None
+
+    def opened(self) -> HeldFile:
+        """The file, held from now on."""
+        with _turn:
+            # Not the one that was replaced; and in a fork it is closed.
+            if self._file is None or not self._file.is_in_place():
+                self._file = HeldFile(self._path)
+            return self._file
+
+    def close(self) -> None:
+        """Close it, whoever still has a lock there."""
+        if self._file is not None:
+            self._file.close()
 
 
 _shms: dict[str, _Shm] = {}
@@ -137,10 +173,7 @@ _turn = threading.Lock()
 
 def _one_of(path: str) -> _Shm:
     with _turn:
-        shm = _shms.get(path)
-        # Not where it was replaced, and not in a fork, where it is closed.
-        if shm is None or not shm.file.is_in_place():
-            shm = _shms[path] = _Shm(path)
+        shm = _shms.setdefault(path, _Shm(path))
         shm.users += 1
         return shm
 
@@ -149,9 +182,16 @@ def _let_go_of(shm: _Shm) -> None:
     with _turn:
         shm.users -= 1
         if not shm.users:
-            shm.file.close()
+            shm.close()
             for path in [path for path, each in _shms.items() if each is shm]:
                 del _shms[path]
+
+
+@contextlib.contextmanager
+def untidied(path: str) -> Iterator[None]:
+    """Have nobody tidy up around a connection in the block, to a file that is in use by others."""
+    with contextlib.closing(OpenFiles(path, is_ready=True)):
+        yield
 
 
 class Stamps:
@@ -179,17 +219,14 @@ class Stamps:
 
     def fit(self, path: str) -> bool:
         """See what the file alone has, as soon as it was written; True where it is what it should have."""
-        for _ in range(LOOKS):
-            with contextlib.suppress(sqlite3.DatabaseError):
-                self._catch_up()
-                found, least = _stamp_of_file(path), self._merged
-                # Once more: what another one has committed since the first time, the file may have already.
-                self._catch_up()
-                if least <= found <= self._last:
-                    self._merged = max(found, self._merged)
-                    return True
-            # Another one may be in the midst of writing it.
-            time.sleep(LOOK_AGAIN)
+        with contextlib.suppress(sqlite3.DatabaseError):
+            self._catch_up()
+            found, least = _stamp_of_file(path), self._merged
+            # Once more: what another one has committed since the first time, the file may have already.
+            self._catch_up()
+            if least <= found <= self._last:
+                self._merged = max(found, self._merged)
+                return True
         return False
 
     def _catch_up(self) -> None:
@@ -246,6 +283,11 @@ def _check_changes(path: str) -> None:
 
 
 def _check_as_they_are(path: str) -> None:
+    with untidied(path):
+        _check_held(path)
+
+
+def _check_held(path: str) -> None:
     try:
         found = _stamp_of_file(path)
     except sqlite3.DatabaseError as error:
@@ -292,6 +334,8 @@ def _stamp_of_file(path: str) -> int:
     """The last commit that a file itself has, without what lies beside it."""
     # As it lies there, and no lock of it touched.
     with contextlib.closing(connect(path, "ro&immutable=1")) as alone:
+        # Where others still read what was before, the file takes up only some pages, and may have fewer than it says.
+        alone.execute("PRAGMA writable_schema = ON")
         return _stamp_of(alone)[0]
 
 
