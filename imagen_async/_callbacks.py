@@ -24,6 +24,9 @@ from ._text import told
 from ._watch.log import log
 from .errors import ConfigurationError
 
+SINGLES = -1
+"""The owner of all single requests that a journal keeps."""
+
 _REMEMBERED = 1000
 """Jobs that have ended of which a callback is still told apart from one that nobody knows."""
 
@@ -135,6 +138,9 @@ class TokenOwner(Protocol):
     def account_of(self, name: bytes) -> str | None:
         """Whose tasks a request's lost creates have made, by what stands for it in tokens; None where none was lost."""
 
+    async def account(self, name: bytes) -> str | None:
+        """The same, where that takes a look at a disk."""
+
     async def noted(self, key: str) -> None:
         """Wait until what is known of a request is safe; raises JournalError."""
 
@@ -219,7 +225,8 @@ class CallbackRegistry:
 
     def find(self, token: str) -> CallbackClaim | None:
         """What a token is about; None for one that is not ours."""
-        # A token does not say whose it is, so that each secret is tried.
+        found = None
+        # A token does not say whose it is, so that each secret is tried; a batch and single requests may have one.
         for owner in (0, *self._journals):
             address = self._seal(owner).opened(token)
             if address is not None:
@@ -229,8 +236,9 @@ class CallbackRegistry:
                     # The create is the token's own, which may be an earlier one than the job's last.
                     return msgspec.structs.replace(claim, address=address)
                 account = self._journals[owner].account_of(address.name) if owner else None
-                return CallbackClaim(owner, address, None, account, None)
-        return None
+                if found is None or account is not None:
+                    found = CallbackClaim(owner, address, None, account, None)
+        return found
 
     def is_token(self, text: str) -> bool:
         """True for a token that was made here, or for a journal that is open here."""
@@ -257,6 +265,8 @@ class CallbackRegistry:
     def _place(self, job: Job) -> tuple[int, bytes]:
         """Whose tokens a job has, and what stands for it in them."""
         owner = job.owner if job.owner in self._journals else 0
+        if not owner and SINGLES in self._journals and job.owner == job.id:
+            owner = SINGLES
         # A key outlives the process that made the token; a job's number does not.
         return owner, self._seal(owner).name(job.key if owner else f"{self._mine}{job.id}")
 

@@ -17,7 +17,7 @@ from ._core.failure import Failure
 from ._core.job import Job
 from ._core.job_events import Readmitted
 from ._core.journal_entry import JournalEntry, failure_of, is_denied
-from ._core.resuming import different, earlier_result, is_at_end, resumed, sent_again
+from ._core.resuming import awaited, different, earlier_result, is_at_end, resumed, sent_again
 from ._core.routing import Router
 from ._core.states import Done, Failed, Unknown
 from ._core.values import ImageRequest, Result
@@ -212,7 +212,7 @@ class Durable:
         entry, again = self._journal.entry_of(ask.job), ask.again
         assert entry is not None
         while True:
-            claim = await self._journal.claim(entry, again)
+            claim = await self._journal.claim(entry, again, held=self._scheduler.callbacks is not None)
             found = claim.entry
             await self._check_row(ask, claim)
             if claim.is_ours:
@@ -277,6 +277,8 @@ class Durable:
                 leave = Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused)
                 self._scheduler.readmit(single.job.id, leave)
             return single
+        if entry.state == "unknown" and "unknown" not in ask.again and not is_gone:
+            return self._begin(ask, self._awaited(ask, entry))
         if not ask.is_new:
             raise ConfigurationError("It was never sent.")
         if is_gone:
@@ -287,6 +289,18 @@ class Durable:
             assert failure is not None
             raise failure.exception()
         return self._begin(ask, sent_again(entry, ask.job))
+
+    def _awaited(self, ask: _Ask, entry: JournalEntry) -> Job:
+        """What waits for the callback of a create whose process is gone, or for its named task to be confirmed."""
+        self._check_served(entry)
+        blank = blank_job(self._router, entry, ask.job.id, ask.job.deadline, self._save_to)
+        seconds, epoch = self._scheduler.callback_wait(blank), self._journal.past_epoch()
+        # Later than that none comes: it stays held, until somebody has looked at the provider.
+        if entry.task_id is None and (entry.sent_at or 0.0) + seconds <= epoch + now():
+            failure = failure_of(entry)
+            assert failure is not None
+            raise failure.exception()
+        return awaited(entry, blank, now(), epoch, seconds)
 
     def _resumed(self, ask: _Ask, entry: JournalEntry) -> Job:
         blank = blank_job(self._router, entry, ask.job.id, ask.job.deadline, self._save_to)

@@ -20,7 +20,7 @@ from yarl import URL
 from ._accounts import SANDBOX_KEY, OpenAccount
 from ._batch.batch import OnExit
 from ._batch.inputs import check_input
-from ._callbacks import Callback, CallbackRegistry
+from ._callbacks import SINGLES, Callback, CallbackRegistry
 from ._checked import checked_choice, checked_connections, checked_kept, checked_seconds, checked_ssl
 from ._core.job_events import Upload
 from ._core.plan import Plan
@@ -326,7 +326,9 @@ async def open_durable(
         prepare_folder(keeping.save_to)
     if keeping.journal is None:
         return None
-    from ._journal.singles import SingleJournal  # only here: it loads sqlite3, which few programs need
+    # Only here: they load sqlite3, which few programs need.
+    from ._journal.single_callbacks import SingleCallbacks
+    from ._journal.singles import SingleJournal
 
     journal, upstreams = (
         SingleJournal(keeping.journal, keeping.kept, uploader.recall, keeping.thread),
@@ -335,6 +337,8 @@ async def open_durable(
     await journal.open({name: each.submit.rate for name, each in upstreams.items()})
     # Closed once the jobs have ended: what they come to is written.
     stack.push_async_callback(journal.close)
+    if scheduler.callbacks is not None:
+        scheduler.callbacks.connect(SINGLES, SingleCallbacks(journal))
     scheduler.open(scheduler.new_id(), journal.terms(upstreams))
     scheduler.start(journal.drop_for_ever)
     return Durable(journal, scheduler, router, finish, keeping.gone, keeping.save_to)

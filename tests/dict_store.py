@@ -115,7 +115,10 @@ class DictStore:
         self._seen[key] += 1
         return self._seen[key]
 
-    def claim(self, entry: JournalEntry, again: Collection[str] = ()) -> Claim:
+    def note_once(self, name: str, value: str) -> str:
+        return self._notes.setdefault(name, value)
+
+    def claim(self, entry: JournalEntry, again: Collection[str] = (), *, held: bool = False) -> Claim:
         if entry.key in self._dropped:
             raise InvalidRequest("dropped")
         if entry.key not in self._jobs:
@@ -128,10 +131,11 @@ class DictStore:
             raise InvalidRequest("a batch's")
         if found.state == "submitting":
             self._jobs[entry.key] = found = cut_off(found)
-        if found.state in ENDED and found.state not in again:
+        is_awaited = found.state == "unknown" and (held or found.task_id is not None) and entry.key in self._owners
+        if found.state in ENDED and not (found.state in again or is_awaited):
             return Claim(found)
         self._owners[entry.key] = self._me
-        if found.state in ENDED:
+        if found.state in again:
             self._jobs[entry.key] = msgspec.structs.replace(found, state="queued")
         return Claim(found, is_ours=True)
 

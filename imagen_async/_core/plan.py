@@ -125,7 +125,9 @@ class Plan:
             # What an earlier process has sent is still in the server's window.
             self.upstreams[account].submit.preload(free_at)
         for account, asked_at in terms.asked.items():
-            self.upstreams[account].status.block(asked_at)
+            # What is shared is counted by those that share it.
+            if not self.upstreams[account].status.is_shared:
+                self.upstreams[account].status.block(asked_at)
         for account, latencies in terms.latencies.items():
             self.upstreams[account].schedule.recall(latencies)
         for account in {*terms.sent, *terms.asked}:

@@ -69,6 +69,10 @@ class JournalCallbacks:
         """Whose tasks a request's lost creates have made, by what stands for it in tokens; None where none was lost."""
         return self._with_lost[name][1] if name in self._with_lost else None
 
+    async def account(self, name: bytes) -> str | None:
+        """The same."""
+        return self.account_of(name)
+
     async def noted(self, key: str) -> None:
         """Wait until what is known of a request is on disk.
 

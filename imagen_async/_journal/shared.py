@@ -39,7 +39,7 @@ class SharedJournal(Journal):
         self._ahead.forget()
         return super().find(key)
 
-    def claim(self, entry: JournalEntry, again: Collection[str] = ()) -> Claim:
+    def claim(self, entry: JournalEntry, again: Collection[str] = (), *, held: bool = False) -> Claim:
         """Take the row of a key where nobody else has it, as BatchStore has it."""
         with self._turn, explained(self.path):
             standing = self._standing(entry.key)
@@ -50,7 +50,14 @@ class SharedJournal(Journal):
                 loss = self._loss()
                 if loss is not None:
                     raise loss
-                return self._claimed(entry, again)
+                return self._claimed(entry, again, held=held)
+
+    def note_once(self, name: str, value: str) -> str:
+        """Note something unless it is noted; returns what is."""
+        with self._turn, explained(self.path), self._commit():
+            self._writing.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (name, value))
+            (noted,) = self._writing.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        return str(noted)
 
     def owner(self, key: str) -> str | None:
         """Who has the row of a single request: the name of one that lives, '' for nobody, None where there is none."""
@@ -70,9 +77,9 @@ class SharedJournal(Journal):
                 self._writing.execute(f"UPDATE jobs SET {OWNER} = '' WHERE key = ? AND {OWNER} = ?", own)
 
     def abandoned(self) -> list[JournalEntry]:
-        """The single requests that have not ended and that no process has that lives."""
+        """The single requests that have not ended, or whose task is named, and that no process has that lives."""
         ended = ", ".join(map(repr, sorted(ENDED)))
-        condition = f"{self._whose} AND state NOT IN ({ended})"
+        condition = f"{self._whose} AND (state NOT IN ({ended}) OR state = 'unknown' AND task_id IS NOT NULL)"
         with self._turn, explained(self.path):
             rows = self._reading.execute(f"{self._select_owned} WHERE {condition}").fetchall()
             return [self._rows.entry(row) for *row, owner in rows if not (owner and self._place.is_alive(owner))]
@@ -125,7 +132,7 @@ class SharedJournal(Journal):
         is_at_work = entry.state not in ("done", "failed") and bool(owner) and owner != self._place.name
         return is_at_work and self._place.is_alive(str(owner))
 
-    def _claimed(self, entry: JournalEntry, again: Collection[str]) -> Claim:
+    def _claimed(self, entry: JournalEntry, again: Collection[str], *, held: bool) -> Claim:
         standing = self._standing(entry.key)
         if standing is None:
             self._check_dropped(entry.key)
@@ -142,10 +149,11 @@ class SharedJournal(Journal):
             self._give(found.key)
             found = cut_off(found)
             self._write_now(found)
-        if found.state in ENDED and found.state not in again:
+        is_awaited = found.state == "unknown" and (held or found.task_id is not None) and owner is not None
+        if found.state in ENDED and not (found.state in again or is_awaited):
             return Claim(found)
         self._give(found.key)
-        if found.state in ENDED:
+        if found.state in again:
             # So that another one who asks for it again finds that somebody is at work on it.
             self._writing.execute("UPDATE jobs SET state = 'queued' WHERE key = ?", (found.key,))
         return Claim(found, is_ours=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
@@ -14,6 +15,7 @@ from typing import TypeVar, TypeVarTuple
 
 import msgspec
 
+from .._core.callbacks import Seal
 from .._core.change import Change
 from .._core.job import Job
 from .._core.job_events import Prepared, Upload
@@ -24,6 +26,7 @@ from .._core.rate_limit import Rate
 from .._core.upstream import Upstream
 from .._off_loop import machine_time
 from ..errors import ConfigurationError, JournalError
+from .callbacks import SECRET
 from .clock import CLOCK, JournalClock, now
 from .explained import Locked, told
 from .resume import check_writable, latencies_of, sent_ago
@@ -36,7 +39,7 @@ from .writer import AGAIN, LEAVING, PATIENCE, JournalWriter, is_news
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_SHARED = ("claim", "owner", "release", "abandoned", "drop")
+_SHARED = ("claim", "owner", "release", "abandoned", "drop", "note_once")
 """The calls of a JobStore that one for batches only does not have."""
 
 DROPPING = 3600.0
@@ -51,6 +54,7 @@ class _Begun(msgspec.Struct, frozen=True):
     ending: ExitStack
     uploads: dict[str, set[Upload]]
     sent: dict[str, list[float]]
+    seal: Seal
     since_last: float
     latencies: dict[str, list[tuple[Kind, float]]]
 
@@ -65,6 +69,9 @@ class SingleJournal:
         kept: Seconds for which rows of what has ended are kept; None: for ever.
         recall: Is told of the files that were uploaded before, and that are there yet, by account.
         executor: The thread, given up at the end; None: one of its own, begun by `open`.
+
+    Attributes:
+        seal: Once it is open: makes the tokens of its jobs.
 
     Raises:
         ConfigurationError: The store is for batches only.
@@ -104,6 +111,7 @@ class SingleJournal:
         """
         self._thread = self._executor or own_thread()
         self._begun = await begun(self._thread, lambda: self._begin(rates))
+        self.seal: Seal = self._begun.seal
         self._recall(self._begun.uploads)
         self._writer = JournalWriter(self._begun.store, self._begun.clock, self._thread)
 
@@ -153,13 +161,17 @@ class SingleJournal:
         """The Unix time at which the running loop's clock stood at 0, for what earlier processes have noted."""
         return self._begun.clock.past_epoch()
 
-    async def claim(self, entry: JournalEntry, again: Collection[str]) -> Claim:
+    async def claim(self, entry: JournalEntry, again: Collection[str], *, held: bool = False) -> Claim:
         """As in JobStore; raises ImagenError."""
         check_writable(entry.request)
-        claim = await self._run(self._begun.store.claim, entry, again)
+        claim = await self._run(lambda: self._begun.store.claim(entry, again, held=held))
         if claim.is_ours:
             self._claimed.add(entry.key)
         return claim
+
+    async def ask(self, look: Callable[[JobStore], T]) -> T:
+        """What a look at the store tells; raises ImagenError."""
+        return await self._run(look, self._begun.store)
 
     async def put_back(self, entry: JournalEntry) -> None:
         """Have a row of ours say what it said when it was claimed, and let go of it; raises ImagenError."""
@@ -177,7 +189,7 @@ class SingleJournal:
 
     async def abandoned(self) -> list[JournalEntry]:
         """The requests that have not ended and whose process does not live; raises ImagenError."""
-        return list(await self._run(self._begun.store.abandoned))
+        return list(await self.ask(lambda store: store.abandoned()))
 
     async def drop_for_ever(self) -> None:
         """Drop what is kept no longer, now and then; what cannot be dropped now is with the next time."""
@@ -224,8 +236,7 @@ class SingleJournal:
             clock = JournalClock(notes)
             # Never that it is over: others may be at work yet, and nobody knows when they asked for something last.
             store.note(clock.note())
-            if self._kept is not None:
-                _drop(store, self._kept)
+            _drop(store, self._kept)
             return _Begun(
                 store=store,
                 clock=clock,
@@ -233,6 +244,7 @@ class SingleJournal:
                 uploads=uploads_in(notes),
                 since_last=clock.since_last() if CLOCK in notes else math.inf,
                 latencies={name: latencies_of(store, name) for name in rates},
+                seal=_seal(store),
                 # Last, for the time from here on is not counted: a place is free later, and never too early.
                 sent={name: sent_ago(store, clock, name, rate) for name, rate in rates.items()},
             )
@@ -254,5 +266,11 @@ def _unuse(store: JobStore) -> None:
     _IN_USE[:] = [each for each in _IN_USE if each is not store]
 
 
-def _drop(store: JobStore, kept: float) -> int:
-    return store.drop(time.time() - kept, kept)
+def _drop(store: JobStore, kept: float | None) -> None:
+    if kept is not None:
+        store.drop(time.time() - kept, kept)
+
+
+def _seal(store: JobStore) -> Seal:
+    """That of the store's secret, which is made with the first process that needs it."""
+    return Seal(bytes.fromhex(store.note_once(SECRET, secrets.token_hex(32))))

@@ -149,21 +149,26 @@ class JobStore(BatchStore, Protocol):
     Called in one thread, like `write`; but `owner` by a batch in the event loop, like `find`.
     """
 
-    def claim(self, entry: JournalEntry, again: Collection[str] = ()) -> Claim:
+    def claim(self, entry: JournalEntry, again: Collection[str] = (), *, held: bool = False) -> Claim:
         """Take the row of a key, in one step between which and the next no other process comes: durably.
 
         Where there is none, this entry becomes it, which is `queued`. One that is not done and has not failed is left
         to another owner that lives: of an unknown one it may hear yet. Else one that is not `ENDED` becomes this one's;
         if it is `submitting`, it is first what `journal_entry.cut_off` makes of it, which has ended. One that has ended
-        in a state of `again` becomes this one's and `queued`. Any other stays as it is.
+        in a state of `again` becomes this one's and `queued`. An unknown one whose task a callback has named becomes
+        this one's as it is, any unknown one where `held` are wanted. Any other stays as it is.
 
         Args:
             entry: The request, as it is to be sent.
             again: States from which it may be sent once more.
+            held: True where of an unknown one a callback is waited for.
 
         Raises:
             InvalidRequest: The key's row was dropped; or is a batch's that has not ended, or is to be sent again.
         """
+
+    def note_once(self, name: str, value: str) -> str:
+        """Keep something of the store as a whole, durably, unless it has that name already; returns what it has."""
 
     def owner(self, key: str) -> str | None:
         """Who has the row of a single request: a name that lives; empty where nobody does. None: it is no such row."""
@@ -172,7 +177,7 @@ class JobStore(BatchStore, Protocol):
         """Let go of rows of this one's. One that was never sent, `queued` and without `attempts`, is no more."""
 
     def abandoned(self) -> Iterable[JournalEntry]:
-        """The rows of single requests that have not ended and whose owner does not live."""
+        """Rows of single requests whose owner is dead: not ended, or unknown with a task that a callback has named."""
 
     def drop(self, before: float, kept: float) -> int:
         """Forget single requests that were done or had failed before that Unix time, but for their keys.

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
+
 from .._callbacks import CallbackClaim, CallbackRegistry, log_stray
 from .._core.callbacks import SIGNATURE, TIMESTAMP, task_hinted_at, task_named_by
 from .._core.job import Job
@@ -65,9 +67,10 @@ class CallbackDesk:
         claim = self.registry.find(token)
         if claim is None:
             return None
-        if self._others is not None and _is_of_others(claim):
-            await self._others.hand_on(_handed_on(token, headers, document))
-            return True
+        if _is_of_others(claim):
+            if self._others is not None:
+                await self._others.hand_on(_handed_on(token, headers, document))
+            claim = await self._of_the_dead(claim)
         if not self.registry.is_genuine(claim, headers, document):
             return False
         # What is signed is the task id at its documented places alone.
@@ -76,6 +79,12 @@ class CallbackDesk:
         # Masked, as an answer is: who calls knows the key.
         await self.take(claim, None if named is None else self._mask(named))
         return True
+
+    async def _of_the_dead(self, claim: CallbackClaim) -> CallbackClaim:
+        """Whose it is, where a journal has the request of a process that lives no more."""
+        journal = self.registry.journal_of(claim)
+        account = None if journal is None else await journal.account(claim.address.name)
+        return claim if account is None else msgspec.structs.replace(claim, account=account)
 
     def _hear_from_others(self, callbacks: Sequence[HandedOn]) -> None:
         """Take those that others have handed on, each once, as far as they are about jobs of this client."""
