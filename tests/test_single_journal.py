@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import anyio
 import anyio.lowlevel
 import msgspec
 import pytest
-from inner import Rate, now
+from dict_store import DictStore
+from inner import Locked, Rate, SharedJournal, now
 from journals import FULL, Disk, entry, place
 from virtual_network import Network, VirtualClient, anyio_backend
 
@@ -244,3 +245,42 @@ async def test_a_client_that_is_opened_again_finds_what_it_has_left(network: Net
         assert [left.key for left in await client.unfinished()] == ["k"]
         assert [result.key async for result in client.resume()] == ["k"]
     assert (states(disk), len(network.ledger.creates)) == ({"k": "done"}, 1)
+
+
+async def test_leaving_ends_the_waiting_for_another_process(network: Network, place: Path) -> None:
+    """Who waits for what another one is at work on is told that the client was left; the other one's stays its own."""
+    with SharedJournal(place / "run.db") as other:
+        other.claim(entry(key="k", state="queued", attempts=0, sent_at=None, request=request_of("a fox")))
+        async with VirtualClient(network, journal=place / "run.db") as client:
+            asking = asyncio.ensure_future(asked(client, "k"))
+            await anyio.sleep(1)
+        assert isinstance(await asking, errors.ConfigurationError)
+        assert other.owner("k")
+    assert network.ledger.creates == []
+
+
+class Busy(DictStore):
+    """A store that another program writes whenever something is to be let go of."""
+
+    is_busy = True
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Let go, once nobody else writes."""
+        if self.is_busy:
+            raise Locked("a dict is locked by another program")
+        super().release(keys)
+
+
+async def test_what_is_asked_for_anew_is_not_let_go_of(network: Network) -> None:
+    """Where that has to wait, and somebody asks for the key meanwhile, the row stays this process's."""
+    with closing(Busy({})) as store:
+        async with VirtualClient(network, journal=store) as client:
+            await asked(client, "k", deadline=5)
+            await anyio.sleep(0.05)
+            asking = asyncio.ensure_future(asked(client, "k"))
+            await anyio.lowlevel.checkpoint()
+            store.is_busy = False
+            await anyio.sleep(1)
+            assert store.owner("k"), "another process would go on with it, too"
+            assert isinstance(await asking, Result)
+    assert len(network.ledger.creates) == 1
