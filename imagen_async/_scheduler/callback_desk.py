@@ -51,7 +51,7 @@ class CallbackDesk:
         self._scheduler = scheduler
         self._mask = mask
         self._others = others
-        self._heard = 0
+        self._heard: set[int] = set()
         if others is not None:
             others.listen(self._hear_from_others)
 
@@ -88,11 +88,12 @@ class CallbackDesk:
 
     def _hear_from_others(self, callbacks: Sequence[HandedOn]) -> None:
         """Take those that others have handed on, each once, as far as they are about jobs of this client."""
-        new = [each for each in callbacks if each.number > self._heard]
-        self._heard = max((each.number for each in new), default=self._heard)
-        for each in new:
-            claim = self.registry.find(each.token)
+        # What is nobody's may be ours a moment later: its request is taken over from a process that has died.
+        self._heard &= {each.number for each in callbacks}
+        for each in callbacks:
+            claim = None if each.number in self._heard else self.registry.find(each.token)
             if claim is not None and not _is_of_others(claim):
+                self._heard.add(each.number)
                 self._scheduler.start(partial(self._hear_one, each))
 
     async def _hear_one(self, callback: HandedOn) -> None:
