@@ -36,6 +36,9 @@ ENOUGH = 40
 PATIENCE = 30.0
 """Seconds for which a group is tried again while another program writes; after that it fails, as on a full disk."""
 
+TELL = 1.0
+"""Seconds after which it is told that another program keeps the file."""
+
 AGAIN = 0.1
 """Seconds between two of these tries."""
 
@@ -75,6 +78,7 @@ class JournalWriter:
         self._writing: _Group | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._locked_since: float | None = None
+        self._is_lock_told = False
         self._give_up_at = math.inf
 
     def note(self, job: Job) -> None:
@@ -210,7 +214,10 @@ class JournalWriter:
     def _may_wait(self) -> bool:
         """True where what another program locks may be tried again."""
         if self._locked_since is None:
-            self._locked_since = now()
+            self._locked_since, self._is_lock_told = now(), False
+        # Others that work on the same journal have it for a moment only.
+        if not self._is_lock_told and now() >= self._locked_since + TELL:
+            self._is_lock_told = True
             message = "%s is locked by another program: nothing is sent, for up to %.0f seconds, until it is free"
             log(logging.WARNING, message, self._store.name, PATIENCE)
         return now() < min(self._locked_since + PATIENCE, self._give_up_at)
