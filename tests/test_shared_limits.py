@@ -394,7 +394,8 @@ def test_who_leaves_has_nothing_at_hand_any_more() -> None:
     """A client that leaves is known no more; what it says that it has is held until its time."""
     state = SharedLimits(None, 0.0)
     said_by(state, "1-x/0", 0.0, wanted=9)
-    state.exchange(msgspec.structs.replace(position("1-x/0", held=Held([], [(1.0, 2)])), leaves=True), 1.0)
+    last = position("1-x/0", wanted=9, held=Held([], [(1.0, 2)]))
+    assert state.exchange(msgspec.structs.replace(last, leaves=True), 1.0)["submit"].granted == 0
     assert (state.members, state.taken("submit", 2.0, 1.0), state.taken("submit", 2.0, 3.0)) == ({}, 2, 0)
 
 
