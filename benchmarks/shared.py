@@ -40,7 +40,7 @@ def run(*, quick: bool) -> list[dict[str, object]]:
     """
     count = 60 if quick else 200
     spans = [_span(processes, count, shared) for processes in (4, 1) for shared in (True, False)]
-    costs = _cost(500, 1) if quick else _cost(2500, 15)
+    costs = _cost(500, 1) if quick else _cost(1500, 7)
     columns = dict.fromkeys(column for row in (*spans, *costs) for column in row)
     return [{column: row.get(column, "") for column in columns} for row in (*spans, *costs)]
 

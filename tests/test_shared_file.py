@@ -357,10 +357,10 @@ def test_a_fork_has_nothing_of_it(path: Path) -> None:
     asyncio.run(exchanged(desk, position(wanted=5)))
     child = os.fork()
     if not child:
-        os._exit(10 + desk.mark("submit", 1))
+        os._exit(10 + desk.mark("submit"))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
     with closing(SharedFile(path)) as file:
-        assert desk.mark("submit", 1)
+        assert desk.mark("submit")
         assert said_to(file, wanted=50).granted == 15
     desk.close()
 
@@ -382,7 +382,7 @@ async def test_a_mark_counts_until_others_can_read_how_it_ended(path: Path) -> N
 
     desk = Desk([Shelf(path.parent, path.name, False)], "kie")
     await exchanged(desk, position(wanted=5))
-    assert [desk.mark("submit", 1) for _ in range(2)] == [True, True]
+    assert [desk.mark("submit") for _ in range(2)] == [True, True]
     assert marks() == 2
     await exchanged(desk, position(held=Held([(boot_clock() + 80, 1)], [(boot_clock(), 1)])), {"submit": 1})
     assert marks() == 1
@@ -399,7 +399,7 @@ async def test_where_no_folder_can_be_used_the_process_counts_alone_and_says_so(
     word = await exchanged(desk, position(wanted=50))
     assert word is not None
     assert word.granted == 20
-    assert desk.mark("submit", 1)
+    assert desk.mark("submit")
     await exchanged(desk, position(wanted=50))
     (record,) = caplog.records
     assert (record.levelno, record.message.count(str(tmp_path))) == (logging.WARNING, 4)

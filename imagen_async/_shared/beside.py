@@ -65,7 +65,7 @@ class Beside:
         """Have the turn while the block runs; raises StandsStill where another process has it for too long."""
         by = time.monotonic() + PATIENCE
         # What is waited for and what is found must be one file: somebody may have removed it meanwhile.
-        while not (self._is_in_place() and self._lock.lock(_TURN, alone=True) and self._is_in_place()):
+        while not (self._is_locked() and self._is_in_place()):
             if not self._is_in_place():
                 self._reopen()
             elif time.monotonic() > by:
@@ -134,6 +134,11 @@ class Beside:
             self.process: str = self._roster.name
             self._say_marks()
             self._stack = stack.pop_all()
+
+    def _is_locked(self) -> bool:
+        with contextlib.suppress(ValueError):  # closed, by what could not be opened anew
+            return self._lock.lock(_TURN, alone=True)
+        return False
 
     def _is_in_place(self) -> bool:
         return self._lock.is_in_place() and self._roster.is_in_place()

@@ -22,6 +22,9 @@ AGAIN = 0.5
 HEARTBEAT = 0.5
 """Seconds, and a quarter of a window at most, after which what one has is said again: the file may be another one."""
 
+AHEAD = 8
+"""Status calls that have places at hand, for each of which one is noted before it leaves."""
+
 WAITING = 10.0
 """Seconds that a create has from its place to its connection; beyond that it takes another place."""
 
@@ -79,8 +82,10 @@ class Seat:
 
     def mark(self, kind: Kind) -> bool:
         """Note that the request of a place may leave; False: that cannot be noted, so that it may not."""
-        is_marked = self._at_desk().mark(kind, 1)
-        self.limits[kind].dealings.places.marked += is_marked
+        places = self.limits[kind].dealings.places
+        # Questions are many and cheap: of a wide limit a few are noted at a time, which the next exchange puts right.
+        is_marked = self._at_desk().mark(kind, places.at_hand // AHEAD if kind == "status" else 0)
+        places.marked += is_marked
         return is_marked
 
     def unmark(self, kind: Kind) -> None:
