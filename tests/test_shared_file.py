@@ -34,6 +34,7 @@ from inner import (
     beside,
     boot_clock,
     folder,
+    shared_limiter,
     shelves_of,
 )
 
@@ -389,6 +390,42 @@ async def test_a_mark_counts_until_others_can_read_how_it_ended(path: Path) -> N
     desk.close()
 
 
+async def test_of_many_status_calls_a_few_are_noted_at_a_time(path: Path) -> None:
+    """Never fewer are noted than may have left; what was noted ahead is right again with the next exchange."""
+
+    def noted() -> int:
+        return path.with_suffix(".roster").read_bytes()[36]
+
+    with seat_at(path) as seat:
+        limiter, loop = seat.limits["status"], asyncio.get_running_loop()
+        await limiter.lease(18)
+        seen = []
+        for _ in range(5):
+            limiter.take(loop.time())
+            seen.append(noted())
+        assert seen == [3, 3, 3, 5, 5]
+        limiter.answered(loop.time())
+        while noted() != 4:
+            await asyncio.sleep(0.01)
+
+
+async def test_places_that_are_used_up_at_once_were_too_few(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes back in a moment is given twice as many, as far as a tenth of all; who does not is given fewer."""
+    with seat_at(path) as seat:
+        limiter, loop = seat.limits["submit"], asyncio.get_running_loop()
+        seen = []
+        monkeypatch.setattr(shared_limiter, "QUICK", 60.0)
+        for _ in range(4):
+            await limiter.lease(1)
+            seen.append(limiter.taken(loop.time()))
+            while limiter.ready_at(loop.time()) < loop.time():
+                limiter.take(loop.time())
+        assert seen == [1, 3, 5, 7]
+        monkeypatch.setattr(shared_limiter, "QUICK", 0.0)
+        await limiter.lease(1)
+        assert limiter.taken(loop.time()) == 8
+
+
 async def test_where_no_folder_can_be_used_the_process_counts_alone_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -576,6 +613,25 @@ def test_a_folder_on_a_network_is_not_used(tmp_path: Path, monkeypatch: pytest.M
         folder.make(tmp_path, is_ours=False)
 
 
+def test_the_files_of_a_key_that_nobody_uses_go_and_nobody_elses(path: Path) -> None:
+    """After a month without use they are removed, not while anybody has them open, and nothing that is not ours is."""
+    folder_of_keys = path.parent
+    unused, open_still, fresh = ((digit * 24) for digit in "abc")
+    for name in (unused, fresh):
+        SharedFile(folder_of_keys / name).close()
+    others = [f"{'d' * 24}.lock", f"{'d' * 24}.db", "poetry.lock", "poetry.db"]
+    for name in others:
+        (folder_of_keys / name).write_text("somebody else's")
+    with closing(SharedFile(folder_of_keys / open_still)):
+        for each in folder_of_keys.iterdir():
+            if fresh not in each.name:
+                os.utime(each, (0, 0))
+        beside.sweep(folder_of_keys)
+    left = [f"{name}.{end}" for name in (open_still, fresh) for end in ("db", "lock", "roster")]
+    kept = {each.name for each in folder_of_keys.iterdir() if not each.name.endswith("-journal")}
+    assert kept == {*others, *left}
+
+
 def test_names_show_no_key_and_are_one_for_one_address() -> None:
     """However an address is spelled it is the same; another key, address or machine is another file."""
     key = "k" * 40
@@ -585,6 +641,8 @@ def test_names_show_no_key_and_are_one_for_one_address() -> None:
 
     assert name() == name(address="https://API.kie.ai:443/") == name(address="https://api.kie.ai/")
     others = {name("other"), name(address="https://api.kie.ai/v1"), name(address="http://api.kie.ai")}
+    assert all(map(folder.is_name, (name(), *others)))
+    assert not any(map(folder.is_name, ("poetry", name()[1:], name() + "0")))
     assert len({name(), *others, name(is_for_this_machine=True)}) == 5
     assert all(key[:3] not in each and "kie" not in each for each in (name(), *others))
 
