@@ -35,6 +35,7 @@ from inner import (
     boot_clock,
     folder,
     shared_limiter,
+    shared_seat,
     shelves_of,
 )
 
@@ -370,7 +371,7 @@ async def exchanged(desk: Desk, said: Position, unmarked: Mapping[Kind, int] | N
     """What a desk tells a client of its creates; None where nothing could be found out."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[dict[Kind, Word] | None] = loop.create_future()
-    desk.exchange(said, unmarked or {}, lambda words: loop.call_soon_threadsafe(told.set_result, words) and None)
+    desk.exchange(said, unmarked or {}, lambda words, calls: loop.call_soon_threadsafe(told.set_result, words) and None)
     words = await told
     return None if words is None else words["submit"]
 
@@ -483,6 +484,25 @@ async def test_a_refusal_that_comes_while_others_are_told_is_told_them_next(path
         limiter.hear(said, Word(0, 0.0, 20, 0.0, 0.0, 0), loop.time())
         assert [len(each) for each in (limiter.dealings.news.refusals, limiter.dealings.news.blocks)] == [1, 1]
         assert limiter.dealings.news.answers == 1
+
+
+async def test_where_no_thread_can_be_started_it_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that has no thread left, for a moment, ends nothing: a line says so, and places come later."""
+    monkeypatch.setattr(shared_seat, "AGAIN", 0.0)
+    desk, tries = Desk([Shelf(path.parent, path.name, False)], "kie"), iter([RuntimeError("no thread"), None])
+
+    def enter() -> Desk:
+        if (error := next(tries)) is not None:
+            raise error
+        return desk
+
+    seat = Seat(enter, lambda desk: None, 0, LIMITS, 60.0, 10.0)
+    await seat.limits["submit"].lease(1)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    seat.leave()
+    desk.close()
 
 
 async def test_places_that_are_not_used_are_others_again(path: Path) -> None:

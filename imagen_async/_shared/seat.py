@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -11,6 +12,7 @@ import msgspec
 
 from .._core.provider import Limits
 from .._core.shared_limits import KINDS, HandedOn, Kind, Position
+from .._watch.log import log
 from .desk import Desk, Store, Words
 from .limiter import SharedLimiter
 
@@ -158,7 +160,12 @@ class Seat:
         # One after the other: what was given for the last one must be in what is said next.
         if self._asked is not None:
             return
-        desk, loop = self._at_desk(), asyncio.get_running_loop()
+        try:
+            desk, loop = self._at_desk(), asyncio.get_running_loop()
+        except RuntimeError as error:  # no thread can be started: the machine has none left, for now
+            log(logging.WARNING, "nothing is sent by a shared limit: %s; it is tried again", error)
+            self.call(AGAIN)
+            return
         said, unmarked = self._position(), self._told_unmarked()
         self._asked = said
 
