@@ -359,6 +359,11 @@ def test_what_one_is_refused_all_keep_to() -> None:
     other_rate = Rate(30, per=2)
     assert state.exchange(position("3-x/0", other_rate, refusals=[(3.0, 7.0)]), 3.0)["submit"].limit == 15
     assert said_by(state, "2-x/0", 3.1).blocked_until == 10.0, "whatever rate each was given"
+    questions: dict[Literal["submit", "status"], Wish] = {"status": Wish(TWENTY, Held(), 50)}
+    assert state.exchange(Position("2-x/0", questions, 0, 1000, 10.0), 3.2)["status"].granted == 20
+    questions["status"] = Wish(TWENTY, Held(), refusals=[(3.3, 99.0)])
+    state.exchange(Position("2-x/1", questions, 0, 1000, 10.0), 3.3)
+    assert said_by(state, "2-x/0", 3.4).blocked_until == 10.0, "of creates nothing is known by that"
 
 
 def test_a_block_holds_all_and_lowers_nothing() -> None:
