@@ -174,6 +174,8 @@ from imagen_async._scheduler.exchange import Exchange, _own_works
 from imagen_async._scheduler.scheduler import Scheduler, Standing
 from imagen_async._scheduler.turns import LONGEST_TURN
 from imagen_async._shared import beside, folder
+from imagen_async._shared import limiter as shared_limiter
+from imagen_async._shared import seat as shared_seat
 from imagen_async._shared.beside import StandsStill
 from imagen_async._shared.desk import Desk, Shelf
 from imagen_async._shared.file import SharedFile

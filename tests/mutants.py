@@ -35,6 +35,8 @@ PACKAGE = ROOT / "imagen_async"
 ROOMS = {
     "_core/rate_limit.py": "rate_limit",
     "_core/limiter.py": "limiter",
+    "_core/shared_limits.py": "shared_limits shared_file",
+    "_core/leased_places.py": "shared_limits shared_file",
     "_core/latency.py": "latency poll_schedule",
     "_core/poll_schedule.py": "poll_schedule",
     "_core/forecast.py": "forecast",
@@ -91,7 +93,8 @@ ROOMS = {
     "_journal/clock.py": "batch_journal",
     "_held_file.py": "journal roster",
     "_sqlite.py": "journal",
-    "_roster.py": "roster",
+    "_roster.py": "roster shared_file",
+    "_shared/*.py": "shared_file shared_window",
     "_journal/resume.py": "batch_journal",
     "_folders.py": "batch_journal journal",
     "_callbacks.py": "callbacks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any, Literal
 
 import msgspec
@@ -42,7 +43,6 @@ class Peer:
     def __init__(self, number: int, world: Earth) -> None:
         self.name, self.process = f"{number}-x/0", f"{number}-x"
         self.places = LeasedPlaces(world.rate.per)
-        self.is_alive = True
         # As others can read it after its death.
         self.noted = 0
         self.unmarked = 0
@@ -119,6 +119,9 @@ class Earth:
         self.state = SharedLimits("boot", 0.0)
         self.count = 0
         self.peers: list[Peer] = []
+        # By process, how many of its requests may have left; and by when these were answered, if it had lived.
+        self.dead: dict[str, int] = {}
+        self.sent_by_the_dead: list[float] = []
         self.lost_at = -math.inf
         for _ in range(3):
             self.join()
@@ -128,6 +131,11 @@ class Earth:
         """The machine's: it begins anew with that."""
         return self.now - self.booted_at
 
+    @property
+    def is_known(self) -> bool:
+        """True while no loss is so young that not everybody has said again what it has."""
+        return self.lost_at + self.rate.per / 4 < self.now
+
     def join(self) -> None:
         """Have one more client."""
         self.count += 1
@@ -135,10 +143,8 @@ class Earth:
 
     def bury_the_dead(self) -> None:
         """As whoever wants places does before."""
-        dead = {peer.process: peer for peer in self.peers if not peer.is_alive}
-        for process in self.state.processes():
-            if process in dead:
-                self.state.bury(process, {"submit": dead[process].noted})
+        for process in self.state.processes() & self.dead.keys():
+            self.state.bury(process, {"submit": self.dead[process]})
 
     def advance(self, seconds: float) -> None:
         """Let time pass; who lives and has places says so every quarter of a window."""
@@ -146,31 +152,31 @@ class Earth:
         while self.now < until:
             self.now = min(until, self.now + self.rate.per / 8)
             for peer in self.peers:
-                if peer.is_alive and peer.places.are_any and self.now >= peer.said_at + self.rate.per / 8:
+                if peer.places.are_any and self.now >= peer.said_at + self.rate.per / 8:
                     peer.say_all()
 
     def die(self, peer: Peer) -> None:
         """Kill a process and start another; not in the midst of another accident."""
-        if self.lost_at + self.rate.per / 4 < self.now:
-            peer.is_alive = False
+        if self.is_known:
+            self.sent_by_the_dead += peer.answers
+            self.peers.remove(peer)
+            self.dead[peer.process] = peer.noted
             self.join()
 
     def lose(self) -> None:
         """Lose the state; nothing that the dead have sent is on its way any more."""
-        if not any(at > self.now for peer in self.peers if not peer.is_alive for at in peer.answers):
+        if all(at <= self.now for at in self.sent_by_the_dead):
             self.lost_at = self.now
             self.state = SharedLimits("boot", self.clock, lost_at=self.clock)
 
     def boot(self) -> None:
         """Start the machine again: all die."""
-        for peer in self.peers:
-            peer.is_alive = False
-        self.bury_the_dead()
-        self.booted_at = self.now
-        self.state.begin_at_boot("next", 0.0)
-        self.peers.clear()
-        for _ in range(3):
-            self.join()
+        if self.is_known:
+            for peer in [*self.peers]:
+                self.die(peer)
+            self.bury_the_dead()
+            self.booted_at = self.now
+            self.state.begin_at_boot("next", 0.0)
 
     def leave(self, peer: Peer) -> None:
         """Have a client say for the last time what it has, once the server has all that it sent."""
@@ -184,32 +190,35 @@ class Earth:
             self.join()
 
 
-USUAL = ["talk"] * 6 + ["want", "take", "take", "send", "send", "send", "answers", "answers", "wait", "wait"]
-SELDOM = ["release", "give back", "refused", "die", "lose", "leave", "boot"]
+USUAL = ["burst"] * 8 + ["talk"] * 3 + ["take", "send", "send", "answers", "answers", "wait", "wait", "wait"]
+SELDOM = ["release", "give back", "refused", "die", "die", "lose", "leave", "boot"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(
-    rate=st.builds(Rate, count=st.integers(1, 6), per=st.sampled_from([1.0, 2.0, 4.0])),
-    steps=st.lists(st.tuples(st.sampled_from(USUAL + SELDOM), st.integers(0, 2), EIGHTHS, EIGHTHS), max_size=120),
+    rate=st.builds(Rate, count=st.integers(1, 5), per=st.sampled_from([1.0, 2.0])),
+    seed=st.integers(0, 2**32),
 )
-def test_no_window_at_the_server_holds_more_than_the_limit(
-    rate: Rate, steps: list[tuple[str, int, float, float]]
-) -> None:
+def test_no_window_at_the_server_holds_more_than_the_limit(rate: Rate, seed: int) -> None:
     """Whoever asks, sends, hears, gives back, dies, leaves or forgets when, all together keep within the limit."""
-    world = Earth(rate)
-    for step, number, some, more in steps:
-        act(world, step, [peer for peer in world.peers if peer.is_alive][number], some, more)
-    assert busiest_window(world.arrivals, rate.per) <= rate.count
+    world, chance = Earth(rate), random.Random(seed)
+    for _ in range(300):
+        step = chance.choice(USUAL if chance.random() < 0.9 else SELDOM)
+        act(world, step, chance.choice(world.peers), chance.randrange(13) / 8, chance.randrange(13) / 8)
+        assert busiest_window(world.arrivals[-60:], rate.per) <= rate.count
 
 
 def act(world: Earth, step: str, peer: Peer, some: float, more: float) -> None:
     """Have one thing happen."""
+    peer.wanted = 1 + int(8 * some)
     if step == "take" and peer.places.at_hand:
         peer.places.take()
         peer.taken += 1
-    elif step == "want":
-        peer.wanted = int(8 * some)
+    elif step == "burst":
+        peer.say_all()
+        for _ in range(peer.places.at_hand):
+            act(world, "take", peer, some, more)
+            peer.send(some, more)
     elif step == "send":
         peer.send(some, more)
     elif step in ("answers", "refused"):
@@ -226,16 +235,16 @@ def act(world: Earth, step: str, peer: Peer, some: float, more: float) -> None:
         getattr(world, step)()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=20)
 @given(
-    rate=st.builds(Rate, count=st.integers(1, 8), per=st.sampled_from([1.0, 2.0])),
+    rate=st.builds(Rate, count=st.integers(1, 6), per=st.sampled_from([1.0, 2.0])),
     delays=st.lists(EIGHTHS, min_size=10, max_size=40),
 )
 def test_nobody_starves(rate: Rate, delays: list[float]) -> None:
     """Of those that always want more each has its part, as near as whole places and a window allow."""
     world = Earth(rate)
     sent = dict.fromkeys(world.peers, 0)
-    for turn in range(80 * rate.count):
+    for turn in range(40 * rate.count):
         for peer in world.peers:
             peer.wanted = 3
             peer.say_all()
@@ -350,6 +359,11 @@ def test_what_one_is_refused_all_keep_to() -> None:
     other_rate = Rate(30, per=2)
     assert state.exchange(position("3-x/0", other_rate, refusals=[(3.0, 7.0)]), 3.0)["submit"].limit == 15
     assert said_by(state, "2-x/0", 3.1).blocked_until == 10.0, "whatever rate each was given"
+    questions: dict[Literal["submit", "status"], Wish] = {"status": Wish(TWENTY, Held(), 50)}
+    assert state.exchange(Position("2-x/0", questions, 0, 1000, 10.0), 3.2)["status"].granted == 20
+    questions["status"] = Wish(TWENTY, Held(), refusals=[(3.3, 99.0)])
+    state.exchange(Position("2-x/1", questions, 0, 1000, 10.0), 3.3)
+    assert said_by(state, "2-x/0", 3.4).blocked_until == 10.0, "of creates nothing is known by that"
 
 
 def test_a_block_holds_all_and_lowers_nothing() -> None:
@@ -385,7 +399,8 @@ def test_who_leaves_has_nothing_at_hand_any_more() -> None:
     """A client that leaves is known no more; what it says that it has is held until its time."""
     state = SharedLimits(None, 0.0)
     said_by(state, "1-x/0", 0.0, wanted=9)
-    state.exchange(msgspec.structs.replace(position("1-x/0", held=Held([], [(1.0, 2)])), leaves=True), 1.0)
+    last = position("1-x/0", wanted=9, held=Held([], [(1.0, 2)]))
+    assert state.exchange(msgspec.structs.replace(last, leaves=True), 1.0)["submit"].granted == 0
     assert (state.members, state.taken("submit", 2.0, 1.0), state.taken("submit", 2.0, 3.0)) == ({}, 2, 0)
 
 
@@ -489,6 +504,6 @@ def test_few_times_are_kept_of_many_answers() -> None:
         with naming(number):
             places.answer(number / 1500)
     held = places.held(1.9999)
-    assert len(held.answered) <= 402
+    assert len(held.answered) <= 202
     assert (sum(count for _, count in held.answered), max(at for at, _ in held.answered)) == (3000, 2.0)
-    assert places.taken(2.0 + 1.0) == pytest.approx(1500, abs=8)
+    assert places.taken(2.0 + 1.0) == pytest.approx(1500, abs=31)

@@ -9,8 +9,8 @@ import msgspec
 
 from .shared_limits import Held, Places
 
-GRAIN = 400
-"""Parts of a window, to which the times of answers are rounded up: so few are kept."""
+GRAIN = 100
+"""Times of answers that are kept as they are; more are rounded up to such a part of a window: so few are kept."""
 
 
 class LeasedPlaces:
@@ -74,7 +74,7 @@ class LeasedPlaces:
             self._untils.popleft()
         self._drop(oldest=True)
         grain = self._per / GRAIN
-        self._answered.add(math.ceil(now / grain) * grain, 1)
+        self._answered.add(now if len(self._answered) < GRAIN else math.ceil(now / grain) * grain, 1)
 
     def release(self) -> bool:
         """One of those that are used is free now; False where it counted as one that had left."""
@@ -143,6 +143,9 @@ class _Lots:
     def __init__(self) -> None:
         self.count = 0
         self._lots: deque[Lot] = deque()
+
+    def __len__(self) -> int:
+        return len(self._lots)
 
     def add(self, at: float, count: int) -> None:
         """Have more; of an earlier time than the last they count as of that."""

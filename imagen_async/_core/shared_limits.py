@@ -284,7 +284,8 @@ class SharedLimits(msgspec.Struct):
         taken = self.taken(kind, per, now)
         blocked_until = max(learned.blocked_until, self.lost_at + per)
         granted, until = 0, now + member.said.lease
-        if wish.wanted and blocked_until <= now:
+        # Who leaves while it still waits takes nothing with it.
+        if wish.wanted and blocked_until <= now and not member.said.leaves:
             granted = self._share(kind, member, learned.limit - taken, learned.limit, now)
         if granted:
             learned.took(now, taken + granted)

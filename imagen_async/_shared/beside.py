@@ -13,6 +13,7 @@ from pathlib import Path
 from .._core.shared_limits import KINDS, UNKNOWN, Kind, SharedLimits
 from .._held_file import HeldFile, Span
 from .._roster import Roster, is_anybody_in
+from .folder import is_name
 
 PATIENCE = 2.0
 """Seconds that one waits for its turn, which takes a ten-thousandth of one: whoever has it then stands still."""
@@ -65,7 +66,7 @@ class Beside:
         """Have the turn while the block runs; raises StandsStill where another process has it for too long."""
         by = time.monotonic() + PATIENCE
         # What is waited for and what is found must be one file: somebody may have removed it meanwhile.
-        while not (self._is_in_place() and self._lock.lock(_TURN, alone=True) and self._is_in_place()):
+        while not (self._is_locked() and self._is_in_place()):
             if not self._is_in_place():
                 self._reopen()
             elif time.monotonic() > by:
@@ -135,6 +136,11 @@ class Beside:
             self._say_marks()
             self._stack = stack.pop_all()
 
+    def _is_locked(self) -> bool:
+        with contextlib.suppress(ValueError):  # closed, by what could not be opened anew
+            return self._lock.lock(_TURN, alone=True)
+        return False
+
     def _is_in_place(self) -> bool:
         return self._lock.is_in_place() and self._roster.is_in_place()
 
@@ -156,14 +162,20 @@ def sweep(folder: Path) -> None:
     """Remove the files of keys that nobody has used for long; what cannot be removed stays."""
     for lock in folder.glob("*.lock"):
         with contextlib.suppress(OSError):
-            # Written at each turn.
-            if time.time() - lock.stat().st_mtime > UNUSED:
+            # Ours alone: the folder may be anybody's, and `poetry.lock` another program's. Written at each turn.
+            if is_name(lock.stem) and time.time() - lock.stat().st_mtime > UNUSED:
                 _remove(lock)
 
 
 def _remove(lock: Path) -> None:
     with contextlib.closing(HeldFile(str(lock), is_made=True)) as file:
-        if file.lock(_TURN, alone=True) and file.is_in_place() and not _is_in_use(lock.with_suffix(".roster")):
+        is_ours = file.read_at(0, len(_USED)) == _USED
+        if (
+            is_ours
+            and file.lock(_TURN, alone=True)
+            and file.is_in_place()
+            and not _is_in_use(lock.with_suffix(".roster"))
+        ):
             for suffix in (".db", ".db-journal", ".roster", ".lock"):
                 lock.with_suffix(suffix).unlink(missing_ok=True)
 

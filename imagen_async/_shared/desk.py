@@ -109,6 +109,8 @@ class Desk:
         self._thread = OwnThreads("imagen-limits")
         self._turn = threading.Lock()
         self._marked: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        # As others can read it: never fewer.
+        self._noted = dict(self._marked)
         self._trouble = ""
 
     def exchange(self, said: Position, unmarked: Mapping[Kind, int], told: Told) -> None:
@@ -127,18 +129,28 @@ class Desk:
         """Have something done with the store, after what was given before; raises RuntimeError once it is closed."""
         return self._thread.submit(lambda: work(self._opened()))
 
-    def mark(self, kind: Kind, more: int) -> bool:
-        """Note that so many more requests may leave from now on, or fewer; False: that cannot be, so that none may."""
+    def mark(self, kind: Kind, ahead: int = 0) -> bool:
+        """Note that one more request may leave from now on; False: that cannot be noted, so that it may not.
+
+        Args:
+            kind: Of which limit.
+            ahead: So many of those that come next are noted with it, where it is to be written at all.
+        """
         # In a fork of the process they are the other one's places.
         if os.getpid() != self._process:
             return False
         with self._turn:
-            self._marked[kind] += more
+            self._marked[kind] += 1
+            before = self._noted[kind]
+            if self._marked[kind] <= before:
+                return True
+            self._noted[kind] = self._marked[kind] + ahead
             try:
                 if self._store is not None:
-                    self._store.mark(self._marked)
+                    self._store.mark(self._noted)
             except (OSError, ValueError) as error:
-                self._marked[kind] -= more
+                self._marked[kind] -= 1
+                self._noted[kind] = before
                 self._tell(f"what leaves cannot be noted ({error})")
                 return False
         return True
@@ -174,12 +186,13 @@ class Desk:
                 for kind, count in unmarked.items():
                     self._marked[kind] -= count
                 store.mark(self._marked)
+                self._noted = dict(self._marked)
 
     def _opened(self) -> Store:
         if self._store is None:
             store = self._first_usable()
             with self._turn:
-                store.mark(self._marked)
+                store.mark(self._noted)
                 self._store = store
         return self._store
 

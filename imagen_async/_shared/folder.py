@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import stat
 import sys
 import tempfile
@@ -103,6 +104,11 @@ def name_of(key: str, address: str, *, is_for_this_machine: bool) -> str:
     where = f"{url.scheme}://{url.host}:{url.port}{url.path.rstrip('/')}"
     machine = _machine() if is_for_this_machine else ""
     return hashlib.blake2b(f"{where}\n{key}\n{machine}".encode(), digest_size=12).hexdigest()
+
+
+def is_name(name: str) -> bool:
+    """True for what a key's files may be called."""
+    return re.fullmatch("[0-9a-f]{24}", name) is not None
 
 
 def _machine() -> str:

@@ -20,7 +20,7 @@ POLL = 0.1
 IDLE = 0.1
 """Seconds after which places that are not used are given back."""
 
-QUICK = 0.02
+QUICK = IDLE
 """Seconds in which places are used up that were too few: the next are twice as many."""
 
 
@@ -203,7 +203,7 @@ class Dealings:
         self.news = Wish(rate, Held())
         self._wanted = 0
         self._granted_at = -math.inf
-        self._ahead = 0
+        self._granted = 0
         self._told: Word | None = None
         self._told_at = -math.inf
         self._waiter: asyncio.Future[None] | None = None
@@ -226,10 +226,13 @@ class Dealings:
             most_ahead: Places that may be had for requests to come.
             call: Has it said that somebody waits.
         """
-        self._wanted = max(wanted, min(self._ahead, most_ahead))
+        self._wanted = wanted
         try:
             if not self.places.at_hand:
-                self._waiter = asyncio.get_running_loop().create_future()
+                loop = asyncio.get_running_loop()
+                ahead = 2 * self._granted if loop.time() < self._granted_at + QUICK else self._granted // 2
+                self._wanted = max(wanted, min(ahead, most_ahead))
+                self._waiter = loop.create_future()
                 call()
                 await self._waiter
         finally:
@@ -251,8 +254,7 @@ class Dealings:
         if word.blocked_until > self._told_at:
             self.blocked_until = max(self.blocked_until, now + word.blocked_until - self._told_at)
         if word.granted:
-            self._ahead = 2 * word.granted if now < self._granted_at + QUICK else word.granted // 2
-            self._granted_at = now
+            self._granted, self._granted_at = word.granted, now
             self.places.add(word.until, word.granted)
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)

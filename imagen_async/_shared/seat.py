@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -11,6 +12,7 @@ import msgspec
 
 from .._core.provider import Limits
 from .._core.shared_limits import KINDS, HandedOn, Kind, Position
+from .._watch.log import log
 from .desk import Desk, Store, Words
 from .limiter import SharedLimiter
 
@@ -21,6 +23,9 @@ AGAIN = 0.5
 
 HEARTBEAT = 0.5
 """Seconds, and a quarter of a window at most, after which what one has is said again: the file may be another one."""
+
+AHEAD = 8
+"""Status calls that have places at hand, for each of which one is noted before it leaves."""
 
 WAITING = 10.0
 """Seconds that a create has from its place to its connection; beyond that it takes another place."""
@@ -79,8 +84,10 @@ class Seat:
 
     def mark(self, kind: Kind) -> bool:
         """Note that the request of a place may leave; False: that cannot be noted, so that it may not."""
-        is_marked = self._at_desk().mark(kind, 1)
-        self.limits[kind].dealings.places.marked += is_marked
+        places = self.limits[kind].dealings.places
+        # Questions are many and cheap: of a wide limit a few are noted at a time, which the next exchange puts right.
+        is_marked = self._at_desk().mark(kind, places.at_hand // AHEAD if kind == "status" else 0)
+        places.marked += is_marked
         return is_marked
 
     def unmark(self, kind: Kind) -> None:
@@ -153,7 +160,12 @@ class Seat:
         # One after the other: what was given for the last one must be in what is said next.
         if self._asked is not None:
             return
-        desk, loop = self._at_desk(), asyncio.get_running_loop()
+        try:
+            desk, loop = self._at_desk(), asyncio.get_running_loop()
+        except RuntimeError as error:  # no thread can be started: the machine has none left, for now
+            log(logging.WARNING, "nothing is sent by a shared limit: %s; it is tried again", error)
+            self.call(AGAIN)
+            return
         said, unmarked = self._position(), self._told_unmarked()
         self._asked = said
 
