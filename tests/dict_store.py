@@ -151,7 +151,11 @@ class DictStore:
                     del self._jobs[key], self._owners[key]
 
     def abandoned(self) -> list[JournalEntry]:
-        return self._those(lambda each: each.state not in ENDED and self.owner(each.key) == "")
+        def is_left(each: JournalEntry) -> bool:
+            is_named = each.state == "unknown" and each.task_id is not None
+            return (each.state not in ENDED or is_named) and self.owner(each.key) == ""
+
+        return self._those(is_left)
 
     def drop(self, before: float, kept: float) -> int:
         ended = self._those(lambda each: each.state in ("done", "failed") and (each.ended_at or before) < before)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from dict_store import DictStore
 from hypothesis import given, settings
@@ -146,8 +147,9 @@ def test_a_create_that_was_cut_off_is_held(shared: Shared) -> None:
     one.claim(asked())
     one.write([entry(state="submitting")])
     one.close()
-    for _ in range(2):
-        held = other.claim(asked())
+    # Whoever was told of it is not at work on it: nobody waits for that one.
+    for store in (other, other, third):
+        held = store.claim(asked())
         assert (held.is_ours or held.is_others, held.entry.state, held.entry.lost, held.entry.lost_creates) == (
             False,
             "unknown",
@@ -158,6 +160,28 @@ def test_a_create_that_was_cut_off_is_held(shared: Shared) -> None:
     assert (again.is_ours, again.entry.state) == (True, "unknown")
     waiting = third.claim(asked(), again=("unknown",))
     assert (waiting.is_others, waiting.entry.state, waiting.entry.lost) == (True, "queued", 1)
+
+
+def test_what_a_callback_may_tell_of_is_its_whose_that_waits(shared: Shared) -> None:
+    """A held one is taken as it is, by one that waits for its callback; with the task that was named by anybody."""
+    one, other, third = shared(), shared(), shared()
+    one.claim(asked())
+    one.write([entry(state="submitting")])
+    one.close()
+    held = other.claim(asked(), held=True)
+    assert (held.is_ours, held.entry.state, held.entry.lost_creates) == (True, "unknown", (1,))
+    assert third.claim(asked(), held=True).is_others
+    other.write([msgspec.structs.replace(held.entry, task_id="t1")])
+    other.release(["k0"])
+    assert keys(third.abandoned()) == ["k0"], "it is to be collected"
+    named = third.claim(asked())
+    assert (named.is_ours, named.entry.state, named.entry.task_id) == (True, "unknown", "t1")
+
+
+def test_what_is_noted_once_stays(shared: Shared) -> None:
+    """Of several that note something for the first time one is the first, and all have what that noted."""
+    one, other = shared(), shared()
+    assert [store.note_once("secret", value) for store, value in ((one, "a"), (other, "b"))] == ["a", "a"]
 
 
 def test_what_is_another_ones_is_not_written(shared: Shared) -> None:

@@ -146,20 +146,22 @@ class SharedJournal(Journal):
             raise InvalidRequest(f"{what}, which has not come to an end: run the batch again, or give a new key.")
         if found.state == "submitting":
             # Its process is gone, and whether its create has reached the provider nobody can tell.
-            self._give(found.key)
+            self._give(found.key, self._place.name)
             found = cut_off(found)
             self._write_now(found)
+            # Where it is only told, nobody is at work on it: whoever asks next is told, too, and does not wait.
+            self._give(found.key, "")
         is_awaited = found.state == "unknown" and (held or found.task_id is not None) and owner is not None
         if found.state in ENDED and not (found.state in again or is_awaited):
             return Claim(found)
-        self._give(found.key)
+        self._give(found.key, self._place.name)
         if found.state in again:
             # So that another one who asks for it again finds that somebody is at work on it.
             self._writing.execute("UPDATE jobs SET state = 'queued' WHERE key = ?", (found.key,))
         return Claim(found, is_ours=True)
 
-    def _give(self, key: str) -> None:
-        self._writing.execute(f"UPDATE jobs SET {OWNER} = ? WHERE key = ?", (self._place.name, key))
+    def _give(self, key: str, owner: str) -> None:
+        self._writing.execute(f"UPDATE jobs SET {OWNER} = ? WHERE key = ?", (owner, key))
 
     def _write_now(self, entry: JournalEntry) -> None:
         Changes([entry], self._rows, self._place.name).write(self._writing, with_intents=True)

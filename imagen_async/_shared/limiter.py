@@ -17,6 +17,9 @@ from .._core.shared_limits import Held, Kind, Wish, Word
 POLL = 0.1
 """Seconds after which whoever waits for a place asks again, where nobody can tell when there is one."""
 
+LONGEST_POLL = 0.5
+"""The same at most, and of a window's length: whoever waits must not be taken for one that stands still."""
+
 IDLE = 0.1
 """Seconds after which places that are not used are given back."""
 
@@ -263,6 +266,8 @@ class Dealings:
         """In how many seconds whoever waits is to ask again."""
         if self._told is None:
             return POLL
+        # Of a long window a twentieth: each question is a wake of three threads.
+        longest = min(max(POLL, self.news.rate.per / 20), LONGEST_POLL)
         now, at = boot_clock(), max(self._told.frees_at, self._told.blocked_until)
         # A thousandth later: an alarm may ring early.
-        return min(at - now + 0.001, POLL) if at > now else POLL
+        return min(at - now + 0.001, longest) if at > now else longest
