@@ -142,8 +142,7 @@ class SharedJournal(Journal):
         if self._is_others(found, owner):
             return Claim(found, is_others=True)
         if owner is None and (found.state not in ENDED or found.state in again):
-            what = f"The key {entry.key!r} is that of a request of a batch in {self.path}"
-            raise InvalidRequest(f"{what}, which has not come to an end: run the batch again, or give a new key.")
+            raise self._of_a_batch(found.key)
         if found.state == "submitting":
             # Its process is gone, and whether its create has reached the provider nobody can tell.
             self._give(found.key, self._place.name)
@@ -159,6 +158,10 @@ class SharedJournal(Journal):
             # So that another one who asks for it again finds that somebody is at work on it.
             self._writing.execute("UPDATE jobs SET state = 'queued' WHERE key = ?", (found.key,))
         return Claim(found, is_ours=True)
+
+    def _of_a_batch(self, key: str) -> InvalidRequest:
+        what = f"The key {key!r} is that of a request of a batch in {self.path}"
+        return InvalidRequest(f"{what}, which has not come to an end: run the batch again, or give a new key.")
 
     def _give(self, key: str, owner: str) -> None:
         self._writing.execute(f"UPDATE jobs SET {OWNER} = ? WHERE key = ?", (owner, key))
