@@ -256,6 +256,8 @@ class SharedLimits(msgspec.Struct):
             learned.blocked_until = learned.clean_since = learned.cut_at = -math.inf
         # What nobody knew is no better known now: it left before the boot.
         self.lost_at = 0.0 if self.lost_at > -math.inf else -math.inf
+        # Whoever waited for these has ended.
+        self.calls = []
         self.boot, self.at = boot, now
 
     def limit_of(self, kind: Kind, rate: Rate) -> LearnedLimit:
