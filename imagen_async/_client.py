@@ -125,8 +125,8 @@ class Client:
         on_event: Hears what happens to jobs, accounts and exchanges, as `imagen_async.events` has it: a plain function,
             quick, called in the client's loop. The log (`imagen_async`) and OpenTelemetry, where the program has
             set it up by then, hear the same without it.
-        limiter: Makes the limit of each account's creates and status calls, in place of the exact windows of this
-            process alone: for limits that others share. See `imagen_async.ports`.
+        limiter: Makes the limit of each account's creates and status calls, in place of the exact windows that there
+            are else: for limits that machines share. See `imagen_async.ports`.
         shared: Whether the limits of an account are those of all processes of this user on this machine that use its
             key at its address: they share the windows, the tasks that may run, what a 429 has taught, and its pause,
             by a small file of each key in the first folder that can be used of the environment's

@@ -36,7 +36,7 @@ def folders(given: str | PurePath | None, environment: Mapping[str, str]) -> Ite
     """
     named = given or environment.get(VARIABLE)
     if named:
-        yield Path(named)
+        yield Path(named).expanduser().absolute()
         return
     # As the XDG specification has it: of what is not absolute nothing is to be made.
     runtime, state = (Path(environment.get(name) or ".") for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"))
