@@ -74,8 +74,9 @@ class Seat:
         # What was said and not answered yet; and how many that were marked have ended since the last that was said.
         self._asked: Position | None = None
         self._unmarked: dict[Kind, int] = dict.fromkeys(KINDS, 0)
-        self._alarm: asyncio.TimerHandle | None = None
-        self._timers: set[asyncio.TimerHandle] = set()
+        # With its time: what uvloop gives for at once tells none.
+        self._alarm: tuple[float, asyncio.Handle] | None = None
+        self._timers: set[asyncio.Handle] = set()
 
     @property
     def longest(self) -> float:
@@ -109,10 +110,10 @@ class Seat:
         if not self.is_open:
             return
         if self._alarm is not None:
-            if self._alarm.when() <= at:
+            if self._alarm[0] <= at:
                 return
-            self._alarm.cancel()
-        self._alarm = loop.call_at(at, self._ask)
+            self._alarm[1].cancel()
+        self._alarm = at, loop.call_at(at, self._ask)
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
         """Have something done after so many seconds, unless the seat is left before."""
@@ -131,9 +132,10 @@ class Seat:
     def leave(self) -> None:
         """Have nothing any more, and say so."""
         self.is_open = False
-        for timer in (self._alarm, *self._timers):
-            if timer is not None:
-                timer.cancel()
+        if self._alarm is not None:
+            self._timers.add(self._alarm[1])
+        for timer in self._timers:
+            timer.cancel()
         self._timers.clear()
         self._alarm = None
         if self._desk is not None:
