@@ -45,7 +45,8 @@ def _run(options: LimitsOptions) -> int:
         if options.json:
             print(msgspec.json.encode({"account": name, "use": use}).decode())
         else:
-            show("\n".join(_lines(name, use)))
+            for line in _lines(name, use):
+                show(line)
     return ALL_DONE
 
 
@@ -71,8 +72,8 @@ def _lines(name: str, use: KeyUse | None) -> Iterator[str]:
     for each in use.processes:
         taken, waiting = each.taken, each.waiting
         yield (
-            f"  process {each.pid}: {each.running} tasks, {taken['submit']} creates, {taken['status']} status calls; "
-            f"waits for {waiting['submit']} and {waiting['status']}"
+            f"  process {each.pid}: tasks {each.running}, creates {taken['submit']}, status calls {taken['status']}; "
+            f"waiting: creates {waiting['submit']}, status calls {waiting['status']}"
         )
     if not use.processes:
         yield "  no process uses it now"

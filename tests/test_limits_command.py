@@ -1,0 +1,58 @@
+"""`limits`: who has and waits for what of a key's limits, as people and programs read it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from commands import Call, at, call, clean_environment
+
+from imagen_async import Account, Client
+from imagen_async.sandbox import Sandbox
+
+__all__ = ["call", "clean_environment"]
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is shared lies in a folder of the test's own."""
+    monkeypatch.setenv("IMAGEN_ASYNC_STATE", str(tmp_path / "state"))
+
+
+def test_a_key_that_was_never_used_is_told_so(call: Call, imagen_sandbox: Sandbox) -> None:
+    """Nothing is made by looking."""
+    outcome = call("limits", *at(imagen_sandbox))
+    assert (outcome.code, outcome.out) == (0, "sandbox: no process has shared its limits on this machine yet\n")
+    assert call("limits", *at(imagen_sandbox), "--json").records == [{"account": "sandbox", "use": None}]
+    assert not Path(os.environ["IMAGEN_ASYNC_STATE"]).exists()
+
+
+def test_who_uses_a_key_is_told(call: Call, imagen_sandbox: Sandbox) -> None:
+    """While a client has the key it is told with its process and its places; with `--not-shared` it has none there."""
+    imagen_sandbox.order("create", "429")
+
+    async def work() -> tuple[list[dict[str, object]], str, str]:
+        account = Account("sandbox", imagen_sandbox.key, imagen_sandbox.url)
+        alone = Account("sandbox", imagen_sandbox.key, imagen_sandbox.url, shared=False)
+        async with Client(account) as client, Client(alone) as other:
+            await client.generate("a fox")
+            await other.generate("a fox")
+            used = call("limits", *at(imagen_sandbox), "--json").records
+            told = call("limits", *at(imagen_sandbox)).out
+            return used, told, call("limits", *at(imagen_sandbox), "--forget").out
+
+    ((record,), told, forgotten) = asyncio.run(work())
+    use = record["use"]
+    assert [(each["pid"], each["clients"]) for each in use["processes"]] == [(os.getpid(), 1)]
+    assert f"  process {os.getpid()}: tasks 0, creates 1" in told
+    assert "were learned" in told, "half of what was set, since the 429"
+    assert "were learned" not in forgotten
+    assert "no process uses it now" in call("limits", *at(imagen_sandbox)).out
+
+
+def test_the_command_has_a_window_of_its_own_where_it_is_told_so(call: Call, imagen_sandbox: Sandbox) -> None:
+    """`--not-shared` leaves no trace in the folder."""
+    assert call("generate", "a fox", *at(imagen_sandbox), "--no-save", "--not-shared").code == 0
+    assert not Path(os.environ["IMAGEN_ASYNC_STATE"]).exists()
