@@ -56,3 +56,24 @@ def test_the_command_has_a_window_of_its_own_where_it_is_told_so(call: Call, ima
     """`--not-shared` leaves no trace in the folder."""
     assert call("generate", "a fox", *at(imagen_sandbox), "--no-save", "--not-shared").code == 0
     assert not Path(os.environ["IMAGEN_ASYNC_STATE"]).exists()
+
+
+def test_what_nobody_shares_and_what_cannot_be_read(call: Call, imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """A sandbox of the command's own has nothing to share; a folder that is none is told as such."""
+    assert "no process has shared" in call("limits", "-p", "sandbox").out
+    assert call("generate", "a fox", *at(imagen_sandbox), "--no-save").code == 0
+    (roster,) = (tmp_path / "state").glob("*.roster")
+    roster.unlink()
+    roster.mkdir()
+    outcome = call("limits", *at(imagen_sandbox))
+    assert outcome.code == 2
+    assert "What is shared of sandbox cannot be read" in outcome.err
+
+
+def test_a_pause_is_told(call: Call, imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """After a loss of the file nothing is sent for a window, and that is said."""
+    slow = [*at(imagen_sandbox), "--rate", "20/60"]
+    assert call("generate", "a fox", *slow, "--no-save").code == 0
+    (file,) = (tmp_path / "state").glob("*.db")
+    file.write_bytes(b"garbage")
+    assert "nothing is sent for 60.0 s" in call("limits", *slow).out

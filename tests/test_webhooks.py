@@ -244,12 +244,16 @@ async def test_a_callback_that_quotes_the_key_has_it_shown_nowhere() -> None:
     assert (sandbox.key in told, "task-***" in told) == (False, True)
 
 
-@pytest.mark.parametrize("key", [None, KEY], ids=["unsigned", "signed"])
-async def test_a_callback_that_reaches_another_worker_is_handed_on(key: str | None) -> None:
+@pytest.mark.parametrize(("key", "state"), [(None, ""), (KEY, ""), (None, "/proc/nope")], ids=["", "signed", "no file"])
+async def test_a_callback_that_reaches_another_worker_is_handed_on(
+    key: str | None, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two clients with a key, one public URL will do: what comes to the one is told to the other, which waits.
 
     Where a create's answer was lost nothing but its callback tells of its task.
     """
+    if state:
+        monkeypatch.setenv("IMAGEN_ASYNC_STATE", state)
     async with Sandbox(latency=AT_ONCE, signing_key=key) as sandbox:
         sandbox.order("create", "reset_after")
         async with called_back(sandbox, "kie", key=key) as other:
