@@ -1,6 +1,7 @@
 """What the tests know of the inside of the package, in one place: a rename in there touches this file alone."""
 
 from imagen_async import _held_file as held_file
+from imagen_async import _roster as roster_module
 from imagen_async._accounts import SANDBOX_KEY, named, open_pool, provider_of, router_of
 from imagen_async._batch.feeder import BREATHE_EVERY, Feeder
 from imagen_async._callbacks import CallbackClaim, CallbackRegistry, EndedJob, SilenceWatch, log_stray

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from inner import Roster, held_file
+from inner import Roster, held_file, roster_module
 
 MEMBER = """
 import sys
@@ -100,4 +100,11 @@ def test_where_nobody_could_tell_there_is_no_roster(tmp_path: Path, monkeypatch:
     """Where locks are the process's, which others end, nobody is said to live."""
     monkeypatch.setattr(held_file, "_without", {tmp_path.stat().st_dev})
     with pytest.raises(OSError, match="no locks of open files"):
+        Roster(str(tmp_path / "roster"))
+
+
+def test_there_are_so_many_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all are taken nobody gets one that is another's."""
+    monkeypatch.setattr(roster_module, "PLACES", 1)
+    with closing(Roster(str(tmp_path / "roster"))), pytest.raises(OSError, match="all that there are"):
         Roster(str(tmp_path / "roster"))

@@ -466,6 +466,18 @@ async def test_what_cannot_be_found_out_is_told_once(path: Path, caplog: pytest.
     desk.close()
 
 
+async def test_what_cannot_be_marked_does_not_leave(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it cannot be noted that a create leaves, none does, and a line says so."""
+    desk = Desk([Shelf(path.parent, path.name, False)], "kie")
+    await exchanged(desk, position())
+    assert desk.mark("submit")
+    assert desk._store is not None
+    desk._store.close()
+    assert not desk.mark("submit")
+    assert ["what leaves cannot be noted" in record.message for record in caplog.records] == [True]
+    desk.close()
+
+
 @contextmanager
 def seat_at(path: Path) -> Iterator[Seat]:
     """A client's seat at a key, whose desk stays open until the block ends."""
@@ -598,6 +610,11 @@ def test_the_folders_are_tried_in_their_order(monkeypatch: pytest.MonkeyPatch, t
     assert list(folder.folders(None, {"XDG_RUNTIME_DIR": "run", "XDG_STATE_HOME": "state"})) == [home, last]
     assert list(folder.folders(None, {**usual, "IMAGEN_ASYNC_STATE": "/s"})) == [Path("/s")]
     assert list(folder.folders(tmp_path, {"IMAGEN_ASYNC_STATE": "/s"})) == [tmp_path]
+    # As these systems have it; neither was tried.
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert list(folder.folders(None, {})) == [Path("/h/Library/Application Support/imagen_async"), last]
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert list(folder.folders(None, {"LOCALAPPDATA": "/l"})) == [Path("/l/imagen_async"), last]
 
 
 def test_a_folder_that_nobody_named_is_this_users_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -12,11 +13,20 @@ from pathlib import Path
 import anyio
 import pytest
 from files import encoded
-from inner import Journal
+from inner import Journal, SharedJournal
 from journals import entry, place
+from msgspec.structs import replace
 from servers import free_socket, serving
 
-from imagen_async import Account, Callback, Client, ImageRequest, InvalidRequest, Result
+from imagen_async import (
+    Account,
+    Callback,
+    Client,
+    ImageRequest,
+    InvalidRequest,
+    Result,
+    UnknownOutcome,
+)
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.webhooks import Receiver
 
@@ -76,10 +86,42 @@ async def test_a_file_that_another_program_keeps_is_waited_for(place: Path) -> N
             with closing(sqlite3.connect(place / "run.db", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 asking = asyncio.create_task(client.generate(FOX))
-                await anyio.sleep(0.5)
+                await anyio.sleep(1.5)
                 assert not sandbox.ledger.creates
                 other.execute("ROLLBACK")
             assert (await asking).ok
+
+
+async def test_a_file_that_is_kept_is_told_of(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What keeps an end from being noted for longer than a moment is in the log; the picture comes all the same."""
+    async with Sandbox(latency=Latency(median=0.3, sigma=0)) as sandbox:
+        account = Account("kie", sandbox.key, sandbox.url_of("kie"))
+        async with Client(account, journal=place / "run.db") as client:
+            job = await client.submit(FOX)
+            with closing(sqlite3.connect(place / "run.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                await anyio.sleep(2.5)
+                other.execute("ROLLBACK")
+            assert (await job).ok
+    told = [record.levelname for record in caplog.records if "locked by another program" in record.message]
+    assert told == ["WARNING"]
+
+
+async def test_what_is_held_for_long_is_told_as_such(place: Path) -> None:
+    """Of a create of long ago no callback comes any more: it is held, and not sent."""
+    request = ImageRequest("a fox", key="k", model="imagen4-fast", aspect_ratio="16:9")
+    with SharedJournal(place / "run.db") as journal:
+        intent = entry(key="k", request=request, account="kie", state="submitting", sent_at=time.time() - 1000)
+        journal.claim(replace(intent, state="queued", attempts=0))
+        journal.write([intent])
+    async with Sandbox() as sandbox:
+        account = Account("kie", sandbox.key, sandbox.url_of("kie"))
+        callback = Callback("http://127.0.0.1:9/imagen")
+        async with Client(account, journal=place / "run.db", callback=callback) as client:
+            for _ in range(2):
+                with pytest.raises(UnknownOutcome):
+                    await client.generate(FOX)
+        assert not sandbox.ledger.creates
 
 
 async def test_a_batchs_key_is_no_single_requests(place: Path) -> None:
