@@ -181,7 +181,7 @@ from imagen_async._shared.beside import StandsStill
 from imagen_async._shared.desk import Desk, Shelf
 from imagen_async._shared.file import SharedFile
 from imagen_async._shared.seat import Seat
-from imagen_async._shared.seats import SharedAccount, shelves_of
+from imagen_async._shared.seats import MOST_SHARED, Seats, SharedAccount, shelves_of
 from imagen_async._text import one_line, shown, told
 from imagen_async._transport.file_session import FileSession
 from imagen_async._transport.session_pool import MAX_ANSWER, Endpoint, SessionPool

@@ -21,10 +21,12 @@ from typing import Literal
 import msgspec
 import pytest
 from inner import (
+    MOST_SHARED,
     Desk,
     Held,
     Position,
     Seat,
+    Seats,
     SharedAccount,
     SharedFile,
     Shelf,
@@ -702,3 +704,14 @@ def test_a_shelf_says_whether_somebody_named_its_folder(tmp_path: Path) -> None:
     assert (named.folder, named.is_ours) == (tmp_path, False)
     usual = shelves_of(account, {"XDG_RUNTIME_DIR": "/run/user/7"})
     assert all(shelf.is_ours and shelf.name != named.name for shelf in usual)
+
+
+@pytest.mark.parametrize("count", [MOST_SHARED, MOST_SHARED + 1])
+async def test_of_very_many_keys_none_is_shared(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A client with more keys than files may be open for says so, once, and counts alone."""
+    accounts = {
+        f"kie-{number}": SharedAccount(f"k{number}", "https://a.example", LIMITS, True) for number in range(count)
+    }
+    are_few = count == MOST_SHARED
+    assert Seats(accounts, 60, 10)("kie-0", "submit", LIMITS.submit).is_shared == are_few
+    assert ["are too many to share" in record.message for record in caplog.records] == [True] * (not are_few)

@@ -27,6 +27,10 @@ from .seat import Seat
 OWN_CLOCK = 1.0
 """Seconds by which a loop's clock may differ from the machine's; one that does so more goes by a time of its own."""
 
+MOST_SHARED = 64
+"""Keys whose limits a client shares: each takes four files that are open, of the 1,024 that most processes may have,
+and a thread."""
+
 _numbers = itertools.count()
 
 
@@ -43,13 +47,17 @@ class Seats:
     """The limits of a client's accounts: a `LimiterFactory`.
 
     Args:
-        accounts: Those whose limits are shared, by name; the others have windows of their own.
+        accounts: Those whose limits are shared, by name; the others have windows of their own, as have all where they
+            are more than `MOST_SHARED`.
         way: Seconds that a request may take from its first byte to its answer.
         connect_timeout: Seconds that its connection may take before.
     """
 
     def __init__(self, accounts: Mapping[str, SharedAccount], way: float, connect_timeout: float) -> None:
-        self._accounts = accounts
+        self._accounts = accounts if len(accounts) <= MOST_SHARED else {}
+        if len(accounts) > MOST_SHARED:
+            message = "%d accounts are too many to share their limits with other processes (%d at most): see `shared`"
+            log(logging.WARNING, message, len(accounts), MOST_SHARED)
         self._way = way
         self._connect_timeout = connect_timeout
         self._seats: dict[str, Seat] = {}
