@@ -694,7 +694,7 @@ def test_no_answer_takes_long_to_be_no_json() -> None:
     for filler, start in itertools.product(fillers, (b"", b'{"x":"\xff', b'{"code":200,"data":{"x":NaN,"y":')):
         began = time.process_time()
         assert isinstance(created("kie", start + filler * ((1 << 17) // len(filler))), inner.Lost)
-        assert time.process_time() - began < 1, (start, filler)
+        assert time.process_time() - began < 5, (start, filler)
 
 
 STATUSES = st.sampled_from([200, 200, 201, 204, 301, 400, 401, 402, 404, 408, 422, 429, 433, 455, 500, 501, 503, 599])
