@@ -285,9 +285,7 @@ class Durable:
             entry = msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=())
         elif entry.state == "unknown" and ask.job.way.only(entry.account, entry.model) is None:
             # Sent to another account, its task might stand beside the one that the lost create has made.
-            failure = failure_of(entry)
-            assert failure is not None
-            raise failure.exception()
+            raise _error_of(entry)
         return self._begin(ask, sent_again(entry, ask.job))
 
     def _awaited(self, ask: _Ask, entry: JournalEntry) -> Job:
@@ -297,9 +295,7 @@ class Durable:
         seconds, epoch = self._scheduler.callback_wait(blank), self._journal.past_epoch()
         # Later than that none comes: it stays held, until somebody has looked at the provider.
         if entry.task_id is None and (entry.sent_at or 0.0) + seconds <= epoch + now():
-            failure = failure_of(entry)
-            assert failure is not None
-            raise failure.exception()
+            raise _error_of(entry)
         return awaited(entry, blank, now(), epoch, seconds)
 
     def _resumed(self, ask: _Ask, entry: JournalEntry) -> Job:
@@ -380,6 +376,13 @@ class Resumption:
         finally:
             self._live -= 1
             self._news.set()
+
+
+def _error_of(entry: JournalEntry) -> ImagenError:
+    """The error of an entry that has one."""
+    failure = failure_of(entry)
+    assert failure is not None
+    return failure.exception()
 
 
 def _as_ended(entry: JournalEntry, job: Job) -> Job:

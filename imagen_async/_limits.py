@@ -33,17 +33,17 @@ def shared_or_own(accounts: Mapping[str, OpenAccount], shared: Shared, settings:
     """The limits of a client's accounts: shared with whoever else has their keys, or of this process alone."""
     checked_shared(shared)
     wanted = {name: shared if each.shared is None else each.shared for name, each in accounts.items()}
-    if not any(wanted[name] and each.endpoint is not None for name, each in accounts.items()):
+    # What a client serves itself nobody else has.
+    sharing = {name: each.endpoint for name, each in accounts.items() if each.endpoint is not None and wanted[name]}
+    if not sharing:
         return window
     from ._shared.seats import Seats, SharedAccount  # only here: who shares nothing does not load it
 
-    sharing = {
-        name: SharedAccount(each.endpoint.api_key, each.endpoint.base_url, each.limits, wanted[name])
-        for name, each in accounts.items()
-        # What a client serves itself nobody else has.
-        if each.endpoint is not None and wanted[name]
+    shared_accounts = {
+        name: SharedAccount(endpoint.api_key, endpoint.base_url, accounts[name].limits, wanted[name])
+        for name, endpoint in sharing.items()
     }
-    return Seats(sharing, settings.timeout, settings.connect_timeout)
+    return Seats(shared_accounts, settings.timeout, settings.connect_timeout)
 
 
 def new_upstreams(

@@ -161,6 +161,7 @@ from imagen_async._folders import prepare_folder, sweep
 from imagen_async._input_files import InputFiles
 from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden
 from imagen_async._journal import Journal, JournalReader
+from imagen_async._journal.callbacks import SECRET, JournalCallbacks, seal_of
 from imagen_async._journal.clock import CLOCK, JournalClock
 from imagen_async._journal.explained import Locked, explained
 from imagen_async._journal.shared import SharedJournal

@@ -24,7 +24,6 @@ from journals import Disk, Held, Inline, anyio_backend, entry, place
 
 from imagen_async import ImageFile, ImageRequest, InvalidRequest, JournalError, Limits, Rate, Result
 from imagen_async._journal.batch_journal import BatchJournal
-from imagen_async._journal.callbacks import SECRET, JournalCallbacks
 from imagen_async._journal.resume import TakenUp
 from imagen_async.ports import EntryError, JobStore, JournalEntry
 from imagen_async.providers import PROVIDERS
@@ -265,7 +264,7 @@ async def test_a_held_request_is_waited_for_if_it_may_be_told(fields: Any, terms
     """A lost create of an earlier run is waited for as long as its provider calls back, unless sent again."""
     asyncio.get_running_loop().jump(1000.0)  # type: ignore[attr-defined]
     disk = left(entry(0, **{**HELD, "sent_at": time.time() - 50, **fields}))
-    disk.note({SECRET: "5e" * 32})
+    disk.note({inner.SECRET: "5e" * 32})
     async with opened(disk, **{"expects_callbacks": True, **terms}) as journal:
         assert [type(job.state).__name__ for job in taken_up(journal, wait)] == waiting
         met = told(journal.resume.meet(ImageRequest("prompt 0", key="k0"), 0, OWNER, 7))
@@ -429,7 +428,7 @@ async def test_a_run_that_fails_is_told_and_gives_its_thread_back(call: str, is_
 
 
 @asynccontextmanager
-async def heard(disk: Disk) -> AsyncIterator[tuple[BatchJournal, JournalCallbacks, list[inner.Job]]]:
+async def heard(disk: Disk) -> AsyncIterator[tuple[BatchJournal, inner.JournalCallbacks, list[inner.Job]]]:
     """A run in which callbacks come: what they find in it, and the jobs, with ids from 50 on, whose tasks they name."""
     collected: list[inner.Job] = []
     async with opened(disk, expects_callbacks=True) as journal:
@@ -442,7 +441,7 @@ async def test_the_secret_of_tokens_is_made_once() -> None:
     for disk in (disks[0], *disks):
         async with heard(disk) as (_, callbacks, _):
             tokens.add(callbacks.seal.token(inner.Address(callbacks.seal.name("k"), 1)))
-    assert (len(tokens), {len(disk.notes()[SECRET]) for disk in disks}) == (2, {64})
+    assert (len(tokens), {len(disk.notes()[inner.SECRET]) for disk in disks}) == (2, {64})
 
 
 ENDED = {**HELD, "state": "done", "task_id": "mine", "error": None}

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 from files import encoded
-from inner import Journal, SharedJournal
+from inner import Journal, SharedJournal, seal_of
 from journals import entry, place
 from msgspec.structs import replace
 from servers import free_socket, serving
@@ -149,3 +149,10 @@ async def test_a_picture_that_goes_in_is_uploaded_once(place: Path) -> None:
                 request = ImageRequest("make it night", images=[picture], model="nano-banana-2", key=f"k{number}")
                 assert (await client.generate(request)).ok
         assert sandbox.ledger.uploads.total() == 1
+
+
+def test_a_batch_and_single_requests_have_one_secret(place: Path) -> None:
+    """Who makes it at the same time as another one has that one's: each knows the other's tokens."""
+    with SharedJournal(place / "run.db") as one, closing(Journal(place / "run.db")) as batch:
+        names = [seal_of(store, {}).name("k") for store in (one, batch, one)]
+    assert len(set(names)) == 1

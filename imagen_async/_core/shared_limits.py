@@ -192,6 +192,11 @@ class SharedLimits(msgspec.Struct):
     secret: bytes = b""
     calls: list[HandedOn] = []
 
+    def secret_or(self, fresh: bytes) -> bytes:
+        """The secret, which this one becomes where there is none yet."""
+        self.secret = self.secret or fresh
+        return self.secret
+
     def hand_on(self, callback: HandedOn, now: float) -> None:
         """Keep a callback for whoever waits for it; who has not heard it after a minute asks for the status anyway."""
         recent = [each for each in self.calls if each.at + KEPT > now][-MOST_KEPT + 1 :]

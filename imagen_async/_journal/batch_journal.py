@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack, suppress
@@ -24,7 +23,7 @@ from .._core.upstream import Upstream
 from .._job_factory import JobFactory
 from .._off_loop import machine_time
 from ..errors import JournalError
-from .callbacks import SECRET, JournalCallbacks
+from .callbacks import SECRET, JournalCallbacks, seal_of
 from .clock import JournalClock
 from .file import Journal
 from .resume import Recollection, ResumeState, recollected
@@ -180,16 +179,16 @@ class BatchJournal:
             if isinstance(store, Journal) and self._factory.save_to is not None:
                 store.sweep(self._factory.save_to)
             notes = store.notes()
-            clock, before = JournalClock(notes), notes.get(SECRET)
+            clock = JournalClock(notes)
             store.note(clock.note())
             ending.callback(_leave, store, clock)
             # Before there was a secret, there was nothing to call back to.
-            awaits_callbacks = self._expects_callbacks and before is not None
+            awaits_callbacks = self._expects_callbacks and SECRET in notes
             earlier = recollected(store, clock, rates, counts_money=counts_money)
             resume = self._resume(store, clock, earlier, awaits_callbacks=awaits_callbacks)
             _note(store, resume.identity.news)
             ending.callback(_note_if_possible, store, resume.identity)
-            seal = _seal(store, before) if self._expects_callbacks else None
+            seal = seal_of(store, notes) if self._expects_callbacks else None
             return _Begun(store, clock, resume, seal, ending.pop_all(), uploads_in(notes))
 
     def _resume(
@@ -223,11 +222,3 @@ def _note_if_possible(store: BatchStore, identity: Identity) -> None:
 def _note(store: BatchStore, news: Mapping[str, str]) -> None:
     if news:
         store.note(news)
-
-
-def _seal(store: BatchStore, secret: str | None) -> Seal:
-    """The seal of a store's secret, which is made with the store's first run that needs it."""
-    if secret is None:
-        secret = secrets.token_hex(32)
-        store.note({SECRET: secret})
-    return Seal(bytes.fromhex(secret))

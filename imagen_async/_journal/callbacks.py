@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -127,3 +128,21 @@ class JournalCallbacks:
     def _know(self, key: str, account: str) -> None:
         """Know a request with a lost create by what stands for it in tokens."""
         self._with_lost[self.seal.name(key)] = (key, account)
+
+
+def seal_of(store: BatchStore, notes: Mapping[str, str]) -> Seal:
+    """The seal of a store's secret, which is made with the first that needs it.
+
+    Args:
+        store: Open.
+        notes: What it had noted by then.
+    """
+    secret = notes.get(SECRET)
+    if secret is None:
+        secret = secrets.token_hex(32)
+        # Others may do the same just now, but for a store that batches alone have.
+        if hasattr(store, "note_once"):
+            secret = str(store.note_once(SECRET, secret))
+        else:
+            store.note({SECRET: secret})
+    return Seal(bytes.fromhex(secret))

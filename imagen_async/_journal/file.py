@@ -198,6 +198,13 @@ class Journal(JournalReader):
             self._lock.check_process()
             self._writing.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", texts)
 
+    def note_once(self, name: str, value: str) -> str:
+        """Note something unless it is noted; returns what is."""
+        with self._turn, explained(self.path), _patient(self._writing), self._commit():
+            self._writing.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (name, value))
+            (noted,) = self._writing.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        return str(noted)
+
     def move(self, places: Mapping[str, int]) -> None:
         """Note where jobs stand in the input as it is now, by their keys."""
         if places:
@@ -287,7 +294,7 @@ class Journal(JournalReader):
             # Who opens it for single requests has the lock only while it is made, or is brought up to this version.
             looks -= is_ready(self._real_path)
             if not looks or time.monotonic() > by:
-                raise self._in_use()
+                raise in_use(self.path)
             time.sleep(AGAIN)
         self._make_if_missing()
         return lock
@@ -346,15 +353,6 @@ class Journal(JournalReader):
             return " The log tells of its tasks that still run."
         return f" What it knew was saved as {path}: give that the name {self.path} before the batch is run again."
 
-    def _in_use(self) -> JournalError:
-        """What says that another process has it, and which."""
-        who = ""
-        # The file may be new, and not there yet.
-        with suppress(JournalError), JournalReader(self.path) as reader:
-            who = f" (process {reader.notes().get('process', '?')})"
-        what = f"{self.path} is in use: another batch{who} is at work on it. Nothing was sent"
-        return JournalError(f"{what}. Wait for it to end, or choose another folder.")
-
     def _make_if_missing(self) -> None:
         is_there = os.path.exists(self.path)
         if is_there and not os.path.getsize(self.path):
@@ -402,3 +400,13 @@ def _make(path: str) -> None:
             connection.execute(statement)
     os.replace(part, path)
     sync_folder(os.path.dirname(path))
+
+
+def in_use(path: str) -> JournalError:
+    """What says that another process has a journal, and which."""
+    who = ""
+    # The file may be new, and not there yet.
+    with suppress(JournalError), JournalReader(path) as reader:
+        who = f" (process {reader.notes().get('process', '?')})"
+    what = f"{path} is in use: another batch{who} is at work on it. Nothing was sent"
+    return JournalError(f"{what}. Wait for it to end, or choose another folder.")

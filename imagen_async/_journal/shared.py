@@ -11,7 +11,7 @@ from .._core.journal_entry import JournalEntry, cut_off
 from .._sqlite import connect
 from ..errors import InvalidRequest, JournalError
 from .explained import about_values, explained
-from .file import AGAIN, KEPT, MAKING, Changes, Journal, is_ready, prepare
+from .file import AGAIN, KEPT, MAKING, Changes, Journal, in_use, is_ready, prepare
 from .lock import FileLock, Place
 from .schema import FORGET_SENDS, OWNER, SCHEMA_VERSION, select
 from .store import ENDED, Claim
@@ -51,13 +51,6 @@ class SharedJournal(Journal):
                 if loss is not None:
                     raise loss
                 return self._claimed(entry, again, held=held)
-
-    def note_once(self, name: str, value: str) -> str:
-        """Note something unless it is noted; returns what is."""
-        with self._turn, explained(self.path), self._commit():
-            self._writing.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (name, value))
-            (noted,) = self._writing.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
-        return str(noted)
 
     def owner(self, key: str) -> str | None:
         """Who has the row of a single request: the name of one that lives, '' for nobody, None where there is none."""
@@ -102,7 +95,7 @@ class SharedJournal(Journal):
                 message = f"{self.path} cannot be open in several processes: its file system does not let them share it"
                 raise JournalError(f"{message}. Nothing was sent. Choose a local disk.")
             if time.monotonic() > by:
-                raise self._in_use()
+                raise in_use(self.path)
             time.sleep(AGAIN)
         self._select_owned = select(SCHEMA_VERSION).replace(" FROM", f", {OWNER} FROM")
         self._place = stack.enter_context(closing(Place(self._real_path)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
@@ -26,7 +25,7 @@ from .._core.rate_limit import Rate
 from .._core.upstream import Upstream
 from .._off_loop import machine_time
 from ..errors import ConfigurationError, JournalError
-from .callbacks import SECRET
+from .callbacks import seal_of
 from .clock import CLOCK, JournalClock, now
 from .explained import Locked, told
 from .resume import check_writable, latencies_of, sent_ago
@@ -244,7 +243,7 @@ class SingleJournal:
                 uploads=uploads_in(notes),
                 since_last=clock.since_last() if CLOCK in notes else math.inf,
                 latencies={name: latencies_of(store, name) for name in rates},
-                seal=_seal(store),
+                seal=seal_of(store, notes),
                 # Last, for the time from here on is not counted: a place is free later, and never too early.
                 sent={name: sent_ago(store, clock, name, rate) for name, rate in rates.items()},
             )
@@ -269,8 +268,3 @@ def _unuse(store: JobStore) -> None:
 def _drop(store: JobStore, kept: float | None) -> None:
     if kept is not None:
         store.drop(time.time() - kept, kept)
-
-
-def _seal(store: JobStore) -> Seal:
-    """That of the store's secret, which is made with the first process that needs it."""
-    return Seal(bytes.fromhex(store.note_once(SECRET, secrets.token_hex(32))))

@@ -101,7 +101,7 @@ class CallbackDesk:
         document = {"data": {"taskId": callback.named} if callback.named else {"recordId": callback.hinted}}
         try:
             await self.hear(callback.token, headers, document)
-        except (JournalError, InvalidRequest) as error:
+        except (JournalError, InvalidRequest, OSError) as error:
             # Whoever called was answered, and will not call again; the status is asked for all the same.
             log(logging.WARNING, "a callback that was handed on could not be taken: %s", error)
 

@@ -74,8 +74,7 @@ class OwnStore:
 
     def secret(self) -> bytes:
         """As a file's."""
-        self._state.secret = self._state.secret or secrets.token_bytes(32)
-        return self._state.secret
+        return self._state.secret_or(secrets.token_bytes(32))
 
     def hand_on(self, callback: HandedOn) -> None:
         """As a file's."""

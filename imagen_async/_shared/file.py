@@ -107,12 +107,7 @@ class SharedFile:
 
     def secret(self) -> bytes:
         """By which clients of all processes know one another's callback tokens; raises as `exchange` does."""
-
-        def secret(state: SharedLimits) -> bytes:
-            state.secret = state.secret or secrets.token_bytes(32)
-            return state.secret
-
-        return self.change(secret)
+        return self.change(lambda state: state.secret_or(secrets.token_bytes(32)))
 
     def hand_on(self, callback: HandedOn) -> None:
         """Keep a callback for whoever waits for it; raises as `exchange` does."""

@@ -243,9 +243,11 @@ class Dealings:
 
     def wish(self) -> Wish:
         """What is to be said of it now."""
-        news, held = self.news, self.places.held(boot_clock())
+        news, now = self.news, boot_clock()
+        news.earlier = [(at, count) for at, count in news.earlier if at + news.rate.per > now]
         # Lists of its own: what comes before it is answered is to be said the next time.
         lists = {"refusals": [*news.refusals], "blocks": [*news.blocks], "earlier": [*news.earlier]}
+        held = self.places.held(now)
         return msgspec.structs.replace(news, held=held, wanted=self._wanted if self.waits else 0, **lists)
 
     def hear(self, said: Wish, word: Word, now: float) -> None:

@@ -56,7 +56,10 @@ class Seats:
     def __init__(self, accounts: Mapping[str, SharedAccount], way: float, connect_timeout: float) -> None:
         self._accounts = accounts if len(accounts) <= MOST_SHARED else {}
         if len(accounts) > MOST_SHARED:
-            message = "%d accounts are too many to share their limits with other processes (%d at most): see `shared`"
+            message = (
+                "%d accounts are too many to share their limits with other processes (%d at most): "
+                "this one counts alone, as with shared=False"
+            )
             log(logging.WARNING, message, len(accounts), MOST_SHARED)
         self._way = way
         self._connect_timeout = connect_timeout
