@@ -76,4 +76,6 @@ def test_a_pause_is_told(call: Call, imagen_sandbox: Sandbox, tmp_path: Path) ->
     assert call("generate", "a fox", *slow, "--no-save").code == 0
     (file,) = (tmp_path / "state").glob("*.db")
     file.write_bytes(b"garbage")
-    assert "nothing is sent for 60.0 s" in call("limits", *slow).out
+    creates = call("limits", *slow).out.splitlines()[0]
+    pause = creates.partition("nothing is sent for ")[2].removesuffix(" s")
+    assert 30 < float(pause) <= 60, "the window, less what this machine took to ask"
