@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ __all__ = ["call", "clean_environment"]
 def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is shared lies in a folder of the test's own."""
     monkeypatch.setenv("IMAGEN_ASYNC_STATE", str(tmp_path / "state"))
+
+
+def once_it_has_left(call: Call, *arguments: str) -> str:
+    """What `limits` tells as soon as no process uses the key: a client says so in a thread, after it was closed."""
+    deadline = time.monotonic() + 30
+    while "no process uses it now" not in (told := call("limits", *arguments).out):
+        assert time.monotonic() < deadline, told
+    return told
 
 
 def test_a_key_that_was_never_used_is_told_so(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -49,7 +58,7 @@ def test_who_uses_a_key_is_told(call: Call, imagen_sandbox: Sandbox) -> None:
     assert f"  process {os.getpid()}: tasks 0, creates 1" in told
     assert "were learned" in told, "half of what was set, since the 429"
     assert "were learned" not in forgotten
-    assert "no process uses it now" in call("limits", *at(imagen_sandbox)).out
+    assert once_it_has_left(call, *at(imagen_sandbox))
 
 
 def test_the_command_has_a_window_of_its_own_where_it_is_told_so(call: Call, imagen_sandbox: Sandbox) -> None:
@@ -62,6 +71,7 @@ def test_what_nobody_shares_and_what_cannot_be_read(call: Call, imagen_sandbox: 
     """A sandbox of the command's own has nothing to share; a folder that is none is told as such."""
     assert "no process has shared" in call("limits", "-p", "sandbox").out
     assert call("generate", "a fox", *at(imagen_sandbox), "--no-save").code == 0
+    once_it_has_left(call, *at(imagen_sandbox))
     (roster,) = (tmp_path / "state").glob("*.roster")
     roster.unlink()
     roster.mkdir()
@@ -74,6 +84,7 @@ def test_a_pause_is_told(call: Call, imagen_sandbox: Sandbox, tmp_path: Path) ->
     """After a loss of the file nothing is sent for a window, and that is said."""
     slow = [*at(imagen_sandbox), "--rate", "20/60"]
     assert call("generate", "a fox", *slow, "--no-save").code == 0
+    once_it_has_left(call, *slow)
     (file,) = (tmp_path / "state").glob("*.db")
     file.write_bytes(b"garbage")
     creates = call("limits", *slow).out.splitlines()[0]
