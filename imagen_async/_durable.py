@@ -217,7 +217,7 @@ class Durable:
             await self._check_row(ask, claim)
             if claim.is_ours:
                 return claim
-            if found.state == "unknown" and found.account in self._gone and not claim.is_others | ("unknown" in again):
+            if found.state == "unknown" and found.account in self._gone and not (claim.is_others or "unknown" in again):
                 again |= {"unknown"}
             elif not claim.is_others or not ask.is_new:
                 return claim

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from importlib import import_module
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from yarl import URL
@@ -268,8 +268,16 @@ def new_batch_journal(
     from ._journal.batch_journal import BatchJournal  # only here: it loads sqlite3, which few programs need
 
     # A sandbox that a client started has died with it, and its tasks too: nobody else has them, and nobody paid.
-    terms: dict[str, Any] = {"again": again, "gone": keeping.gone, "expects_callbacks": expects_callbacks}
-    return BatchJournal(journal, factory, **terms, add=add, recall=recall, executor=keeping.thread)
+    return BatchJournal(
+        journal,
+        factory,
+        again=again,
+        gone=keeping.gone,
+        expects_callbacks=expects_callbacks,
+        add=add,
+        recall=recall,
+        executor=keeping.thread,
+    )
 
 
 class Keeping(msgspec.Struct, frozen=True):

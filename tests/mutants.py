@@ -93,6 +93,7 @@ ROOMS = {
     "_journal/clock.py": "batch_journal",
     "_held_file.py": "journal roster",
     "_sqlite.py": "journal",
+    "_joint.py": "joint journal shared_file",
     "_roster.py": "roster shared_file",
     "_shared/*.py": "shared_file shared_window",
     "_journal/resume.py": "batch_journal",

@@ -45,6 +45,7 @@ ORDER = (
     "_clock",
     "_sqlite",
     "_held_file",
+    "_joint",
     "_roster",
     "_home_loop",
     "_patience",

@@ -481,10 +481,15 @@ async def test_what_cannot_be_marked_does_not_leave(path: Path, caplog: pytest.L
 
 
 @contextmanager
-def seat_at(path: Path) -> Iterator[Seat]:
+def seat_at(path: Path, before_it_enters: Callable[[], None] = lambda: None) -> Iterator[Seat]:
     """A client's seat at a key, whose desk stays open until the block ends."""
     desk = Desk([Shelf(path.parent, path.name, False)], "kie")
-    seat = Seat(lambda: desk, lambda desk: None, 0, LIMITS, 60.0, 10.0)
+
+    def enter() -> Desk:
+        before_it_enters()
+        return desk
+
+    seat = Seat(enter, lambda desk: None, 0, LIMITS, 60.0, 10.0)
     yield seat
     seat.leave()
     desk.close()
@@ -513,18 +518,15 @@ async def test_where_no_thread_can_be_started_it_is_tried_again(
 ) -> None:
     """A machine that has no thread left, for a moment, ends nothing: a line says so, and places come later."""
     monkeypatch.setattr(shared_seat, "AGAIN", 0.0)
-    desk, tries = Desk([Shelf(path.parent, path.name, False)], "kie"), iter([RuntimeError("no thread"), None])
+    tries = iter([RuntimeError("no thread"), None])
 
-    def enter() -> Desk:
+    def fail_once() -> None:
         if (error := next(tries)) is not None:
             raise error
-        return desk
 
-    seat = Seat(enter, lambda desk: None, 0, LIMITS, 60.0, 10.0)
-    await seat.limits["submit"].lease(1)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    seat.leave()
-    desk.close()
+    with seat_at(path, fail_once) as seat:
+        await seat.limits["submit"].lease(1)
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 async def test_places_that_are_not_used_are_others_again(path: Path) -> None:

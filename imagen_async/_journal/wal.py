@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from glob import escape, glob
 
 from .._held_file import MERGES, SHARED, SHM_IN_USE, HeldFile, Span, identity_of
+from .._joint import Joint
 from .._sqlite import code_of, connect
 from ..errors import JournalError
 
@@ -68,7 +69,7 @@ class OpenFiles:
         self._wal: tuple[int, int] | None = None
         self._main = HeldFile(path)
         # Before any connection: what another thread closes takes from that the locks that it has by itself.
-        self._shm = _one_of(f"{path}-shm")
+        self._shm = _shms.join(f"{path}-shm", lambda: _Shm(f"{path}-shm"))
         if is_ready:
             self._main.lock(SHARED, alone=False)
         self._held: dict[Span, HeldFile] = {}
@@ -108,7 +109,7 @@ class OpenFiles:
             # It believes that it has these, and the process may have lost them.
             with contextlib.suppress(OSError, ValueError):
                 file.lock_for_process(span, alone=False)
-            if span is SHM_IN_USE and self._shm.users > 1:
+            if span is SHM_IN_USE and _shms.users(self._shm) > 1:
                 continue  # another journal of this process has it open, too
             with contextlib.suppress(OSError, ValueError):
                 file.unlock(span)
@@ -118,7 +119,7 @@ class OpenFiles:
         if not self._is_closed:
             self._is_closed = True
             self._main.close()
-            _let_go_of(self._shm)
+            _shms.leave(self._shm)
 
     def _is_overwritten(self) -> bool:
         """True when the file itself has what this journal never wrote there."""
@@ -142,21 +143,21 @@ class OpenFiles:
 
 
 class _Shm:
-    """A `-shm` that is held for all journals of this process, and for how many.
+    """A `-shm` that is held for all journals of this process.
 
     To close any descriptor of it ends SQLite's locks there, also those of another journal in the midst of a commit: it
     is closed once none of them has a connection.
     """
 
     def __init__(self, path: str) -> None:
-        self.users = 0
         self._path = path
         self._file: HeldFile | None = None
+        self._turn = threading.Lock()
 
     def opened(self) -> HeldFile:
         """The file, held from now on."""
-        with _turn:
-            # Not the one that was replaced; and in a fork it is closed.
+        with self._turn:
+            # Not the one that was replaced.
             if self._file is None or not self._file.is_in_place():
                 self._file = HeldFile(self._path)
             return self._file
@@ -167,24 +168,7 @@ class _Shm:
             self._file.close()
 
 
-_shms: dict[str, _Shm] = {}
-_turn = threading.Lock()
-
-
-def _one_of(path: str) -> _Shm:
-    with _turn:
-        shm = _shms.setdefault(path, _Shm(path))
-        shm.users += 1
-        return shm
-
-
-def _let_go_of(shm: _Shm) -> None:
-    with _turn:
-        shm.users -= 1
-        if not shm.users:
-            shm.close()
-            for path in [path for path, each in _shms.items() if each is shm]:
-                del _shms[path]
+_shms: Joint[str, _Shm] = Joint(_Shm.close)
 
 
 @contextlib.contextmanager

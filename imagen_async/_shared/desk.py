@@ -18,6 +18,7 @@ import msgspec
 
 from .._clock import boot_clock
 from .._core.shared_limits import KINDS, HandedOn, Kind, Position, SharedLimits, Word
+from .._joint import Joint
 from .._off_loop import OwnThreads
 from .._watch.log import log
 from . import folder
@@ -94,13 +95,9 @@ class Desk:
     Args:
         shelves: Where its file may lie: the first that can be used is taken, with the first exchange.
         account: Whose key it is, for messages.
-
-    Attributes:
-        clients: How many use it.
     """
 
     def __init__(self, shelves: Sequence[Shelf], account: str) -> None:
-        self.clients = 0
         self._shelves = shelves
         self._account = account
         self._process = os.getpid()
@@ -221,43 +218,22 @@ class Desk:
             log(logging.WARNING, message, self._account, trouble)
 
 
-_desks: dict[tuple[Shelf, ...], Desk] = {}
-_left_to_the_parent: list[Desk] = []
+_desks: Joint[tuple[Shelf, ...], Desk] = Joint(Desk.close)
 _closing: set[Future[Any]] = set()
-_lock = threading.Lock()
 
 
 def enter(shelves: Sequence[Shelf], account: str) -> Desk:
     """The desk of a key, of which there is one in a process; raises RuntimeError where no thread can be started."""
-    with _lock:
-        desk = _desks.get(tuple(shelves))
-        if desk is None:
-            desk = _desks[tuple(shelves)] = Desk(shelves, account)
-        desk.clients += 1
-        return desk
+    return _desks.join(tuple(shelves), lambda: Desk(shelves, account))
 
 
 def leave(desk: Desk) -> None:
     """Use a desk no more: the last one closes it."""
-    with _lock:
-        desk.clients -= 1
-        if not desk.clients:
-            for shelves in [shelves for shelves, each in _desks.items() if each is desk]:
-                del _desks[shelves]
-            desk.close()
-
-
-def _begin_anew_in_child() -> None:
-    global _lock  # another thread of the parent may have had it
-    _lock = threading.Lock()
-    # Kept, so that nothing of SQLite's is closed here, which it may not be in a fork.
-    _left_to_the_parent.extend(_desks.values())
-    _desks.clear()
-    _closing.clear()
+    _desks.leave(desk)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew_in_child)
+    os.register_at_fork(after_in_child=_closing.clear)
 
 
 @atexit.register
