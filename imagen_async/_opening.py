@@ -338,10 +338,8 @@ async def open_durable(
     from ._journal.single_callbacks import SingleCallbacks
     from ._journal.singles import SingleJournal
 
-    journal, upstreams = (
-        SingleJournal(keeping.journal, keeping.kept, uploader.recall, keeping.thread),
-        scheduler.upstreams,
-    )
+    journal = SingleJournal(keeping.journal, keeping.kept, uploader.recall, keeping.thread)
+    upstreams = scheduler.upstreams
     await journal.open({name: each.submit.rate for name, each in upstreams.items()})
     # Closed once the jobs have ended: what they come to is written.
     stack.push_async_callback(journal.close)
