@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -141,6 +141,10 @@ class Durable:
         """The requests that have not ended and whose process does not live; raises ImagenError."""
         return [entry for entry in await self._journal.abandoned() if entry.key not in self._asks]
 
+    async def look_up(self, keys: Sequence[str]) -> list[JournalEntry | None]:
+        """What the journal has of some keys; nothing is sent, or asked of a provider. Raises ImagenError."""
+        return await self._journal.ask(lambda store: [store.find(key) for key in keys])
+
     async def take_over(self, entry: JournalEntry, deadline: float) -> Single | None:
         """What an ended process has left of a request, gone on with; None where it is another one's by now.
 
@@ -149,7 +153,7 @@ class Durable:
         """
         if entry.key in self._asks:
             return None
-        self._check_served(entry)
+        _check_served(self._router, entry)
         if entry.account in self._gone:
             message = "Its sandbox has ended with the client that had started it: ask for its key, and it is made anew."
             raise ConfigurationError(message, provider=entry.account, task_id=entry.task_id)
@@ -251,12 +255,6 @@ class Durable:
             message = f"{what} within {ask.job.deadline:g} s: ask again with the same key"
             raise DeadlineExceeded(message, provider=found.account, task_id=found.task_id)
 
-    def _check_served(self, entry: JournalEntry) -> None:
-        if entry.account not in self._router.providers:
-            what = f"Its task belongs to {entry.account}, which this client does not have"
-            message = f"{what}: ask again with that account."
-            raise ConfigurationError(message, provider=entry.account, task_id=entry.task_id)
-
     def _earlier(self, ask: _Ask, entry: JournalEntry) -> Single:
         """What has ended, as it did."""
         is_served = entry.account in self._router.providers
@@ -270,7 +268,7 @@ class Durable:
         """What this process is at work on from now on."""
         is_gone = entry.account in self._gone and entry.state not in ("queued", "failed")
         if entry.state in _WITH_A_TASK and not is_gone:
-            self._check_served(entry)
+            _check_served(self._router, entry)
             single = self._begin(ask, self._resumed(ask, entry))
             if "failed" in ask.again and is_denied(entry):
                 # The provider did not know the task when it was last asked: if it does not now, there is to be another.
@@ -290,7 +288,7 @@ class Durable:
 
     def _awaited(self, ask: _Ask, entry: JournalEntry) -> Job:
         """What waits for the callback of a create whose process is gone, or for its named task to be confirmed."""
-        self._check_served(entry)
+        _check_served(self._router, entry)
         blank = blank_job(self._router, entry, ask.job.id, ask.job.deadline, self._save_to)
         seconds, epoch = self._scheduler.callback_wait(blank), self._journal.past_epoch()
         # Later than that none comes: it stays held, until somebody has looked at the provider.
@@ -376,6 +374,13 @@ class Resumption:
         finally:
             self._live -= 1
             self._news.set()
+
+
+def _check_served(router: Router, entry: JournalEntry) -> None:
+    if entry.account not in router.providers:
+        what = f"Its task belongs to {entry.account}, which this client does not have"
+        message = f"{what}: ask again with that account."
+        raise ConfigurationError(message, provider=entry.account, task_id=entry.task_id)
 
 
 def _error_of(entry: JournalEntry) -> ImagenError:

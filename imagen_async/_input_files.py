@@ -97,7 +97,7 @@ class InputFiles:
             mark = (found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev)
             known = self._known.get(path)
             if known is None or known[0] != mark:
-                known = self._known[path] = (mark, _read(path, name, found.st_size))
+                known = self._known[path] = (mark, look_at(path, name, found.st_size))
         except (OSError, ValueError) as error:
             before = remembered(name) if isinstance(error, FileNotFoundError) else None
             if before is not None:
@@ -203,7 +203,17 @@ def _names_in(request: ImageRequest, fields: Collection[str]) -> Iterator[str]:
                 yield each
 
 
-def _read(path: str, name: str, size: int) -> InputFile:
+def look_at(path: str, name: str, size: int) -> InputFile:
+    """What is in a file, by its content. Reads it: not for the loop.
+
+    Args:
+        path: Where it lies.
+        name: What messages call it.
+        size: Bytes.
+
+    Raises:
+        InvalidRequest: It is no picture, video or sound, or breaks off.
+    """
     if size > LARGEST:
         raise InvalidRequest(f"{told(name)} goes in, and has {size / 1e6:,.0f} MB: no provider takes that.")
     from ._core.file_kinds.kinds import kind_of  # only here: who has nothing go in never loads what tells files apart

@@ -77,6 +77,11 @@ class Single:
             self._scheduler.drop(self.job.owner)
         self._log_untold()
 
+    def withhold(self) -> None:
+        """Have it sent no more, if it was not yet; what is on its way, or runs, goes on."""
+        if self._result is None:
+            self._scheduler.withhold(self.job.owner)
+
     @property
     def is_over(self) -> bool:
         """True once it has ended."""

@@ -13,7 +13,7 @@ from .branches import Branch, is_one_way, ways_told
 from .fields import PARAMETERS
 from .latency import LatencyPrior
 from .own_fields import OwnField, Translation
-from .parameters import Parameter, Schema, Text, file_of, is_address, oddity_of, takes_several_files, unfit
+from .parameters import Choice, Parameter, Schema, Text, file_of, is_address, oddity_of, takes_several_files, unfit
 from .prices import Price
 from .record_values import check_count, check_price
 from .suggestion import did_you_mean
@@ -212,6 +212,12 @@ class Model(msgspec.Struct, frozen=True, dict=True, omit_defaults=True, forbid_u
         meant = did_you_mean(name, known).strip()
         told_so = f" ({meant})" if meant else ""
         return Problem(name, value, f"{self.name} has no such parameter, only {', '.join(known)}{told_so}")
+
+
+def aspect_ratios(model: Model) -> tuple[str, ...]:
+    """Our words for those that a model takes, as far as its page lists them."""
+    own = model._own.get("aspect_ratio")
+    return tuple(map(str, own.view.values)) if own is not None and isinstance(own.view, Choice) else ()
 
 
 def needs_prompt(model: Model) -> bool:

@@ -16,6 +16,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("limits", "tell who uses a key's limits on this machine, and what was learned of them"),
     Command("providers", "list what this version knows: addresses, keys, models, prices, limits"),
     Command("models", "list models, show one's fields, make records of pages, fetch a provider's own"),
+    Command("serve", "serve OpenAI's image API over these accounts, for every program and machine, until Ctrl-C"),
     Command("sandbox", "serve the sandbox, a local provider that bills nobody, until Ctrl-C"),
     Command("help", "show a page of the manual, such as `help journal`; without a topic, list the pages"),
     Command("completion", "print what completes this command's words in a shell"),

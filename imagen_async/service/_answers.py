@@ -1,0 +1,100 @@
+"""What a caller is handed: pictures as OpenAI's clients read them, and what we know beside that."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import ImagenError
+from ._orders import Order, Part
+from ._reading import Asked
+from ._refusals import LEAVING, Refusal, Refused, refusal_of
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """One picture of an order: where it lies here, and where it can be fetched."""
+
+    path: str
+    media_type: str
+    url: str
+
+
+Pictures = Callable[[Part], tuple[Picture, ...]]
+"""The pictures of a task."""
+
+
+def headers_of(order: Order) -> dict[str, str]:
+    """What an answer about an order says besides: its id, and what was dropped of what was asked for."""
+    told = {"x-request-id": order.id, "Cache-Control": "no-store"}
+    return told | ({"x-imagen-ignored": ", ".join(order.asked.ignored)} if order.asked.ignored else {})
+
+
+def data_of(asked: Asked, pictures: tuple[Picture, ...]) -> list[dict[str, Any]]:
+    """Pictures as `data` has them. Reads them from the disk: not for the loop."""
+    return [dict(_shown(asked, picture)) for picture in pictures]
+
+
+def _shown(asked: Asked, picture: Picture) -> Iterator[tuple[str, str]]:
+    if "url" in asked.shows:
+        yield "url", picture.url
+    if "b64_json" in asked.shows:
+        yield "b64_json", base64.b64encode(Path(picture.path).read_bytes()).decode()
+
+
+def completed_of(asked: Asked, picture: Picture) -> dict[str, Any]:
+    """The event that has a picture, for who asked for a stream. Reads it from the disk."""
+    kind = "image_edit" if asked.way == "edits" else "image_generation"
+    tokens = {"image_tokens": 0, "text_tokens": 0}
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "input_tokens_details": tokens}
+    both = msgspec.structs.replace(asked, shows=("url", "b64_json"))
+    return {
+        "type": f"{kind}.completed",
+        **dict(_shown(both, picture)),
+        "created_at": int(time.time()),
+        "output_format": picture.media_type.partition("/")[2],
+        "background": "auto",
+        "quality": "auto",
+        "size": "auto",
+        "usage": usage,
+    }
+
+
+def body_of(order: Order, data: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole answer to an order of which at least one picture was made."""
+    results = [part.result for part in order.parts if part.result is not None and part.result.ok]
+    dropped = dict.fromkeys([*order.asked.ignored, *(name for result in results for name in result.ignored)])
+    credits = [result.credits for result in results if result.credits is not None]
+    failed = [refusal_of(part.failure, part.cost).error for part in order.parts if part.failure is not None]
+    told = {
+        "id": order.id,
+        "model": results[0].model if results else None,
+        "credits": sum(credits) if credits else None,
+        "ignored": list(dropped) or None,
+        "failed": failed or None,
+    }
+    known = {name: value for name, value in told.items() if value is not None}
+    return {"created": int(time.time()), "data": data, **known}
+
+
+def check_made(order: Order, *, is_leaving: bool) -> None:
+    """Make sure that something was made; raises Refused with what its caller is told instead."""
+    if order.refusal is not None:
+        raise Refused(order.refusal)
+    failures = [part.failure for part in order.parts if part.failure is not None]
+    if len(failures) < len(order.parts):
+        return
+    if is_leaving and not order.is_final:
+        raise Refused(LEAVING)
+    raise Refused(_worst(order, failures))
+
+
+def _worst(order: Order, failures: list[ImagenError]) -> Refusal:
+    """What is said of several failures: the first of those after which nobody may ask again, if there is one."""
+    refusals = [refusal_of(failure, part.cost) for failure, part in zip(failures, order.parts, strict=True)]
+    refusal = min(refusals, key=lambda each: each.status in (429, 503))
+    return msgspec.structs.replace(refusal, more={**refusal.more, "id": order.id}, headers=headers_of(order))

@@ -1,0 +1,305 @@
+"""Where demands come in: each order is made once, for all who ask for the same, whenever and however often they do."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from .._core.values import ImageRequest
+from .._single import Single
+from ..errors import ImagenError
+from ._book import FileRow, OrderRow
+from ._bookkeeper import Bookkeeper
+from ._orders import Order
+from ._ordinals import Turns
+from ._reading import Asked
+from ._refusals import LEAVING, Refused, refusal_of, wrong
+
+if TYPE_CHECKING:
+    from ._callers import Caller
+
+DAY = 86400
+"""Seconds of a day, which begins at midnight in UTC."""
+
+
+KEY = "key:"
+"""What the name of an order begins with that its caller has named."""
+
+
+class Purse(Protocol):
+    """What callers may spend."""
+
+    def reserve(self, caller: Caller, order_id: str, credits: float | None, day: int) -> None:
+        """Set aside what an order may cost; raises ImagenError where it does not fit."""
+
+    def settle(self, order_id: str, spent: float | None) -> None:
+        """Hear what an order has cost; None: nobody knows, so that it is what was set aside."""
+
+    def release(self, order_id: str) -> None:
+        """Hear that nothing of an order was sent."""
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """What has come in: from whom, what, and how it is told from others.
+
+    Attributes:
+        caller: Who asks.
+        asked: What.
+        body: It, as it is read again later.
+        key: The name that its caller has given it, or None.
+        is_repeat: True where it says that it was sent before.
+    """
+
+    caller: Caller
+    asked: Asked
+    body: bytes
+    key: str | None = None
+    is_repeat: bool = False
+
+    @property
+    def name(self) -> str:
+        """What equal ones have in common."""
+        return self.asked.digest if self.key is None else f"{KEY}{self.key}"
+
+
+class _Line:
+    """All orders of one caller and name, for as long as any of them is at work, or somebody waits."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.looking_up = asyncio.Lock()
+        self.turns: Turns | None = None
+        self.orders: dict[int, Order] = {}
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Somebody's waiting for an order, which is the `ordinal`th of its line."""
+
+    order: Order
+    turns: Turns
+    ordinal: int
+
+
+Begin = Callable[[ImageRequest, str, "Caller"], Awaitable[Single]]
+"""Has a request of a caller sent under a key, or finds what came of that key before."""
+
+Shown = Callable[[Order], Iterable[FileRow]]
+"""The pictures of an order, as they can be fetched."""
+
+
+class Desk:
+    """Takes orders. For one that has been taken there is no second task, whatever becomes of whoever asks, or of this.
+
+    Args:
+        keeper: Has the book, open.
+        purse: What callers may spend.
+        begin: Has a task sent.
+        shown: Says where its pictures can be fetched.
+
+    Attributes:
+        is_closing: True once nothing is taken any more.
+    """
+
+    def __init__(self, keeper: Bookkeeper, purse: Purse, begin: Begin, shown: Shown) -> None:
+        self._keeper = keeper
+        self._purse = purse
+        self._begin = begin
+        self._shown = shown
+        self._lines: dict[tuple[str, str], _Line] = {}
+        self._orders: dict[str, Order] = {}
+        self._making: set[asyncio.Task[None]] = set()
+        self.is_closing = False
+
+    @asynccontextmanager
+    async def waiting(self, demand: Demand) -> AsyncIterator[Wait]:
+        """The order that a demand comes to, begun, while somebody waits for it.
+
+        Whoever leaves the block costs nothing that was not sent: once nobody waits any more, nothing more is. What was
+        sent is heard out, and whoever asks for the same finds it.
+
+        Raises:
+            Refused: Its key stands for another body, or the service is leaving.
+            ImagenError: It cannot be paid, or noted; nothing was sent.
+        """
+        async with self._line(demand) as line:
+            turns = await self._turns(line, demand)
+            ordinal = 0 if demand.key else turns.next(time.time(), is_repeat=demand.is_repeat)
+            turns.join(ordinal, time.time())
+            try:
+                order = await self._joined(line, ordinal, demand)
+                try:
+                    yield Wait(order, turns, ordinal)
+                finally:
+                    _leave(order)
+            finally:
+                turns.leave(ordinal)
+
+    async def given(self, wait: Wait) -> None:
+        """Hear that the answer to an order was written to whoever asked. It is on disk once this returns."""
+        at = time.time()
+        wait.turns.give(wait.ordinal, at)
+        await self._keeper.write(lambda book: book.give(wait.order.id, at))
+
+    async def go_on(self, demand: Demand, ordinal: int) -> None:
+        """Have an order made that an earlier process has taken, and for which nobody waits."""
+        async with self._line(demand) as line:
+            await self._turns(line, demand)
+            if ordinal not in line.orders and not self.is_closing:
+                self._place(line, ordinal, demand)
+
+    async def settle(self, row: OrderRow, order: Order) -> None:
+        """Note what an order of an earlier process has come to; nothing where that is open, or gone on with."""
+        if (row.caller, row.name) not in self._lines and (order.is_final or order.cost == 0):
+            await self._end(order, row)
+
+    def live(self, order_id: str) -> Order | None:
+        """The order of that id, while it is being made."""
+        return self._orders.get(order_id)
+
+    async def close(self, grace: float) -> None:
+        """Take nothing more, send nothing more, and hear out for some seconds what is on its way, or runs."""
+        self.is_closing = True
+        for order in self._orders.values():
+            order.withhold()
+        if self._making:
+            await asyncio.wait(self._making, timeout=grace)
+        for making in self._making:
+            making.cancel()
+        if self._making:
+            await asyncio.wait(self._making)
+
+    @asynccontextmanager
+    async def _line(self, demand: Demand) -> AsyncIterator[_Line]:
+        place = demand.caller.name, demand.name
+        line = self._lines.setdefault(place, _Line())
+        line.users += 1
+        try:
+            yield line
+        finally:
+            line.users -= 1
+            if not line.users:
+                del self._lines[place]
+
+    async def _turns(self, line: _Line, demand: Demand) -> Turns:
+        """What is known of the caller's equal requests, looked up where nobody has."""
+        async with line.looking_up:
+            if line.turns is None:
+                place = demand.caller.name, demand.name
+                line.turns = Turns(*await self._keeper.read(lambda book: book.turns(*place)))
+        return line.turns
+
+    async def _joined(self, line: _Line, ordinal: int, demand: Demand) -> Order:
+        """The order of that number, with one more who waits for it, once it has begun."""
+        while True:
+            if self.is_closing:
+                raise Refused(LEAVING)
+            order = line.orders.get(ordinal)
+            if order is None:
+                order = self._place(line, ordinal, demand)
+            elif order.is_withheld:
+                # All had left it, and what runs of it is heard out: what comes of that is found by the same keys.
+                await order.over.wait()
+                continue
+            order.waiting += 1
+            try:
+                await order.begun.wait()
+                _check_same(order.asked.digest, demand)
+                if order.refusal is not None:
+                    raise Refused(order.refusal)
+            except BaseException:
+                _leave(order)
+                raise
+            return order
+
+    def _place(self, line: _Line, ordinal: int, demand: Demand) -> Order:
+        key = "/".join([demand.caller.name, demand.name, str(ordinal)])
+        begin = partial(self._begun, demand.caller)
+        order = line.orders[ordinal] = Order(f"img-{secrets.token_hex(12)}", key, demand.asked, begin)
+        making = asyncio.create_task(self._make(line, ordinal, order, demand))
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        return order
+
+    async def _begun(self, caller: Caller, request: ImageRequest, key: str) -> Single:
+        return await self._begin(request, key, caller)
+
+    async def _make(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> None:
+        """Make an order, from its row in the book to its end there."""
+        async with self._line(demand):
+            try:
+                row = await self._noted(order, ordinal, demand)
+                self._orders[order.id] = order
+                order.begun.set()
+                await order.make()
+                await self._end(order, row)
+            except ImagenError as error:
+                order.refusal = refusal_of(error)
+            except Refused as refused:
+                order.refusal = refused.refusal
+            finally:
+                self._orders.pop(order.id, None)
+                del line.orders[ordinal]
+                order.begun.set()
+                order.over.set()
+
+    async def _noted(self, order: Order, ordinal: int, demand: Demand) -> OrderRow:
+        """The order's row in the book: from here on its price is set aside, and it can be asked for by its id."""
+        caller, asked = demand.caller, demand.asked
+        place = caller.name, demand.name, ordinal
+        row = await self._keeper.read(lambda book: book.order_at(*place))
+        if row is not None:
+            order.id = row.id
+            _check_same(row.content, demand)
+            if row.is_cancelled:
+                raise wrong("It was cancelled by its caller before anything was sent of it.", code="cancelled")
+        if row is None or (row.spent == 0 and row.given_at is None):
+            at = time.time()
+            day, price = int(at // DAY), asked.price
+            self._purse.reserve(caller, order.id, price, day)
+            terms = len(asked.parts), asked.is_async, at
+            new = OrderRow(order.id, *place, asked.digest, demand.body, *terms, day=day, reserved=price or 0.0)
+            try:
+                await self._keeper.write(lambda book: book.put(new))
+            except BaseException:
+                self._purse.release(order.id)
+                raise
+            return new
+        return row
+
+    async def _end(self, order: Order, row: OrderRow) -> None:
+        """Note what an order has come to, and have its pictures shown."""
+        cost, at = order.cost, time.time()
+        if cost == 0 and not order.is_final:
+            await self._keeper.write(lambda book: book.cancel(order.id, at))
+        else:
+            files = tuple(self._shown(order))
+            await self._keeper.write(lambda book: book.end(order.id, at, cost, files))
+        if row.spent is None or row.spent == 0:
+            _settle(self._purse, order, cost)
+
+
+def _leave(order: Order) -> None:
+    order.waiting -= 1
+    if not order.waiting and not order.asked.is_async:
+        order.withhold()
+
+
+def _check_same(content: str, demand: Demand) -> None:
+    """Refuse a key that stands for another body."""
+    if content != demand.asked.digest:
+        message = f"The Idempotency-Key {demand.key!r} stood for another body. Nothing was sent: give this one another."
+        raise wrong(message, code="idempotency_key_reused")
+
+
+def _settle(purse: Purse, order: Order, cost: float | None) -> None:
+    if cost == 0:
+        purse.release(order.id)
+    elif cost is not None:
+        purse.settle(order.id, cost)

@@ -1,0 +1,182 @@
+"""The paths by which orders come in, and how each is answered: at once, as a stream, or later."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from .._core.values import models_of
+from .._text import told
+from ._answers import Picture, body_of, check_made, completed_of, data_of, headers_of
+from ._bodies import read_body
+from ._desk import Demand, Wait
+from ._guard import CALLER
+from ._orders import Order, Part
+from ._reading import Asked, Way
+from ._refusals import Refusal, Refused, refusal_of, wrong
+
+if TYPE_CHECKING:
+    from ._service import Service
+
+MAX_KEY = 255
+"""Characters of an Idempotency-Key, as OpenAI and others have it."""
+
+
+class Doors:
+    """Takes orders over HTTP.
+
+    Args:
+        service: What there is behind them.
+        heartbeat: Seconds between two signs of life of a stream.
+    """
+
+    def __init__(self, service: Service, heartbeat: float) -> None:
+        self._service = service
+        self._heartbeat = heartbeat
+
+    async def generations(self, request: web.Request) -> web.StreamResponse:
+        """Make pictures: an aiohttp handler."""
+        return await self._answered(request, "generations")
+
+    async def edits(self, request: web.Request) -> web.StreamResponse:
+        """Make pictures out of pictures: an aiohttp handler."""
+        return await self._answered(request, "edits")
+
+    async def _answered(self, request: web.Request, way: Way) -> web.StreamResponse:
+        demand = await self._demand(request, way)
+        async with self._service.desk.waiting(demand) as wait:
+            response = await self._response(request, demand.asked, wait.order)
+            if not response.prepared:
+                # Only then it was given.
+                await response.prepare(request)
+                await response.write_eof()
+            await self._note(request, demand, wait)
+        return response
+
+    async def _response(self, request: web.Request, asked: Asked, order: Order) -> web.StreamResponse:
+        if asked.is_async:
+            return promise_of(order)
+        return await (self._streamed(request, order) if asked.stream else self._made(request, order))
+
+    async def _demand(self, request: web.Request, way: Way) -> Demand:
+        """What a request asks for; raises Refused."""
+        service, caller = self._service, request[CALLER]
+        body = await read_body(request, way, service.inputs, service.off_loop)
+        asked = service.reader.read(body)
+        if caller.models is not None:
+            for name in (name for part in asked.parts for name in models_of(part.model)):
+                if name not in caller.models:
+                    message = f"This key may not use the model {told(name)}, only {', '.join(caller.models)}."
+                    raise wrong(message, "model", "model_not_allowed", 403)
+        service.check_callback(caller, asked)
+        key = _key_of(request)
+        again = request.headers.get("x-stainless-retry-count", "0").strip()
+        is_repeat = again.isdecimal() and again.strip("0") != ""
+        return Demand(caller, asked, msgspec.json.encode(body), key, is_repeat)
+
+    async def _made(self, request: web.Request, order: Order) -> web.Response:
+        """The whole answer, once all has ended."""
+        await order.over.wait()
+        try:
+            check_made(order, is_leaving=self._service.desk.is_closing)
+            pictures = tuple(each for part in order.parts for each in self._service.pictures(part, request))
+            data = await self._read(lambda: data_of(order.asked, pictures))
+        except Refused as refused:
+            return response_of(refused.refusal)
+        return json_of(body_of(order, data), headers=headers_of(order))
+
+    async def _read(self, look: Callable[[], Any]) -> Any:
+        try:
+            return await self._service.off_loop.run(look)
+        except OSError as error:
+            message = f"The picture was made, and cannot be read any more: {error.strerror or error}."
+            raise Refused(Refusal(424, "picture_gone", message)) from error
+
+    async def _streamed(self, request: web.Request, order: Order) -> web.StreamResponse:
+        """A stream of events: a sign of life now and then, each picture as it ends, or what went wrong."""
+        headers = {**headers_of(order), "X-Accel-Buffering": "no"}
+        response = web.StreamResponse(headers={**headers, "Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        async for part in _with_pauses(order.ended(), self._heartbeat):
+            if part is None:
+                await response.write(b": still at work\n\n")
+                continue
+            for event in await self._events(request, order, part):
+                await response.write(_event(event))
+        await order.over.wait()
+        if order.refusal is not None:
+            await response.write(_event({"type": "error", "error": order.refusal.error}))
+        await response.write_eof()
+        return response
+
+    async def _events(self, request: web.Request, order: Order, part: Part) -> list[dict[str, Any]]:
+        if part.failure is not None:
+            return [{"type": "error", "error": refusal_of(part.failure, part.cost).error}]
+        pictures: tuple[Picture, ...] = self._service.pictures(part, request)
+        try:
+            return list(await self._read(lambda: [completed_of(order.asked, each) for each in pictures]))
+        except Refused as refused:
+            return [{"type": "error", "error": refused.refusal.error}]
+
+    async def _note(self, request: web.Request, demand: Demand, wait: Wait) -> None:
+        """Note that somebody was given the answer, unless it is not the last word, or whoever asked is gone."""
+        is_told = demand.asked.is_async or wait.order.is_final
+        if is_told and request.transport is not None and not request.transport.is_closing():
+            await self._service.desk.given(wait)
+
+
+def json_of(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer of JSON."""
+    content = msgspec.json.encode(body)
+    return web.Response(status=status, body=content, content_type="application/json", headers=headers)
+
+
+def response_of(refusal: Refusal) -> web.Response:
+    """A refusal as it is sent."""
+    headers = {**refusal.all_headers, "Cache-Control": "no-store"}
+    return web.Response(status=refusal.status, body=refusal.body, content_type="application/json", headers=headers)
+
+
+def promise_of(order: Order) -> web.Response:
+    """The answer to who asks for it later."""
+    body = {"id": order.id, "object": "image_generation", "status": order.state, "created": int(time.time())}
+    headers = {**headers_of(order), "Location": f"/v1/images/generations/{order.id}", "Retry-After": "2"}
+    return json_of({**body, "ignored": list(order.asked.ignored)}, 202, headers)
+
+
+def _event(event: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))
+
+
+def _key_of(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= MAX_KEY or not key.isascii() or not key.isprintable():
+        raise wrong(f"Idempotency-Key: allowed are 1 to {MAX_KEY} characters of ASCII.", code="invalid_key")
+    return key
+
+
+async def _with_pauses(parts: AsyncIterator[Part], seconds: float) -> AsyncIterator[Part | None]:
+    """The parts as they come, and None for each time that nothing has come for so long."""
+    pending: asyncio.Task[Part] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.ensure_future(anext(parts))
+            done, _ = await asyncio.wait([pending], timeout=seconds)
+            if not done:
+                yield None
+                continue
+            try:
+                part, pending = pending.result(), None
+            except StopAsyncIteration:
+                return
+            yield part
+    finally:
+        if pending is not None:
+            pending.cancel()

@@ -1,0 +1,95 @@
+"""The pictures as they can be fetched: from here alone, at addresses that nobody guesses, for as long as they are kept.
+
+Never from the provider: some clients send their caller's key to whatever host a picture's address has, and links die.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+
+from .._off_loop import OffLoop
+from ._book import Book, FileRow
+from ._bookkeeper import Bookkeeper
+from ._orders import Order, Part
+from ._refusals import Refusal, Refused
+
+SWEEPING = 600.0
+"""Seconds between two looks for pictures whose time is over."""
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # What somebody else's model has made is shown by a browser, and runs nowhere.
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, max-age=3600",
+}
+
+
+class Files:
+    """The pictures of a service.
+
+    Args:
+        keeper: Has the book.
+        secret: Makes their addresses.
+        kept: Seconds for which each can be fetched.
+        inputs: The folder of pictures that go in.
+        off_loop: Where files are removed.
+    """
+
+    def __init__(self, keeper: Bookkeeper, secret: str, kept: float, inputs: str, off_loop: OffLoop) -> None:
+        self._keeper = keeper
+        self._secret = secret.encode()
+        self._kept = kept
+        self._inputs = inputs
+        self._off_loop = off_loop
+
+    def rows(self, order: Order) -> Iterator[FileRow]:
+        """The pictures of an order, as they can be fetched from now on."""
+        dies_at = time.time() + self._kept
+        for part in order.parts:
+            for at, file in enumerate(() if part.result is None else part.result.files):
+                yield FileRow(self.token(part, at, file.path), file.path, file.media_type, dies_at)
+
+    def token(self, part: Part, at: int, path: str) -> str:
+        """The last part of the address of a task's picture: the same whenever that is asked for."""
+        digest = hmac.digest(self._secret, f"{part.key}\n{at}".encode(), "sha256").hex()
+        return f"{digest[:40]}{os.path.splitext(path)[1]}"
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Hand out a picture: an aiohttp handler."""
+        token = request.match_info["token"]
+        row = await self._keeper.read(lambda book: book.file(token))
+        if row is None or row.dies_at < time.time() or not await self._off_loop.run(os.path.exists, row.path):
+            raise Refused(Refusal(404, "no_such_file", "There is no picture here, or not any more."))
+        return web.FileResponse(row.path, headers={**_HEADERS, "Content-Type": row.media_type})
+
+    async def sweep(self) -> None:
+        """Remove the pictures whose time is over, those that went in, and what the book has of them."""
+        now = time.time()
+        while dying := await self._keeper.read(lambda book: book.dying(now)):
+            await self._off_loop.run(_remove, [row.path for row in dying])
+            tokens = [row.token for row in dying]
+            await self._keeper.write(partial(Book.drop, tokens=tokens, before=now - self._kept))
+        await self._keeper.write(lambda book: book.drop((), now - self._kept))
+        await self._off_loop.run(_remove_old, self._inputs, now - self._kept)
+
+
+def _remove(paths: list[str]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            os.remove(path)
+
+
+def _remove_old(folder: str, before: float) -> None:
+    with suppress(OSError):
+        for entry in Path(folder).iterdir():
+            if entry.stat().st_mtime < before:
+                _remove([str(entry)])
