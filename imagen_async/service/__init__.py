@@ -1,0 +1,1 @@
+"""One owner with a door: an OpenAI-compatible HTTP service over one client."""
