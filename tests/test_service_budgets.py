@@ -211,5 +211,7 @@ def test_days_of_long_ago_are_forgotten_and_what_runs_is_not() -> None:
     assert len(budgets._books["rich"].days) < 40
     budgets.settle("old", 1.0)
     assert (budgets.standing("rich", 0).spent_in_day, budgets.standing("rich", 999).spent) == (1.0, 1999.0)
-    budgets.recall("rich", 5.0, {999: 2.0}, {})
-    assert budgets.standing("rich", 999) == Standing(5.0, 0.0, 2.0, 0.0)
+    for reserved in ({"x": (1.0, 999)}, {"y": (0.5, 999)}):
+        budgets.recall("rich", 5.0, {999: 2.0}, reserved)
+    budgets.release("x")
+    assert budgets.standing("rich", 999) == Standing(5.0, 0.5, 2.0, 0.5)

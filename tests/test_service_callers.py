@@ -18,10 +18,9 @@ import pytest
 from handles import at_most
 from hypothesis import given
 from hypothesis import strategies as st
-from inner import ANYBODY, Caller, WatchedCallers, callers_in, new_caller, read_callers
+from inner import ANYBODY, Caller, WatchedCallers, callers_in, new_caller, new_callers, read_callers
 
 from imagen_async.errors import ConfigurationError
-from imagen_async.service import _new_callers
 
 SECRET = f"whsec_{'QUJD' * 10}"
 
@@ -204,6 +203,26 @@ def test_a_file_to_which_nothing_can_be_added_stays(before: str, tmp_path: Path)
     assert path.read_text() == before
 
 
+def test_a_file_that_was_saved_meanwhile_is_not_written_over(tmp_path: Path) -> None:
+    """Who saves it in an editor, or makes it, between our reading and our writing keeps what it wrote."""
+    path = tmp_path / "callers.toml"
+    path.write_text("# theirs")
+    for before in (None, (1, 2, 3)):
+        with pytest.raises(ConfigurationError, match="changed meanwhile"):
+            new_callers._write(path, b"# ours", before)
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {"callers.toml": "# theirs"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only the superuser gives files away")
+def test_the_file_stays_its_owners(tmp_path: Path) -> None:
+    """Who serves can read what the superuser has added."""
+    path = tmp_path / "callers.toml"
+    path.write_text("# theirs")
+    os.chown(path, 1234, 1235)
+    new_caller(path, "shop")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+
+
 def test_a_place_that_takes_no_file_is_told(tmp_path: Path) -> None:
     """A folder that is missing, a path that is a folder, or can be no path."""
     for path in (tmp_path / "none" / "callers.toml", tmp_path, f"{tmp_path}/\0"):
@@ -248,7 +267,7 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_killed_process_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that has the file and does not go on is told of; once it is killed, the next one has its turn."""
     path = tmp_path / "callers.toml"
-    monkeypatch.setattr(_new_callers, "PATIENCE", 0.1)
+    monkeypatch.setattr(new_callers, "PATIENCE", 0.1)
     with held(path):
         with pytest.raises(ConfigurationError, match="changed by another process"):
             new_caller(path, "shop")

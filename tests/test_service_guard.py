@@ -108,7 +108,7 @@ async def door(
             assert callers is not None
             return callers if isinstance(callers, Callers) else callers.present(float(next(clock)))
 
-        application = web.Application(middlewares=[guard(callers and present, public_url, refused)])
+        application = web.Application(middlewares=[guard(None if callers is None else present, public_url, refused)])
         for method, where in (
             *(("GET", each) for each in ("/", "/events", "/metrics", "/healthz", "/files/{name}", "/v1/models")),
             *(("POST", CREATE), ("POST", "/v1/images/edits"), ("DELETE", f"{CREATE}/{{id}}")),
@@ -438,8 +438,8 @@ ELSEWHERE = (
 
 def test_without_callers_the_service_listens_on_loopback_only() -> None:
     """By what a host is, not by what a name leads to, of which there may be several; with callers anywhere."""
-    for host in LOOPBACK:
-        check_listening(host, False)
+    for mine in LOOPBACK:
+        check_listening(mine, False)
     for host in (*ELSEWHERE, "my-machine", "ip6-localhost"):
         check_listening(host, True)
         with pytest.raises(ConfigurationError, match=r"--callers FILE, to which .*--new-caller NAME"):
