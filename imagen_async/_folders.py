@@ -27,12 +27,13 @@ LONGEST_NAME = 96
 """Characters that a file's name here has at most, its temporary one included."""
 
 
-def new_part(folder: str | PurePath) -> BinaryIO:
+def new_part(folder: str | PurePath, mode: int = 0o666) -> BinaryIO:
     """Open a file that is not whole yet, to write and read it, under a name of this process that nothing else has.
 
-    It has the mode that any new file has here: no other need be asked for, which some file systems refuse.
+    It has the mode that any new file has here, which no file system refuses; another one for what only its owner reads.
     """
-    return open(Path(folder, f".imagen-{os.getpid()}-{secrets.token_hex(8)}{PART_SUFFIX}"), "x+b")
+    path = Path(folder, f".imagen-{os.getpid()}-{secrets.token_hex(8)}{PART_SUFFIX}")
+    return open(path, "x+b", opener=lambda name, flags: os.open(name, flags, mode))
 
 
 def folder_path(folder: str | PurePath) -> str:

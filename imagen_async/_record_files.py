@@ -25,7 +25,7 @@ MAX_BYTES = 16 << 20
 
 def read_models(path: str | os.PathLike[str]) -> ModelFile:
     """The records of a file of the user's own; raises ConfigurationError where it cannot be read, or is none."""
-    content = _content(path)
+    content = content_of(path)
     try:
         return msgspec.json.decode(content, type=ModelFile)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -88,7 +88,7 @@ def read_provider(path: str | os.PathLike[str], known: Mapping[str, Provider]) -
         path: Of the file.
         known: The providers that there are: its models may be theirs, at prices that nobody knows.
     """
-    content = _content(path)
+    content = content_of(path)
     try:
         return _record_of(msgspec.toml.decode(content, type=_ProviderFile), known)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -108,7 +108,8 @@ def _record_of(found: _ProviderFile, known: Mapping[str, Provider]) -> Provider:
     return Provider(**own, title=found.title or found.name, models=models)
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
+def content_of(path: str | os.PathLike[str]) -> bytes:
+    """What a file of the user's own holds; raises ConfigurationError where it cannot be read, or is too long."""
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:

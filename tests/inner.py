@@ -195,3 +195,6 @@ from imagen_async.sandbox._painter import SIZES, _gradient, paint
 from imagen_async.sandbox._schemas import openapi_of
 from imagen_async.sandbox._service import Service
 from imagen_async.sandbox._webhooks import Webhook
+from imagen_async.service import _new_callers as new_callers
+from imagen_async.service._callers import ANYBODY, Caller, Callers, WatchedCallers, callers_in, read_callers
+from imagen_async.service._new_callers import new_caller

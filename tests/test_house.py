@@ -80,6 +80,7 @@ ORDER = (
     "_client",
     "ports",
     "webhooks",
+    "service",
     "sandbox",
     "testing",
     "_cli",
@@ -192,7 +193,8 @@ def needed_by(path: Path) -> set[str]:
 
 def test_the_core_alone_imports_without_the_extras() -> None:
     """What a program imports needs aiohttp, msgspec, anyio and backoff, and loads no server and no extra."""
-    extras = ("rich", "PIL", "jinja2", "pyarrow", "opentelemetry", "pytest", "imagen_async.sandbox", "sqlite3")
+    servers = ("imagen_async.sandbox", "imagen_async.service", "aiohttp.web")
+    extras = ("rich", "PIL", "jinja2", "pyarrow", "opentelemetry", "pytest", "sqlite3", *servers)
     code = f"import imagen_async, sys; print([name for name in {extras} if name in sys.modules])"
     # Where coverage is measured, each Python that starts loads what that needs.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}

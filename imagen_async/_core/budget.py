@@ -5,7 +5,7 @@ from __future__ import annotations
 from .job import Job
 from .routing import Offer
 
-_PARTS = 1_000_000
+PARTS = 1_000_000
 """Of a credit: amounts are added up as whole numbers, so that 0.1 + 0.2 is 0.3."""
 
 
@@ -26,8 +26,8 @@ class Budget:
     """
 
     def __init__(self, limit: float, spent: float = 0.0) -> None:
-        self._limit = _parts(limit)
-        self._spent = _parts(spent)
+        self._limit = parts(limit)
+        self._spent = parts(spent)
         # By job, with what was reserved for it: by the time that it is settled the price may be another one.
         self._reserved: dict[int, tuple[int, _Source, int]] = {}
         self._total_reserved = 0
@@ -43,17 +43,17 @@ class Budget:
     @property
     def limit(self) -> float:
         """Credits that may be spent."""
-        return self._limit / _PARTS
+        return self._limit / PARTS
 
     @property
     def spent(self) -> float:
         """Credits billed, or that may have been."""
-        return self._spent / _PARTS
+        return self._spent / PARTS
 
     @property
     def reserved(self) -> float:
         """Credits that what is in flight is expected to cost."""
-        return self._total_reserved / _PARTS
+        return self._total_reserved / PARTS
 
     @property
     def is_idle(self) -> bool:
@@ -62,7 +62,7 @@ class Budget:
 
     def add_spent(self, credits: float) -> None:
         """Count what was spent before."""
-        self._spent += _parts(credits)
+        self._spent += parts(credits)
 
     def fits(self, job: Job, offer: Offer) -> bool:
         """Say whether a job may be sent there now."""
@@ -88,7 +88,7 @@ class Budget:
         price, source, said = self._reserved[job_id]
         self.release(job_id)
         # A bill below nothing would let more be spent than the limit says.
-        billed = price if credits is None else max(0, _parts(credits))
+        billed = price if credits is None else max(0, parts(credits))
         self._spent += billed
         most, of = self._dearest.get(source, (0, 1))
         if billed * of > most * max(1, said):
@@ -119,8 +119,9 @@ def _source(offer: Offer, said: int) -> _Source:
 def _said(job: Job, offer: Offer) -> int:
     """The record's price, in parts of a credit."""
     # Only a task taken up can have no price here: on a budget no create goes to an account whose price is unknown.
-    return _parts(offer.model.price(job.request) or 0.0)
+    return parts(offer.model.price(job.request) or 0.0)
 
 
-def _parts(credits: float) -> int:
-    return round(credits * _PARTS)
+def parts(credits: float) -> int:
+    """An amount as it is added up, in parts of a credit."""
+    return round(credits * PARTS)

@@ -20,7 +20,8 @@ Policy = Literal["spread", "cheapest", "in_order"]
 """Who of those that can take a request gets it: whoever can send soonest; the cheapest, an unknown price being the
 dearest; the first in the client's order. The last two go to the next only while the one before is stopped or paused."""
 
-_UNKNOWN_PRICE = "its price is unknown, and a budget needs one: give credits= in its Account, or --price"
+UNKNOWN_PRICE = "its price is unknown, and a budget needs one: give credits= in its Account, or --price"
+"""Why an account, or a caller, that has a budget is refused."""
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -267,7 +268,7 @@ class Router:
 
     def _check_price(self, model: Model, request: ImageRequest) -> None:
         if self._needs_price and model.price(request) is None:
-            raise InvalidRequest(f"model={model.name!r}: {_UNKNOWN_PRICE}.")
+            raise InvalidRequest(f"model={model.name!r}: {UNKNOWN_PRICE}.")
 
     def _ranked(self, takers: list[tuple[str, Model]], request: ImageRequest, then: Route | None = None) -> Route:
         prices = [model.price(request) for _, model in takers] if self._policy == "cheapest" else []
