@@ -33,16 +33,28 @@ def build(service: Service, callers: Callable[[], Callers] | None, public_url: s
     """
     application = web.Application(middlewares=[refusing, guard(callers, public_url, response_of)])
     doors, later, models = Doors(service, HEARTBEAT), Later(service), _Models(service)
-    application.router.add_post("/v1/images/generations", doors.generations)
-    application.router.add_post("/v1/images/edits", doors.edits)
-    application.router.add_get("/v1/images/generations/{id}", later.status)
-    application.router.add_delete("/v1/images/generations/{id}", later.cancel)
-    application.router.add_get("/v1/models", models.list)
-    application.router.add_get("/v1/models/{name:.+}", models.one)
-    application.router.add_get("/healthz", _health)
 
-    async def files(request: web.Request) -> web.StreamResponse:
+    async def file(request: web.Request) -> web.StreamResponse:
         return await service.files.serve(request)
+
+    routes = (
+        ("POST", "/v1/images/generations", doors.generations),
+        ("POST", "/v1/images/edits", doors.edits),
+        ("GET", "/v1/images/generations/{id}", later.status),
+        ("DELETE", "/v1/images/generations/{id}", later.cancel),
+        ("GET", "/v1/models", models.list),
+        ("GET", "/v1/models/{name:.+}", models.one),
+        ("GET", "/files/{token}", file),
+        ("GET", "/healthz", _health),
+    )
+    for method, path, answer in routes:
+        application.router.add_route(method, path, answer)
+    _live(application, service, callers)
+    return application
+
+
+def _live(application: web.Application, service: Service, callers: Callable[[], Callers] | None) -> None:
+    """Have a service open, leave and close with its application."""
 
     async def opened(_: web.Application) -> None:
         await service.open(None if callers is None else callers())
@@ -53,11 +65,9 @@ def build(service: Service, callers: Callable[[], Callers] | None, public_url: s
     async def closed(_: web.Application) -> None:
         await service.close()
 
-    application.router.add_get("/files/{token}", files)
     application.on_startup.append(opened)
     application.on_shutdown.append(leaving)
     application.on_cleanup.append(closed)
-    return application
 
 
 @web.middleware
