@@ -35,12 +35,13 @@ def headers_of(order: Order) -> dict[str, str]:
 
 
 def data_of(asked: Asked, pictures: tuple[Picture, ...]) -> list[dict[str, Any]]:
-    """Pictures as `data` has them. Reads them from the disk: not for the loop."""
+    """Pictures as `data` has them. Looks at the disk: not for the loop. Raises OSError where one is gone."""
     return [dict(_shown(asked, picture)) for picture in pictures]
 
 
 def _shown(asked: Asked, picture: Picture) -> Iterator[tuple[str, str]]:
     if "url" in asked.shows:
+        Path(picture.path).stat()
         yield "url", picture.url
     if "b64_json" in asked.shows:
         yield "b64_json", base64.b64encode(Path(picture.path).read_bytes()).decode()

@@ -16,7 +16,6 @@ from .._journal.explained import explained
 from .._journal.lock import FileLock
 from .._sqlite import connect, transaction
 from ..errors import JournalError
-from ._ordinals import Turn
 
 T = TypeVar("T")
 
@@ -134,27 +133,20 @@ class Book:
         """Let go of it."""
         self._ending.close()
 
-    def write(self, changes: Sequence[Callable[[Book], T]]) -> list[T]:
-        """Have several changes take effect together, or none of them; what each returned."""
+    def do(self, work: Sequence[Callable[[Book], T]]) -> list[T]:
+        """Do several things to it, all or none of them; what each returned."""
         with explained(self.path), transaction(self._connection):
-            return [change(self) for change in changes]
+            return [each(self) for each in work]
 
-    def turns(self, caller: str, name: str) -> tuple[list[tuple[int, Turn]], int]:
+    def orders_of(self, caller: str, name: str) -> tuple[list[OrderRow], int]:
         """The caller's orders of that name, and the ordinal below which they are remembered no more."""
         of = (caller, name)
-        found = self._all("SELECT ordinal, begun_at, given_at FROM orders WHERE caller = ? AND name = ?", of)
         first = self._all("SELECT first FROM lapsed WHERE caller = ? AND name = ?", of)
-        return [(ordinal, Turn(begun_at, given_at)) for ordinal, begun_at, given_at in found], (
-            first[0][0] if first else 0
-        )
+        return list(self._orders("WHERE caller = ? AND name = ?", of)), first[0][0] if first else 0
 
     def order(self, order_id: str) -> OrderRow | None:
         """The order of that id."""
         return next(self._orders("WHERE id = ?", (order_id,)), None)
-
-    def order_at(self, caller: str, name: str, ordinal: int) -> OrderRow | None:
-        """A caller's order of that name and number."""
-        return next(self._orders("WHERE caller = ? AND name = ? AND ordinal = ?", (caller, name, ordinal)), None)
 
     def unfinished(self) -> list[OrderRow]:
         """Those that have not ended, or of which it is open what they cost, the oldest first."""

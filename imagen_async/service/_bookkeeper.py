@@ -1,4 +1,4 @@
-"""Writes a service's book off the loop: what comes together is one transaction, on disk before anybody goes on."""
+"""Keeps a service's book off the loop: what comes together is one transaction, on disk before anybody goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import msgspec
 from .._journal.explained import told
 from .._journal.thread import begun, ended, own_thread
 from .._off_loop import machine_time
-from ..errors import JournalError
 from ._book import Book
 
 T = TypeVar("T")
@@ -35,8 +34,8 @@ class Bookkeeper:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._changes: list[tuple[Callable[[Book], Any], asyncio.Future[Any]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._asked: list[tuple[Callable[[Book], Any], asyncio.Future[Any]]] = []
+        self._working: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the book; raises JournalError where it cannot be used."""
@@ -45,55 +44,44 @@ class Bookkeeper:
 
     async def close(self) -> None:
         """Write what is left, and let go of the book; raises JournalError when that fails."""
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
+        while self._working is not None:
+            await asyncio.wait([self._working])
         await ended(self._thread, self._open, machine_time() + LEAVING)
 
-    def write(self, change: Callable[[Book], T]) -> asyncio.Future[T]:
-        """Have something noted, in the order of the asking.
+    def ask(self, work: Callable[[Book], T]) -> asyncio.Future[T]:
+        """Have something noted or looked up, in the order of the asking.
 
         Returns:
-            What ends once it is on disk, with what the change returned, or with JournalError where it cannot be.
+            What ends once it is on disk, with what the work returned, or with JournalError where it cannot be done.
         """
-        noted: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        # Of what nobody waits for, a failure is told by what is written next.
-        noted.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._changes.append((change, noted))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all())
-        return noted
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        # Of what nobody waits for, a failure is told by what is asked next.
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._asked.append((work, done))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work_off())
+        return done
 
-    async def read(self, look: Callable[[Book], T]) -> T:
-        """What the book tells, after all that was to be noted before; raises JournalError."""
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
-        return await self._in_thread(look, self._open.book)
-
-    async def _write_all(self) -> None:
+    async def _work_off(self) -> None:
         try:
-            while self._changes:
-                changes, self._changes = self._changes, []
-                await self._write(changes)
+            while self._asked:
+                asked, self._asked = self._asked, []
+                await self._do(asked)
         finally:
-            self._writing = None
+            self._working = None
 
-    async def _write(self, changes: list[tuple[Callable[[Book], Any], asyncio.Future[Any]]]) -> None:
+    async def _do(self, asked: list[tuple[Callable[[Book], Any], asyncio.Future[Any]]]) -> None:
         try:
-            values = await self._in_thread(self._open.book.write, [change for change, _ in changes])
-        except JournalError as error:
-            for _, noted in changes:
-                if not noted.done():
-                    noted.set_exception(JournalError(error.message))
-            return
-        for (_, noted), value in zip(changes, values, strict=True):
-            if not noted.done():
-                noted.set_result(value)
-
-    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        try:
-            return await asyncio.wrap_future(self._thread.submit(work, *arguments))
+            doing = self._thread.submit(self._open.book.do, [work for work, _ in asked])
+            values = await asyncio.wrap_future(doing)
         except Exception as error:
-            raise told(error) from error
+            for _, done in asked:
+                if not done.done():
+                    done.set_exception(told(error))
+            return
+        for (_, done), value in zip(asked, values, strict=True):
+            if not done.done():
+                done.set_result(value)
 
     def _begin(self) -> _Open:
         with ExitStack() as stack:

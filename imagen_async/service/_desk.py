@@ -18,7 +18,7 @@ from ..errors import ImagenError
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
 from ._orders import Order
-from ._ordinals import Turns
+from ._ordinals import Turn, Turns
 from ._reading import Asked
 from ._refusals import LEAVING, Refused, refusal_of, wrong
 
@@ -68,6 +68,22 @@ class Demand(msgspec.Struct, frozen=True):
         """What equal ones have in common."""
         return self.asked.digest if self.key is None else f"{KEY}{self.key}"
 
+    def row(self, order_id: str, ordinal: int, now: float) -> OrderRow:
+        """The row of an order of it that begins now, in Unix seconds."""
+        return OrderRow(
+            id=order_id,
+            caller=self.caller.name,
+            name=self.name,
+            ordinal=ordinal,
+            content=self.asked.digest,
+            body=self.body,
+            tasks=len(self.asked.parts),
+            is_async=self.asked.is_async,
+            begun_at=now,
+            day=int(now // DAY),
+            reserved=self.asked.price or 0.0,
+        )
+
 
 class _Line:
     """All orders of one caller and name, for as long as any of them is at work, or somebody waits."""
@@ -76,6 +92,8 @@ class _Line:
         self.users = 0
         self.looking_up = asyncio.Lock()
         self.turns: Turns | None = None
+        # As the book has them, which nobody else writes.
+        self.rows: dict[int, OrderRow] = {}
         self.orders: dict[int, Order] = {}
 
 
@@ -83,7 +101,7 @@ class Wait(msgspec.Struct, frozen=True):
     """Somebody's waiting for an order, which is the `ordinal`th of its line."""
 
     order: Order
-    turns: Turns
+    line: _Line
     ordinal: int
 
 
@@ -135,7 +153,7 @@ class Desk:
             try:
                 order = await self._joined(line, ordinal, demand)
                 try:
-                    yield Wait(order, turns, ordinal)
+                    yield Wait(order, line, ordinal)
                 finally:
                     _leave(order)
             finally:
@@ -143,9 +161,11 @@ class Desk:
 
     async def given(self, wait: Wait) -> None:
         """Hear that the answer to an order was written to whoever asked. It is on disk once this returns."""
-        at = time.time()
-        wait.turns.give(wait.ordinal, at)
-        await self._keeper.write(lambda book: book.give(wait.order.id, at))
+        at, line = time.time(), wait.line
+        assert line.turns is not None
+        line.turns.give(wait.ordinal, at)
+        line.rows[wait.ordinal] = msgspec.structs.replace(line.rows[wait.ordinal], given_at=at)
+        await self._keeper.ask(lambda book: book.give(wait.order.id, at))
 
     async def go_on(self, demand: Demand, ordinal: int) -> None:
         """Have an order made that an earlier process has taken, and for which nobody waits."""
@@ -192,7 +212,9 @@ class Desk:
         async with line.looking_up:
             if line.turns is None:
                 place = demand.caller.name, demand.name
-                line.turns = Turns(*await self._keeper.read(lambda book: book.turns(*place)))
+                rows, first = await self._keeper.ask(lambda book: book.orders_of(*place))
+                line.rows = {row.ordinal: row for row in rows}
+                line.turns = Turns(((row.ordinal, Turn(row.begun_at, row.given_at)) for row in rows), first)
         return line.turns
 
     async def _joined(self, line: _Line, ordinal: int, demand: Demand) -> Order:
@@ -234,55 +256,56 @@ class Desk:
         """Make an order, from its row in the book to its end there."""
         async with self._line(demand):
             try:
-                row = await self._noted(order, ordinal, demand)
+                row = await self._noted(line, ordinal, order, demand)
                 self._orders[order.id] = order
                 order.begun.set()
                 await order.make()
-                await self._end(order, row)
+                line.rows[ordinal] = await self._end(order, row)
             except ImagenError as error:
                 order.refusal = refusal_of(error)
             except Refused as refused:
                 order.refusal = refused.refusal
+            except asyncio.CancelledError:
+                order.refusal = LEAVING
+                raise
             finally:
                 self._orders.pop(order.id, None)
                 del line.orders[ordinal]
                 order.begun.set()
                 order.over.set()
 
-    async def _noted(self, order: Order, ordinal: int, demand: Demand) -> OrderRow:
+    async def _noted(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> OrderRow:
         """The order's row in the book: from here on its price is set aside, and it can be asked for by its id."""
-        caller, asked = demand.caller, demand.asked
-        place = caller.name, demand.name, ordinal
-        row = await self._keeper.read(lambda book: book.order_at(*place))
+        row = line.rows.get(ordinal)
         if row is not None:
             order.id = row.id
             _check_same(row.content, demand)
-            if row.is_cancelled:
+            if row.is_cancelled and row.is_async:
                 raise wrong("It was cancelled by its caller before anything was sent of it.", code="cancelled")
-        if row is None or (row.spent == 0 and row.given_at is None):
-            at = time.time()
-            day, price = int(at // DAY), asked.price
-            self._purse.reserve(caller, order.id, price, day)
-            terms = len(asked.parts), asked.is_async, at
-            new = OrderRow(order.id, *place, asked.digest, demand.body, *terms, day=day, reserved=price or 0.0)
-            try:
-                await self._keeper.write(lambda book: book.put(new))
-            except BaseException:
-                self._purse.release(order.id)
-                raise
-            return new
-        return row
+            if row.given_at is not None or row.spent != 0:
+                return row
+        new = demand.row(order.id, ordinal, time.time())
+        self._purse.reserve(demand.caller, order.id, demand.asked.price, new.day)
+        try:
+            await self._keeper.ask(lambda book: book.put(new))
+        except BaseException:
+            self._purse.release(order.id)
+            raise
+        line.rows[ordinal] = new
+        return new
 
-    async def _end(self, order: Order, row: OrderRow) -> None:
-        """Note what an order has come to, and have its pictures shown."""
+    async def _end(self, order: Order, row: OrderRow) -> OrderRow:
+        """Note what an order has come to, and have its pictures shown; returns how its row is then."""
         cost, at = order.cost, time.time()
-        if cost == 0 and not order.is_final:
-            await self._keeper.write(lambda book: book.cancel(order.id, at))
+        is_unsent = cost == 0 and not order.is_final
+        if is_unsent:
+            await self._keeper.ask(lambda book: book.cancel(order.id, at))
         else:
             files = tuple(self._shown(order))
-            await self._keeper.write(lambda book: book.end(order.id, at, cost, files))
+            await self._keeper.ask(lambda book: book.end(order.id, at, cost, files))
         if row.spent is None or row.spent == 0:
             _settle(self._purse, order, cost)
+        return msgspec.structs.replace(row, ended_at=at, spent=cost, is_cancelled=is_unsent)
 
 
 def _leave(order: Order) -> None:

@@ -5,7 +5,7 @@ Never from the provider: some clients send their caller's key to whatever host a
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Files:
 
     def __init__(self, keeper: Bookkeeper, secret: str, kept: float, inputs: str, off_loop: OffLoop) -> None:
         self._keeper = keeper
-        self._secret = secret.encode()
+        self._secret = bytes.fromhex(secret)
         self._kept = kept
         self._inputs = inputs
         self._off_loop = off_loop
@@ -60,13 +60,13 @@ class Files:
 
     def token(self, part: Part, at: int, path: str) -> str:
         """The last part of the address of a task's picture: the same whenever that is asked for."""
-        digest = hmac.digest(self._secret, f"{part.key}\n{at}".encode(), "sha256").hex()
-        return f"{digest[:40]}{os.path.splitext(path)[1]}"
+        digest = hashlib.blake2b(f"{part.key}\n{at}".encode(), key=self._secret, digest_size=20).hexdigest()
+        return f"{digest}{os.path.splitext(path)[1]}"
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Hand out a picture: an aiohttp handler."""
         token = request.match_info["token"]
-        row = await self._keeper.read(lambda book: book.file(token))
+        row = await self._keeper.ask(lambda book: book.file(token))
         if row is None or row.dies_at < time.time() or not await self._off_loop.run(os.path.exists, row.path):
             raise Refused(Refusal(404, "no_such_file", "There is no picture here, or not any more."))
         return web.FileResponse(row.path, headers={**_HEADERS, "Content-Type": row.media_type})
@@ -74,11 +74,11 @@ class Files:
     async def sweep(self) -> None:
         """Remove the pictures whose time is over, those that went in, and what the book has of them."""
         now = time.time()
-        while dying := await self._keeper.read(lambda book: book.dying(now)):
+        while dying := await self._keeper.ask(lambda book: book.dying(now)):
             await self._off_loop.run(_remove, [row.path for row in dying])
             tokens = [row.token for row in dying]
-            await self._keeper.write(partial(Book.drop, tokens=tokens, before=now - self._kept))
-        await self._keeper.write(lambda book: book.drop((), now - self._kept))
+            await self._keeper.ask(partial(Book.drop, tokens=tokens, before=now - self._kept))
+        await self._keeper.ask(lambda book: book.drop((), now - self._kept))
         await self._off_loop.run(_remove_old, self._inputs, now - self._kept)
 
 

@@ -116,6 +116,7 @@ class Order:
         self.over = asyncio.Event()
         self._begin = begin
         self._moved = asyncio.Event()
+        self._is_stopped = False
 
     @classmethod
     def noted(cls, id: str, key: str, asked: Asked, entries: Iterable[JournalEntry | None]) -> Self:
@@ -154,6 +155,8 @@ class Order:
         finally:
             for each in making:
                 each.cancel()
+            self._is_stopped = True
+            self._moved.set()
 
     def withhold(self) -> None:
         """Send nothing more of it; what is on the way, or runs, is heard out: it is paid for."""
@@ -163,7 +166,7 @@ class Order:
                 part.single.withhold()
 
     async def ended(self) -> AsyncIterator[Part]:
-        """Its tasks, as they end."""
+        """Its tasks, as they end; those that have not by then are left out where it is stopped."""
         left = list(self.parts)
         while left:
             moved = self._moved
@@ -171,7 +174,9 @@ class Order:
             for part in over:
                 left.remove(part)
                 yield part
-            if left and not over:
+            if self._is_stopped and not over:
+                return
+            if not over:
                 await moved.wait()
 
     async def _make(self, part: Part) -> None:

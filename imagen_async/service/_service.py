@@ -123,11 +123,11 @@ class Service:
             ImagenError: Its client is not open, or its book cannot be used.
         """
         await self._keeper.open()
-        secret = await self._keeper.write(lambda book: book.secret(lambda: secrets.token_hex(32)))
+        secret = await self._keeper.ask(lambda book: book.secret(lambda: secrets.token_hex(32)))
         self.files: Files = Files(self._keeper, secret, self._terms.kept, self.inputs, self.off_loop)
-        for caller, spent in (await self._keeper.read(lambda book: book.spendings())).items():
+        for caller, spent in (await self._keeper.ask(lambda book: book.spendings())).items():
             self._budgets.recall(caller, sum(spent.settled.values()), spent.settled, spent.reserved)
-        rows = await self._keeper.read(lambda book: book.unfinished())
+        rows = await self._keeper.ask(lambda book: book.unfinished())
         await self._go_on(rows, callers)
         self._left = asyncio.create_task(self._look_after())
 
@@ -161,7 +161,7 @@ class Service:
 
     async def find(self, caller: Caller, order_id: str) -> tuple[OrderRow, Order]:
         """An order of a caller, as it is now; nothing is sent for it. Raises Refused where there is none."""
-        row = await self._keeper.read(lambda book: book.order(order_id))
+        row = await self._keeper.ask(lambda book: book.order(order_id))
         if row is None or (row.caller != caller.name and not caller.is_admin):
             raise wrong("There is no such order, or not any more.", code="no_such_order", status=404)
         live = self.desk.live(order_id)
@@ -194,7 +194,7 @@ class Service:
 
     async def _settle_left(self) -> None:
         """Note what those have come to that an earlier process has left, as far as it is known by now."""
-        rows = await self._keeper.read(lambda book: book.unfinished())
+        rows = await self._keeper.ask(lambda book: book.unfinished())
         # Those for which nobody waits are gone on with, or wait for their caller to be known again.
         for row in (row for row in rows if not row.is_async or row.ended_at is not None):
             try:
