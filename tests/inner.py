@@ -162,6 +162,7 @@ from imagen_async._input_files import InputFiles
 from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden
 from imagen_async._joint import Joint
 from imagen_async._journal import Journal, JournalReader
+from imagen_async._journal import singles as singles_module
 from imagen_async._journal.callbacks import SECRET, JournalCallbacks, seal_of
 from imagen_async._journal.clock import CLOCK, JournalClock
 from imagen_async._journal.explained import Locked, explained
@@ -195,6 +196,10 @@ from imagen_async.sandbox._painter import SIZES, _gradient, paint
 from imagen_async.sandbox._schemas import openapi_of
 from imagen_async.sandbox._service import Service
 from imagen_async.sandbox._webhooks import Webhook
+from imagen_async.service import _bookkeeper as bookkeeper_module
 from imagen_async.service import _new_callers as new_callers
+from imagen_async.service._book import Book
 from imagen_async.service._callers import ANYBODY, Caller, Callers, WatchedCallers, callers_in, read_callers
+from imagen_async.service._desk import Desk as ServiceDesk
+from imagen_async.service._desk import Wait
 from imagen_async.service._new_callers import new_caller
