@@ -203,3 +203,7 @@ from imagen_async.service._callers import ANYBODY, Caller, Callers, WatchedCalle
 from imagen_async.service._desk import Desk as ServiceDesk
 from imagen_async.service._desk import Wait
 from imagen_async.service._new_callers import new_caller
+from imagen_async.service._ordinals import LAPSES, REPEATED_WITHIN, Turn, Turns
+from imagen_async.service._reading import Asked, Body, InputPicture, Reader
+from imagen_async.service._refusals import Refused
+from imagen_async.service._sizes import nearest_ratio
