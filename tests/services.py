@@ -66,13 +66,14 @@ class Asker:
 async def service(sandbox: Sandbox, folder: Path, **terms: Any) -> AsyncIterator[Asker]:
     """Serve over a sandbox while the block runs, with what is kept in a folder."""
     settings = terms.pop("client", {})
-    async with client_of(sandbox, journal=folder / "run.db", save_to=folder, shared=False, **settings) as client:
+    folder.mkdir(exist_ok=True)
+    kept = {"journal": folder / "run.db", "save_to": folder, "shared": False}
+    async with aiohttp.ClientSession() as session, client_of(sandbox, **kept, **settings) as client:
         made = application(client, **terms)
         runner = web.AppRunner(made, access_log=None, handle_signals=False, handler_cancellation=True)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
-            async with aiohttp.ClientSession() as session:
-                yield Asker(f"http://127.0.0.1:{runner.addresses[0][1]}", session)
+            yield Asker(f"http://127.0.0.1:{runner.addresses[0][1]}", session)
         finally:
             await runner.cleanup()

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
-from inner import Caller, Callers, WatchedCallers, new_caller
+from inner import Caller, Callers, Refusal, WatchedCallers, new_caller
 from multidict import CIMultiDict
 from servers import serving
 
 from imagen_async.errors import ConfigurationError
 from imagen_async.service._guard import CALLER, OWN_HEADERS, Asked, Guard, check_listening, guard
-from imagen_async.service._refusals import Refusal
 
 EVIL = "evil.example"
 CREATE = "/v1/images/generations"

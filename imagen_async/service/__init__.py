@@ -59,4 +59,4 @@ def application(
     terms = checked_terms(aliases or {}, public_url, keep, deadline, grace)
     watched = None if callers is None else WatchedCallers(os.fspath(callers), machine_time())
     known = None if watched is None else lambda: watched.present(machine_time())
-    return build(Service(client, terms), known, public_url)
+    return build(Service(client, terms, known), known, public_url)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ..errors import ImagenError
+from ._book import OrderRow
 from ._orders import Order, Part
 from ._reading import Asked
 from ._refusals import LEAVING, Refusal, Refused, refusal_of
@@ -80,6 +81,18 @@ def body_of(order: Order, data: list[dict[str, Any]]) -> dict[str, Any]:
     }
     known = {name: value for name, value in told.items() if value is not None}
     return {"created": int(time.time()), "data": data, **known}
+
+
+def status_of(row: OrderRow, order: Order, data: list[dict[str, Any]]) -> dict[str, Any]:
+    """How an order stands, for who asks for it by its id, or is called back."""
+    state = "cancelled" if row.is_cancelled else order.state
+    told: dict[str, Any] = {"id": row.id, "object": "image_generation", "status": state, "created": int(row.begun_at)}
+    if state == "done":
+        return {**body_of(order, data), **told}
+    if state == "failed":
+        refusals = (refusal_of(part.failure, part.cost) for part in order.parts if part.failure is not None)
+        return {**told, "error": next(refusals).error}
+    return told
 
 
 def check_made(order: Order, *, is_leaving: bool) -> None:

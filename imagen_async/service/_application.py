@@ -49,15 +49,15 @@ def build(service: Service, callers: Callable[[], Callers] | None, public_url: s
     )
     for method, path, answer in routes:
         application.router.add_route(method, path, answer)
-    _live(application, service, callers)
+    _live(application, service)
     return application
 
 
-def _live(application: web.Application, service: Service, callers: Callable[[], Callers] | None) -> None:
+def _live(application: web.Application, service: Service) -> None:
     """Have a service open, leave and close with its application."""
 
     async def opened(_: web.Application) -> None:
-        await service.open(None if callers is None else callers())
+        await service.open()
 
     async def leaving(_: web.Application) -> None:
         await service.leave()

@@ -27,6 +27,7 @@ CREATE TABLE orders (
     body BLOB NOT NULL, tasks INTEGER NOT NULL, is_async INTEGER NOT NULL,
     begun_at REAL NOT NULL, given_at REAL, ended_at REAL,
     day INTEGER NOT NULL, reserved REAL NOT NULL, spent REAL, is_cancelled INTEGER NOT NULL,
+    callback BLOB, told_at REAL,
     UNIQUE (caller, name, ordinal)
 ) STRICT;
 CREATE INDEX orders_of_time ON orders (begun_at);
@@ -63,6 +64,8 @@ class OrderRow(msgspec.Struct, frozen=True):
         reserved: Credits that it may cost.
         spent: Credits that it has cost, or may have, once that is known.
         is_cancelled: True where its caller wanted no more to be sent of it, and nothing was.
+        callback: Where its end is announced, or None.
+        told_at: When that was, or was given up, or None.
     """
 
     id: str
@@ -80,6 +83,8 @@ class OrderRow(msgspec.Struct, frozen=True):
     reserved: float = 0.0
     spent: float | None = None
     is_cancelled: bool = False
+    callback: bytes | None = None
+    told_at: float | None = None
 
 
 class FileRow(msgspec.Struct, frozen=True):
@@ -151,6 +156,14 @@ class Book:
     def unfinished(self) -> list[OrderRow]:
         """Those that have not ended, or of which it is open what they cost, the oldest first."""
         return list(self._orders("WHERE ended_at IS NULL OR spent IS NULL ORDER BY begun_at"))
+
+    def untold(self) -> list[OrderRow]:
+        """Those that have ended, and whose callers are still to be told."""
+        return list(self._orders("WHERE callback IS NOT NULL AND told_at IS NULL AND ended_at IS NOT NULL"))
+
+    def tell(self, order_id: str, at: float) -> None:
+        """Note that an end was announced, or that it was given up."""
+        self._connection.execute("UPDATE orders SET told_at = ? WHERE id = ?", (at, order_id))
 
     def put(self, row: OrderRow) -> None:
         """Note an order, or how it is now."""

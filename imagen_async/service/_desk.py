@@ -55,6 +55,7 @@ class Demand(msgspec.Struct, frozen=True):
         body: It, as it is read again later.
         key: The name that its caller has given it, or None.
         is_repeat: True where it says that it was sent before.
+        callback: Where its end is announced, as the book keeps it, or None.
     """
 
     caller: Caller
@@ -62,6 +63,7 @@ class Demand(msgspec.Struct, frozen=True):
     body: bytes
     key: str | None = None
     is_repeat: bool = False
+    callback: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ class Demand(msgspec.Struct, frozen=True):
             begun_at=now,
             day=int(now // DAY),
             reserved=self.asked.price or 0.0,
+            callback=self.callback,
         )
 
 
@@ -111,6 +114,9 @@ Begin = Callable[[ImageRequest, str, "Caller"], Awaitable[Single]]
 Shown = Callable[[Order], Iterable[FileRow]]
 """The pictures of an order, as they can be fetched."""
 
+Ended = Callable[[OrderRow, Order], None]
+"""Hears of an order that has ended, once that is noted."""
+
 
 class Desk:
     """Takes orders. For one that has been taken there is no second task, whatever becomes of whoever asks, or of this.
@@ -120,16 +126,18 @@ class Desk:
         purse: What callers may spend.
         begin: Has a task sent.
         shown: Says where its pictures can be fetched.
+        ended: Hears of each end.
 
     Attributes:
         is_closing: True once nothing is taken any more.
     """
 
-    def __init__(self, keeper: Bookkeeper, purse: Purse, begin: Begin, shown: Shown) -> None:
+    def __init__(self, keeper: Bookkeeper, purse: Purse, begin: Begin, shown: Shown, ended: Ended) -> None:
         self._keeper = keeper
         self._purse = purse
         self._begin = begin
         self._shown = shown
+        self._ended = ended
         self._lines: dict[tuple[str, str], _Line] = {}
         self._orders: dict[str, Order] = {}
         self._making: set[asyncio.Task[None]] = set()
@@ -261,6 +269,7 @@ class Desk:
                 order.begun.set()
                 await order.make()
                 line.rows[ordinal] = await self._end(order, row)
+                self._ended(line.rows[ordinal], order)
             except ImagenError as error:
                 order.refusal = refusal_of(error)
             except Refused as refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +12,7 @@ from aiohttp import web
 
 from .._core.values import models_of
 from .._text import told
-from ._answers import Picture, body_of, check_made, completed_of, data_of, headers_of
+from ._answers import body_of, check_made, completed_of, headers_of
 from ._bodies import read_body
 from ._desk import Demand, Wait
 from ._guard import CALLER
@@ -73,29 +73,21 @@ class Doors:
                 if name not in caller.models:
                     message = f"This key may not use the model {told(name)}, only {', '.join(caller.models)}."
                     raise wrong(message, "model", "model_not_allowed", 403)
-        service.check_callback(caller, asked)
         key = _key_of(request)
         again = request.headers.get("x-stainless-retry-count", "0").strip()
         is_repeat = again.isdecimal() and again.strip("0") != ""
-        return Demand(caller, asked, msgspec.json.encode(body), key, is_repeat)
+        callback = service.notices.callback(caller, asked, service.address(request))
+        return Demand(caller, asked, msgspec.json.encode(body), key, is_repeat, callback)
 
     async def _made(self, request: web.Request, order: Order) -> web.Response:
         """The whole answer, once all has ended."""
         await order.over.wait()
         try:
             check_made(order, is_leaving=self._service.desk.is_closing)
-            pictures = tuple(each for part in order.parts for each in self._service.pictures(part, request))
-            data = await self._read(lambda: data_of(order.asked, pictures))
+            data = await self._service.files.data(order, self._service.address(request))
         except Refused as refused:
             return response_of(refused.refusal)
         return json_of(body_of(order, data), headers=headers_of(order))
-
-    async def _read(self, look: Callable[[], Any]) -> Any:
-        try:
-            return await self._service.off_loop.run(look)
-        except OSError as error:
-            message = f"The picture was made, and cannot be read any more: {error.strerror or error}."
-            raise Refused(Refusal(424, "picture_gone", message)) from error
 
     async def _streamed(self, request: web.Request, order: Order) -> web.StreamResponse:
         """A stream of events: a sign of life now and then, each picture as it ends, or what went wrong."""
@@ -117,9 +109,9 @@ class Doors:
     async def _events(self, request: web.Request, order: Order, part: Part) -> list[dict[str, Any]]:
         if part.failure is not None:
             return [{"type": "error", "error": refusal_of(part.failure, part.cost).error}]
-        pictures: tuple[Picture, ...] = self._service.pictures(part, request)
+        pictures = self._service.files.pictures(part, self._service.address(request))
         try:
-            return list(await self._read(lambda: [completed_of(order.asked, each) for each in pictures]))
+            return await self._service.files.read(lambda: [completed_of(order.asked, each) for each in pictures])
         except Refused as refused:
             return [{"type": "error", "error": refused.refusal.error}]
 

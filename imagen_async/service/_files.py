@@ -8,18 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from .._off_loop import OffLoop
+from ._answers import Picture, data_of
 from ._book import Book, FileRow
 from ._bookkeeper import Bookkeeper
 from ._orders import Order, Part
 from ._refusals import Refusal, Refused
+
+T = TypeVar("T")
 
 SWEEPING = 600.0
 """Seconds between two looks for pictures whose time is over."""
@@ -62,6 +66,27 @@ class Files:
         """The last part of the address of a task's picture: the same whenever that is asked for."""
         digest = hashlib.blake2b(f"{part.key}\n{at}".encode(), key=self._secret, digest_size=20).hexdigest()
         return f"{digest}{os.path.splitext(path)[1]}"
+
+    def pictures(self, part: Part, address: str) -> tuple[Picture, ...]:
+        """The pictures of a task, as they are found below an address of the service."""
+        files = () if part.result is None else part.result.files
+        return tuple(
+            Picture(each.path, each.media_type, f"{address}/files/{self.token(part, at, each.path)}")
+            for at, each in enumerate(files)
+        )
+
+    async def data(self, order: Order, address: str) -> list[dict[str, Any]]:
+        """The pictures of an order, as it is asked for them; raises Refused where one is gone."""
+        pictures = tuple(each for part in order.parts for each in self.pictures(part, address))
+        return await self.read(lambda: data_of(order.asked, pictures))
+
+    async def read(self, look: Callable[[], T]) -> T:
+        """Have pictures read, beside the loop; raises Refused where one is gone."""
+        try:
+            return await self._off_loop.run(look)
+        except OSError as error:
+            message = f"The picture was made, and is kept no longer, or cannot be read: {error.strerror or error}."
+            raise Refused(Refusal(424, "picture_gone", message)) from error
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Hand out a picture: an aiohttp handler."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
-from ._answers import body_of, data_of, headers_of
+from ._answers import headers_of, status_of
 from ._book import OrderRow
 from ._doors import json_of
 from ._guard import CALLER
-from ._orders import Order, OrderState
-from ._refusals import refusal_of
+from ._orders import Order
 from ._service import Service
 
 
@@ -38,22 +35,5 @@ class Later:
         return await self._told(request, row, order)
 
     async def _told(self, request: web.Request, row: OrderRow, order: Order) -> web.Response:
-        state = state_of(row, order)
-        told: dict[str, Any] = {
-            "id": row.id,
-            "object": "image_generation",
-            "status": state,
-            "created": int(row.begun_at),
-        }
-        if state == "done":
-            pictures = tuple(each for part in order.parts for each in self._service.pictures(part, request))
-            data = await self._service.off_loop.run(data_of, order.asked, pictures)
-            told |= {name: value for name, value in body_of(order, data).items() if name != "created"}
-        elif state == "failed":
-            told["error"] = next(refusal_of(part.failure, part.cost).error for part in order.parts if part.failure)
-        return json_of(told, headers=headers_of(order))
-
-
-def state_of(row: OrderRow, order: Order) -> OrderState:
-    """Where an order stands, in a word."""
-    return "cancelled" if row.is_cancelled else order.state
+        data = await self._service.files.data(order, self._service.address(request))
+        return json_of(status_of(row, order, data), headers=headers_of(order))

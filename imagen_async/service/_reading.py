@@ -172,6 +172,10 @@ class Reader:
         """Names that stand for models."""
         return self._aliases
 
+    def takes_address(self, url: str) -> bool:
+        """True for an address that may be named from outside: none of this machine or its networks, by what it says."""
+        return is_address(url) and (self._takes_private or _is_of_internet(url))
+
     def _check_names(self, fields: Mapping[str, Any], own: Iterable[str]) -> None:
         known = {*_BESIDES, *own}
         for name in fields:
@@ -241,7 +245,7 @@ class Reader:
             value = extra.get(name)
             given += [(name, each) for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
         for name, each in given:
-            if each.strip() and not (is_address(each) and (self._takes_private or _is_of_internet(each))):
+            if each.strip() and not self.takes_address(each):
                 hint = "allowed is an https:// address of the Internet; bytes go in as a form at /v1/images/edits"
                 raise wrong(f"{name}={told(each)}: {hint}.", name)
 
