@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from readme import blocks, program_of
+from readme import program_of
 
 from imagen_async.sandbox import Sandbox
 
@@ -28,7 +28,7 @@ async def as_printed(
     changed: Callable[[str], str] = str,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The printed program of that name, once it says that it is there; `changed` is what a user would change of it."""
-    found = [program_of("web"), *blocks("python")]
+    found = [program_of("web"), program_of("fastapi")]
     program = next(block for block in found if block.startswith(f"# {name}\n"))
     (folder / name).write_text(changed(program))
     here = {"PYTHONUNBUFFERED": "1", "PUBLIC_URL": f"http://127.0.0.1:{port}", "PORT": str(port)}
