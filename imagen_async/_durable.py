@@ -24,6 +24,7 @@ from ._core.values import ImageRequest, Result
 from ._core.wire import Succeeded
 from ._core.wording import result_of
 from ._job_factory import blank_job
+from ._latch import Latch
 from ._scheduler.errands import LEFT
 from ._scheduler.scheduler import Scheduler
 from ._single import Single
@@ -69,7 +70,7 @@ class _Ask:
         self.again = again
         self.is_new = is_new
         self.callers = 0
-        self.known = asyncio.Event()
+        self.known = Latch()
         self.single: Single | None = None
         self.failure: Failure | None = None
 

@@ -13,6 +13,7 @@ from ._core.states import Ended
 from ._core.values import Result
 from ._core.wire import clean
 from ._core.wording import STATE_WORDS, StateWord, failure_of
+from ._latch import Latch
 from ._scheduler.change_stream import JobKeeper, Owner
 from ._scheduler.scheduler import Scheduler
 from ._watch.log import log
@@ -44,8 +45,8 @@ class Single:
         self._finish = finish
         self._journal = journal
         self._callers = 1
-        self._moved = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._moved = Latch()
+        self._ended = Latch()
         self._result: Result | None = None
         self._is_dropped = self._is_told = False
 

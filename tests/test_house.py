@@ -46,6 +46,7 @@ ORDER = (
     "_sqlite",
     "_held_file",
     "_joint",
+    "_latch",
     "_roster",
     "_home_loop",
     "_patience",

@@ -154,7 +154,8 @@ class Desk:
             Refused: Its key stands for another body, or the service is leaving.
             ImagenError: It cannot be paid, or noted; nothing was sent.
         """
-        async with self._line(demand) as line:
+        line = self._enter(demand)
+        try:
             turns = await self._turns(line, demand)
             ordinal = 0 if demand.key else turns.next(time.time(), is_repeat=demand.is_repeat)
             turns.join(ordinal, time.time())
@@ -166,6 +167,8 @@ class Desk:
                     _leave(order)
             finally:
                 turns.leave(ordinal)
+        finally:
+            self._exit(line, demand)
 
     async def given(self, wait: Wait) -> None:
         """Hear that the answer to an order was written to whoever asked. It is on disk once this returns."""
@@ -177,10 +180,13 @@ class Desk:
 
     async def go_on(self, demand: Demand, ordinal: int) -> None:
         """Have an order made that an earlier process has taken, and for which nobody waits."""
-        async with self._line(demand) as line:
+        line = self._enter(demand)
+        try:
             await self._turns(line, demand)
             if ordinal not in line.orders and not self.is_closing:
                 self._place(line, ordinal, demand)
+        finally:
+            self._exit(line, demand)
 
     async def settle(self, row: OrderRow, order: Order) -> None:
         """Note what an order of an earlier process has come to; nothing where that is open, or gone on with."""
@@ -203,17 +209,16 @@ class Desk:
         if self._making:
             await asyncio.wait(self._making)
 
-    @asynccontextmanager
-    async def _line(self, demand: Demand) -> AsyncIterator[_Line]:
-        place = demand.caller.name, demand.name
-        line = self._lines.setdefault(place, _Line())
+    def _enter(self, demand: Demand) -> _Line:
+        """The line of a demand, which is kept for as long as anybody is in it."""
+        line = self._lines.setdefault((demand.caller.name, demand.name), _Line())
         line.users += 1
-        try:
-            yield line
-        finally:
-            line.users -= 1
-            if not line.users:
-                del self._lines[place]
+        return line
+
+    def _exit(self, line: _Line, demand: Demand) -> None:
+        line.users -= 1
+        if not line.users:
+            del self._lines[demand.caller.name, demand.name]
 
     async def _turns(self, line: _Line, demand: Demand) -> Turns:
         """What is known of the caller's equal requests, looked up where nobody has."""
@@ -262,26 +267,27 @@ class Desk:
 
     async def _make(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> None:
         """Make an order, from its row in the book to its end there."""
-        async with self._line(demand):
-            try:
-                row = await self._noted(line, ordinal, order, demand)
-                self._orders[order.id] = order
-                order.begun.set()
-                await order.make()
-                line.rows[ordinal] = await self._end(order, row)
-                self._ended(line.rows[ordinal], order)
-            except ImagenError as error:
-                order.refusal = refusal_of(error)
-            except Refused as refused:
-                order.refusal = refused.refusal
-            except asyncio.CancelledError:
-                order.refusal = LEAVING
-                raise
-            finally:
-                self._orders.pop(order.id, None)
-                del line.orders[ordinal]
-                order.begun.set()
-                order.over.set()
+        line.users += 1
+        try:
+            row = await self._noted(line, ordinal, order, demand)
+            self._orders[order.id] = order
+            order.begun.set()
+            await order.make()
+            line.rows[ordinal] = await self._end(order, row)
+            self._ended(line.rows[ordinal], order)
+        except ImagenError as error:
+            order.refusal = refusal_of(error)
+        except Refused as refused:
+            order.refusal = refused.refusal
+        except asyncio.CancelledError:
+            order.refusal = LEAVING
+            raise
+        finally:
+            self._orders.pop(order.id, None)
+            del line.orders[ordinal]
+            order.begun.set()
+            order.over.set()
+            self._exit(line, demand)
 
     async def _noted(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> OrderRow:
         """The order's row in the book: from here on its price is set aside, and it can be asked for by its id."""

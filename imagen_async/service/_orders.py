@@ -12,6 +12,7 @@ from .._core.journal_entry import JournalEntry, bill_of, entry_of
 from .._core.resuming import earlier_result
 from .._core.values import ImageRequest, Result
 from .._journal.store import ENDED
+from .._latch import Latch
 from .._single import Single
 from ..errors import ConfigurationError, ImagenError, UnknownOutcome
 from ._reading import Asked
@@ -112,10 +113,10 @@ class Order:
         self.waiting = 0
         self.is_withheld = False
         self.refusal: Refusal | None = None
-        self.begun = asyncio.Event()
-        self.over = asyncio.Event()
+        self.begun = Latch()
+        self.over = Latch()
         self._begin = begin
-        self._moved = asyncio.Event()
+        self._moved = Latch()
         self._is_stopped = False
 
     @classmethod
@@ -149,9 +150,11 @@ class Order:
 
     async def make(self) -> None:
         """Have all of it made, and wait for that."""
-        making = [asyncio.create_task(self._make(part)) for part in self.parts]
+        first, *others = self.parts
+        # Most have one, and need no task beside whoever makes the order.
+        making = [asyncio.create_task(self._make(part)) for part in others]
         try:
-            await asyncio.gather(*making)
+            await asyncio.gather(self._make(first), *making) if making else await self._make(first)
         finally:
             for each in making:
                 each.cancel()
@@ -193,7 +196,7 @@ class Order:
             finally:
                 if part.single is not None:
                     part.single.drop()
-        moved, self._moved = self._moved, asyncio.Event()
+        moved, self._moved = self._moved, Latch()
         moved.set()
 
 

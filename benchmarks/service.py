@@ -1,0 +1,206 @@
+"""What a service costs over the library alone: the same pictures, asked for over HTTP; and what it takes to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import aiohttp
+from aiohttp import web
+
+from imagen_async import Account, Client, Limits, Rate
+from imagen_async.sandbox import Latency, Sandbox
+from imagen_async.service import application
+
+TITLE = "CPU of the owner's process per picture, journalled and saved; and memory of requests that wait"
+
+LIMITS = Limits(Rate(10**6, per=1), Rate(10**6, per=1), running=10**6)
+
+AT_ONCE = 200
+
+MOST_CPU = 1500.0
+"""Microseconds that a request through the service may take more than one of the library."""
+
+MOST_MEMORY = 30.0
+"""MB more with 1,000 requests waiting."""
+
+WAITING = 1000
+
+WARM = 20
+"""Requests that wait before memory is looked at."""
+
+
+def run(*, quick: bool) -> list[dict[str, object]]:
+    """A row for the library, one for the service, one for what waits."""
+    count, pairs = (200, 1) if quick else (1000, 7)
+    alone, served = measured(count, pairs)
+    more = statistics.median(each - other for each, other in zip(served, alone, strict=True))
+    rows: list[tuple[object, ...]] = [
+        ("the library alone", statistics.median(alone), "", ""),
+        ("through the service", statistics.median(served), more, ""),
+        (f"{WAITING:,} waiting", "", "", waiting()),
+    ]
+    return [dict(zip(("what", "µs CPU per picture", "µs more", "MB more"), row, strict=True)) for row in rows]
+
+
+def check() -> list[str]:
+    """What is wrong with a short run: twice the CPU, or half as much memory again, as is wanted at most."""
+    alone, served = measured(300, 3)
+    more = statistics.median(each - other for each, other in zip(served, alone, strict=True))
+    memory, wrong = waiting(), []
+    if more > 2 * MOST_CPU:
+        wrong.append(f"a request through the service takes {more:.0f} µs more, {MOST_CPU:.0f} are wanted")
+    if memory > 1.5 * MOST_MEMORY:
+        wrong.append(f"{WAITING:,} requests that wait take {memory:.0f} MB, {MOST_MEMORY:.0f} are wanted")
+    return wrong
+
+
+def measured(count: int, pairs: int) -> tuple[list[float], list[float]]:
+    """Microseconds of CPU per picture, by the library alone and through the service, in pairs taken in turn."""
+    taken: dict[str, list[float]] = {"alone": [], "served": []}
+    with _process("sandbox", "0.3") as (_, url):
+        # The first pair is a warm-up.
+        for number in range(pairs + 1):
+            for name in taken if number % 2 else reversed(taken):
+                figure = float(_told("owner", name, url, str(count)))
+                taken[name] += [figure / count * 1e6] if number else []
+    return taken["alone"], taken["served"]
+
+
+def waiting() -> float:
+    """MB more that a service's process has while requests wait for pictures that take long."""
+    with _process("sandbox", "3600") as (_, url):
+        return float(_told("owner", "waiting", url, str(WAITING)))
+
+
+@contextlib.contextmanager
+def _process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of this module's own, and the first line that it says."""
+    command = [sys.executable, "-m", "benchmarks.service", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def _told(*words: str) -> str:
+    with _process(*words) as (process, said):
+        assert said, words
+        process.wait()
+        return said
+
+
+async def sandbox(latency: float) -> None:
+    """Serve a sandbox whose limits are out of the way, until it is killed."""
+    async with Sandbox(limits=LIMITS, latency=Latency(median=latency, sigma=0)) as served:
+        print(served.url, flush=True)
+        await asyncio.Event().wait()
+
+
+async def owner(name: str, url: str, count: int) -> None:
+    """Have so many pictures made, and say what that has cost; or what it takes that so many wait."""
+    with tempfile.TemporaryDirectory() as out:
+        account = Account("sandbox", base_url=url, limits=LIMITS)
+        async with Client(account, journal=f"{out}/run.db", save_to=out, shared=False) as client:
+            if name == "alone":
+                print(await _alone(client, count), flush=True)
+                return
+            runner = web.AppRunner(application(client, grace=0), access_log=None, handler_cancellation=True)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
+            await site.start()
+            served = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            print(await (_waits(served, count, url) if name == "waiting" else _cpu(served, count)), flush=True)
+            await runner.cleanup()
+
+
+async def _alone(client: Client, count: int) -> float:
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int) -> None:
+        async with turns:
+            await client.generate(f"a red fox, number {number}", key=f"order-{number}")
+
+    await one(count)
+    began = time.process_time()
+    await asyncio.gather(*map(one, range(count)))
+    return time.process_time() - began
+
+
+async def _cpu(url: str, count: int) -> float:
+    await _asked(url, 1)
+    began = time.process_time()
+    await _asked(url, count)
+    return time.process_time() - began
+
+
+async def _waits(url: str, count: int, sandbox: str) -> float:
+    async with aiohttp.ClientSession() as session:
+
+        async def waits(most: int) -> int:
+            """The memory once so many tasks run."""
+            while True:
+                await asyncio.sleep(0.5)
+                async with session.get(f"{sandbox}/sandbox/ledger") as response:
+                    if (await response.json())["tasks"] >= most:
+                        return _memory()
+
+        # What the first ones load stays.
+        first = asyncio.create_task(_asked(url, WARM))
+        before = await waits(WARM)
+        asking = asyncio.create_task(_asked(url, count))
+        more = await waits(WARM + count) - before
+    for each in (first, asking):
+        each.cancel()
+    return more / 1e6
+
+
+async def _asked(url: str, count: int) -> None:
+    """Have another process ask for so many pictures, and wait for it."""
+    words = ("-m", "benchmarks.service", "asker", url, str(count))
+    process = await asyncio.create_subprocess_exec(sys.executable, *words)
+    try:
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def asker(url: str, count: int) -> None:
+    """Ask for pictures as any client does."""
+    turns = asyncio.Semaphore(count if count == WAITING else AT_ONCE)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session:
+
+        async def one(number: int) -> None:
+            body = {"prompt": f"a red fox, number {number}", "response_format": "url"}
+            async with turns, session.post(f"{url}/v1/images/generations", json=body) as response:
+                assert response.status == 200, await response.text()
+                json.loads(await response.read())
+
+        await asyncio.gather(*map(one, range(count)))
+
+
+def _memory() -> int:
+    """The memory that this process has, in bytes."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["sandbox", latency]:
+            asyncio.run(sandbox(float(latency)))
+        case ["owner", name, url, count]:
+            asyncio.run(owner(name, url, int(count)))
+        case ["asker", url, count]:
+            asyncio.run(asker(url, int(count)))
