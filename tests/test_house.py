@@ -80,6 +80,7 @@ ORDER = (
     "_client",
     "ports",
     "webhooks",
+    "service",
     "sandbox",
     "testing",
     "_cli",
