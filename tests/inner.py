@@ -195,3 +195,19 @@ from imagen_async.sandbox._painter import SIZES, _gradient, paint
 from imagen_async.sandbox._schemas import openapi_of
 from imagen_async.sandbox._service import Service
 from imagen_async.sandbox._webhooks import Webhook
+from imagen_async.service._figures import (
+    BUCKETS,
+    MINUTES,
+    MOST_NAMES,
+    MOST_RECENT,
+    OTHERS,
+    OUTCOMES,
+    AccountSeen,
+    Counts,
+    Figures,
+    Minute,
+    RateSeen,
+    Recent,
+    Seen,
+    Snapshot,
+)

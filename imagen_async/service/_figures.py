@@ -271,7 +271,7 @@ class Figures:
     def picture(self, url: str, caller: str, prompt: str, model: str, at: float) -> None:
         """Remember a picture, as one of the last."""
         kept = url if len(url) <= _LONGEST_URL and well_formed(url) == url else ""
-        self._recent.appendleft(Recent(kept, _name(caller), cut(prompt, LONGEST_PROMPT), _name(model), at))
+        self._recent.appendleft(Recent(kept, name_of(caller), cut(prompt, LONGEST_PROMPT), name_of(model), at))
 
     def snapshot(self, at: float) -> Snapshot:
         """Say what goes on now."""
@@ -406,13 +406,14 @@ def cut(text: str, at_most: int) -> str:
     return f"{line[: at_most - 1].rstrip()}…"
 
 
-def _name(text: str) -> str:
+def name_of(text: str) -> str:
+    """The name under which a caller or an account is counted."""
     return cut(text, _LONGEST_NAME)
 
 
 def _tally_of(tallies: dict[str, _Tally], name: str) -> tuple[str, _Tally]:
     """The counts of a name, and the name under which it has them."""
-    name = _name(name)
+    name = name_of(name)
     if name not in tallies:
         if len(tallies) >= MOST_NAMES:
             name = OTHERS

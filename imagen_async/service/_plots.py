@@ -54,7 +54,7 @@ class _Plot(msgspec.Struct, frozen=True):
 
 
 _PICTURES = _Plot("pictures", "Pictures a minute", least=2)
-_LATENCY = _Plot("latency", "Seconds that a task took", unit=" s", lines=("median", "to 95 %"))
+_LATENCY = _Plot("latency", "Seconds a task took", unit=" s", lines=("median", "to 95 %"))
 _CREDITS = _Plot("credits", "Credits a minute")
 
 KEYS = (_PICTURES.key, _LATENCY.key, _CREDITS.key)
@@ -119,11 +119,9 @@ def _axes(plot: _Plot, top: float | None) -> Iterator[str]:
 def _key(names: tuple[str, str]) -> Iterator[str]:
     """What the line and the bars above it are called, each beside a piece of its own."""
     line, bars = names
-    yield f'<text x="{_RIGHT:g}" y="12" text-anchor="end" {_LETTERS}>{bars}</text>'
-    x = _RIGHT - 6 * len(bars)
-    yield f'<path d="M{x - 6:g} 3v10h3V3z" {_PALE}/>'
-    yield f'<text x="{x - 16:g}" y="12" text-anchor="end" {_LETTERS}>{line}</text>'
-    yield f'<path d="M{x - 16 - 6 * len(line) - 14:g} 8h12" {_LINE}/>'
+    # Each text begins beside its piece, whatever the letters' width.
+    yield f'<path d="M{_RIGHT - 136:g} 8h12" {_LINE}/><text x="{_RIGHT - 119:g}" y="12" {_LETTERS}>{line}</text>'
+    yield f'<path d="M{_RIGHT - 58:g} 13V3h3v10z" {_PALE}/><text x="{_RIGHT - 49:g}" y="12" {_LETTERS}>{bars}</text>'
 
 
 def _bars(values: Series, top: float) -> Iterator[str]:
