@@ -210,4 +210,5 @@ from imagen_async.service._figures import (
     Recent,
     Seen,
     Snapshot,
+    name_of,
 )

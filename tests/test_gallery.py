@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsers import chromium_of_the_machine, place_of_picture
+from browsers import NASTY, chromium_of_the_machine, place_of_picture
 from commands import Call, at, call, clean_environment, prompt_file
 from conftest import naming
 from files import FILES
@@ -32,21 +32,6 @@ __all__ = ["call", "clean_environment"]
 
 LARGE = 2**53 + 1
 """A seed that a page's own numbers cannot hold."""
-
-NASTY = (
-    "</script><script>window.broken = 1</script>",
-    '"><img src=x onerror="window.broken = 1">',
-    "' onmouseover='window.broken = 1' x='",
-    "<!--<script>",
-    "]]><svg/onload=window.broken=1>",
-    "{{ 7 * 7 }} {% raw %} {#",
-    "javascript:window.broken=1",
-    "two\u2028\u2029 line ends and \u202e another way round",
-    "&lt;b&gt; &amp; <b>bold</b>",
-    "</title></style><style>*{display:none}</style>",
-    "C:\\n \\u003cscript\\u003e 100% #fragment ?query",
-)
-"""Prompts that would do harm where they are not taken for what they are."""
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import msgspec
 
 from .._core.upstream import HealthState
 from .._text import well_formed
-from ._figures import BUCKETS, OUTCOMES, AccountSeen, Counts, Latencies, RateSeen, Seen
+from ._figures import BUCKETS, OUTCOMES, AccountSeen, Counts, Latencies, RateSeen, Seen, name_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """What the text is, as a header says it."""
@@ -41,8 +41,8 @@ class _Metric(msgspec.Struct, frozen=True):
 def exposition(seen: Seen) -> str:
     """All figures of a service, as Prometheus takes them from `/metrics`."""
     snapshot = seen.snapshot
-    # One of each name: a series that comes twice is refused with all the others.
-    accounts = {account.name: account for account in seen.accounts}
+    # By the names under which they are counted, one of each: a series that comes twice is refused with all the others.
+    accounts = {name_of(account.name): account for account in seen.accounts}
     lines: list[str] = []
     for metric in (
         *_counted(snapshot.callers, "caller", ""),
@@ -96,8 +96,8 @@ def _faring(accounts: Mapping[str, AccountSeen]) -> Iterator[_Metric]:
     yield _Metric("account_running", "gauge", "Tasks at the provider.", running)
     room = each(lambda account: account.running_limit)
     yield _Metric("account_running_limit", "gauge", "Tasks that the account may have at the provider at once.", room)
-    yield from _rates("submit", "Creates", {account.name: account.submit for account in accounts.values()})
-    yield from _rates("status", "Status calls", {account.name: account.status for account in accounts.values()})
+    yield from _rates("submit", "Creates", {name: account.submit for name, account in accounts.items()})
+    yield from _rates("status", "Status calls", {name: account.status for name, account in accounts.items()})
 
 
 def _rates(name: str, things: str, rates: Mapping[str, RateSeen]) -> Iterator[_Metric]:

@@ -183,8 +183,10 @@ def _told(plot: _Plot, series: Sequence[Series], most: float) -> str:
 
 def short(value: float) -> str:
     """A number in the room that an axis has: `0.5`, `1,200`, `40k`, `2M`."""
-    if value >= _LARGEST or 0 < value < 0.01:
+    if value >= 0.9995 * _LARGEST or 0 < value < 0.01:
         return f"{value:.0e}".replace("e+", "e").replace("e-0", "e-")
+    # Rounded first: what is nearly a thousand of one size is one of the next.
+    value = float(f"{value:.3g}") if value >= 9999 else value
     size, name = next(((size, name) for least, size, name in _SIZES if value >= least), (1.0, ""))
     value /= size
     return f"{value:,.0f}{name}" if value >= 100 else f"{value:.3g}{name}"
