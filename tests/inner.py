@@ -197,6 +197,7 @@ from imagen_async.sandbox._service import Service
 from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.service._figures import (
     BUCKETS,
+    LONGEST_PROMPT,
     MINUTES,
     MOST_NAMES,
     MOST_RECENT,

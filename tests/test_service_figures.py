@@ -11,7 +11,19 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inner import BUCKETS, MINUTES, MOST_NAMES, MOST_RECENT, OTHERS, OUTCOMES, Counts, Figures, Minute, Snapshot
+from inner import (
+    BUCKETS,
+    LONGEST_PROMPT,
+    MINUTES,
+    MOST_NAMES,
+    MOST_RECENT,
+    OTHERS,
+    OUTCOMES,
+    Counts,
+    Figures,
+    Minute,
+    Snapshot,
+)
 
 AT = 1_800_000_000.0
 CALLERS, ACCOUNTS = ("ann", "bob", "eve"), ("kie", "kie-2")
@@ -99,8 +111,26 @@ def test_an_end_elsewhere_frees_what_ran() -> None:
     for account in (None, "kie-2"):
         told(figures, "begin", "ann", None)
         told(figures, "sent", "ann", "kie")
+        told(figures, "sent", "bob", "kie")
         told(figures, "end", "ann", account)
-        assert figures.snapshot(AT).total.running == 0
+        seen = figures.snapshot(AT)
+        assert (seen.callers["ann"].running, seen.callers["bob"].running) == (0, 1)
+        told(figures, "end", "bob", None)
+
+
+def test_each_word_of_what_happens_is_the_last_one() -> None:
+    """When something was last heard of is known, whatever it was; of nothing yet it is None."""
+    figures = Figures(AT)
+    assert figures.snapshot(AT + 9).last is None
+    for number, step in enumerate(("begin", "sent", "unsent", "end"), 1):
+        {
+            "begin": lambda at: figures.begin("ann", at),
+            "sent": lambda at: figures.sent("ann", "kie", at),
+            "unsent": lambda at: figures.unsent("ann", "kie", at),
+            "end": lambda at: figures.end("ann", None, "left", 0, None, None, at),
+        }[step](AT + number)
+        assert figures.snapshot(AT + 9).last == AT + number
+    assert figures.snapshot(AT + 9).total == Counts(left=1)
 
 
 @given(pictures=st.one_of(st.integers(), st.booleans()), credits=ANY_NUMBER, latency=ANY_NUMBER, at=st.floats())
@@ -117,6 +147,44 @@ def test_no_amount_spoils_the_sums(pictures: int, credits: float | None, latency
     again = msgspec.json.decode(msgspec.json.encode(seen), type=Snapshot, strict=False) if math.isfinite(at) else seen
     assert again == seen
     assert len(seen.minutes) == MINUTES
+
+
+@pytest.mark.parametrize(
+    ("pictures", "credits", "counted"),
+    [(10_000, 1e12, (10_000, 1e12)), (10_001, 1.001e12, (0, 0.0)), (1, None, (1, 0.0)), (-1, -1.0, (0, 0.0))],
+)
+def test_what_cannot_be_counts_as_nothing(pictures: int, credits: float | None, counted: tuple[int, float]) -> None:
+    """An amount is believed up to a bound that no request comes to; beyond, and below zero, it is nothing."""
+    figures = Figures(AT)
+    figures.end("ann", "kie", "done", pictures, credits, None, AT)
+    total = figures.snapshot(AT).total
+    assert (total.done, (total.pictures, total.credits)) == (1, counted)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept"),
+    [
+        ("x" * LONGEST_PROMPT, "x" * LONGEST_PROMPT),
+        ("x" * (LONGEST_PROMPT + 1), "x" * (LONGEST_PROMPT - 1) + "…"),
+        ("a fox" + " \n" * LONGEST_PROMPT, "a fox…"),
+        ("a fox \n", "a fox"),
+        ("x" * (LONGEST_PROMPT - 2) + " yz", "x" * (LONGEST_PROMPT - 2) + "…"),
+    ],
+    ids=["fits", "one-more", "blanks", "line", "at-a-blank"],
+)
+def test_a_prompt_is_cut_short(prompt: str, kept: str) -> None:
+    """What has room stays as it is; what is cut says so."""
+    figures = Figures(AT)
+    figures.picture("/files/1.png", "ann", prompt, "imagen4", AT)
+    assert figures.snapshot(AT).pictures[0].prompt == kept
+
+
+def test_an_address_is_kept_whole_or_not_at_all() -> None:
+    """A cut one would lead elsewhere."""
+    figures = Figures(AT)
+    for url in ("/" + "x" * 1999, "/" + "x" * 2000, "/half\ud800"):
+        figures.picture(url, "ann", "a fox", "imagen4", AT)
+    assert [picture.url for picture in figures.snapshot(AT).pictures] == ["", "", "/" + "x" * 1999]
 
 
 def test_names_and_prompts_may_be_anything() -> None:
@@ -157,6 +225,16 @@ def test_each_minute_has_what_ended_in_it(ends: list[tuple[float, int, float]]) 
     assert later.total.pictures == sum(each[1] for each in ends)
 
 
+def test_the_quickest_count_as_a_tenth_of_a_second() -> None:
+    """Below it no bin tells more; right above, one does."""
+    figures = Figures(AT)
+    figures.end("ann", "kie", "done", 1, 1.0, 0.001, AT)
+    figures.end("ann", "kie", "done", 1, 1.0, 0.104, AT + 60)
+    minutes = figures.snapshot(AT + 60).minutes
+    assert (minutes[-2].median, minutes[-2].p95) == (0.1, 0.1)
+    assert minutes[-1].median == pytest.approx(0.1025, rel=0.001)
+
+
 @pytest.mark.parametrize("moved", [-86_400, 86_400 * 365, -120 * 60])
 def test_a_clock_that_is_set_does_not_stop_the_plots(moved: int) -> None:
     """What ends after the clock was moved is in its minute, and nothing of another time is shown there."""
@@ -172,7 +250,9 @@ def test_what_is_between_two_buckets_counts_for_the_upper_one() -> None:
     figures = Figures(AT)
     for latency in (0.5, 1, 1.001, 600, 601, None, -1.0, math.nan):
         figures.end("ann", "kie", "done", 1, 1.0, latency, AT)
-    counts = figures.snapshot(AT).latencies.counts
+    latencies = figures.snapshot(AT).latencies
+    counts = latencies.counts
+    assert latencies.sum == 0.5 + 1 + 1.001 + 600 + 601
     assert (counts[:2], counts[-2:], len(counts)) == ((2, 1), (1, 1), len(BUCKETS) + 1)
 
 

@@ -100,6 +100,7 @@ def test_all_figures_are_told() -> None:
     assert value_of(samples, "account_running_limit", account="kie") == 100
     assert value_of(samples, "account_submit_calls_per_second", account="kie") == 1.5
     assert value_of(samples, "account_submit_limit_calls_per_second", account="kie") == 2
+    assert value_of(samples, "account_status_limit_calls_per_second", account="kie") == 10
     assert value_of(samples, "start_time_seconds") == AT - 100
     assert sum(value for (name, _), value in samples.items() if name == "imagen_async_tasks_total") == 3
     assert {name.endswith("_total") for name, kind in kinds.items() if kind == "counter"} == {True}

@@ -786,6 +786,28 @@ async def test_a_refusal_is_told(status: int, words: str) -> None:
 
 
 @pytest.mark.slow
+async def test_a_page_that_nobody_sees_takes_no_place() -> None:
+    """Hidden, it ends its stream, says nothing of a loss, and is new again as soon as it is seen."""
+    world = World()
+    page = Page(world.look)
+    turn = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+    turn += "document.dispatchEvent(new Event('visibilitychange')); }"
+    async with in_a_browser() as browser, page_of_a_world(world, page) as (url, _):
+        async with shown(browser, url) as seen:
+            await seen.is_live()
+            await seen.page.evaluate(turn, True)
+            world.make()
+            with anyio.fail_after(120):
+                while page._live._streams:
+                    world.figures.begin("ann", AT)
+                    await anyio.sleep(0.05)
+            assert await seen.page.locator("#connection").inner_text() == "Live"
+            world.make(prompt="made meanwhile")
+            await seen.page.evaluate(turn, False)
+            await seen.says("#pictures .prompt", "made meanwhile")
+
+
+@pytest.mark.slow
 async def test_a_picture_that_is_gone_says_so() -> None:
     """In its place stands that it is not here; its prompt stays."""
     world = World()

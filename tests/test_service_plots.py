@@ -49,6 +49,8 @@ def test_any_figures_make_a_plot(minutes: list[Minute]) -> None:
         assert plot.get("aria-labelledby") == plot[0].get("id") == f"plot-{key}"
         for each in plot:
             assert each.get("fill", "none") in ("none", "currentColor") or "currentColor" in each.get("fill", "")
+            assert 0 <= float(each.get("x", 0)) <= WIDTH
+            assert 0 <= float(each.get("y", 0)) <= HEIGHT
             _check_path(each.get("d", ""))
 
 
@@ -96,6 +98,15 @@ def test_each_minute_with_pictures_has_a_bar() -> None:
     assert bars(plots["pictures"]) == 30
     line = [each.get("d", "") for each in plots["latency"] if each.get("stroke-width") == "1.5"][-1]
     assert line.count("M") == 6
+
+
+def test_bars_are_as_high_as_their_figures() -> None:
+    """The top of the axis is the plot's, the half of it the middle; and the bars of the latency begin at its line."""
+    plots = elements([Minute(10, 4.0, 10.0, 20.0), Minute(5, 1.0, 5.0, 5.0)])
+    paths = [[each.get("d", "") for each in plots[key] if each.tag == f"{SVG}path"] for key in KEYS]
+    assert paths[0][-1] == "M333.4 128.0V34.0h1.8V128.0zM335.9 128.0V81.0h1.8V128.0z"
+    assert paths[2][-1] == "M333.4 128.0V34.0h1.8V128.0zM335.9 128.0V104.5h1.8V128.0z"
+    assert paths[1][-2:] == ["M333.4 81.0V34.0h1.8V81.0z", "M333.2 81.0h2L336.8 104.5"]
 
 
 @given(st.floats(0, 1e15))

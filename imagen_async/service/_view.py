@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ._figures import AccountSeen, Counts, RateSeen, Recent, Seen, cut, name_of
+from ._figures import AccountSeen, Counts, RateSeen, Recent, Seen, Snapshot, cut, name_of
 from ._plots import plots_of, short
 
 MOST_ROWS = 50
@@ -30,6 +30,8 @@ _OWN_PATH = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]*")
 """Where a picture may be: on the page's own host, whatever its address is."""
 
 _NOTES = {"ready": "takes requests", "limited": "slowed down", "paused": "paused", "stopped": "stopped"}
+
+_TAKES_NOTHING = ("paused", "stopped")
 
 _Cell = tuple[str, str]
 
@@ -94,10 +96,8 @@ class View(msgspec.Struct, frozen=True):
 def view_of(seen: Seen) -> View:
     """What the page shows of what is seen."""
     snapshot = seen.snapshot
-    rows = [_account_row(each, snapshot.accounts.get(name_of(each.name), Counts())) for each in seen.accounts]
-    troubles = [row for row in rows if row.state in ("paused", "stopped")]
-    busy = {account.name: account.running for account in seen.accounts}
-    accounts = _busiest(rows, lambda row: (row in troubles, busy.get(row.name, 0)))
+    troubles = [account for account in seen.accounts if account.state in _TAKES_NOTHING]
+    accounts = _busiest(seen.accounts, lambda account: (account.state in _TAKES_NOTHING, account.running))
     callers = _busiest([*snapshot.callers.items()], lambda each: (each[1].running + each[1].waiting, each[1].credits))
     is_idle = not snapshot.total.running and not snapshot.total.waiting
     return View(
@@ -107,10 +107,10 @@ def view_of(seen: Seen) -> View:
         others=_others(snapshot.total),
         quiet=snapshot.last if is_idle else None,
         said=_said(is_idle, troubles),
-        troubles=tuple(troubles[:MOST_TROUBLES]),
-        accounts=tuple(accounts),
+        troubles=tuple(_account_row(account, snapshot) for account in troubles[:MOST_TROUBLES]),
+        accounts=tuple(_account_row(account, snapshot) for account in accounts),
         callers=tuple(_caller_row(name, counts) for name, counts in callers),
-        unseen=_unseen(len(rows) - len(accounts), len(snapshot.callers) - len(callers)),
+        unseen=_unseen(len(seen.accounts) - len(accounts), len(snapshot.callers) - len(callers)),
         pictures=tuple(map(_own, snapshot.pictures)),
         plots=plots_of(snapshot.minutes),
     )
@@ -130,13 +130,14 @@ def _others(total: Counts) -> str:
     return f"; {', '.join(parts)}" if parts else ""
 
 
-def _said(is_idle: bool, troubles: Sequence[Row]) -> str:
+def _said(is_idle: bool, troubles: Sequence[AccountSeen]) -> str:
     words = ["Nothing is running." if is_idle else "Requests are running or waiting."]
-    words += [f"{row.name} is {row.state}." for row in troubles[:MOST_TROUBLES]]
+    words += [f"{name_of(account.name)} is {account.state}." for account in troubles[:MOST_TROUBLES]]
     return " ".join(words)
 
 
-def _account_row(account: AccountSeen, counts: Counts) -> Row:
+def _account_row(account: AccountSeen, snapshot: Snapshot) -> Row:
+    counts = snapshot.accounts.get(name_of(account.name), Counts())
     cells = (
         (f"{account.waiting:,}", ""),
         (f"{account.running:,}", "" if account.running_limit is None else f"of {account.running_limit:,}"),

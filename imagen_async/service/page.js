@@ -26,7 +26,7 @@ const DAY = { day: "numeric", month: "long", ...CLOCK };
 
 function timeOf(at, form) {
   const element = make("time");
-  const moment = new Date(at * 1000);
+  const moment = new Date(at === null ? NaN : at * 1000);
   if (!Number.isNaN(moment.getTime())) {
     element.dateTime = moment.toISOString();
     element.textContent = moment.toLocaleString([], form);
@@ -167,6 +167,15 @@ function show(view) {
   for (const [name, value] of Object.entries(view)) SHOW[name]?.(value);
 }
 
+// An event that cannot be shown is no reason to hear no more of them.
+function showWhatCanBe(text) {
+  try {
+    show(JSON.parse(text));
+  } catch (error) {
+    console.error(error);
+  }
+}
+
 // A picture whose time is over, or which was taken away.
 document.addEventListener("error", (event) => {
   if (event.target.tagName === "IMG") event.target.replaceWith(make("span", "gone", "not here"));
@@ -208,7 +217,7 @@ async function listen() {
       const events = (text + value).split("\n\n");
       text = events.pop();
       for (const event of events) {
-        if (event.startsWith("data: ")) show(JSON.parse(event.slice(6)));
+        if (event.startsWith("data: ")) showWhatCanBe(event.slice(6));
       }
     }
   } finally {
@@ -227,7 +236,7 @@ async function stay() {
     await new Promise((resolve) => {
       wake = resolve;
       // A page that nobody sees takes no place; it goes on when it is seen.
-      if (!document.hidden) setTimeout(resolve, pause);
+      setTimeout(() => document.hidden || resolve(), pause);
     });
   }
 }
