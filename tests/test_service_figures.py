@@ -108,10 +108,13 @@ def test_in_good_order_all_is_exact(requests: list[tuple[str, str | None, int]])
 def test_an_end_elsewhere_frees_what_ran() -> None:
     """What ends without a word of where, or with another account than it was sent to, runs no more."""
     figures = Figures(AT)
+    told(figures, "begin", "ann", None)
+    told(figures, "sent", "ann", "kie-3")
+    told(figures, "end", "ann", "kie-3")
     for account in (None, "kie-2"):
+        told(figures, "sent", "bob", "kie-2")
         told(figures, "begin", "ann", None)
         told(figures, "sent", "ann", "kie")
-        told(figures, "sent", "bob", "kie")
         told(figures, "end", "ann", account)
         seen = figures.snapshot(AT)
         assert (seen.callers["ann"].running, seen.callers["bob"].running) == (0, 1)
@@ -151,7 +154,13 @@ def test_no_amount_spoils_the_sums(pictures: int, credits: float | None, latency
 
 @pytest.mark.parametrize(
     ("pictures", "credits", "counted"),
-    [(10_000, 1e12, (10_000, 1e12)), (10_001, 1.001e12, (0, 0.0)), (1, None, (1, 0.0)), (-1, -1.0, (0, 0.0))],
+    [
+        (10_000, 1e12, (10_000, 1e12)),
+        (10_001, 1.001e12, (0, 0.0)),
+        (1, None, (1, 0.0)),
+        (1, 0.25, (1, 0.25)),
+        (-1, -1.0, (0, 0.0)),
+    ],
 )
 def test_what_cannot_be_counts_as_nothing(pictures: int, credits: float | None, counted: tuple[int, float]) -> None:
     """An amount is believed up to a bound that no request comes to; beyond, and below zero, it is nothing."""
@@ -169,8 +178,9 @@ def test_what_cannot_be_counts_as_nothing(pictures: int, credits: float | None, 
         ("a fox" + " \n" * LONGEST_PROMPT, "a fox…"),
         ("a fox \n", "a fox"),
         ("x" * (LONGEST_PROMPT - 2) + " yz", "x" * (LONGEST_PROMPT - 2) + "…"),
+        ("a \U0001f469\u200d\U0001f680", "a \U0001f469\u200d\U0001f680"),
     ],
-    ids=["fits", "one-more", "blanks", "line", "at-a-blank"],
+    ids=["fits", "one-more", "blanks", "line", "at-a-blank", "joined"],
 )
 def test_a_prompt_is_cut_short(prompt: str, kept: str) -> None:
     """What has room stays as it is; what is cut says so."""
@@ -226,13 +236,16 @@ def test_each_minute_has_what_ended_in_it(ends: list[tuple[float, int, float]]) 
 
 
 def test_the_quickest_count_as_a_tenth_of_a_second() -> None:
-    """Below it no bin tells more; right above, one does."""
+    """Below it no bin tells more; right above, one does, and so does the last one. No time has no minutes."""
     figures = Figures(AT)
     figures.end("ann", "kie", "done", 1, 1.0, 0.001, AT)
     figures.end("ann", "kie", "done", 1, 1.0, 0.104, AT + 60)
     minutes = figures.snapshot(AT + 60).minutes
     assert (minutes[-2].median, minutes[-2].p95) == (0.1, 0.1)
     assert minutes[-1].median == pytest.approx(0.1025, rel=0.001)
+    figures.end("ann", "kie", "done", 1, 1.0, 25_000.0, AT + 120)
+    assert figures.snapshot(AT + 120).minutes[-1].median == pytest.approx(25_000.0, rel=0.03)
+    assert figures.snapshot(math.nan).minutes == ()
 
 
 @pytest.mark.parametrize("moved", [-86_400, 86_400 * 365, -120 * 60])
