@@ -203,6 +203,24 @@ from imagen_async.service._book import Book
 from imagen_async.service._callers import ANYBODY, Caller, Callers, WatchedCallers, callers_in, read_callers
 from imagen_async.service._desk import Desk as ServiceDesk
 from imagen_async.service._desk import Wait
+from imagen_async.service._figures import (
+    BUCKETS,
+    LONGEST_PROMPT,
+    MINUTES,
+    MOST_NAMES,
+    MOST_RECENT,
+    OTHERS,
+    OUTCOMES,
+    AccountSeen,
+    Counts,
+    Figures,
+    Minute,
+    RateSeen,
+    Recent,
+    Seen,
+    Snapshot,
+    name_of,
+)
 from imagen_async.service._new_callers import new_caller
 from imagen_async.service._ordinals import LAPSES, REPEATED_WITHIN, Turn, Turns
 from imagen_async.service._reading import Asked, Body, InputPicture, Reader

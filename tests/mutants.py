@@ -104,6 +104,8 @@ ROOMS = {
     "_durable.py": "single_journal durable",
     "_scheduler/leasing.py": "limiter",
     "_core/file_kinds/*.py": "file_kinds",
+    "service/_figures.py": "service_figures",
+    "service/_metrics.py": "service_metrics",
     "_core/dialects/*.py": "dialects providers",
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
     "_scheduler/*.py": "single scheduler batch pool callback_flow limiter",

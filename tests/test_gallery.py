@@ -7,13 +7,13 @@ import html
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browsers import NASTY, chromium_of_the_machine, place_of_picture
 from commands import Call, at, call, clean_environment, prompt_file
 from conftest import naming
 from files import FILES
@@ -33,30 +33,11 @@ __all__ = ["call", "clean_environment"]
 LARGE = 2**53 + 1
 """A seed that a page's own numbers cannot hold."""
 
-NASTY = (
-    "</script><script>window.broken = 1</script>",
-    '"><img src=x onerror="window.broken = 1">',
-    "' onmouseover='window.broken = 1' x='",
-    "<!--<script>",
-    "]]><svg/onload=window.broken=1>",
-    "{{ 7 * 7 }} {% raw %} {#",
-    "javascript:window.broken=1",
-    "two\u2028\u2029 line ends and \u202e another way round",
-    "&lt;b&gt; &amp; <b>bold</b>",
-    "</title></style><style>*{display:none}</style>",
-    "C:\\n \\u003cscript\\u003e 100% #fragment ?query",
-)
-"""Prompts that would do harm where they are not taken for what they are."""
-
-CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
-
 
 @contextlib.contextmanager
 def opened(path: Path, width: int = 1280, complains: bool = False, **terms: Any) -> Iterator[Page]:
     """The page as a person opens it, from its file; what it complains of, or fetches from elsewhere, is a failure."""
-    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if found is None:
-        pytest.skip(f"no Chromium on this machine: none of {', '.join(CHROMIUMS)} is in PATH")
+    found = chromium_of_the_machine()
     from playwright.sync_api import sync_playwright  # only here: every worker would wait for it
 
     complaints: list[str] = []
@@ -75,9 +56,9 @@ def opened(path: Path, width: int = 1280, complains: bool = False, **terms: Any)
 
 
 def take_picture(page: Page, name: str) -> None:
-    """Take a picture of a page, to be looked at later, where SCREENSHOTS names a folder for it."""
-    if "SCREENSHOTS" in os.environ:
-        page.screenshot(path=Path(os.environ["SCREENSHOTS"], f"{name}.png"))
+    """Take a picture of a page, where one is asked for."""
+    if (path := place_of_picture(name)) is not None:
+        page.screenshot(path=path)
 
 
 def wait_for(page: Page, condition: str, argument: object = None) -> None:
