@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import ImagenError
 from ._book import OrderRow
-from ._orders import Order, Part
+from ._orders import Order, OrderState, Part
 from ._reading import Asked
 from ._refusals import LEAVING, Refusal, Refused, refusal_of
 
@@ -83,9 +83,13 @@ def body_of(order: Order, data: list[dict[str, Any]]) -> dict[str, Any]:
     return {"created": int(time.time()), "data": data, **known}
 
 
-def status_of(row: OrderRow, order: Order, data: list[dict[str, Any]]) -> dict[str, Any]:
-    """How an order stands, for who asks for it by its id, or is called back."""
-    state = "cancelled" if row.is_cancelled else order.state
+def state_of(row: OrderRow, order: Order) -> OrderState:
+    """Where an order stands, in a word."""
+    return "cancelled" if row.is_cancelled else order.state
+
+
+def status_of(row: OrderRow, order: Order, state: OrderState, data: list[dict[str, Any]]) -> dict[str, Any]:
+    """How an order stands, for who asks for it by its id, or is called back; with its pictures, where it is done."""
     told: dict[str, Any] = {"id": row.id, "object": "image_generation", "status": state, "created": int(row.begun_at)}
     if state == "done":
         return {**body_of(order, data), **told}

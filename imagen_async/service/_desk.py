@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -14,6 +15,7 @@ import msgspec
 
 from .._core.values import ImageRequest
 from .._single import Single
+from .._watch.log import log
 from ..errors import ImagenError
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
@@ -257,9 +259,11 @@ class Desk:
         key = "/".join([demand.caller.name, demand.name, str(ordinal)])
         begin = partial(self._begun, demand.caller)
         order = line.orders[ordinal] = Order(f"img-{secrets.token_hex(12)}", key, demand.asked, begin)
+        # As long as it is being made, somebody is in the line.
+        line.users += 1
         making = asyncio.create_task(self._make(line, ordinal, order, demand))
         self._making.add(making)
-        making.add_done_callback(self._making.discard)
+        making.add_done_callback(partial(self._made, line, ordinal, order, demand))
         return order
 
     async def _begun(self, caller: Caller, request: ImageRequest, key: str) -> Single:
@@ -267,11 +271,12 @@ class Desk:
 
     async def _make(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> None:
         """Make an order, from its row in the book to its end there."""
-        line.users += 1
         try:
             row = await self._noted(line, ordinal, order, demand)
             self._orders[order.id] = order
             order.begun.set()
+            if self.is_closing:
+                order.withhold()
             await order.make()
             line.rows[ordinal] = await self._end(order, row)
             self._ended(line.rows[ordinal], order)
@@ -279,15 +284,20 @@ class Desk:
             order.refusal = refusal_of(error)
         except Refused as refused:
             order.refusal = refused.refusal
-        except asyncio.CancelledError:
+
+    def _made(self, line: _Line, ordinal: int, order: Order, demand: Demand, making: asyncio.Task[None]) -> None:
+        """Hear that an order is made, or will not be: also one that was called off before it began."""
+        self._making.discard(making)
+        fault = None if making.cancelled() else making.exception()
+        if fault is not None:
+            log(logging.ERROR, "the order %s failed by a fault of the service", order.id, exc_info=fault)
+        if making.cancelled() or fault is not None:
             order.refusal = LEAVING
-            raise
-        finally:
-            self._orders.pop(order.id, None)
-            del line.orders[ordinal]
-            order.begun.set()
-            order.over.set()
-            self._exit(line, demand)
+        self._orders.pop(order.id, None)
+        del line.orders[ordinal]
+        order.begun.set()
+        order.over.set()
+        self._exit(line, demand)
 
     async def _noted(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> OrderRow:
         """The order's row in the book: from here on its price is set aside, and it can be asked for by its id."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ._answers import headers_of, status_of
+from ._answers import headers_of, state_of, status_of
 from ._book import OrderRow
 from ._doors import json_of
 from ._guard import CALLER
@@ -35,5 +35,7 @@ class Later:
         return await self._told(request, row, order)
 
     async def _told(self, request: web.Request, row: OrderRow, order: Order) -> web.Response:
-        data = await self._service.files.data(order, self._service.address(request))
-        return json_of(status_of(row, order, data), headers=headers_of(order))
+        # Once, and first: while its pictures are read it may come to its end.
+        state = state_of(row, order)
+        data = await self._service.files.data(order, self._service.address(request)) if state == "done" else []
+        return json_of(status_of(row, order, state, data), headers=headers_of(order))

@@ -9,7 +9,7 @@ import msgspec
 
 from .._text import told
 from ._announcer import Announcer, Callback
-from ._answers import status_of
+from ._answers import state_of, status_of
 from ._book import OrderRow
 from ._bookkeeper import Bookkeeper
 from ._callers import Caller
@@ -76,8 +76,8 @@ class Notices:
         if row.callback is not None and caller is not None and caller.callback_secret is not None:
             callback = msgspec.json.decode(row.callback, type=Callback)
             pictures = [each for part in order.parts for each in self._files.pictures(part, callback.address)]
-            status = status_of(row, order, [{"url": each.url} for each in pictures])
-            kind = f"image_generation.{status['status']}"
-            event = {"type": kind, "timestamp": int(row.ended_at or 0), "data": status}
+            state = state_of(row, order)
+            status = status_of(row, order, state, [{"url": each.url} for each in pictures])
+            event = {"type": f"image_generation.{state}", "timestamp": int(row.ended_at or 0), "data": status}
             await self._announcer.announce(row.id, callback.url, msgspec.json.encode(event), caller.callback_secret)
         await self._keeper.ask(lambda book: book.tell(row.id, time.time()))
