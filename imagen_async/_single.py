@@ -100,6 +100,10 @@ class Single:
         """True once nobody waits for it any more."""
         return self._is_dropped
 
+    async def moved(self) -> None:
+        """Wait until its task exists, or it has ended without one."""
+        await self._moved.wait()
+
     async def over(self) -> None:
         """Wait until it has ended, whatever it came to."""
         await self._ended.wait()

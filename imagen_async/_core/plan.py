@@ -36,6 +36,7 @@ from .poll_schedule import Kind
 from .routing import Offer
 from .spending import Spending
 from .states import Claimed, Fetching, Noting, Preparing, Running
+from .submit_queue import SubmitQueue
 from .upstream import Upstream, Upstreams, answers_of
 from .wire import Created, Lost, NoAnswer, Rejected, TaskStatus
 
@@ -78,6 +79,7 @@ class Plan:
 
     Attributes:
         upstreams: The accounts, by name.
+        to_send: Those who wait to be sent; only to be asked.
         shares_limits: True where places must be awaited, since others share them.
     """
 
@@ -89,6 +91,7 @@ class Plan:
         self._spending = Spending()
         self._places = Places(self.upstreams, self._spending, saving_at_once)
         self._jobs = self._places.jobs
+        self.to_send: SubmitQueue = self._places.to_send
         self._course = Course(self.upstreams, self._spending, self._places)
         self._expects_callbacks = expects_callbacks
         for upstream in self.upstreams.values():

@@ -266,3 +266,8 @@ class Scheduler:
         """Have everybody look who waits for a change: the loop, with it newcomers at the door, and whoever leaves."""
         self._wakeup.notice()
         self._settled.set()
+
+
+def waiting_for(scheduler: Scheduler, account: str) -> int:
+    """Count the jobs that wait to be sent and may be to an account, whoever else takes them too."""
+    return scheduler._plan.to_send.waiting_for(account)

@@ -16,6 +16,8 @@ from ._callers import Callers
 from ._doors import Doors, json_of, response_of
 from ._guard import CALLER, guard
 from ._later import Later
+from ._metrics import CONTENT_TYPE, exposition
+from ._page import page_routes
 from ._refusals import Refusal, Refused, refusal_of, wrong
 from ._service import Service
 
@@ -37,6 +39,9 @@ def build(service: Service, callers: Callable[[], Callers] | None, public_url: s
     async def file(request: web.Request) -> web.StreamResponse:
         return await service.files.serve(request)
 
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=exposition(service.sight.look()).encode(), headers={"Content-Type": CONTENT_TYPE})
+
     routes = (
         ("POST", "/v1/images/generations", doors.generations),
         ("POST", "/v1/images/edits", doors.edits),
@@ -46,9 +51,11 @@ def build(service: Service, callers: Callable[[], Callers] | None, public_url: s
         ("GET", "/v1/models/{name:.+}", models.one),
         ("GET", "/files/{token}", file),
         ("GET", "/healthz", _health),
+        ("GET", "/metrics", metrics),
     )
     for method, path, answer in routes:
         application.router.add_route(method, path, answer)
+    application.router.add_routes(page_routes(lambda: service.sight.look(), application))
     _live(application, service)
     return application
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from .._watch.log import log
 from ..errors import ImagenError
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
-from ._orders import Order
+from ._orders import Order, Watch
 from ._ordinals import Turn, Turns
 from ._reading import Asked
 from ._refusals import LEAVING, Refused, refusal_of, wrong
@@ -129,17 +130,21 @@ class Desk:
         begin: Has a task sent.
         shown: Says where its pictures can be fetched.
         ended: Hears of each end.
+        watch: Counts how tasks fare.
 
     Attributes:
         is_closing: True once nothing is taken any more.
     """
 
-    def __init__(self, keeper: Bookkeeper, purse: Purse, begin: Begin, shown: Shown, ended: Ended) -> None:
+    def __init__(
+        self, keeper: Bookkeeper, purse: Purse, begin: Begin, shown: Shown, ended: Ended, watch: Watch
+    ) -> None:
         self._keeper = keeper
         self._purse = purse
         self._begin = begin
         self._shown = shown
         self._ended = ended
+        self._watch = watch
         self._lines: dict[tuple[str, str], _Line] = {}
         self._orders: dict[str, Order] = {}
         self._making: set[asyncio.Task[None]] = set()
@@ -258,7 +263,8 @@ class Desk:
     def _place(self, line: _Line, ordinal: int, demand: Demand) -> Order:
         key = "/".join([demand.caller.name, demand.name, str(ordinal)])
         begin = partial(self._begun, demand.caller)
-        order = line.orders[ordinal] = Order(f"img-{secrets.token_hex(12)}", key, demand.asked, begin)
+        number = f"img-{secrets.token_hex(12)}"
+        order = line.orders[ordinal] = Order(number, key, demand.asked, begin, demand.caller.name, self._watch)
         # As long as it is being made, somebody is in the line.
         line.users += 1
         making = asyncio.create_task(self._make(line, ordinal, order, demand))
@@ -290,7 +296,8 @@ class Desk:
         self._making.discard(making)
         fault = None if making.cancelled() else making.exception()
         if fault is not None:
-            log(logging.ERROR, "the order %s failed by a fault of the service", order.id, exc_info=fault)
+            told = "".join(traceback.format_exception(fault))
+            log(logging.ERROR, "the order %s failed by a fault of the service: %s", order.id, told)
         if making.cancelled() or fault is not None:
             order.refusal = LEAVING
         self._orders.pop(order.id, None)

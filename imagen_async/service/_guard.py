@@ -29,7 +29,7 @@ from ._refusals import Refusal
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 """Who asks, in the request, once the guard has let it pass."""
 
-PAGES = frozenset({"/", "/events", "/metrics"})
+PAGES = frozenset({"/", "/events", "/metrics", "/page.css", "/page.js", "/icon.svg"})
 """What tells of everybody's pictures and credits: the page, what keeps it alive, and the figures."""
 
 OWN_HEADERS = ("Idempotency-Key", "X-Requested-With", "api-key")

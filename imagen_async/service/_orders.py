@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import msgspec
 
@@ -84,6 +84,19 @@ class Part(msgspec.Struct):
         return bill_of(entry).total if self.is_final else None
 
 
+class Watch(Protocol):
+    """Counts how tasks fare."""
+
+    def begun(self, caller: str) -> None:
+        """Hear that a task of a caller is wanted, and waits."""
+
+    def sent(self, caller: str, part: Part) -> None:
+        """Hear that it exists at its provider."""
+
+    def ended(self, caller: str, part: Part) -> None:
+        """Hear what it has come to."""
+
+
 class Order:
     """An order while it is being made.
 
@@ -92,9 +105,12 @@ class Order:
         key: What the keys of its tasks begin with.
         asked: What is wanted.
         begin: Has each task sent.
+        caller: Whose it is.
+        watch: Counts how its tasks fare, or None.
 
     Attributes:
         id: As given.
+        caller: As given.
         asked: As given.
         parts: Its tasks.
         waiting: How many wait for it.
@@ -104,8 +120,12 @@ class Order:
         over: Set once all has ended, and is noted.
     """
 
-    def __init__(self, id: str, key: str, asked: Asked, begin: Begin) -> None:
+    def __init__(
+        self, id: str, key: str, asked: Asked, begin: Begin, caller: str = "", watch: Watch | None = None
+    ) -> None:
         self.id = id
+        self.caller = caller
+        self._watch = watch
         self.asked = asked
         self.parts: list[Part] = [
             Part(request, each) for request, each in zip(asked.parts, keys_of(key, len(asked.parts)), strict=True)
@@ -190,7 +210,7 @@ class Order:
                 part.single = await self._begin(part.request, part.key)
                 if self.is_withheld:
                     part.single.withhold()
-                part.result = await part.single.outcome()
+                await self._follow(part, part.single)
             except ImagenError as error:
                 part.error = error
             finally:
@@ -198,6 +218,20 @@ class Order:
                     part.single.drop()
         moved, self._moved = self._moved, Latch()
         moved.set()
+
+    async def _follow(self, part: Part, single: Single) -> None:
+        """Wait for what a task comes to, and have it counted, unless it had ended before it was asked for."""
+        if self._watch is None or single.is_over:
+            part.result = await single.outcome()
+            return
+        self._watch.begun(self.caller)
+        try:
+            await single.moved()
+            if single.job.task_id is not None:
+                self._watch.sent(self.caller, part)
+            part.result = await single.outcome()
+        finally:
+            self._watch.ended(self.caller, part)
 
 
 def keys_of(key: str, tasks: int) -> list[str]:

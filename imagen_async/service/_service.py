@@ -31,6 +31,7 @@ from ._notices import Notices
 from ._orders import Order
 from ._reading import Reader
 from ._refusals import Refused, wrong
+from ._sight import Sight
 
 if TYPE_CHECKING:
     from .._accounts import OpenAccount
@@ -90,6 +91,7 @@ class Service:
         files: Hands out pictures, once it is open.
         archive: Looks up orders, once it is open.
         notices: Tells callers of their ends, once it is open.
+        sight: Sees how it fares, once it is open.
         desk: Takes orders, once it is open.
     """
 
@@ -124,7 +126,8 @@ class Service:
         budgets = CallerBudgets()
         for caller, spent in (await self._keeper.ask(lambda book: book.spendings())).items():
             budgets.recall(caller, sum(spent.settled.values()), spent.settled, spent.reserved)
-        self.desk: Desk = Desk(self._keeper, budgets, self._begin, self.files.rows, self._ended)
+        self.sight: Sight = Sight(client.scheduler)
+        self.desk: Desk = Desk(self._keeper, budgets, self._begin, self.files.rows, self._ended, self.sight)
         await announcer.open()
         for row in await self._keeper.ask(lambda book: book.unfinished()):
             await self._go_on(row)
@@ -164,6 +167,7 @@ class Service:
         return ANYBODY if self._callers is None else self._callers().by_name(name)
 
     def _ended(self, row: OrderRow, order: Order) -> None:
+        self.sight.shown(order, self.files)
         if self.notices.is_wanted(row):
             self._start(self.notices.tell(row, order))
 
