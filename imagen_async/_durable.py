@@ -65,6 +65,8 @@ class _Ask:
         failure: Then why there is nothing to wait for, or None.
     """
 
+    __slots__ = ("again", "callers", "failure", "is_new", "job", "known", "single")
+
     def __init__(self, job: Job, again: frozenset[str], *, is_new: bool = True) -> None:
         self.job = job
         self.again = again

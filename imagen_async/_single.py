@@ -33,6 +33,19 @@ class Single:
         job: As it is now.
     """
 
+    __slots__ = (
+        "_callers",
+        "_ended",
+        "_finish",
+        "_is_dropped",
+        "_is_told",
+        "_journal",
+        "_moved",
+        "_result",
+        "_scheduler",
+        "job",
+    )
+
     def __init__(
         self,
         scheduler: Scheduler,

@@ -7,8 +7,7 @@ import logging
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -94,6 +93,8 @@ class Demand(msgspec.Struct, frozen=True):
 class _Line:
     """All orders of one caller and name, for as long as any of them is at work, or somebody waits."""
 
+    __slots__ = ("looking_up", "orders", "rows", "turns", "users")
+
     def __init__(self) -> None:
         self.users = 0
         self.looking_up = asyncio.Lock()
@@ -150,12 +151,8 @@ class Desk:
         self._making: set[asyncio.Task[None]] = set()
         self.is_closing = False
 
-    @asynccontextmanager
-    async def waiting(self, demand: Demand) -> AsyncIterator[Wait]:
-        """The order that a demand comes to, begun, while somebody waits for it.
-
-        Whoever leaves the block costs nothing that was not sent: once nobody waits any more, nothing more is. What was
-        sent is heard out, and whoever asks for the same finds it.
+    async def wait(self, demand: Demand) -> Wait:
+        """Wait for the order that a demand comes to, which has begun by then; whoever does so leaves it with `leave`.
 
         Raises:
             Refused: Its key stands for another body, or the service is leaving.
@@ -168,14 +165,24 @@ class Desk:
             turns.join(ordinal, time.time())
             try:
                 order = await self._joined(line, ordinal, demand)
-                try:
-                    yield Wait(order, line, ordinal)
-                finally:
-                    _leave(order)
-            finally:
+            except BaseException:
                 turns.leave(ordinal)
-        finally:
+                raise
+        except BaseException:
             self._exit(line, demand)
+            raise
+        return Wait(order, line, ordinal)
+
+    def leave(self, wait: Wait, demand: Demand) -> None:
+        """Wait no more, answered or not.
+
+        Whoever leaves costs nothing that was not sent: once nobody waits any more, nothing more is. What was sent is
+        heard out, and whoever asks for the same finds it.
+        """
+        _leave(wait.order)
+        assert wait.line.turns is not None
+        wait.line.turns.leave(wait.ordinal)
+        self._exit(wait.line, demand)
 
     async def given(self, wait: Wait) -> None:
         """Hear that the answer to an order was written to whoever asked. It is on disk once this returns."""

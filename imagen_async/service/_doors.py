@@ -49,13 +49,16 @@ class Doors:
 
     async def _answered(self, request: web.Request, way: Way) -> web.StreamResponse:
         demand = await self._demand(request, way)
-        async with self._service.desk.waiting(demand) as wait:
+        wait = await self._service.desk.wait(demand)
+        try:
             response = await self._response(request, demand.asked, wait.order)
             if not response.prepared:
                 # Only then it was given.
                 await response.prepare(request)
                 await response.write_eof()
             await self._note(request, demand, wait)
+        finally:
+            self._service.desk.leave(wait, demand)
         return response
 
     async def _response(self, request: web.Request, asked: Asked, order: Order) -> web.StreamResponse:

@@ -120,6 +120,22 @@ class Order:
         over: Set once all has ended, and is noted.
     """
 
+    __slots__ = (
+        "_begin",
+        "_is_stopped",
+        "_moved",
+        "_watch",
+        "asked",
+        "begun",
+        "caller",
+        "id",
+        "is_withheld",
+        "over",
+        "parts",
+        "refusal",
+        "waiting",
+    )
+
     def __init__(
         self, id: str, key: str, asked: Asked, begin: Begin, caller: str = "", watch: Watch | None = None
     ) -> None:

@@ -50,6 +50,8 @@ class Turns:
         first: Those below have ended long ago, and are remembered no more.
     """
 
+    __slots__ = ("_next", "_turns")
+
     def __init__(self, known: Iterable[tuple[int, Turn]] = (), first: int = 0) -> None:
         self._turns: dict[int, Turn] = dict(sorted(known))
         self._next = max([first, *(ordinal + 1 for ordinal in self._turns)])
