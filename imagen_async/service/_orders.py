@@ -35,7 +35,7 @@ class Part(msgspec.Struct):
         single: Who waits for it, once it has begun.
         result: What it came to, with or without an error, or None.
         error: Why it could not even begin, or None.
-        noted: How it stands in the journal, where it is only looked at.
+        noted: How it stands in the journal at its end, or where it is only looked at.
     """
 
     request: ImageRequest
@@ -63,7 +63,7 @@ class Part(msgspec.Struct):
     @property
     def entry(self) -> JournalEntry | None:
         """How it stands in the journal; None where nothing of it does."""
-        return self.noted if self.single is None else entry_of(self.single.job, 0.0, 0.0)
+        return self.noted if self.single is None or self.is_over else entry_of(self.single.job, 0.0, 0.0)
 
     @property
     def is_final(self) -> bool:
@@ -237,17 +237,18 @@ class Order:
 
     async def _follow(self, part: Part, single: Single) -> None:
         """Wait for what a task comes to, and have it counted, unless it had ended before it was asked for."""
-        if self._watch is None or single.is_over:
-            part.result = await single.outcome()
-            return
-        self._watch.begun(self.caller)
+        watch = None if single.is_over else self._watch
+        if watch is not None:
+            watch.begun(self.caller)
         try:
             await single.moved()
-            if single.job.task_id is not None:
-                self._watch.sent(self.caller, part)
+            if watch is not None and single.job.task_id is not None:
+                watch.sent(self.caller, part)
             part.result = await single.outcome()
+            part.noted = entry_of(single.job, 0.0, 0.0)
         finally:
-            self._watch.ended(self.caller, part)
+            if watch is not None:
+                watch.ended(self.caller, part)
 
 
 def keys_of(key: str, tasks: int) -> list[str]:
