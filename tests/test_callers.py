@@ -175,5 +175,8 @@ def test_turns_at_other_accounts_are_others() -> None:
     one = here.enter("a", 1.0)
     here.send(one)
     assert there.enter("a", 1.0).rank < one.rank
+    assert callers.names == {"a": 2}
+    here.leave(one)
+    assert callers.names == {"a": 1}
     del here, there, one
     assert len(callers._of) == 0

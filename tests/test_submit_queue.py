@@ -231,6 +231,15 @@ def test_an_account_is_asked_once_more_before_it_gets_somebody() -> None:
     assert (queue.waiting.next(0.0), queue.waiting.wake_at(0.0)) == (None, 20.0)
 
 
+def test_who_has_nowhere_to_go_is_told_at_once() -> None:
+    """Whoever asks that first of all hears of the account that has just stopped."""
+    queue = Queue(dict.fromkeys("ab", inner.Limits()))
+    ids = [queue.add(Line(way)).id for way in ("a", "ab", "b", "a")]
+    queue.upstreams["a"].take_submit(0.0)
+    queue.upstreams["a"].settle_submit(ANSWERS["empty"], FAST, 0.0)
+    assert list(queue.waiting.unwanted()) == [ids[0], ids[3]]
+
+
 def test_what_changes_by_itself_is_found_out_at_the_next_look() -> None:
     """The room of an account whose window passes, and a limit of the user's own, of which nobody tells."""
     queue = Queue({name: inner.Limits(submit=inner.Rate(3, per=10), running=100) for name in "abe"})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tracemalloc
 from collections import Counter
 from fractions import Fraction
+from typing import Any
 
 import inner
 import msgspec
@@ -173,18 +175,97 @@ def test_who_came_first_with_thousands_is_no_obstacle() -> None:
 
 def test_one_caller_alone_is_sent_as_if_there_were_none() -> None:
     """First come, first served over all its ways, also where another caller comes and goes."""
-    queue = Sharing("a", WIDE)
-    lines = [Line("a", model, caller="x") for model in (FAST, PLAIN, FAST, FAST, PLAIN)] * 4
+    queue = Sharing("abc", WIDE)
+    for name in "bc":
+        queue.upstreams[name].submit.block(0.0, 100.0)
+    lines = [Line(way, model, caller="x") for way, model in zip(["ab", "ac"] * 9, [FAST, FAST, PLAIN] * 6, strict=True)]
     ids = [job_id for line in lines for job_id in queue.wait(line)]
-    other = queue.wait(Line("a", caller="y"))
+    other = queue.wait(Line("ab", caller="y"))
     queue.waiting.remove(other[0])
     queue.send()
     assert [job_id for _, job_id, _ in queue.sent] == ids
 
 
+def test_what_happens_while_one_caller_is_alone_counts_for_it_later() -> None:
+    """Who comes back to its line meanwhile is the first of it, also once others wait again."""
+    queue, purse = Sharing("a", WIDE), inner.Budget(1e6)
+    one, other = Line("a", caller="x"), Line("a", caller="y")
+    ids = [queue.add(one, purse=budget).id for budget in (None, purse, None, purse)]
+    last = queue.wait(other)[0]
+    assert queue.waiting.next(0.0) is not None
+    queue.waiting.remove(last)
+    for job_id in ids[:2]:
+        queue.waiting.remove(job_id)
+    queue.waiting.add(queue.jobs[ids[1]], purse, at_front=True, keeps_turn=True)
+    queue.waiting.add(queue.jobs[ids[0]], None, at_front=True)
+    queue.wait(other)
+    queue.send()
+    assert [job_id for _, job_id, _ in queue.sent] == [ids[1], ids[0], last + 1, ids[2], ids[3]]
+
+
+def test_who_sends_alone_has_paid_for_nothing() -> None:
+    """Whoever comes then waits behind whom it would have met without any turns, and takes turns from there on."""
+    queue = Sharing("a", WIDE)
+    queue.wait(Line("a", caller="x"), 10)
+    queue.send(most=4)
+    queue.wait(Line("a", caller="y"), 10)
+    queue.send(most=4)
+    assert [caller for _, _, caller in queue.sent[4:]] == ["x", "y", "x", "y"]
+
+
+def test_who_is_first_of_its_line_once_another_has_left_is_seen() -> None:
+    """Where a caller's first one leaves, the next may have come before another caller's."""
+    queue = Sharing("a", WIDE)
+    first, second = queue.wait(Line("a", caller="x")) + queue.wait(Line("a", caller="y"))
+    again = queue.add(Line("a", caller="x"), at_front=True).id
+    found = queue.waiting.next(0.0)
+    assert found is not None
+    assert found[1] == second
+    queue.waiting.remove(again)
+    queue.send()
+    assert [job_id for _, job_id, _ in queue.sent] == [first, second]
+
+
+def test_a_share_that_changes_holds_from_the_next_turn_on() -> None:
+    """It is that with which the caller's last one came."""
+    queue = Sharing("a", WIDE)
+    for name in "xy":
+        queue.wait(Line("a", caller=name), 50)
+    assert queue.send(most=20) == {"x": 10, "y": 10}
+    queue.wait(Line("a", caller="x"), share=3.0)
+    assert queue.send(most=40) == {"x": 30, "y": 10}
+
+
+def calls_for(callers: int) -> int:
+    """How many functions are called for fifty turns among so many callers, and as many new ones, as they come."""
+    queue, count = Sharing("a", WIDE), 0
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    for _, number in itertools.product(range(2), range(callers)):
+        queue.wait(Line("a", caller=f"caller {number}"))
+    queue.send(most=callers // 2)
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        for number in range(50):
+            queue.wait(Line("a", caller=f"new {number}"))
+            queue.send(most=1)
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_a_turn_among_a_thousand_callers_is_no_look_at_all_of_them() -> None:
+    """It takes as much as among a hundred."""
+    assert calls_for(1_000) <= 1.5 * calls_for(100)
+
+
 @pytest.mark.parametrize("policy", ["spread", "in_order"])
 def test_turns_go_on_where_an_account_drops_out(policy: inner.Policy) -> None:
-    """Those who wait take turns at whoever is left."""
+    """Those who wait take turns at whoever is left, with those who wait for that one alone, and are gone when sent."""
     queue = Sharing("ab", WIDE)
     queue.policy = policy
     for name in "xyz":
@@ -192,9 +273,11 @@ def test_turns_go_on_where_an_account_drops_out(policy: inner.Policy) -> None:
     assert queue.send(most=30) == dict.fromkeys("xyz", 10)
     queue.upstreams["a"].take_submit(0.0)
     queue.upstreams["a"].settle_submit(inner.Rejected(failure(AccountError), inner.Remedy.STOP), FAST, 0.0)
-    queue.wait(Line("b", caller="w"), 100)
-    assert queue.send(most=40) == dict.fromkeys("wxyz", 10)
+    queue.wait(Line("b", caller="w"), 100, share=2.0)
+    assert queue.send(most=50) == dict.fromkeys("xyz", 10) | {"w": 20}
     assert {account for account, _, _ in queue.sent[30:]} == {"b"}
+    queue.send()
+    assert queue.waiting._callers == {}
 
 
 def test_callers_of_different_accounts_take_turns_at_the_one_that_they_share() -> None:
@@ -238,6 +321,25 @@ def test_callers_that_come_and_go_leave_nothing_behind() -> None:
     finally:
         tracemalloc.stop()
     assert queue.waiting.next(0.0) is not None
+    assert left < 300_000
+
+
+def test_callers_that_leave_before_their_turn_leave_nothing_behind() -> None:
+    """Nothing is kept of five thousand whose turn was far off, while two others have theirs."""
+    queue = Sharing("a", WIDE)
+    for name in "xy":
+        queue.wait(Line("a", caller=name), 10)
+    job = queue.add(Line("a", caller="z"))
+    tracemalloc.start()
+    try:
+        for number in range(5_000):
+            assert queue.waiting.next(0.0) is not None
+            queue.waiting.remove(job.id)
+            queue.jobs[job.id] = msgspec.structs.replace(job, caller=f"caller {number}", share=0.001)
+            queue.waiting.add(queue.jobs[job.id], None, at_front=False)
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert left < 300_000
 
 

@@ -22,7 +22,7 @@ KEPT: Rank = (-1, 0)
 """Where one stands that has had its turn, and nothing came of it: before all others."""
 
 
-class Caller(msgspec.Struct, eq=False):
+class Caller(msgspec.Struct, eq=False, gc=False):
     """A caller that has somebody waiting.
 
     Attributes:
@@ -37,7 +37,7 @@ class Caller(msgspec.Struct, eq=False):
     share: float
     rank: Rank
     since: int
-    groups: int = 0
+    groups: int = 1
 
 
 class Callers:
@@ -51,27 +51,38 @@ class Callers:
 
     Args:
         moments: Counts what happens to all callers, whichever accounts they wait for.
+        names: The names of all of these, and for how many sets of accounts each waits.
     """
 
-    def __init__(self, moments: Iterator[int]) -> None:
+    def __init__(self, moments: Iterator[int], names: dict[str, int]) -> None:
         self._moments = moments
+        self._names = names
         self._waiting: dict[str, Caller] = {}
         self._time = 0
 
     def enter(self, name: str, share: float) -> Caller:
         """One more group of a caller waits; returns the caller."""
         caller = self._waiting.get(name)
-        if caller is None:
-            rank = (self._time + _length(share), 0)
-            caller = self._waiting[name] = Caller(name, share, rank, next(self._moments))
-        caller.groups += 1
+        if caller is not None:
+            caller.groups += 1
+            return caller
+        rank = (self._time + _length(share), 0)
+        caller = self._waiting[name] = Caller(name, share, rank, next(self._moments))
+        self._names[name] = self._names.get(name, 0) + 1
         return caller
 
     def leave(self, caller: Caller) -> None:
         """A group of a caller waits no more."""
         caller.groups -= 1
-        if not caller.groups:
-            del self._waiting[caller.name]
+        if caller.groups:
+            return
+        name = caller.name
+        del self._waiting[name]
+        # There may be new ones all the time.
+        if self._names[name] > 1:
+            self._names[name] -= 1
+        else:
+            del self._names[name]
 
     def send(self, caller: Caller) -> None:
         """A caller has its turn."""
@@ -87,10 +98,12 @@ class AllCallers:
 
     Attributes:
         moments: Counts what happens to any of them.
+        names: Their names; while there is but one, nobody needs to ask whose turn it is.
     """
 
     def __init__(self) -> None:
         self.moments = itertools.count()
+        self.names: dict[str, int] = {}
         # As long as somebody has them.
         self._of: WeakValueDictionary[frozenset[int], Callers] = WeakValueDictionary()
 
@@ -99,10 +112,12 @@ class AllCallers:
         key = frozenset(accounts)
         callers = self._of.get(key)
         if callers is None:
-            callers = self._of[key] = Callers(self.moments)
+            callers = self._of[key] = Callers(self.moments, self.names)
         return callers
 
 
 def _length(share: float) -> int:
+    if share == 1.0:
+        return _TURN  # as mostly
     # In this order also what is no number counts as the least.
     return round(_TURN / min(MOST_SHARE, max(LEAST_SHARE, share)))

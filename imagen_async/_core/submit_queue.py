@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from .budget import Budget
-from .callers import KEPT, Callers, Rank
+from .callers import KEPT, Caller, Callers, Rank
 from .job import Job
 from .purses import Purses
 from .readiness import NOW, Turn
@@ -47,8 +47,8 @@ class SubmitQueue:
         self._purses = Purses(self._ways, jobs)
         self._numbers = upstreams.numbers
         self._places: dict[int, _Place] = {}
-        # How many groups each has: while there is but one, nobody asks whose turn it is.
-        self._callers: dict[str, int] = {}
+        # Of those that have somebody waiting: while there is but one, nobody asks whose turn it is.
+        self._callers = self._ways.callers.names
 
     def __len__(self) -> int:
         return len(self._places)
@@ -75,15 +75,18 @@ class SubmitQueue:
         key = job.caller if budget is None else (job.caller, id(budget), *prices)
         group = way.groups.get(key)
         if group is None:
-            group = self._open(key, way, budget, job)
+            caller = self._enter(way, job)
+            group = way.groups[key] = Group(key, way, budget, caller, OrderedDict())
             group.ids[job.id] = keeps_turn
+            self._ways.use(way)
             self._purses.enter(group)
         else:
             group.ids[job.id] = keeps_turn
             group.caller.share = job.share
             if at_front:
                 group.ids.move_to_end(job.id, last=False)
-                way.rich.renew(group)
+                if len(self._callers) > 1:
+                    way.rich.renew(group)
         way.waiting += 1
         self._places[job.id] = _Place(group, job.owner)
         self._shortage.add(job.owner, way)
@@ -93,13 +96,18 @@ class SubmitQueue:
         place = self._places.pop(job_id)
         group, way = place.group, place.group.way
         keeps_turn = group.ids.pop(job_id)
-        if is_sent and not keeps_turn and len(self._callers) > 1:
-            way.callers.send(group.caller)
         way.waiting -= 1
-        if group.ids:
-            way.rich.renew(group)
-        else:
-            self._close(group)
+        if len(self._callers) > 1:
+            if is_sent and not keeps_turn:
+                way.callers.send(group.caller)
+            if group.ids:
+                way.rich.renew(group)
+        if not group.ids:
+            del way.groups[group.key]
+            self._purses.leave(group)
+            way.callers.leave(group.caller)
+            if not way.groups:
+                self._ways.rest(way)
         self._shortage.remove(place.owner, way)
 
     def forget(self, owner: int) -> None:
@@ -139,24 +147,14 @@ class SubmitQueue:
         self._ways.notice()
         return self._purses.unaffordable()
 
-    def _open(self, key: object, way: Way, budget: Budget | None, job: Job) -> Group:
+    def _enter(self, way: Way, job: Job) -> Caller:
+        were_several = len(self._callers) > 1
         caller = way.callers.enter(job.caller, job.share)
-        self._callers[job.caller] = self._callers.get(job.caller, 0) + 1
-        self._ways.use(way)
-        group = way.groups[key] = Group(key, way, budget, caller, OrderedDict())
-        return group
-
-    def _close(self, group: Group) -> None:
-        way, name = group.way, group.caller.name
-        del way.groups[group.key]
-        self._purses.leave(group)
-        way.callers.leave(group.caller)
-        self._callers[name] -= 1
-        # Callers may be new ones each time.
-        if not self._callers[name]:
-            del self._callers[name]
-        if not way.groups:
-            self._ways.rest(way)
+        if not were_several and len(self._callers) > 1:
+            # Nobody has told them what happened meanwhile.
+            for each in self._ways:
+                each.rich.regroup()
+        return caller
 
     def _first(self, now: float) -> Turn | None:
         """The first turn of an account that would get somebody."""

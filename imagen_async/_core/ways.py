@@ -34,7 +34,7 @@ class Group(msgspec.Struct, eq=False):
     """Those of one caller who may go the same way, on the same budget and at the same price, first come first served.
 
     `ids` says of each whether it keeps the turn that it had. `cheapest` and `dearest` are what one of them costs in
-    parts of a credit, as of `priced_as_of`. `entry` is its place in the `Line`.
+    parts of a credit, as of `priced_as_of`.
     """
 
     key: object
@@ -45,7 +45,6 @@ class Group(msgspec.Struct, eq=False):
     cheapest: float = 0.0
     dearest: float = 0.0
     priced_as_of: tuple[int, int] | None = None
-    entry: _Entry | None = None
 
     @property
     def first(self) -> tuple[Rank, int]:
@@ -59,69 +58,56 @@ _Entry = tuple[Rank, int, int, Group]
 
 
 class Line(dict[object, Group]):
-    """Groups by their keys, and which of them is first by turns. Changed by `join` and `quit` alone.
+    """Groups by their keys, and which of them is first by turns.
 
-    Who is first is found out only where that is asked: with one caller nobody does.
+    That is found out only where it is asked: with one caller nobody does.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        # Empty while nobody asks. No group stands before its entry, and there is one for each.
+        # Both empty while nobody asks. No group stands before its entry, and each that is here has one.
         self._heap: list[_Entry] = []
+        self._entries: dict[object, _Entry] = {}
         self._serials = itertools.count()
 
-    def join(self, group: Group) -> None:
-        """Take in a group, which may be here already."""
-        if group.key not in self:
-            self[group.key] = group
-            if self._heap:
-                self._enter(group)
-
-    def quit(self, group: Group) -> None:
-        """Let a group go, which may be gone."""
-        group.entry = None
-        if self.pop(group.key, None) is not None and len(self) < 2:
-            self._heap.clear()
-
     def renew(self, group: Group) -> None:
-        """Another one is the first of a group now."""
+        """A group has come in, or another one is its first now."""
+        if not self._heap:
+            return
+        entry = self._entries.get(group.key)
         # Whoever stands farther behind now is found out when it is to be the first of all.
-        if self._heap and group.entry is not None and group.first < group.entry[:2]:
-            self._enter(group)
+        if entry is None or entry[3] is not group or group.first < entry[:2]:
+            heapq.heappush(self._heap, self._stand(group))
+            if len(self._heap) > 2 * len(self) + 64:
+                self.regroup()
 
     def regroup(self) -> None:
-        """Where all groups stand is another place now."""
+        """All stand elsewhere now."""
         self._heap.clear()
+        self._entries.clear()
 
     def first(self) -> Group:
         """The group whose first one goes before all others; there must be one."""
         if len(self) == 1:
             return next(iter(self.values()))
-        if not self._heap:
-            self._fill()
         heap = self._heap
+        if not heap:
+            heap.extend(map(self._stand, self.values()))
+            heapq.heapify(heap)
         while True:
             entry = heap[0]
             group = entry[3]
-            if group.entry is not entry:
+            if self._entries.get(group.key) is not entry:
                 heapq.heappop(heap)
-                continue
-            if group.first == entry[:2]:
+            elif self.get(group.key) is not group:
+                # It has gone, and the entry means nothing any more.
+                del self._entries[group.key]
+            elif group.first == entry[:2]:
                 return group
-            heapq.heapreplace(heap, self._stand(group))
-
-    def _enter(self, group: Group) -> None:
-        if len(self._heap) > 2 * len(self) + 64:
-            self._fill()
-        else:
-            heapq.heappush(self._heap, self._stand(group))
-
-    def _fill(self) -> None:
-        self._heap[:] = map(self._stand, self.values())
-        heapq.heapify(self._heap)
+            else:
+                heapq.heapreplace(heap, self._stand(group))
 
     def _stand(self, group: Group) -> _Entry:
-        entry = group.entry = (*group.first, next(self._serials), group)
+        entry = self._entries[group.key] = (*group.first, next(self._serials), group)
         return entry
 
 
@@ -206,6 +192,7 @@ class Ways:
     Attributes:
         rooms_version: Counts how often an account has come to take more at a look.
         closures: Counts how often an account has come to take less for good.
+        callers: Those who have somebody waiting.
         readiness: When each account can send.
     """
 
@@ -216,7 +203,7 @@ class Ways:
         self.readiness = Readiness(upstreams.in_order)
         self._touched = upstreams.hearing()
         self._standings = [_standing(upstream) for upstream in upstreams.in_order]
-        self._callers = AllCallers()
+        self.callers = AllCallers()
         self._ways: dict[object, Way] = {}
         self._known: dict[int, tuple[Route, Way]] = {}
         self._idle: OrderedDict[int, Way] = OrderedDict()
@@ -315,7 +302,8 @@ class Ways:
     def enrich(self, group: Group) -> None:
         """Let a group have any account of its way from now on."""
         way = group.way
-        way.rich.join(group)
+        way.rich[group.key] = group
+        way.rich.renew(group)
         if way.serial not in self._live:
             self._live[way.serial] = way
             self._show(way.first(self.readiness.turns), way)
@@ -323,7 +311,7 @@ class Ways:
     def impoverish(self, group: Group) -> None:
         """Let a group have any account of its way no more."""
         way = group.way
-        way.rich.quit(group)
+        way.rich.pop(group.key, None)
         if not way.rich:
             self._live.pop(way.serial, None)
             way.shown = None
@@ -349,7 +337,7 @@ class Ways:
         offers: dict[int, Offer] = {}
         for offer in route.offers:
             offers.setdefault(self._upstreams.numbers[offer.account], offer)
-        way = self._ways[key] = Way(next(self._callers.moments), key, offers, self._callers.of(offers))
+        way = self._ways[key] = Way(next(self.callers.moments), key, offers, self.callers.of(offers))
         for number in offers:
             self._at[number][way.serial] = way
         self._choose(way)
@@ -362,7 +350,7 @@ class Ways:
             if self._upstreams.in_order[number].breaker.refusal(offer.model.name) is None
         }
         way.choose(open_, self.choice(open_), self.readiness.turns)
-        way.regroup(self._callers.of(way.takers))
+        way.regroup(self.callers.of(way.takers))
         if way.serial in self._live:
             self._show(way.first(self.readiness.turns), way)
 
