@@ -24,7 +24,8 @@ from imagen_async._core.provider import Limits
 from imagen_async._core.rate_limit import Rate
 from imagen_async._core.routing import Offer, Route
 from imagen_async._core.states import Noting
-from imagen_async._core.upstream import Upstream
+from imagen_async._core.submit_queue import SubmitQueue
+from imagen_async._core.upstream import Upstream, Upstreams
 from imagen_async._core.wire import Accepted, Pending, Succeeded
 
 TITLE = "100 tasks at once on each of 10 to 1,000 accounts, in virtual time: CPU of the plan, ratios to the fewest"
@@ -231,6 +232,22 @@ def per_job(count: int = 3000, at_once: int = 500) -> float:
     return (time.process_time() - began) / count * 1e6
 
 
+def turns(count: int, each: int = 5) -> float:
+    """Microseconds of CPU for a job's way through the queue, while so many callers take turns."""
+    queue, jobs = SubmitQueue(Upstreams(_accounts(1, ENDLESS, Figures())), {}), {}
+    for number in range(count * each):
+        caller = {"caller": str(number % count)}
+        jobs[number] = Job(number, number, 0, "k", REQUEST, "a0", MODEL, deadline=900.0, **caller)
+
+    def work() -> None:
+        for job in jobs.values():
+            queue.add(job, None, at_front=False)
+        while (found := queue.next(0.0)) is not None:
+            queue.remove(found[1], is_sent=True)
+
+    return _cpu(work) / len(jobs) * 1e6
+
+
 def _quietly(work: Callable[[], T]) -> T:
     """What it comes to without the collector, which looks at all that lives, time and again."""
     gc.collect()
@@ -253,6 +270,9 @@ def run(*, quick: bool) -> list[dict[str, object]]:
     for what, work in (("a callback each", callbacks), ("all are left", leave)):
         took = [_quietly(lambda work=work, count=count: work(count)) for count in counts]
         rows += [_row(what, count, count * EACH, each, took[0]) for count, each in zip(counts, took, strict=True)]
+    callers = (1, *counts)
+    took = [min(_quietly(lambda count=count: turns(count, 1000 // count)) for _ in range(5)) for count in callers]
+    rows += [_row("turns of callers", 1, count, each, took[0]) for count, each in zip(callers, took, strict=True)]
     per_job(300, 50)
     took = [_quietly(per_job) for _ in range(7)]
     return [*rows, _row("one create, three questions", 1, 500, statistics.median(took), statistics.median(took))]
@@ -270,6 +290,9 @@ def check() -> list[str]:
             problems.append(
                 f"scale: {way}: an idle look takes {many.idle / few.idle:.1f} times as long for 50 accounts."
             )
+    few, many = (min(_quietly(lambda count=count: turns(count)) for _ in range(3)) for count in (10, 1000))
+    if many > 3 * few:
+        problems.append(f"scale: a job's turn takes {many / few:.1f} times as long among 1,000 callers as among 10.")
     for what, work in (("a callback", callbacks), ("leaving", leave)):
         few, many = (min(_quietly(lambda work=work, count=count: work(count)) for _ in range(3)) for count in (10, 100))
         if many > 3 * few:

@@ -305,7 +305,10 @@ class Durable:
 
     def _begin(self, ask: _Ask, job: Job) -> Single:
         """Hand a job to the scheduler; what another process has waited for counts in its time."""
-        job = msgspec.structs.replace(job, index=0, expires_at=ask.job.expires_at)
+        like = ask.job
+        # No journal keeps whose turn it is: the one who asks now.
+        own = {"index": 0, "expires_at": like.expires_at, "caller": like.caller, "share": like.share}
+        job = msgspec.structs.replace(job, **own)
         single = Single(self._scheduler, job, self._over, self._journal)
         single.begin()
         return single

@@ -134,8 +134,10 @@ def single_job(
     *,
     next_if_refused: bool = False,
     save_to: str | None = None,
+    caller: str = "",
+    share: float = 1.0,
 ) -> Job:
-    """Make the job of a single request, which is its own owner; raises InvalidRequest."""
+    """Make the job of a single request, which is its own owner; raises InvalidRequest. `caller`, `share`: as in Job."""
     sent, route = router.route(request)
     return Job(
         id=number,
@@ -149,6 +151,8 @@ def single_job(
         deadline=deadline,
         next_if_refused=next_if_refused,
         save_to=save_to,
+        caller=caller,
+        share=share,
     )
 
 

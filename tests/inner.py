@@ -120,6 +120,7 @@ from imagen_async._core.states import (
     Submitting,
     Unknown,
 )
+from imagen_async._core.submit_queue import MOST_WAITING, SubmitQueue
 from imagen_async._core.upstream import Upstream, Upstreams, allowed
 from imagen_async._core.values import DEFAULT_MODEL, ImageFile, ImageRequest, InputFile, raw_model, stable_key
 from imagen_async._core.wire import (

@@ -33,6 +33,8 @@ TERMS = st.fixed_dictionaries(
         "resubmits": st.integers(0, 1),
         "deadline": st.sampled_from([900.0, 900.0, 900.0, 8.0, 2.0]),
         "save_to": st.sampled_from(["out", None]),
+        "caller": st.sampled_from(["", "", "x", "y"]),
+        "share": st.sampled_from([1.0, 1.0, 2.0]),
     }
 )
 # Without those that close an account or a model: who ends for that is compared with how things are after the step.
@@ -345,14 +347,14 @@ class AnyCourse(RuleBasedStateMachine):
                     assert seen <= rate.count, f"{seen} {kind} calls in a window of {name}"
 
     def first_creates_go_in_order(self) -> None:
-        """Those of an owner that may go the same ways are sent for the first time in the order in which they came."""
+        """Those of an owner and caller that may go the same ways are sent first in the order in which they came."""
         order: dict[object, list[int]] = defaultdict(list)
         taken = [change.after.id for change in self.world.plan.changes if isinstance(change.event, inner.Taken)]
         for job_id in dict.fromkeys(taken):
             job = self.world.added[job_id]
             # One that an earlier run has begun was sent by that; a new task for a failed one goes first.
             if isinstance(job.state, inner.Queued):
-                order[job.owner, job.way.key, job.request.count].append(job_id)
+                order[job.owner, job.caller, job.way.key, job.request.count].append(job_id)
         assert all(ids == sorted(ids) for ids in order.values()), order
 
     def no_create_goes_again_without_leave(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import statistics
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from builders import make_job
 from clients import run
 from inner import Exchange, HttpResponse, NoAnswer, PlainGroup, Running, Sending, Succeeded, advance, now
 from samples import SUCCESS
-from virtual_network import Network, VirtualClient, anyio_backend, prompts
+from virtual_network import Listener, Network, VirtualClient, anyio_backend, jobs_for, prompts, scheduler_over
 
 from imagen_async import ImageFile, Limits, Rate, Result, errors
 from imagen_async._scheduler.leasing import Leasing
@@ -47,6 +48,38 @@ async def test_no_limit_is_passed_and_no_task_forgotten(binding: str) -> None:
     # A place is free again one window and one round trip (0.3 s on average, twice) after it was taken.
     span = ledger.create_times[-1] - ledger.create_times[0]
     assert binding != "creates" or span <= 1.05 * (count / limits.submit.count - 1) * (limits.submit.per + 0.3)
+
+
+class Accepting(Listener):
+    """An owner that notes when each caller's creates were accepted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: dict[str, list[float]] = {}
+
+    def on_change(self, change: Any, now: float) -> None:
+        """Note it."""
+        if isinstance(change.event, inner.Accepted):
+            self.times.setdefault(change.after.caller, []).append(now)
+
+
+async def test_callers_take_turns() -> None:
+    """Who came first with 5,000 keeps nobody waiting: three with 50 each wait alike, and as long as it does for 50."""
+    limits = Limits(Rate(20, per=10), Rate(50, per=1), running=2_000)
+    network, listener = Network(KIE, limits=limits), Accepting()
+    async with scheduler_over(network) as scheduler:
+        owner = scheduler.new_id()
+        scheduler.enter(owner, listener.owner())
+        for caller, count in (("greedy", 5_000), ("x", 50), ("y", 50), ("z", 50)):
+            for job in jobs_for(scheduler, KIE, owner, count):
+                scheduler.add(msgspec.structs.replace(job, caller=caller, deadline=1e5))
+        await network.has_seen(240)
+        await anyio.sleep(2)
+    assert [len(listener.times[caller]) for caller in "xyz"] == [50, 50, 50]
+    medians = [statistics.median(times[:50]) for times in listener.times.values()]
+    assert max(medians) <= 1.1 * min(medians)
+    assert network.ledger.refused == {}
+    assert busiest_window(network.ledger.create_times, 10) <= 20
 
 
 async def test_a_client_that_is_opened_again_keeps_its_limit() -> None:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import random
 import tracemalloc
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import inner
 import msgspec
 import pytest
-from builders import failure, make_job, upstream
+from builders import failure, make_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from queues import FAST, PLAIN, PRICE, Line, Queue, route
 
-from imagen_async._core.submit_queue import MOST_WAITING, SubmitQueue
 from imagen_async.errors import AccountError, ModelUnavailable, RateLimited, TransportError
-from imagen_async.providers import PROVIDERS
 
 WAYS = (*"abcde", "ab", "bc", "ac", "abc", "de", "acde", "abcde")
-FAST, PLAIN = "imagen4-fast", "imagen4"
-PRICE = {"a": 0.5, "b": 0.3, "c": 1.0, "d": 0.3, "e": 0.5}
 ANSWERS: dict[str, inner.Created] = {
     "accepted": inner.Accepted("t"),
     "limited": inner.Rejected(failure(RateLimited), inner.Remedy.BACK_OFF),
@@ -34,59 +29,12 @@ ANSWERS: dict[str, inner.Created] = {
 }
 
 
-class Line(NamedTuple):
-    """What those have in common who wait in one line, first come first served."""
-
-    way: str
-    model: str = FAST
-    purse: int = 0
-    images: int = 1
-
-
-@functools.cache
-def route(way: str, model: str, policy: inner.Policy) -> inner.Route:
-    """The way to these accounts, all of kie.ai's kind, each at a price of its own."""
-    kie = PROVIDERS["kie"]
-    providers = {name: msgspec.structs.replace(kie, name=name, prices=PRICE[name]) for name in way}
-    return inner.Router(providers, policy).route(inner.ImageRequest("a red fox", model=model))[1]
-
-
-class Own(inner.Window):
-    """A limit of the user's own: nothing tells when it is another one."""
-
-
-class Queue:
-    """Upstreams that have answered long ago, jobs, and those who wait, without a plan around them."""
-
-    def __init__(self, limits: dict[str, inner.Limits], policy: inner.Policy = "spread") -> None:
-        self.upstreams = inner.Upstreams(
-            upstream(name, each, connections=10_000, submit=Own(each.submit) if name == "e" else None)
-            for name, each in limits.items()
-        )
-        self.jobs: dict[int, inner.Job] = {}
-        self.waiting = SubmitQueue(self.upstreams, self.jobs)
-        self.policy = policy
-        for each in self.upstreams.values():
-            each.take_submit(-1e6)
-            each.settle_submit(inner.Accepted("t"), FAST, -1e6)
-
-    def add(
-        self, line: Line, owner: int = 1, purse: inner.Budget | None = None, *, at_front: bool = False
-    ) -> inner.Job:
-        """Have one more wait."""
-        request = inner.ImageRequest("a red fox", model=line.model, num_images=line.images)
-        way = route(line.way, line.model, self.policy)
-        job = make_job(len(self.jobs) + 1, model=line.model, owner=owner, request=request, route=way)
-        self.jobs[job.id] = job
-        self.waiting.add(job, purse, at_front=at_front)
-        return job
-
-
 class World(Queue):
-    """The queue beside a plain list of who waits, with accounts that answer this or that."""
+    """The queue beside a plain list of who waits, accounts that answer this or that, and callers of these names."""
 
-    def __init__(self, policy: inner.Policy) -> None:
+    def __init__(self, policy: inner.Policy, callers: str = "x") -> None:
         super().__init__(dict.fromkeys("abcde", inner.Limits(submit=inner.Rate(3, per=2), running=4)), policy)
+        self.callers = callers
         self.purses = [None, inner.Budget(2.5), inner.Budget(0.9)]
         self.now = 0.0
         self.queued: dict[int, Line] = {}
@@ -96,7 +44,7 @@ class World(Queue):
         """The next one goes, if one can."""
         if (found := self.waiting.next(self.now)) is not None:
             offer, number = found
-            self.waiting.remove(number)
+            self.waiting.remove(number, is_sent=True)
             self.upstreams[offer.account].take_submit(self.now)
             self.upstreams[offer.account].running += 1
             line = self.queued.pop(number)
@@ -131,15 +79,21 @@ class World(Queue):
         best = min((rank(name) for name in able if not self.upstreams[name].breaker.is_paused), default=math.inf)
         return [name for name in able if rank(name) <= best]
 
-    def next(self) -> tuple[str, int] | None:
-        """The account with the most room takes whom the fewest can take, and of those who came first."""
+    def next(self) -> tuple[str, set[int]] | None:
+        """The account with the most room takes one whom the fewest can take: of one caller the one who came first.
+
+        Whose turn it is of several is not said here, but nobody goes before the others of his line.
+        """
         # Of each line the first: it is met last.
         heads = {line: number for number, line in reversed(self.queued.items())}
         ready = [each for each in self.upstreams.values() if each.submit_at(self.now) <= self.now]
         for each in sorted(ready, key=lambda each: each.load(self.now)):
             lines = [line for line in heads if each.name in self.takers(line)]
             if lines:
-                return each.name, min((len(self.open(line)), heads[line]) for line in lines)[1]
+                fewest = min(len(self.open(line)) for line in lines)
+                able = {heads[line] for line in lines if len(self.open(line)) == fewest}
+                is_one = len({line.caller for line in heads}) == 1
+                return each.name, {min(able)} if is_one else able
         return None
 
     def unaffordable(self) -> set[int]:
@@ -155,8 +109,10 @@ class World(Queue):
     def play(self, what: str, way: str, number: int) -> None:
         """Do one thing, where it can be done."""
         if what in ("add", "add at front"):
-            line = Line(way, PLAIN if number < 3 else FAST, number % 3, 3 if number in (7, 8) else 1)
-            job = self.add(line, 1 + number // 6, self.purses[line.purse], at_front=what == "add at front")
+            caller = self.callers[len(self.jobs) * 7 % 11 % len(self.callers)]
+            line = Line(way, PLAIN if number < 3 else FAST, number % 3, 3 if number in (7, 8) else 1, caller)
+            purse, share = self.purses[line.purse], SHARE.get(caller, 1.0)
+            job = self.add(line, 1 + number // 6, purse, at_front=what == "add at front", share=share)
             self.queued = {job.id: line, **self.queued} if what == "add at front" else {**self.queued, job.id: line}
         elif what == "leave" and self.queued:
             leaving = list(self.queued)[number % len(self.queued)]
@@ -200,7 +156,9 @@ class World(Queue):
     def check_turns(self) -> None:
         """Who is next, and when there will be somebody."""
         waiting, found = self.waiting, self.waiting.next(self.now)
-        assert (found and (found[0].account, found[1])) == self.next()
+        may = self.next()
+        assert (found and found[0].account) == (may and may[0])
+        assert found is None or may is None or found[1] in may[1]
         at = waiting.wake_at(self.now)
         for time in (self.now, self.now + 1.5, self.now + 3, self.now + 30):
             assert (waiting.next(time) is not None) == (time >= at)
@@ -210,23 +168,31 @@ class World(Queue):
 
 
 WORDS = [*["add"] * 6, "add at front", "leave", *["send"] * 4, "wait", "wait", *["accepted"] * 2, *ANSWERS]
+SHARE = {"x": 3.0, "y": 1.0, "z": 0.5}
 STEP = st.tuples(st.sampled_from(WORDS), st.sampled_from(WAYS), st.integers(0, 11))
 
 
+@pytest.mark.parametrize("callers", ["x", "xyz"])
 @pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
 @settings(deadline=None, max_examples=25)
 @given(steps=st.lists(STEP, min_size=30, max_size=80))
-def test_the_queue_does_what_plain_lists_do(policy: inner.Policy, steps: list[tuple[str, str, int]]) -> None:
-    """Whoever comes and goes, it says who is next, where to and when, who has nowhere to go, and who is missing."""
-    world = World(policy)
+def test_the_queue_does_what_plain_lists_do(
+    policy: inner.Policy, callers: str, steps: list[tuple[str, str, int]]
+) -> None:
+    """Whoever comes and goes, it says who is next, where to and when, who has nowhere to go, and who is missing.
+
+    With several callers whoever can be sent is sent as soon as with one, and those of a line go as they came.
+    """
+    world = World(policy, callers)
     for step in steps:
         world.play(*step)
 
 
+@pytest.mark.parametrize("callers", ["x", "xyz"])
 @pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
-def test_the_queue_does_so_for_long(policy: inner.Policy) -> None:
+def test_the_queue_does_so_for_long(policy: inner.Policy, callers: str) -> None:
     """What piles up over a long time is cleared away, and nothing with it."""
-    world, chance = World(policy), random.Random(1)
+    world, chance = World(policy, callers), random.Random(1)
     words = [*["add"] * 3, "leave", *["send"] * 6, "wait", *["accepted"] * 6, "limited"]
     for _ in range(400):
         world.play(chance.choice(words), chance.choice(("ab", "abcde")), chance.choice([1, 4, 7, 10]))
@@ -234,7 +200,7 @@ def test_the_queue_does_so_for_long(policy: inner.Policy) -> None:
 
 @pytest.mark.parametrize(
     ("second", "ways", "stopped", "taken"),
-    [(7, "ab", "", 7), (7, "ab", "b", 5), (7, "ab", "ab", 0), (300, "ab", "", 100), (5, "a", "", MOST_WAITING)],
+    [(7, "ab", "", 7), (7, "ab", "b", 5), (7, "ab", "ab", 0), (300, "ab", "", 100), (5, "a", "", inner.MOST_WAITING)],
     ids=["enough for the widest", "one stopped", "all stopped", "enough for a look", "one has nothing to do"],
 )
 def test_no_more_are_taken_in_than_can_soon_go(second: int, ways: str, stopped: str, taken: int) -> None:
@@ -244,7 +210,7 @@ def test_no_more_are_taken_in_than_can_soon_go(second: int, ways: str, stopped: 
     for name in stopped:
         queue.upstreams[name].take_submit(0.0)
         queue.upstreams[name].settle_submit(ANSWERS["empty"], FAST, 0.0)
-    while queue.waiting.wants_more(1) and len(queue.waiting) <= MOST_WAITING:
+    while queue.waiting.wants_more(1) and len(queue.waiting) <= inner.MOST_WAITING:
         queue.add(Line(ways))
     assert len(queue.waiting) == taken
     assert queue.waiting.wants_more(2) == (stopped != "ab")
@@ -263,6 +229,15 @@ def test_an_account_is_asked_once_more_before_it_gets_somebody() -> None:
     assert queue.waiting.next(0.0)[0].account == "c"
     queue.upstreams["c"].submit.block(0.0, 40.0)
     assert (queue.waiting.next(0.0), queue.waiting.wake_at(0.0)) == (None, 20.0)
+
+
+def test_who_has_nowhere_to_go_is_told_at_once() -> None:
+    """Whoever asks that first of all hears of the account that has just stopped."""
+    queue = Queue(dict.fromkeys("ab", inner.Limits()))
+    ids = [queue.add(Line(way)).id for way in ("a", "ab", "b", "a")]
+    queue.upstreams["a"].take_submit(0.0)
+    queue.upstreams["a"].settle_submit(ANSWERS["empty"], FAST, 0.0)
+    assert list(queue.waiting.unwanted()) == [ids[0], ids[3]]
 
 
 def test_what_changes_by_itself_is_found_out_at_the_next_look() -> None:

@@ -101,8 +101,8 @@ class Course:
             self._places.store(change.after)
         self._changes.append(change)
 
-    def put(self, job: Job, now: float, *, arrives: bool) -> None:
-        """Put a job where it belongs; one that nobody sends, though it waits for that, ends at once."""
+    def put(self, job: Job, now: float, *, arrives: bool, keeps_turn: bool = False) -> None:
+        """Put a job where it belongs, as `Places.put` does; one that nobody sends, though it waits, ends at once."""
         kind = type(job.state)
         if kind in _ENDS:
             self._end(job)
@@ -113,9 +113,9 @@ class Course:
             if event is not None:
                 after = self.move(job, event, now)
                 # In the place of its model another may take it.
-                self.put(after, now, arrives=arrives)
+                self.put(after, now, arrives=arrives, keeps_turn=keeps_turn)
                 return
-        self._places.put(job, now, arrives=arrives)
+        self._places.put(job, now, arrives=arrives, keeps_turn=keeps_turn)
 
     def _end(self, job: Job) -> None:
         self._listened.discard(job.id)

@@ -60,6 +60,9 @@ class Job(msgspec.Struct, frozen=True):
             that of which a callback has told.
         spent: Credits billed for tasks of it that came before the present one; where nobody tells, their price.
         task_field: The field by which its task's create named that, where this is not `taskId`; else empty.
+        caller: Who has asked for it, as far as callers take turns at being sent; '' is one like any other.
+        share: That caller's share of the turns: with 2 it gets twice as many creates as with 1, while both have
+            somebody waiting for the same accounts. From 0.001 to 1000; what is beyond counts as that.
         state: Where it stands.
     """
 
@@ -83,6 +86,8 @@ class Job(msgspec.Struct, frozen=True):
     lost_creates: tuple[int, ...] = ()
     spent: float = 0.0
     task_field: str = ""
+    caller: str = ""
+    share: float = 1.0
     state: State = Queued()
 
     @property

@@ -90,8 +90,11 @@ class Places:
         if more:
             self._upstreams[job.account].occupy(more)
 
-    def put(self, job: Job, now: float, *, arrives: bool) -> None:
-        """Put a live job where its state belongs; one that comes from outside is queued last, or asked about now."""
+    def put(self, job: Job, now: float, *, arrives: bool, keeps_turn: bool = False) -> None:
+        """Put a live job where its state belongs; one that comes from outside is queued last, or asked about now.
+
+        With `keeps_turn` it is sent again without a further turn of its caller's: nothing came of the last one.
+        """
         upstream = self._upstreams[job.account]
         poll_queue = upstream.poll_queue
         upstream.touch()
@@ -101,7 +104,7 @@ class Places:
         elif kind is Queued:
             poll_queue.forget(job.id)
             # What was refused, or not sent, goes before those that never were: its deadline runs.
-            self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives)
+            self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives, keeps_turn=keeps_turn)
         # The name that a callback gave may have been asked about, and denied, before.
         elif kind is AwaitingCallback:
             poll_queue.forget(job.id)
@@ -114,6 +117,11 @@ class Places:
             return  # it talks, and is settled in time
         if (due := job.due) is not None:
             self.expiries.set(job.id, due)
+
+    def send(self, job: Job) -> None:
+        """Let a job go that waited to be sent: its turn has come."""
+        self.to_send.remove(job.id, is_sent=True)
+        self.expiries.discard(job.id)
 
     def take_out(self, job: Job) -> None:
         """Let a job wait nowhere any more; it is still kept."""

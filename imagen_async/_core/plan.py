@@ -38,13 +38,15 @@ from .spending import Spending
 from .states import Claimed, Fetching, Noting, Preparing, Running
 from .submit_queue import SubmitQueue
 from .upstream import Upstream, Upstreams, answers_of
-from .wire import Created, Lost, NoAnswer, Rejected, TaskStatus
+from .wire import Created, Lost, NoAnswer, Rejected, Remedy, TaskStatus
 
 replace = msgspec.structs.replace
 
 # By its very type: that an object is none of a record's takes ten times as long to find out as what it is.
 _STATUSES = frozenset(get_args(TaskStatus))
 _UNSENT = frozenset(get_args(NothingLeft))
+_PASSING = frozenset({Remedy.BACK_OFF, Remedy.PAUSE, Remedy.STOP, Remedy.CLOSE_MODEL})
+"""Refusals for the account's sake, not for the request's."""
 _JUDGED = frozenset({NoAnswer, Rejected, Lost})
 """Answers that the account sees in the light of the earlier ones."""
 
@@ -195,7 +197,7 @@ class Plan:
         if live is not None and not is_stale:
             tells_of = answers_of(self.upstreams[job.account], live, now) if type(event) in _STATUSES else now
             after = self._course.move(live, event, tells_of)
-            self._course.put(after, now, arrives=False)
+            self._course.put(after, now, arrives=False, keeps_turn=_came_to_nothing(live, event))
             # Its end was announced before its create was answered.
             if type(live.state) is Claimed and live.state.claim.create == live.attempts:
                 self._ask_at_once(after, now)
@@ -261,7 +263,7 @@ class Plan:
 
     def _send(self, offer: Offer, job_id: int, now: float) -> None:
         job = self._jobs[job_id]
-        self._places.take_out(job)
+        self._places.send(job)
         # Before the next one is chosen in the same look: both would count on the same credits.
         self._spending.leaves(job, offer)
         self.upstreams[offer.account].take_submit(now)
@@ -308,3 +310,10 @@ class Plan:
         elif isinstance(event, Saved | NotSaved):
             self._places.to_save.settled()
         return False
+
+
+def _came_to_nothing(job: Job, event: Event) -> bool:
+    """True where a job that talks has had its turn for nothing, by what came of it."""
+    if type(event) is Rejected:
+        return type(job.state) is Preparing or event.remedy in _PASSING
+    return type(event) in _UNSENT

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from .budget import Budget
+from .callers import KEPT, Caller, Callers, Rank
 from .job import Job
 from .purses import Purses
 from .readiness import NOW, Turn
 from .routing import Offer
 from .shortage import Shortage
 from .upstream import Upstreams
-from .ways import Group, Ways
+from .ways import Group, Way, Ways
 
 MOST_WAITING = 500
 """Jobs of one owner that wait for some accounts while others have nothing to do, before no more are taken in."""
@@ -32,7 +33,8 @@ class SubmitQueue:
     """The jobs that wait to be sent.
 
     A job is bound to no account until it is sent. Of the accounts that can send now, the one with the most room goes
-    first, and it takes those first that the fewest other accounts can take.
+    first, and it takes those first that the fewest other accounts can take. Of these callers take turns, by their
+    shares; a caller's own go as they came.
 
     Args:
         upstreams: The accounts.
@@ -45,6 +47,8 @@ class SubmitQueue:
         self._purses = Purses(self._ways, jobs)
         self._numbers = upstreams.numbers
         self._places: dict[int, _Place] = {}
+        # Of those that have somebody waiting: while there is but one, nobody asks whose turn it is.
+        self._callers = self._ways.callers.names
 
     def __len__(self) -> int:
         return len(self._places)
@@ -63,35 +67,45 @@ class SubmitQueue:
         number = self._numbers[account]
         return sum(way.waiting for way in self._ways.at(number) if number in way.open)
 
-    def add(self, job: Job, budget: Budget | None, *, at_front: bool) -> None:
-        """Take in a job: behind the others, or before them."""
+    def add(self, job: Job, budget: Budget | None, *, at_front: bool, keeps_turn: bool = False) -> None:
+        """Take in a job: behind the others of its caller, or before them; it may keep the turn that came to nothing."""
         way = self._ways.of(job.way)
         # On a budget those of one price, so that a dear one keeps no cheap one waiting.
         prices = () if budget is None else (offer.model.price(job.request) for offer in job.way.all_offers)
-        key = None if budget is None else (id(budget), *prices)
+        key = job.caller if budget is None else (job.caller, id(budget), *prices)
         group = way.groups.get(key)
-        is_new = group is None
         if group is None:
-            group = way.groups[key] = Group(key, way, budget, OrderedDict())
+            caller = self._enter(way, job)
+            group = way.groups[key] = Group(key, way, budget, caller, OrderedDict())
+            group.ids[job.id] = keeps_turn
             self._ways.use(way)
-        group.ids[job.id] = None
-        if at_front:
-            group.ids.move_to_end(job.id, last=False)
-        if is_new:
             self._purses.enter(group)
+        else:
+            group.ids[job.id] = keeps_turn
+            group.caller.share = job.share
+            if at_front:
+                group.ids.move_to_end(job.id, last=False)
+                if len(self._callers) > 1:
+                    way.rich.renew(group)
         way.waiting += 1
         self._places[job.id] = _Place(group, job.owner)
         self._shortage.add(job.owner, way)
 
-    def remove(self, job_id: int) -> None:
-        """Take a job out."""
+    def remove(self, job_id: int, *, is_sent: bool = False) -> None:
+        """Take a job out; where it is sent, its caller has had a turn."""
         place = self._places.pop(job_id)
         group, way = place.group, place.group.way
-        del group.ids[job_id]
+        keeps_turn = group.ids.pop(job_id)
         way.waiting -= 1
+        if len(self._callers) > 1:
+            if is_sent and not keeps_turn:
+                way.callers.send(group.caller)
+            if group.ids:
+                way.rich.renew(group)
         if not group.ids:
             del way.groups[group.key]
             self._purses.leave(group)
+            way.callers.leave(group.caller)
             if not way.groups:
                 self._ways.rest(way)
         self._shortage.remove(place.owner, way)
@@ -108,6 +122,8 @@ class SubmitQueue:
             first = self._first(now)
         if first is None or first[0] > NOW:
             return None
+        if len(self._callers) > 1:
+            return self._next_by_turns(first[2])
         # Who can go elsewhere lets those first who cannot; of equals the lower number came earlier.
         _, job_id, offer = min(self._takers(first[2]))
         return offer, job_id
@@ -131,6 +147,15 @@ class SubmitQueue:
         self._ways.notice()
         return self._purses.unaffordable()
 
+    def _enter(self, way: Way, job: Job) -> Caller:
+        were_several = len(self._callers) > 1
+        caller = way.callers.enter(job.caller, job.share)
+        if not were_several and len(self._callers) > 1:
+            # Nobody has told them what happened meanwhile.
+            for each in self._ways:
+                each.rich.regroup()
+        return caller
+
     def _first(self, now: float) -> Turn | None:
         """The first turn of an account that would get somebody."""
         if not self._places:
@@ -150,3 +175,28 @@ class SubmitQueue:
                     yield len(way.open), next(iter(group.ids)), offer
         for group, offer in self._purses.takers(number) if self._purses else ():
             yield len(group.way.open), next(iter(group.ids)), offer
+
+    def _next_by_turns(self, number: int) -> tuple[Offer, int]:
+        """Whom an account takes where several callers wait: as else, but of equals by turns."""
+        firsts: dict[Callers, tuple[tuple[int, Rank, int], Group, Offer]] = {}
+        for group, offer in self._fronts(number):
+            place = (len(group.way.open), *group.first)
+            best = firsts.get(group.way.callers)
+            if best is None or place < best[0]:
+                firsts[group.way.callers] = (place, group, offer)
+        # Turns at different accounts tell nothing of each other: who has waited longest for his goes first.
+        place, _, offer = min(firsts.values(), key=_across)
+        return offer, place[2]
+
+    def _fronts(self, number: int) -> Iterator[tuple[Group, Offer]]:
+        """Of each way to an account the group whose turn it is, and all of the poor."""
+        for way in self._ways.at(number):
+            if way.rich and (offer := way.takers.get(number)) is not None:
+                yield way.rich.first(), offer
+        if self._purses:
+            yield from self._purses.takers(number)
+
+
+def _across(found: tuple[tuple[int, Rank, int], Group, Offer]) -> tuple[int, int, int]:
+    (open_, rank, job_id), group, _ = found
+    return open_, -1 if rank == KEPT else group.caller.since, job_id

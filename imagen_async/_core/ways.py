@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import msgspec
 
 from .budget import Budget
+from .callers import KEPT, AllCallers, Caller, Callers, Rank
 from .readiness import Readiness, Turn
 from .routing import Offer, Route
 from .upstream import Upstream, Upstreams
@@ -30,18 +31,84 @@ _Standing = tuple[tuple[bool, int], bool, int]
 
 
 class Group(msgspec.Struct, eq=False):
-    """Those who may go the same way, on the same budget and at the same price, first come first served.
+    """Those of one caller who may go the same way, on the same budget and at the same price, first come first served.
 
-    `cheapest` and `dearest` are what one of them costs in parts of a credit, as of `priced_as_of`.
+    `ids` says of each whether it keeps the turn that it had. `cheapest` and `dearest` are what one of them costs in
+    parts of a credit, as of `priced_as_of`.
     """
 
     key: object
     way: Way
     budget: Budget | None
-    ids: OrderedDict[int, None]
+    caller: Caller
+    ids: OrderedDict[int, bool]
     cheapest: float = 0.0
     dearest: float = 0.0
     priced_as_of: tuple[int, int] | None = None
+
+    @property
+    def first(self) -> tuple[Rank, int]:
+        """Where the first of them stands, and who it is."""
+        job_id, keeps_turn = next(iter(self.ids.items()))
+        return KEPT if keeps_turn else self.caller.rank, job_id
+
+
+_Entry = tuple[Rank, int, int, Group]
+"""Where a group's first one stands, or stood at some time, who it is, and the group, behind a number of the entry's."""
+
+
+class Line(dict[object, Group]):
+    """Groups by their keys, and which of them is first by turns.
+
+    That is found out only where it is asked: with one caller nobody does.
+    """
+
+    def __init__(self) -> None:
+        # Both empty while nobody asks. No group stands before its entry, and each that is here has one.
+        self._heap: list[_Entry] = []
+        self._entries: dict[object, _Entry] = {}
+        self._serials = itertools.count()
+
+    def renew(self, group: Group) -> None:
+        """A group has come in, or another one is its first now."""
+        if not self._heap:
+            return
+        entry = self._entries.get(group.key)
+        # Whoever stands farther behind now is found out when it is to be the first of all.
+        if entry is None or entry[3] is not group or group.first < entry[:2]:
+            heapq.heappush(self._heap, self._stand(group))
+            if len(self._heap) > 2 * len(self) + 64:
+                self.regroup()
+
+    def regroup(self) -> None:
+        """All stand elsewhere now."""
+        self._heap.clear()
+        self._entries.clear()
+
+    def first(self) -> Group:
+        """The group whose first one goes before all others; there must be one."""
+        if len(self) == 1:
+            return next(iter(self.values()))
+        heap = self._heap
+        if not heap:
+            heap.extend(map(self._stand, self.values()))
+            heapq.heapify(heap)
+        while True:
+            entry = heap[0]
+            group = entry[3]
+            if self._entries.get(group.key) is not entry:
+                heapq.heappop(heap)
+            elif self.get(group.key) is not group:
+                # It has gone, and the entry means nothing any more.
+                del self._entries[group.key]
+            elif group.first == entry[:2]:
+                return group
+            else:
+                heapq.heapreplace(heap, self._stand(group))
+
+    def _stand(self, group: Group) -> _Entry:
+        entry = self._entries[group.key] = (*group.first, next(self._serials), group)
+        return entry
 
 
 class Way:
@@ -56,12 +123,13 @@ class Way:
         version: Counts how often that has changed.
         groups: All who wait.
         rich: Of these, those whose budget has room for any of the accounts.
+        callers: Whose they are, and those who wait for the same takers on other ways.
         waiting: How many wait.
         shown: The least turn by which it stands among all ways; none of its takers has one before that.
         by_room: What `Ways.order` tells, as of `ordered_at`.
     """
 
-    def __init__(self, serial: int, key: object, offers: dict[int, Offer]) -> None:
+    def __init__(self, serial: int, key: object, offers: dict[int, Offer], callers: Callers) -> None:
         self.serial = serial
         self.key = key
         self.offers = offers
@@ -69,7 +137,8 @@ class Way:
         self.takers: dict[int, Offer] = {}
         self.version = 0
         self.groups: dict[object, Group] = {}
-        self.rich: dict[object, Group] = {}
+        self.rich = Line()
+        self.callers = callers
         self.waiting = 0
         self.shown: Turn | None = None
         self.by_room: list[tuple[int, int]] = []
@@ -82,6 +151,16 @@ class Way:
         self.version += 1
         self.ordered_at = -1
         self._fill(turns)
+
+    def regroup(self, callers: Callers) -> None:
+        """Let those who wait have their turns among these callers from now on."""
+        before, self.callers = self.callers, callers
+        if callers is before:
+            return
+        for group in self.groups.values():
+            before.leave(group.caller)
+            group.caller = callers.enter(group.caller.name, group.caller.share)
+        self.rich.regroup()
 
     def offer(self, turn: Turn, turns: list[Turn | None]) -> None:
         """Take note of the turn that one of its takers has now."""
@@ -113,6 +192,7 @@ class Ways:
     Attributes:
         rooms_version: Counts how often an account has come to take more at a look.
         closures: Counts how often an account has come to take less for good.
+        callers: Those who have somebody waiting.
         readiness: When each account can send.
     """
 
@@ -123,7 +203,7 @@ class Ways:
         self.readiness = Readiness(upstreams.in_order)
         self._touched = upstreams.hearing()
         self._standings = [_standing(upstream) for upstream in upstreams.in_order]
-        self._serials = itertools.count()
+        self.callers = AllCallers()
         self._ways: dict[object, Way] = {}
         self._known: dict[int, tuple[Route, Way]] = {}
         self._idle: OrderedDict[int, Way] = OrderedDict()
@@ -223,6 +303,7 @@ class Ways:
         """Let a group have any account of its way from now on."""
         way = group.way
         way.rich[group.key] = group
+        way.rich.renew(group)
         if way.serial not in self._live:
             self._live[way.serial] = way
             self._show(way.first(self.readiness.turns), way)
@@ -256,7 +337,7 @@ class Ways:
         offers: dict[int, Offer] = {}
         for offer in route.offers:
             offers.setdefault(self._upstreams.numbers[offer.account], offer)
-        way = self._ways[key] = Way(next(self._serials), key, offers)
+        way = self._ways[key] = Way(next(self.callers.moments), key, offers, self.callers.of(offers))
         for number in offers:
             self._at[number][way.serial] = way
         self._choose(way)
@@ -269,6 +350,7 @@ class Ways:
             if self._upstreams.in_order[number].breaker.refusal(offer.model.name) is None
         }
         way.choose(open_, self.choice(open_), self.readiness.turns)
+        way.regroup(self.callers.of(way.takers))
         if way.serial in self._live:
             self._show(way.first(self.readiness.turns), way)
 
