@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from clients import client_of
 
+from imagen_async import Account, Client
 from imagen_async.sandbox import Sandbox
 from imagen_async.service import application
 
@@ -65,10 +65,11 @@ class Asker:
 @asynccontextmanager
 async def service(sandbox: Sandbox, folder: Path, **terms: Any) -> AsyncIterator[Asker]:
     """Serve over a sandbox while the block runs, with what is kept in a folder."""
-    settings = terms.pop("client", {})
     folder.mkdir(exist_ok=True)
-    kept = {"journal": folder / "run.db", "save_to": folder, "shared": False}
-    async with aiohttp.ClientSession() as session, client_of(sandbox, **kept, **settings) as client:
+    kept = {"journal": folder / "run.db", "save_to": folder, "shared": False, **terms.pop("client", {})}
+    accounts = terms.pop("accounts", [Account("sandbox", api_key=sandbox.key, base_url=sandbox.url)])
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session, Client(*accounts, **kept) as client:
         made = application(client, **terms)
         runner = web.AppRunner(made, access_log=None, handle_signals=False, handler_cancellation=True)
         await runner.setup()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import io
+import statistics
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
-from services import GENERATIONS, service
+from services import GENERATIONS, Answer, service
 
-from imagen_async.sandbox import Sandbox
+from imagen_async import Account, Limits, Rate
+from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.service import new_caller
 
 
@@ -44,6 +46,33 @@ async def test_long_bodies_are_refused_before_they_are_read(imagen_sandbox: Sand
         assert statuses == [413, 413, 400]
         assert list((tmp_path / ".inputs").iterdir()) == []
     assert imagen_sandbox.ledger.tasks == []
+
+
+async def test_callers_take_turns(tmp_path: Path) -> None:
+    """Three with a few requests are sent alike, though a fourth had far more waiting before they came."""
+    path, made = tmp_path / "callers.toml", {}
+    for name in ("greedy", "ana", "ben", "eva"):
+        made[name] = {"Authorization": f"Bearer {new_caller(path, name).key}"}
+    limits = Limits(Rate(10, per=0.4), Rate(500, per=0.5), running=300)
+    async with Sandbox(limits=limits, latency=Latency(median=0.05)) as sandbox:
+        account = Account("sandbox", api_key=sandbox.key, base_url=sandbox.url, limits=limits)
+        async with service(sandbox, tmp_path / "out", callers=path, accounts=[account]) as asker:
+
+            def ask(name: str, count: int) -> list[asyncio.Future[Answer]]:
+                asking = (asker.generate(f"{name} {number}", headers=made[name]) for number in range(count))
+                return [asyncio.ensure_future(each) for each in asking]
+
+            asked = ask("greedy", 200)
+            while len(sandbox.ledger.tasks) < 15:
+                await asyncio.sleep(0.01)
+            asked += [each for name in ("ana", "ben", "eva") for each in ask(name, 20)]
+            assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+        order = [task.input["prompt"].split()[0] for task in sandbox.ledger.tasks]
+    places = {name: [at for at, each in enumerate(order) if each == name] for name in made}
+    medians = {name: statistics.median(places[name]) for name in ("ana", "ben", "eva")}
+    assert max(medians.values()) <= 1.1 * min(medians.values())
+    # Four callers with a turn each, from when they came: no more than that.
+    assert max(places[name][-1] for name in medians) <= 15 + 10 + 4 * 20 + 20
 
 
 async def test_a_wrong_key_learns_nothing(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
