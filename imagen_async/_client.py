@@ -498,8 +498,7 @@ class Client:
         deadline: float,
         on_refused: OnRefused,
         retry_failed: bool,
-        caller: str = "",
-        share: float = 1.0,
+        turn: tuple[str, float] = ("", 1.0),
     ) -> Single:
         """Send a single request, its files looked at, or find what its key has come to; for a caller, of several."""
         asks_next = checked_choice("on_refused", on_refused, OnRefused) == "next"
@@ -509,15 +508,8 @@ class Client:
         looks = InputLooks(opened.uploader.files, self._router, None, opened.off_loop, remembered)
         request = await looks.request(request)
         terms = opened.scheduler.new_id(), checked_deadline(deadline)
-        job = single_job(
-            self._router,
-            request,
-            *terms,
-            next_if_refused=asks_next,
-            save_to=self._keeping.save_to,
-            caller=caller,
-            share=share,
-        )
+        save_to = self._keeping.save_to
+        job = single_job(self._router, request, *terms, next_if_refused=asks_next, save_to=save_to, turn=turn)
         if opened.durable is not None:
             return await opened.durable.single(job, retry_failed=retry_failed)
         return self._begin(job)

@@ -134,10 +134,9 @@ def single_job(
     *,
     next_if_refused: bool = False,
     save_to: str | None = None,
-    caller: str = "",
-    share: float = 1.0,
+    turn: tuple[str, float] = ("", 1.0),
 ) -> Job:
-    """Make the job of a single request, which is its own owner; raises InvalidRequest. `caller`, `share`: as in Job."""
+    """Make the job of a single request, which is its own owner, for a caller with a share; raises InvalidRequest."""
     sent, route = router.route(request)
     return Job(
         id=number,
@@ -151,8 +150,8 @@ def single_job(
         deadline=deadline,
         next_if_refused=next_if_refused,
         save_to=save_to,
-        caller=caller,
-        share=share,
+        caller=turn[0],
+        share=turn[1],
     )
 
 

@@ -161,7 +161,8 @@ class Service:
 
     async def _begin(self, request: ImageRequest, key: str, caller: Caller) -> Single:
         request = msgspec.structs.replace(request, key=key)
-        return await self._client._new(request, {}, self._terms.deadline, "fail", False, caller.name, caller.share)
+        turn = caller.name, caller.share
+        return await self._client._new(request, {}, self._terms.deadline, "fail", False, turn)
 
     def _caller(self, name: str) -> Caller | None:
         return ANYBODY if self._callers is None else self._callers().by_name(name)
