@@ -16,7 +16,7 @@ import msgspec
 from .._core.values import ImageRequest
 from .._single import Single
 from .._watch.log import log
-from ..errors import ImagenError
+from ..errors import ConfigurationError, ImagenError
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
 from ._orders import Order, Watch
@@ -324,7 +324,10 @@ class Desk:
             if row.given_at is not None or row.spent != 0:
                 return row
         new = demand.row(order.id, ordinal, time.time())
-        self._purse.reserve(demand.caller, order.id, demand.asked.price, new.day)
+        try:
+            self._purse.reserve(demand.caller, order.id, demand.asked.price, new.day)
+        except ConfigurationError as error:  # nobody knows the price, and this caller has a budget
+            raise wrong(error.message, "model", "unknown_price", 402) from None
         try:
             await self._keeper.ask(lambda book: book.put(new))
         except BaseException:

@@ -177,7 +177,8 @@ async def _listen(runner: web.AppRunner, options: ServeOptions, tls: ssl.SSLCont
     host, port = runner.addresses[0][:2]
     address = f"{'http' if tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
     who = "everybody on this machine" if options.callers is None else f"the callers in {options.callers}"
-    say(f"OpenAI's image API at {address}/v1 for {who} · pictures and journals in {options.out} · Ctrl-C ends it")
+    say(f"OpenAI's image API at {address}/v1 for {who}, a page of what goes on at {address}/")
+    say(f"Pictures and journals are in {options.out} · Ctrl-C ends it")
 
 
 WORK = Work(ServeOptions, _run)
