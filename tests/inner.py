@@ -160,7 +160,7 @@ from imagen_async._core.wording import (
 from imagen_async._downloads import TRIES, save_all
 from imagen_async._folders import prepare_folder, sweep
 from imagen_async._input_files import InputFiles
-from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden
+from imagen_async._job_factory import JobFactory, JobOptions, Parameters, overridden, single_job
 from imagen_async._joint import Joint
 from imagen_async._journal import Journal, JournalReader
 from imagen_async._journal import singles as singles_module

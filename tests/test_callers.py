@@ -122,7 +122,8 @@ def test_an_endless_row_of_new_callers_passes_nobody_over() -> None:
     finally:
         tracemalloc.stop()
     assert waiting.sent["z"] >= 1_200
-    assert left < 50_000
+    # Five thousand would take 1 MB, and what the other threads of a test run allocate is counted too.
+    assert left < 300_000
 
 
 def test_who_could_not_have_its_turns_catches_up_by_one() -> None:

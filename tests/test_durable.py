@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import inner
 import msgspec
 import pytest
 from clients import FAST, client_of, run
@@ -200,6 +201,21 @@ async def test_who_is_cancelled_leaves_the_task_to_the_next(slow: Sandbox, place
             asking.cancel()
             assert (await each.generate("a fox", key=f"k{number}")).ok
     assert len(slow.ledger.tasks) == 2
+
+
+async def test_what_is_gone_on_with_has_its_turns_with_whoever_asks_now(slow: Sandbox, place: Path) -> None:
+    """The journal does not keep for whom a request was made; its task is that of the one who asks for it later."""
+    async with durable(slow, place) as client:
+        await client.submit("a fox", key="k")
+        await until_running(place, "k")
+    async with durable(slow, place) as client:
+        opened, request = client._open(), inner.overridden("a fox", {"key": "k"})
+        assert opened.durable is not None
+        terms: dict[str, Any] = {"caller": "x", "share": 2.0}
+        job = inner.single_job(client._router, request, opened.scheduler.new_id(), 60.0, **terms)
+        single = await opened.durable.single(job, retry_failed=False)
+        assert (single.job.task_id, single.job.caller, single.job.share) == (slow.ledger.tasks[0].task_id, "x", 2.0)
+        single.drop()
 
 
 async def test_leaving_leaves_what_runs_to_the_journal(slow: Sandbox, place: Path) -> None:

@@ -56,6 +56,12 @@ def told(why: inner.Failure) -> dict[str, inner.EntryError]:
     return {"error": inner.EntryError(why.kind.__name__, why.message, why.code)}
 
 
+def test_a_journal_does_not_keep_whose_turn_it_is() -> None:
+    """For whom a job was made is nothing that an entry says."""
+    for state in STATES:
+        assert remembered(state, caller="somebody", share=2.0) == remembered(state)
+
+
 LATE, NOT_SAVED = errors.DeadlineExceeded, errors.DownloadFailed
 LIMITED = failure(errors.RateLimited, "429")
 DARK = failure(errors.GenerationFailed, "dark")
