@@ -211,8 +211,7 @@ async def test_what_is_gone_on_with_has_its_turns_with_whoever_asks_now(slow: Sa
     async with durable(slow, place) as client:
         opened, request = client._open(), inner.overridden("a fox", {"key": "k"})
         assert opened.durable is not None
-        terms: dict[str, Any] = {"caller": "x", "share": 2.0}
-        job = inner.single_job(client._router, request, opened.scheduler.new_id(), 60.0, **terms)
+        job = inner.single_job(client._router, request, opened.scheduler.new_id(), 60.0, turn=("x", 2.0))
         single = await opened.durable.single(job, retry_failed=False)
         assert (single.job.task_id, single.job.caller, single.job.share) == (slow.ledger.tasks[0].task_id, "x", 2.0)
         single.drop()
