@@ -145,9 +145,34 @@ async def test_an_order_that_nobody_waits_for_survives_its_process(tmp_path: Pat
         assert len(sandbox.ledger.tasks) == 1
 
 
-async def until_done(asker: Asker, location: str) -> None:
+async def test_what_was_not_sent_of_several_stays_set_aside(tmp_path: Path) -> None:
+    """Of three pictures one is made when the service leaves: the others are made later, within the same budget."""
+    path, made = callers_in(tmp_path, shop="budget = 24.0")
+    headers = key_of(made["shop"])
+    async with Sandbox(latency=Latency(median=0.05, sigma=0)) as sandbox:
+        for asked in ({"async": True}, {}):
+            folder = tmp_path / f"out{len(asked)}"
+            sandbox.faults.order("create", None, "429", "429", "429", "429")
+            before = len(sandbox.ledger.tasks)
+            async with service(sandbox, folder, callers=path, grace=1.0) as asker:
+                asking = asyncio.create_task(asker.generate(n=3, headers=headers, **asked))
+                while len(sandbox.ledger.tasks) == before:
+                    await asyncio.sleep(0.01)
+            location = (await asking).headers.get("Location")
+            assert (await asking).status == (202 if asked else 503)
+            sandbox.faults.keep("create", None)
+            async with service(sandbox, folder, callers=path) as asker:
+                if location is not None:
+                    await until_done(asker, location, headers)
+                else:
+                    assert (await asker.generate(n=3, headers=headers)).status == 200
+                assert len(sandbox.ledger.tasks) == before + 3
+                assert (await asker.generate("one more", headers=headers)).status == 402
+
+
+async def until_done(asker: Asker, location: str, headers: dict[str, str] | None = None) -> None:
     """Ask for an order until it is done."""
-    while (found := (await asker.ask("GET", location)).body["status"]) != "done":
+    while (found := (await asker.ask("GET", location, headers)).body["status"]) != "done":
         assert found in ("queued", "running")
         await asyncio.sleep(0.02)
 

@@ -103,11 +103,11 @@ def check_made(order: Order, *, is_leaving: bool) -> None:
     """Make sure that something was made; raises Refused with what its caller is told instead."""
     if order.refusal is not None:
         raise Refused(order.refusal)
+    if is_leaving and not order.is_final:
+        raise Refused(LEAVING)
     failures = [part.failure for part in order.parts if part.failure is not None]
     if len(failures) < len(order.parts):
         return
-    if is_leaving and not order.is_final:
-        raise Refused(LEAVING)
     raise Refused(_worst(order, failures))
 
 

@@ -20,7 +20,7 @@ from ..errors import ConfigurationError, ImagenError
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
 from ._orders import Order, Watch
-from ._ordinals import Turn, Turns
+from ._ordinals import LAPSES, Turn, Turns
 from ._reading import Asked
 from ._refusals import LEAVING, Refused, refusal_of, wrong
 
@@ -204,8 +204,9 @@ class Desk:
 
     async def settle(self, row: OrderRow, order: Order) -> None:
         """Note what an order of an earlier process has come to; nothing where that is open, or gone on with."""
-        if (row.caller, row.name) not in self._lines and (order.is_final or order.cost == 0):
-            await self._end(order, row)
+        is_lapsed = order.cost is not None and time.time() - row.begun_at > LAPSES
+        if (row.caller, row.name) not in self._lines and (order.is_final or order.cost == 0 or is_lapsed):
+            await self._end(order, row, is_lapsed=is_lapsed)
 
     def live(self, order_id: str) -> Order | None:
         """The order of that id, while it is being made."""
@@ -336,10 +337,13 @@ class Desk:
         line.rows[ordinal] = new
         return new
 
-    async def _end(self, order: Order, row: OrderRow) -> OrderRow:
+    async def _end(self, order: Order, row: OrderRow, *, is_lapsed: bool = False) -> OrderRow:
         """Note what an order has come to, and have its pictures shown; returns how its row is then."""
-        cost, at = order.cost, time.time()
-        is_unsent = cost == 0 and not order.is_final
+        if self.is_closing and row.is_async and not order.is_final:
+            return row  # nobody has called it off: the next process goes on with it
+        at, is_unsent = time.time(), order.cost == 0 and not order.is_final
+        # What of it was not sent may be asked for again: what is set aside for it holds on.
+        cost = order.cost if order.is_final or is_unsent or is_lapsed else None
         if is_unsent:
             await self._keeper.ask(lambda book: book.cancel(order.id, at))
         else:
