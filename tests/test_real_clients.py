@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from commands import COMMAND, at, running_in
 from fronts import Counted, front
@@ -359,12 +358,3 @@ async def test_a_program_that_gave_up_is_begun_again(client: RealClient, tmp_pat
         async with serving(sandbox, tmp_path, port):
             assert distinct(pictures(await ask(client, url, *prompts(3)))) == 3
         assert len(sandbox.ledger.tasks) == 3
-
-
-async def test_a_file_is_handed_out_whatever_key_comes_with_it(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
-    """A picture's address takes any Authorization, and none: it is guessed by nobody."""
-    async with asked(imagen_sandbox, tmp_path) as (asker, _), aiohttp.ClientSession() as session:
-        url = (await asker.generate()).urls[0]
-        for headers in ({}, {"Authorization": "Bearer whatever"}):
-            async with session.get(url, headers=headers) as response:
-                assert (await response.read()).startswith(PNG)
