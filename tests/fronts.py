@@ -65,6 +65,8 @@ class Front:
             return await asyncio.wait_for(asyncio.shield(asking), self._patience)
         except TimeoutError:
             return web.Response(status=504, text="<html><h1>504 Gateway Time-out</h1></html>", content_type="text/html")
+        except aiohttp.ClientError:
+            return web.Response(status=502, text="<html><h1>502 Bad Gateway</h1></html>", content_type="text/html")
         finally:
             if not self._keeps:
                 asking.cancel()

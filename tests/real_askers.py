@@ -37,6 +37,16 @@ class RealClient(NamedTuple):
         """True for Vercel's."""
         return self.way.startswith("ai-")
 
+    @property
+    def is_litellm(self) -> bool:
+        """True for litellm in any of its ways."""
+        return self.way.startswith("litellm")
+
+    @property
+    def says_when_it_repeats(self) -> bool:
+        """True for those who send `x-stainless-retry-count`: openai's own, and who asks by them."""
+        return not self.is_ai_sdk and self.way != "litellm-router"
+
     def __str__(self) -> str:
         return self.name
 
@@ -50,6 +60,7 @@ CLIENTS = (
     RealClient("openai-async", "openai-async", "python", *_PYTHON),
     RealClient("litellm", "litellm", "python", *_PYTHON),
     RealClient("litellm-async", "litellm-async", "python", *_PYTHON),
+    RealClient("litellm-router", "litellm-router", "python", {"timeout": 2}, {"num_retries": 8}),
     RealClient("langchain", "langchain", "python", *_PYTHON),
     RealClient("openai-node", "openai", "npm", *_NODE),
     RealClient("openai-node-earlier", "openai", "npm_earlier", *_NODE),

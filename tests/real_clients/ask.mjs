@@ -54,8 +54,10 @@ async function withAi() {
     ? (await import("@ai-sdk/openai")).createOpenAI
     : (await import("@ai-sdk/openai-compatible")).createOpenAICompatible;
   const provider = made({ name: isOpenai ? "openai" : "served", baseURL: demand.url, apiKey: demand.key });
-  return async ({ do: method = "generate", model, prompt, image, ...terms }) => {
+  return async ({ do: method = "generate", model, prompt, image, patience, ...terms }) => {
     const images = method === "edit" ? [readFileSync(image)] : null;
+    // It has no time-out, but takes a signal.
+    if (patience !== undefined) terms.abortSignal = AbortSignal.timeout(patience);
     const found = await generateImage({
       model: isOpenai ? provider.image(model) : provider.imageModel(model),
       prompt: images === null ? prompt : { text: prompt, images },

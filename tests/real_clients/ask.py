@@ -160,6 +160,23 @@ def _of_litellm(demand: dict[str, Any], terms: Call) -> Call:
     return {**place, **demand["settings"], **terms, "model": f"openai/{terms['model']}"}
 
 
+def with_litellm_router(demand: dict[str, Any]) -> list[Told]:
+    """litellm's router, as its proxy has it: it asks again by itself, and its openai client does not."""
+    import litellm
+
+    names = {call["model"] for call in demand["calls"]}
+    place = {"api_base": demand["url"], "api_key": demand["key"]}
+    models = [{"model_name": name, "litellm_params": {"model": f"openai/{name}", **place}} for name in names]
+    router = litellm.Router(model_list=models, **{"num_retries": 2, **demand["settings"]})
+
+    async def ask(call: Call) -> Told:
+        with opened(call) as (do, terms):
+            work = {"generate": router.aimage_generation, "edit": router.aimage_edit}[do]
+            return answer(await work(**terms))
+
+    return all_of(demand["calls"], ask)
+
+
 def with_langchain(demand: dict[str, Any]) -> list[Told]:
     """langchain-community's wrapper, which reads addresses alone."""
     from langchain_community.utilities.dalle_image_generator import DallEAPIWrapper
@@ -177,6 +194,7 @@ WAYS: dict[str, Callable[[dict[str, Any]], list[Told]]] = {
     "openai-async": with_openai_async,
     "litellm": with_litellm,
     "litellm-async": with_litellm_async,
+    "litellm-router": with_litellm_router,
     "langchain": with_langchain,
 }
 
