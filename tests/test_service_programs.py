@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -134,9 +135,9 @@ class Behind:
 
     async def give_up(self, tasks: int, **headers: str) -> None:
         """Ask, and leave once the service has heard that and so many tasks are made."""
-        heard = len(self._counted.posts)
-        asking = asyncio.create_task(self._through.generate(headers=headers))
-        while len(self._counted.posts) == heard or len(self._sandbox.ledger.tasks) < tasks:
+        own = str(uuid.uuid4())
+        asking = asyncio.create_task(self._through.generate(headers={**headers, "X-Try": own}))
+        while len(self._sandbox.ledger.tasks) < tasks or own not in (each.get("X-Try") for each in self._counted.posts):
             await asyncio.sleep(0.01)
         asking.cancel()
         await asyncio.wait([asking])
@@ -189,4 +190,15 @@ async def test_the_limit_behind_a_proxy_that_takes_the_answer(tmp_path: Path) ->
         for _ in range(3):
             await client.give_up(4, **{"Idempotency-Key": "order-17"})
         assert len(await client.ask(**{"Idempotency-Key": "order-17"})) == 1
+        assert len(sandbox.ledger.tasks) == 4
+
+
+async def test_behind_a_proxy_equal_requests_that_are_repeated_stay_apart(tmp_path: Path) -> None:
+    """Four times the same at once, each asked for again, and again: four tasks, and each caller has another picture."""
+    async with behind(tmp_path, 1.5, keeps=True) as (client, sandbox, _):
+        for number in range(3):
+            repeat = {REPEAT: str(number)}
+            await asyncio.gather(*(client.give_up(4, **repeat) for _ in range(4)))
+        found = await asyncio.gather(*(client.ask(**{REPEAT: "3"}) for _ in range(4)))
+        assert len({url for urls in found for url in urls}) == 4
         assert len(sandbox.ledger.tasks) == 4
