@@ -98,7 +98,7 @@ async def test_a_known_program_has_its_picture_and_no_key_goes_elsewhere(
     async with elsewhere(imagen_sandbox) as provider, aiohttp.ClientSession() as session:
         there = SimpleNamespace(url=provider.api, key=imagen_sandbox.key)
         terms: dict[str, Any] = {"callers": callers, "aliases": ALIASES, "middlewares": [counted.middleware]}
-        async with service(there, tmp_path / "out", **terms) as asker:  # type: ignore[arg-type]
+        async with service(there, tmp_path / "out", **terms) as asker:
             found = await PROGRAMS[name](session, f"{asker.url}/v1", key)
     assert [picture[:8] for picture in found] == [PNG]
     assert (len(counted.posts), len(imagen_sandbox.ledger.tasks)) == (1, 1)
