@@ -7,7 +7,6 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -19,6 +18,7 @@ from programs import LibreChat, N8n, OpenWebUI
 from servers import served
 from services import Asker, service
 
+from imagen_async import Account
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.service import new_caller
 
@@ -96,9 +96,9 @@ async def test_a_known_program_has_its_picture_and_no_key_goes_elsewhere(
     key = new_caller(callers, "shop").key
     counted = Counted()
     async with elsewhere(imagen_sandbox) as provider, aiohttp.ClientSession() as session:
-        there = SimpleNamespace(url=provider.api, key=imagen_sandbox.key)
-        terms: dict[str, Any] = {"callers": callers, "aliases": ALIASES, "middlewares": [counted.middleware]}
-        async with service(there, tmp_path / "out", **terms) as asker:
+        accounts = [Account("sandbox", api_key=imagen_sandbox.key, base_url=provider.api)]
+        terms = {"accounts": accounts, "callers": callers, "aliases": ALIASES, "middlewares": [counted.middleware]}
+        async with service(imagen_sandbox, tmp_path / "out", **terms) as asker:
             found = await PROGRAMS[name](session, f"{asker.url}/v1", key)
     assert [picture[:8] for picture in found] == [PNG]
     assert (len(counted.posts), len(imagen_sandbox.ledger.tasks)) == (1, 1)
