@@ -64,13 +64,15 @@ class Asker:
 
 @asynccontextmanager
 async def service(sandbox: Sandbox, folder: Path, **terms: Any) -> AsyncIterator[Asker]:
-    """Serve over a sandbox while the block runs, with what is kept in a folder."""
+    """Serve over a sandbox while the block runs, with what is kept in a folder; `middlewares` look on."""
+    middlewares = terms.pop("middlewares", ())
     folder.mkdir(exist_ok=True)
     kept = {"journal": folder / "run.db", "save_to": folder, "shared": False, **terms.pop("client", {})}
     accounts = terms.pop("accounts", [Account("sandbox", api_key=sandbox.key, base_url=sandbox.url)])
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session, Client(*accounts, **kept) as client:
         made = application(client, **terms)
+        made.middlewares[:0] = middlewares
         runner = web.AppRunner(made, access_log=None, handle_signals=False, handler_cancellation=True)
         await runner.setup()
         try:

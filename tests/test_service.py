@@ -68,11 +68,15 @@ async def test_what_a_model_lacks_is_dropped_and_told(imagen_sandbox: Sandbox, t
         assert answer.body["ignored"] == ["quality", "style", "background", "moderation"]
         assert answer.headers["x-imagen-ignored"] == "quality, style, background, moderation"
         assert imagen_sandbox.ledger.tasks[-1].input["aspect_ratio"] == "9:16"
+        # Those that the clients of autumn 2026 have besides.
+        later = {"complexity": "low", "frame_count": 2, "frame_duration_ms": 200, "svg": {"model": "gpt-6"}}
+        answer = await asker.generate(safety_identifier="u1", **later)
+        assert answer.body["ignored"] == list(later)
         answer = await asker.generate(asspect_ratio="1:1")
         assert (answer.status, answer.error["param"]) == (400, "asspect_ratio")
         assert "Did you mean aspect_ratio?" in answer.error["message"]
         assert answer.headers["x-should-retry"] == "false"
-    assert len(imagen_sandbox.ledger.tasks) == 1
+    assert len(imagen_sandbox.ledger.tasks) == 2
 
 
 async def test_the_same_again_is_a_new_picture_once_it_was_given(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from inner import LAPSES, REPEATED_WITHIN, Turn, Turns
 NOW = 1_000_000.0
 
 
-def taken(turns: Turns, now: float = NOW, *, is_repeat: bool = False) -> int:
+def taken(turns: Turns, now: float = NOW, *, repeat: int = 0) -> int:
     """One more that comes and waits; its ordinal."""
-    ordinal = turns.next(now, is_repeat=is_repeat)
-    turns.join(ordinal, now)
+    ordinal = turns.next(now, repeat=repeat)
+    turns.join(ordinal, now, repeat=repeat)
     return ordinal
 
 
@@ -42,19 +42,35 @@ def test_a_repeat_is_the_newest() -> None:
     """Waited for, as behind a proxy that has not noticed, or given to nobody: for ten minutes, and no longer."""
     turns = Turns()
     taken(turns)
-    assert taken(turns, is_repeat=True) == 0
+    assert taken(turns, repeat=1) == 0
     answered(turns, 0)
     answered(turns, 0)
-    assert taken(turns, NOW + REPEATED_WITHIN - 1, is_repeat=True) == 0
+    assert taken(turns, NOW + REPEATED_WITHIN - 1, repeat=1) == 0
     turns.leave(0)
-    assert taken(turns, NOW + REPEATED_WITHIN + 1, is_repeat=True) == 1
+    assert taken(turns, NOW + REPEATED_WITHIN + 1, repeat=1) == 1
 
 
 def test_a_repeat_takes_what_was_left_before_the_newest() -> None:
     """After a crash three equal requests come again: each has its own picture, and none of them that of another."""
     turns = Turns([(ordinal, Turn(NOW)) for ordinal in range(3)])
-    assert sorted(taken(turns, is_repeat=True) for _ in range(3)) == [0, 1, 2]
-    assert taken(turns, is_repeat=True) == 2
+    assert sorted(taken(turns, repeat=1) for _ in range(3)) == [0, 1, 2]
+    assert taken(turns, repeat=1) == 2
+
+
+def test_repeats_of_equal_requests_stay_apart() -> None:
+    """Where all first tries are still waited for, or lost on the way, each repeat has another one, however often."""
+    turns = Turns()
+    for repeat in range(4):
+        assert {taken(turns, repeat=repeat) for _ in range(5)} == set(range(5))
+    # Also where some of the tries have never arrived.
+    taken(turns, repeat=5)
+    assert {taken(turns, repeat=6) for _ in range(5)} == set(range(5))
+
+
+def test_a_repeat_is_not_an_earlier_one_that_was_given() -> None:
+    """What somebody else was given before stays that: each repeat of a later one has the later one."""
+    turns = Turns([(0, Turn(NOW, NOW))])
+    assert [taken(turns, repeat=repeat) for repeat in range(5)] == [1] * 5
 
 
 def test_what_was_never_given_lapses() -> None:
@@ -81,7 +97,7 @@ def test_no_picture_is_made_while_one_is_left(steps: list[str]) -> None:
             waiting = []
         elif step in ("ask", "repeat"):
             free = begun - given_ones - set(waiting)
-            ordinal = taken(turns, is_repeat=step == "repeat")
+            ordinal = taken(turns, repeat=step == "repeat")
             assert ordinal in free or not free
             assert step == "repeat" or ordinal not in given_ones | set(waiting)
             begun.add(ordinal)

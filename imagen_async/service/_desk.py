@@ -56,7 +56,7 @@ class Demand(msgspec.Struct, frozen=True):
         asked: What.
         body: It, as it is read again later.
         key: The name that its caller has given it, or None.
-        is_repeat: True where it says that it was sent before.
+        repeat: How often it was sent before, as it says itself.
         callback: Where its end is announced, as the book keeps it, or None.
     """
 
@@ -64,7 +64,7 @@ class Demand(msgspec.Struct, frozen=True):
     asked: Asked
     body: bytes
     key: str | None = None
-    is_repeat: bool = False
+    repeat: int = 0
     callback: bytes | None = None
 
     @property
@@ -161,8 +161,8 @@ class Desk:
         line = self._enter(demand)
         try:
             turns = await self._turns(line, demand)
-            ordinal = 0 if demand.key else turns.next(time.time(), is_repeat=demand.is_repeat)
-            turns.join(ordinal, time.time())
+            ordinal = 0 if demand.key else turns.next(time.time(), repeat=demand.repeat)
+            turns.join(ordinal, time.time(), repeat=demand.repeat)
             try:
                 order = await self._joined(line, ordinal, demand)
             except BaseException:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_KEY = 255
 """Characters of an Idempotency-Key, as OpenAI and others have it."""
 
+MAX_REPEAT = 10
+"""Digits of the number of a try, from which on it is none."""
+
 
 class Doors:
     """Takes orders over HTTP.
@@ -77,10 +80,10 @@ class Doors:
                     message = f"This key may not use the model {told(name)}, only {', '.join(caller.models)}."
                     raise wrong(message, "model", "model_not_allowed", 403)
         key = _key_of(request)
-        again = request.headers.get("x-stainless-retry-count", "0").strip()
-        is_repeat = again.isdecimal() and again.strip("0") != ""
+        again = request.headers.get("x-stainless-retry-count", "").strip()
+        repeat = int(again) if again.isdecimal() and len(again) < MAX_REPEAT else 0
         callback = service.notices.callback(caller, asked, service.address(request))
-        return Demand(caller, asked, msgspec.json.encode(body), key, is_repeat, callback)
+        return Demand(caller, asked, msgspec.json.encode(body), key, repeat, callback)
 
     async def _made(self, request: web.Request, order: Order) -> web.Response:
         """The whole answer, once all has ended."""

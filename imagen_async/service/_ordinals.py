@@ -7,7 +7,8 @@ once the first was answered is a new one, as whoever sends it means.
 
 A request that says that it is a repeat is one whose first try was lost on the way. Behind a proxy that try may still
 be waited for, or be answered to nobody: so it takes, of those of the last ten minutes, one that was begun and that
-nobody waits for or was given, else the newest.
+nobody waits for or was given, else the newest. Of several of which that is so each repeat takes its own: its try's
+number is greater than that of the try before it, by which one of them was asked for last.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ class Turn(msgspec.Struct):
         begun_at: When it came first, in Unix seconds.
         given_at: When its answer was written to whoever waited, or None.
         waiting: How many wait for it now.
+        repeat: By which try it was asked for last, as that has said; 0: by the first.
     """
 
     begun_at: float
     given_at: float | None = None
     waiting: int = 0
+    repeat: int = 0
 
     @property
     def is_free(self) -> bool:
@@ -56,26 +59,28 @@ class Turns:
         self._turns: dict[int, Turn] = dict(sorted(known))
         self._next = max([first, *(ordinal + 1 for ordinal in self._turns)])
 
-    def next(self, now: float, *, is_repeat: bool) -> int:
+    def next(self, now: float, *, repeat: int = 0) -> int:
         """The ordinal of one more request.
 
         Args:
             now: Unix seconds.
-            is_repeat: True where it says that it was sent before.
+            repeat: How often it was sent before, as it says itself.
         """
         free = [ordinal for ordinal, turn in self._turns.items() if turn.is_free and now - turn.begun_at < LAPSES]
         if free:
             return free[0]
-        recent = [ordinal for ordinal, turn in self._turns.items() if is_repeat and _is_recent(turn, now)]
-        return recent[-1] if recent else self._next
+        recent = [ordinal for ordinal, turn in self._turns.items() if repeat and _is_recent(turn, now)]
+        tried = [(turn.repeat, ordinal) for ordinal in recent if (turn := self._turns[ordinal]).repeat < repeat]
+        return max(tried)[1] if tried else recent[-1] if recent else self._next
 
-    def join(self, ordinal: int, now: float) -> None:
-        """Hear that one more waits for that one, from now on."""
+    def join(self, ordinal: int, now: float, *, repeat: int = 0) -> None:
+        """Hear that one more waits for that one, from now on, which was sent so often before."""
         turn = self._turns.get(ordinal)
         if turn is None:
             turn = self._turns[ordinal] = Turn(now)
             self._next = max(self._next, ordinal + 1)
         turn.waiting += 1
+        turn.repeat = repeat
 
     def leave(self, ordinal: int) -> None:
         """Hear that one who waited has left, or has been answered."""

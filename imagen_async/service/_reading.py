@@ -29,10 +29,13 @@ Show = Literal["url", "b64_json"]
 MOST_PICTURES = 10
 """Pictures that one request may ask for, as OpenAI has it."""
 
-_OPTIONAL = ("quality", "style", "background", "moderation", "output_format", "output_compression", "input_fidelity")
+_OPTIONAL = (
+    *("quality", "style", "background", "moderation", "output_format", "output_compression", "input_fidelity"),
+    *("complexity", "frame_count", "frame_duration_ms", "svg"),
+)
 """OpenAI's own fields that its clients send whatever the model: dropped, and told, where a model has none such."""
 
-_WITHOUT_EFFECT = ("user", "partial_images")
+_WITHOUT_EFFECT = ("user", "safety_identifier", "partial_images")
 """OpenAI's own fields that change no picture: who asked, and unfinished pictures, of which there are none."""
 
 _OURS = ("aspect_ratio", "negative_prompt", "seed", "extra", "images")
@@ -42,7 +45,7 @@ _OF_THE_DOOR = ("model", "prompt", "n", "size", "response_format", "stream", "as
 
 _BESIDES = frozenset((*_OPTIONAL, *_WITHOUT_EFFECT, *_OURS, *_OF_THE_DOOR))
 
-_NUMBERS = frozenset(("n", "seed", "output_compression", "partial_images"))
+_NUMBERS = frozenset(("n", "seed", "output_compression", "frame_count", "frame_duration_ms", "partial_images"))
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
