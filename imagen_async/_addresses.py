@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -62,6 +63,7 @@ def is_unencrypted(url: str) -> bool:
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """True for a name or an address of this machine itself, which no proxy can reach."""
     address = _spelt(host)

@@ -44,12 +44,17 @@ class Bookkeeper:
 
     async def close(self) -> None:
         """Write what is left, and let go of the book; raises JournalError when that fails."""
+        self._begin_work()
         while self._working is not None:
             await asyncio.wait([self._working])
         await ended(self._thread, self._open, machine_time() + LEAVING)
 
-    def ask(self, work: Callable[[Book], T]) -> asyncio.Future[T]:
+    def ask(self, work: Callable[[Book], T], *, wait: float = 0.0) -> asyncio.Future[T]:
         """Have something noted or looked up, in the order of the asking.
+
+        Args:
+            work: What to do with the book.
+            wait: Seconds for which it may wait for others, to be one transaction with them.
 
         Returns:
             What ends once it is on disk, with what the work returned, or with JournalError where it cannot be done.
@@ -58,9 +63,15 @@ class Bookkeeper:
         # Of what nobody waits for, a failure is told by what is asked next.
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._asked.append((work, done))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work_off())
+        if self._working is None and wait:
+            asyncio.get_running_loop().call_later(wait, self._begin_work)
+        else:
+            self._begin_work()
         return done
+
+    def _begin_work(self) -> None:
+        if self._working is None and self._asked:
+            self._working = asyncio.create_task(self._work_off())
 
     async def _work_off(self) -> None:
         try:

@@ -31,6 +31,9 @@ DAY = 86400
 """Seconds of a day, which begins at midnight in UTC."""
 
 
+GIVEN_AFTER = 0.02
+"""Seconds after which at the latest it is noted that an answer was given."""
+
 KEY = "key:"
 """What the name of an order begins with that its caller has named."""
 
@@ -190,7 +193,8 @@ class Desk:
         assert line.turns is not None
         line.turns.give(wait.ordinal, at)
         line.rows[wait.ordinal] = msgspec.structs.replace(line.rows[wait.ordinal], given_at=at)
-        await self._keeper.ask(lambda book: book.give(wait.order.id, at))
+        # Killed before that, it hands out the same once more: no reason for a transaction of its own.
+        await self._keeper.ask(lambda book: book.give(wait.order.id, at), wait=GIVEN_AFTER)
 
     async def go_on(self, demand: Demand, ordinal: int) -> None:
         """Have an order made that an earlier process has taken, and for which nobody waits."""
