@@ -199,8 +199,10 @@ from imagen_async.sandbox._service import Service
 from imagen_async.sandbox._webhooks import Webhook
 from imagen_async.service import _bookkeeper as bookkeeper_module
 from imagen_async.service import _new_callers as new_callers
-from imagen_async.service._announcer import signed
-from imagen_async.service._book import Book
+from imagen_async.service._announcer import Announcer, signed
+from imagen_async.service._application import refusing
+from imagen_async.service._book import Book, FileRow, OrderRow
+from imagen_async.service._bookkeeper import Bookkeeper
 from imagen_async.service._callers import ANYBODY, Caller, Callers, WatchedCallers, callers_in, read_callers
 from imagen_async.service._desk import Desk as ServiceDesk
 from imagen_async.service._desk import Wait
@@ -222,8 +224,9 @@ from imagen_async.service._figures import (
     Snapshot,
     name_of,
 )
+from imagen_async.service._files import Files
 from imagen_async.service._new_callers import new_caller
 from imagen_async.service._ordinals import LAPSES, REPEATED_WITHIN, Turn, Turns
 from imagen_async.service._reading import Asked, Body, InputPicture, Reader
-from imagen_async.service._refusals import Refusal, Refused
+from imagen_async.service._refusals import Refusal, Refused, refusal_of
 from imagen_async.service._sizes import nearest_ratio

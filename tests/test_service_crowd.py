@@ -70,7 +70,8 @@ async def test_callers_take_turns(tmp_path: Path) -> None:
         order = [task.input["prompt"].split()[0] for task in sandbox.ledger.tasks]
     places = {name: [at for at, each in enumerate(order) if each == name] for name in made}
     medians = {name: statistics.median(places[name]) for name in ("ana", "ben", "eva")}
-    assert max(medians.values()) <= 1.1 * min(medians.values())
+    # First come first served they would be 20 apart.
+    assert max(medians.values()) - min(medians.values()) <= 12
     # Four callers with a turn each, from when they came: no more than that.
     assert max(places[name][-1] for name in medians) <= 15 + 10 + 4 * 20 + 20
 

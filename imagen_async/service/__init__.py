@@ -36,6 +36,7 @@ def application(
     keep: str | float = "7d",
     deadline: float = 900.0,
     grace: float = 8.0,
+    heartbeat: float = 10.0,
 ) -> web.Application:
     """Make the aiohttp application of a service over a client.
 
@@ -52,6 +53,7 @@ def application(
             a day at least.
         deadline: Seconds that an order may take. What runs then goes on, and is found by the same request.
         grace: Seconds for which leaving waits for what runs; docker kills what has not left after 10.
+        heartbeat: Seconds between two signs of life of a stream: proxies cut what is silent for a minute.
 
     Raises:
         ConfigurationError: Something of it cannot be, or the client keeps nothing.
@@ -59,4 +61,4 @@ def application(
     terms = checked_terms(aliases or {}, public_url, keep, deadline, grace)
     watched = None if callers is None else WatchedCallers(os.fspath(callers), machine_time())
     known = None if watched is None else lambda: watched.present(machine_time())
-    return build(Service(client, terms, known), known, public_url)
+    return build(Service(client, terms, known), known, public_url, heartbeat)

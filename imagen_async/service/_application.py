@@ -18,23 +18,23 @@ from ._guard import CALLER, guard
 from ._later import Later
 from ._metrics import CONTENT_TYPE, exposition
 from ._page import page_routes
-from ._refusals import Refusal, Refused, refusal_of, wrong
+from ._refusals import FAULT, Refusal, Refused, refusal_of, wrong
 from ._service import Service
 
-HEARTBEAT = 10.0
-"""Seconds between two signs of life of a stream: proxies cut what is silent for a minute."""
 
-
-def build(service: Service, callers: Callable[[], Callers] | None, public_url: str | None) -> web.Application:
+def build(
+    service: Service, callers: Callable[[], Callers] | None, public_url: str | None, heartbeat: float
+) -> web.Application:
     """The application of a service, which opens and closes with it.
 
     Args:
         service: What there is behind it.
         callers: Who may ask; None: everybody on this machine.
         public_url: Its address as callers know it, or None.
+        heartbeat: Seconds between two signs of life of a stream.
     """
     application = web.Application(middlewares=[refusing, guard(callers, public_url, response_of)])
-    doors, later, models = Doors(service, HEARTBEAT), Later(service), _Models(service)
+    doors, later, models = Doors(service, heartbeat), Later(service), _Models(service)
 
     async def file(request: web.Request) -> web.StreamResponse:
         return await service.files.serve(request)
@@ -93,11 +93,7 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
         return response_of(Refusal(error.status, _CODES.get(error.status, "http_error"), message))
     except Exception:  # of ours
         log(logging.ERROR, "%s %s failed by a fault of the service", request.method, request.path, exc_info=True)
-        message = (
-            "The service has failed by a fault of its own; its log has more. What was sent is not lost: ask again."
-        )
-        # No status that is repeated: nobody knows what was sent.
-        return response_of(Refusal(424, "fault", message))
+        return response_of(FAULT)
 
 
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_long"}

@@ -59,13 +59,15 @@ async def read_body(request: web.Request, way: Way, inputs: str, off_loop: OffLo
     except TimeoutError:
         # Nothing was sent; but a client that is slow once is so again.
         raise wrong(f"The body did not come within {LONGEST_READ:g} s.", code="too_slow", status=400) from None
-    except (web.RequestPayloadError, aiohttp.ClientPayloadError, ValueError, RuntimeError) as error:
-        raise wrong(f"The body cannot be read: {error}.", code="unreadable") from None
+    except Refused:
+        raise
     except OSError as error:
         if request.transport is None or isinstance(error, ConnectionError):
             raise
         message = f"The pictures cannot be kept here: {error.strerror or error}. Nothing was sent."
         raise Refused(Refusal(503, "disk", message)) from error
+    except Exception as error:  # whatever a parser makes of what was sent
+        raise wrong(f"The body cannot be read: {error}.", code="unreadable") from error
 
 
 async def _read_json(request: web.Request) -> bytes:

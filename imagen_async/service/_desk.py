@@ -22,7 +22,7 @@ from ._bookkeeper import Bookkeeper
 from ._orders import Order, Watch
 from ._ordinals import LAPSES, Turn, Turns
 from ._reading import Asked
-from ._refusals import LEAVING, Refused, refusal_of, wrong
+from ._refusals import FAULT, LEAVING, Refused, refusal_of, wrong
 
 if TYPE_CHECKING:
     from ._callers import Caller
@@ -310,7 +310,8 @@ class Desk:
         if fault is not None:
             told = "".join(traceback.format_exception(fault))
             log(logging.ERROR, "the order %s failed by a fault of the service: %s", order.id, told)
-        if making.cancelled() or fault is not None:
+            order.refusal = FAULT
+        if making.cancelled():
             order.refusal = LEAVING
         self._orders.pop(order.id, None)
         del line.orders[ordinal]

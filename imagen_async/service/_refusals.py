@@ -149,5 +149,12 @@ _STATUS: dict[type[ImagenError], tuple[int, str]] = {
 }
 """By the class of the error; what is not here, and none of which is sent anew by itself, is 424 `failed`."""
 
+FAULT = Refusal(
+    424,
+    "fault",
+    "The service has failed by a fault of its own; its log has more. What was sent is not lost: ask the same again.",
+)
+"""No status that is repeated: nobody knows what was sent."""
+
 LEAVING = Refusal(503, "leaving", "The service is being restarted: ask again. What was sent already is not lost.")
 """Told also to those of whom something runs: the same request finds it, and nothing is paid twice."""

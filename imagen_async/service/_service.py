@@ -204,8 +204,11 @@ class Service:
             with suppress(Refused):
                 self._ended(row, await self.archive.order(row))
         while True:
-            await self._settle_left()
-            await self.files.sweep()
+            try:
+                await self._settle_left()
+                await self.files.sweep()
+            except ImagenError as error:  # such as a full disk: it is tried again
+                log(logging.WARNING, "what is kept no longer cannot be removed now: %s", error)
             await asyncio.sleep(SWEEPING)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
