@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from ..errors import ImagenError
 from ._book import OrderRow
@@ -33,6 +34,11 @@ def headers_of(order: Order) -> dict[str, str]:
     """What an answer about an order says besides: its id, and what was dropped of what was asked for."""
     told = {"x-request-id": order.id, "Cache-Control": "no-store"}
     return told | ({"x-imagen-ignored": ", ".join(order.asked.ignored)} if order.asked.ignored else {})
+
+
+def prefix_of(request: web.BaseRequest) -> str:
+    """What the application is mounted at, as a request to one of its `/v1/` paths has it."""
+    return request.path.partition("/v1/")[0]
 
 
 def data_of(asked: Asked, pictures: tuple[Picture, ...]) -> list[dict[str, Any]]:

@@ -91,6 +91,8 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
             raise
         message = f"{request.method} {request.path}: {error.reason}."
         return response_of(Refusal(error.status, _CODES.get(error.status, "http_error"), message))
+    except ConnectionError:  # whoever asked has left
+        return web.Response()
     except Exception:  # of ours
         log(logging.ERROR, "%s %s failed by a fault of the service", request.method, request.path, exc_info=True)
         return response_of(FAULT)

@@ -15,6 +15,7 @@ from .._folders import give_name, new_part
 from .._input_files import look_at
 from .._off_loop import OffLoop
 from .._patience import Patience
+from .._text import told
 from ..errors import InvalidRequest
 from ._reading import Body, InputPicture, Way
 from ._refusals import Refusal, Refused, wrong
@@ -96,6 +97,10 @@ async def _read_form(request: web.Request, way: Way, inputs: str, off_loop: OffL
         if not isinstance(part, aiohttp.BodyPartReader) or not part.name:
             raise wrong("A part of the form has no name.", code="invalid_form")
         name = part.name.partition("[")[0]
+        if part.headers.get("Content-Transfer-Encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+            raise wrong(f"{told(name)} is encoded for the transfer: send it as it is.", name, "invalid_form")
+        if name in fields:
+            raise wrong(f"{told(name)} comes twice.", name, "invalid_form")
         if len(fields) + len(pictures) >= MOST_FIELDS:
             raise too_long(f"A form of more than {MOST_FIELDS} parts", "send fewer")
         if part.filename is not None or name in ("image", "mask"):

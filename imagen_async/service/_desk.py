@@ -299,7 +299,9 @@ class Desk:
             line.rows[ordinal] = await self._end(order, row)
             self._ended(line.rows[ordinal], order)
         except ImagenError as error:
-            order.refusal = refusal_of(error)
+            refusal = refusal_of(error)
+            # Once tasks may exist nobody is told to ask again, though whoever does finds them.
+            order.refusal = msgspec.structs.replace(refusal, status=424) if order.begun.is_set() else refusal
         except Refused as refused:
             order.refusal = refused.refusal
 

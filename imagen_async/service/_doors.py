@@ -12,9 +12,9 @@ from aiohttp import web
 
 from .._core.values import models_of
 from .._text import told
-from ._answers import body_of, check_made, completed_of, headers_of
+from ._answers import body_of, check_made, completed_of, headers_of, prefix_of
 from ._bodies import read_body
-from ._desk import Demand, Wait
+from ._desk import Demand
 from ._guard import CALLER
 from ._orders import Order, Part
 from ._reading import Asked, Way
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_KEY = 255
 """Characters of an Idempotency-Key, as OpenAI and others have it."""
+
+LOOK = 1.0
+"""Seconds between two looks at whether one who waits has left, where the server does not tell."""
 
 MAX_REPEAT = 10
 """Digits of the number of a try, from which on it is none."""
@@ -54,19 +57,21 @@ class Doors:
         demand = await self._demand(request, way)
         wait = await self._service.desk.wait(demand)
         try:
-            response = await self._response(request, demand.asked, wait.order)
+            response, is_told = await self._response(request, demand.asked, wait.order)
             if not response.prepared:
                 # Only then it was given.
                 await response.prepare(request)
                 await response.write_eof()
-            await self._note(request, demand, wait)
+            if is_told and not _has_left(request):
+                await self._service.desk.given(wait)
         finally:
             self._service.desk.leave(wait, demand)
         return response
 
-    async def _response(self, request: web.Request, asked: Asked, order: Order) -> web.StreamResponse:
+    async def _response(self, request: web.Request, asked: Asked, order: Order) -> tuple[web.StreamResponse, bool]:
+        """The answer to an order, and whether it is the last word about it."""
         if asked.is_async:
-            return promise_of(order)
+            return promise_of(request, order), True
         return await (self._streamed(request, order) if asked.stream else self._made(request, order))
 
     async def _demand(self, request: web.Request, way: Way) -> Demand:
@@ -85,47 +90,48 @@ class Doors:
         callback = service.notices.callback(caller, asked, service.address(request))
         return Demand(caller, asked, msgspec.json.encode(body), key, repeat, callback)
 
-    async def _made(self, request: web.Request, order: Order) -> web.Response:
+    async def _made(self, request: web.Request, order: Order) -> tuple[web.StreamResponse, bool]:
         """The whole answer, once all has ended."""
-        await order.over.wait()
+        await _over(request, order)
         try:
             check_made(order, is_leaving=self._service.desk.is_closing)
-            data = await self._service.files.data(order, self._service.address(request))
         except Refused as refused:
-            return response_of(refused.refusal)
-        return json_of(body_of(order, data), headers=headers_of(order))
+            return response_of(refused.refusal), order.is_final and order.refusal is None
+        try:
+            data = await self._service.files.data(order, self._service.address(request))
+        except Refused as refused:  # it is there, and may be read another time
+            return response_of(refused.refusal), False
+        return json_of(body_of(order, data), headers=headers_of(order)), order.is_final
 
-    async def _streamed(self, request: web.Request, order: Order) -> web.StreamResponse:
+    async def _streamed(self, request: web.Request, order: Order) -> tuple[web.StreamResponse, bool]:
         """A stream of events: a sign of life now and then, each picture as it ends, or what went wrong."""
         headers = {**headers_of(order), "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers={**headers, "Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
+        is_told = True
         async for part in _with_pauses(order.ended(), self._heartbeat):
             if part is None:
                 await response.write(b": still at work\n\n")
                 continue
-            for event in await self._events(request, order, part):
+            events, is_whole = await self._events(request, order, part)
+            is_told = is_told and is_whole
+            for event in events:
                 await response.write(_event(event))
         await order.over.wait()
         if order.refusal is not None:
             await response.write(_event({"type": "error", "error": order.refusal.error}))
         await response.write_eof()
-        return response
+        return response, is_told and order.is_final and order.refusal is None
 
-    async def _events(self, request: web.Request, order: Order, part: Part) -> list[dict[str, Any]]:
+    async def _events(self, request: web.Request, order: Order, part: Part) -> tuple[list[dict[str, Any]], bool]:
+        """What is told of a task that has ended, and whether it is the last word about it."""
         if part.failure is not None:
-            return [{"type": "error", "error": refusal_of(part.failure, part.cost).error}]
+            return [{"type": "error", "error": refusal_of(part.failure, part.cost).error}], True
         pictures = self._service.files.pictures(part, self._service.address(request))
         try:
-            return await self._service.files.read(lambda: [completed_of(order.asked, each) for each in pictures])
+            return await self._service.files.read(lambda: [completed_of(order.asked, each) for each in pictures]), True
         except Refused as refused:
-            return [{"type": "error", "error": refused.refusal.error}]
-
-    async def _note(self, request: web.Request, demand: Demand, wait: Wait) -> None:
-        """Note that somebody was given the answer, unless it is not the last word, or whoever asked is gone."""
-        is_told = demand.asked.is_async or wait.order.is_final
-        if is_told and request.transport is not None and not request.transport.is_closing():
-            await self._service.desk.given(wait)
+            return [{"type": "error", "error": refused.refusal.error}], False
 
 
 def json_of(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -140,10 +146,30 @@ def response_of(refusal: Refusal) -> web.Response:
     return web.Response(status=refusal.status, body=refusal.body, content_type="application/json", headers=headers)
 
 
-def promise_of(order: Order) -> web.Response:
+def _has_left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+async def _over(request: web.Request, order: Order) -> None:
+    """Wait for the end of an order; raises ConnectionResetError where whoever asks has left.
+
+    A server that is told to cancels the handler then (`handler_cancellation`). Who mounts the application may not have
+    told it, and is to pay for nobody who has left.
+    """
+    waiting = asyncio.ensure_future(order.over.wait())
+    try:
+        while not (await asyncio.wait([waiting], timeout=LOOK))[0]:
+            if _has_left(request):
+                raise ConnectionResetError("Whoever asked has left.")
+    finally:
+        waiting.cancel()
+
+
+def promise_of(request: web.Request, order: Order) -> web.Response:
     """The answer to who asks for it later."""
     body = {"id": order.id, "object": "image_generation", "status": order.state, "created": int(time.time())}
-    headers = {**headers_of(order), "Location": f"/v1/images/generations/{order.id}", "Retry-After": "2"}
+    location = f"{prefix_of(request)}/v1/images/generations/{order.id}"
+    headers = {**headers_of(order), "Location": location, "Retry-After": "2"}
     return json_of({**body, "ignored": list(order.asked.ignored)}, 202, headers)
 
 

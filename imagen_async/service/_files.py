@@ -60,7 +60,8 @@ class Files:
         dies_at = time.time() + self._kept
         for part in order.parts:
             for at, file in enumerate(() if part.result is None else part.result.files):
-                yield FileRow(self.token(part, at, file.path), file.path, file.media_type, dies_at)
+                path = os.path.abspath(file.path)
+                yield FileRow(self.token(part, at, path), path, file.media_type, dies_at)
 
     def token(self, part: Part, at: int, path: str) -> str:
         """The last part of the address of a task's picture: the same whenever that is asked for."""

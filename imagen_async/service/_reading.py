@@ -15,7 +15,7 @@ from .._core.plain_values import plain_item
 from .._core.routing import Route, Router
 from .._core.suggestion import did_you_mean
 from .._core.values import DEFAULT_MODEL, ImageRequest, InputFile, models_of
-from .._text import told
+from .._text import seldom, told
 from ..errors import InvalidRequest
 from ._refusals import wrong
 from ._sizes import is_size, nearest_ratio
@@ -46,6 +46,7 @@ _OF_THE_DOOR = ("model", "prompt", "n", "size", "response_format", "stream", "as
 _BESIDES = frozenset((*_OPTIONAL, *_WITHOUT_EFFECT, *_OURS, *_OF_THE_DOOR))
 
 _NUMBERS = frozenset(("n", "seed", "output_compression", "frame_count", "frame_duration_ms", "partial_images"))
+_WHOLE = seldom(r"-?[0-9]{1,18}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -152,12 +153,16 @@ class Reader:
     def _model(self, named: str) -> str:
         """The model that a name stands for; raises Refused."""
         model = self._aliases.get(named, named)
-        names = models_of(model)
-        if not any(provider.find(name) is not None for name in names for provider in self._router.providers.values()):
+        if not self.has(model):
             known = [*self._aliases, *self.models]
             message = f"There is no model {told(named)} here.{did_you_mean(named, known)} GET /v1/models lists them."
             raise wrong(message, "model", "model_not_found", 404)
         return model
+
+    def has(self, model: str) -> bool:
+        """True where an account has a model, or one of several."""
+        names = models_of(model)
+        return any(each.find(name) is not None for name in names for each in self._router.providers.values())
 
     @property
     def models(self) -> dict[str, list[str]]:
@@ -294,7 +299,7 @@ def _typed(name: str, value: Any) -> Any:
     """What a text of a form stands for."""
     if not isinstance(value, str):
         return value
-    if name in _NUMBERS and value.strip().lstrip("-").isdecimal() and len(value) < 20:
+    if name in _NUMBERS and _WHOLE().fullmatch(value.strip()):
         return int(value)
     if name in ("stream", "async"):
         return _FLAGS.get(value.strip().lower(), value)

@@ -15,7 +15,7 @@ import msgspec
 
 from .._core.failure import Failure
 from .._core.refused_prompts import refuses_prompt
-from .._text import one_line, shown
+from .._text import one_line, shown, well_formed
 from ..errors import (
     AccountError,
     BudgetReached,
@@ -76,7 +76,8 @@ class Refusal(msgspec.Struct, frozen=True):
         """The error as OpenAI's clients read it, and what we know beside that."""
         # It may quote what was sent, half characters included.
         message = one_line(shown(self.message, _LONGEST))
-        known = {"message": message, "type": self.type, "param": self.param, "code": self.code}
+        param = None if self.param is None else well_formed(self.param)
+        known = {"message": message, "type": self.type, "param": param, "code": self.code}
         return {**known, **{name: value for name, value in self.more.items() if value is not None}}
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
@@ -14,12 +15,15 @@ import msgspec
 from aiohttp import web
 
 from .._checked import checked_deadline, checked_kept
+from .._core.suggestion import did_you_mean
 from .._core.values import ImageRequest
 from .._off_loop import OffLoop
 from .._single import Single
+from .._text import told
 from .._watch.log import log
 from ..errors import ConfigurationError, ImagenError
 from ._announcer import Announcer
+from ._answers import prefix_of
 from ._archive import Archive
 from ._book import OrderRow
 from ._bookkeeper import Bookkeeper
@@ -74,6 +78,8 @@ def checked_terms(
         raise ConfigurationError(
             f"keep={keep!r}: allowed is a day or more, for so long a lost answer is asked for again."
         )
+    if not 0 <= grace < math.inf:
+        raise ConfigurationError(f"grace={grace!r}: allowed is a number of seconds from 0 on.")
     return Terms(dict(aliases), public_url, kept, checked_deadline(deadline), grace)
 
 
@@ -105,6 +111,10 @@ class Service:
         self._callers = callers
         self._is_private = client._settings.private_files or any(map(_is_local, client._accounts.values()))
         self.reader: Reader = Reader(client._router, terms.aliases, takes_private=self._is_private)
+        for alias, model in terms.aliases.items():
+            if not self.reader.has(model):
+                message = f"The alias {alias} stands for {told(model)}, which none of the accounts has"
+                raise ConfigurationError(f"{message}.{did_you_mean(model, self.reader.models)}")
         self.inputs: str = os.path.join(folder, INPUTS)
         self._keeper = Bookkeeper(os.path.join(os.path.abspath(folder), BOOK))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,7 +160,8 @@ class Service:
 
     def address(self, request: web.Request) -> str:
         """Where whoever has sent a request finds the service."""
-        return (self._terms.public_url or f"{request.scheme}://{request.host}").rstrip("/")
+        here = f"{request.scheme}://{request.host}{prefix_of(request)}"
+        return (self._terms.public_url or here).rstrip("/")
 
     async def find(self, caller: Caller, order_id: str) -> tuple[OrderRow, Order]:
         """An order of a caller, as it is now; nothing is sent for it. Raises Refused where there is none."""

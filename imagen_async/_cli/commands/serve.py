@@ -29,6 +29,9 @@ CALLERS = "callers.toml"
 
 DEFAULT_PORT = 8790
 
+LAST_WORDS = 1.0
+"""Seconds for which answers are written, and bodies read, once all has been heard out."""
+
 
 class ServeOptions(Options, frozen=True):
     """What `serve` is told."""
@@ -102,7 +105,8 @@ def _run(options: ServeOptions) -> int:
         leaving.set()
         return is_first
 
-    return run_in_loop(_serve(options, options.out, pool, tls, leaving), stop)
+    # What it notes of its pictures is to hold wherever it is started the next time.
+    return run_in_loop(_serve(options, os.path.abspath(options.out), pool, tls, leaving), stop)
 
 
 def _add(path: str, name: str) -> int:
@@ -151,7 +155,9 @@ async def _serve(
             grace=options.grace,
         )
         # Who leaves before the answer must cost nothing that was not sent: told at once, and not at the writing.
-        runner = web.AppRunner(made, access_log=None, handle_signals=False, handler_cancellation=True)
+        runner = web.AppRunner(
+            made, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=LAST_WORDS
+        )
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         await _listen(runner, options, tls)
