@@ -58,7 +58,8 @@ async def test_what_is_kept_no_longer_is_removed(tmp_path: Path) -> None:
             shown = FileRow(name, str(tmp_path / f"{name}.png"), "image/png", dies_at)
             ended_at = now - 2 * DAY if name == "old" else now
             await keeper.ask(lambda book, number=number: book.put(row(number)))
-            await keeper.ask(lambda book, n=number, at=ended_at, f=shown: book.end(f"img-{n}", at, 8.0, [f]))
+            ended = row(number, ended_at=ended_at, spent=8.0, is_final=True)
+            await keeper.ask(lambda book, ended=ended, shown=shown: book.end(ended, [shown]))
         await files.sweep()
         assert {path.name for path in (*tmp_path.glob("*.png"), *inputs.iterdir())} == {"new.png", "new"}
         assert await keeper.ask(lambda book: (book.file("old"), book.file("new") is not None)) == (None, True)

@@ -91,7 +91,8 @@ def body_of(order: Order, data: list[dict[str, Any]]) -> dict[str, Any]:
 
 def state_of(row: OrderRow, order: Order) -> OrderState:
     """Where an order stands, in a word."""
-    return "cancelled" if row.is_cancelled else order.state
+    is_unsent = row.ended_at is not None and order.cost == 0 and not order.is_final
+    return "cancelled" if row.is_called_off and is_unsent else order.state
 
 
 def status_of(row: OrderRow, order: Order, state: OrderState, data: list[dict[str, Any]]) -> dict[str, Any]:
@@ -100,8 +101,10 @@ def status_of(row: OrderRow, order: Order, state: OrderState, data: list[dict[st
     if state == "done":
         return {**body_of(order, data), **told}
     if state == "failed":
+        # As it was told when it ended: of what was never sent the journal knows nothing.
+        noted = None if row.error is None else msgspec.json.decode(row.error)
         refusals = (refusal_of(part.failure, part.cost) for part in order.parts if part.failure is not None)
-        return {**told, "error": next(refusals).error}
+        return {**told, "error": noted or next(refusals).error}
     return told
 
 
@@ -111,7 +114,7 @@ def check_made(order: Order, *, is_leaving: bool) -> None:
         raise Refused(order.refusal)
     if is_leaving and not order.is_final:
         raise Refused(LEAVING)
-    failures = [part.failure for part in order.parts if part.failure is not None]
+    failures = order.failures
     if len(failures) < len(order.parts):
         return
     raise Refused(_worst(order, failures))

@@ -33,7 +33,7 @@ class Archive:
         """The order of a row, as far as it has come; raises Refused where nobody serves its model any more."""
         key = f"{row.caller}/{row.name}/{row.ordinal}"
         entries = await self._durable.look_up(keys_of(key, row.tasks))
-        return Order.noted(row.id, key, self.asked(row), entries)
+        return Order.noted(row.id, key, self.asked(row), entries, has_ended=row.ended_at is not None)
 
     def asked(self, row: OrderRow) -> Asked:
         """What a row's order was for; raises Refused as above."""

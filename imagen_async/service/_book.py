@@ -26,8 +26,8 @@ CREATE TABLE orders (
     id TEXT PRIMARY KEY, caller TEXT NOT NULL, name TEXT NOT NULL, ordinal INTEGER NOT NULL, content TEXT NOT NULL,
     body BLOB NOT NULL, tasks INTEGER NOT NULL, is_async INTEGER NOT NULL,
     begun_at REAL NOT NULL, given_at REAL, ended_at REAL,
-    day INTEGER NOT NULL, reserved REAL NOT NULL, spent REAL, is_cancelled INTEGER NOT NULL,
-    callback BLOB, told_at REAL,
+    day INTEGER NOT NULL, reserved REAL NOT NULL, spent REAL, is_final INTEGER NOT NULL,
+    is_called_off INTEGER NOT NULL, error BLOB, callback BLOB, told_at REAL,
     UNIQUE (caller, name, ordinal)
 ) STRICT;
 CREATE INDEX orders_of_time ON orders (begun_at);
@@ -63,7 +63,9 @@ class OrderRow(msgspec.Struct, frozen=True):
         day: The day, counted from 1970 in UTC, on which its price counts.
         reserved: Credits that it may cost.
         spent: Credits that it has cost, or may have, once that is known.
-        is_cancelled: True where its caller wanted no more to be sent of it, and nothing was.
+        is_final: True where nothing more will come of any of its tasks.
+        is_called_off: True where its caller wanted no more to be sent of it.
+        error: Of one that has ended without a picture, what was said of it, as JSON; or None.
         callback: Where its end is announced, or None.
         told_at: When that was, or was given up, or None.
     """
@@ -82,7 +84,9 @@ class OrderRow(msgspec.Struct, frozen=True):
     day: int = 0
     reserved: float = 0.0
     spent: float | None = None
-    is_cancelled: bool = False
+    is_final: bool = False
+    is_called_off: bool = False
+    error: bytes | None = None
     callback: bytes | None = None
     told_at: float | None = None
 
@@ -161,29 +165,25 @@ class Book:
         """Those that have ended, and whose callers are still to be told."""
         return list(self._orders("WHERE callback IS NOT NULL AND told_at IS NULL AND ended_at IS NOT NULL"))
 
-    def tell(self, order_id: str, at: float) -> None:
-        """Note that an end was announced, or that it was given up."""
-        self._connection.execute("UPDATE orders SET told_at = ? WHERE id = ?", (at, order_id))
-
     def put(self, row: OrderRow) -> None:
         """Note an order, or how it is now."""
         self._connection.execute(_PUT, [getattr(row, name) for name in _COLUMNS])
 
-    def give(self, order_id: str, at: float) -> None:
-        """Note that an answer was written."""
-        self._connection.execute("UPDATE orders SET given_at = ? WHERE id = ?", (at, order_id))
+    def mark(self, order_id: str, **fields: float | bool | bytes | None) -> None:
+        """Note how an order is now, in some of its fields."""
+        changes = ", ".join(f"{name} = ?" for name in fields)
+        self._connection.execute(f"UPDATE orders SET {changes} WHERE id = ?", (*fields.values(), order_id))
 
-    def end(self, order_id: str, at: float, spent: float | None, files: Iterable[FileRow]) -> None:
-        """Note that an order has ended: what it has cost, None where it holds on, and its pictures."""
-        self._connection.execute("UPDATE orders SET ended_at = ?, spent = ? WHERE id = ?", (at, spent, order_id))
+    def end(self, row: OrderRow, files: Iterable[FileRow] = ()) -> None:
+        """Note how an order has ended, and its pictures."""
+        names = ("ended_at", "spent", "is_final", "error")
+        self.mark(row.id, **{name: getattr(row, name) for name in names})
         rows = [(each.token, each.path, each.media_type, each.dies_at) for each in files]
         self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
 
-    def cancel(self, order_id: str, at: float) -> None:
-        """Note that nothing was sent of an order: nobody pays for it. Where somebody waited, its number is free."""
-        self._connection.execute("DELETE FROM orders WHERE id = ? AND NOT is_async", (order_id,))
-        ended = "ended_at = ?, spent = 0, is_cancelled = 1"
-        self._connection.execute(f"UPDATE orders SET {ended} WHERE id = ?", (at, order_id))
+    def cancel(self, order_id: str) -> None:
+        """Note that nothing was sent of an order for which somebody waited: nobody pays for it, its number is free."""
+        self._connection.execute("DELETE FROM orders WHERE id = ?", (order_id,))
 
     def file(self, token: str) -> FileRow | None:
         """The picture of that token."""
@@ -249,7 +249,7 @@ class Book:
         with explained(self.path):
             for row in self._connection.execute(f"{_GET} {condition}", values).fetchall():
                 order = OrderRow(*row)
-                flags = {"is_async": bool(order.is_async), "is_cancelled": bool(order.is_cancelled)}
+                flags = {name: bool(getattr(order, name)) for name in ("is_async", "is_final", "is_called_off")}
                 yield msgspec.structs.replace(order, **flags)
 
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:

@@ -194,7 +194,7 @@ class Desk:
         line.turns.give(wait.ordinal, at)
         line.rows[wait.ordinal] = msgspec.structs.replace(line.rows[wait.ordinal], given_at=at)
         # Killed before that, it hands out the same once more: no reason for a transaction of its own.
-        await self._keeper.ask(lambda book: book.give(wait.order.id, at), wait=GIVEN_AFTER)
+        await self._keeper.ask(lambda book: book.mark(wait.order.id, given_at=at), wait=GIVEN_AFTER)
 
     async def go_on(self, demand: Demand, ordinal: int) -> None:
         """Have an order made that an earlier process has taken, and for which nobody waits."""
@@ -206,11 +206,19 @@ class Desk:
         finally:
             self._exit(line, demand)
 
-    async def settle(self, row: OrderRow, order: Order) -> None:
-        """Note what an order of an earlier process has come to; nothing where that is open, or gone on with."""
+    async def settle(self, row: OrderRow, order: Order) -> OrderRow | None:
+        """Note what an order that nobody makes has come to; None where that is open, or it is gone on with."""
         is_lapsed = order.cost is not None and time.time() - row.begun_at > LAPSES
         if (row.caller, row.name) not in self._lines and (order.is_final or order.cost == 0 or is_lapsed):
-            await self._end(order, row, is_lapsed=is_lapsed)
+            return await self._end(order, row, is_lapsed=is_lapsed)
+        return None
+
+    async def call_off(self, row: OrderRow) -> None:
+        """Have no more sent of an order. It is on disk once this returns, for whichever process goes on with it."""
+        await self._keeper.ask(lambda book: book.mark(row.id, is_called_off=True))
+        line = self._lines.get((row.caller, row.name))
+        if line is not None and row.ordinal in line.rows:
+            line.rows[row.ordinal] = msgspec.structs.replace(line.rows[row.ordinal], is_called_off=True)
 
     def live(self, order_id: str) -> Order | None:
         """The order of that id, while it is being made."""
@@ -290,13 +298,13 @@ class Desk:
     async def _make(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> None:
         """Make an order, from its row in the book to its end there."""
         try:
-            row = await self._noted(line, ordinal, order, demand)
+            await self._note(line, ordinal, order, demand)
             self._orders[order.id] = order
             order.begun.set()
             if self.is_closing:
                 order.withhold()
             await order.make()
-            line.rows[ordinal] = await self._end(order, row)
+            line.rows[ordinal] = await self._end(order, line.rows[ordinal])
             self._ended(line.rows[ordinal], order)
         except ImagenError as error:
             refusal = refusal_of(error)
@@ -321,44 +329,49 @@ class Desk:
         order.over.set()
         self._exit(line, demand)
 
-    async def _noted(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> OrderRow:
-        """The order's row in the book: from here on its price is set aside, and it can be asked for by its id."""
+    async def _note(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> None:
+        """Have the order in the book: from here on its price is set aside, and it can be asked for by its id."""
         row = line.rows.get(ordinal)
         if row is not None:
             order.id = row.id
             _check_same(row.content, demand)
-            if row.is_cancelled and row.is_async:
-                raise wrong("It was cancelled by its caller before anything was sent of it.", code="cancelled")
-            if row.given_at is not None or row.spent != 0:
-                return row
+            if row.is_called_off and not row.is_final:
+                raise wrong("It was called off by its caller.", code="cancelled")
+            if row.is_final:
+                return
+        # What is set aside already, as before a restart, is not set aside twice.
         new = demand.row(order.id, ordinal, time.time())
         try:
             self._purse.reserve(demand.caller, order.id, demand.asked.price, new.day)
         except ConfigurationError as error:  # nobody knows the price, and this caller has a budget
             raise wrong(error.message, "model", "unknown_price", 402) from None
+        if row is not None and row.spent is None:
+            return
         try:
             await self._keeper.ask(lambda book: book.put(new))
         except BaseException:
             self._purse.release(order.id)
             raise
         line.rows[ordinal] = new
-        return new
 
     async def _end(self, order: Order, row: OrderRow, *, is_lapsed: bool = False) -> OrderRow:
         """Note what an order has come to, and have its pictures shown; returns how its row is then."""
         if self.is_closing and row.is_async and not order.is_final:
             return row  # nobody has called it off: the next process goes on with it
-        at, is_unsent = time.time(), order.cost == 0 and not order.is_final
+        is_unsent = order.cost == 0 and not order.is_final
         # What of it was not sent may be asked for again: what is set aside for it holds on.
         cost = order.cost if order.is_final or is_unsent or is_lapsed else None
-        if is_unsent:
-            await self._keeper.ask(lambda book: book.cancel(order.id, at))
+        error = msgspec.json.encode(refusal_of(order.failures[0]).error) if order.failures else None
+        changes = {"ended_at": time.time(), "spent": cost, "is_final": order.is_final, "error": error}
+        ended = msgspec.structs.replace(row, **changes)
+        if is_unsent and not row.is_async:
+            await self._keeper.ask(lambda book: book.cancel(order.id))
         else:
             files = tuple(self._shown(order))
-            await self._keeper.ask(lambda book: book.end(order.id, at, cost, files))
-        if row.spent is None or row.spent == 0:
+            await self._keeper.ask(lambda book: book.end(ended, files))
+        if not row.is_final:
             _settle(self._purse, order, cost)
-        return msgspec.structs.replace(row, ended_at=at, spent=cost, is_cancelled=is_unsent)
+        return ended
 
 
 def _leave(order: Order) -> None:

@@ -27,6 +27,8 @@ class Later:
         """Send no more of an order: an aiohttp handler. What runs by then is made, and can be asked for."""
         row, order = await self._service.find(request[CALLER], request.match_info["id"])
         live = self._service.desk.live(row.id)
+        if row.is_async and not row.is_final:
+            await self._service.desk.call_off(row)
         if live is not None:
             live.withhold()
             if not any(part.is_on_its_way for part in live.parts):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
 from .._text import told
+from ..errors import JournalError
 from ._announcer import Announcer, Callback
 from ._answers import state_of, status_of
 from ._book import OrderRow
@@ -68,7 +70,9 @@ class Notices:
 
     def is_wanted(self, row: OrderRow) -> bool:
         """True where the caller of an order that has ended is still to be told."""
-        return row.callback is not None and row.told_at is None and not row.is_cancelled
+        # While one of its tasks may still come to something, it has not ended for its caller; one called off has.
+        has_ended = row.is_final or row.spent is not None
+        return row.callback is not None and row.told_at is None and has_ended and not row.is_called_off
 
     async def tell(self, row: OrderRow, order: Order) -> None:
         """Tell the caller of an order of its end, again and again until that is taken, or given up."""
@@ -80,4 +84,5 @@ class Notices:
             status = status_of(row, order, state, [{"url": each.url} for each in pictures])
             event = {"type": f"image_generation.{state}", "timestamp": int(row.ended_at or 0), "data": status}
             await self._announcer.announce(row.id, callback.url, msgspec.json.encode(event), caller.callback_secret)
-        await self._keeper.ask(lambda book: book.tell(row.id, time.time()))
+        with suppress(JournalError):  # it is told once more then
+            await self._keeper.ask(lambda book: book.mark(row.id, told_at=time.time()))

@@ -156,12 +156,14 @@ class Order:
         self._is_stopped = False
 
     @classmethod
-    def noted(cls, id: str, key: str, asked: Asked, entries: Iterable[JournalEntry | None]) -> Self:
-        """One that is only looked at, as the journal has it."""
+    def noted(cls, id: str, key: str, asked: Asked, entries: Iterable[JournalEntry | None], *, has_ended: bool) -> Self:
+        """One that is only looked at, as the journal has it; once it has ended, what was not sent will not be."""
         order = cls(id, key, asked, _begins_nothing)
         for part, entry in zip(order.parts, entries, strict=True):
             part.noted = entry
             part.result = None if entry is None or entry.state not in ENDED else earlier_result(entry)
+            if has_ended and (entry is None or entry.state == "queued"):
+                part.error = ConfigurationError(LEFT)
         return order
 
     @property
@@ -171,6 +173,11 @@ class Order:
         if all(part.is_over for part in self.parts):
             return "done" if any(part.failure is None for part in self.parts) else "failed"
         return "running" if any(entry is not None and entry.state != "queued" for entry in entries) else "queued"
+
+    @property
+    def failures(self) -> list[ImagenError]:
+        """Why there is no picture, of each task of which there is none."""
+        return [part.failure for part in self.parts if part.failure is not None]
 
     @property
     def is_final(self) -> bool:

@@ -118,6 +118,7 @@ class Service:
         self.inputs: str = os.path.join(folder, INPUTS)
         self._keeper = Bookkeeper(os.path.join(os.path.abspath(folder), BOOK))
         self._tasks: set[asyncio.Task[None]] = set()
+        self._has_told = False
 
     @property
     def off_loop(self) -> OffLoop:
@@ -186,7 +187,7 @@ class Service:
     async def _go_on(self, row: OrderRow) -> None:
         """Have an order made that an earlier process has taken, and for which nobody waits."""
         caller = self._caller(row.caller)
-        if row.is_async and row.ended_at is None and caller is not None:
+        if row.is_async and row.ended_at is None and not row.is_called_off and caller is not None:
             try:
                 key = row.name.removeprefix(KEY) if row.name.startswith(KEY) else None
                 demand = Demand(caller, self.archive.asked(row), row.body, key, callback=row.callback)
@@ -199,28 +200,37 @@ class Service:
         """Note what those have come to that an earlier process has left, as far as it is known by now."""
         rows = await self._keeper.ask(lambda book: book.unfinished())
         # Those for which nobody waits are gone on with, or wait for their caller to be known again.
-        for row in (row for row in rows if not row.is_async or row.ended_at is not None):
+        for row in (row for row in rows if not row.is_async or row.ended_at is not None or row.is_called_off):
             # Where its model is gone, what it may cost stays set aside.
             with suppress(Refused):
-                await self.desk.settle(row, await self.archive.order(row))
+                order = await self.archive.order(row)
+                ended = await self.desk.settle(row, order)
+                if ended is not None:
+                    self._ended(ended, order)
 
     async def _look_after(self) -> None:
-        """Collect what an earlier process has left, then remove now and then what is kept no longer."""
-        try:
-            async for _ in self._client.resume(deadline=self._terms.deadline):
-                pass
-        except ImagenError as error:
-            log(logging.WARNING, "what an earlier process has left cannot be collected now: %s", error)
+        """Collect what nobody waits for, tell of it, and remove what is kept no longer: at once, and now and then."""
+        while True:
+            for work in (self._collect, self._tell_untold, self._settle_left, self.files.sweep):
+                try:
+                    await work()
+                except ImagenError as error:  # such as a full disk: it is tried again
+                    log(logging.WARNING, "what a service does now and then cannot be done now: %s", error)
+            await asyncio.sleep(SWEEPING)
+
+    async def _collect(self) -> None:
+        """Collect what an earlier process has left, or ran when its time was over."""
+        async for _ in self._client.resume(deadline=self._terms.deadline):
+            pass
+
+    async def _tell_untold(self) -> None:
+        """Tell those whose end an earlier process has noted, and not announced."""
+        if self._has_told:
+            return
+        self._has_told = True
         for row in await self._keeper.ask(lambda book: book.untold()):
             with suppress(Refused):
                 self._ended(row, await self.archive.order(row))
-        while True:
-            try:
-                await self._settle_left()
-                await self.files.sweep()
-            except ImagenError as error:  # such as a full disk: it is tried again
-                log(logging.WARNING, "what is kept no longer cannot be removed now: %s", error)
-            await asyncio.sleep(SWEEPING)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
