@@ -11,11 +11,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ..errors import ImagenError
 from ._book import OrderRow
 from ._orders import Order, OrderState, Part
 from ._reading import Asked
-from ._refusals import LEAVING, Refusal, Refused, refusal_of
+from ._refusals import LEAVING, Refused
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -77,7 +76,7 @@ def body_of(order: Order, data: list[dict[str, Any]]) -> dict[str, Any]:
     results = [part.result for part in order.parts if part.result is not None and part.result.ok]
     dropped = dict.fromkeys([*order.asked.ignored, *(name for result in results for name in result.ignored)])
     credits = [result.credits for result in results if result.credits is not None]
-    failed = [refusal_of(part.failure, part.cost).error for part in order.parts if part.failure is not None]
+    failed = [refusal.error for refusal in order.refusals]
     told = {
         "id": order.id,
         "model": results[0].model if results else None,
@@ -103,8 +102,7 @@ def status_of(row: OrderRow, order: Order, state: OrderState, data: list[dict[st
     if state == "failed":
         # As it was told when it ended: of what was never sent the journal knows nothing.
         noted = None if row.error is None else msgspec.json.decode(row.error)
-        refusals = (refusal_of(part.failure, part.cost) for part in order.parts if part.failure is not None)
-        return {**told, "error": noted or next(refusals).error}
+        return {**told, "error": noted or order.refusals[0].error}
     return told
 
 
@@ -114,14 +112,10 @@ def check_made(order: Order, *, is_leaving: bool) -> None:
         raise Refused(order.refusal)
     if is_leaving and not order.is_final:
         raise Refused(LEAVING)
-    failures = order.failures
-    if len(failures) < len(order.parts):
+    refusals = order.refusals
+    if len(refusals) < len(order.parts):
         return
-    raise Refused(_worst(order, failures))
-
-
-def _worst(order: Order, failures: list[ImagenError]) -> Refusal:
-    """What is said of several failures: the first of those after which nobody may ask again, if there is one."""
-    refusals = [refusal_of(failure, part.cost) for failure, part in zip(failures, order.parts, strict=True)]
+    # The first of those after which nobody may ask again, if there is one.
     refusal = min(refusals, key=lambda each: each.status in (429, 503))
-    return msgspec.structs.replace(refusal, more={**refusal.more, "id": order.id}, headers=headers_of(order))
+    more, headers = {**refusal.more, "id": order.id}, headers_of(order)
+    raise Refused(msgspec.structs.replace(refusal, more=more, headers=headers))

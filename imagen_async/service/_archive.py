@@ -32,8 +32,10 @@ class Archive:
     async def order(self, row: OrderRow) -> Order:
         """The order of a row, as far as it has come; raises Refused where nobody serves its model any more."""
         key = f"{row.caller}/{row.name}/{row.ordinal}"
+        # Of what its caller has called off nothing more is sent, whatever still runs.
+        has_ended = row.ended_at is not None or row.is_called_off
         entries = await self._durable.look_up(keys_of(key, row.tasks))
-        return Order.noted(row.id, key, self.asked(row), entries, has_ended=row.ended_at is not None)
+        return Order.noted(row.id, key, self.asked(row), entries, has_ended=has_ended)
 
     def asked(self, row: OrderRow) -> Asked:
         """What a row's order was for; raises Refused as above."""

@@ -208,7 +208,7 @@ class Desk:
 
     async def settle(self, row: OrderRow, order: Order) -> OrderRow | None:
         """Note what an order that nobody makes has come to; None where that is open, or it is gone on with."""
-        is_lapsed = order.cost is not None and time.time() - row.begun_at > LAPSES
+        is_lapsed = order.cost is not None and (row.is_called_off or time.time() - row.begun_at > LAPSES)
         if (row.caller, row.name) not in self._lines and (order.is_final or order.cost == 0 or is_lapsed):
             return await self._end(order, row, is_lapsed=is_lapsed)
         return None
@@ -361,7 +361,7 @@ class Desk:
         is_unsent = order.cost == 0 and not order.is_final
         # What of it was not sent may be asked for again: what is set aside for it holds on.
         cost = order.cost if order.is_final or is_unsent or is_lapsed else None
-        error = msgspec.json.encode(refusal_of(order.failures[0]).error) if order.failures else None
+        error = msgspec.json.encode(order.refusals[0].error) if order.refusals else None
         changes = {"ended_at": time.time(), "spent": cost, "is_final": order.is_final, "error": error}
         ended = msgspec.structs.replace(row, **changes)
         if is_unsent and not row.is_async:

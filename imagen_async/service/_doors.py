@@ -88,7 +88,8 @@ class Doors:
         again = request.headers.get("x-stainless-retry-count", "").strip()
         repeat = int(again) if again.isdecimal() and len(again) < MAX_REPEAT else 0
         callback = service.notices.callback(caller, asked, service.address(request))
-        return Demand(caller, asked, msgspec.json.encode(body), key, repeat, callback)
+        kept = msgspec.structs.replace(body, model=asked.parts[0].model or "")
+        return Demand(caller, asked, msgspec.json.encode(kept), key, repeat, callback)
 
     async def _made(self, request: web.Request, order: Order) -> tuple[web.StreamResponse, bool]:
         """The whole answer, once all has ended."""

@@ -16,7 +16,7 @@ from .._latch import Latch
 from .._single import Single
 from ..errors import ConfigurationError, ImagenError, UnknownOutcome
 from ._reading import Asked
-from ._refusals import Refusal
+from ._refusals import Refusal, refusal_of
 
 LEFT = "Nobody waited for it any more before it was sent: nothing was billed."
 
@@ -175,9 +175,9 @@ class Order:
         return "running" if any(entry is not None and entry.state != "queued" for entry in entries) else "queued"
 
     @property
-    def failures(self) -> list[ImagenError]:
-        """Why there is no picture, of each task of which there is none."""
-        return [part.failure for part in self.parts if part.failure is not None]
+    def refusals(self) -> list[Refusal]:
+        """What is said of each task of which there is no picture."""
+        return [refusal_of(part.failure, part.cost) for part in self.parts if part.failure is not None]
 
     @property
     def is_final(self) -> bool:

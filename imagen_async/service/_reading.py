@@ -66,12 +66,14 @@ class Body(msgspec.Struct, frozen=True):
         fields: Its own. Those that are null are as those that are not there.
         pictures: That have come with a form.
         is_form: True where its values are texts, of whatever they are.
+        model: What its model was when it was read first: an alias may stand for another one by now. Empty: it was not.
     """
 
     way: Way
     fields: dict[str, Any]
     pictures: tuple[InputPicture, ...] = ()
     is_form: bool = False
+    model: str = ""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -135,7 +137,7 @@ class Reader:
         if body.is_form:
             fields = {name: _typed(name, value) for name, value in fields.items()}
         named = _text(fields, "model") or DEFAULT_MODEL
-        model = self._model(named)
+        model = body.model or self._model(named)
         own = self._router.own_fields(model)
         self._check_names(fields, own)
         ignored: list[str] = []
@@ -148,7 +150,9 @@ class Reader:
         if callback_url is not None and not is_async:
             raise wrong('callback_url is for what is answered later: send "async": true with it.', "callback_url")
         shows = _shows(fields, named)
-        return Asked(body.way, parts, routes, shows, stream, is_async, callback_url, tuple(ignored), digest_of(body))
+        return Asked(
+            body.way, parts, routes, shows, stream, is_async, callback_url, tuple(ignored), digest_of(body, model)
+        )
 
     def _model(self, named: str) -> str:
         """The model that a name stands for; raises Refused."""
@@ -282,10 +286,10 @@ class Reader:
         return True
 
 
-def digest_of(body: Body) -> str:
+def digest_of(body: Body, model: str) -> str:
     """What stands for a body, as it was parsed: in whatever order it says its fields, and whatever blanks are in it."""
     pictures = [[each.field, each.file.sha256] for each in body.pictures]
-    content = msgspec.json.encode([body.way, body.fields, pictures], order="sorted")
+    content = msgspec.json.encode([body.way, body.fields, pictures, model], order="sorted")
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
