@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,6 +56,12 @@ class Asker:
         """Ask, and read the whole answer."""
         async with self.session.request(method, f"{self.url}{path}", headers=headers, **terms) as response:
             return Answer(response.status, dict(response.headers), await response.text())
+
+    async def over(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        """How an order stands once it is not at work any more."""
+        while (answer := await self.ask("GET", path, headers)).body["status"] in ("queued", "running"):
+            await asyncio.sleep(0.02)
+        return answer
 
     async def generate(self, prompt: str = "a fox", headers: dict[str, str] | None = None, **fields: Any) -> Answer:
         """Ask for pictures, by their addresses unless it says otherwise."""

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from inner import signed
 from servers import free_socket, serving
-from services import GENERATIONS, Asker, service
+from services import GENERATIONS, service
 
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.service import NewCaller, new_caller
@@ -141,7 +141,7 @@ async def test_an_order_that_nobody_waits_for_survives_its_process(tmp_path: Pat
             location = (await asker.generate(**{"async": True})).headers["Location"]
         sandbox.faults.keep("create", None)
         async with service(sandbox, tmp_path) as asker:
-            await until_done(asker, location)
+            assert (await asker.over(location)).body["status"] == "done"
         assert len(sandbox.ledger.tasks) == 1
 
 
@@ -163,18 +163,11 @@ async def test_what_was_not_sent_of_several_stays_set_aside(tmp_path: Path) -> N
             sandbox.faults.keep("create", None)
             async with service(sandbox, folder, callers=path) as asker:
                 if location is not None:
-                    await until_done(asker, location, headers)
+                    assert (await asker.over(location, headers)).body["status"] == "done"
                 else:
                     assert (await asker.generate(n=3, headers=headers)).status == 200
                 assert len(sandbox.ledger.tasks) == before + 3
                 assert (await asker.generate("one more", headers=headers)).status == 402
-
-
-async def until_done(asker: Asker, location: str, headers: dict[str, str] | None = None) -> None:
-    """Ask for an order until it is done."""
-    while (found := (await asker.ask("GET", location, headers)).body["status"]) != "done":
-        assert found in ("queued", "running")
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("body", [b"x" * (2 << 20), b"{" * 100])

@@ -15,13 +15,6 @@ from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.service import application
 
 
-async def ended(asker: Asker, location: str) -> dict[str, object]:
-    """How an order stands once it is not at work any more."""
-    while (found := (await asker.ask("GET", location)).body)["status"] in ("queued", "running"):
-        await asyncio.sleep(0.02)
-    return found
-
-
 async def test_a_mounted_service_pays_for_nobody_who_has_left(tmp_path: Path) -> None:
     """Below a path, in a server that cancels no handler: repeats make no second task, and addresses lead there."""
     async with Sandbox(latency=Latency(median=3.0, sigma=0)) as sandbox:
@@ -60,7 +53,7 @@ async def test_what_is_called_off_in_part_shows_what_was_made(tmp_path: Path) ->
             assert (await asker.ask("DELETE", location)).status == 200
         sandbox.faults.keep("create", None)
         async with service(sandbox, tmp_path) as asker:
-            found = await ended(asker, location)
+            found = (await asker.over(location)).body
             assert (found["status"], len((await asker.ask("GET", location)).urls)) == ("done", 1)
         assert len(sandbox.ledger.tasks) == 1
 
@@ -70,10 +63,10 @@ async def test_an_order_that_could_not_be_sent_says_why(imagen_sandbox: Sandbox,
     async with service(imagen_sandbox, tmp_path) as asker:
         imagen_sandbox.faults.keep("create", "402")
         location = (await asker.generate(**{"async": True})).headers["Location"]
-        found = await ended(asker, location)
+        found = (await asker.over(location)).body
         assert (found["status"], "error" in found) == ("failed", True)
     async with service(imagen_sandbox, tmp_path) as asker:
-        assert (await ended(asker, location))["error"] == found["error"]
+        assert (await asker.over(location)).body["error"] == found["error"]
     assert imagen_sandbox.ledger.tasks == []
 
 
@@ -85,10 +78,10 @@ async def test_an_alias_that_stands_for_another_model_changes_no_order(tmp_path:
             while not sandbox.ledger.tasks:
                 await asyncio.sleep(0.01)
         async with service(sandbox, tmp_path, aliases={"it": "imagen4"}) as asker:
-            assert (await ended(asker, location))["model"] == "imagen4-fast"
+            assert (await asker.over(location)).body["model"] == "imagen4-fast"
             assert (await asker.generate(model="it")).body["model"] == "imagen4"
         async with service(sandbox, tmp_path) as asker:
-            assert (await ended(asker, location))["status"] == "done"
+            assert (await asker.over(location)).body["status"] == "done"
         assert len(sandbox.ledger.tasks) == 2
 
 

@@ -41,7 +41,8 @@ def application(
     """Make the aiohttp application of a service over a client.
 
     It begins and ends with the application, in the loop in which the client is open: with `Client(journal=…,
-    save_to=…)`, in whose folder it keeps a book of its own (`serve.db`), which one service may have at a time.
+    save_to=…)`, in whose folder it keeps a book of its own (`serve.db`), which one service may have at a time. Served
+    with `handler_cancellation=True`, which `web.run_app` and `web.AppRunner` take, it notices at once who leaves.
 
     Args:
         client: Open from the application's start to its cleanup.

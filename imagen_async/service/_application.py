@@ -50,6 +50,7 @@ def build(
         ("GET", "/v1/models", models.list),
         ("GET", "/v1/models/{name:.+}", models.one),
         ("GET", "/files/{token}", file),
+        ("HEAD", "/files/{token}", file),
         ("GET", "/healthz", _health),
         ("GET", "/metrics", metrics),
     )

@@ -114,7 +114,6 @@ class Spent(msgspec.Struct):
 
 _COLUMNS = OrderRow.__struct_fields__
 _PUT = f"INSERT OR REPLACE INTO orders ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-_GET = f"SELECT {', '.join(_COLUMNS)} FROM orders"
 
 
 class Book:
@@ -148,10 +147,11 @@ class Book:
             return [each(self) for each in work]
 
     def orders_of(self, caller: str, name: str) -> tuple[list[OrderRow], int]:
-        """The caller's orders of that name, and the ordinal below which they are remembered no more."""
+        """The caller's orders of that name, without their bodies, and the ordinal below which none is remembered."""
         of = (caller, name)
         first = self._all("SELECT first FROM lapsed WHERE caller = ? AND name = ?", of)
-        return list(self._orders("WHERE caller = ? AND name = ?", of)), first[0][0] if first else 0
+        rows = self._orders("WHERE caller = ? AND name = ?", of, "x'' AS body")
+        return list(rows), first[0][0] if first else 0
 
     def order(self, order_id: str) -> OrderRow | None:
         """The order of that id."""
@@ -245,9 +245,10 @@ class Book:
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
-    def _orders(self, condition: str, values: Sequence[Any] = ()) -> Iterator[OrderRow]:
+    def _orders(self, condition: str, values: Sequence[Any] = (), body: str = "body") -> Iterator[OrderRow]:
+        columns = ", ".join(body if name == "body" else name for name in _COLUMNS)
         with explained(self.path):
-            for row in self._connection.execute(f"{_GET} {condition}", values).fetchall():
+            for row in self._connection.execute(f"SELECT {columns} FROM orders {condition}", values).fetchall():
                 order = OrderRow(*row)
                 flags = {name: bool(getattr(order, name)) for name in ("is_async", "is_final", "is_called_off")}
                 yield msgspec.structs.replace(order, **flags)

@@ -102,7 +102,7 @@ class Doors:
             data = await self._service.files.data(order, self._service.address(request))
         except Refused as refused:  # it is there, and may be read another time
             return response_of(refused.refusal), False
-        return json_of(body_of(order, data), headers=headers_of(order)), order.is_final
+        return json_of(body_of(order, data), headers=headers_of(order)), order.is_told
 
     async def _streamed(self, request: web.Request, order: Order) -> tuple[web.StreamResponse, bool]:
         """A stream of events: a sign of life now and then, each picture as it ends, or what went wrong."""

@@ -185,6 +185,11 @@ class Order:
         return all(part.is_final for part in self.parts)
 
     @property
+    def is_told(self) -> bool:
+        """True where an answer with the pictures that there are is the last word: what is lacking was never sent."""
+        return all(part.is_final or part.cost == 0 for part in self.parts)
+
+    @property
     def cost(self) -> float | None:
         """Credits that it has cost, or may have; None while that is open."""
         costs = [part.cost for part in self.parts]
