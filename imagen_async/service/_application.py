@@ -49,13 +49,12 @@ def build(
         ("DELETE", "/v1/images/generations/{id}", later.cancel),
         ("GET", "/v1/models", models.list),
         ("GET", "/v1/models/{name:.+}", models.one),
-        ("GET", "/files/{token}", file),
-        ("HEAD", "/files/{token}", file),
         ("GET", "/healthz", _health),
         ("GET", "/metrics", metrics),
     )
     for method, path, answer in routes:
         application.router.add_route(method, path, answer)
+    application.router.add_get("/files/{token}", file)
     application.router.add_routes(page_routes(lambda: service.sight.look(), application))
     _live(application, service)
     return application
