@@ -174,7 +174,7 @@ def test_generate_says_why_it_failed(call: Call, imagen_sandbox: Sandbox, road: 
 
 def test_a_smaller_freshness_asks_more_often(call: Call) -> None:
     """`--freshness` sets how many status calls a picture is worth, alone and in a batch."""
-    with running_sandbox(Sandbox(latency=Latency(median=0.4, sigma=0))) as sandbox:
+    with running_sandbox(Sandbox(latency=Latency(median=1.0, sigma=0))) as sandbox:
         for words in (("generate", "a fox"), ("batch", prompt_file("a heron"))):
             for freshness in ("0.3", "0.001"):
                 assert call(*words, *at(sandbox), "--freshness", freshness).code == 0
