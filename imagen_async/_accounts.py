@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from yarl import URL
 
-from ._addresses import is_address, is_unencrypted
+from ._addresses import http_host, is_address, is_inside, is_loopback, is_unencrypted
 from ._core.plain_values import plain_or_same
 from ._core.poll_schedule import FRESHNESS, PollSchedule
 from ._core.provider import NAME, Limits, Provider, variable_of
@@ -28,6 +28,13 @@ SANDBOX_KEY = "key-of-the-sandbox"
 """What the sandbox takes as a key; it is no secret and opens nothing else."""
 
 
+NOBODYS_KEY = "key-of-nobody"
+"""What is sent to a service of this machine that asks for none."""
+
+BETWEEN_QUESTIONS = 60.0
+"""Seconds between two questions about a task of which a stream tells the end; double that at most."""
+
+
 Shared = bool | str | PurePath
 """Whether limits are shared with other processes, or the folder in which they are."""
 
@@ -36,10 +43,12 @@ class Account(msgspec.Struct, frozen=True):
     """A provider with one key, one address and its limits. Its key is in no repr.
 
     Attributes:
-        provider: `kie`, `apikley`, `liangxin`, `apiin`, `modkie`, `ruxa` or `sandbox`; or a record of your own, as in
-            `imagen_async.providers`.
+        provider: `kie`, `apikley`, `liangxin`, `apiin`, `modkie`, `ruxa` or `sandbox`; `served`, which is a service of
+            yours, `imagen-async serve`; or a record of your own, as in `imagen_async.providers`.
         api_key: None: from the environment, `KIE_API_KEY` and so on; of an account named `kie-2` from `KIE_2_API_KEY`.
-        base_url: None: from the environment, `KIE_BASE_URL` and so on in the same way, else the provider's own.
+            Of a service it is that of one of its callers; where it has none, and is on this machine, none is needed.
+        base_url: None: from the environment, `KIE_BASE_URL` and so on in the same way, else the provider's own. That of
+            a service may be http:// where it is written as an address, or a name, of a network of your own.
         limits: None: the provider's, published or guessed.
         credits: Price of a picture, for all models or by our names of them: where the provider publishes none, or
             another one was agreed on. None: as published.
@@ -145,7 +154,8 @@ def with_models(pool: dict[str, Account], given: Iterable[Models]) -> dict[str, 
 def _with_file(account: Account, file: ModelFile) -> Account:
     provider = _record_of(account)
     # What runs here stands for whoever is meant.
-    is_meant = provider is not None and (file.provider in (None, provider.name) or provider.is_local)
+    is_anybodys = provider is not None and (provider.is_local or provider.is_service)
+    is_meant = provider is not None and (file.provider in (None, provider.name) or is_anybodys)
     if provider is None or not is_meant or not provider.dialect.takes_raw_models:
         return account
     new = {model.wire_name for model in file.models}
@@ -156,7 +166,8 @@ def _with_file(account: Account, file: ModelFile) -> Account:
 def schedule_of(account: Account, freshness: float = FRESHNESS) -> PollSchedule:
     """What is known beforehand of how long an account's tasks take."""
     provider = provider_of(account)
-    return PollSchedule(provider.latency, freshness, provider.prior_of)
+    every = BETWEEN_QUESTIONS if provider.is_service else None
+    return PollSchedule(provider.latency, freshness, provider.prior_of, every)
 
 
 def _plain_account(account: Account) -> Account:
@@ -217,7 +228,7 @@ def router_of(pool: Mapping[str, Account], policy: Policy = "spread", *, needs_p
     """What finds the accounts of a pool that can take a request; `needs_price` where a budget is set."""
     providers = {name: provider_of(account) for name, account in pool.items()}
     # Who may be named as taking what another does not; looked up now, since a record may be added at any time.
-    real = tuple(provider for provider in PROVIDERS.values() if not provider.is_local)
+    real = tuple(each for each in PROVIDERS.values() if not (each.is_local or each.is_service))
     return Router(providers, policy, real, needs_price=needs_price)
 
 
@@ -247,11 +258,17 @@ def open_account(account: Account, environment: Mapping[str, str]) -> OpenAccoun
     if base_url is None and provider.is_local:
         return OpenAccount(provider, limits, None)
     uploads = None if account.upload_url is None else _checked_url(account.upload_url, provider, "upload_url")
-    default = SANDBOX_KEY if provider.is_local else ""
-    key = account.api_key or environment.get(key_variable) or default
     address = _checked_url(base_url, provider, _where_of(provider))
+    key = account.api_key or environment.get(key_variable) or _default_key(provider, address)
     endpoint = Endpoint(address, _checked_key(key, key_variable, provider))
     return OpenAccount(provider, limits, endpoint, uploads, account.shared)
+
+
+def _default_key(provider: Provider, address: str) -> str:
+    if provider.is_local:
+        return SANDBOX_KEY
+    # Where it has callers it will say so.
+    return NOBODYS_KEY if provider.is_service and is_loopback(http_host(address) or "") else ""
 
 
 def _is_same(one: Endpoint | None, other: Endpoint | None) -> bool:
@@ -283,13 +300,16 @@ def _checked_url(base_url: str | None, provider: Provider, where: str) -> str:
     """An address to which the key may go, as it is used; `where` it was said, or is to be."""
     if base_url is None:
         message = f"{provider.title} publishes no address; take it from your account there, and give it as {where}."
+        if provider.is_service:
+            message = f"Where is {provider.title}? imagen-async serve says its address; give it as {where}."
         raise ConfigurationError(message, provider=provider.name)
     if not is_address(base_url.strip()):
         message = (
             f"{without_login(base_url)!r} is no address of an API such as https://api.example.com; give it as {where}."
         )
         raise ConfigurationError(message, provider=provider.name)
-    if is_unencrypted(base_url.strip()) and not provider.is_local:
+    is_inside_ok = provider.is_service and is_inside(http_host(base_url.strip()) or "")
+    if is_unencrypted(base_url.strip()) and not (provider.is_local or is_inside_ok):
         message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
         raise ConfigurationError(message, provider=provider.name)
     return base_url.strip().rstrip("/")
@@ -307,6 +327,11 @@ def account_named(accounts: Mapping[str, OpenAccount], provider: str | None) -> 
     if provider is None or names:
         raise ConfigurationError(f"Say which account: provider= one of {known}.")
     raise ConfigurationError(f"This client has no account {provider!r}, only {known}.")
+
+
+def with_named_creates(accounts: Mapping[str, OpenAccount]) -> frozenset[str]:
+    """Accounts where creates are known by their names: services, where the same once more is the same task."""
+    return frozenset(name for name, account in accounts.items() if account.provider.is_service)
 
 
 def gone_with_client(accounts: Mapping[str, OpenAccount]) -> frozenset[str]:

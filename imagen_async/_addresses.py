@@ -20,6 +20,9 @@ _INSIDE = (
     (ip_network("2002::/16"), 80),
 )
 
+_INSIDE_ENDS = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".cluster.local")
+"""How names end that are given within networks alone: mDNS, clouds and Docker, routers, and Kubernetes."""
+
 _OF_LOCAL_VPNS = ip_network("198.18.0.0/15")
 """What a VPN on this machine answers for every host of the Internet, and takes back when it is connected to."""
 
@@ -61,6 +64,18 @@ def is_unencrypted(url: str) -> bool:
     """True where what is sent to an address can be read on the way: by http:// to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def is_inside(host: str) -> bool:
+    """True for what is written as an address, or a name, of this machine or its networks; nobody is asked for it.
+
+    Names are those that have no dot, as in a compose file, and those that end in `_INSIDE_ENDS`, which no name of the
+    Internet does.
+    """
+    address, name = _spelt(host), host.lower().removesuffix(".")
+    if address is not None:
+        return not is_public(str(address))
+    return "." not in name or f".{name}".endswith(_INSIDE_ENDS)
 
 
 @lru_cache(maxsize=256)

@@ -18,7 +18,6 @@ from ._accounts import (
     OpenAccount,
     Shared,
     account_named,
-    gone_with_client,
     named,
     open_pool,
     router_of,
@@ -208,7 +207,7 @@ class Client:
         self._callback = checked_callback(callback)
         providers = {name: account.provider for name, account in self._accounts.items()}
         self._signing_keys = {} if callback is None else callback.keys(providers)
-        self._keeping = checked_keeping(journal, save_to, keep_journal, gone_with_client(self._accounts))
+        self._keeping = checked_keeping(journal, save_to, keep_journal, self._accounts)
         self._opened: OpenClient | None = None
         self._is_opening = False
         # Of the last opening: what that has sent still counts in the server's window.
@@ -499,8 +498,13 @@ class Client:
         on_refused: OnRefused,
         retry_failed: bool,
         turn: tuple[str, float] = ("", 1.0),
+        *,
+        waits: bool = False,
     ) -> Single:
-        """Send a single request, its files looked at, or find what its key has come to; for a caller, of several."""
+        """Send a single request, its files looked at, or find what its key has come to; for a caller, of several.
+
+        Where it `waits`, and there is a journal, its time counts from when it first goes out, as in a batch.
+        """
         asks_next = checked_choice("on_refused", on_refused, OnRefused) == "next"
         (retry_failed,) = checked_flags(retry_failed=retry_failed)
         opened, request = self._open(), overridden(prompt, parameters)
@@ -508,10 +512,10 @@ class Client:
         looks = InputLooks(opened.uploader.files, self._router, None, opened.off_loop, remembered)
         request = await looks.request(request)
         terms = opened.scheduler.new_id(), checked_deadline(deadline)
-        save_to = self._keeping.save_to
-        job = single_job(self._router, request, *terms, next_if_refused=asks_next, save_to=save_to, turn=turn)
+        leave = {"next_if_refused": asks_next, "renews": retry_failed}
+        job = single_job(self._router, request, *terms, save_to=self._keeping.save_to, turn=turn, **leave)
         if opened.durable is not None:
-            return await opened.durable.single(job, retry_failed=retry_failed)
+            return await opened.durable.single(job, retry_failed=retry_failed, waits=waits)
         return self._begin(job)
 
     def _begin(self, job: CoreJob) -> Single:

@@ -17,11 +17,9 @@ from ._core.failure import Failure
 from ._core.job import Job
 from ._core.job_events import Readmitted
 from ._core.journal_entry import JournalEntry, failure_of, is_denied
-from ._core.resuming import awaited, different, earlier_result, is_at_end, resumed, sent_again
+from ._core.resuming import as_ended, awaited, different, earlier_result, is_at_end, resumed, sent_again, to_be_repeated
 from ._core.routing import Router
-from ._core.states import Done, Failed, Unknown
 from ._core.values import ImageRequest, Result
-from ._core.wire import Succeeded
 from ._core.wording import result_of
 from ._job_factory import blank_job
 from ._latch import Latch
@@ -104,6 +102,7 @@ class Durable:
         finish: Makes a result the user's.
         gone: Accounts whose tasks have ended with the process that began them, and cost nothing: they are made anew.
         save_to: The folder for the pictures, or None.
+        named: Accounts where creates are known by their names: what was on its way is sent once more, as it was.
     """
 
     def __init__(
@@ -114,7 +113,9 @@ class Durable:
         finish: Callable[[Result], Result],
         gone: frozenset[str],
         save_to: str | None,
+        named: frozenset[str] = frozenset(),
     ) -> None:
+        self._named = named
         self._journal = journal
         self._scheduler = scheduler
         self._router = router
@@ -122,30 +123,37 @@ class Durable:
         self._gone = gone
         self._save_to = save_to
         self._asks: dict[str, _Ask] = {}
+        self._left: set[str] = set()  # a moment ago: on disk they may be this process's still
 
-    async def single(self, job: Job, *, retry_failed: bool) -> Single:
+    async def single(self, job: Job, *, retry_failed: bool, waits: bool = False) -> Single:
         """One request's share of what its key comes to; raises ImagenError.
 
         Args:
             job: As it would be made new, with its key where it was given one.
             retry_failed: True where a task that failed, or of which nobody knows, is to be made anew.
+            waits: True where its time counts from when it first goes out, and not from now.
         """
         if not job.request.key:
             # What has no name is nobody's but this caller's: no other request may ever have the key.
             job = msgspec.structs.replace(job, key=f"{job.key}-{secrets.token_hex(8)}")
         ask = await self._live(job)
         if ask is None:
-            ask = self._ask(job, frozenset({"failed", "unknown"} if retry_failed else ()))
+            ask = self._ask(job, frozenset({"failed", "unknown"} if retry_failed else ()), waits=waits)
         single = await ask.wait()
         assert single is not None
         return single
 
     async def unfinished(self) -> list[JournalEntry]:
         """The requests that have not ended and whose process does not live; raises ImagenError."""
+        for key in tuple(self._left):
+            await self._release(key)
         return [entry for entry in await self._journal.abandoned() if entry.key not in self._asks]
 
     async def look_up(self, keys: Sequence[str]) -> list[JournalEntry | None]:
         """What the journal has of some keys; nothing is sent, or asked of a provider. Raises ImagenError."""
+        for key in keys:
+            with suppress(ImagenError):  # what cannot be written: told is what is there
+                await self._journal.written(key)
         return await self._journal.ask(lambda store: [store.find(key) for key in keys])
 
     async def take_over(self, entry: JournalEntry, deadline: float) -> Single | None:
@@ -173,8 +181,9 @@ class Durable:
             await ask.single.over()
         return None
 
-    def _ask(self, job: Job, again: frozenset[str], *, is_new: bool = True) -> _Ask:
-        job = msgspec.structs.replace(job, expires_at=now() + job.deadline)
+    def _ask(self, job: Job, again: frozenset[str], *, is_new: bool = True, waits: bool = False) -> _Ask:
+        if not waits:
+            job = msgspec.structs.replace(job, expires_at=now() + job.deadline)
         ask = self._asks[job.key] = _Ask(job, again, is_new=is_new)
         # Beside whoever asks: one who is cancelled takes nothing from the others.
         self._scheduler.start(partial(self._settle, ask))
@@ -216,7 +225,8 @@ class Durable:
 
     async def _claimed(self, ask: _Ask) -> Claim:
         """The row of a key, once it has ended or nobody else is at work on it."""
-        entry, again = self._journal.entry_of(ask.job), ask.again
+        due = ask.job.expires_at or now() + ask.job.deadline
+        entry, again = self._journal.entry_of(msgspec.structs.replace(ask.job, expires_at=due)), ask.again
         assert entry is not None
         while True:
             claim = await self._journal.claim(entry, again, held=self._scheduler.callbacks is not None)
@@ -224,7 +234,8 @@ class Durable:
             await self._check_row(ask, claim)
             if claim.is_ours:
                 return claim
-            if found.state == "unknown" and found.account in self._gone and not (claim.is_others or "unknown" in again):
+            is_free = found.account in self._gone | (self._named if ask.is_new else frozenset())
+            if found.state == "unknown" and is_free and not (claim.is_others or "unknown" in again):
                 again |= {"unknown"}
             elif not claim.is_others or not ask.is_new:
                 return claim
@@ -265,7 +276,7 @@ class Durable:
             # A process that saved nothing has made it: this one fetches it, and pays nothing.
             return self._begin(ask, self._resumed(ask, entry))
         self._asks.pop(entry.key, None)
-        return Single.ended(self._scheduler, _as_ended(entry, ask.job), self._finish(earlier_result(entry)))
+        return Single.ended(self._scheduler, as_ended(entry, ask.job), self._finish(earlier_result(entry)))
 
     def _gone_on(self, ask: _Ask, entry: JournalEntry) -> Single | None:
         """What this process is at work on from now on."""
@@ -278,6 +289,8 @@ class Durable:
                 leave = Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused)
                 self._scheduler.readmit(single.job.id, leave)
             return single
+        if entry.state == "unknown" and entry.account in self._named and ask.is_new:
+            return self._begin(ask, sent_again(to_be_repeated(entry), ask.job))
         if entry.state == "unknown" and "unknown" not in ask.again and not is_gone:
             return self._begin(ask, self._awaited(ask, entry))
         if not ask.is_new:
@@ -307,7 +320,7 @@ class Durable:
         """Hand a job to the scheduler; what another process has waited for counts in its time."""
         like = ask.job
         # No journal keeps whose turn it is: the one who asks now.
-        own = {"index": 0, "expires_at": like.expires_at, "caller": like.caller, "share": like.share}
+        own = {"index": 0, "expires_at": like.expires_at or job.expires_at, "caller": like.caller, "share": like.share}
         job = msgspec.structs.replace(job, **own)
         single = Single(self._scheduler, job, self._over, self._journal)
         single.begin()
@@ -318,6 +331,7 @@ class Durable:
         self._asks.pop(ended.key, None)
         entry = self._journal.entry_of(ended)
         if entry is None or entry.state not in _FINAL:
+            self._left.add(ended.key)
             self._scheduler.start(partial(self._release, ended.key))
         else:
             self._journal.settled(ended.key)
@@ -330,6 +344,7 @@ class Durable:
             # Not once it is asked for anew, which takes it as it is.
             if key not in self._asks:
                 await self._journal.release(key, lambda: key not in self._asks)
+        self._left.discard(key)
 
 
 class Resumption:
@@ -394,14 +409,3 @@ def _error_of(entry: JournalEntry) -> ImagenError:
     failure = failure_of(entry)
     assert failure is not None
     return failure.exception()
-
-
-def _as_ended(entry: JournalEntry, job: Job) -> Job:
-    """The job as an entry of one that has ended tells it."""
-    job = msgspec.structs.replace(job, account=entry.account, request=entry.request)
-    failure = failure_of(entry)
-    if entry.state == "done":
-        outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"", entry.ignored, entry.text or "")
-        return job.to(Done(entry.task_id or "", outcome, entry.files))
-    assert failure is not None
-    return job.to(Unknown(failure) if entry.state == "unknown" else Failed(failure))

@@ -133,6 +133,7 @@ def single_job(
     deadline: float,
     *,
     next_if_refused: bool = False,
+    renews: bool = False,
     save_to: str | None = None,
     turn: tuple[str, float] = ("", 1.0),
 ) -> Job:
@@ -149,6 +150,7 @@ def single_job(
         route=route,
         deadline=deadline,
         next_if_refused=next_if_refused,
+        renews=renews,
         save_to=save_to,
         caller=turn[0],
         share=turn[1],

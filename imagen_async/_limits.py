@@ -16,6 +16,9 @@ from ._core.rate_limit import Rate, Window
 from ._core.upstream import Upstream, leave
 from ._transport.sessions import SessionSettings
 
+TALKS = 1000
+"""Calls to a service that may be on their way at once; of these the creates are half at most."""
+
 
 class LimiterFactory(Protocol):
     """Makes the limits of a client's accounts; `Client(limiter=…)` takes one."""
@@ -34,7 +37,13 @@ def shared_or_own(accounts: Mapping[str, OpenAccount], shared: Shared, settings:
     checked_shared(shared)
     wanted = {name: shared if each.shared is None else each.shared for name, each in accounts.items()}
     # What a client serves itself nobody else has.
-    sharing = {name: each.endpoint for name, each in accounts.items() if each.endpoint is not None and wanted[name]}
+    # A service has the limits itself: whoever goes through it shares them there.
+    own = {name for name, each in accounts.items() if each.provider.is_service}
+    sharing = {
+        name: each.endpoint
+        for name, each in accounts.items()
+        if each.endpoint is not None and wanted[name] and name not in own
+    }
     if not sharing:
         return window
     from ._shared.seats import Seats, SharedAccount  # only here: who shares nothing does not load it
@@ -57,7 +66,7 @@ def new_upstreams(
     """The accounts' turns, until the stack is left. What an `earlier` opening of the client has sent still counts."""
     upstreams = {}
     for name, account in accounts.items():
-        limits, breaker, before = account.limits, CircuitBreaker(name, _pause), earlier.get(name)
+        limits, breaker, before = account.limits, CircuitBreaker(name, pause), earlier.get(name)
         if before is None:
             submit, status = limiter(name, "submit", limits.submit), limiter(name, "status", limits.status)
         else:
@@ -66,13 +75,15 @@ def new_upstreams(
             submit.reopen(now())
             status.reopen(now())
             breaker.take_over(before.breaker)
-        upstreams[name] = Upstream(name, limits, schedules[name], submit, status, breaker, connections)
+        # What goes in groups needs no connection each.
+        talks = TALKS if account.provider.is_service else connections
+        upstreams[name] = Upstream(name, limits, schedules[name], submit, status, breaker, talks)
         stack.callback(leave, submit)
         stack.callback(leave, status)
     return upstreams
 
 
-def _pause(setbacks: int, longest: float) -> float:
+def pause(setbacks: int, longest: float) -> float:
     """Seconds to pause after so many setbacks in a row: 1, 2, 4 … longest, of which half is chance."""
     import backoff  # only here: what saves files, and is loaded when a client is opened, has it loaded
 

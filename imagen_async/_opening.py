@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from yarl import URL
 
-from ._accounts import SANDBOX_KEY, OpenAccount
+from ._accounts import SANDBOX_KEY, OpenAccount, gone_with_client, with_named_creates
+from ._addresses import is_unencrypted
 from ._batch.batch import OnExit
 from ._batch.inputs import check_input
 from ._callbacks import SINGLES, Callback, CallbackRegistry
 from ._checked import checked_choice, checked_connections, checked_kept, checked_seconds, checked_ssl
 from ._core.job_events import Upload
+from ._core.naming import NamingDialect
 from ._core.plan import Plan
 from ._core.routing import Router
 from ._core.upstream import Upstream
@@ -31,14 +33,16 @@ from ._durable import Durable
 from ._folders import folder_path, prepare_folder
 from ._input_files import InputFiles, Remembered
 from ._job_factory import JobFactory, OnUnknown, Parameters
-from ._limits import LimiterFactory, window
+from ._limits import LimiterFactory, pause, window
 from ._off_loop import OffLoop
 from ._plain_group import PlainGroup
 from ._scheduler.callback_desk import CallbackDesk
 from ._scheduler.errands import Errands
 from ._scheduler.exchange import Exchange, Save
 from ._scheduler.scheduler import Scheduler
+from ._scheduler.services import Services
 from ._scheduler.wakeup import Wakeup
+from ._transport.groups import Groups
 from ._transport.proxies import Proxies, environment_proxies, given_proxies
 from ._transport.session_pool import Endpoint, SessionPool
 from ._transport.sessions import SessionSettings, SSLSetting
@@ -200,8 +204,14 @@ def new_scheduler(
     wakeup = Wakeup()
     errands = Errands(plan.upstreams, pool.send, wakeup.notice)
     callback_url = None if registry is None else registry.url_of
-    exchange = Exchange(dialects, pool.send, save, callback_url, errands.send, uploader, pool.mask.text)
-    return Scheduler(group, plan, exchange, observer, wakeup, errands, registry)
+    naming = {name: each for name, each in dialects.items() if isinstance(each, NamingDialect)}
+    send, services = pool.send, None
+    if naming:
+        send = Groups(pool.send, naming, group.start_soon).send
+        services = Services(plan, naming, pool.listen, pool.send, group.start_soon, wakeup.notice, pause)
+    names = None if services is None else services.names
+    exchange = Exchange(dialects, send, save, callback_url, errands.send, uploader, pool.mask.text, naming, names)
+    return Scheduler(group, plan, exchange, observer, wakeup, errands, registry, services)
 
 
 async def open_endpoints(
@@ -211,6 +221,10 @@ async def open_endpoints(
 
     Beside it: what makes the pictures of such sandboxes, also when they have ended; None where there is none.
     """
+    for name, account in accounts.items():
+        if account.provider.is_service and is_unencrypted(home_of(account)):
+            message = "%s: the key and the pictures travel unencrypted to %s; https:// would hide them"
+            log(logging.WARNING, message, name, home_of(account))
     # No context manager of a generator: a loop that ends closes whatever generator is open, from beside.
     endpoints = {name: account.endpoint for name, account in accounts.items() if account.endpoint is not None}
     painters: list[Painter] = []
@@ -273,6 +287,7 @@ def new_batch_journal(
         factory,
         again=again,
         gone=keeping.gone,
+        named=keeping.named,
         expects_callbacks=expects_callbacks,
         add=add,
         recall=recall,
@@ -288,6 +303,7 @@ class Keeping(msgspec.Struct, frozen=True):
         save_to: The folder for their pictures, or None.
         kept: Seconds for which what has ended stays in the journal; None: for ever.
         gone: Accounts whose tasks end with the client.
+        named: Accounts where creates are known by their names.
         thread: Where journals are written, these and those of batches; None: each in a thread of its own.
     """
 
@@ -295,6 +311,7 @@ class Keeping(msgspec.Struct, frozen=True):
     save_to: str | None = None
     kept: float | None = None
     gone: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
     thread: Executor | None = None
 
 
@@ -302,13 +319,14 @@ def checked_keeping(
     journal: str | PurePath | JobStore | None,
     save_to: str | PurePath | None,
     kept: str | float | None,
-    gone: frozenset[str],
+    accounts: Mapping[str, OpenAccount],
 ) -> Keeping:
     """What stays of single requests, as it was set; raises ConfigurationError."""
     seconds = checked_kept(kept)
     if seconds is not None and journal is None:
         raise ConfigurationError("keep_journal= says how long a journal keeps what has ended: give journal=, too.")
-    return Keeping(journal, None if save_to is None else folder_path(save_to), seconds, gone)
+    gone, named = gone_with_client(accounts), with_named_creates(accounts)
+    return Keeping(journal, None if save_to is None else folder_path(save_to), seconds, gone, named)
 
 
 def checked_batch(
@@ -347,7 +365,7 @@ async def open_durable(
         scheduler.callbacks.connect(SINGLES, SingleCallbacks(journal))
     scheduler.open(scheduler.new_id(), journal.terms(upstreams))
     scheduler.start(journal.drop_for_ever)
-    return Durable(journal, scheduler, router, finish, keeping.gone, keeping.save_to)
+    return Durable(journal, scheduler, router, finish, keeping.gone, keeping.save_to, keeping.named)
 
 
 def _mark_of(endpoint: Endpoint) -> str:

@@ -76,6 +76,39 @@ class Shipped(Sequence[Model]):
         return models if self.is_priced else tuple(msgspec.structs.replace(each, credits=None) for each in models)
 
 
+class Anybodys(Sequence[Model]):
+    """The models of several records, for whoever sells what others make, at prices that nobody knows here.
+
+    Args:
+        records: The models of each. To import them costs nothing; the first look reads them.
+    """
+
+    def __init__(self, *records: Sequence[Model]) -> None:
+        self.records = records
+
+    def __repr__(self) -> str:
+        return f"Anybodys({', '.join(map(repr, self.records))})"
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models)
+
+    @overload
+    def __getitem__(self, index: int) -> Model: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Model]: ...
+
+    def __getitem__(self, index: int | slice) -> Model | Sequence[Model]:
+        return self._models[index]
+
+    @cached_property
+    def _models(self) -> tuple[Model, ...]:
+        return tuple(msgspec.structs.replace(each, credits=None) for models in self.records for each in models)
+
+
 @cache
 def shipped(name: str) -> ModelFile:
     """A file that comes with the package, with its source and its date."""

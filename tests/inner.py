@@ -89,7 +89,15 @@ from imagen_async._core.plan import OwnerTerms, Plan
 from imagen_async._core.poll_schedule import FRESHNESS, Kind, PollSchedule
 from imagen_async._core.provider import Limits, Provider, check
 from imagen_async._core.rate_limit import LONGEST_REST, Rate, Window
-from imagen_async._core.resuming import awaited, different, earlier_result, resumed, sent_again
+from imagen_async._core.resuming import (
+    as_ended,
+    awaited,
+    different,
+    earlier_result,
+    resumed,
+    sent_again,
+    to_be_repeated,
+)
 from imagen_async._core.routing import Offer, Policy, Route, Router
 from imagen_async._core.shared_limits import Held, Position, SharedLimits, Waiting, Wish, Word, shares
 from imagen_async._core.spare_places import FEW, SparePlaces

@@ -64,6 +64,8 @@ _REFUSALS = {
     inner.Remedy.STOP: failure(errors.InsufficientCredits, "empty", code=402),
     inner.Remedy.BACK_OFF: failure(errors.RateLimited, "slow down", code=429),
     inner.Remedy.PAUSE: failure(errors.TransportError, "maintenance", code=455),
+    inner.Remedy.REPEAT: failure(errors.RateLimited, "too many unfinished", code="too_many_unfinished"),
+    inner.Remedy.RENEW: failure(errors.GenerationFailed, "failed before", task_id="t0"),
 }
 
 EVENTS: dict[str, inner.Event] = {
@@ -75,18 +77,22 @@ EVENTS: dict[str, inner.Event] = {
     "TurnMissed": inner.TurnMissed(),
     "Unsendable": inner.Unsendable(failure(errors.InvalidRequest, "no such text")),
     "Accepted": inner.Accepted("t1"),
+    "Accepted by name": inner.Accepted("t1", is_named=True, waits=True),
     "Lost": inner.Lost(failure(errors.TransportError, "reset")),
     "Lost, may be named": inner.Lost(failure(errors.TransportError, "reset"), callback_wait=30.0),
+    "Lost by name": inner.Lost(failure(errors.TransportError, "reset"), is_named=True),
     "ConnectFailed": inner.ConnectFailed(failure(errors.TransportError, "no route", was_sent=False)),
     **{f"Rejected {remedy.name}": inner.Rejected(why, remedy) for remedy, why in _REFUSALS.items()},
     "Rejected FAIL, may be named": inner.Rejected(_REFUSALS[inner.Remedy.FAIL], inner.Remedy.FAIL, callback_wait=30.0),
     "StatusAsked": inner.StatusAsked(),
     "Pending": inner.Pending("waiting"),
+    "Pending its turn": inner.Pending("queued", waits=True),
     "Succeeded": SUCCESS,
     "LinksMissing": inner.LinksMissing(
         inner.TaskFailed(failure(errors.GenerationFailed, "no picture", code="no_urls"), None, b'{"state":"success"}')
     ),
     "TaskFailed": inner.TaskFailed(failure(errors.GenerationFailed, "too dark", code="501"), 0.0, b'{"state":"fail"}'),
+    "TaskFailed unsent": inner.TaskFailed(failure(errors.InsufficientCredits, "empty"), 0.0, b"{}", is_unsent=True),
     "TaskRefused": inner.TaskRefused(failure(errors.InvalidRequest, "recordInfo is null", code=422)),
     "NoAnswer": inner.NoAnswer(failure(errors.TransportError, "502")),
     "FetchBegun": inner.FetchBegun(),

@@ -15,7 +15,7 @@ from inner import FileSession, SessionSettings
 from servers import of_loopback, served
 
 from imagen_async import Account, Client, Result
-from imagen_async._addresses import is_address, is_loopback, is_public, is_unencrypted, literal
+from imagen_async._addresses import is_address, is_inside, is_loopback, is_public, is_unencrypted, literal
 from imagen_async.errors import DownloadFailed, TransportError
 from imagen_async.sandbox import Sandbox
 
@@ -189,3 +189,11 @@ async def test_a_client_tells_what_it_does_not_fetch(imagen_sandbox: Sandbox, tm
     foreign = Result("k", 1, result.request, "kie", "imagen4", urls=result.urls, _saver=stranger._save)
     with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1\), where no API of its account is.*private_files"):
         await foreign.save(str(tmp_path / "far"))
+
+
+def test_names_of_one_s_own_networks() -> None:
+    """What has no dot, what ends as no name of the Internet does, and addresses that are none of it."""
+    for host in ("serve", "a.local", "A.LOCAL.", "x.svc", "10.1.2.3", "::1", "fe80::1", "127.1", "169.254.1.1"):
+        assert is_inside(host), host
+    for host in ("example.com", "local.com", "8.8.8.8", "2606:4700::1111", "svc.example", "notlocal.internal.io"):
+        assert not is_inside(host), host

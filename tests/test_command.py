@@ -68,7 +68,11 @@ def test_providers_lists_what_is_known(call: Call, monkeypatch: pytest.MonkeyPat
     ]
     assert "imagen4 (price unknown)" in lines[4]
     assert lines[6] == "liangxin: LiangXin, give --base-url or LIANGXIN_BASE_URL, key: LIANGXIN_API_KEY (not set)"
-    assert lines[18] == "sandbox: the sandbox, on this machine, needs no key"
+    assert lines[18].startswith(
+        "served: the service, give --base-url or SERVED_BASE_URL, key: SERVED_API_KEY (not set)"
+    )
+    assert lines[20] == "  limits: those of its accounts; 2000 running"
+    assert lines[21] == "sandbox: the sandbox, on this machine, needs no key"
     kie, *others = call("providers", "--json").records
     assert (kie["name"], kie["key_is_set"], kie["submit"], kie["running"]) == ("kie", True, [20, 10], 100)
     prices = {"imagen4": 8, "imagen4-fast": 4, "imagen4-ultra": 12, "nano-banana-2": [8, 18], "qwen2": None}

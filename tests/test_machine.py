@@ -28,6 +28,7 @@ from samples import (
 )
 
 from imagen_async import errors
+from imagen_async._core.transitions.asking import WAITING
 
 LIVE = {name: state for name, state in STATES.items() if not isinstance(state, inner.Ended)}
 
@@ -110,13 +111,22 @@ FREE_TO_REPEAT = ("Rejected BACK_OFF", "Rejected PAUSE")
 FREE = (*FREE_TO_REPEAT, "Rejected STOP", "Rejected CLOSE_MODEL")
 """Nothing was made; after the last two the create may go to another account only."""
 
+REPEATED = ("Rejected REPEAT", "Lost by name")
+"""The same create goes again, as it was: where it goes it is known by its name."""
+
 REFUSED = ("Rejected FAIL", "Rejected FAIL, may be named", "Rejected NEW_TASK")
+OF_FILES = ("Rejected REPEAT", "Rejected RENEW")
+"""What no upload is answered with, and would be as any other refusal of it."""
+
+LOST = ("Lost", "Lost, may be named")
 OWNERS = ("OwnerWithholds", "OwnerLeft", "OwnerGone")
 
 ASKED_ABOUT = [name for name, state in STATES.items() if isinstance(state, inner.BeingAsked)]
 RUNNING = [name for name in ASKED_ABOUT if isinstance(STATES[name], inner.Running)]
 LINKED = [name for name in RUNNING if not name.endswith("unlinked")]
 REPLACEABLE = [name for name in ASKED_ABOUT if not name.startswith(("Collected", "Relinking"))]
+
+PENDING = ("Pending", "Pending its turn")
 
 UNSENT = ("Preparing", "Noting")
 """Its turn has come, and nothing of it has left."""
@@ -129,15 +139,19 @@ OF_CREATES: dict[tuple[str, str], tuple[str, str, str]] = {
     **dict.fromkeys(product(UNSENT, ("SendAborted unnoted",)), ("NotAdmitted", "Failed", "Unknown")),
     **dict.fromkeys(product(UNSENT, ("Unsendable",)), ("Failed", "Failed", "Unknown")),
     # Of its files: of what it would have sent nothing has left.
-    **dict.fromkeys(product(("Preparing",), (*FREE, *REFUSED)), ("Queued", "Queued", "Queued")),
+    **dict.fromkeys(product(("Preparing",), (*FREE, *REFUSED, *OF_FILES)), ("Queued", "Queued", "Queued")),
     # Without files that go in: nothing is to be uploaded.
     ("Queued", "Taken"): ("Noting", "Noting", "Noting"),
     ("Queued", "Expired"): ("Failed", "Failed", "Unknown"),
     ("Queued", "NobodyTakes"): ("NotAdmitted", "Failed", "Unknown"),
     ("Queued", "NobodyTakes it anywhere"): ("Failed", "Failed", "Unknown"),
     ("Queued", "OverBudget"): ("NotAdmitted", "Failed", "Unknown"),
-    **dict.fromkeys(product(("Sending",), FREE), ("Queued", "Queued", "Queued")),
-    **dict.fromkeys(product(("Orphaned",), FREE), ("Left", "Failed", "Unknown")),
+    **dict.fromkeys(product(("Sending",), (*FREE, *REPEATED)), ("Queued", "Queued", "Queued")),
+    **dict.fromkeys(product(("Orphaned",), (*FREE, *REPEATED)), ("Left", "Failed", "Unknown")),
+    # For a new task of its name, unless one of its own is unknown.
+    ("Sending", "Rejected RENEW"): ("Queued", "Queued", "Unknown"),
+    ("Orphaned", "Rejected RENEW"): ("Failed", "Failed", "Unknown"),
+    **dict.fromkeys(product(("Orphaned",), LOST), ("Unknown", "Unknown", "Unknown")),
     **dict.fromkeys(product(("Sending", "Orphaned"), REFUSED), ("Failed", "Failed", "Unknown")),
     ("Sending", "Rejected FAIL, may be named"): ("Failed", "Failed", "AwaitingCallback"),
     ("Sending", "Lost"): ("Unknown", "Unknown", "Unknown"),
@@ -158,19 +172,26 @@ OF_TASKS: dict[tuple[str, str], str] = {
     ("Doubted denied", "TaskRefused"): "Queued",
     ("Relinking denied", "TaskRefused"): "Fetching",
     **{(f"{kind} unlinked", "TaskRefused"): kind for kind in ("Running", "Relinking")},
-    **dict.fromkeys(product(("Confirming", "Confirming denied"), ("Pending", "LinksMissing")), "Running"),
-    **{(name, event): name.split()[0] for name in RUNNING for event in ("Pending", "NoAnswer", "LinksMissing")},
+    **dict.fromkeys(product(("Confirming", "Confirming denied"), (*PENDING, "LinksMissing")), "Running"),
+    **{(name, event): name.split()[0] for name in RUNNING for event in (*PENDING, "NoAnswer", "LinksMissing")},
     ("Running unlinked", "LinksMissing"): "Failed",
     ("Relinking unlinked", "LinksMissing"): "Fetching",
     **dict.fromkeys(product(ASKED_ABOUT, ("Succeeded",)), "Done"),
     **dict.fromkeys(product([*REPLACEABLE, "Collected", "Collected denied"], ("TaskFailed",)), "Failed"),
+    **dict.fromkeys(product(REPLACEABLE, ("TaskFailed unsent",)), "Queued"),
+    **dict.fromkeys(product(("Collected", "Collected denied"), ("TaskFailed unsent",)), "Failed"),
     **dict.fromkeys(product(("Running", "Running denied", "Running unlinked"), ("Readmitted",)), "Running"),
     **dict.fromkeys(product(("Running", "Running denied", "Running unlinked"), ("Readmitted doubted",)), "Doubted"),
     **dict.fromkeys(product(("Fetching", "Fetching asked again", "Fetching renewed"), ("NotSaved",)), "Failed"),
     ("Fetching", "NotSaved gone"): "Relinking",
     ("Fetching asked again", "NotSaved gone"): "Fetching",
     ("Fetching renewed", "NotSaved gone"): "Failed",
-    **dict.fromkeys(product(("Orphaned claimed", "Orphaned claimed after a loss"), (*FREE, *REFUSED)), "Unknown"),
+    **dict.fromkeys(
+        product(
+            ("Orphaned claimed", "Orphaned claimed after a loss"), (*FREE, *REFUSED, *OF_FILES, *LOST, "Lost by name")
+        ),
+        "Unknown",
+    ),
 }
 
 EXPECTED = OF_TASKS | {
@@ -198,6 +219,8 @@ def test_of_several_states_the_right_one_is_reached() -> None:
     assert {pair: found[pair] for pair in EXPECTED} == EXPECTED
 
 
+OF_UPLOADS = (*FREE, *REFUSED, *OF_FILES)
+
 BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
     "a retry is for failed generations": (
         {"retries": 2},
@@ -214,13 +237,19 @@ BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
     "a deadline ends what could be sent or asked again": (
         {"expires_at": NOW},
         {
-            **dict.fromkeys(product(("Sending", "Sending after a failure", "Orphaned"), FREE_TO_REPEAT), "Failed"),
-            **dict.fromkeys(product(("Sending after a loss",), FREE_TO_REPEAT), "Unknown"),
+            **dict.fromkeys(
+                product(("Sending", "Sending after a failure", "Orphaned"), (*FREE_TO_REPEAT, *REPEATED)), "Failed"
+            ),
+            **dict.fromkeys(product(("Sending", "Sending after a failure"), ("Rejected RENEW",)), "Failed"),
+            **dict.fromkeys(product(("Sending after a loss",), (*FREE_TO_REPEAT, *REPEATED)), "Unknown"),
+            **dict.fromkeys(product(REPLACEABLE, ("TaskFailed unsent",)), "Failed"),
+            # While it waits for its turn it does not age; but for who has asked for it by its id.
+            **dict.fromkeys(product(("Collected", "Collected denied"), ("Pending its turn",)), "Failed"),
             **{
                 (f"{state}{before}", event): "Unknown" if before == " after a loss" else "Failed"
                 for state in UNSENT
                 for before in BEFORE
-                for event in ("ConnectFailed", "TurnMissed", *((*FREE, *REFUSED) if state == "Preparing" else ()))
+                for event in ("ConnectFailed", "TurnMissed", *(OF_UPLOADS if state == "Preparing" else ()))
             },
             **dict.fromkeys(product(UNSENT, ("SendAborted",)), "Failed"),
             **dict.fromkeys(product(RUNNING, ("Pending", "NoAnswer")), "Failed"),
@@ -270,6 +299,36 @@ def test_what_failed_tasks_have_cost_is_added_up(credits: float | None, spent: f
     unpriced = msgspec.structs.replace(job_in("Running", retries=1), model=UNPRICED)
     assert after(unpriced, broken).spent == (credits or 0)
     assert after(job_in("Sending", retries=1, spent=2.0), "Rejected NEW_TASK").spent == 2.0
+
+
+def test_a_named_create_goes_again_as_it_was() -> None:
+    """Lost, it is the same create, to its own account alone, until its task is known; refused for now, anybody's."""
+    sending = after(job_in("Queued", expires_at=None, route=inner.Route((OFFER,))), "Taken", "Leaves")
+    lost, refused = after(sending, "Lost by name"), after(sending, "Rejected REPEAT")
+    assert (lost.attempts, lost.lost, lost.lost_creates, lost.route) == (0, 1, (), None)
+    assert (refused.attempts, refused.lost, refused.route) == (0, 0, sending.route)
+    again = after(lost, "Taken", "Leaves", "Rejected REPEAT", "Taken", "Leaves")
+    assert (again.attempts, again.lost) == (1, 1)
+    accepted = after(again, "Accepted by name")
+    assert (accepted.lost, accepted.task_id, accepted.expires_at) == (0, "t1", NOW + 900 + WAITING)
+    told = why(after(again, "Lost by name", at=NOW + 900))
+    assert (told.kind, "nothing was billed" in told.message) == (errors.DeadlineExceeded, False)
+    assert "the same task" in told.message
+    assert "the same task" in why(after(lost, "OwnerLeft")).message
+
+
+def test_what_a_name_stands_for_is_renewed_once() -> None:
+    """A new task is behind the one that failed before, and what fails after that is no reason for another one."""
+    job = after(job_in("Sending", renews=True), "Rejected RENEW")
+    assert (job.renews, job.attempts, job.state.fallback.task_id) == (False, 1, "t0")
+    assert isinstance(after(job, "Taken", "Leaves", "Accepted by name", "TaskFailed").state, inner.Failed)
+
+
+def test_what_a_service_gives_back_is_sent_again() -> None:
+    """Nothing of it was sent: it waits again, and knows why; its next create is another one."""
+    job = after(job_in("Running"), "TaskFailed unsent")
+    assert (type(job.state), job.state.failure.message, job.state.fallback) == (inner.Queued, "empty", None)
+    assert after(job, "Taken").attempts == 2
 
 
 def test_the_deadline_runs_from_the_first_sending() -> None:
@@ -426,7 +485,7 @@ def test_a_job_that_was_lost_once_never_ends_as_if_nothing_happened() -> None:
     lost = [name for name in LIVE if name.endswith("after a loss")]
     for name, event, expires_at in product(lost, EVENTS, (NOW + 900, NOW)):
         job = job_in(name, expires_at=expires_at)
-        if event != "Accepted" and can_meet(job, EVENTS[event]):
+        if not event.startswith("Accepted") and can_meet(job, EVENTS[event]):
             ended = after(job, event)
             with naming(name, event, expires_at):
                 if isinstance(ended.state, inner.Ended):

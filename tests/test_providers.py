@@ -64,7 +64,7 @@ LIANGXIN_FIELDS: dict[str, list[Any]] = {
 def create(pair: Pair, prompt: Any = "a red fox", callback_url: str | None = None, **fields: Any) -> HttpRequest:
     """The create of a request that was checked, as the client does it."""
     record = PROVIDERS[pair[0]]
-    others = [other for other in PROVIDERS.values() if other is not record and not other.is_local]
+    others = [each for each in PROVIDERS.values() if each is not record and not (each.is_local or each.is_service)]
     request = ImageRequest(prompt, model=pair[1], **fields)
     return record.dialect.build_create(request, check(request, pair[1], record, others), callback_url)
 
@@ -92,7 +92,7 @@ def refusal(pair: Pair, prompt: Any = "a red fox", **fields: Any) -> str:
 
 def test_the_records_are_to_the_letter_of_the_pages() -> None:
     """Each is known by its own name, at its address, with its models under the provider's names and at its prices."""
-    assert set(PROVIDERS) == {*RECORDS, *LIKE_KIE, "sandbox"}
+    assert set(PROVIDERS) == {*RECORDS, *LIKE_KIE, "served", "sandbox"}
     assert all(record.name == name for name, record in PROVIDERS.items())
     for name, (base_url, models, prices) in RECORDS.items():
         with naming(name):

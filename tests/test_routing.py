@@ -40,7 +40,8 @@ CREDITS = st.sampled_from([None, None, 0, 2.5, 6, {"imagen4-fast": 3.0}])
 @st.composite
 def pools(draw: st.DrawFn) -> dict[str, Account]:
     """Accounts of the real providers, in any order, some of them twice, some with prices of their own."""
-    names = draw(st.lists(st.sampled_from(sorted(PROVIDERS)), min_size=1, max_size=6))
+    real = sorted(name for name, each in PROVIDERS.items() if not each.is_service)
+    names = draw(st.lists(st.sampled_from(real), min_size=1, max_size=6))
     return {
         name if name not in names[:place] else f"{name}-{place}": Account(name, credits=draw(CREDITS))
         for place, name in enumerate(names)

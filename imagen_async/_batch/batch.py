@@ -269,6 +269,8 @@ class Batch:
             # Before any job comes in: jobs of a journal have tokens of its secret, not of the client's.
             if scheduler.callbacks is not None:
                 scheduler.callbacks.connect(self._id, journal.callbacks_for(self._id, scheduler.new_id, self._collect))
+            if scheduler.services is not None and journal.secret is not None:
+                scheduler.services.names.connect(self._id, journal.secret)
             taken_up = journal.resume.take_up(self._id, scheduler.new_id, scheduler.callback_wait)
             if self._budget is not None:
                 # After the taking up, without what that has still to pay: each job reserves this by itself.

@@ -20,10 +20,12 @@ class CallbackReliability:
 
     Attributes:
         are_asked_for: True where callbacks are.
+        come_here: True where those about tasks of other processes come here, too.
     """
 
     def __init__(self) -> None:
         self.are_asked_for = False
+        self.come_here = False
         self._trust = 0.0
         self._missed: dict[int, float] = {}
         self._misses = 0
@@ -43,6 +45,11 @@ class CallbackReliability:
     def are_hoped_for(self) -> bool:
         """True where they are asked for, and nothing tells that none will come."""
         return self.are_asked_for and not self.are_silent
+
+    def rely(self) -> None:
+        """Trust, from the start, that each end is announced, whoever began the task: as by a stream of ends."""
+        self.are_asked_for = self.come_here = self._any_came = True
+        self._trust = _MOST
 
     def ended(self, job_id: int, announced: bool) -> None:
         """Learn that a task has ended, and whether a callback had said so by then."""

@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..errors import AuthenticationError, ModelUnavailable, TransportError
+from ..errors import (
+    AccountError,
+    AuthenticationError,
+    BudgetReached,
+    DeadlineExceeded,
+    ModelUnavailable,
+    TransportError,
+)
 from .failure import Failure
 from .job_events import NothingLeft
 from .wire import Accepted, ConnectFailed, Created, Lost, NoAnswer, Rejected, Remedy, TaskRefused
@@ -130,6 +137,10 @@ class CircuitBreaker:
             case Rejected():
                 self._contact.is_made = True
                 self._settle_refusal(event, model, now)
+            case Lost(failure=failure, retry_after=retry_after, is_named=True):
+                # To ask again costs nothing.
+                self._trouble = failure
+                self._set_back(now, retry_after=retry_after)
             case Lost(failure=failure, retry_after=retry_after):
                 self._lost += 1
                 self._trouble = failure
@@ -143,7 +154,7 @@ class CircuitBreaker:
 
     def _settle_refusal(self, event: Rejected, model: str, now: float) -> None:
         match event.remedy:
-            case Remedy.PAUSE:
+            case Remedy.PAUSE | Remedy.REPEAT:
                 self._lost = 0
                 self._trouble = event.failure
                 self._set_back(now, retry_after=event.retry_after)
@@ -157,6 +168,14 @@ class CircuitBreaker:
                     self._closed_models[model] = event.failure.about(account=self._name)
                 elif event.remedy is Remedy.STOP:
                     self.stopped = event.failure.about(account=self._name)
+
+    def gave_back(self, failure: Failure, now: float) -> None:
+        """Learn that a task came back that the account had taken, nothing being sent of it."""
+        if failure.is_a(AccountError, BudgetReached):
+            self.stopped = failure.about(account=self._name)
+        elif not failure.is_a(DeadlineExceeded):
+            self._trouble = failure
+            self._set_back(now)
 
     def _recover(self) -> None:
         self._setbacks = self._lost = self._limited = 0

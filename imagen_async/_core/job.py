@@ -51,6 +51,7 @@ class Job(msgspec.Struct, frozen=True):
         retries: New tasks that may be asked for after failed generations, in all.
         resubmits: Times that it may still be sent again after a lost answer.
         next_if_refused: True where another of its models may be asked once its prompt was refused unbilled.
+        renews: True where a new task is wanted should what its key stands for have failed before.
         save_to: Folder for its pictures, or None to leave them at their URLs.
         expires_at: Loop time at which it is given up, or None until it first goes out.
         attempts: Creates that were sent, one that is being noted included.
@@ -78,6 +79,7 @@ class Job(msgspec.Struct, frozen=True):
     retries: int = 0
     resubmits: int = 0
     next_if_refused: bool = False
+    renews: bool = False
     save_to: str | None = None
     expires_at: float | None = None
     attempts: int = 0

@@ -207,9 +207,23 @@ def _entry_of_queued(job: Job, state: Queued, at: float) -> JournalEntry | None:
         return _entry(job, "unknown", state.fallback, ended_at=at)
     if job.expires_at is None:
         return None  # never handed out in this process: it is as it was
+    if _may_be_there(job, state.fallback):
+        return _entry_of_repeated(job, state.failure, at)
     if state.fallback is not None:
         return _entry_of_failed(job, Failed(state.fallback), at)
     return _entry(job, "queued", state.failure)
+
+
+def _may_be_there(job: Job, fallback: Failure | None) -> bool:
+    """True for one whose create was lost where it is known by its name, and that waits to be sent again as it was."""
+    # Of others it is known by its number which create was lost.
+    return job.lost > 0 and not job.lost_creates and fallback is None and job.task_id is None
+
+
+def _entry_of_repeated(job: Job, failure: Failure | None, at: float) -> JournalEntry:
+    # To whoever reads it, it is lost: only who knows the name can ask again.
+    counted = msgspec.structs.replace(job, attempts=job.attempts + 1)
+    return _entry(counted, "unknown", unknown_outcome(job, failure or _NOT_YET), ended_at=at)
 
 
 def _entry_of_claimed(job: Job, claim: Claim, at: float) -> JournalEntry:
@@ -229,6 +243,8 @@ def _entry_of_ended(job: Job, state: Ended, at: float) -> JournalEntry | None:
         case Unknown(failure=failure, is_on_the_way=is_on_the_way):
             return _entry_of_unknown(job, failure, at, is_on_the_way=is_on_the_way)
         # One that this run has not sent keeps the entry of the run that has: its task, error and credits.
+        case NotAdmitted(failure=failure) if _may_be_there(job, None):
+            return None if job.expires_at is None else _entry_of_repeated(job, failure, at)
         case NotAdmitted(failure=failure) if job.expires_at is not None or not job.attempts:
             return _entry(job, "queued", failure)
     return None
@@ -248,6 +264,8 @@ def _entry_of_failed(job: Job, state: Failed, at: float) -> JournalEntry:
         return _entry(job, how, failure, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
     if outcome is None and job.task_id is not None and failure.is_a(*_NO_WORD_ABOUT_THE_TASK):
         return _entry(job, "running", failure, task_id=job.task_id)
+    if outcome is None and failure.is_a(DeadlineExceeded) and _may_be_there(job, None):
+        return _entry_of_repeated(job, failure, at)
     is_transient = failure.cause is None or failure.cause.is_a(*_TRANSIENT)
     # A passing trouble kept it from being accepted: nothing was paid, so the next run sends it.
     if failure.is_a(DeadlineExceeded) and job.task_id is None and is_transient:
@@ -266,6 +284,7 @@ def _entry(
     **times: float | None,
 ) -> JournalEntry:
     succeeded = outcome if isinstance(outcome, Succeeded) else None
+    model = (succeeded.model if succeeded else "") or job.model.name
     return JournalEntry(
         key=job.key,
         position=job.index,
@@ -287,7 +306,7 @@ def _entry(
         **times,
         ignored=succeeded.ignored if succeeded else (),
         text=(succeeded.text or None) if succeeded else None,
-        made_by=None if job.model.name in ("", job.request.model) else job.model.name,
+        made_by=None if model in ("", job.request.model) else model,
     )
 
 

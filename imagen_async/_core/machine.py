@@ -16,9 +16,10 @@ Only where callbacks are asked for is a lost create awaited: one may name its ta
 
 A create is sent again only from Queued, and only these lead back there: not sent, 429, 455, an account that takes
 nothing or does not serve the model, a failed generation where the caller asked for `retries`, a denied task that is to
-be replaced, and once a lost answer where the caller asked for that. From Queued a job may go to any account of its
-route; after a lost answer to the same one only. NotAdmitted and Left end a job that nobody will send or wait for any
-more; Orphaned is one whose caller left while its create was on the way.
+be replaced, and once a lost answer where the caller asked for that. Where creates have names by which they are known,
+as at a service, a lost one is sent again as it was, and so is a task that the service gives back unsent.
+From Queued a job may go to any account of its route; after a lost answer to the same one only. NotAdmitted and Left end
+a job that nobody will send or wait for any more; Orphaned is one whose caller left while its create was on the way.
 
 What has no entry in the table cannot happen to a job, and is a bug.
 """
@@ -157,7 +158,7 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
     Sending: {
         Accepted: _to(sending.accept, Running),
         Rejected: _to(sending.refuse, Queued, AwaitingCallback, *_FALLEN),
-        Lost: _to(sending.lose, Queued, AwaitingCallback, Unknown),
+        Lost: _to(sending.lose, Queued, AwaitingCallback, *_FALLEN),
         CallbackNamed: _to(claims.claim_sending, Sending, Claimed),
         OwnerWithholds: _to(ends.stay, Sending),
         OwnerLeft: _to(sending.orphan, Orphaned),
@@ -178,7 +179,7 @@ _ROWS: dict[type[State], dict[type[Event], Entry]] = {
     Orphaned: {
         Accepted: _to(sending.hear_out, Left),
         Rejected: _to(sending.hear_out, Left, *_FALLEN),
-        Lost: _to(sending.hear_out, Unknown),
+        Lost: _to(sending.hear_out, Left, *_FALLEN),
         CallbackNamed: _to(claims.claim_sending, Orphaned),
         OwnerWithholds: _to(ends.stay, Orphaned),
         OwnerLeft: _to(ends.stay, Orphaned),

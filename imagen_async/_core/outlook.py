@@ -7,6 +7,9 @@ from .poll_schedule import PollSchedule
 from .watched import Watched
 from .wire import LinksMissing, Pending, Succeeded, TaskFailed, TaskStatus, Told
 
+_SOONER = 20
+"""By how much sooner than another question that is asked again which had no answer, where questions are rare."""
+
 
 class Outlook:
     """When each running task of an account is worth a question.
@@ -22,6 +25,10 @@ class Outlook:
 
     def time_of(self, watched: Watched, part: float = 1.0) -> float:
         """Loop time at which a task is to be asked about next, where a call is worth that part of `freshness`."""
+        if (every := self._schedule.every) is not None:
+            # All at the same times, so that their questions can go as one; soon, where the last had no answer.
+            step = every / _SOONER if watched.is_untold else every
+            return (watched.asked // step + 2) * step
         asked = watched.asked - watched.since
         return watched.since + self._schedule.next_age(watched.kind, asked, self._chance_of_callback(watched), part)
 

@@ -38,14 +38,14 @@ from .spending import Spending
 from .states import Claimed, Fetching, Noting, Preparing, Running
 from .submit_queue import SubmitQueue
 from .upstream import Upstream, Upstreams, answers_of
-from .wire import Created, Lost, NoAnswer, Rejected, Remedy, TaskStatus
+from .wire import Created, Lost, NoAnswer, Rejected, Remedy, TaskFailed, TaskStatus
 
 replace = msgspec.structs.replace
 
 # By its very type: that an object is none of a record's takes ten times as long to find out as what it is.
 _STATUSES = frozenset(get_args(TaskStatus))
 _UNSENT = frozenset(get_args(NothingLeft))
-_PASSING = frozenset({Remedy.BACK_OFF, Remedy.PAUSE, Remedy.STOP, Remedy.CLOSE_MODEL})
+_PASSING = frozenset({Remedy.BACK_OFF, Remedy.PAUSE, Remedy.REPEAT, Remedy.STOP, Remedy.CLOSE_MODEL})
 """Refusals for the account's sake, not for the request's."""
 _JUDGED = frozenset({NoAnswer, Rejected, Lost})
 """Answers that the account sees in the light of the earlier ones."""
@@ -205,7 +205,7 @@ class Plan:
             self._course.turn_away(now)
         return self._course.drain()
 
-    def tell(self, job_id: int, event: CallbackNamed | Readmitted, now: float) -> list[Change]:
+    def tell(self, job_id: int, event: CallbackNamed | Readmitted | TaskFailed, now: float) -> list[Change]:
         """Let a live job have what happens to it beside its talk."""
         if job_id in self._jobs:
             self._course.happen(self._jobs[job_id], event, now)
@@ -302,12 +302,15 @@ class Plan:
         """Give back the place that the talk took, and let the account learn from it; True where it takes less now."""
         upstream = self.upstreams[job.account]
         if isinstance(event, TaskStatus):
+            # Of answers about tasks only one stops an account: that one gave it back.
+            stopped = upstream.breaker.stopped
             upstream.settle_status(job.id, event, now)
-        elif isinstance(event, Created | NothingLeft):
+            return upstream.breaker.stopped is not stopped
+        if isinstance(event, Created | NothingLeft):
             closures = upstream.breaker.closures
             upstream.settle_submit(event, job.model.name, now)
             return upstream.breaker.closures != closures
-        elif isinstance(event, Saved | NotSaved):
+        if isinstance(event, Saved | NotSaved):
             self._places.to_save.settled()
         return False
 

@@ -14,7 +14,7 @@ from .poll_schedule import PollSchedule
 from .spare_places import FEW, PART, SparePlaces
 from .timer_queue import TimerQueue
 from .watched import Watched, watched
-from .wire import Succeeded, TaskFailed, TaskStatus
+from .wire import Pending, Succeeded, TaskFailed, TaskStatus
 
 _LATE = 0.2
 """Seconds after its time from which a question counts as late: the limit, not the clock, has kept it."""
@@ -68,7 +68,7 @@ class PollQueue:
         """Set the next question about a running job, or one whose task a callback names: by the schedule, or now."""
         each = self._watched.get(job.id)
         if each is None:
-            each = self._watched[job.id] = watched(job, is_ours=not at_once)
+            each = self._watched[job.id] = watched(job, is_ours=not at_once or self.reliability.come_here)
             # No schedule fits a task whose age is not known, or that has ended long ago.
             at_once |= not each.learns
         # What the last question was set for says nothing of the next: only one that goes by the schedule may be early.
@@ -90,6 +90,17 @@ class PollQueue:
         elif each.announced_at is None:
             each.announced_at = now
             self._ask_at_once(job_id, each)
+
+    def ask_all(self, now: float) -> None:
+        """Ask about every job as soon as may be: what would have told of their ends was silent for a while."""
+        for job_id, each in self._watched.items():
+            if each.is_asked:
+                # What is answered to a question from before may be from before, too.
+                each.is_due = True
+            elif not each.is_due:
+                each.is_early = False
+                self._late.discard(job_id)
+                self._timers.set(job_id, now)
 
     def ask_last(self, job_id: int) -> bool:
         """Ask about a job before all others, since its time is over; False where that was granted before."""
@@ -128,6 +139,9 @@ class PollQueue:
         each = self._watched.get(job_id)
         if each is not None:
             self._outlook.hear(job_id, each, event, now)
+            if isinstance(event, Pending) and self.reliability.come_here:
+                # What was told is that of another time: the end is still to come, and to be told.
+                each.announced_at = None
             has_ended = isinstance(event, Succeeded | TaskFailed)
             running = len(self._watched) - has_ended
             # What was set before is set anew: at once where the last few are left, whose way nobody is in any more.

@@ -87,10 +87,13 @@ class PollSchedule:
         prior: What the provider's record says of latencies.
         freshness: Seconds of waiting that one status call is worth.
         prior_of: The same of one model, by our name; None: all are alike.
+        every: Seconds between two questions about a task, whatever is known of latencies: where something else tells of
+            ends, and a question is for the case that it does not. None: as above.
 
     Attributes:
         prior: As given.
         freshness: As given.
+        every: As given.
     """
 
     def __init__(
@@ -98,9 +101,11 @@ class PollSchedule:
         prior: LatencyPrior,
         freshness: float = FRESHNESS,
         prior_of: Callable[[str], LatencyPrior] | None = None,
+        every: float | None = None,
     ) -> None:
         self.freshness: float = checked_freshness(freshness)
         self.prior = prior
+        self.every = every
         self._prior_of = prior_of or (lambda model: prior)
         self._tables: dict[Kind, LifeTable] = {}
         self._told: dict[Kind, Curve] = {}

@@ -99,6 +99,8 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
         uploads: Where files of the user's own go, whose addresses its models take; None: nowhere that is known.
         signs_callbacks: True where a callback can be signed, as kie.ai does it.
         is_local: True where it runs on this machine: it needs no key and no address, since the client can serve it.
+        is_service: True for a service of this library, which others sell through: it has the limits, and any of the
+            models may be there.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
     uploads: Uploads | None = None
     signs_callbacks: bool = False
     is_local: bool = False
+    is_service: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
@@ -143,7 +146,11 @@ class Provider(msgspec.Struct, frozen=True, dict=True):
         """
         named = self._by_name.get(name)
         if named is not None:
-            return named[0] if len(named) == 1 or request is None else _meant(named, request)
+            if len(named) == 1 or request is None:
+                return named[0]
+            # Who of those that have the model makes it there, nobody knows here: what fits one of them may go.
+            fitting = (model for model in named if not model.problems(request)) if self.is_service else ()
+            return next(iter(fitting), None) or _meant(named, request)
         if name.startswith(RAW_PREFIX) and self.dialect.takes_raw_models and name != RAW_PREFIX:
             return self.priced(Model(name, name.removeprefix(RAW_PREFIX), None))
         return None

@@ -11,10 +11,10 @@ from .fields import CONTENT
 from .job import Job
 from .journal_entry import JournalEntry, bill_of, failure_of
 from .latency import believed
-from .states import AwaitingCallback, Confirming, Done, Fetching, Queued, Running
+from .states import AwaitingCallback, Confirming, Done, Failed, Fetching, Queued, Running, Unknown
 from .transitions import PATIENCE
 from .values import ImageRequest, Result, by_content
-from .wire import Succeeded
+from .wire import Succeeded, TaskFailed
 
 
 def is_at_end(entry: JournalEntry) -> bool:
@@ -104,6 +104,12 @@ def _gone_on(entry: JournalEntry, blank: Job, now: float) -> Job:
     )
 
 
+def to_be_repeated(entry: JournalEntry) -> JournalEntry:
+    """What an unknown entry is where creates are known by their names: one whose create goes once more, as it was."""
+    # Still as one that was lost: what may be there is to be nowhere else, too.
+    return msgspec.structs.replace(entry, state="queued", attempts=max(0, entry.attempts - 1), lost=1, lost_creates=())
+
+
 def sent_again(entry: JournalEntry, blank: Job) -> Job:
     """The job that starts anew where an entry says that it may: queued, or failed or held, and asked for again."""
     # Whatever was lost may be at its own account; there the two tasks would stand side by side.
@@ -129,6 +135,18 @@ def sent_again(entry: JournalEntry, blank: Job) -> Job:
         resubmits=0 if entry.state == "unknown" else blank.resubmits,
         state=Queued(fallback=None if entry.state == "queued" else failure_of(entry)),
     )
+
+
+def as_ended(entry: JournalEntry, job: Job) -> Job:
+    """The job as an entry of one that has ended tells it, with what it has cost."""
+    job = msgspec.structs.replace(job, account=entry.account, request=entry.request)
+    failure = failure_of(entry)
+    if entry.state == "done":
+        outcome = Succeeded(entry.urls, entry.latency, entry.credits, b"", entry.ignored, entry.text or "")
+        return job.to(Done(entry.task_id or "", outcome, entry.files))
+    assert failure is not None
+    told = TaskFailed(failure, entry.credits, b"")
+    return job.to(Unknown(failure) if entry.state == "unknown" else Failed(failure, told))
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -129,16 +129,16 @@ class Router:
         """
         given, names = request, models_of(request.model)
         self._check_names(names)
-        served = self._served(names)
-        request, takers, problems = self._takers(request, served[0])
+        known = self._served(names)
+        request, takers, problems = self._takers(request, known[0])
         if not takers:
             raise _nobody(problems).exception()
         if len(names) == 1:
             return request, self._ranked(takers, request)
-        if served[0] != names[0]:
+        if known[0] != names[0]:
             request = msgspec.structs.replace(request, model=names[0])
         then = None
-        for name in reversed(served[1:]):
+        for name in reversed(known[1:]):
             # As it is sent to the first: what another model cannot express has only that one. But a default that was
             # filled in nobody has asked for: it may be that model's own.
             _, others, _ = self._takers(request, name, fills=False)

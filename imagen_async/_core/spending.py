@@ -8,7 +8,7 @@ from .job import Job
 from .job_events import Event
 from .routing import Offer
 from .states import AwaitingCallback, Confirming, Failed, Noting, Preparing, Queued, Running, Sending
-from .wire import LinksMissing, Rejected, Succeeded, TaskFailed, TaskRefused
+from .wire import LinksMissing, Lost, Rejected, Succeeded, TaskFailed, TaskRefused
 
 
 class Spending:
@@ -68,6 +68,9 @@ def _settle(budget: Budget, before: Job, event: Event, after: Job) -> None:
             pass  # it stays reserved while it may be told of
         # Nobody knows that it cost nothing, so its price is gone at once.
         case _ if is_lost_now:
+            budget.settle(before.id, None)
+        case Lost():
+            # As lost as it was: it is reserved anew when it goes once more.
             budget.settle(before.id, None)
         case Rejected():
             budget.release(before.id)

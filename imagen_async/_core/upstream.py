@@ -22,7 +22,7 @@ from .provider import Limits
 from .rate_limit import Rate, Window
 from .routing import Offer, Route
 from .spare_places import SparePlaces
-from .wire import Created, NoAnswer, Rejected, Remedy, TaskStatus, Told
+from .wire import Created, NoAnswer, Rejected, Remedy, TaskFailed, TaskStatus, Told
 
 SLOWEST = 0.99
 """The share of tasks after whose age, twice over, a callback for a lost create is not expected any more."""
@@ -231,6 +231,8 @@ class Upstream:
         self.end_call(now)
         if isinstance(event, Told):
             self.breaker.answered_status()
+            if type(event) is TaskFailed and event.is_unsent:
+                self.breaker.gave_back(event.failure, now)
         elif isinstance(event, NoAnswer):
             # Creates go on: kie.ai counts them apart from status calls.
             ease(self.status, now, event.retry_after, limited=event.limited)

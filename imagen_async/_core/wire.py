@@ -24,14 +24,14 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         method: GET or POST.
         path: Path and query below the account's base URL, percent-encoded, starting with `/`.
-        body: Bytes, or None for none.
+        body: Bytes, or None for none; as a bytearray of one that is put together, it may change until it leaves.
         operation: What it is for.
         media_type: Of the body.
     """
 
     method: str
     path: str
-    body: bytes | None = None
+    body: bytes | bytearray | None = None
     operation: Operation = "status"
     media_type: str = "application/json"
 
@@ -63,6 +63,8 @@ class Remedy(enum.Enum):
     STOP = "the account stops; its items were not sent"
     BACK_OFF = "send again after a full window"
     PAUSE = "send again, slowly"
+    REPEAT = "send the same again, slowly, by its name"
+    RENEW = "what its name stands for has failed: send it for a new task"
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -71,10 +73,15 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         task_id: Its id.
         field: The field that names it, where that is not `taskId`; else empty.
+        is_named: True where the create has a name by which it is known: an earlier one of that name whose answer was
+            lost has made no other task.
+        waits: True while the task's own time has not begun: it waits for its turn where it is.
     """
 
     task_id: str
     field: str = ""
+    is_named: bool = False
+    waits: bool = False
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -106,11 +113,13 @@ class Lost(msgspec.Struct, frozen=True):
         failure: What came in the answer's place.
         retry_after: The provider's own delay in seconds, or None.
         callback_wait: Seconds for which a callback may yet tell of the task; 0: none will. Known to the plan alone.
+        is_named: True where the create has a name by which it is known: sent again, it makes no second task.
     """
 
     failure: Failure
     retry_after: float | None = None
     callback_wait: float = 0.0
+    is_named: bool = False
 
 
 Created = Accepted | Rejected | ConnectFailed | Lost
@@ -122,10 +131,12 @@ class Pending(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         state: The provider's word.
         known: False for a word that is in no documentation.
+        waits: As in Accepted.
     """
 
     state: str
     known: bool = True
+    waits: bool = False
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):
@@ -138,6 +149,7 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
         raw: The answer's body.
         ignored: Fields of the input that it has dropped, or changed, as far as it tells.
         text: What it is where it is one of words alone, as JSON.
+        model: Our name of the model that has made it, where a service tells it; else empty.
     """
 
     urls: tuple[str, ...]
@@ -146,6 +158,7 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     ignored: tuple[str, ...] = ()
     text: str = ""
+    model: str = ""
 
 
 class TaskFailed(msgspec.Struct, frozen=True):
@@ -155,11 +168,13 @@ class TaskFailed(msgspec.Struct, frozen=True):
         failure: Why.
         credits: What the provider says it billed, or None.
         raw: The answer's body.
+        is_unsent: True where nothing has come of it, and nothing will, by a service's word: it may be sent again.
     """
 
     failure: Failure
     credits: float | None
     raw: bytes
+    is_unsent: bool = False
 
 
 class LinksMissing(msgspec.Struct, frozen=True):

@@ -59,6 +59,8 @@ STATE_WORDS: dict[type[State], StateWord] = {
 }
 """What users know of each state, in events and in progress."""
 
+_BY_ITS_NAME = "ask again with the same key, or journal, and it is the same task"
+
 _NAMED = "A callback names its task, of which the provider has told nothing yet: collect it"
 
 
@@ -79,6 +81,8 @@ def expired(job: Job) -> Failure:
     elif isinstance(job.state, Queued) and job.state.fallback is not None:
         trouble = job.state.fallback
         message = f"It failed ({trouble.message}), and no new task was accepted within {job.deadline:g} s: ask again"
+    elif job.lost:
+        message = f"No answer came within {job.deadline:g} s{why}. It may be made all the same: {_BY_ITS_NAME}"
     else:
         message = f"Not accepted within {job.deadline:g} s{why}. No task was made and nothing was billed: ask again"
     return Failure(DeadlineExceeded, message, account=job.account, task_id=job.task_id, cause=trouble)
@@ -151,7 +155,7 @@ def result_of(job: Job) -> Result:
         index=job.index,
         request=job.request,
         provider=job.account,
-        model=job.model.name,
+        model=(succeeded.model if succeeded else "") or job.model.name,
         urls=succeeded.urls if succeeded else (),
         files=files,
         error=None if failure is None else failure.exception(files),
@@ -192,7 +196,10 @@ def failure_of(job: Job) -> Failure | None:
             return failure
         case Left():
             paid = "while the task ran, which is paid for: collect it"
-            message = f"Left {paid if job.task_id else 'before it was sent; nothing was billed'}"
+            unsent = "before it was sent; nothing was billed"
+            if job.lost:
+                unsent = f"while no answer had come: {_BY_ITS_NAME}"
+            message = f"Left {paid if job.task_id else unsent}"
             return Failure(DeadlineExceeded, message, account=job.account, task_id=job.task_id)
     return None
 

@@ -54,6 +54,7 @@ class BatchJournal:
         factory: Makes the batch's jobs.
         again: The states of earlier runs from which a request is sent once more.
         gone: Accounts of which all that earlier runs began has ended with these, unpaid.
+        named: Accounts where creates are known by their names.
         expects_callbacks: True where callbacks are asked for.
         add: True where requests under other defaults than before are new ones, beside those that there are.
         recall: Is told of the files that earlier runs have uploaded, and that are there yet, by account.
@@ -74,6 +75,7 @@ class BatchJournal:
         *,
         again: frozenset[str] = frozenset({"queued"}),
         gone: frozenset[str] = frozenset(),
+        named: frozenset[str] = frozenset(),
         expects_callbacks: bool = False,
         add: bool = False,
         recall: Callable[[Mapping[str, Iterable[Upload]]], None] = lambda uploads: None,
@@ -83,6 +85,7 @@ class BatchJournal:
         self._factory = factory
         self._again = again
         self._gone = gone
+        self._named = named
         self._expects_callbacks = expects_callbacks
         self._add = add
         self._recall = recall
@@ -122,6 +125,12 @@ class BatchJournal:
             await self.writer.close(by)
         finally:
             await ended(self._thread, self._begun, by)
+
+    @property
+    def secret(self) -> str | None:
+        """What the names of its creates are made of, in this run and all later ones; None where none are needed."""
+        assert self._begun is not None
+        return None if self._begun.seal is None or not self._named else self._begun.seal.name("creates").hex()
 
     def callbacks_for(self, owner: int, new_id: Callable[[], int], collect: Callable[[Job], None]) -> JournalCallbacks:
         """What callbacks are to know of its requests; where none are expected, nobody asks.
@@ -188,7 +197,7 @@ class BatchJournal:
             resume = self._resume(store, clock, earlier, awaits_callbacks=awaits_callbacks)
             _note(store, resume.identity.news)
             ending.callback(_note_if_possible, store, resume.identity)
-            seal = seal_of(store, notes) if self._expects_callbacks else None
+            seal = seal_of(store, notes) if self._expects_callbacks or self._named else None
             return _Begun(store, clock, resume, seal, ending.pop_all(), uploads_in(notes))
 
     def _resume(
@@ -201,6 +210,7 @@ class BatchJournal:
             earlier,
             again=self._again,
             gone=self._gone,
+            named=self._named,
             awaits_callbacks=awaits_callbacks,
             add=self._add,
         )

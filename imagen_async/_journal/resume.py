@@ -16,7 +16,7 @@ from .._core.journal_entry import Bill, JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
 from .._core.rate_limit import Rate
-from .._core.resuming import awaited, earlier_result, is_at_end, resumed, sent_again
+from .._core.resuming import awaited, earlier_result, is_at_end, resumed, sent_again, to_be_repeated
 from .._core.values import ImageRequest, Result
 from .._job_factory import JobFactory
 from .._watch.log import log
@@ -98,6 +98,7 @@ class ResumeState:
         earlier: What the store said when the run began.
         again: The states of earlier runs from which a request is sent once more.
         gone: Accounts whose tasks have ended with the earlier run, and cost nothing: they are made anew.
+        named: Accounts where creates are known by their names: what was on its way is sent once more, as it was.
         awaits_callbacks: True where a callback may yet tell of a create that an earlier run has lost.
         add: True where requests under other defaults than before are new ones.
 
@@ -116,6 +117,7 @@ class ResumeState:
         *,
         again: frozenset[str],
         gone: frozenset[str] = frozenset(),
+        named: frozenset[str] = frozenset(),
         awaits_callbacks: bool = False,
         add: bool = False,
     ) -> None:
@@ -128,6 +130,7 @@ class ResumeState:
         self._clock = clock
         self._again = again
         self._gone = gone
+        self._named = named
         self._awaits_callbacks = awaits_callbacks
         self._taken_up: dict[str, int] = {}
         self._denied: set[int] = set()
@@ -221,6 +224,8 @@ class ResumeState:
         is_elsewhere = entry.state == "unknown" and job.way.only(entry.account, entry.model) is None
         if self._is_gone(entry):
             return sent_again(msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=()), job)
+        if self._is_named(entry):
+            return sent_again(to_be_repeated(entry), job)
         if entry.state in self._again and not is_elsewhere:
             return sent_again(entry, job)
         return self._earlier(entry, job)
@@ -243,6 +248,9 @@ class ResumeState:
     def _is_gone(self, entry: JournalEntry) -> bool:
         return entry.account in self._gone and entry.state in ("running", "ready", "unknown")
 
+    def _is_named(self, entry: JournalEntry) -> bool:
+        return entry.account in self._named and entry.state == "unknown"
+
     def _all_gone(self) -> list[JournalEntry]:
         if not self._gone:
             return []
@@ -264,7 +272,8 @@ class ResumeState:
         is_waited_for = self._awaits_callbacks and "unknown" not in self._again
         for entry in self.earlier.with_lost_creates if is_waited_for else ():
             # One whose task is named has been taken up with those whose tasks run.
-            is_ours = self._factory.serves(entry.account) and not self._is_gone(entry)
+            is_others = self._is_gone(entry) or self._is_named(entry)
+            is_ours = self._factory.serves(entry.account) and not is_others
             if entry.state == "unknown" and entry.task_id is None and is_ours:
                 blank = self._factory.job_of(entry, owner, new_id())
                 seconds = wait(blank)

@@ -58,6 +58,7 @@ class ChangeStream:
         silence: Watches whether any callback comes, or None.
         events: Tells of it: the log, traces, the user's listener.
         after: Called once all of what came together was handed out.
+        services: Knows which tasks run at services, or None.
 
     Attributes:
         owners: Who waits for jobs, by the number that these jobs have.
@@ -71,12 +72,14 @@ class ChangeStream:
         silence: ChangeListener | None,
         events: Observer,
         after: Callable[[], None],
+        services: ChangeListener | None = None,
     ) -> None:
         self.owners: dict[int, Owner] = {}
         self.events = events
         self.talks: ChangeListener | None = None
         self._callbacks = callbacks
         self._silence = silence
+        self._services = services
         self._after = after
         # Who hears of what is looked up, and not put together each time.
         self._listeners: dict[int, dict[_Sort, tuple[ChangeListener, ...]]] = {}
@@ -95,6 +98,7 @@ class ChangeStream:
             # First, so that whatever follows from a change is preceded by its note.
             owner.journal.on_change if is_changed and owner.journal is not None else None,
             self._callbacks if is_changed else None,
+            self._services if is_changed else None,
             self._silence,
             owner.tally if is_changed or kind is StatusAsked else None,
             owner.results if is_changed else None,

@@ -21,6 +21,7 @@ from .._core.failure import Failure
 from .._core.job import Job
 from .._core.job_events import NothingLeft, NotSaved, Prepared, Saved, SendAborted, TurnMissed, Unsendable
 from .._core.latency import believed
+from .._core.naming import Names, NamingDialect
 from .._core.states import Collected, Confirming, Fetching, Links, Relinking, Running
 from .._core.values import ImageFile, ImageRequest, Result
 from .._core.wire import (
@@ -87,8 +88,9 @@ Save = Callable[[Result, str, float], Awaitable[tuple[ImageFile, ...]]]
 class _Gate:
     """The last question before a create leaves, and what is known by its answer of whatever came of that create."""
 
-    def __init__(self, leaves: Callable[[], bool]) -> None:
+    def __init__(self, leaves: Callable[[], bool], *, is_named: bool = False) -> None:
         self._leaves = leaves
+        self._is_named = is_named
         self._said: bool | None = None
 
     def __call__(self) -> bool:
@@ -100,7 +102,7 @@ class _Gate:
     def without_answer(self, failure: Failure) -> NothingLeft | Lost:
         """What a create came to that has no answer: whatever the error is, only before a yes has nothing left."""
         if self._said:
-            return Lost(failure)
+            return Lost(failure, is_named=self._is_named)
         if self._said is False:
             return SendAborted()
         if not failure.is_a(TransportError):
@@ -119,6 +121,8 @@ class Exchange:
         run_errand: Carries calls about no task's state, once the limit lets them; None: as `send` does.
         files: Has the files where providers read them that go in; None: there are none.
         mask: Masks what is secret, whatever an answer is decoded to.
+        naming: How those accounts talk where creates are known by names.
+        names: Makes these.
     """
 
     def __init__(
@@ -130,8 +134,12 @@ class Exchange:
         run_errand: Errand | None = None,
         files: JobFiles | None = None,
         mask: Callable[[str], str] = str,
+        naming: Mapping[str, NamingDialect] | None = None,
+        names: Names | None = None,
     ) -> None:
         self._dialects = dialects
+        self._naming = naming or {}
+        self._names = names or Names("")
         self._send = send
         self._save = save
         self._callback_url = callback_url
@@ -149,21 +157,25 @@ class Exchange:
             job: Whose turn has come, and whose intent is noted.
             leaves: Says whether it may go, once its connection is in hand; asked once. From a yes on a task may exist.
         """
-        dialect = self._dialects[job.account]
         # A caller who left, or a callback, may have come while its intent was noted, or its connection was opened.
-        gate = _Gate(leaves)
+        gate = _Gate(leaves, is_named=job.account in self._naming)
         try:
-            callback_url = None if self._callback_url is None else self._callback_url(job)
-            asked = job.request if self._files is None or not job.request.local_files else self._files.addressed(job)
-            request = dialect.build_create(asked, job.model, callback_url)
             # With the whole timeout, however near the deadline is: a create that is cut short is a lost one.
-            response = await self._send(job.account, request, leaves=gate)
-            return self._told(dialect.read_created(response), response)
+            response = await self._send(job.account, self._create_of(job), leaves=gate)
+            return self._told(self._dialects[job.account].read_created(response), response)
         except ImagenError as error:
             # An answer that is too long, or breaks off, tells nothing of the task: it may well be there.
             return gate.without_answer(self._failed(error))
         except Exception as error:  # a bug of ours: one request must not end the others
             return gate.without_answer(unexpected(job, error))
+
+    def _create_of(self, job: Job) -> HttpRequest:
+        asked = job.request if self._files is None or not job.request.local_files else self._files.addressed(job)
+        naming = self._naming.get(job.account)
+        if naming is not None:
+            return naming.build_named(asked, job.model, self._names.name(job, self._now()))
+        callback_url = None if self._callback_url is None else self._callback_url(job)
+        return self._dialects[job.account].build_create(asked, job.model, callback_url)
 
     async def prepare(self, job: Job) -> Prepared | Rejected | NothingLeft:
         """Have the files that go in where the provider reads them; free to repeat."""
@@ -253,9 +265,12 @@ class Exchange:
 
     def _ignored(self, job: Job, status: Succeeded) -> tuple[str, ...]:
         """What the provider has dropped of a request, by its own word; warned of once a model."""
-        if job.model.parameters is None and not job.request.extra:
+        if job.account in self._naming:
+            ignored = status.ignored
+        elif job.model.parameters is None and not job.request.extra:
             return ()
-        ignored = ignored_in(status.raw, job.model.input_of(job.request), job.model.files)
+        else:
+            ignored = ignored_in(status.raw, job.model.input_of(job.request), job.model.files)
         if ignored and (job.account, job.model.wire_name) not in self._ignoring:
             self._ignoring.add((job.account, job.model.wire_name))
             names = ", ".join(map(clean, ignored))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ from .change_stream import ChangeStream, Owner
 from .errands import LEFT, Errands
 from .exchange import Exchange
 from .leasing import Leasing
+from .services import Services
 from .turns import Turns
 from .wakeup import Wakeup
 from .workers import Workers
@@ -80,10 +82,12 @@ class Scheduler:
         wakeup: Wakes its loop.
         errands: The calls about no task's state.
         callbacks: Knows which callback is about which job; None: none are asked for.
+        services: Hears what services tell of their tasks; None: no account is one.
 
     Attributes:
         errands: As given.
         callbacks: As given.
+        services: As given.
         home: The loop in which it is used.
         upstreams: The accounts; only to be looked at.
     """
@@ -97,6 +101,7 @@ class Scheduler:
         wakeup: Wakeup,
         errands: Errands,
         callbacks: CallbackRegistry | None = None,
+        services: Services | None = None,
     ) -> None:
         self.errands = errands
         self.callbacks = callbacks
@@ -105,12 +110,15 @@ class Scheduler:
         self._group = group
         self._plan = plan
         self._wakeup = wakeup
-        self._leasing = Leasing(group, self._wakeup.notice)
+        self.services = services
         knowing = watching = None
         if callbacks is not None:
             knowing, watching = callbacks.on_change, SilenceWatch(plan.upstreams, callbacks.public_url).on_change
-        self._stream = ChangeStream(knowing, watching, observer, self._published)
+        heard = None if services is None else services.on_change
+        self._stream = ChangeStream(knowing, watching, observer, self._published, heard)
         self._workers = Workers(group, Turns(plan, exchange, self._stream).talk)
+        if services is not None:
+            services.publish = self._stream.publish
         # Each needs the other: the stream has jobs talk, and what they say is published there.
         self._stream.talks = self._workers.on_turn
         self._door = _Door(plan)
@@ -145,8 +153,9 @@ class Scheduler:
         """Forget an owner; what its jobs still come to is told to the others."""
         self._stream.exit(owner_id)
         self._plan.forget(owner_id)
-        if self.callbacks is not None:
-            self.callbacks.disconnect(owner_id)
+        for known in (self.callbacks, None if self.services is None else self.services.names):
+            if known is not None:
+                known.disconnect(owner_id)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something beside the loop, until it ends or the client is left."""
@@ -174,6 +183,7 @@ class Scheduler:
 
     async def run(self) -> None:
         """The loop. Runs until it is cancelled."""
+        leasing = Leasing(self._group, self._wakeup.notice)
         try:
             while True:
                 time = self._wakeup.looks()
@@ -184,7 +194,7 @@ class Scheduler:
                 if self._door.waiting:
                     self._door.look()
                 if self._plan.shares_limits:
-                    self._leasing.look(self._plan.wants_places(time))
+                    leasing.look(self._plan.wants_places(time))
                 await self._wakeup.wait(by=self._plan.wake_at(time))
         finally:
             # However it ended: nobody may wait for what will not come.
@@ -217,21 +227,31 @@ class Scheduler:
     def withhold(self, owner_id: int) -> None:
         """Send none of an owner's jobs that wait to be sent; those on the way and those that run go on."""
         self._stream.publish(self._plan.tell_all(owner_id, OwnerWithholds(), self.home.now()), self.home.now())
+        if self.services is not None:
+            self.start(partial(self.services.call_off, [owner_id]))
 
     def drop(self, owner_id: int) -> None:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
+        if self.services is not None:
+            self.services.let_go(self._plan.jobs.of(owner_id))
         self._stream.publish(self._plan.tell_all(owner_id, OwnerLeft(), self.home.now()), self.home.now())
 
     async def leave(self, *owner_ids: int) -> None:
         """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
         # All of them before any waiting: from here on nothing more is sent, for leaving stops spending.
+        first = OwnerLeft() if self.services is None else OwnerWithholds()
         for owner_id in owner_ids:
-            self.drop(owner_id)
+            self._stream.publish(self._plan.tell_all(owner_id, first, self.home.now()), self.home.now())
         try:
             # A cancellation around it would lose the ids of tasks that are paid for.
             with anyio.CancelScope(shield=True) as waiting:
                 alarm = Alarm(GRACE, waiting.cancel)
                 try:
+                    if self.services is not None:
+                        await self.services.call_off(owner_ids)
+                        for owner_id in owner_ids:
+                            left = self._plan.tell_all(owner_id, OwnerLeft(), self.home.now())
+                            self._stream.publish(left, self.home.now())
                     while any(map(self._plan.jobs.has_any, owner_ids)):
                         self._settled.clear()
                         await self._settled.wait()

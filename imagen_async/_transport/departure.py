@@ -97,7 +97,7 @@ class Departure:
         """Loop time since which its answer is waited for, or else a connection."""
         return self.left_at or self.began_at
 
-    def body(self, content: bytes | None) -> bytes | io.BytesIO | aiohttp.BytesPayload | None:
+    def body(self, content: bytes | bytearray | None) -> bytes | bytearray | io.BytesIO | aiohttp.BytesPayload | None:
         """What aiohttp is to write: a create's body asks before its first byte, and that of its head, is written."""
         if content is not None and self._leaves is not None:
             return _CreateBody(content, self)
@@ -145,7 +145,7 @@ class _CreateBody(aiohttp.BytesPayload):
     Between the last question and the first byte nothing is awaited.
     """
 
-    def __init__(self, content: bytes, departure: Departure) -> None:
+    def __init__(self, content: bytes | bytearray, departure: Departure) -> None:
         super().__init__(content)
         self._departure = departure
 

@@ -169,6 +169,37 @@ class SessionPool:
         send = self._send_and_tell if self._observer.hears_exchanges else self._send
         return send(account, request, within, leaves)
 
+    async def listen(self, account: str, path: str, hear: Callable[[bytes], bool], silence: float) -> None:
+        """Hear a stream of an account's API, line by line, over a connection of its own.
+
+        Args:
+            account: Whose.
+            path: Where it is.
+            hear: Takes each line; what it returns says whether more is wanted.
+            silence: Seconds without a line after which nobody speaks there any more.
+
+        Raises:
+            TransportError: There is no such stream, or it cannot be had, or has ended.
+        """
+        way, heard = self._ways[account], _Heard()
+        OUTGOING.set(heard.departure)
+        failure = TransportError("The stream has ended.")
+        try:
+            with Patience(silence, heard.at):
+                async with open_session(way.always, connector_for(self._settings)) as session:
+                    asked = {**way.asks, "Accept": "text/event-stream"}
+                    url = way.url(path)
+                    async with session.get(url, headers=asked, allow_redirects=False, **way.proxied) as response:
+                        response.raise_for_status()
+                        while line := await response.content.readline():
+                            heard.note()
+                            if not hear(line):
+                                return
+        except Exception as error:
+            failure = transport_error(error, self._endpoints[account].base_url, self.mask)
+        # Raised out here, as above.
+        raise failure
+
     async def _send_and_tell(
         self, account: str, request: HttpRequest, within: float | None, leaves: Callable[[], bool] | None
     ) -> HttpResponse:
@@ -252,6 +283,27 @@ class SessionPool:
             middlewares=None if request.body is None else (),
             **way.proxied,
         )
+
+
+class _Heard:
+    """When a stream was heard last.
+
+    Attributes:
+        departure: Its request's.
+    """
+
+    def __init__(self) -> None:
+        self.departure = Departure()
+        self._now = asyncio.get_running_loop().time
+        self._at = self._now()
+
+    def note(self) -> None:
+        """Something has come."""
+        self._at = self._now()
+
+    def at(self) -> float:
+        """Loop time of that."""
+        return self._at
 
 
 def _whole(response: aiohttp.ClientResponse) -> bytes | None:

@@ -157,7 +157,7 @@ class Observer:
             result=result,
         )
 
-    def _shown(self, body: bytes | None) -> str:
+    def _shown(self, body: bytes | bytearray | None) -> str:
         """The beginning of a body on one line, with callback tokens and the queries of addresses masked."""
         if not body:
             return ""

@@ -19,6 +19,7 @@ from .liangxin import LIANGXIN
 from .modkie import MODKIE
 from .ruxa import RUXA
 from .sandbox import SANDBOX
+from .served import SERVED
 
 __all__ = [
     "PROVIDERS",
@@ -46,5 +47,5 @@ __all__ = [
     "Whole",
 ]
 
-PROVIDERS = {provider.name: provider for provider in (KIE, APIKLEY, LIANGXIN, APIIN, MODKIE, RUXA, SANDBOX)}
+PROVIDERS = {provider.name: provider for provider in (KIE, APIKLEY, LIANGXIN, APIIN, MODKIE, RUXA, SERVED, SANDBOX)}
 """By name. Whatever is added is found: nobody keeps a list of his own."""

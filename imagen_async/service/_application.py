@@ -20,6 +20,7 @@ from ._metrics import CONTENT_TYPE, exposition
 from ._page import page_routes
 from ._refusals import FAULT, Refusal, Refused, refusal_of, wrong
 from ._service import Service
+from ._tasks import Tasks
 
 
 def build(
@@ -52,16 +53,15 @@ def build(
         ("GET", "/healthz", _health),
         ("GET", "/metrics", metrics),
     )
-    for method, path, answer in routes:
+    for method, path, answer in (*routes, *Tasks(service, heartbeat).routes()):
         application.router.add_route(method, path, answer)
     application.router.add_get("/files/{token}", file)
     application.router.add_routes(page_routes(lambda: service.sight.look(), application))
-    _live(application, service)
-    return application
+    return _living(application, service)
 
 
-def _live(application: web.Application, service: Service) -> None:
-    """Have a service open, leave and close with its application."""
+def _living(application: web.Application, service: Service) -> web.Application:
+    """The same application: with it, the service opens, leaves and closes."""
 
     async def opened(_: web.Application) -> None:
         await service.open()
@@ -75,6 +75,7 @@ def _live(application: web.Application, service: Service) -> None:
     application.on_startup.append(opened)
     application.on_shutdown.append(leaving)
     application.on_cleanup.append(closed)
+    return application
 
 
 @web.middleware

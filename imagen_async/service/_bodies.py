@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import aiohttp
@@ -52,11 +53,24 @@ async def read_body(request: web.Request, way: Way, inputs: str, off_loop: OffLo
     Raises:
         Refused: 400, 408, 413 or 415.
     """
+    with _explained(request):
+        if request.content_type == "multipart/form-data":
+            return await _read_form(request, way, inputs, off_loop)
+        return Body(way, _parsed(await _read_json(request, MAX_JSON, "pictures go in as a form")))
+
+
+async def read_content(request: web.Request, most: int, remedy: str) -> bytes:
+    """Read a JSON body of at most so many bytes, undecoded; raises Refused, who sends more being told the remedy."""
+    with _explained(request):
+        return await _read_json(request, most, remedy)
+
+
+@contextmanager
+def _explained(request: web.Request) -> Iterator[None]:
+    """Say what goes wrong with a body while it is read, or where that takes too long."""
     try:
         with Patience(LONGEST_READ):
-            if request.content_type == "multipart/form-data":
-                return await _read_form(request, way, inputs, off_loop)
-            return Body(way, _parsed(await _read_json(request)))
+            yield
     except TimeoutError:
         # Nothing was sent; but a client that is slow once is so again.
         raise wrong(f"The body did not come within {LONGEST_READ:g} s.", code="too_slow", status=400) from None
@@ -71,12 +85,12 @@ async def read_body(request: web.Request, way: Way, inputs: str, off_loop: OffLo
         raise wrong(f"The body cannot be read: {error}.", code="unreadable") from error
 
 
-async def _read_json(request: web.Request) -> bytes:
+async def _read_json(request: web.Request, most: int, remedy: str) -> bytes:
     content = bytearray()
     async for piece in request.content.iter_any():
         content += piece
-        if len(content) > MAX_JSON:
-            raise too_long(f"A JSON body of more than {MAX_JSON:,} bytes", "pictures go in as a form")
+        if len(content) > most:
+            raise too_long(f"A JSON body of more than {most:,} bytes", remedy)
     return bytes(content)
 
 

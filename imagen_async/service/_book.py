@@ -90,6 +90,11 @@ class OrderRow(msgspec.Struct, frozen=True):
     callback: bytes | None = None
     told_at: float | None = None
 
+    @property
+    def is_unsent(self) -> bool:
+        """True where nothing of it was sent, or will be."""
+        return self.ended_at is not None and self.spent == 0 and not self.is_final
+
 
 class FileRow(msgspec.Struct, frozen=True):
     """A picture that can be fetched: by which token, where it lies, and until when."""

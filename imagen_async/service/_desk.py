@@ -15,27 +15,21 @@ import msgspec
 
 from .._core.values import ImageRequest
 from .._single import Single
+from .._text import told
 from .._watch.log import log
 from ..errors import ConfigurationError, ImagenError
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
+from ._demand import Demand
 from ._orders import Order, Watch
 from ._ordinals import LAPSES, Turn, Turns
-from ._reading import Asked
 from ._refusals import FAULT, LEAVING, Refused, refusal_of, wrong
 
 if TYPE_CHECKING:
     from ._callers import Caller
 
-DAY = 86400
-"""Seconds of a day, which begins at midnight in UTC."""
-
-
 GIVEN_AFTER = 0.02
 """Seconds after which at the latest it is noted that an answer was given."""
-
-KEY = "key:"
-"""What the name of an order begins with that its caller has named."""
 
 
 class Purse(Protocol):
@@ -49,48 +43,6 @@ class Purse(Protocol):
 
     def release(self, order_id: str) -> None:
         """Hear that nothing of an order was sent."""
-
-
-class Demand(msgspec.Struct, frozen=True):
-    """What has come in: from whom, what, and how it is told from others.
-
-    Attributes:
-        caller: Who asks.
-        asked: What.
-        body: It, as it is read again later.
-        key: The name that its caller has given it, or None.
-        repeat: How often it was sent before, as it says itself.
-        callback: Where its end is announced, as the book keeps it, or None.
-    """
-
-    caller: Caller
-    asked: Asked
-    body: bytes
-    key: str | None = None
-    repeat: int = 0
-    callback: bytes | None = None
-
-    @property
-    def name(self) -> str:
-        """What equal ones have in common."""
-        return self.asked.digest if self.key is None else f"{KEY}{self.key}"
-
-    def row(self, order_id: str, ordinal: int, now: float) -> OrderRow:
-        """The row of an order of it that begins now, in Unix seconds."""
-        return OrderRow(
-            id=order_id,
-            caller=self.caller.name,
-            name=self.name,
-            ordinal=ordinal,
-            content=self.asked.digest,
-            body=self.body,
-            tasks=len(self.asked.parts),
-            is_async=self.asked.is_async,
-            begun_at=now,
-            day=int(now // DAY),
-            reserved=self.asked.price or 0.0,
-            callback=self.callback,
-        )
 
 
 class _Line:
@@ -115,8 +67,8 @@ class Wait(msgspec.Struct, frozen=True):
     ordinal: int
 
 
-Begin = Callable[[ImageRequest, str, "Caller"], Awaitable[Single]]
-"""Has a request of a caller sent under a key, or finds what came of that key before."""
+Begin = Callable[[ImageRequest, str, Demand], Awaitable[Single]]
+"""Has a request of a demand sent under a key, or finds what came of that key before."""
 
 Shown = Callable[[Order], Iterable[FileRow]]
 """The pictures of an order, as they can be fetched."""
@@ -164,7 +116,7 @@ class Desk:
         line = self._enter(demand)
         try:
             turns = await self._turns(line, demand)
-            ordinal = 0 if demand.key else turns.next(time.time(), repeat=demand.repeat)
+            ordinal = _ordinal(line, turns, demand)
             turns.join(ordinal, time.time(), repeat=demand.repeat)
             try:
                 order = await self._joined(line, ordinal, demand)
@@ -282,7 +234,7 @@ class Desk:
 
     def _place(self, line: _Line, ordinal: int, demand: Demand) -> Order:
         key = "/".join([demand.caller.name, demand.name, str(ordinal)])
-        begin = partial(self._begun, demand.caller)
+        begin = partial(self._begun, demand)
         number = f"img-{secrets.token_hex(12)}"
         order = line.orders[ordinal] = Order(number, key, demand.asked, begin, demand.caller.name, self._watch)
         # As long as it is being made, somebody is in the line.
@@ -292,8 +244,8 @@ class Desk:
         making.add_done_callback(partial(self._made, line, ordinal, order, demand))
         return order
 
-    async def _begun(self, caller: Caller, request: ImageRequest, key: str) -> Single:
-        return await self._begin(request, key, caller)
+    async def _begun(self, demand: Demand, request: ImageRequest, key: str) -> Single:
+        return await self._begin(request, key, demand)
 
     async def _make(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> None:
         """Make an order, from its row in the book to its end there."""
@@ -305,7 +257,8 @@ class Desk:
                 order.withhold()
             await order.make()
             line.rows[ordinal] = await self._end(order, line.rows[ordinal])
-            self._ended(line.rows[ordinal], order)
+            if line.rows[ordinal].ended_at is not None:
+                self._ended(line.rows[ordinal], order)
         except ImagenError as error:
             refusal = refusal_of(error)
             # Once tasks may exist nobody is told to ask again, though whoever does finds them.
@@ -372,6 +325,22 @@ class Desk:
         if not row.is_final:
             _settle(self._purse, order, cost)
         return ended
+
+
+def _ordinal(line: _Line, turns: Turns, demand: Demand) -> int:
+    """Which of the caller's orders of that name a demand means; raises Refused where there is none to be behind."""
+    if demand.key is None:
+        return turns.next(time.time(), repeat=demand.repeat)
+    if demand.after is None:
+        last = line.rows.get(turns.last)
+        # Of a task that was called off nothing was sent: who asks for it again wants it made.
+        return turns.last + (last is not None and last.is_unsent and demand.asked.way == "tasks")
+    before = next((ordinal for ordinal, row in line.rows.items() if row.id == demand.after), turns.first - 1)
+    # What is remembered no more is before all that is; without any such it is a slip.
+    if before < 0:
+        message = f"after={told(demand.after)}: there is no such order of this key, or not any more. Nothing was sent."
+        raise wrong(message, "after", "no_such_order")
+    return before + 1
 
 
 def _leave(order: Order) -> None:

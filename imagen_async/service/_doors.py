@@ -14,7 +14,8 @@ from .._core.values import models_of
 from .._text import told
 from ._answers import body_of, check_made, completed_of, headers_of, prefix_of
 from ._bodies import read_body
-from ._desk import Demand
+from ._callers import Caller
+from ._demand import Demand
 from ._guard import CALLER
 from ._orders import Order, Part
 from ._reading import Asked, Way
@@ -79,11 +80,7 @@ class Doors:
         service, caller = self._service, request[CALLER]
         body = await read_body(request, way, service.inputs, service.off_loop)
         asked = service.reader.read(body)
-        if caller.models is not None:
-            for name in (name for part in asked.parts for name in models_of(part.model)):
-                if name not in caller.models:
-                    message = f"This key may not use the model {told(name)}, only {', '.join(caller.models)}."
-                    raise wrong(message, "model", "model_not_allowed", 403)
+        check_models(caller, asked)
         key = _key_of(request)
         again = request.headers.get("x-stainless-retry-count", "").strip()
         repeat = int(again) if again.isdecimal() and len(again) < MAX_REPEAT else 0
@@ -133,6 +130,16 @@ class Doors:
             return await self._service.files.read(lambda: [completed_of(order.asked, each) for each in pictures]), True
         except Refused as refused:
             return [{"type": "error", "error": refused.refusal.error}], False
+
+
+def check_models(caller: Caller, asked: Asked) -> None:
+    """Refuse what asks for a model that a caller may not use; raises Refused."""
+    if caller.models is None:
+        return
+    for name in (name for part in asked.parts for name in models_of(part.model)):
+        if name not in caller.models:
+            message = f"This key may not use the model {told(name)}, only {', '.join(caller.models)}."
+            raise wrong(message, "model", "model_not_allowed", 403)
 
 
 def json_of(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

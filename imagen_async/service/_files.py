@@ -20,6 +20,7 @@ from .._off_loop import OffLoop
 from ._answers import Picture, data_of
 from ._book import Book, FileRow
 from ._bookkeeper import Bookkeeper
+from ._kept_inputs import KeptInputs
 from ._orders import Order, Part
 from ._refusals import Refusal, Refused
 
@@ -46,12 +47,16 @@ class Files:
         kept: Seconds for which each can be fetched.
         inputs: The folder of pictures that go in.
         off_loop: Where files are removed.
+
+    Attributes:
+        brought: The pictures that may go in by their addresses here.
     """
 
     def __init__(self, keeper: Bookkeeper, secret: str, kept: float, inputs: str, off_loop: OffLoop) -> None:
         self._keeper = keeper
         self._secret = bytes.fromhex(secret)
         self._kept = kept
+        self.brought: KeptInputs = KeptInputs(inputs, keeper, off_loop)
         self._inputs = inputs
         self._off_loop = off_loop
 
@@ -68,12 +73,17 @@ class Files:
         digest = hashlib.blake2b(f"{part.key}\n{at}".encode(), key=self._secret, digest_size=20).hexdigest()
         return f"{digest}{os.path.splitext(path)[1]}"
 
+    def addresses(self, part: Part) -> tuple[str, ...]:
+        """Where the pictures of a task are, below an address of the service."""
+        files = () if part.result is None else part.result.files
+        return tuple(f"/files/{self.token(part, at, each.path)}" for at, each in enumerate(files))
+
     def pictures(self, part: Part, address: str) -> tuple[Picture, ...]:
         """The pictures of a task, as they are found below an address of the service."""
         files = () if part.result is None else part.result.files
         return tuple(
-            Picture(each.path, each.media_type, f"{address}/files/{self.token(part, at, each.path)}")
-            for at, each in enumerate(files)
+            Picture(each.path, each.media_type, address + where)
+            for each, where in zip(files, self.addresses(part), strict=True)
         )
 
     async def data(self, order: Order, address: str) -> list[dict[str, Any]]:

@@ -51,13 +51,22 @@ class Turns:
     Args:
         known: Those that are known of earlier, by their ordinals.
         first: Those below have ended long ago, and are remembered no more.
+
+    Attributes:
+        first: As given.
     """
 
-    __slots__ = ("_next", "_turns")
+    __slots__ = ("_next", "_turns", "first")
 
     def __init__(self, known: Iterable[tuple[int, Turn]] = (), first: int = 0) -> None:
         self._turns: dict[int, Turn] = dict(sorted(known))
+        self.first = first
         self._next = max([first, *(ordinal + 1 for ordinal in self._turns)])
+
+    @property
+    def last(self) -> int:
+        """The ordinal of the newest, whoever waits for it; 0 where there was none."""
+        return max(0, self._next - 1)
 
     def next(self, now: float, *, repeat: int = 0) -> int:
         """The ordinal of one more request.

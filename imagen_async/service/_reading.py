@@ -20,8 +20,8 @@ from ..errors import InvalidRequest
 from ._refusals import wrong
 from ._sizes import is_size, nearest_ratio
 
-Way = Literal["generations", "edits"]
-"""By which of the two paths a request has come."""
+Way = Literal["generations", "edits", "tasks"]
+"""By which path a request has come: those that OpenAI has, or that of our own client."""
 
 Show = Literal["url", "b64_json"]
 """How a picture is handed out."""
@@ -89,6 +89,9 @@ class Asked(msgspec.Struct, frozen=True):
         callback_url: Where its end is announced, or None.
         ignored: Fields of its body that its model lacks, and that were dropped.
         digest: Stands for the body: the same for two that say the same.
+        deadline: Seconds that it may take; None: as the service has it.
+        waits: True where these count from when it is sent.
+        on_refused: What follows where its prompt is refused, as in `Client.generate`.
     """
 
     way: Way
@@ -100,6 +103,9 @@ class Asked(msgspec.Struct, frozen=True):
     callback_url: str | None
     ignored: tuple[str, ...]
     digest: str
+    deadline: float | None = None
+    waits: bool = False
+    on_refused: Literal["fail", "next"] = "fail"
 
     @property
     def price(self) -> float | None:
@@ -137,7 +143,7 @@ class Reader:
         if body.is_form:
             fields = {name: _typed(name, value) for name, value in fields.items()}
         named = _text(fields, "model") or DEFAULT_MODEL
-        model = body.model or self._model(named)
+        model = body.model or self.model(named)
         own = self._router.own_fields(model)
         self._check_names(fields, own)
         ignored: list[str] = []
@@ -154,7 +160,12 @@ class Reader:
             body.way, parts, routes, shows, stream, is_async, callback_url, tuple(ignored), digest_of(body, model)
         )
 
-    def _model(self, named: str) -> str:
+    @property
+    def router(self) -> Router:
+        """Knows the accounts' models."""
+        return self._router
+
+    def model(self, named: str) -> str:
         """The model that a name stands for; raises Refused."""
         model = self._aliases.get(named, named)
         if not self.has(model):
@@ -202,7 +213,7 @@ class Reader:
         extra = {**_object(fields, "extra"), **_own(fields, self._router.own_fields(model))}
         ignored += [name for name in _OPTIONAL if name in fields and name not in extra]
         images = tuple(_addresses(fields, "images"))
-        self._check_addresses(model, images, extra)
+        self.check_addresses(model, images, extra)
         images = (*(each.path for each in files if each.field == "image"), *images)
         extra |= self._other_pictures(model, files)
         return ImageRequest(
@@ -250,7 +261,7 @@ class Reader:
                 found[name] = each.path
         return found
 
-    def _check_addresses(self, model: str, images: Iterable[str], extra: Mapping[str, Any]) -> None:
+    def check_addresses(self, model: str, images: Iterable[str], extra: Mapping[str, Any]) -> None:
         """Refuse paths, and addresses inside of networks: whoever asks has nothing of this machine sent anywhere."""
         given = [("images", each) for each in images]
         for name in self._router.file_fields(model):

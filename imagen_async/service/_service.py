@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,12 +25,15 @@ from ..errors import ConfigurationError, ImagenError
 from ._announcer import Announcer
 from ._answers import prefix_of
 from ._archive import Archive
+from ._board import Board
 from ._book import OrderRow
 from ._bookkeeper import Bookkeeper
 from ._budgets import CallerBudgets
 from ._callers import ANYBODY, Caller, Callers
-from ._desk import DAY, KEY, Demand, Desk
+from ._demand import DAY, KEY, Demand
+from ._desk import Desk
 from ._files import SWEEPING, Files
+from ._leftovers import Leftovers
 from ._notices import Notices
 from ._orders import Order
 from ._reading import Reader
@@ -99,6 +102,8 @@ class Service:
         notices: Tells callers of their ends, once it is open.
         sight: Sees how it fares, once it is open.
         desk: Takes orders, once it is open.
+        board: What our own client hears of its tasks, once it is open.
+        leftovers: Collects what nobody waits for any more, once it is open.
     """
 
     def __init__(self, client: Client, terms: Terms, callers: Callable[[], Callers] | None) -> None:
@@ -109,7 +114,6 @@ class Service:
         self._client = client
         self._terms = terms
         self._callers = callers
-        self._is_private = client._settings.private_files or any(map(_is_local, client._accounts.values()))
         self.reader: Reader = Reader(client._router, terms.aliases, takes_private=self._is_private)
         for alias, model in terms.aliases.items():
             if not self.reader.has(model):
@@ -118,7 +122,11 @@ class Service:
         self.inputs: str = os.path.join(folder, INPUTS)
         self._keeper = Bookkeeper(os.path.join(os.path.abspath(folder), BOOK))
         self._tasks: set[asyncio.Task[None]] = set()
-        self._has_told = False
+
+    @property
+    def _is_private(self) -> bool:
+        """True where addresses of this machine and its networks are fetched from, and called back to."""
+        return self._client._settings.private_files or any(map(_is_local, self._client._accounts.values()))
 
     @property
     def off_loop(self) -> OffLoop:
@@ -132,6 +140,7 @@ class Service:
         secret = await self._keeper.ask(lambda book: book.secret(lambda: secrets.token_hex(32)))
         self.files: Files = Files(self._keeper, secret, self._terms.kept, self.inputs, client.off_loop)
         self.archive: Archive = Archive(self._keeper, self.reader, client.durably)
+        self.board: Board = Board(self.files.addresses)
         announcer = Announcer(self._client._settings, is_private=self._is_private)
         self.notices: Notices = Notices(self._keeper, self.reader, self.files, announcer, self._caller)
         budgets = CallerBudgets()
@@ -139,6 +148,8 @@ class Service:
             budgets.recall(caller, sum(spent.settled.values()), spent.settled, spent.reserved)
         self.sight: Sight = Sight(client.scheduler)
         self.desk: Desk = Desk(self._keeper, budgets, self._begin, self.files.rows, self._ended, self.sight)
+        left = self._client, self._keeper, self.archive, self.desk, self._terms.deadline, self._ended
+        self.leftovers: Leftovers = Leftovers(*left)
         await announcer.open()
         for row in await self._keeper.ask(lambda book: book.unfinished()):
             await self._go_on(row)
@@ -158,6 +169,8 @@ class Service:
     async def leave(self) -> None:
         """Take nothing more, and hear out what is on its way, or runs, for as long as the grace is."""
         await self.desk.close(self._terms.grace)
+        # Last: what has ended meanwhile is told.
+        self.board.close()
 
     def address(self, request: web.Request) -> str:
         """Where whoever has sent a request finds the service."""
@@ -171,16 +184,22 @@ class Service:
             raise wrong("There is no such order, or not any more.", code="no_such_order", status=404)
         return row, self.desk.live(order_id) or await self.archive.order(row)
 
-    async def _begin(self, request: ImageRequest, key: str, caller: Caller) -> Single:
-        request = msgspec.structs.replace(request, key=key)
-        turn = caller.name, caller.share
-        return await self._client._new(request, {}, self._terms.deadline, "fail", False, turn)
+    async def _begin(self, request: ImageRequest, key: str, demand: Demand) -> Single:
+        asked, request = demand.asked, msgspec.structs.replace(request, key=key)
+        terms = asked.deadline or self._terms.deadline, asked.on_refused
+        turn = demand.caller.name, demand.caller.share
+        return await self._client._new(request, {}, *terms, False, turn, waits=asked.waits)
 
     def _caller(self, name: str) -> Caller | None:
         return ANYBODY if self._callers is None else self._callers().by_name(name)
 
     def _ended(self, row: OrderRow, order: Order) -> None:
         self.sight.shown(order, self.files)
+        if order.asked.way == "tasks":
+            self.board.ended(row, order)
+        if not order.is_final and order.cost is None:
+            # Its time is over here, and it runs on.
+            self._start(self.leftovers.collect())
         if self.notices.is_wanted(row):
             self._start(self.notices.tell(row, order))
 
@@ -196,41 +215,15 @@ class Service:
             else:
                 await self.desk.go_on(demand, row.ordinal)
 
-    async def _settle_left(self) -> None:
-        """Note what those have come to that an earlier process has left, as far as it is known by now."""
-        rows = await self._keeper.ask(lambda book: book.unfinished())
-        # Those for which nobody waits are gone on with, or wait for their caller to be known again.
-        for row in (row for row in rows if not row.is_async or row.ended_at is not None or row.is_called_off):
-            # Where its model is gone, what it may cost stays set aside.
-            with suppress(Refused):
-                order = await self.archive.order(row)
-                ended = await self.desk.settle(row, order)
-                if ended is not None:
-                    self._ended(ended, order)
-
     async def _look_after(self) -> None:
-        """Collect what nobody waits for, tell of it, and remove what is kept no longer: at once, and now and then."""
+        """Tell of what has ended, collect what nobody waits for, and remove what is kept no longer: now and then."""
         while True:
-            for work in (self._collect, self._tell_untold, self._settle_left, self.files.sweep):
+            for work in (self.leftovers.tell, self.leftovers.collect, self.files.sweep):
                 try:
                     await work()
                 except ImagenError as error:  # such as a full disk: it is tried again
                     log(logging.WARNING, "what a service does now and then cannot be done now: %s", error)
             await asyncio.sleep(SWEEPING)
-
-    async def _collect(self) -> None:
-        """Collect what an earlier process has left, or ran when its time was over."""
-        async for _ in self._client.resume(deadline=self._terms.deadline):
-            pass
-
-    async def _tell_untold(self) -> None:
-        """Tell those whose end an earlier process has noted, and not announced."""
-        if self._has_told:
-            return
-        self._has_told = True
-        for row in await self._keeper.ask(lambda book: book.untold()):
-            with suppress(Refused):
-                self._ended(row, await self.archive.order(row))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -73,7 +73,7 @@ def _providers(options: ModelsOptions) -> list[Provider]:
     """The providers that are named, or all real ones, with the models of the user's own."""
     if options.accounts.provider:
         return [provider_of(account) for account in pool_of(options.accounts).values()]
-    real = [name for name, provider in PROVIDERS.items() if not provider.is_local]
+    real = [name for name, each in PROVIDERS.items() if not (each.is_local or each.is_service)]
     every = msgspec.structs.replace(options.accounts, provider=tuple(real))
     return [provider_of(account) for account in pool_of(every).values()]
 

@@ -65,10 +65,9 @@ def provider_text(provider: Provider, *, key_is_set: bool) -> str:
     others = f" and {len(names) - MOST_MODELS} others: imagen-async models" if len(names) > MOST_MODELS else ""
     rate, status = provider.limits.submit, provider.limits.status
     limits = f"{rate.count} creates per {rate.per:g} s, {status.count} status calls per {status.per:g} s"
-    return (
-        f"{provider.name}: {provider.title}, {address}, {key}\n  models: {shown}{others}\n"
-        f"  limits: {limits}, {provider.limits.running} running"
-    )
+    running = f"{provider.limits.running} running"
+    told = f"those of its accounts; {running}" if provider.is_service else f"{limits}, {running}"
+    return f"{provider.name}: {provider.title}, {address}, {key}\n  models: {shown}{others}\n  limits: {told}"
 
 
 WORK = Work(ProvidersOptions, _run)

@@ -27,6 +27,9 @@ from .move import Move
 
 replace = msgspec.structs.replace
 
+WAITING = 600.0
+"""Seconds beyond its deadline for which a task may run that waited for its turn when it was last heard of."""
+
 LINKS_PATIENCE = 10.0
 """Seconds for which a success without links is asked about again: a replica lags, or the result is written after it."""
 
@@ -53,7 +56,14 @@ def go_on(job: Job, state: Running, event: Pending, now: float) -> Job:
     # An answer about the task ends a denial: a later one has its own half minute.
     if state.denied_at is not None or state.trouble is not None:
         job = job.to(replace(state, denied_at=None, trouble=None, unlinked_at=None))
+    if event.waits and not isinstance(state, Collected):
+        job = while_it_waits(job, now)
     return _unless_due(job, now)
+
+
+def while_it_waits(job: Job, now: float) -> Job:
+    """The job while its task waits for its turn: it does not age there, as it does not in a queue of ours."""
+    return replace(job, expires_at=now + job.deadline + WAITING)
 
 
 def miss(job: Job, state: Running, event: NoAnswer, now: float) -> Job:
@@ -82,6 +92,9 @@ def await_links(job: Job, state: Running, event: LinksMissing, now: float) -> Jo
 def fail(job: Job, state: Running, event: TaskFailed, now: float) -> Job:
     """Its task came to nothing."""
     may_retry = not isinstance(state, Collected)
+    if event.is_unsent and may_retry:
+        # It is as if it had never been taken.
+        return _unless_due(job.to(Queued(event.failure.about(account=job.account))), now)
     return failed(job, event.failure.about(task_id=state.task_id), event, may_retry=may_retry)
 
 

@@ -25,7 +25,7 @@ from ..states import (
 )
 from ..wire import Accepted, ConnectFailed, Lost, Rejected, Remedy
 from ..wording import unknown_outcome
-from .asking import failed
+from .asking import failed, while_it_waits
 from .claims import PATIENCE, confirm_claim, put_back, unknown_of
 from .ends import expire, fallen_back, is_unknown, without_owner
 from .move import Move
@@ -103,11 +103,20 @@ def leave_noting(job: Job, state: Noting | Preparing, event: object, now: float)
 
 def accept(job: Job, state: OnTheWay, event: Accepted, now: float) -> Job:
     """It has a task, whatever a callback has said of another one."""
+    if event.is_named:
+        # What was lost under that name has come to this very task.
+        job = replace(job, lost=0)
+    if event.waits:
+        job = while_it_waits(job, now)
     return replace(job, task_field=event.field, state=Running(event.task_id, since=now))
 
 
 def lose(job: Job, state: Sending, event: Lost, now: float) -> Job:
-    """Hold it, or send it again once where the caller asked for that."""
+    """Hold it, or send it again: where it is known by its name the same, or another one where the caller wants that."""
+    if event.is_named:
+        # It may be there, so to nobody else.
+        again = replace(_put_back(job, state), lost=1, route=None)
+        return _queued_again(again, Queued(event.failure.about(account=job.account), state.fallback), now)
     job = _count_lost(job)
     unknown = unknown_outcome(job, event.failure)
     if job.resubmits > 0:
@@ -125,13 +134,24 @@ def refuse(job: Job, state: Sending, event: Rejected, now: float) -> Job:
         # Known to have made nothing, for a passing reason: nothing else is sent again to the same account by itself.
         case Remedy.BACK_OFF | Remedy.PAUSE:
             return _queued_again(job, queued, now)
+        case Remedy.REPEAT:
+            return _queued_again(_put_back(job, state), queued, now)
         case Remedy.STOP | Remedy.CLOSE_MODEL:
             # Whoever else takes it may have it, and the plan ends it where nobody does.
             return job.to(queued)
     if state.fallback is not None and is_unknown(state.fallback):
         # This create made nothing; the lost one before it may have.
         return _unknown_or_awaited(job, state.fallback, event.callback_wait, now)
+    if event.remedy is Remedy.RENEW:
+        # Once: what fails after that was made for this caller.
+        again = replace(job, renews=False, lost=0)
+        return _queued_again(again, Queued(queued.failure, fallback=queued.failure), now)
     return failed(job, failure, None, may_retry=event.remedy is Remedy.NEW_TASK)
+
+
+def _put_back(job: Job, state: Sending) -> Job:
+    """The job of which the same create is sent again: it is one create, whatever of it has left."""
+    return put_back(job, Noting(state.fallback))
 
 
 def _queued_again(job: Job, queued: Queued, now: float) -> Job:
