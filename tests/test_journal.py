@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import re
 import shutil
@@ -29,6 +30,8 @@ from imagen_async import ConfigurationError, ImageFile, ImageRequest, JournalErr
 from imagen_async._journal.file import KEPT, STRETCH
 from imagen_async._journal.groups import write_group
 from imagen_async._journal.schema import APPLICATION_ID, SCHEMA_VERSION
+from imagen_async._journal.wal import OpenFiles, Stamps
+from imagen_async._sqlite import connect
 from imagen_async.ports import EntryError
 from imagen_async.sandbox import Sandbox
 
@@ -503,6 +506,16 @@ def test_a_journal_that_is_lost_takes_no_intent(place: Path, lose: Any, words: s
     if mend is not None or not refused:
         with Journal(path) as journal:
             assert {each.key: each.task_id for each in journal.entries()} == {"k1": "t1", "k2": "t2"}
+
+
+def test_all_that_is_held_is_closed(place: Path) -> None:
+    """Where what lies beside a journal was replaced, what was held of it before is closed in the end, too."""
+    path = place / "j.db"
+    with Journal(path), closing(OpenFiles(str(path))) as beside_it:
+        replace_by_copy(beside(path, "-shm"))
+        with closing(connect(str(path), "ro")) as connection:
+            beside_it.hold(Stamps(connection))
+    gc.collect()  # which warns of each file that was left open
 
 
 @pytest.mark.slow

@@ -151,21 +151,21 @@ class _Shm:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file: HeldFile | None = None
+        self._files: list[HeldFile] = []
         self._turn = threading.Lock()
 
     def opened(self) -> HeldFile:
         """The file, held from now on."""
         with self._turn:
-            # Not the one that was replaced.
-            if self._file is None or not self._file.is_in_place():
-                self._file = HeldFile(self._path)
-            return self._file
+            # Not one that was replaced, which another journal may still have its locks in.
+            if not self._files or not self._files[-1].is_in_place():
+                self._files.append(HeldFile(self._path))
+            return self._files[-1]
 
     def close(self) -> None:
-        """Close it, whoever still has a lock there."""
-        if self._file is not None:
-            self._file.close()
+        """Close it, and those that were there before it, whoever still has a lock there."""
+        for file in self._files:
+            file.close()
 
 
 _shms: Joint[str, _Shm] = Joint(_Shm.close)
