@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import functools
 import json
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import aiohttp
 from aiohttp import web
@@ -39,14 +40,19 @@ WARM = 20
 
 
 def run(*, quick: bool) -> list[dict[str, object]]:
-    """A row for the library alone, and one for the service with what it takes more."""
+    """A row for the library alone, one for the service with what it takes more, and one for a server that does nothing.
+
+    The last says what of that is HTTP's: to take a request and give its answer, on a machine where each of that wakes
+    another process.
+    """
     count, pairs = (200, 1) if quick else (900, 7)
-    alone, served = measured(count, pairs)
+    taken = measured(count, pairs, ("alone", "served", "bare"))
     memory = {name: waiting(name) for name in ("alone", "served")}
-    more = statistics.median(each - other for each, other in zip(served, alone, strict=True))
+    cpu = {name: statistics.median(each) for name, each in taken.items()}
     rows: list[tuple[object, ...]] = [
-        ("the library alone", statistics.median(alone), "", memory["alone"], ""),
-        ("through the service", statistics.median(served), more, memory["served"], memory["served"] - memory["alone"]),
+        ("the library alone", cpu["alone"], "", memory["alone"], ""),
+        ("through the service", cpu["served"], more(taken), memory["served"], memory["served"] - memory["alone"]),
+        ("a server of aiohttp's that only waits", cpu["bare"], "", "", ""),
     ]
     columns = ("what", "µs CPU per picture", "µs more", f"MB of {WAITING:,} that wait", "MB more")
     return [dict(zip(columns, row, strict=True)) for row in rows]
@@ -54,26 +60,30 @@ def run(*, quick: bool) -> list[dict[str, object]]:
 
 def check() -> list[str]:
     """What is wrong with a short run: twice the CPU, or half as much memory again, as is wanted at most."""
-    alone, served = measured(300, 3)
-    more = statistics.median(each - other for each, other in zip(served, alone, strict=True))
+    cpu = more(measured(300, 3, ("alone", "served")))
     memory, wrong = waiting("served") - waiting("alone"), list[str]()
-    if more > 2 * MOST_CPU:
-        wrong.append(f"a request through the service takes {more:.0f} µs more, {MOST_CPU:.0f} are wanted")
+    if cpu > 2 * MOST_CPU:
+        wrong.append(f"a request through the service takes {cpu:.0f} µs more, {MOST_CPU:.0f} are wanted")
     if memory > 1.5 * MOST_MEMORY:
         wrong.append(f"{WAITING:,} requests that wait take {memory:.0f} MB, {MOST_MEMORY:.0f} are wanted")
     return wrong
 
 
-def measured(count: int, pairs: int) -> tuple[list[float], list[float]]:
-    """Microseconds of CPU per picture, by the library alone and through the service, in pairs taken in turn."""
-    taken: dict[str, list[float]] = {"alone": [], "served": []}
+def more(taken: dict[str, list[float]]) -> float:
+    """What the service takes more than the library alone, by the pairs."""
+    return statistics.median(each - other for each, other in zip(taken["served"], taken["alone"], strict=True))
+
+
+def measured(count: int, pairs: int, names: tuple[str, ...]) -> dict[str, list[float]]:
+    """Microseconds of CPU per picture, each way, in pairs taken in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in names}
     with _process("sandbox", "0.3") as (_, url):
         # The first pair is a warm-up.
         for number in range(pairs + 1):
-            for name in taken if number % 2 else reversed(taken):
+            for name in names if number % 2 else reversed(names):
                 figure = float(_told("owner", name, url, str(count)))
                 taken[name] += [figure / count * 1e6] if number else []
-    return taken["alone"], taken["served"]
+    return taken
 
 
 def waiting(name: str) -> float:
@@ -110,6 +120,9 @@ async def sandbox(latency: float) -> None:
 
 async def owner(name: str, url: str, count: int) -> None:
     """Have so many pictures made, and say what that has cost; or what it takes that so many wait."""
+    if name == "bare":
+        await _bare(count)
+        return
     with tempfile.TemporaryDirectory() as out:
         account = Account("sandbox", base_url=url, limits=LIMITS)
         async with Client(account, journal=f"{out}/run.db", save_to=out, shared=False) as client:
@@ -117,13 +130,34 @@ async def owner(name: str, url: str, count: int) -> None:
                 ask = functools.partial(_ask_library, client)
                 print(await (_waits(ask, count, url) if name == "alone-waiting" else _cpu(ask, count)), flush=True)
                 return
-            runner = web.AppRunner(application(client, grace=0), access_log=None, handler_cancellation=True)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
-            await site.start()
-            ask = functools.partial(_ask_service, f"http://127.0.0.1:{runner.addresses[0][1]}")
-            print(await (_waits(ask, count, url) if name == "served-waiting" else _cpu(ask, count)), flush=True)
-            await runner.cleanup()
+            async with _serving(application(client, grace=0)) as address:
+                ask = functools.partial(_ask_service, address)
+                print(await (_waits(ask, count, url) if name == "served-waiting" else _cpu(ask, count)), flush=True)
+
+
+@contextlib.asynccontextmanager
+async def _serving(made: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(made, access_log=None, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def _bare(count: int) -> None:
+    """Answer so many requests after times such as pictures take, and say what that has cost."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.json()
+        await asyncio.sleep(random.uniform(0.3, 3.0))
+        return web.json_response({"created": 1, "data": [{"url": f"http://127.0.0.1/files/{'0' * 40}.png"}]})
+
+    made = web.Application()
+    made.router.add_post("/v1/images/generations", answer)
+    async with _serving(made) as address:
+        print(await _cpu(functools.partial(_ask_service, address), count), flush=True)
 
 
 Ask = Callable[[int], Awaitable[None]]

@@ -103,6 +103,9 @@ class Durable:
         gone: Accounts whose tasks have ended with the process that began them, and cost nothing: they are made anew.
         save_to: The folder for the pictures, or None.
         named: Accounts where creates are known by their names: what was on its way is sent once more, as it was.
+
+    Attributes:
+        mark: What tells its journal from any other; it opens nothing.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Durable:
         save_to: str | None,
         named: frozenset[str] = frozenset(),
     ) -> None:
+        self.mark: str = journal.seal.name("journal").hex()
         self._named = named
         self._journal = journal
         self._scheduler = scheduler

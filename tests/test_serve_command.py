@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trustme
 from commands import Call, at, call, clean_environment, start
+from cryptography.hazmat.primitives import serialization
 from servers import free_socket
 
 from imagen_async.sandbox import Sandbox
@@ -44,6 +45,14 @@ def posted(url: str, body: dict[str, Any], key: str = "x", context: ssl.SSLConte
     with urllib.request.urlopen(request, context=context) as response:
         found: dict[str, Any] = json.load(response)
     return found
+
+
+def with_a_password(issued: trustme.LeafCert) -> bytes:
+    """A certificate and its key, as a file that opens by a password."""
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"sesame")
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(*form, encryption) + issued.cert_chain_pems[0].bytes()
 
 
 @pytest.mark.slow
@@ -85,6 +94,7 @@ def test_what_is_wrong_is_said_before_it_serves(imagen_sandbox: Sandbox, call: C
     assert call("serve", "--new-caller", "shop").code == 0
     Path("bad.pem").write_text("no certificate")
     Path("folder").write_text("a file")
+    Path("locked.pem").write_bytes(with_a_password(trustme.CA().issue_cert("127.0.0.1")))
     with free_socket() as (found, port):
         found.listen()
         wrong = {
@@ -92,6 +102,7 @@ def test_what_is_wrong_is_said_before_it_serves(imagen_sandbox: Sandbox, call: C
             "without callers": [*sandbox, "-o", "out", "--host", "0.0.0.0"],
             "missing.toml": [*sandbox, "-o", "out", "--callers", "missing.toml"],
             "bad.pem cannot be used": [*sandbox, "-o", "out", "--tls-cert", "bad.pem"],
+            "has a password": [*sandbox, "-o", "out", "--tls-cert", "locked.pem"],
             "without --tls-cert": [*sandbox, "-o", "out", "--tls-key", "bad.pem"],
             "shop": ["--new-caller", "shop"],
             f"--port {port}": [*sandbox, "-o", "out", "--port", str(port)],

@@ -119,6 +119,21 @@ async def test_leaving_hears_out_what_runs_and_sends_the_others_back(tmp_path: P
         assert len(sandbox.ledger.tasks) == 1
 
 
+async def test_a_stream_of_what_was_not_sent_says_that_it_leaves(tmp_path: Path) -> None:
+    """The reason is told in the stream, and the same request of the next process is made, once."""
+    async with Sandbox(latency=Latency(median=0.1, sigma=0)) as sandbox:
+        sandbox.faults.keep("create", "429")
+        async with service(sandbox, tmp_path, grace=0.5) as asker:
+            asked = asyncio.create_task(asker.generate(stream=True))
+            while not sandbox.ledger.creates:
+                await asyncio.sleep(0.01)
+        assert '"code":"leaving"' in (await asked).text
+        sandbox.faults.keep("create", None)
+        async with service(sandbox, tmp_path) as asker:
+            assert "image_generation.completed" in (await asker.generate(stream=True)).text
+        assert len(sandbox.ledger.tasks) == 1
+
+
 async def test_what_runs_longer_than_the_grace_is_found_again(tmp_path: Path) -> None:
     """Its caller is sent back, and asks the next process, which makes nothing a second time."""
     async with Sandbox(latency=Latency(median=1.0, sigma=0)) as sandbox:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 from services import Asker, service
 
 from imagen_async import Account, Client
+from imagen_async.errors import JournalError
 from imagen_async.sandbox import Latency, Sandbox
-from imagen_async.service import application
+from imagen_async.service import application, new_caller
 
 
 async def test_a_mounted_service_pays_for_nobody_who_has_left(tmp_path: Path) -> None:
@@ -56,6 +59,52 @@ async def test_what_is_called_off_in_part_shows_what_was_made(tmp_path: Path) ->
             found = (await asker.over(location)).body
             assert (found["status"], len((await asker.ask("GET", location)).urls)) == ("done", 1)
         assert len(sandbox.ledger.tasks) == 1
+
+
+async def test_a_book_and_its_journal_go_together(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """With another journal nothing is served, for its orders would be paid again; with its own it goes on."""
+    async with service(imagen_sandbox, tmp_path) as asker:
+        assert (await asker.generate()).status == 200
+    away = tmp_path / "away"
+    away.mkdir()
+    for path in tmp_path.glob("run.db*"):
+        path.rename(away / path.name)
+    with pytest.raises(JournalError, match="another journal"):
+        async with service(imagen_sandbox, tmp_path):
+            pass
+    for path in tmp_path.glob("run.db*"):
+        path.unlink()
+    for path in away.iterdir():
+        path.rename(tmp_path / path.name)
+    async with service(imagen_sandbox, tmp_path) as asker:
+        assert (await asker.generate("b")).status == 200
+
+
+async def test_what_an_older_journal_does_not_know_is_paid_within_the_budget(
+    imagen_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Restored from a copy it makes a key's picture anew: both of them count, for this process and the next."""
+    path = tmp_path / "callers.toml"
+    headers = {"Authorization": f"Bearer {new_caller(path, 'shop').key}", "Idempotency-Key": "17"}
+    path.write_text(f"{path.read_text()}budget = 20.0\n")
+    folder, older = tmp_path / "out", tmp_path / "older"
+    asked = {"headers": headers, "model": "imagen4"}
+    async with service(imagen_sandbox, folder, callers=path):
+        pass
+    shutil.copytree(folder, older)
+    async with service(imagen_sandbox, folder, callers=path) as asker:
+        assert (await asker.generate(**asked)).status == 200
+    for each in folder.glob("run.db*"):
+        each.unlink()
+    for each in older.glob("run.db*"):
+        shutil.copyfile(each, folder / each.name)
+    async with service(imagen_sandbox, folder, callers=path) as asker:
+        assert (await asker.generate(**asked)).status == 200
+    async with service(imagen_sandbox, folder, callers=path) as asker:
+        assert (await asker.generate(**asked)).status == 200
+        other = await asker.generate("b", headers=headers | {"Idempotency-Key": "18"})
+        assert (other.status, other.error["code"]) == (402, "budget_reached")
+    assert len(imagen_sandbox.ledger.tasks) == 2
 
 
 async def test_an_order_that_could_not_be_sent_says_why(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

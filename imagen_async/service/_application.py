@@ -91,7 +91,8 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
         if error.status < 400:
             raise
         message = f"{request.method} {request.path}: {error.reason}."
-        return response_of(Refusal(error.status, _CODES.get(error.status, "http_error"), message))
+        allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return response_of(Refusal(error.status, _CODES.get(error.status, "http_error"), message, allowed))
     except ConnectionError:  # whoever asked has left
         return web.Response()
     except Exception:  # of ours

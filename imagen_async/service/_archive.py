@@ -42,6 +42,10 @@ class Archive:
         body = msgspec.json.decode(row.body, type=Body)
         return read_task(self._reader, body) if body.way == "tasks" else self._reader.read(body)
 
+    async def has(self, row: OrderRow) -> bool:
+        """True where the journal has every task of an order; it may be an older one, restored from a copy."""
+        return None not in await self._durable.look_up(keys_of(_key(row), row.tasks))
+
     async def last(self, caller: str, name: str) -> OrderRow | None:
         """A caller's newest order of a name; None where the book has none."""
         rows, _ = await self._keeper.ask(lambda book: book.orders_of(caller, name))

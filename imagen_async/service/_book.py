@@ -120,6 +120,9 @@ class Spent(msgspec.Struct):
 _COLUMNS = OrderRow.__struct_fields__
 _PUT = f"INSERT OR REPLACE INTO orders ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
+_KEEP_SPENT = "INSERT INTO spent SELECT caller, day, sum(spent) FROM orders"
+_ADDED = "GROUP BY caller, day ON CONFLICT (caller, day) DO UPDATE SET credits = credits + excluded.credits"
+
 
 class Book:
     """The file, made if missing. Used in one thread.
@@ -186,6 +189,11 @@ class Book:
         rows = [(each.token, each.path, each.media_type, each.dies_at) for each in files]
         self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
 
+    def renew(self, row: OrderRow) -> None:
+        """Note an order that is begun, also once more; what it has cost is kept where that was to be its end."""
+        self._connection.execute(f"{_KEEP_SPENT} WHERE id = ? AND spent IS NOT NULL AND is_final {_ADDED}", (row.id,))
+        self.put(row)
+
     def cancel(self, order_id: str) -> None:
         """Note that nothing was sent of an order for which somebody waited: nobody pays for it, its number is free."""
         self._connection.execute("DELETE FROM orders WHERE id = ?", (order_id,))
@@ -208,10 +216,10 @@ class Book:
             found.setdefault(caller, Spent()).reserved[order_id] = credits, day
         return found
 
-    def secret(self, make: Callable[[], str]) -> str:
-        """What the addresses of its pictures are made with: the same for as long as there is the book."""
-        self._connection.execute("INSERT OR IGNORE INTO notes VALUES ('secret', ?)", (make(),))
-        return str(self._all("SELECT value FROM notes WHERE name = 'secret'")[0][0])
+    def once(self, name: str, value: str) -> str:
+        """What was noted first under a name; where nothing was, that is this value from now on."""
+        self._connection.execute("INSERT OR IGNORE INTO notes VALUES (?, ?)", (name, value))
+        return str(self._all("SELECT value FROM notes WHERE name = ?", (name,))[0][0])
 
     def dying(self, now: float) -> list[FileRow]:
         """The pictures whose time is over."""
@@ -228,11 +236,7 @@ class Book:
             "ON CONFLICT (caller, name) DO UPDATE SET first = max(first, excluded.first)",
             (before,),
         )
-        self._connection.execute(
-            f"INSERT INTO spent SELECT caller, day, sum(spent) FROM orders WHERE {condition} GROUP BY caller, day "
-            "ON CONFLICT (caller, day) DO UPDATE SET credits = credits + excluded.credits",
-            (before,),
-        )
+        self._connection.execute(f"{_KEEP_SPENT} WHERE {condition} {_ADDED}", (before,))
         self._connection.execute(f"DELETE FROM orders WHERE {condition}", (before,))
 
     def _prepare(self) -> None:

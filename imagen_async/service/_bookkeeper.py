@@ -30,10 +30,13 @@ class Bookkeeper:
 
     Args:
         path: Of its file, made if missing.
+
+    Attributes:
+        path: As given.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._asked: list[tuple[Callable[[Book], Any], asyncio.Future[Any]]] = []
         self._working: asyncio.Task[None] | None = None
 
@@ -86,9 +89,12 @@ class Bookkeeper:
             doing = self._thread.submit(self._open.book.do, [work for work, _ in asked])
             values = await asyncio.wrap_future(doing)
         except Exception as error:
-            for _, done in asked:
-                if not done.done():
-                    done.set_exception(told(error))
+            if len(asked) > 1:
+                # What one of them cannot do is nothing to the others.
+                for each in asked:
+                    await self._do([each])
+            elif not asked[0][1].done():
+                asked[0][1].set_exception(told(error))
             return
         for (_, done), value in zip(asked, values, strict=True):
             if not done.done():
@@ -96,6 +102,6 @@ class Bookkeeper:
 
     def _begin(self) -> _Open:
         with ExitStack() as stack:
-            book = Book(self._path)
+            book = Book(self.path)
             stack.callback(book.close)
             return _Open(book, stack.pop_all())

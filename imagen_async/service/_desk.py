@@ -18,6 +18,7 @@ from .._single import Single
 from .._text import told
 from .._watch.log import log
 from ..errors import ConfigurationError, ImagenError
+from ._archive import Archive
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
 from ._demand import Demand
@@ -83,6 +84,7 @@ class Desk:
     Args:
         keeper: Has the book, open.
         purse: What callers may spend.
+        archive: Looks up what was taken before.
         begin: Has a task sent.
         shown: Says where its pictures can be fetched.
         ended: Hears of each end.
@@ -93,10 +95,18 @@ class Desk:
     """
 
     def __init__(
-        self, keeper: Bookkeeper, purse: Purse, begin: Begin, shown: Shown, ended: Ended, watch: Watch
+        self,
+        keeper: Bookkeeper,
+        purse: Purse,
+        archive: Archive,
+        begin: Begin,
+        shown: Shown,
+        ended: Ended,
+        watch: Watch,
     ) -> None:
         self._keeper = keeper
         self._purse = purse
+        self._archive = archive
         self._begin = begin
         self._shown = shown
         self._ended = ended
@@ -290,7 +300,7 @@ class Desk:
             _check_same(row.content, demand)
             if row.is_called_off and not row.is_final:
                 raise wrong("It was called off by its caller.", code="cancelled")
-            if row.is_final:
+            if row.is_final and await self._archive.has(row):
                 return
         # What is set aside already, as before a restart, is not set aside twice.
         new = demand.row(order.id, ordinal, time.time())
@@ -301,7 +311,7 @@ class Desk:
         if row is not None and row.spent is None:
             return
         try:
-            await self._keeper.ask(lambda book: book.put(new))
+            await self._keeper.ask(lambda book: book.renew(new))
         except BaseException:
             self._purse.release(order.id)
             raise

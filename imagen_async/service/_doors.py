@@ -19,7 +19,7 @@ from ._demand import Demand
 from ._guard import CALLER
 from ._orders import Order, Part
 from ._reading import Asked, Way
-from ._refusals import Refusal, Refused, refusal_of, wrong
+from ._refusals import LEAVING, Refusal, Refused, refusal_of, wrong
 
 if TYPE_CHECKING:
     from ._service import Service
@@ -124,7 +124,9 @@ class Doors:
     async def _events(self, request: web.Request, order: Order, part: Part) -> tuple[list[dict[str, Any]], bool]:
         """What is told of a task that has ended, and whether it is the last word about it."""
         if part.failure is not None:
-            return [{"type": "error", "error": refusal_of(part.failure, part.cost).error}], True
+            is_leaving = self._service.desk.is_closing and not part.is_final
+            refusal = LEAVING if is_leaving else refusal_of(part.failure, part.cost)
+            return [{"type": "error", "error": refusal.error}], not is_leaving
         pictures = self._service.files.pictures(part, self._service.address(request))
         try:
             return await self._service.files.read(lambda: [completed_of(order.asked, each) for each in pictures]), True

@@ -21,7 +21,7 @@ from .._off_loop import OffLoop
 from .._single import Single
 from .._text import told
 from .._watch.log import log
-from ..errors import ConfigurationError, ImagenError
+from ..errors import ConfigurationError, ImagenError, JournalError
 from ._announcer import Announcer
 from ._answers import prefix_of
 from ._archive import Archive
@@ -135,9 +135,46 @@ class Service:
 
     async def open(self) -> None:
         """Open its book, and go on with what an earlier process has left; raises ImagenError where that cannot be."""
+        async with AsyncExitStack() as stack:
+            await self._keeper.open()
+            stack.push_async_callback(self._keeper.close)
+            await self._check_journal(self._client._open().durably.mark)
+            await self._prepare()
+            stack.push_async_callback(self.notices.close)
+            stack.push_async_callback(self._stop)
+            for row in await self._keeper.ask(lambda book: book.unfinished()):
+                await self._go_on(row)
+            self._ending = stack.pop_all()
+        self._start(self._look_after())
+
+    async def close(self) -> None:
+        """Hear out what is on its way, and close the book; raises ImagenError."""
+        await self._ending.aclose()
+
+    async def leave(self) -> None:
+        """Take nothing more, and hear out what is on its way, or runs, for as long as the grace is."""
+        await self.desk.close(self._terms.grace)
+        # Last: what has ended meanwhile is told.
+        self.board.close()
+
+    async def _stop(self) -> None:
+        await self.desk.close(0.0)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _check_journal(self, mark: str) -> None:
+        """Make sure that the book is that of this journal; raises JournalError."""
+        if await self._keeper.ask(lambda book: book.once("journal", mark)) != mark:
+            message = f"{self._keeper.path} is the book of another journal, and the one that is there knows none of it"
+            remedy = "Put that one back. To begin anew, remove both: what callers have spent is forgotten."
+            raise JournalError(f"{message}. Nothing was sent. {remedy}")
+
+    async def _prepare(self) -> None:
+        """Have all who work here know of each other, and of what was spent before."""
         client = self._client._open()
-        await self._keeper.open()
-        secret = await self._keeper.ask(lambda book: book.secret(lambda: secrets.token_hex(32)))
+        secret = await self._keeper.ask(lambda book: book.once("secret", secrets.token_hex(32)))
         self.files: Files = Files(self._keeper, secret, self._terms.kept, self.inputs, client.off_loop)
         self.archive: Archive = Archive(self._keeper, self.reader, client.durably)
         self.board: Board = Board(self.files.addresses)
@@ -147,30 +184,11 @@ class Service:
         for caller, spent in (await self._keeper.ask(lambda book: book.spendings())).items():
             budgets.recall(caller, sum(spent.settled.values()), spent.settled, spent.reserved)
         self.sight: Sight = Sight(client.scheduler)
-        self.desk: Desk = Desk(self._keeper, budgets, self._begin, self.files.rows, self._ended, self.sight)
+        hearers = self.files.rows, self._ended, self.sight
+        self.desk: Desk = Desk(self._keeper, budgets, self.archive, self._begin, *hearers)
         left = self._client, self._keeper, self.archive, self.desk, self._terms.deadline, self._ended
         self.leftovers: Leftovers = Leftovers(*left)
         await announcer.open()
-        for row in await self._keeper.ask(lambda book: book.unfinished()):
-            await self._go_on(row)
-        self._start(self._look_after())
-
-    async def close(self) -> None:
-        """Hear out what is on its way, and close the book; raises ImagenError."""
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._keeper.close)
-            stack.push_async_callback(self.notices.close)
-            await self.desk.close(0.0)
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-
-    async def leave(self) -> None:
-        """Take nothing more, and hear out what is on its way, or runs, for as long as the grace is."""
-        await self.desk.close(self._terms.grace)
-        # Last: what has ended meanwhile is told.
-        self.board.close()
 
     def address(self, request: web.Request) -> str:
         """Where whoever has sent a request finds the service."""

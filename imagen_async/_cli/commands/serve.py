@@ -127,13 +127,19 @@ def _tls_of(options: ServeOptions) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        message = f"--tls-cert {options.tls_cert} cannot be used: {error.strerror or error}"
+        # Else OpenSSL asks the terminal for the password of a key that has one, which a service may not have.
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        message = f"--tls-cert {options.tls_cert} cannot be used: {why}"
         raise ConfigurationError(
             f"{message}. It is PEM, the certificate first, with its key there or in --tls-key."
         ) from None
     return context
+
+
+def _no_password() -> str:
+    raise ValueError("its key has a password, which nobody could type: openssl pkey -in KEY -out PLAIN takes it off")
 
 
 async def _serve(
