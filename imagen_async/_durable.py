@@ -290,8 +290,7 @@ class Durable:
             single = self._begin(ask, self._resumed(ask, entry))
             if "failed" in ask.again and is_denied(entry):
                 # The provider did not know the task when it was last asked: if it does not now, there is to be another.
-                leave = Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused)
-                self._scheduler.readmit(single.job.id, leave)
+                self._scheduler.readmit(single.job.id, Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused))
             return single
         if entry.state == "unknown" and entry.account in self._named and ask.is_new:
             return self._begin(ask, sent_again(to_be_repeated(entry), ask.job))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -40,8 +41,34 @@ class ModelFile(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     date: str = ""
 
 
-class Shipped(Sequence[Model]):
-    """The models of a file that comes with the package. To import it costs nothing; the first look reads it.
+class _Late(Sequence[Model]):
+    """Models that the first look reads: to have them named costs nothing."""
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self._models)
+
+    @overload
+    def __getitem__(self, index: int) -> Model: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Model]: ...
+
+    def __getitem__(self, index: int | slice) -> Model | Sequence[Model]:
+        return self._models[index]
+
+    @cached_property
+    def _models(self) -> tuple[Model, ...]:
+        return tuple(self._read())
+
+    @abstractmethod
+    def _read(self) -> Iterable[Model]: ...
+
+
+class Shipped(_Late):
+    """The models of a file that comes with the package.
 
     Args:
         name: Of the file, without its ending.
@@ -55,32 +82,16 @@ class Shipped(Sequence[Model]):
     def __repr__(self) -> str:
         return f"Shipped({self.name!r})"
 
-    def __len__(self) -> int:
-        return len(self._models)
-
-    def __iter__(self) -> Iterator[Model]:
-        return iter(self._models)
-
-    @overload
-    def __getitem__(self, index: int) -> Model: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Model]: ...
-
-    def __getitem__(self, index: int | slice) -> Model | Sequence[Model]:
-        return self._models[index]
-
-    @cached_property
-    def _models(self) -> tuple[Model, ...]:
+    def _read(self) -> Iterable[Model]:
         models = shipped(self.name).models
-        return models if self.is_priced else tuple(msgspec.structs.replace(each, credits=None) for each in models)
+        return models if self.is_priced else map(_unpriced, models)
 
 
-class Anybodys(Sequence[Model]):
+class Anybodys(_Late):
     """The models of several records, for whoever sells what others make, at prices that nobody knows here.
 
     Args:
-        records: The models of each. To import them costs nothing; the first look reads them.
+        records: The models of each.
     """
 
     def __init__(self, *records: Sequence[Model]) -> None:
@@ -89,24 +100,12 @@ class Anybodys(Sequence[Model]):
     def __repr__(self) -> str:
         return f"Anybodys({', '.join(map(repr, self.records))})"
 
-    def __len__(self) -> int:
-        return len(self._models)
+    def _read(self) -> Iterable[Model]:
+        return (_unpriced(each) for models in self.records for each in models)
 
-    def __iter__(self) -> Iterator[Model]:
-        return iter(self._models)
 
-    @overload
-    def __getitem__(self, index: int) -> Model: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Model]: ...
-
-    def __getitem__(self, index: int | slice) -> Model | Sequence[Model]:
-        return self._models[index]
-
-    @cached_property
-    def _models(self) -> tuple[Model, ...]:
-        return tuple(msgspec.structs.replace(each, credits=None) for models in self.records for each in models)
+def _unpriced(model: Model) -> Model:
+    return msgspec.structs.replace(model, credits=None)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -63,18 +63,15 @@ def build(
 def _living(application: web.Application, service: Service) -> web.Application:
     """The same application: with it, the service opens, leaves and closes."""
 
-    async def opened(_: web.Application) -> None:
-        await service.open()
+    async def living(_: web.Application) -> AsyncIterator[None]:
+        async with service.opened():
+            yield
 
     async def leaving(_: web.Application) -> None:
         await service.leave()
 
-    async def closed(_: web.Application) -> None:
-        await service.close()
-
-    application.on_startup.append(opened)
+    application.cleanup_ctx.append(living)
     application.on_shutdown.append(leaving)
-    application.on_cleanup.append(closed)
     return application
 
 

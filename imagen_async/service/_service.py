@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -133,8 +133,9 @@ class Service:
         """Where files are read and written."""
         return self._client._open().off_loop
 
-    async def open(self) -> None:
-        """Open its book, and go on with what an earlier process has left; raises ImagenError where that cannot be."""
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Have its book open, and what an earlier process has left gone on with; raises ImagenError."""
         async with AsyncExitStack() as stack:
             await self._keeper.open()
             stack.push_async_callback(self._keeper.close)
@@ -144,12 +145,8 @@ class Service:
             stack.push_async_callback(self._stop)
             for row in await self._keeper.ask(lambda book: book.unfinished()):
                 await self._go_on(row)
-            self._ending = stack.pop_all()
-        self._start(self._look_after())
-
-    async def close(self) -> None:
-        """Hear out what is on its way, and close the book; raises ImagenError."""
-        await self._ending.aclose()
+            self._start(self._look_after())
+            yield
 
     async def leave(self) -> None:
         """Take nothing more, and hear out what is on its way, or runs, for as long as the grace is."""
@@ -158,6 +155,7 @@ class Service:
         self.board.close()
 
     async def _stop(self) -> None:
+        """Hear out what is on its way, and call off what is done beside that."""
         await self.desk.close(0.0)
         for task in self._tasks:
             task.cancel()
