@@ -31,7 +31,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(limit=st.integers(0, 40), before=st.integers(0, 10), steps=st.lists(STEPS, max_size=40))
 def test_the_books_are_right_at_every_step(limit: int, before: int, steps: list[Any]) -> None:
     """Spent is what was billed or may have been, reserved is what is in flight, to the last tenth of a credit."""

@@ -18,7 +18,7 @@ def played(announced: int = 0, missed: int = 0) -> CallbackReliability:
     return reliability
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(steps=st.lists(STEP, min_size=20, max_size=60))
 def test_an_announced_end_adds_trust_and_a_missed_one_halves_it(steps: list[tuple[str, int]]) -> None:
     """Each end that a callback announces adds one to the odds, each missed one halves them until its own comes late."""

@@ -32,7 +32,7 @@ from imagen_async.webhooks import verify_signature
 URL_SAFE = string.ascii_letters + string.digits + "-_"
 ANY_CHARACTER = st.sampled_from(URL_SAFE + "+/=\n .") | st.characters() | st.characters(categories=["Cs"])
 ANY_TEXT = st.text(ANY_CHARACTER, max_size=60)
-OFTEN = settings(deadline=None, max_examples=60)
+OFTEN = settings(max_examples=60)
 
 SEAL = inner.Seal(b"a secret of this test, 32 bytes.")
 TOKEN = SEAL.token(inner.Address(SEAL.name("fox"), 1))

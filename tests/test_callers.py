@@ -8,7 +8,7 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imagen_async._core.callers import LEAST_SHARE, MOST_SHARE, AllCallers, Caller, Callers
@@ -49,7 +49,6 @@ class Waiting:
 STEPS = st.lists(st.tuples(st.sampled_from(["send", "send", "add", "cancel"]), st.sampled_from("cde"), SHARES))
 
 
-@settings(deadline=None)
 @given(one=SHARES, other=SHARES, steps=STEPS)
 def test_of_two_who_wait_all_the_time_each_gets_its_share(
     one: float, other: float, steps: list[tuple[str, str, float]]

@@ -391,7 +391,7 @@ ORDERS = {road: st.lists(st.none() | st.sampled_from(list(kinds)), max_size=10) 
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(
     orders=st.fixed_dictionaries(ORDERS),
     deaths=st.lists(st.integers(0, 60), max_size=3),

@@ -441,7 +441,7 @@ def wrapped(value: Any, wrappings: list[str]) -> Any:
     return value
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     outer=st.lists(st.sampled_from(WRAPPINGS), max_size=3),
     key=st.sampled_from(KEYS_OF_LINKS),
@@ -749,7 +749,7 @@ def words_of(told: Any) -> str:
     return getattr(told, "state", "") or " ".join(getattr(told, "urls", [told if isinstance(told, str) else ""]))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(body=BODIES, status=STATUSES, provider=st.sampled_from(ALL))
 def test_whatever_comes_something_is_made_of_it(body: bytes, status: int, provider: str) -> None:
     """No answer is an error, no task has an empty name, each link can be followed, and all is safe in a terminal."""
@@ -760,7 +760,7 @@ def test_whatever_comes_something_is_made_of_it(body: bytes, status: int, provid
         assert all(url.startswith(("https://", "http://")) for url in standing.urls)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     body=ODD_ENVELOPES,
     place=st.sampled_from(["taskId", "task_id"]),

@@ -82,7 +82,7 @@ def left_of(schedule: PollSchedule, ages: list[float], limits: Limits = KIES, un
 SEEN, AGES = (st.lists(st.floats(0, longest), max_size=20) for longest in (2000, 1e5))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seen=SEEN, ages=AGES, unsent=st.integers(0, 10**6), limits=LIMITS, pace=PACES, heard=st.booleans())
 def test_the_time_left_is_one_that_can_be(
     seen: list[float], ages: list[float], unsent: int, limits: Limits, pace: float | None, heard: bool
@@ -215,7 +215,7 @@ def test_an_account_that_was_refused_gets_a_smaller_part() -> None:
     assert together(600, sound, cut) == pytest.approx(together(400, sound), abs=10)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(limits=LIMITS, other=LIMITS, unsent=st.integers(0, 2000))
 def test_a_stopped_or_paused_account_gets_nothing_beside_another(limits: Limits, other: Limits, unsent: int) -> None:
     """The others have all of it to do. A paused one may come back, and has a part where there is none but such."""
@@ -261,7 +261,7 @@ def test_requests_are_dealt_out_within_a_window_too() -> None:
     assert dealt(15, window_of(20), window_of(10)) == [10, 5]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(limits=st.lists(LIMITS, min_size=2, max_size=4), count=st.integers(1, 100))
 def test_no_account_could_have_sent_anothers_last_request_sooner(limits: list[Limits], count: int) -> None:
     """When all may go anywhere, nobody's last create goes later than another account's next one would."""
@@ -272,7 +272,7 @@ def test_no_account_could_have_sent_anothers_last_request_sooner(limits: list[Li
     assert max(last) <= min(following) + 1e-3
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(requests=st.lists(st.tuples(st.permutations([0, 0, 1, 2]), st.integers(1, 4)), max_size=50))
 def test_every_request_goes_to_an_account_of_the_best_rank(requests: list[tuple[list[int], int]]) -> None:
     """Only those that go first get anything, and it is counted once, under the account's own record of the model."""

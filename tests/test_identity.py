@@ -142,7 +142,7 @@ CONTENT = st.tuples(st.sampled_from("ab"), st.sampled_from(["imagen4-fast", "ima
 
 
 @given(st.data(), st.lists(CONTENT, min_size=1, max_size=6), st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_however_a_file_says_it_nothing_is_made_twice(data: Any, contents: list[Any], is_of_before: bool) -> None:
     """Lines in another order, columns for options, doubled lines, a folder from before: all is found again."""
 

@@ -55,7 +55,7 @@ changes = st.builds(
 groups = st.lists(changes, max_size=3, unique_by=lambda each: each.key)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(groups, max_size=4), min_size=1, max_size=3))
 def test_a_file_keeps_and_tells_what_a_dict_does(runs: list[list[list[JournalEntry]]]) -> None:
     """After any changes, in any number of runs, both say the same: of each job, of money, of times, of the run."""

@@ -486,7 +486,7 @@ RESENT = [*["wake"] * 4, "Lost", *["wake"] * 2, "CallbackNamed", "Accepted"]
 """A lost create's task is named while another create is on its way."""
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(steps=st.lists(STEPS, min_size=10, max_size=60), terms=st.fixed_dictionaries(TERMS), leave=LEAVE)
 @example(
     steps=RESENT, terms={"resubmits": 1, "expects_callbacks": True, "retries": 0, "save_to": None}, leave=frozenset()

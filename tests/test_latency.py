@@ -20,7 +20,7 @@ PARTS = st.floats(0.01, 0.99)
 PRIORS = st.builds(LatencyPrior, median=st.floats(0.01, 600), sigma=st.floats(0.2, 1.5))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(prior=PRIORS, part=PARTS, age=st.just(0.0) | st.floats(0.001, 100))
 @example(prior=LatencyPrior(median=600, sigma=1.5), part=0.999, age=0.0)
 def test_a_record_tells_the_lognormal_law(prior: LatencyPrior, part: float, age: float) -> None:
@@ -54,7 +54,7 @@ CURVES = st.lists(st.sampled_from([0.999, 1.0]) | st.floats(0.7, 1), min_size=1,
 AGES = st.floats(0, 300) | st.sampled_from([0.0, EDGES[1], EDGES[100], 0.99 * EDGES[-1]])
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(shares=CURVES, asked=AGES, more=st.floats(0.2, 200), announced=st.just(0.0) | st.floats(0, 0.99), part=PARTS)
 @example(shares=[0.999**k for k in range(BINS + 1)], asked=0.0, more=200.0, announced=0.0, part=0.99)
 @example(shares=[0.97**k for k in range(BINS + 1)], asked=3.0, more=30.0, announced=0.9, part=0.5)
@@ -87,7 +87,7 @@ NOTES = st.lists(st.tuples(WHAT, TIMES, TIMES, TIMES | st.floats(-1e9, 1e9)), ma
 """What is told of a task, or that the curve is looked at; two ages, and a latency, which may be nonsense."""
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(prior=PRIORS, notes=NOTES)
 @example(prior=LatencyPrior(median=0.01, sigma=0.2), notes=[])
 @example(prior=FIVE, notes=[("look", 0, 0, 0), ("lasted", 0, 3, 0), ("look", 0, 0, 0)])
@@ -135,7 +135,7 @@ def told(prior: LatencyPrior, latencies: Iterable[float]) -> LifeTable:
     return table
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(prior=PRIORS, latencies=st.lists(st.floats(0, 1000), max_size=MEMORY - 1))
 def test_the_mean_is_that_of_all_latencies_and_the_records(prior: LatencyPrior, latencies: list[float]) -> None:
     """The mean is the ordinary one, with the record's word as one task more, until the first are forgotten."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import FAILURES, METADATA, Call, at, call, clean_environment, lines_of, prompt_file, rows_of
 from conftest import naming
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from inner import Journal, JournalReader
 from journals import by_hand, entry, place
@@ -23,7 +23,6 @@ __all__ = ["call", "clean_environment", "place"]
 LINES = st.lists(st.sampled_from([b"a\n", b"bb\n", b"c\n"]), max_size=6)
 
 
-@settings(deadline=None)  # the disk may be slow
 @given(old=st.one_of(st.none(), LINES), torn=st.booleans(), new=LINES)
 def test_a_list_is_rewritten_where_it_differs(
     tmp_path_factory: pytest.TempPathFactory, old: list[bytes] | None, torn: bool, new: list[bytes]
@@ -120,7 +119,6 @@ def test_no_line_is_made_twice_or_left_out(call: Call, imagen_sandbox: Sandbox) 
             assert len({row["key"] for row in rows_of("out")}) == len(lines_of(METADATA)) == len(made)
 
 
-@settings(deadline=None)  # the disk may be slow
 @given(order=st.permutations(range(40)), writes=st.sets(st.integers(0, 39)))
 def test_a_job_is_found_as_it_was_written_last(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], writes: set[int]

@@ -156,7 +156,7 @@ def fields_of(model: Model) -> st.SearchStrategy[tuple[str, Any]]:
     return st.one_of(pairs)
 
 
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(data=st.data())
 def test_client_and_sandbox_agree_on_every_value_of_a_known_field(data: st.DataObject) -> None:
     """What the client refuses the sandbox refuses, and what it takes that takes; null means that nothing is said."""

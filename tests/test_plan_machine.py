@@ -380,6 +380,4 @@ class AnyCourse(RuleBasedStateMachine):
 
 
 TestAnyCourse = AnyCourse.TestCase
-TestAnyCourse.settings = settings(
-    max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestAnyCourse.settings = settings(max_examples=120, stateful_step_count=50, suppress_health_check=list(HealthCheck))

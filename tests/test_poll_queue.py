@@ -268,7 +268,7 @@ CHOSEN_ANEW = [*ALMOST_LATE, ("pop",), ("wait", 1, 0.001), ("pop",), ("wait", 1,
 STEP = st.tuples(st.sampled_from(WORDS), st.integers(1, 9), st.floats(0, 10))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(steps=st.lists(STEP, min_size=30, max_size=120), gone=st.sets(st.integers(1, 9)))
 @example(steps=CHOSEN_ANEW, gone=set())
 @example(steps=TWICE_AS_SILENT, gone=set())
@@ -300,7 +300,7 @@ def test_of_many_late_ones_the_first_eighth_goes_first() -> None:
     assert sorted([*order, gone]) == list(range(400))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     limit=st.integers(1, 30), per=st.sampled_from([0.5, 1.0, 10.0]), seed=st.integers(0, 99), count=st.integers(1, 30)
 )

@@ -36,7 +36,7 @@ def test_the_next_question_comes_when_the_waiting_is_worth_it(freshness: float, 
     assert schedule.waiting(KIND, asked, age, announced=0.5) == pytest.approx(freshness)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(asked=st.floats(0, 15), freshness=st.sampled_from([FRESHNESS, 1.0]), part=st.sampled_from([0.1, 1.0]))
 @example(asked=0.0, freshness=FRESHNESS, part=0.1)
 @example(asked=-1e-9, freshness=FRESHNESS, part=1.0)

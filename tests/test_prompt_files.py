@@ -354,7 +354,7 @@ TEXT = st.builds("a{}".format, st.text(PLAIN, max_size=40))
 
 
 @given(st.lists(TEXT.filter(str.strip), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_prompts_survive_the_way_through_a_file(lines: list[str]) -> None:
     """Any prompts without newlines come out of .jsonl and .csv and, without tabs, .tsv as they went in, but trimmed."""
     spreadsheet = io.StringIO()
@@ -373,7 +373,7 @@ ANYTHING = st.builds(bytes.__add__, BEGINNINGS, st.binary(max_size=60) | TEXTS)
 
 
 @given(ANYTHING, st.sampled_from([*KINDS, "json"]))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_any_bytes_are_prompts_or_a_named_problem(content: bytes, kind: str) -> None:
     """Whatever a file holds, it is requests with keys of their own, or problems with a line, or one of our errors."""
     try:

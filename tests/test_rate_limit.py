@@ -42,7 +42,7 @@ def test_a_rate_refuses_what_is_none() -> None:
 TURNS = ["take", "take", "take", "answered", "answered", "refused", "block", "reopen", "restart", "wait", "be ready"]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(rate=RATES, steps=st.lists(st.tuples(st.sampled_from(TURNS), EXACT), max_size=60))
 def test_no_window_at_the_server_holds_more_than_the_limit(rate: Rate, steps: list[tuple[str, float]]) -> None:
     """A place is held until a window after its answer, so wherever the server sees the requests, it sees no more.

@@ -16,7 +16,7 @@ from imagen_async.errors import ConfigurationError, InvalidRequest
 from imagen_async.providers import PROVIDERS
 
 MODELS = ("imagen4", "imagen4-fast", "imagen4-ultra")
-OFTEN = settings(deadline=None, max_examples=50)
+OFTEN = settings(max_examples=50)
 
 EXTRA = st.dictionaries(
     st.sampled_from(["person_generation", "enhance_prompt", "output_format", "compression_quality", "steps"]),

@@ -138,7 +138,7 @@ def exact(credits: float) -> Fraction:
     return Fraction(str(credits))
 
 
-Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Books.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestBooks = Books.TestCase
 
 SHOP = Caller("shop", budget=10.0, budget_per_day=1.0)

@@ -194,7 +194,7 @@ USUAL = ["burst"] * 8 + ["talk"] * 3 + ["take", "send", "send", "answers", "answ
 SELDOM = ["release", "give back", "refused", "die", "die", "lose", "leave", "boot"]
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     rate=st.builds(Rate, count=st.integers(1, 5), per=st.sampled_from([1.0, 2.0])),
     seed=st.integers(0, 2**32),
@@ -235,7 +235,7 @@ def act(world: Earth, step: str, peer: Peer, some: float, more: float) -> None:
         getattr(world, step)()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     rate=st.builds(Rate, count=st.integers(1, 6), per=st.sampled_from([1.0, 2.0])),
     delays=st.lists(EIGHTHS, min_size=10, max_size=40),
@@ -258,7 +258,6 @@ def test_nobody_starves(rate: Rate, delays: list[float]) -> None:
     assert max(sent.values()) - min(sent.values()) <= rate.count
 
 
-@settings(deadline=None)
 @given(
     waiting=st.lists(st.tuples(st.integers(0, 9), EIGHTHS, st.integers(0, 30), st.integers(0, 30)), max_size=6),
     free=st.integers(-3, 30),

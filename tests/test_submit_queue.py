@@ -174,7 +174,7 @@ STEP = st.tuples(st.sampled_from(WORDS), st.sampled_from(WAYS), st.integers(0, 1
 
 @pytest.mark.parametrize("callers", ["x", "xyz"])
 @pytest.mark.parametrize("policy", ["spread", "cheapest", "in_order"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(steps=st.lists(STEP, min_size=30, max_size=80))
 def test_the_queue_does_what_plain_lists_do(
     policy: inner.Policy, callers: str, steps: list[tuple[str, str, int]]

@@ -15,7 +15,7 @@ from imagen_async._core.timer_queue import TimerQueue
 STEP = st.tuples(st.sampled_from([*["set"] * 8, "discard", "pop"]), st.integers(0, 9), st.integers(0, 20))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(steps=st.lists(STEP, min_size=150, max_size=300))
 def test_an_agenda_does_what_a_list_of_appointments_does(steps: list[tuple[str, int, int]]) -> None:
     """At most one time for each job; the earliest first, from its very instant on, and of equals the one set first."""

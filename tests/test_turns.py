@@ -13,7 +13,7 @@ import inner
 import msgspec
 import pytest
 from builders import failure
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from plan_world import World
 from queues import FAST, PLAIN, Line, Queue
@@ -93,7 +93,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(steps=STEPS)
 def test_turns_are_what_exact_arithmetic_says(steps: list[tuple[str, str, str, int]]) -> None:
     """Whoever comes, is sent, comes back or leaves: a turn is paid where something was sent, once, and not else."""
@@ -140,7 +139,6 @@ class Sharing(Queue):
         return got
 
 
-@settings(deadline=None)
 @given(
     shares=st.tuples(*[st.sampled_from([1.0, 1.0, 2.0, 0.25, 3.0])] * 2),
     steps=st.lists(st.tuples(st.sampled_from("cdef"), st.sampled_from([FAST, PLAIN]), st.integers(0, 5)), max_size=60),
