@@ -310,9 +310,12 @@ def _checked_url(base_url: str | None, provider: Provider, where: str) -> str:
         raise ConfigurationError(message, provider=provider.name)
     is_inside_ok = provider.is_service and is_inside(http_host(base_url.strip()) or "")
     if is_unencrypted(base_url.strip()) and not (provider.is_local or is_inside_ok):
-        message = f"{base_url} would send the key unencrypted; use https:// (http:// is for this machine only)."
+        where_ok = "this machine and your own networks" if provider.is_service else "this machine"
+        message = f"{base_url} would send the key unencrypted; use https:// (http:// is for {where_ok} only)."
         raise ConfigurationError(message, provider=provider.name)
-    return base_url.strip().rstrip("/")
+    address = base_url.strip().rstrip("/")
+    # As OpenAI's clients are told it, and as a service says it.
+    return address.removesuffix("/v1") if provider.is_service else address
 
 
 def account_named(accounts: Mapping[str, OpenAccount], provider: str | None) -> str:

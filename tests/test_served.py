@@ -75,7 +75,7 @@ async def test_a_key_is_one_picture_from_wherever_it_comes(imagen_sandbox: Sandb
             asked = [each.generate("a fox", key="order-17") for each in (one, one, other, other)]
             results = await asyncio.gather(*asked)
             assert len({result.urls for result in results}) == 1
-            with pytest.raises(InvalidRequest, match="stood for another body") as caught:
+            with pytest.raises(InvalidRequest, match="stood for another request") as caught:
                 await one.generate("a heron", key="order-17")
             assert (caught.value.code, caught.value.task_id) == ("idempotency_key_reused", None)
     assert prompts_of(imagen_sandbox) == {"a fox": 1}
@@ -332,7 +332,7 @@ async def test_callers_have_their_keys_models_and_budgets(imagen_sandbox: Sandbo
                 await client.generate("a heron", model="imagen4")
             assert key not in str(made)
         async with client_through(asker.url, api_key=other) as client:
-            with pytest.raises(InvalidRequest, match="no such task"):
+            with pytest.raises(InvalidRequest, match="does not know this task"):
                 await client.collect(str(made.task_id))
     assert prompts_of(imagen_sandbox) == {"a fox": 1}
 

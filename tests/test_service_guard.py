@@ -130,6 +130,7 @@ FOREIGN: dict[str, tuple[Headers, str, int, str]] = {
     "a fetch that says nothing": ([], "", 415, "unsupported_media_type"),
     "JSON in disguise": ([("Content-Type", "text/plain; application/json")], "", 415, "unsupported_media_type"),
     "two kinds in one": ([("Content-Type", "application/json, text/plain")], "", 415, "unsupported_media_type"),
+    "what a proxy passes on": ([JSON, ("X-Forwarded-For", "203.0.113.9")], "", 403, "callers_needed"),
     "a form with files": ([FORM], "", 403, "own_header_needed"),
     "a form with a remembered login": ([FORM, ("Authorization", "Basic cm9vdDpyb290")], "", 403, "own_header_needed"),
     "a sandboxed frame": ([JSON, ("Origin", "null")], "", 403, "foreign_origin"),
@@ -188,8 +189,7 @@ OWN: dict[str, tuple[str, Headers, str]] = {
     "a login that is not asked for": ("POST", [FORM, ("Authorization", "bearer sk-x")], ""),
     "a line that is typed": ("GET", [("Sec-Fetch-Site", "none")], ""),
     "a DELETE without a body": ("DELETE", [], ""),
-    "the public name": ("POST", [JSON], "pictures.example:9"),
-    "the public page": ("POST", [JSON, ("Origin", "https://Pictures.example")], ""),
+    "the public page": ("POST", [JSON, ("Origin", "https://Pictures.localhost")], ""),
     **{f"a form with {name}": ("POST", [FORM, (name, "x")], "") for name in OWN_HEADERS},
 }
 PATHS = {"GET": "/v1/models", "POST": CREATE, "DELETE": f"{CREATE}/1"}
@@ -199,7 +199,7 @@ PATHS = {"GET": "/v1/models", "POST": CREATE, "DELETE": f"{CREATE}/1"}
 async def test_programs_of_this_machine_need_no_key(case: str) -> None:
     """Without callers, programs pass that send JSON, or a form with a header of their own, and so does our own page."""
     method, headers, host = OWN[case]
-    async with door(public_url="https://pictures.example:443/imagen") as ours:
+    async with door(public_url="https://pictures.localhost:443/imagen") as ours:
         answer = await ours.ask(method, PATHS[method], headers, host=host)
         assert (answer.status, answer.word) == (200, "")
 
@@ -305,9 +305,8 @@ OPEN: dict[str, tuple[Callers | None, str | None, Headers, str, str]] = {
     "without an admin": (WITHOUT_ADMIN, None, [], "", ""),
     "at a public address of this machine": (None, "http://localhost:5173", [], "localhost:5173", ""),
     "through a proxy": (WITHOUT_ADMIN, None, [("X-Forwarded-For", "10.0.0.1")], "", "admin_needed"),
-    "through a proxy, without callers": (None, None, [("Via", "1.1 x")], "", "admin_needed"),
+    "through a proxy, without callers": (None, None, [("Via", "1.1 x")], "", "callers_needed"),
     "at a public address": (WITHOUT_ADMIN, "https://pictures.example", [], "", "admin_needed"),
-    "at a public address, without callers": (None, "https://pictures.example", [], "pictures.example", "admin_needed"),
     "by a rebound name": (WITHOUT_ADMIN, None, [], EVIL, "admin_needed"),
     "by a rebound name, without callers": (None, None, [], EVIL, "foreign_host"),
     "from a foreign page": (WITHOUT_ADMIN, None, [("Sec-Fetch-Site", "same-site")], "", "foreign_origin"),
@@ -446,10 +445,13 @@ def test_without_callers_the_service_listens_on_loopback_only() -> None:
 
 
 def test_a_public_url_is_an_address() -> None:
-    """What can be none is told at the start."""
+    """What can be none is told at the start, and so is one for others where nobody has a key."""
     for url in ("pictures.example", "ftp://pictures.example", "https://", "https://a@b", "*"):
         with pytest.raises(ConfigurationError, match="public_url"):
             guard(None, url, refused)
+    with pytest.raises(ConfigurationError, match=r"others can spend credits.*--new-caller NAME"):
+        guard(None, "https://pictures.example", refused)
+    guard(lambda: CALLERS, "https://pictures.example", refused)
 
 
 def test_a_refusal_is_openais_envelope() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..errors import AuthenticationError, ConfigurationError, ImagenError, InvalidRequest, JournalError
 from ..providers import PROVIDERS
 from .wording import say
@@ -26,5 +28,6 @@ def lines_of(error: ImagenError) -> list[str]:
     """An error for people."""
     lines = [f"imagen-async: {error}"]
     if isinstance(error, AuthenticationError) and error.provider in PROVIDERS:
-        lines.append(f"The key is that of {PROVIDERS[error.provider].key_variable}.")
+        variable = PROVIDERS[error.provider].key_variable
+        lines.append(f"The key is that of {variable}{'' if os.environ.get(variable) else ', which is not set'}.")
     return lines

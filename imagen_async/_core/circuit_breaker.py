@@ -141,6 +141,8 @@ class CircuitBreaker:
                 # To ask again costs nothing.
                 self._trouble = failure
                 self._set_back(now, retry_after=retry_after)
+                if self._is_strange():
+                    self.stopped = _no_service(failure).about(account=self._name)
             case Lost(failure=failure, retry_after=retry_after):
                 self._lost += 1
                 self._trouble = failure
@@ -149,8 +151,12 @@ class CircuitBreaker:
             case ConnectFailed(failure=failure):
                 self._trouble = failure
                 self._set_back(now)
-                if not self._contact.is_made and self._setbacks >= FIRST_CONTACT_TRIES:
+                if self._is_strange():
                     self.stopped = _unreachable(failure).about(account=self._name)
+
+    def _is_strange(self) -> bool:
+        """True where nothing that was tried has ever been answered as it should: a wrong address, most likely."""
+        return not self._contact.is_made and self._setbacks >= FIRST_CONTACT_TRIES
 
     def _settle_refusal(self, event: Rejected, model: str, now: float) -> None:
         match event.remedy:
@@ -206,6 +212,11 @@ class CircuitBreaker:
             self.paused_until = now + self._delay(self._setbacks, longest)
             self._setbacks += 1
         self.paused_until = max(self.paused_until, now + (retry_after or 0.0))
+
+
+def _no_service(failure: Failure) -> Failure:
+    message = f"No service has answered there: {failure.message} Check the base URL, and what stands in front of it."
+    return msgspec.structs.replace(failure, kind=TransportError, message=message)
 
 
 def _unreachable(failure: Failure) -> Failure:

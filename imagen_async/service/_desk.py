@@ -362,7 +362,7 @@ def _leave(order: Order) -> None:
 def _check_same(content: str, demand: Demand) -> None:
     """Refuse a key that stands for another body."""
     if content != demand.asked.digest:
-        message = f"The Idempotency-Key {demand.key!r} stood for another body. Nothing was sent: give this one another."
+        message = f"The key {demand.key!r} stood for another request. Nothing was sent: give this one another key."
         raise wrong(message, code="idempotency_key_reused")
 
 

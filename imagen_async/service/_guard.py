@@ -102,8 +102,8 @@ class Guard:
     - `/`, `/events` and `/metrics` need the admin's key: as a Bearer, or as the password of Basic, whoever the user is.
       They are open on loopback only, while there is no admin and no public address.
     - All else needs a key where there are callers: `Authorization: Bearer KEY`, or `api-key: KEY` as clients for Azure
-      send it. Without callers it needs none; but it must have come over loopback, to a loopback name or the public one,
-      from no page of another origin, and with a body of JSON, or multipart beside one of `OWN_HEADERS`.
+      send it. Without callers it needs none; but it must have come over loopback and through no proxy, to a loopback
+      name, from no page of another origin, and with a body of JSON, or multipart beside one of `OWN_HEADERS`.
     - OPTIONS is refused: no page of another origin is ever let in.
 
     Args:
@@ -111,6 +111,9 @@ class Guard:
 
     Raises:
         ConfigurationError: That is no address.
+
+    Attributes:
+        is_public: True where others than this machine may find it there.
     """
 
     def __init__(self, public_url: str | None = None) -> None:
@@ -120,6 +123,7 @@ class Guard:
                 raise ConfigurationError(f"public_url={told(public_url)}: it must be an address such as https://host.")
             url = URL(public_url)
             self._public = (url.scheme, (url.raw_host or "").removesuffix("."), url.port or _PORTS[url.scheme])
+        self.is_public: bool = self._public is not None and not is_loopback(self._public[1])
 
     def judge(self, asked: Asked, callers: Callers | None) -> Caller | Refusal:
         """Say who asks, or why that is not taken; None for callers: there is no file of them."""
@@ -157,21 +161,20 @@ class Guard:
 
     def _is_private(self, asked: Asked) -> bool:
         """True where whoever asks sits at this machine, as far as anybody can tell."""
-        is_local = self._public is None or is_loopback(self._public[1])
         host = asked.host
-        is_direct = host is not None and is_loopback(host[0]) and not any(map(asked.headers.__contains__, _FORWARDED))
-        return is_local and is_direct and asked.is_from_here
+        is_direct = host is not None and is_loopback(host[0]) and not _is_forwarded(asked)
+        return not self.is_public and is_direct and asked.is_from_here
 
     def _stranger(self, asked: Asked) -> Refusal | None:
         """Why somebody without a key may not pass; None: it may."""
-        if not asked.is_from_here:
-            message = f"Without callers only this machine is answered: {_NEW_CALLER} NAME adds one"
+        # What a proxy on this machine passes on comes from anywhere.
+        if not asked.is_from_here or _is_forwarded(asked):
+            message = f"Without callers only this machine is answered, and no proxy: {_NEW_CALLER} NAME adds one"
             return _refused("callers_needed", f"{message}.")
         host = asked.host
-        if host is None or not (is_loopback(host[0]) or (self._public is not None and host[0] == self._public[1])):
+        if host is None or not is_loopback(host[0]):
             named = told(", ".join(asked.headers.getall("Host", [])))
-            message = f"The host {named} is none of this service's: ask localhost, or start it with --public-url"
-            return _refused("foreign_host", f"{message}.")
+            return _refused("foreign_host", f"The host {named} is none of this machine's: ask localhost.")
         return self._from_elsewhere(asked) or (None if asked.method in ("GET", "HEAD") else _body_of_a_form(asked))
 
     def _from_elsewhere(self, asked: Asked) -> Refusal | None:
@@ -205,9 +208,12 @@ def guard(
         refuse: Makes the answer of a refusal.
 
     Raises:
-        ConfigurationError: The public URL is no address.
+        ConfigurationError: The public URL is no address; or is one for others, while nobody has a key.
     """
     rules = Guard(public_url)
+    if rules.is_public and callers is None:
+        message = f"public_url={told(public_url)}: there others can spend credits, and without callers nobody has a key"
+        raise ConfigurationError(f"{message}. Give callers, a file to which {_NEW_CALLER} NAME adds one.")
 
     @web.middleware
     async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -292,6 +298,10 @@ def _body_of_a_form(asked: Asked) -> Refusal | None:
         return None
     message = f"A form of any page could have sent this: with multipart/form-data goes {_own_headers()}"
     return _refused("own_header_needed", f"{message}.")
+
+
+def _is_forwarded(asked: Asked) -> bool:
+    return any(map(asked.headers.__contains__, _FORWARDED))
 
 
 def _own_headers() -> str:

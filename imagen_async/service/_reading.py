@@ -147,7 +147,7 @@ class Reader:
         own = self._router.own_fields(model)
         self._check_names(fields, own)
         ignored: list[str] = []
-        request = self._request(model, fields, body.pictures, ignored)
+        request = self._request(body.way, model, fields, body.pictures, ignored)
         parts, routes = self._parts(request, _count(fields))
         is_async, stream = _flag(fields, "async"), _flag(fields, "stream")
         if is_async and stream:
@@ -207,13 +207,16 @@ class Reader:
                 raise wrong(f"{told(name)}: there is no such field.{hint}", name, "unknown_field")
 
     def _request(
-        self, model: str, fields: Mapping[str, Any], files: Sequence[InputPicture], ignored: list[str]
+        self, way: Way, model: str, fields: Mapping[str, Any], files: Sequence[InputPicture], ignored: list[str]
     ) -> ImageRequest:
         """The request, but for the number of pictures; what was dropped is added to `ignored`."""
         extra = {**_object(fields, "extra"), **_own(fields, self._router.own_fields(model))}
         ignored += [name for name in _OPTIONAL if name in fields and name not in extra]
         images = tuple(_addresses(fields, "images"))
         self.check_addresses(model, images, extra)
+        if way == "edits":
+            addressed = [extra[name] for name in self._router.file_fields(model) if extra.get(name)]
+            self._check_edit(model, [*images, *files, *addressed])
         images = (*(each.path for each in files if each.field == "image"), *images)
         extra |= self._other_pictures(model, files)
         return ImageRequest(
@@ -226,6 +229,20 @@ class Reader:
             images=images,
             local_files={each.path: each.file for each in files},
         )
+
+    def _check_edit(self, model: str, pictures: Sequence[object]) -> None:
+        """Refuse an edit of nothing, and a model that edits nothing; raises Refused."""
+        if not pictures:
+            raise wrong("image: an edit needs a picture, as a file of the form or an address in images.", "image")
+        if not any(self._edits(name) for name in models_of(model)):
+            others = [name for name in self.models if self._edits(name)]
+            hint = f" These do: {', '.join(others[:5])}." if others else ""
+            raise wrong(f"image: {told(model)} takes no picture.{hint}", "model")
+
+    def _edits(self, model: str) -> bool:
+        known = [each for provider in self._router.providers.values() for each in provider.named(model)]
+        # Of one that is sent unchecked nobody knows.
+        return any(each.parameters is None or each.files for each in known) or not known
 
     def _ratio(self, model: str, fields: Mapping[str, Any], extra: Mapping[str, Any], ignored: list[str]) -> str | None:
         """The aspect ratio that is wanted: as it is said, or the nearest to a size; None: the model's default."""

@@ -118,7 +118,8 @@ def read_task(reader: Reader, body: Body) -> Asked:
         Refused: It is wrong: 400, or 404 for a model that there is not.
     """
     terms = msgspec.convert(body.fields, TaskTerms)
-    named = _named(terms.request.model or DEFAULT_MODEL, terms.instead)
+    # What none of the accounts has is in nobody's place.
+    named = _named(terms.request.model or DEFAULT_MODEL, tuple(filter(reader.has, terms.instead)))
     model = body.model or reader.model(named)
     request = _request_of(reader, terms.request, model, body.pictures)
     try:

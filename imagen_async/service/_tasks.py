@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from aiohttp import web
 
-from .._core.dialects.served import CALLING_OFF, ENDS, FAILED_BEFORE, FILES, STATUS, TASKS, Told
+from .._core.dialects.served import CALLING_OFF, ENDS, FAILED_BEFORE, FILES, NO_SUCH, STATUS, TASKS, Told
 from ..errors import ImagenError
 from ._board import error_of, placed
 from ._bodies import read_body, read_content
@@ -214,7 +214,7 @@ class Tasks:
         return json_of({"tasks": parts})
 
 
-_NO_SUCH = Told(error=error_of(Refusal(404, "no_such_order", "There is no such task, or not any more.")))
+_NO_SUCH = Told(error=error_of(Refusal(404, NO_SUCH, "There is no such task, or not any more.")))
 
 
 T = TypeVar("T", _Group, _Ids)

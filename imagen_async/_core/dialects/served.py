@@ -52,6 +52,9 @@ FILES = "/v1/files"
 LONGEST_KEY = 1000
 """Characters of a name that a service takes."""
 
+NO_SUCH = "no_such_order"
+"""The code of an answer about a task that a service does not know."""
+
 FAILED_BEFORE = "failed_before"
 """The code of a create whose name stands for what has failed, where a new task is wanted then."""
 
@@ -153,6 +156,8 @@ class ServedDialect(msgspec.Struct, frozen=True):
                 return _no_status(told, response)
             # Of all that it does not tell, such a task is none of its own, or of this key's.
             failure = _failure(told.error, int(figure(told.error.get("status")) or 404))
+            if failure.code == NO_SUCH:
+                failure = msgspec.structs.replace(failure, message=_FORGOTTEN)
             return TaskRefused(failure) if failure.kind is not TransportError else NoAnswer(failure)
         match told.status:
             case "done":
@@ -271,7 +276,7 @@ _KINDS: dict[int, type[ImagenError]] = {
 _BY_CODE: dict[str, type[ImagenError]] = {
     "model_not_found": ModelUnavailable,
     "model_not_allowed": ModelUnavailable,
-    "no_such_order": InvalidRequest,
+    NO_SUCH: InvalidRequest,
 }
 
 
@@ -328,7 +333,9 @@ def _no_status(told: Told | None, response: HttpResponse) -> TaskStatus:
             return TaskRefused(failure)
     else:
         said = clean(bytes(response.body[:200]).decode("utf-8", "replace"))
-        failure = Failure(TransportError, f"An answer that tells nothing (HTTP {status}): {said}", code=status)
+        # Nothing of a service has come to see it, as far as anybody can tell.
+        message = f"An answer that is none of a service (HTTP {status}): {said}"
+        failure = Failure(TransportError, message, code=status, was_sent=False)
     return NoAnswer(failure, retry_after=response.retry_after)
 
 
@@ -345,5 +352,9 @@ def _failed(told: Told, raw: bytes) -> TaskFailed:
     return TaskFailed(failure, 0.0 if told.status == "unsent" else told.credits, raw, is_unsent)
 
 
+_FORGOTTEN = (
+    "The service does not know this task, which it has taken: it runs on another folder, or the key is another "
+    "caller's. Have it run on the folder that it had; a new task is paid for again."
+)
 _UNSENT = Failure(TransportError, "The service has not sent it, and nothing was billed.", was_sent=False)
 _UNTOLD = Failure(GenerationFailed, "The service says that it failed, and not why.")
