@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from clients import FAST, Heard, run
 from conftest import naming
+from inner import ServiceDesk
 from servers import free_socket, served
 from services import AFTER, BEFORE, Asker, between, client_through, service
 
@@ -309,6 +310,29 @@ async def test_a_service_has_room_for_so_many(
         results = await run(client, [f"fox {number}" for number in range(12)])
         assert [result.error for result in results] == [None] * 12
     assert set(prompts_of(imagen_sandbox).values()) == {1}
+
+
+async def test_a_group_without_room_is_refused_by_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is unfinished is looked through once for a group, not for each of its tasks: all others wait meanwhile."""
+    live, looks = ServiceDesk.live, list[str]()
+
+    def looked(desk: ServiceDesk, order_id: str) -> object:
+        looks.append(order_id)
+        return live(desk, order_id)
+
+    monkeypatch.setattr(tasks_module, "MOST_UNFINISHED", 5)
+    monkeypatch.setattr(ServiceDesk, "live", looked)
+    async with Sandbox(latency=Latency(median=600)) as sandbox, service(sandbox, tmp_path, grace=0, **QUICK) as asker:
+
+        def tasks(word: str, count: int) -> list[dict[str, Any]]:
+            return [{"key": f"{word}-{each}", "request": {"prompt": "a fox"}} for each in range(count)]
+
+        taken = await asker.ask("POST", TASKS, json={"tasks": tasks("first", 5)})
+        assert all(told["status"] == "queued" for told in taken.body["tasks"])
+        looks.clear()
+        refused = await asker.ask("POST", TASKS, json={"tasks": tasks("second", 100)})
+        assert [told["error"]["code"] for told in refused.body["tasks"]] == ["too_many_unfinished"] * 100
+        assert len(looks) == 5
 
 
 async def test_callers_have_their_keys_models_and_budgets(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

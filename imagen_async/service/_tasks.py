@@ -78,6 +78,7 @@ class Tasks:
         """Take tasks, each once, however often it comes: an aiohttp handler."""
         caller = request[CALLER]
         group = await _decoded(request, _Group)
+        self._make_room(caller)
         told = await asyncio.gather(*(self._taken(caller, bytes(each)) for each in group.tasks))
         return self._answer(request, told)
 
@@ -152,14 +153,20 @@ class Tasks:
         finally:
             service.desk.leave(wait, demand)
 
+    def _make_room(self, caller: Caller) -> None:
+        """Forget tasks of whose end nobody has told, such as one that could not be noted, where they take up the room.
+
+        Once for a group: it costs a look at each of many.
+        """
+        board, desk = self._service.board, self._service.desk
+        unfinished = board.unfinished(caller.name)
+        if len(unfinished) >= MOST_UNFINISHED:
+            for each in [each for each in unfinished if desk.live(each) is None]:
+                board.gone(caller.name, each)
+
     def _check_room(self, caller: Caller) -> None:
         """Refuse a caller that has too many tasks; raises Refused."""
-        unfinished = self._service.board.unfinished(caller.name)
-        if len(unfinished) >= MOST_UNFINISHED:
-            # Of one that could not be noted nobody has told.
-            for each in [each for each in unfinished if self._service.desk.live(each) is None]:
-                self._service.board.gone(caller.name, each)
-        if len(unfinished) >= MOST_UNFINISHED:
+        if len(self._service.board.unfinished(caller.name)) >= MOST_UNFINISHED:
             message = f"{MOST_UNFINISHED:,} tasks of this key are unfinished. This one was not taken: come again"
             raise Refused(Refusal(429, "too_many_unfinished", f"{message}."))
 
