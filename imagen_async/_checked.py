@@ -109,14 +109,14 @@ def checked_executor(executor: futures.Executor | None) -> futures.Executor | No
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def checked_kept(kept: str | float | None) -> float | None:
-    """Seconds for which what has ended stays in a journal; None: for ever."""
+def checked_kept(kept: str | float | None, name: str = "keep_journal") -> float | None:
+    """Seconds for which something is kept; None: for ever."""
     kept = plain_or_same(kept)
     found = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*([smhd])\s*", kept) if type(kept) is str else None
     seconds = kept if found is None else float(found[1]) * _UNITS[found[2]]
     if seconds is not None and not _is_above_0(seconds):
         allowed = "a time such as '90d', '12h', '30m', or a number of seconds above 0"
-        raise ConfigurationError(f"keep_journal={told(kept)}: allowed is {allowed}.")
+        raise ConfigurationError(f"{name}={told(kept)}: allowed is {allowed}.")
     return None if seconds is None else float(seconds)
 
 

@@ -174,7 +174,9 @@ class Single:
             log(logging.WARNING, "nobody waited for the end of %r: %s", result.key, result.error)
         elif result.task_id is not None:
             what = "it is paid for: collect it" if result.error is None else result.error.message
-            log(logging.WARNING, "%s: nobody waited for task %s: %s", result.provider, clean(result.task_id), what)
+            # A journal has it, for whoever asks next.
+            level = logging.WARNING if self._journal is None else logging.INFO
+            log(level, "%s: nobody waited for task %s: %s", result.provider, clean(result.task_id), what)
 
 
 class Job:

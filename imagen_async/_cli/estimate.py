@@ -10,6 +10,7 @@ import msgspec
 
 from .. import Account, ImageRequest, Limits
 from ..errors import ImagenError
+from ..providers.served import UNBOUNDED
 from .balances import Balance
 from .library import (
     Budget,
@@ -66,6 +67,8 @@ class Share(msgspec.Struct):
     def text(self) -> str:
         """For people: what the limits allow."""
         rate = self.limits.submit
+        if rate == UNBOUNDED:
+            return f"sent when the service's accounts may take them, then some {duration(self.latency)} each"
         sending = f"sent in {duration(self.sending)}" if self.sending else "all sent at once"
         guessed = " (a guess: it learns)" if rate.guess else ""
         return (

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from .. import AccountProgress, Progress, Result
 from .library import clean, one_line, shown
-from .wording import amount, duration, eta_text
+from .wording import amount, duration, eta_text, rate_text
 
 REFRESH = 0.25
 """Seconds between two looks at least."""
@@ -244,7 +244,7 @@ def _account(account: AccountProgress, width: int) -> Iterator[Text]:
     colour = _COLOURS[account.state]
     items = [
         Text.assemble(("● ", colour), (clean(account.name), "bold"), " ", (account.state, colour)),
-        Text(f"{account.rate:.1f}/s of {account.limit.count} per {account.limit.per:g} s"),
+        Text(f"{account.rate:.1f}/s {rate_text(account.limit)}"),
         Text(f"{account.running:,} running"),
         Text(f"{account.done:,} done"),
         Text(f"{amount(account.credits)} credits"),

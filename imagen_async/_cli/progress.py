@@ -12,7 +12,7 @@ import anyio
 from .. import AccountProgress, Progress
 from .library import shown
 from .terminal import has_room
-from .wording import amount, eta_text, say
+from .wording import amount, eta_text, rate_text, say
 
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines."""
@@ -70,10 +70,9 @@ def _account_lines(snapshot: Progress) -> Iterator[str]:
 
 def account_text(account: AccountProgress) -> str:
     """How an account fares."""
-    limit = f"{account.limit.count} per {account.limit.per:g} s"
     counts = f"{account.running:,} running, {account.done:,} done, {amount(account.credits)} credits"
     why = "" if account.error is None else f"; {shown(account.error.message, 100)}"
-    return f"{account.name}: {account.state}, {account.rate:.1f}/s of {limit}, {counts}{why}"
+    return f"{account.name}: {account.state}, {account.rate:.1f}/s {rate_text(account.limit)}, {counts}{why}"
 
 
 def figures(snapshot: Progress) -> str:

@@ -6,6 +6,8 @@ import sys
 
 from .. import Progress, Result
 from .._text import one_line
+from ..providers import Rate
+from ..providers.served import UNBOUNDED
 
 GONE_TEXT = "gone with the sandbox, which ran inside of the command, and cost nothing"
 """What became of tasks in a sandbox of the command's own, which ends with it."""
@@ -19,6 +21,11 @@ def amount(credits: float) -> str:
 def counted(number: int, thing: str) -> str:
     """A number of things: `1 request`, `1,632 requests`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def rate_text(rate: Rate) -> str:
+    """A limit, where there is one."""
+    return "without a limit" if rate == UNBOUNDED else f"of {rate.count} per {rate.per:g} s"
 
 
 def duration(seconds: float) -> str:

@@ -28,6 +28,9 @@ IDLE = 30.0
 LONGEST_PAUSE = 15.0
 """Seconds between two tries to open a stream, at most."""
 
+TOLD_AFTER = 3
+"""Tries to open a stream that came to nothing, after which that is told, once."""
+
 EARLY = 10_000
 """Ends of tasks that nobody here knows that are kept: their creates may not have been answered yet."""
 
@@ -198,8 +201,10 @@ class Services:
             try:
                 await self._listen(stream.account, stream.dialect.ends_path, partial(self._hear, stream), SILENCE)
             except ImagenError as error:
-                log(logging.DEBUG, "%s: the stream of ends: %s", stream.account, error)
                 failures = failures + 1 if stream.is_new else 0
+                level = logging.WARNING if failures == TOLD_AFTER else logging.DEBUG
+                message = "%s: no word of what runs there, which is asked for again and again: %s"
+                log(level, message, stream.account, error)
                 await asyncio.sleep(self._pause(failures, LONGEST_PAUSE))
         stream.is_heard = False
 

@@ -11,6 +11,9 @@ from .apikley import APIKLEY
 from .kie import KIE, LATENCY
 from .liangxin import LIANGXIN
 
+UNBOUNDED = Rate(1_000_000, per=1)
+"""More than anybody sends."""
+
 SERVED = Provider(
     name="served",
     title="the service",
@@ -20,7 +23,7 @@ SERVED = Provider(
     # Who makes them is the service's matter, and so is their price.
     models=Anybodys(KIE.models, APIKLEY.models, LIANGXIN.models, APIIN.models),
     # It has the limits of its accounts; here nothing waits, but for room there: it takes 10,000 of one caller.
-    limits=Limits(submit=Rate(1_000_000, per=1), status=Rate(1_000_000, per=1), running=2000),
+    limits=Limits(submit=UNBOUNDED, status=UNBOUNDED, running=2000),
     latency=LATENCY,
     # A day is the least for which it keeps what it is given.
     uploads=Uploads(FILES, file_field="image", lifetime=86400),

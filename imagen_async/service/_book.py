@@ -30,7 +30,8 @@ CREATE TABLE orders (
     is_called_off INTEGER NOT NULL, error BLOB, callback BLOB, told_at REAL,
     UNIQUE (caller, name, ordinal)
 ) STRICT;
-CREATE INDEX orders_of_time ON orders (begun_at);
+CREATE INDEX orders_open ON orders (begun_at) WHERE ended_at IS NULL OR spent IS NULL;
+CREATE INDEX orders_of_end ON orders (ended_at);
 CREATE TABLE lapsed (
     caller TEXT NOT NULL, name TEXT NOT NULL, first INTEGER NOT NULL, PRIMARY KEY (caller, name)
 ) STRICT;

@@ -62,7 +62,7 @@ class Notices:
         if url is None:
             return None
         if caller.callback_secret is None:
-            message = "A callback is signed, and this caller has no callback_secret in the file of callers."
+            message = "A callback is signed by a caller's callback_secret, in the file of callers: here there is none."
             raise wrong(message, "callback_url", "no_callback_secret")
         if not self._reader.takes_address(url):
             raise wrong(f"callback_url={told(url)}: allowed is an https:// address of the Internet.", "callback_url")

@@ -76,7 +76,7 @@ def checked_terms(
     aliases: Mapping[str, str], public_url: str | None, keep: str | float, deadline: float, grace: float
 ) -> Terms:
     """The terms of a service; raises ConfigurationError for what cannot be."""
-    kept = checked_kept(keep)
+    kept = checked_kept(keep, "keep")
     if kept is None or kept < LEAST_KEPT:
         raise ConfigurationError(
             f"keep={keep!r}: allowed is a day or more, for so long a lost answer is asked for again."
@@ -116,12 +116,22 @@ class Service:
         self._callers = callers
         self.reader: Reader = Reader(client._router, terms.aliases, takes_private=self._is_private)
         for alias, model in terms.aliases.items():
-            if not self.reader.has(model):
-                message = f"The alias {alias} stands for {told(model)}, which none of the accounts has"
-                raise ConfigurationError(f"{message}.{did_you_mean(model, self.reader.models)}")
+            self._check_model(model, f"The alias {alias} stands for")
+        for caller in () if callers is None else (each for _, each in callers().entries):
+            for model in caller.models or ():
+                self._check_model(terms.aliases.get(model, model), f"Caller {caller.name} may use")
+                if model in terms.aliases:
+                    message = f"Caller {caller.name} may use {told(model)}, an alias: name {terms.aliases[model]} there"
+                    raise ConfigurationError(f"{message}.")
         self.inputs: str = os.path.join(folder, INPUTS)
         self._keeper = Bookkeeper(os.path.join(os.path.abspath(folder), BOOK))
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def _check_model(self, model: str, what: str) -> None:
+        """Refuse a model that none of the accounts has; raises ConfigurationError."""
+        if not self.reader.has(model):
+            message = f"{what} {told(model)}, which none of the accounts has"
+            raise ConfigurationError(f"{message}.{did_you_mean(model, self.reader.models)}")
 
     @property
     def _is_private(self) -> bool:
