@@ -99,7 +99,7 @@ class Between:
             self.tasks[request.path] += len(next(iter(json.loads(body).values())))
         waiting = self.faults.get(request.path, [])
         fault = waiting.pop(0) if waiting else None
-        if fault in BEFORE:
+        if fault in (*BEFORE, *REFUSALS):
             return await _broken(request, fault, b"")
         headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
         headers["Host"] = request.headers["Host"]
@@ -115,6 +115,9 @@ class Between:
 
 BEFORE = ("reset before", "502", "429", "503")
 """What happens to a call of which the service never hears."""
+
+REFUSALS = ("404",)
+"""The same, which says that there is no such service."""
 
 AFTER = ("reset after", "504", "truncated", "garbage", "hang")
 """What happens to the answer of a call that the service has heard."""
@@ -133,7 +136,7 @@ async def _passed_on(request: web.Request, source: aiohttp.ClientResponse, *, is
 
 async def _broken(request: web.Request, fault: str, answer: bytes) -> web.StreamResponse:
     match fault:
-        case "502" | "504" | "503":
+        case "502" | "504" | "503" | "404":
             return web.Response(status=int(fault), text="<html>Bad gateway</html>", content_type="text/html")
         case "429":
             return web.Response(status=429, text="slow down", headers={"Retry-After": "0"})

@@ -147,7 +147,9 @@ OF_CREATES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("Queued", "NobodyTakes it anywhere"): ("Failed", "Failed", "Unknown"),
     ("Queued", "OverBudget"): ("NotAdmitted", "Failed", "Unknown"),
     **dict.fromkeys(product(("Sending",), (*FREE, *REPEATED)), ("Queued", "Queued", "Queued")),
-    **dict.fromkeys(product(("Orphaned",), (*FREE, *REPEATED)), ("Left", "Failed", "Unknown")),
+    **dict.fromkeys(product(("Orphaned",), (*FREE, "Rejected REPEAT")), ("Left", "Failed", "Unknown")),
+    # It may be there, so that what failed before is not its end.
+    ("Orphaned", "Lost by name"): ("Left", "Left", "Unknown"),
     # For a new task of its name, unless one of its own is unknown.
     ("Sending", "Rejected RENEW"): ("Queued", "Queued", "Unknown"),
     ("Orphaned", "Rejected RENEW"): ("Failed", "Failed", "Unknown"),
@@ -241,6 +243,7 @@ BY_LEAVE: dict[str, tuple[dict[str, Any], dict[tuple[str, str], str]]] = {
                 product(("Sending", "Sending after a failure", "Orphaned"), (*FREE_TO_REPEAT, *REPEATED)), "Failed"
             ),
             **dict.fromkeys(product(("Sending", "Sending after a failure"), ("Rejected RENEW",)), "Failed"),
+            ("Orphaned after a failure", "Lost by name"): "Failed",
             **dict.fromkeys(product(("Sending after a loss",), (*FREE_TO_REPEAT, *REPEATED)), "Unknown"),
             **dict.fromkeys(product(REPLACEABLE, ("TaskFailed unsent",)), "Failed"),
             # While it waits for its turn it does not age; but for who has asked for it by its id.
@@ -455,6 +458,22 @@ def test_a_job_that_no_account_takes_names_them_all(refusals: tuple[inner.Failur
     told = {f"account-{number}": refusal for number, refusal in enumerate(refusals)}
     end = inner.NotAdmitted if EMPTY in refusals else inner.Failed
     assert after(job_in("Queued"), inner.NobodyTakes(told)).state == end(inner.nobody_takes(told))
+
+
+def test_a_refused_repeat_keeps_its_name() -> None:
+    """What was lost under a name may be there: a refusal of its repeat is no leave for another name, nor its end."""
+    for before in ("Sending", "Sending after a failure"):
+        sending = job_in(before, attempts=2)
+        for event in ("Rejected STOP", "Rejected CLOSE_MODEL"):
+            again = after(after(sending, "Lost by name"), "Taken")
+            waiting = after(again.to(inner.Sending(again.state.fallback)), event)
+            assert (waiting.attempts, waiting.is_lost_by_name) == (1, True)
+            for end in ("NobodyTakes", "NobodyTakes it anywhere", "OverBudget", *OWNERS, "Expired"):
+                with naming(before, event, end):
+                    ended = msgspec.structs.replace(after(waiting, end), expires_at=NOW + 900)
+                    entry = inner.entry_of(ended, NOW, 0.0)
+                    assert entry is not None
+                    assert (entry.state, entry.attempts, entry.lost) == ("unknown", 2, 1)
 
 
 @pytest.mark.parametrize("event", ["NobodyTakes", "NobodyTakes it anywhere", "OverBudget", *OWNERS])

@@ -147,6 +147,36 @@ async def test_an_answer_that_never_comes_ends_with_the_deadline(imagen_sandbox:
     assert prompts_of(imagen_sandbox) == {"a fox": 1, "a heron": 1}
 
 
+async def test_a_lost_create_keeps_its_name_whatever_is_answered_then(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """A proxy without a service behind it ends the run; the next one asks for the same task, and pays nothing more."""
+    terms: dict[str, Any] = {"journal": tmp_path / "run.db"}
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker, between(asker) as (proxy, url):
+        proxy.faults = {TASKS: ["reset after", "404"]}
+        async with client_through(url) as client:
+            with pytest.raises(ConfigurationError, match="no service of this library"):
+                await run(client, ["a fox"], **terms)
+        async with client_through(url) as client:
+            (result,) = await run(client, ["a fox"], **terms)
+            assert result.ok
+    assert prompts_of(imagen_sandbox) == {"a fox": 1}
+
+
+async def test_what_was_lost_after_a_failure_is_found_again(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """That its first task failed is not the end of a request whose second one may be made: the next run has it."""
+    terms: dict[str, Any] = {"journal": tmp_path / "run.db", "retries": 1}
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker, between(asker) as (proxy, url):
+        imagen_sandbox.order("task", "fail_digits")
+        proxy.faults = {TASKS: [None, *["reset after"] * 100]}
+        async with client_through(url) as client:
+            async with client.batch(["a fox"], **terms):
+                while prompts_of(imagen_sandbox)["a fox"] < 2 or proxy.calls[TASKS] < 3:
+                    await asyncio.sleep(0.02)
+            proxy.faults = {}
+            (result,) = await run(client, ["a fox"], **terms)
+            assert result.ok
+    assert prompts_of(imagen_sandbox) == {"a fox": 2}
+
+
 async def test_a_create_that_was_cut_off_is_asked_for_again(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
     """Who left while no answer had come finds the task by the same key, and by the same journal; it is one task."""
     terms: dict[str, Any] = {"journal": tmp_path / "batch.db"}

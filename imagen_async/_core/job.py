@@ -105,6 +105,12 @@ class Job(msgspec.Struct, frozen=True):
         return None
 
     @property
+    def is_lost_by_name(self) -> bool:
+        """True where its create was lost and is known by its name: it may be there, and goes again as it was."""
+        # Of others it is known by its number which create was lost.
+        return self.lost > 0 and not self.lost_creates
+
+    @property
     def was_never_sent(self) -> bool:
         """True for an end at which it still waited to be sent: that is no result, and another run may send it."""
         match self.state:

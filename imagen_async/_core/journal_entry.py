@@ -207,17 +207,11 @@ def _entry_of_queued(job: Job, state: Queued, at: float) -> JournalEntry | None:
         return _entry(job, "unknown", state.fallback, ended_at=at)
     if job.expires_at is None:
         return None  # never handed out in this process: it is as it was
-    if _may_be_there(job, state.fallback):
+    if job.is_lost_by_name:
         return _entry_of_repeated(job, state.failure, at)
     if state.fallback is not None:
         return _entry_of_failed(job, Failed(state.fallback), at)
     return _entry(job, "queued", state.failure)
-
-
-def _may_be_there(job: Job, fallback: Failure | None) -> bool:
-    """True for one whose create was lost where it is known by its name, and that waits to be sent again as it was."""
-    # Of others it is known by its number which create was lost.
-    return job.lost > 0 and not job.lost_creates and fallback is None and job.task_id is None
 
 
 def _entry_of_repeated(job: Job, failure: Failure | None, at: float) -> JournalEntry:
@@ -243,7 +237,7 @@ def _entry_of_ended(job: Job, state: Ended, at: float) -> JournalEntry | None:
         case Unknown(failure=failure, is_on_the_way=is_on_the_way):
             return _entry_of_unknown(job, failure, at, is_on_the_way=is_on_the_way)
         # One that this run has not sent keeps the entry of the run that has: its task, error and credits.
-        case NotAdmitted(failure=failure) if _may_be_there(job, None):
+        case NotAdmitted(failure=failure) if job.is_lost_by_name:
             return None if job.expires_at is None else _entry_of_repeated(job, failure, at)
         case NotAdmitted(failure=failure) if job.expires_at is not None or not job.attempts:
             return _entry(job, "queued", failure)
@@ -264,7 +258,7 @@ def _entry_of_failed(job: Job, state: Failed, at: float) -> JournalEntry:
         return _entry(job, how, failure, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
     if outcome is None and job.task_id is not None and failure.is_a(*_NO_WORD_ABOUT_THE_TASK):
         return _entry(job, "running", failure, task_id=job.task_id)
-    if outcome is None and failure.is_a(DeadlineExceeded) and _may_be_there(job, None):
+    if outcome is None and failure.is_a(DeadlineExceeded) and job.is_lost_by_name and job.task_id is None:
         return _entry_of_repeated(job, failure, at)
     is_transient = failure.cause is None or failure.cause.is_a(*_TRANSIENT)
     # A passing trouble kept it from being accepted: nothing was paid, so the next run sends it.

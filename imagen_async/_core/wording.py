@@ -78,7 +78,7 @@ def expired(job: Job) -> Failure:
     why = f" ({trouble.message})" if trouble is not None else ""
     if job.task_id is not None:
         message = f"Not finished within {job.deadline:g} s{why}. The task may still finish and is paid for: collect it"
-    elif isinstance(job.state, Queued) and job.state.fallback is not None:
+    elif isinstance(job.state, Queued) and job.state.fallback is not None and not job.is_lost_by_name:
         trouble = job.state.fallback
         message = f"It failed ({trouble.message}), and no new task was accepted within {job.deadline:g} s: ask again"
     elif job.lost:

@@ -22,7 +22,7 @@ from ..states import (
     State,
     Unknown,
 )
-from ..wording import expired, links_not_told, named_by_callback, nobody_takes
+from ..wording import expired, links_not_told, named_by_callback, nobody_takes, unknown_outcome
 
 replace = msgspec.structs.replace
 
@@ -78,6 +78,9 @@ def turn_away(job: Job, state: Queued, event: NobodyTakes, now: float) -> Job:
     ending = fallen_back(job)
     # To try again would change nothing: unlike an account, a model does not come back by being looked after.
     if all(refusal.is_a(ModelUnavailable) for refusal in event.refusals.values()):
+        if job.is_lost_by_name:
+            # Its name is that of its last create; what that came to, this refusal does not tell.
+            return replace(job, attempts=job.attempts + 1, state=Unknown(unknown_outcome(job, failure)))
         instead = to_next_model(job, Queued(failure, state.fallback))
         return instead or job.to(ending if isinstance(ending, Unknown) else Failed(failure))
     return job.to(ending or NotAdmitted(failure))
@@ -112,7 +115,8 @@ def fallen_back(job: Job) -> Unknown | Failed | None:
             return Unknown(unknown, is_on_the_way)
         case Confirming(unknown=unknown, task_id=task_id):
             return Unknown(named_by_callback(unknown, task_id))
-        case Queued(fallback=Failure() as failure):
+        # What was lost after a failed task may be there: that it failed before is not its end.
+        case Queued(fallback=Failure() as failure) if is_unknown(failure) or not job.is_lost_by_name:
             return Unknown(failure) if is_unknown(failure) else Failed(failure)
     return None
 

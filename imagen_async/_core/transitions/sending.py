@@ -137,8 +137,9 @@ def refuse(job: Job, state: Sending, event: Rejected, now: float) -> Job:
         case Remedy.REPEAT:
             return _queued_again(_put_back(job, state), queued, now)
         case Remedy.STOP | Remedy.CLOSE_MODEL:
-            # Whoever else takes it may have it, and the plan ends it where nobody does.
-            return job.to(queued)
+            # Whoever else takes it may have it, and the plan ends it where nobody does. But where the lost one before
+            # it may be there, this one had its name, and so has the next: else that made a second task.
+            return (_put_back(job, state) if job.is_lost_by_name else job).to(queued)
     if state.fallback is not None and is_unknown(state.fallback):
         # This create made nothing; the lost one before it may have.
         return _unknown_or_awaited(job, state.fallback, event.callback_wait, now)
