@@ -17,7 +17,7 @@ from ._core.failure import Failure
 from ._core.job import Job
 from ._core.job_events import Readmitted
 from ._core.journal_entry import JournalEntry, failure_of, is_denied
-from ._core.resuming import as_ended, awaited, different, earlier_result, is_at_end, resumed, sent_again, to_be_repeated
+from ._core.resuming import as_ended, awaited, different, earlier_result, is_at_end, repeated, resumed, sent_again
 from ._core.routing import Router
 from ._core.values import ImageRequest, Result
 from ._core.wording import result_of
@@ -293,7 +293,7 @@ class Durable:
                 self._scheduler.readmit(single.job.id, Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused))
             return single
         if entry.state == "unknown" and entry.account in self._named and ask.is_new:
-            return self._begin(ask, sent_again(to_be_repeated(entry), ask.job))
+            return self._begin(ask, repeated(entry, ask.job))
         if entry.state == "unknown" and "unknown" not in ask.again and not is_gone:
             return self._begin(ask, self._awaited(ask, entry))
         if not ask.is_new:

@@ -94,9 +94,9 @@ from imagen_async._core.resuming import (
     awaited,
     different,
     earlier_result,
+    repeated,
     resumed,
     sent_again,
-    to_be_repeated,
 )
 from imagen_async._core.routing import Offer, Policy, Route, Router
 from imagen_async._core.shared_limits import Held, Position, SharedLimits, Waiting, Wish, Word, shares

@@ -177,6 +177,28 @@ async def test_what_was_lost_after_a_failure_is_found_again(imagen_sandbox: Sand
     assert prompts_of(imagen_sandbox) == {"a fox": 2}
 
 
+async def test_a_lost_answer_costs_a_budget_nothing(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """However often a create is lost, it is one price, in this run and the next: what was paid for comes."""
+    terms: dict[str, Any] = {"journal": tmp_path / "run.db", "max_credits": 24.0}
+    requests = [f"fox {number}" for number in range(3)]
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker, between(asker) as (proxy, url):
+        proxy.faults = {TASKS: ["reset after"] * 2}
+        async with Client(Account("served", base_url=url, credits=8.0)) as client:
+            assert [result.error for result in await run(client, requests, **terms)] == [None] * 3
+            with pytest.raises(BudgetReached):
+                await run(client, [*requests, "fox 3"], **terms)
+            proxy.faults = {TASKS: ["reset after"] * 100}
+            own: dict[str, Any] = {"journal": tmp_path / "own.db", "max_credits": 16.0}
+            before = proxy.calls[TASKS]
+            async with client.batch(["a heron", "an owl"], **own):
+                while len(prompts_of(imagen_sandbox)) < 5 or proxy.calls[TASKS] < before + 3:
+                    await asyncio.sleep(0.02)
+            proxy.faults = {}
+            assert [result.error for result in await run(client, ["a heron", "an owl"], **own)] == [None] * 2
+    assert set(prompts_of(imagen_sandbox).values()) == {1}
+    assert len(prompts_of(imagen_sandbox)) == 5
+
+
 async def test_a_create_that_was_cut_off_is_asked_for_again(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
     """Who left while no answer had come finds the task by the same key, and by the same journal; it is one task."""
     terms: dict[str, Any] = {"journal": tmp_path / "batch.db"}

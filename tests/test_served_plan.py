@@ -122,15 +122,13 @@ def test_a_lost_named_create_is_remembered_as_such() -> None:
         entry = inner.entry_of(job, NOW, 0.0)
         assert entry is not None
         assert (entry.state, entry.attempts, entry.lost) == ("unknown", 1, 1)
-        again = inner.sent_again(
-            inner.to_be_repeated(entry), make_job(1, route=inner.Route((inner.Offer("kie", job.model),)))
-        )
-        assert (again.attempts, again.lost, type(again.state)) == (0, 1, inner.Queued)
+        again = inner.repeated(entry, make_job(1, route=inner.Route((inner.Offer("kie", job.model),))))
+        assert (again.attempts, again.lost, again.is_lost_by_name, again.state) == (0, 1, True, inner.Queued())
         assert again.route is not None
         assert [offer.account for offer in again.route.offers] == ["kie"]
     entry = inner.entry_of(cut, NOW, 0.0)
     assert entry is not None
-    assert inner.to_be_repeated(inner.cut_off(entry)).attempts == 0
+    assert inner.repeated(inner.cut_off(entry), make_job(1)).attempts == 0
     # Not handed out yet in this process, it is as it was.
     assert inner.entry_of(msgspec.structs.replace(lost, expires_at=None), NOW, 0.0) is None
 

@@ -59,6 +59,8 @@ class Job(msgspec.Struct, frozen=True):
         lost: Creates whose answer was lost: each may have made a task.
         lost_creates: Which these were, by their number among `attempts`, as far as it is known; the last of them is
             that of which a callback has told.
+        is_lost_by_name: True where its create was lost and is known by its name: it may be there, and goes again as it
+            was, in the place of that one.
         spent: Credits billed for tasks of it that came before the present one; where nobody tells, their price.
         task_field: The field by which its task's create named that, where this is not `taskId`; else empty.
         caller: Who has asked for it, as far as callers take turns at being sent; '' is one like any other.
@@ -86,6 +88,7 @@ class Job(msgspec.Struct, frozen=True):
     retried: int = 0
     lost: int = 0
     lost_creates: tuple[int, ...] = ()
+    is_lost_by_name: bool = False
     spent: float = 0.0
     task_field: str = ""
     caller: str = ""
@@ -103,12 +106,6 @@ class Job(msgspec.Struct, frozen=True):
             case Failed(failure=failure) | Unknown(failure=failure):
                 return failure.task_id
         return None
-
-    @property
-    def is_lost_by_name(self) -> bool:
-        """True where its create was lost and is known by its name: it may be there, and goes again as it was."""
-        # Of others it is known by its number which create was lost.
-        return self.lost > 0 and not self.lost_creates
 
     @property
     def was_never_sent(self) -> bool:

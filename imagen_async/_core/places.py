@@ -104,7 +104,7 @@ class Places:
         elif kind is Queued:
             poll_queue.forget(job.id)
             # What was refused, or not sent, goes before those that never were: its deadline runs.
-            self.to_send.add(job, self._spending.of(job.owner), at_front=not arrives, keeps_turn=keeps_turn)
+            self.to_send.add(job, self._spending.room_for(job), at_front=not arrives, keeps_turn=keeps_turn)
         # The name that a callback gave may have been asked about, and denied, before.
         elif kind is AwaitingCallback:
             poll_queue.forget(job.id)

@@ -104,10 +104,11 @@ def _gone_on(entry: JournalEntry, blank: Job, now: float) -> Job:
     )
 
 
-def to_be_repeated(entry: JournalEntry) -> JournalEntry:
-    """What an unknown entry is where creates are known by their names: one whose create goes once more, as it was."""
+def repeated(entry: JournalEntry, blank: Job) -> Job:
+    """The job of an unknown entry where creates are known by their names: its create goes once more, as it was."""
     # Still as one that was lost: what may be there is to be nowhere else, too.
-    return msgspec.structs.replace(entry, state="queued", attempts=max(0, entry.attempts - 1), lost=1, lost_creates=())
+    lost = {"state": "queued", "attempts": max(0, entry.attempts - 1), "lost": 1, "lost_creates": ()}
+    return msgspec.structs.replace(sent_again(msgspec.structs.replace(entry, **lost), blank), is_lost_by_name=True)
 
 
 def sent_again(entry: JournalEntry, blank: Job) -> Job:

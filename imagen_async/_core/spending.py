@@ -8,7 +8,7 @@ from .job import Job
 from .job_events import Event
 from .routing import Offer
 from .states import AwaitingCallback, Confirming, Failed, Noting, Preparing, Queued, Running, Sending
-from .wire import LinksMissing, Lost, Rejected, Succeeded, TaskFailed, TaskRefused
+from .wire import LinksMissing, Rejected, Succeeded, TaskFailed, TaskRefused
 
 
 class Spending:
@@ -32,6 +32,10 @@ class Spending:
         """What an owner may spend; None: whatever it costs."""
         return self._budgets.get(owner)
 
+    def room_for(self, job: Job) -> Budget | None:
+        """The budget in which a job that waits to be sent is to have room; None: it needs none."""
+        return None if job.is_lost_by_name else self._budgets.get(job.owner)
+
     def arrives(self, job: Job) -> None:
         """A task that runs is taken up: it is expected to cost its price."""
         budget = self._budgets.get(job.owner)
@@ -42,7 +46,8 @@ class Spending:
     def leaves(self, job: Job, offer: Offer) -> None:
         """A create is about to leave: its price is reserved before."""
         budget = self._budgets.get(job.owner)
-        if budget is not None:
+        # What was lost by its name is reserved, or in the journal's sum, already: its repeat makes no second task.
+        if budget is not None and not job.is_lost_by_name:
             budget.reserve(job, offer)
 
     def settle(self, change: Change) -> None:
@@ -61,6 +66,8 @@ class Spending:
 def _settle(budget: Budget, before: Job, event: Event, after: Job) -> None:
     is_lost_now = after.lost > before.lost
     match event:
+        case _ if after.is_lost_by_name:
+            pass  # it stays reserved until it is known what has become of it
         case _ if isinstance(before.state, Noting | Preparing) and not isinstance(after.state, Noting | Sending):
             budget.release(before.id)  # nothing has left
         # Before the refusals: one that comes after a callback has named a task is no proof that nothing is billed.
@@ -68,9 +75,6 @@ def _settle(budget: Budget, before: Job, event: Event, after: Job) -> None:
             pass  # it stays reserved while it may be told of
         # Nobody knows that it cost nothing, so its price is gone at once.
         case _ if is_lost_now:
-            budget.settle(before.id, None)
-        case Lost():
-            # As lost as it was: it is reserved anew when it goes once more.
             budget.settle(before.id, None)
         case Rejected():
             budget.release(before.id)

@@ -16,7 +16,7 @@ from .._core.journal_entry import Bill, JournalEntry, bill_of, is_denied
 from .._core.latency import MEMORY
 from .._core.poll_schedule import Kind
 from .._core.rate_limit import Rate
-from .._core.resuming import awaited, earlier_result, is_at_end, resumed, sent_again, to_be_repeated
+from .._core.resuming import awaited, earlier_result, is_at_end, repeated, resumed, sent_again
 from .._core.values import ImageRequest, Result
 from .._job_factory import JobFactory
 from .._watch.log import log
@@ -225,7 +225,7 @@ class ResumeState:
         if self._is_gone(entry):
             return sent_again(msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=()), job)
         if self._is_named(entry):
-            return sent_again(to_be_repeated(entry), job)
+            return repeated(entry, job)
         if entry.state in self._again and not is_elsewhere:
             return sent_again(entry, job)
         return self._earlier(entry, job)

@@ -105,7 +105,7 @@ def accept(job: Job, state: OnTheWay, event: Accepted, now: float) -> Job:
     """It has a task, whatever a callback has said of another one."""
     if event.is_named:
         # What was lost under that name has come to this very task.
-        job = replace(job, lost=0)
+        job = replace(job, lost=0, is_lost_by_name=False)
     if event.waits:
         job = while_it_waits(job, now)
     return replace(job, task_field=event.field, state=Running(event.task_id, since=now))
@@ -115,7 +115,7 @@ def lose(job: Job, state: Sending, event: Lost, now: float) -> Job:
     """Hold it, or send it again: where it is known by its name the same, or another one where the caller wants that."""
     if event.is_named:
         # It may be there, so to nobody else.
-        again = replace(_put_back(job, state), lost=1, route=None)
+        again = replace(_put_back(job, state), lost=1, is_lost_by_name=True, route=None)
         return _queued_again(again, Queued(event.failure.about(account=job.account), state.fallback), now)
     job = _count_lost(job)
     unknown = unknown_outcome(job, event.failure)
@@ -145,7 +145,7 @@ def refuse(job: Job, state: Sending, event: Rejected, now: float) -> Job:
         return _unknown_or_awaited(job, state.fallback, event.callback_wait, now)
     if event.remedy is Remedy.RENEW:
         # Once: what fails after that was made for this caller.
-        again = replace(job, renews=False, lost=0)
+        again = replace(job, renews=False, lost=0, is_lost_by_name=False)
         return _queued_again(again, Queued(queued.failure, fallback=queued.failure), now)
     return failed(job, failure, None, may_retry=event.remedy is Remedy.NEW_TASK)
 
