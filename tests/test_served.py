@@ -288,6 +288,22 @@ async def test_an_error_is_what_it_would_be_here(
     assert getattr(error, "credits", None) == getattr(own, "credits", None)
 
 
+async def test_what_the_service_has_lost_is_not_made_anew(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Leave to send again what failed is none for what may be billed; only one request by its key has that leave."""
+    terms: dict[str, Any] = {"journal": tmp_path / "run.db"}
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker, client_through(asker.url) as client:
+        imagen_sandbox.order("create", "reset_after", "reset_after")
+        for leave in ({}, {"retry_failed": True}, {"on_unknown": "resubmit"}):
+            (result,) = await run(client, ["a fox"], **leave, **terms)
+            assert isinstance(result.error, UnknownOutcome)
+        async with client_through(asker.url, journal=tmp_path / "singles.db") as single:
+            for _ in range(2):
+                with pytest.raises(UnknownOutcome):
+                    await single.generate("a heron", key="h")
+            assert (await single.generate("a heron", key="h", retry_failed=True)).ok
+    assert prompts_of(imagen_sandbox) == {"a fox": 1, "a heron": 2}
+
+
 async def test_a_failed_task_is_made_anew_where_that_is_wanted(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
     """By `retries`, or once by `retry_failed`, from whichever client; who asks again without gets the newest."""
     async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker:

@@ -256,6 +256,11 @@ def _entry_of_failed(job: Job, state: Failed, at: float) -> JournalEntry:
         # Made and paid for: a later run fetches it, unless the provider has it no more.
         how: EntryState = "failed" if failure.is_gone else "ready"
         return _entry(job, how, failure, task_id=job.task_id, outcome=outcome, files=state.files, ended_at=at)
+    if outcome is not None and failure.is_a(UnknownOutcome):
+        # A service has lost what it sent for it: no leave to send what has failed once more is one for that.
+        creates = with_last(job.lost_creates, job.attempts)
+        lost = msgspec.structs.replace(job, lost=job.lost + 1, lost_creates=creates)
+        return _entry(lost, "unknown", failure, task_id=job.task_id, ended_at=at)
     if outcome is None and job.task_id is not None and failure.is_a(*_NO_WORD_ABOUT_THE_TASK):
         return _entry(job, "running", failure, task_id=job.task_id)
     if outcome is None and failure.is_a(DeadlineExceeded) and job.is_lost_by_name and job.task_id is None:
