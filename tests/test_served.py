@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -444,6 +446,27 @@ async def test_an_account_that_stops_at_the_service_stops_here(imagen_sandbox: S
         results = await run(client, requests, **terms)
         assert [result.error for result in results] == [None] * 30
     assert set(prompts_of(imagen_sandbox).values()) == {1}
+
+
+async def test_an_end_that_could_not_be_noted_is_noted_later(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """While a task's end is not in the book it runs, to whoever asks; once it is, its picture can be fetched."""
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker:
+        with contextlib.closing(sqlite3.connect(tmp_path / "s" / "serve.db", isolation_level=None)) as book:
+            book.execute("CREATE TRIGGER full BEFORE UPDATE ON orders BEGIN SELECT RAISE(ABORT, 'no room'); END")
+            told = await asker.ask("POST", TASKS, json={"tasks": [{"key": "k", "request": {"prompt": "a fox"}}]})
+            ids = [told.body["tasks"][0]["id"]]
+            await stand(asker, ids, "running")
+            while not list((tmp_path / "s").glob("*.png")):
+                await asyncio.sleep(0.02)
+            for _ in range(50):
+                told = await asker.ask("POST", STATUS, json={"ids": ids})
+                assert told.body["tasks"][0]["status"] in ("queued", "running")
+            book.execute("DROP TRIGGER full")
+        await stand(asker, ids, "done")
+        (done,) = (await asker.ask("POST", STATUS, json={"ids": ids})).body["tasks"]
+        async with asker.session.get(done["urls"][0]) as response:
+            assert response.status == 200
+    assert prompts_of(imagen_sandbox) == {"a fox": 1}
 
 
 async def test_a_service_that_comes_back_is_gone_on_with(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

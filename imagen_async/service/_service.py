@@ -154,7 +154,7 @@ class Service:
             stack.push_async_callback(self.notices.close)
             stack.push_async_callback(self._stop)
             for row in await self._keeper.ask(lambda book: book.unfinished()):
-                await self._go_on(row)
+                await self.go_on(row)
             self._start(self._look_after())
             yield
 
@@ -210,6 +210,18 @@ class Service:
             raise wrong("There is no such order, or not any more.", code="no_such_order", status=404)
         return row, self.desk.live(order_id) or await self.archive.order(row)
 
+    async def go_on(self, row: OrderRow) -> None:
+        """Have an order made that was taken, and that nobody makes; nothing where it is made, or is over."""
+        caller = self._caller(row.caller)
+        if row.is_async and row.ended_at is None and not row.is_called_off and caller is not None:
+            try:
+                key = row.name.removeprefix(KEY) if row.name.startswith(KEY) else None
+                demand = Demand(caller, self.archive.asked(row), row.body, key, callback=row.callback)
+            except Refused as refused:
+                log(logging.WARNING, "the order %s is not gone on with: %s", row.id, refused)
+            else:
+                await self.desk.go_on(demand, row.ordinal)
+
     async def _begin(self, request: ImageRequest, key: str, demand: Demand) -> Single:
         asked, request = demand.asked, msgspec.structs.replace(request, key=key)
         terms = asked.deadline or self._terms.deadline, asked.on_refused
@@ -228,18 +240,6 @@ class Service:
             self._start(self.leftovers.collect())
         if self.notices.is_wanted(row):
             self._start(self.notices.tell(row, order))
-
-    async def _go_on(self, row: OrderRow) -> None:
-        """Have an order made that an earlier process has taken, and for which nobody waits."""
-        caller = self._caller(row.caller)
-        if row.is_async and row.ended_at is None and not row.is_called_off and caller is not None:
-            try:
-                key = row.name.removeprefix(KEY) if row.name.startswith(KEY) else None
-                demand = Demand(caller, self.archive.asked(row), row.body, key, callback=row.callback)
-            except Refused as refused:
-                log(logging.WARNING, "the order %s is not gone on with: %s", row.id, refused)
-            else:
-                await self.desk.go_on(demand, row.ordinal)
 
     async def _look_after(self) -> None:
         """Tell of what has ended, collect what nobody waits for, and remove what is kept no longer: now and then."""

@@ -13,6 +13,7 @@ from .._core.dialects.served import CALLING_OFF, ENDS, FAILED_BEFORE, FILES, NO_
 from ..errors import ImagenError
 from ._board import error_of, placed
 from ._bodies import read_body, read_content
+from ._book import OrderRow
 from ._callers import Caller
 from ._demand import Demand
 from ._doors import check_models, json_of
@@ -192,7 +193,17 @@ class Tasks:
         for row, order in zip(own, await self._service.archive.orders(own), strict=True):
             if order is not None:
                 found[row.id] = self._service.board.told(row.id, order, row.error)
+                if row.ended_at is None:
+                    found[row.id] = await self._gone_on(row, found[row.id])
         return [found.get(each, _NO_SUCH) for each in ids]
+
+    async def _gone_on(self, row: OrderRow, told: Told) -> Told:
+        """What is said of a task that nobody makes, and whose end is not noted, as on a full disk: it is made on."""
+        if row.is_called_off:
+            return told
+        await self._service.go_on(row)
+        # Its pictures are not to be had before its end is noted.
+        return told if told.status in ("queued", "running") else Told(row.id, "running")
 
     def _at_hand(self, caller: Caller, order_id: str) -> Told | None:
         """How a task stands that is being made, or has ended lately."""
