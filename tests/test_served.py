@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -579,6 +580,11 @@ async def test_what_is_no_task_is_told(imagen_sandbox: Sandbox, tmp_path: Path) 
                 assert field in each["error"]["message"]
         assert told[-3] == {}
         assert told[-2]["id"] == told[-1]["id"]
+        deep = '{"key": "deep", "request": {"prompt": "x", "extra": {"x": %s}}}' % ("[" * 800 + "]" * 800)
+        body = f'{{"tasks": [{deep}, {json.dumps(good)}]}}'
+        answer = await asker.ask("POST", TASKS, {"Content-Type": "application/json"}, data=body)
+        assert answer.body["tasks"][0]["error"]["status"] in (400, 424)
+        assert answer.body["tasks"][1]["id"] == told[-1]["id"]
         form = aiohttp.FormData({"image": "no file"}, default_to_multipart=True)
         answer = await asker.ask("POST", "/v1/files", {"Authorization": "Bearer x"}, data=form)
         assert answer.status == 400

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from .._core.dialects.served import CALLING_OFF, ENDS, FAILED_BEFORE, FILES, NO_SUCH, STATUS, TASKS, Told
+from .._watch.log import log
 from ..errors import ImagenError
 from ._board import error_of, placed
 from ._bodies import read_body, read_content
@@ -19,7 +22,7 @@ from ._demand import Demand
 from ._doors import check_models, json_of
 from ._guard import CALLER
 from ._orders import Order
-from ._refusals import Refusal, Refused, refusal_of, wrong
+from ._refusals import FAULT, Refusal, Refused, refusal_of, wrong
 from ._task_reading import Task, kept, read_task, task_in
 
 if TYPE_CHECKING:
@@ -135,6 +138,9 @@ class Tasks:
             return Told(error=error_of(refused.refusal))
         except ImagenError as error:
             return Told(error=error_of(refusal_of(error)))
+        except Exception:  # a fault of ours: one task must not keep the others of its group from their answers
+            log(logging.ERROR, "a task was not taken by a fault of the service: %s", traceback.format_exc())
+            return Told(error=error_of(FAULT))
 
     async def _ordered(self, caller: Caller, task: Task) -> Told:
         service = self._service
