@@ -372,6 +372,25 @@ async def test_who_leaves_has_nothing_more_sent(imagen_sandbox: Sandbox, tmp_pat
     assert len(prompts_of(imagen_sandbox)) == 21
 
 
+async def test_who_calls_off_does_not_wait_for_what_has_left(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """A create on its way to the provider is made: the answer about it, and all others of its call, comes at once."""
+    create = "/api/v1/jobs/createTask"
+    async with aiohttp.ClientSession() as session:
+        async with between(Asker(imagen_sandbox.url, session)) as (proxy, url):
+            proxy.faults = {create: ["hang"]}
+            terms: dict[str, Any] = {"client": {"timeout": 10.0}, "grace": 0.5}
+            account = Account("sandbox", api_key=imagen_sandbox.key, base_url=url)
+            async with service(imagen_sandbox, tmp_path / "s", accounts=[account], **terms) as asker:
+                tasks = [{"key": prompt, "request": {"prompt": prompt}} for prompt in ("a fox", "a heron")]
+                told = (await asker.ask("POST", TASKS, json={"tasks": tasks})).body["tasks"]
+                while not proxy.calls[create]:
+                    await asyncio.sleep(0.02)
+                ids = [each["id"] for each in told]
+                told = (await asker.ask("POST", "/v1/tasks/cancel", json={"ids": ids})).body["tasks"]
+                assert sorted(each["status"] for each in told) in (["queued", "unsent"], ["running", "unsent"])
+    assert sum(prompts_of(imagen_sandbox).values()) == 1
+
+
 async def test_a_service_has_room_for_so_many(
     imagen_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

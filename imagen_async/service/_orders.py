@@ -11,6 +11,7 @@ import msgspec
 from .._core.journal_entry import JournalEntry, bill_of, entry_of
 from .._core.resuming import earlier_result
 from .._core.values import ImageRequest, Result
+from .._core.wording import STATE_WORDS
 from .._journal.store import ENDED
 from .._latch import Latch
 from .._single import Single
@@ -22,6 +23,8 @@ LEFT = "Nobody waited for it any more before it was sent: nothing was billed."
 
 Begin = Callable[[ImageRequest, str], Awaitable[Single]]
 """Has a request sent under a key, or finds what came of that key before."""
+
+_ON_ITS_WAY = ("submitting", "held", "running", "ready")
 
 OrderState = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -58,7 +61,10 @@ class Part(msgspec.Struct):
     @property
     def is_on_its_way(self) -> bool:
         """True where something was sent for it, and it has not ended."""
-        return not self.is_over and self.entry is not None and self.entry.state != "queued"
+        if self.is_over or self.single is None:
+            return not self.is_over and self.noted is not None and self.noted.state != "queued"
+        # As it is now: of a create that has left no journal has more than that it was about to.
+        return STATE_WORDS[type(self.single.job.state)] in _ON_ITS_WAY
 
     @property
     def entry(self) -> JournalEntry | None:
