@@ -311,6 +311,27 @@ async def test_never_after_a_lost_create(imagen_sandbox: Sandbox) -> None:
     assert {each.model for each in imagen_sandbox.ledger.creates} == {"google/imagen4-ultra"}
 
 
+async def test_each_account_counts_what_it_has(imagen_sandbox: Sandbox) -> None:
+    """A task that was refused is one less where it was, whoever has the next model: nobody runs more than it may."""
+    other = Sandbox(latency=Latency(median=0.1, minimum=0.05))
+    limits = Limits(Rate(200, per=0.5), Rate(500, per=0.5), running=3)
+    with running_sandbox(other):
+        both = (imagen_sandbox, other)
+        accounts = [
+            Account("sandbox", name=f"sandbox-{at}", api_key=each.key, base_url=each.url, limits=limits)
+            for at, each in enumerate(both)
+        ]
+        for each in both:
+            each.faults.keep("task", "fail_word")
+        async with Client(*accounts) as client:
+            terms: dict[str, Any] = {"model": BOTH, "on_refused": "next"}
+            async with client.batch([f"fox {number}" for number in range(20)], **terms) as batch:
+                results = [each async for each in batch]
+                assert [each.running for each in batch.progress.accounts] == [0, 0]
+    assert {type(result.error) for result in results} == {errors.GenerationFailed}
+    assert sum(map(len, (imagen_sandbox.ledger.tasks, other.ledger.tasks))) == 40
+
+
 def price_of(name: str) -> float:
     """What a picture of a model costs at the sandbox."""
     model = PROVIDERS["sandbox"].find(name)

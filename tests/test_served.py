@@ -339,6 +339,34 @@ async def test_another_model_is_the_service_s_matter(imagen_sandbox: Sandbox, tm
     assert prompts_of(imagen_sandbox) == {"a fox": 2}
 
 
+async def test_another_model_after_a_service_of_several_accounts(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """What was refused at a service may go on elsewhere, and comes back there: the end of each task is heard."""
+    imagen_sandbox.faults.keep("task", "fail_word")
+    direct = Account("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url, limits=FAST)
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker:
+        async with Client(direct, Account("served", base_url=asker.url)) as client:
+            requests = [ImageRequest(f"fox {number}", model="imagen4,imagen4-fast") for number in range(8)]
+            async with client.batch(requests, on_refused="next") as batch, asyncio.timeout(40):
+                results = [result async for result in batch]
+                assert [each.running for each in batch.progress.accounts] == [0, 0]
+    assert {type(result.error) for result in results} == {GenerationFailed}
+
+
+async def test_a_key_that_failed_elsewhere_is_new_at_a_service(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Its task of another account has no name there: where a new one is wanted, it is made."""
+    direct = Account("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url)
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker:
+        imagen_sandbox.order("task", "fail_digits")
+        async with Client(direct, journal=tmp_path / "j.db") as client:
+            with pytest.raises(GenerationFailed):
+                await client.generate("a fox", key="k")
+        both = (Account("served", base_url=asker.url), direct)
+        async with Client(*both, policy="in_order", journal=tmp_path / "j.db") as client:
+            result = await client.generate("a fox", key="k", retry_failed=True)
+            assert result.provider == "served"
+    assert prompts_of(imagen_sandbox) == {"a fox": 2}
+
+
 async def stand(asker: Asker, ids: list[str], word: str) -> None:
     """Wait until the service says that of all these tasks."""
     while True:

@@ -140,7 +140,8 @@ def _plain(key: str) -> str:
 def _failed_before(job: Job) -> str | None:
     match job.state:
         case Noting(fallback=before) | Sending(fallback=before) if before is not None:
-            return before.task_id
+            # One that failed elsewhere has no name here.
+            return before.task_id if before.account == job.account else None
     return None
 
 

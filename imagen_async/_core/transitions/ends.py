@@ -91,7 +91,8 @@ def to_next_model(job: Job, waiting: Queued) -> Job | None:
     then = job.way.then
     if then is None or job.lost:
         return None
-    return replace(job, route=then, account=then.offers[0].account, model=then.offers[0].model, state=waiting)
+    # Who had it has it until its turn: its task, or create, is counted there, and asked about.
+    return replace(job, route=then, model=then.offers[0].model, state=waiting)
 
 
 def stop_spending(job: Job, state: Queued, event: OverBudget, now: float) -> Job:
