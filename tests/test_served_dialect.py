@@ -205,9 +205,10 @@ def test_a_name_is_the_same_for_the_same_and_for_nothing_else() -> None:
     assert names.name(batch, 0.0).key == others.name(msgspec.structs.replace(batch, id=9), 0.0).key
     names.disconnect(1)
     assert names.name(batch, 0.0).key != others.name(batch, 0.0).key
-    failed = Failure(errors.GenerationFailed, "no", task_id="img-1")
+    failed = Failure(errors.GenerationFailed, "no", account=single.account, task_id="img-1")
     again = msgspec.structs.replace(single, state=Noting(failed), attempts=2)
     assert (names.name(again, 0.0).key, names.name(again, 0.0).after) == ("order-17", "img-1")
+    assert names.name(msgspec.structs.replace(again, account="elsewhere"), 0.0).after is None
 
 
 async def test_what_may_not_leave_is_taken_out_of_its_group() -> None:
