@@ -116,8 +116,8 @@ class Between:
 BEFORE = ("reset before", "502", "429", "503")
 """What happens to a call of which the service never hears."""
 
-REFUSALS = ("404",)
-"""The same, which says that there is no such service."""
+REFUSALS = ("404", "413")
+"""The same, in which what stands there says that there is no such service, or that it takes no such body."""
 
 AFTER = ("reset after", "504", "truncated", "garbage", "hang")
 """What happens to the answer of a call that the service has heard."""
@@ -136,7 +136,7 @@ async def _passed_on(request: web.Request, source: aiohttp.ClientResponse, *, is
 
 async def _broken(request: web.Request, fault: str, answer: bytes) -> web.StreamResponse:
     match fault:
-        case "502" | "504" | "503" | "404":
+        case "502" | "504" | "503" | "404" | "413":
             return web.Response(status=int(fault), text="<html>Bad gateway</html>", content_type="text/html")
         case "429":
             return web.Response(status=429, text="slow down", headers={"Retry-After": "0"})

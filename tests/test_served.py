@@ -164,6 +164,19 @@ async def test_a_lost_create_keeps_its_name_whatever_is_answered_then(imagen_san
     assert prompts_of(imagen_sandbox) == {"a fox": 1}
 
 
+async def test_a_lost_create_that_is_refused_is_held(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """By whom the repeat was refused nobody knows: leave to send again what failed makes no second task of it."""
+    terms: dict[str, Any] = {"journal": tmp_path / "run.db"}
+    async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker, between(asker) as (proxy, url):
+        proxy.faults = {TASKS: ["reset after", "413"]}
+        async with client_through(url) as client:
+            (result,) = await run(client, ["a fox"], **terms)
+            assert isinstance(result.error, UnknownOutcome)
+            (result,) = await run(client, ["a fox"], retry_failed=True, **terms)
+            assert result.ok
+    assert prompts_of(imagen_sandbox) == {"a fox": 1}
+
+
 async def test_what_was_lost_after_a_failure_is_found_again(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
     """That its first task failed is not the end of a request whose second one may be made: the next run has it."""
     terms: dict[str, Any] = {"journal": tmp_path / "run.db", "retries": 1}

@@ -147,6 +147,9 @@ def refuse(job: Job, state: Sending, event: Rejected, now: float) -> Job:
         # Once: what fails after that was made for this caller.
         again = replace(job, renews=False, lost=0, is_lost_by_name=False)
         return _queued_again(again, Queued(queued.failure, fallback=queued.failure), now)
+    if job.is_lost_by_name:
+        # Mostly by what stands before the service, or before its name was looked up: what was lost may be there.
+        return job.to(Unknown(unknown_outcome(job, failure)))
     return failed(job, failure, None, may_retry=event.remedy is Remedy.NEW_TASK)
 
 
