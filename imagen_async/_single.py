@@ -135,6 +135,8 @@ class Single:
         if self.job.task_id is None:
             self._raise_failure()
         assert self.job.task_id is not None
+        if self._scheduler.services is not None:
+            self._scheduler.services.hand_out(self.job)
         return self.job.task_id
 
     async def result(self) -> Result:

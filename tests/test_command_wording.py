@@ -45,15 +45,18 @@ def test_figures_for_people() -> None:
     assert {number: wording.counted(number, "shard") for number in things} == things
 
 
-def test_what_an_error_comes_to() -> None:
+def test_what_an_error_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong usage and configuration exit with 2, all else with 1; a refused key is named by its variable."""
+    monkeypatch.setenv("KIE_API_KEY", "wrong")
     kie = ["imagen-async: no [provider kie]", "The key is that of KIE_API_KEY."]
+    served = ["imagen-async: no [provider served]", "The key is that of SERVED_API_KEY, which is not set."]
     ends = {
         errors.ConfigurationError("no such thing"): (2, ["imagen-async: no such thing"]),
         errors.JournalError("no journal"): (2, ["imagen-async: no journal"]),
         errors.GenerationFailed("too dark"): (1, ["imagen-async: too dark"]),
         errors.AuthenticationError("no", provider="mine"): (2, ["imagen-async: no [provider mine]"]),
         errors.AuthenticationError("no", provider="kie"): (2, kie),
+        errors.AuthenticationError("no", provider="served"): (2, served),
     }
     assert {error: (exits.code_of(error), exits.lines_of(error)) for error in ends} == ends
 

@@ -26,6 +26,7 @@ from imagen_async.errors import (
     ConfigurationError,
     DeadlineExceeded,
     GenerationFailed,
+    ImagenError,
     InsufficientCredits,
     InvalidRequest,
     ModelUnavailable,
@@ -305,19 +306,69 @@ async def test_an_error_is_what_it_would_be_here(
 
 
 async def test_what_the_service_has_lost_is_not_made_anew(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
-    """Leave to send again what failed is none for what may be billed; only one request by its key has that leave."""
+    """Leave to send again what failed is none for what may be billed: that has its own; a request's key has both."""
     terms: dict[str, Any] = {"journal": tmp_path / "run.db"}
     async with service(imagen_sandbox, tmp_path / "s", **QUICK) as asker, client_through(asker.url) as client:
-        imagen_sandbox.order("create", "reset_after", "reset_after")
-        for leave in ({}, {"retry_failed": True}, {"on_unknown": "resubmit"}):
+        imagen_sandbox.order("create", "reset_after")
+        for leave in ({}, {"retry_failed": True}, {}):
             (result,) = await run(client, ["a fox"], **leave, **terms)
             assert isinstance(result.error, UnknownOutcome)
+        (result,) = await run(client, ["a fox"], on_unknown="resubmit", **terms)
+        assert result.ok
+        imagen_sandbox.order("create", "reset_after")
         async with client_through(asker.url, journal=tmp_path / "singles.db") as single:
             for _ in range(2):
                 with pytest.raises(UnknownOutcome):
                     await single.generate("a heron", key="h")
             assert (await single.generate("a heron", key="h", retry_failed=True)).ok
-    assert prompts_of(imagen_sandbox) == {"a fox": 1, "a heron": 2}
+    assert prompts_of(imagen_sandbox) == {"a fox": 2, "a heron": 2}
+
+
+async def test_a_task_whose_id_was_handed_out_is_made(tmp_path: Path) -> None:
+    """Whoever has submitted it may leave, and whoever collects it may give up: it is there for the next to collect."""
+    limits = Limits(submit=Rate(1, per=0.5), running=100)
+    async with Sandbox(latency=Latency(median=0.1, sigma=0)) as sandbox:
+        accounts = [Account("sandbox", api_key=sandbox.key, base_url=sandbox.url, limits=limits)]
+        async with service(sandbox, tmp_path / "s", accounts=accounts) as asker:
+            async with client_through(asker.url) as client:
+                first = await client.submit("a fox")
+                job = await client.submit("a heron")
+            async with client_through(asker.url) as client:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(client.collect(job.task_id), 0.01)
+                for each in (first, job):
+                    assert len((await client.collect(each.task_id)).urls) == 1
+        assert prompts_of(sandbox) == {"a fox": 1, "a heron": 1}
+
+
+async def _wrong(request: web.Request) -> web.StreamResponse:
+    if request.path.startswith("/html"):
+        return web.Response(status=501, text="<!DOCTYPE html><title>Not here</title>", content_type="text/html")
+    raise web.HTTPNotFound
+
+
+@pytest.mark.parametrize(
+    ("where", "collects"),
+    [("/nothing", False), *(pytest.param("/html", each, marks=pytest.mark.slow) for each in (False, True))],
+)
+async def test_what_is_no_service_is_given_up(where: str, *, collects: bool) -> None:
+    """A wrong address is told in moments, by a create and by who collects; nothing waits for a deadline."""
+    async with served(_wrong) as url, client_through(f"{url}{where}") as client:
+        with pytest.raises(ImagenError, match="base URL"):
+            await (client.collect("img-1") if collects else client.generate("a fox"))
+
+
+async def test_the_address_is_that_which_a_service_says(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """As OpenAI's clients are told it, too."""
+    async with service(imagen_sandbox, tmp_path / "s") as asker, client_through(f"{asker.url}/v1/") as client:
+        assert (await client.generate("a fox")).ok
+
+
+async def test_what_nobody_has_is_in_nobodys_place(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """A model that none of the service's accounts has keeps none of the others from being made, wherever it stands."""
+    async with service(imagen_sandbox, tmp_path / "s") as asker, client_through(asker.url) as client:
+        for models in ("imagen4-fast,nano-banana-pro-flash", "nano-banana-pro-flash,imagen4-fast"):
+            assert (await client.generate("a fox", model=models)).model == "imagen4-fast"
 
 
 async def test_a_failed_task_is_made_anew_where_that_is_wanted(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import sqlite3
@@ -26,11 +27,12 @@ from inner import (
     refusal_of,
     refusing,
 )
+from PIL import Image
 from servers import free_socket, served, serving
 from services import service
 
 from imagen_async import errors
-from imagen_async.errors import ImagenError, JournalError
+from imagen_async.errors import ConfigurationError, ImagenError, JournalError
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.service import new_caller
 
@@ -225,6 +227,36 @@ async def test_odd_forms_are_refused(imagen_sandbox: Sandbox, tmp_path: Path) ->
             assert (await asker.ask("POST", edits, headers, data=body)).status == 400
         headers["Content-Type"] = "multipart/form-data"
         assert (await asker.ask("POST", edits, headers, data=b"x")).status == 400
+
+
+async def test_an_edit_needs_a_picture(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """Without one nothing is made, and a model that takes none is told, with others that do, and no path of ours."""
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(content, "PNG")
+    async with service(imagen_sandbox, tmp_path / "s") as asker:
+        form = aiohttp.FormData({"prompt": "make it night", "model": "imagen4"})
+        form.add_field("image", content.getvalue(), filename="a.png", content_type="image/png")
+        for body, param, words in (
+            ({"json": {"prompt": "make it night", "model": "nano-banana-2"}}, "image", "an edit needs a picture"),
+            ({"data": form}, "model", "takes no picture. These do: "),
+        ):
+            answer = await asker.ask("POST", "/v1/images/edits", {"X-Requested-With": "x"}, **body)
+            assert (answer.status, answer.error["param"]) == (400, param)
+            assert words in answer.error["message"]
+            assert str(tmp_path) not in answer.text
+    assert imagen_sandbox.ledger.creates == []
+
+
+async def test_a_caller_may_use_what_there_is(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """A slip in a caller's models, or an alias in their place, is told at the start."""
+    path = tmp_path / "callers.toml"
+    new_caller(path, "shop")
+    whole = path.read_text()
+    for named, words in (("imagen4-fst", "Did you mean imagen4-fast"), ("gpt-image-1", "an alias: name imagen4 there")):
+        path.write_text(f'{whole}models = ["{named}"]\n')
+        with pytest.raises(ConfigurationError, match=words):
+            async with service(imagen_sandbox, tmp_path / "s", callers=path, aliases={"gpt-image-1": "imagen4"}):
+                pass
 
 
 async def test_a_stream_shows_that_it_lives(tmp_path: Path) -> None:

@@ -151,7 +151,8 @@ class ResumeState:
         jobs = []
         for entry in self.earlier.unfinished:
             # A held one whose task is named goes on even where held ones are to be sent again: that task exists.
-            if self._factory.serves(entry.account) and entry.account not in self._gone:
+            is_left = self._is_lost_there(entry) and "unknown" in self._again
+            if self._factory.serves(entry.account) and entry.account not in self._gone and not is_left:
                 jobs.append(self._resumed(entry, owner, new_id()))
                 self._taken_up[entry.key] = jobs[-1].id
                 # Reserved by the job itself from here on, until it is known what it has cost.
@@ -249,7 +250,11 @@ class ResumeState:
         return entry.account in self._gone and entry.state in ("running", "ready", "unknown")
 
     def _is_named(self, entry: JournalEntry) -> bool:
-        return entry.account in self._named and entry.state == "unknown"
+        return entry.account in self._named and entry.state == "unknown" and entry.task_id is None
+
+    def _is_lost_there(self, entry: JournalEntry) -> bool:
+        """True where the account has a task by that name, and has lost what it sent for it."""
+        return entry.account in self._named and entry.state == "unknown" and entry.task_id is not None
 
     def _all_gone(self) -> list[JournalEntry]:
         if not self._gone:

@@ -14,7 +14,7 @@ from .._core.change import Change
 from .._core.job import Job
 from .._core.naming import Names, NamingDialect
 from .._core.plan import Plan
-from .._core.states import Running
+from .._core.states import Collected, Running
 from .._core.wire import HttpRequest, HttpResponse, TaskFailed
 from .._watch.log import log
 from ..errors import ImagenError
@@ -134,6 +134,7 @@ class Services:
         self._pause = pause
         self.names: Names = Names(secrets.token_hex(8))
         self.publish: Publish = lambda changes, at: None
+        self._handed_out: set[int] = set()
         for name in dialects:
             plan.upstreams[name].poll_queue.reliability.rely()
 
@@ -149,6 +150,7 @@ class Services:
             return
         if was is not None:
             stream.ends(was, after.id, at)
+            self._handed_out.discard(after.id)
         if task_id is not None:
             stream.begins(task_id, after.id)
             if stream.is_over(task_id):
@@ -157,11 +159,16 @@ class Services:
                 stream.is_heard = True
                 self._start(partial(self._hear_out, stream))
 
+    def hand_out(self, job: Job) -> None:
+        """Hear that somebody has the id of a job's task, and may collect it elsewhere: it is not called off."""
+        if job.account in self._streams:
+            self._handed_out.add(job.id)
+
     async def call_off(self, owners: Iterable[int]) -> None:
         """Have nothing more sent, at the services, for these owners' jobs: what was not sent comes back to be."""
         jobs = [job for owner in owners for job in self._plan.jobs.of(owner) if job.account in self._streams]
         for stream in self._streams.values():
-            ours = [task_id for job in jobs if job.account == stream.account and (task_id := _task_of(job))]
+            ours = [task_id for job in jobs if job.account == stream.account and (task_id := self._own_task_of(job))]
             for first in range(0, len(ours), AT_ONCE):
                 for task_id, end in await self._called_off(stream, ours[first : first + AT_ONCE]):
                     for job_id in stream.running.get(task_id, ()):
@@ -170,9 +177,13 @@ class Services:
     def let_go(self, jobs: Iterable[Job]) -> None:
         """Have nothing more sent, at the services, for jobs that nobody waits for; what comes of that nobody hears."""
         for job in jobs:
-            stream, task_id = self._streams.get(job.account), _task_of(job)
+            stream, task_id = self._streams.get(job.account), self._own_task_of(job)
             if stream is not None and task_id is not None:
                 self._start(partial(self._let_go, stream, task_id))
+
+    def _own_task_of(self, job: Job) -> str | None:
+        """The task of a job where nobody knows it but who leaves; one that was named by its id is somebody else's."""
+        return None if job.id in self._handed_out or isinstance(job.state, Collected) else _task_of(job)
 
     async def _let_go(self, stream: _Stream, task_id: str) -> None:
         await self._called_off(stream, [task_id])

@@ -15,8 +15,9 @@ from .._core.plain_values import plain_item
 from .._core.routing import Route, Router
 from .._core.suggestion import did_you_mean
 from .._core.values import DEFAULT_MODEL, ImageRequest, InputFile, models_of
-from .._text import seldom, told
+from .._text import told
 from ..errors import InvalidRequest
+from ._fields import addresses_in, count_in, flag_in, table_in, text_in, typed
 from ._refusals import wrong
 from ._sizes import is_size, nearest_ratio
 
@@ -25,9 +26,6 @@ Way = Literal["generations", "edits", "tasks"]
 
 Show = Literal["url", "b64_json"]
 """How a picture is handed out."""
-
-MOST_PICTURES = 10
-"""Pictures that one request may ask for, as OpenAI has it."""
 
 _OPTIONAL = (
     *("quality", "style", "background", "moderation", "output_format", "output_compression", "input_fidelity"),
@@ -44,10 +42,6 @@ _OURS = ("aspect_ratio", "negative_prompt", "seed", "extra", "images")
 _OF_THE_DOOR = ("model", "prompt", "n", "size", "response_format", "stream", "async", "callback_url")
 
 _BESIDES = frozenset((*_OPTIONAL, *_WITHOUT_EFFECT, *_OURS, *_OF_THE_DOOR))
-
-_NUMBERS = frozenset(("n", "seed", "output_compression", "frame_count", "frame_duration_ms", "partial_images"))
-_WHOLE = seldom(r"-?[0-9]{1,18}")
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class InputPicture(msgspec.Struct, frozen=True):
@@ -141,18 +135,18 @@ class Reader:
         """
         fields = {name: value for name, value in body.fields.items() if value is not None}
         if body.is_form:
-            fields = {name: _typed(name, value) for name, value in fields.items()}
-        named = _text(fields, "model") or DEFAULT_MODEL
+            fields = {name: typed(name, value) for name, value in fields.items()}
+        named = text_in(fields, "model") or DEFAULT_MODEL
         model = body.model or self.model(named)
         own = self._router.own_fields(model)
         self._check_names(fields, own)
         ignored: list[str] = []
         request = self._request(body.way, model, fields, body.pictures, ignored)
-        parts, routes = self._parts(request, _count(fields))
-        is_async, stream = _flag(fields, "async"), _flag(fields, "stream")
+        parts, routes = self._parts(request, count_in(fields))
+        is_async, stream = flag_in(fields, "async"), flag_in(fields, "stream")
         if is_async and stream:
             raise wrong("stream and async say two ways to be answered: choose one.", "stream")
-        callback_url = _text(fields, "callback_url")
+        callback_url = text_in(fields, "callback_url")
         if callback_url is not None and not is_async:
             raise wrong('callback_url is for what is answered later: send "async": true with it.', "callback_url")
         shows = _shows(fields, named)
@@ -210,9 +204,9 @@ class Reader:
         self, way: Way, model: str, fields: Mapping[str, Any], files: Sequence[InputPicture], ignored: list[str]
     ) -> ImageRequest:
         """The request, but for the number of pictures; what was dropped is added to `ignored`."""
-        extra = {**_object(fields, "extra"), **_own(fields, self._router.own_fields(model))}
+        extra = {**table_in(fields, "extra"), **_own(fields, self._router.own_fields(model))}
         ignored += [name for name in _OPTIONAL if name in fields and name not in extra]
-        images = tuple(_addresses(fields, "images"))
+        images = tuple(addresses_in(fields, "images"))
         self.check_addresses(model, images, extra)
         if way == "edits":
             addressed = [extra[name] for name in self._router.file_fields(model) if extra.get(name)]
@@ -220,10 +214,10 @@ class Reader:
         images = (*(each.path for each in files if each.field == "image"), *images)
         extra |= self._other_pictures(model, files)
         return ImageRequest(
-            prompt=_text(fields, "prompt") or "",
+            prompt=text_in(fields, "prompt") or "",
             model=model,
             aspect_ratio=self._ratio(model, fields, extra, ignored),
-            negative_prompt=_text(fields, "negative_prompt"),
+            negative_prompt=text_in(fields, "negative_prompt"),
             seed=fields.get("seed"),
             extra=extra,
             images=images,
@@ -246,7 +240,7 @@ class Reader:
 
     def _ratio(self, model: str, fields: Mapping[str, Any], extra: Mapping[str, Any], ignored: list[str]) -> str | None:
         """The aspect ratio that is wanted: as it is said, or the nearest to a size; None: the model's default."""
-        said, size = _text(fields, "aspect_ratio"), _text(fields, "size")
+        said, size = text_in(fields, "aspect_ratio"), text_in(fields, "size")
         if size is None or "size" in extra:
             return said
         if size.strip().lower() == "auto":
@@ -327,59 +321,6 @@ def _named(message: str) -> str | None:
     return name if name.isidentifier() else None
 
 
-def _typed(name: str, value: Any) -> Any:
-    """What a text of a form stands for."""
-    if not isinstance(value, str):
-        return value
-    if name in _NUMBERS and _WHOLE().fullmatch(value.strip()):
-        return int(value)
-    if name in ("stream", "async"):
-        return _FLAGS.get(value.strip().lower(), value)
-    if name == "extra":
-        try:
-            return msgspec.json.decode(value)
-        except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
-            return value
-    return value
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise wrong(f"{name}={told(value)}: allowed is a text.", name)
-    return value
-
-
-def _flag(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields.get(name, False)
-    if not isinstance(value, bool):
-        raise wrong(f"{name}={told(value)}: allowed is true or false.", name)
-    return value
-
-
-def _count(fields: Mapping[str, Any]) -> int:
-    value = fields.get("n", 1)
-    if type(value) is not int or not 1 <= value <= MOST_PICTURES:
-        raise wrong(f"n={told(value)}: allowed is a whole number from 1 to {MOST_PICTURES}.", "n")
-    return value
-
-
-def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = fields.get(name, {})
-    if not isinstance(value, dict):
-        raise wrong(f"{name}={told(value)}: allowed is an object of the model's own fields.", name)
-    return value
-
-
-def _addresses(fields: Mapping[str, Any], name: str) -> list[str]:
-    value = fields.get(name, [])
-    found = value if isinstance(value, list) else [value]
-    for each in found:
-        if not isinstance(each, str) or not each.strip():
-            raise wrong(f"{name}={told(each)}: allowed are addresses of pictures.", name)
-    return found
-
-
 def _is_of_internet(url: str) -> bool:
     """True for an https:// address that is not written as one of this machine or its networks."""
     host = http_host(url)
@@ -401,7 +342,7 @@ def _own(fields: Mapping[str, Any], own: Mapping[str, Parameter]) -> dict[str, A
 
 def _shows(fields: Mapping[str, Any], named: str) -> tuple[Show, ...]:
     """How the pictures are handed out: as it is asked for, or as the clients of such a model read them."""
-    match _text(fields, "response_format"):
+    match text_in(fields, "response_format"):
         case None:
             # Who asks for OpenAI's own reads b64_json alone; of the others some read this, and some that.
             return ("b64_json",) if named.startswith("gpt-image") else ("url", "b64_json")

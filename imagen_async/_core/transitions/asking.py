@@ -93,8 +93,9 @@ def fail(job: Job, state: Running, event: TaskFailed, now: float) -> Job:
     """Its task came to nothing."""
     may_retry = not isinstance(state, Collected)
     if event.is_unsent and may_retry:
-        # It is as if it had never been taken.
-        return _unless_due(job.to(Queued(event.failure.about(account=job.account))), now)
+        # It is as if it had never been taken; what it has waited there is none of its time.
+        due = None if job.expires_at is None else min(job.expires_at, now + job.deadline)
+        return _unless_due(replace(job, expires_at=due, state=Queued(event.failure.about(account=job.account))), now)
     return failed(job, event.failure.about(task_id=state.task_id), event, may_retry=may_retry)
 
 
