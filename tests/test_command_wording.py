@@ -24,12 +24,13 @@ from inner import (
     wording,
 )
 
-from imagen_async import ImageFile, ImageRequest, Result, errors
+from imagen_async import ImageFile, ImageRequest, Rate, Result, errors
 from imagen_async._cli import as_json, exits, next_commands, summary
 from imagen_async._cli.counts import ResultCounts
 from imagen_async._cli.estimate import Estimate, Estimator
 from imagen_async._cli.standing import Status
 from imagen_async.ports import EntryError, JournalEntry
+from imagen_async.providers.served import UNBOUNDED
 
 __all__ = ["clean_environment"]
 
@@ -89,7 +90,7 @@ def test_what_goes_on_pays_for_nothing_twice() -> None:
     ("counts", "lines"),
     [
         ({"done": 5}, []),
-        *(({state: 1}, [""]) for state in ("running", "ready", "queued", "not sent", "gone")),
+        *(({state: 1}, [""]) for state in ("running", "ready", "queued", "not sent", "gone", "unanswered")),
         *(({state: 1}, [" --retry-failed"]) for state in ("failed", "never sent")),
         ({"queued": 1, "failed": 2}, ["", " --retry-failed"]),
         ({"unknown": 1}, [HELD, " --resubmit-unknown  # not found there"]),
@@ -210,6 +211,9 @@ def test_how_a_folder_stands() -> None:
     held = Status("out", [msgspec.structs.replace(ENTRIES[3], price=None)] * 12, {})
     assert held.text().splitlines()[-2:] == ["  4    an unknown price  'prompt 4'", "  … and 2 more (--json)"]
     assert (len(held.to_json()["unknown"]), held.counts["not sent"]) == (12, 0)
+    services = Status("out", ENTRIES, {**notes, "services": "kie mine"}, next_run=NEXT)
+    assert (services.counts["unanswered"], services.counts["unknown"], services.unknown) == (2, 0, [])
+    assert "2 unanswered  (by a service, which may have them" in services.text()
     gone = Status("out", ENTRIES, {**notes, "gone_accounts": "kie mine"}, next_run=NEXT, removed=2)
     told = ["gone  (with the sandbox that ran inside of the command, unpaid: the next run makes them anew)", "2 failed"]
     assert [words for words in told if words not in gone.text()] == []
@@ -288,6 +292,13 @@ def test_an_estimate_for_several_accounts() -> None:
     assert (unknown.text().splitlines()[0], unknown.credits, unknown.affordable) == (told, None, 0)
     priced = estimate_of(AccountOptions(("apikley",), price=((None, 5.0),)), MIXED[:2], budget=Budget(9, 0))
     assert (priced.credits, priced.affordable) == (10, 1)
+
+
+def test_a_service_has_no_rate() -> None:
+    """What it takes when is its accounts' matter, and no figure of a limit is made up."""
+    estimate = estimate_of(AccountOptions(("served",)), MIXED[:2])
+    assert "sent when the service's accounts may take them, then some " in estimate.text()
+    assert [wording.rate_text(rate) for rate in (UNBOUNDED, Rate(20, per=10))] == ["without a limit", "of 20 per 10 s"]
 
 
 def test_a_result_as_json() -> None:

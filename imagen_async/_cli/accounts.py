@@ -12,6 +12,7 @@ from .library import (
     named,
     no_such_provider,
     open_pool,
+    provider_of,
     proxies_of,
     read_provider,
     with_models,
@@ -38,6 +39,11 @@ def open_pool_of(options: AccountOptions) -> dict[str, Account]:
     pool = pool_of(options)
     proxies_of(open_pool(pool, os.environ), options.proxy, trust_env=True)
     return pool
+
+
+def service_accounts(pool: Mapping[str, Account]) -> frozenset[str]:
+    """Those that are services, where a create that is sent again is the same task."""
+    return frozenset(name for name, account in pool.items() if provider_of(account).is_service)
 
 
 def gone_accounts(pool: Mapping[str, Account]) -> frozenset[str]:

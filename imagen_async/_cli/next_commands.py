@@ -38,7 +38,7 @@ FLAGS = frozenset(
 )
 """The options of `batch` that take no value."""
 
-_UNFINISHED = ("running", "ready", "queued", "not sent", "gone")
+_UNFINISHED = ("unanswered", "running", "ready", "queued", "not sent", "gone")
 
 
 def going_on(command: str) -> str:

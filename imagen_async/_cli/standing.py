@@ -21,6 +21,9 @@ from .wording import amount, counted
 GONE = "gone_accounts"
 """The note that names the accounts whose tasks end with the command: sandboxes that it serves by itself."""
 
+SERVICES = "services"
+"""The note that names the accounts that are services: a create that one has not answered goes there once more."""
+
 _SHOWN = 10
 """Held requests that are shown to people; `--json` has them all."""
 
@@ -29,6 +32,7 @@ _MEANINGS = {
     "running": "tasks at the provider, paid for: the next run collects them",
     "ready": "finished at the provider, not on disk yet: the next run fetches them",
     "submitting": "creates on the way",
+    "unanswered": "by a service, which may have them: the next run asks for the same tasks, and none is a second one",
     "queued": "refused or put back before anything was made: the next run sends them",
     "not sent": "of the file",
     "gone": "with the sandbox that ran inside of the command, unpaid: the next run makes them anew",
@@ -96,6 +100,7 @@ class Status:
         self._notes = notes
         self._next_run = next_run
         self._gone_accounts = notes.get(GONE, "").split()
+        self._services = notes.get(SERVICES, "").split()
         self.removed = removed
         self.counts: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
@@ -167,9 +172,8 @@ class Status:
             if self._is_gone(now):
                 self.counts["gone"] += 1
                 continue
-            # No account took it, or it could not be written: to make it is to pay for it the first time.
-            is_never_sent = now.state == "failed" and not now.attempts
-            self.counts["never sent" if is_never_sent else now.state] += 1
+            state = self._state_of(now)
+            self.counts[state] += 1
             self.ignored.update(now.ignored)
             self.spent += now.credits or 0.0
             self.held += now.at_risk or 0.0
@@ -177,10 +181,19 @@ class Status:
                 account = self.accounts.setdefault(now.account, AccountFigures())
                 account.counts[now.state] = account.counts.get(now.state, 0) + 1
                 account.credits += now.credits or 0.0
-            if now.state == "unknown":
+            if state == "unknown":
                 self.unknown.append(now)
-            elif now.error is not None and now.state != "queued":
+            elif now.error is not None and state not in ("queued", "unanswered"):
                 self._add_reason(now)
+
+    def _state_of(self, entry: JournalEntry) -> str:
+        """How a request stands, in more words than the journal has."""
+        # No account took it, or it could not be written: to make it is to pay for it the first time.
+        if entry.state == "failed" and not entry.attempts:
+            return "never sent"
+        # One that has a task there, the service has lost itself.
+        is_unanswered = entry.state == "unknown" and entry.task_id is None and entry.account in self._services
+        return "unanswered" if is_unanswered else entry.state
 
     def _is_gone(self, entry: JournalEntry) -> bool:
         """True for what began in a sandbox that has ended with its process, and that cost nothing."""

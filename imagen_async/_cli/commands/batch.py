@@ -13,7 +13,7 @@ import msgspec
 from ... import Account
 from ...errors import ConfigurationError, ImagenError
 from .. import words
-from ..accounts import gone_accounts, open_pool_of, words_of
+from ..accounts import gone_accounts, open_pool_of, service_accounts, words_of
 from ..batch_run import run_batch
 from ..checking import checked_file, identity_of, lines_in, restate
 from ..exits import WRONG_USE
@@ -40,7 +40,7 @@ from ..prompt_files import PromptFile, PromptLine
 from ..receiving import callback_of
 from ..remaining import remaining_of
 from ..saving import price_of_not_saving
-from ..standing import GONE
+from ..standing import GONE, SERVICES
 from ..summary import gone_text
 from ..wording import counted, say
 
@@ -146,6 +146,7 @@ def _notes(total: int, options: BatchOptions, pool: Mapping[str, Account], befor
         "account": shlex.join(words_of(options.accounts)),
         "working_folder": os.getcwd(),
         GONE: " ".join(sorted(gone_accounts(pool))),
+        SERVICES: " ".join(sorted(service_accounts(pool))),
         # What a copy of the folder has too, and another batch has not.
         "id": before.get("id") or secrets.token_hex(8),
     }
