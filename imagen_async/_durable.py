@@ -275,8 +275,7 @@ class Durable:
 
     def _earlier(self, ask: _Ask, entry: JournalEntry) -> Single:
         """What has ended, as it did."""
-        is_served = entry.account in self._router.providers
-        if entry.state == "done" and self._save_to is not None and is_served and not is_at_end(entry):
+        if entry.state == "done" and self._save_to and entry.account in self._router.providers and not is_at_end(entry):
             # A process that saved nothing has made it: this one fetches it, and pays nothing.
             return self._begin(ask, self._resumed(ask, entry))
         self._asks.pop(entry.key, None)
@@ -292,7 +291,8 @@ class Durable:
                 # The provider did not know the task when it was last asked: if it does not now, there is to be another.
                 self._scheduler.readmit(single.job.id, Readmitted(0, 0, ask.job.route, True, ask.job.next_if_refused))
             return single
-        if entry.state == "unknown" and entry.account in self._named and ask.is_new:
+        own = ask.job.way.only(entry.account, entry.model)
+        if entry.state == "unknown" and entry.account in self._named and ask.is_new and own is not None:
             return self._begin(ask, repeated(entry, ask.job))
         if entry.state == "unknown" and "unknown" not in ask.again and not is_gone:
             return self._begin(ask, self._awaited(ask, entry))
@@ -300,7 +300,7 @@ class Durable:
             raise ConfigurationError("It was never sent.")
         if is_gone:
             entry = msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=())
-        elif entry.state == "unknown" and ask.job.way.only(entry.account, entry.model) is None:
+        elif entry.state == "unknown" and own is None:
             # Sent to another account, its task might stand beside the one that the lost create has made.
             raise _error_of(entry)
         return self._begin(ask, sent_again(entry, ask.job))

@@ -225,7 +225,7 @@ class ResumeState:
         is_elsewhere = entry.state == "unknown" and job.way.only(entry.account, entry.model) is None
         if self._is_gone(entry):
             return sent_again(msgspec.structs.replace(entry, state="queued", lost=0, lost_creates=()), job)
-        if self._is_named(entry):
+        if self._is_named(entry) and not is_elsewhere:
             return repeated(entry, job)
         if entry.state in self._again and not is_elsewhere:
             return sent_again(entry, job)
