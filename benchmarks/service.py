@@ -77,7 +77,8 @@ def more(taken: dict[str, list[float]]) -> float:
 def measured(count: int, pairs: int, names: tuple[str, ...]) -> dict[str, list[float]]:
     """Microseconds of CPU per picture, each way, in pairs taken in turn."""
     taken: dict[str, list[float]] = {name: [] for name in names}
-    with _process("sandbox", "0.3") as (_, url):
+    with started("benchmarks.service", "sandbox", "0.3") as maker:
+        url = said(maker)
         # The first pair is a warm-up.
         for number in range(pairs + 1):
             for name in names if number % 2 else reversed(names):
@@ -88,27 +89,35 @@ def measured(count: int, pairs: int, names: tuple[str, ...]) -> dict[str, list[f
 
 def waiting(name: str) -> float:
     """MB more that an owner's process has while requests wait for pictures that take long."""
-    with _process("sandbox", "3600") as (_, url):
+    with started("benchmarks.service", "sandbox", "3600") as maker:
+        url = said(maker)
         return float(_told("owner", f"{name}-waiting", url, str(WAITING)))
 
 
 @contextlib.contextmanager
-def _process(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process of this module's own, and the first line that it says."""
-    command = [sys.executable, "-m", "benchmarks.service", *words]
+def started(module: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of a benchmark's own."""
+    command = [sys.executable, "-m", module, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
         try:
-            yield process, process.stdout.readline().strip()
+            yield process
         finally:
             process.kill()
 
 
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line that a process says."""
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    assert line, process.args
+    return line
+
+
 def _told(*words: str) -> str:
-    with _process(*words) as (process, said):
-        assert said, words
+    with started("benchmarks.service", *words) as process:
+        line = said(process)
         process.wait()
-        return said
+        return line
 
 
 async def sandbox(latency: float) -> None:
@@ -130,13 +139,14 @@ async def owner(name: str, url: str, count: int) -> None:
                 ask = functools.partial(_ask_library, client)
                 print(await (_waits(ask, count, url) if name == "alone-waiting" else _cpu(ask, count)), flush=True)
                 return
-            async with _serving(application(client, grace=0)) as address:
+            async with serving(application(client, grace=0)) as address:
                 ask = functools.partial(_ask_service, address)
                 print(await (_waits(ask, count, url) if name == "served-waiting" else _cpu(ask, count)), flush=True)
 
 
 @contextlib.asynccontextmanager
-async def _serving(made: web.Application) -> AsyncIterator[str]:
+async def serving(made: web.Application) -> AsyncIterator[str]:
+    """Serve an application at the address that comes, as a program does that has several clients at once."""
     runner = web.AppRunner(made, access_log=None, handler_cancellation=True)
     await runner.setup()
     try:
@@ -156,7 +166,7 @@ async def _bare(count: int) -> None:
 
     made = web.Application()
     made.router.add_post("/v1/images/generations", answer)
-    async with _serving(made) as address:
+    async with serving(made) as address:
         print(await _cpu(functools.partial(_ask_service, address), count), flush=True)
 
 

@@ -377,11 +377,15 @@ class Request:
     """One request through any number of processes: what was noted of it, and what may have been billed for it.
 
     As the shell does it, each step is noted, and the intent is on disk before a create goes; a crash loses some of what
-    was noted since. Only with leave may another create go.
+    was noted since. Only with leave may another create go; where creates have names, the same one makes nothing more.
     """
 
-    def __init__(self, leave: frozenset[str], *, expects_callbacks: bool = False, **terms: Any) -> None:
-        self._terms, self._leave, self._expects_callbacks = terms, leave, expects_callbacks
+    def __init__(
+        self, leave: frozenset[str], *, expects_callbacks: bool = False, has_names: bool = False, **terms: Any
+    ) -> None:
+        self._terms, self._leave, self._expects_callbacks = terms, leave, expects_callbacks and not has_names
+        self._has_names = has_names
+        self.names: set[int] = set()
         self._now, self._durable = 0.0, 0
         self.notes: list[inner.JournalEntry] = []
         self.job: inner.Job | None = None
@@ -409,18 +413,22 @@ class Request:
     def crash(self, forgotten: int) -> None:
         """The process ends: some of what was noted last is forgotten, and a create on the way gets no answer."""
         if self.job is not None and isinstance(self.job.state, inner.OnTheWay):
-            self._bill()
+            self._bill(self.job)
         del self.notes[max(self._durable, len(self.notes) - forgotten) :]
         self._durable, self.job = len(self.notes), None
 
     def happen(self, job: inner.Job, name: str) -> None:
         """Let an event happen to the job, if it fits, and count what it says of money."""
         last = f"t{job.attempts}"
-        event = {**EVENTS, "Accepted": inner.Accepted(last), "Called": inner.CallbackNamed(job.attempts, last)}[name]
+        taken = {"Accepted": inner.Accepted(last), "Accepted by name": inner.Accepted(last, is_named=True, waits=True)}
+        event = {**EVENTS, **taken, "Called": inner.CallbackNamed(job.attempts, last)}[name]
+        if isinstance(event, inner.Lost | inner.Accepted) and event.is_named != self._has_names:
+            return
         if isinstance(event, inner.Lost | inner.Rejected):
             event = msgspec.structs.replace(event, callback_wait=30.0 * self._expects_callbacks)
         is_odd = name == "Expired" and job.expires_at is None
         is_odd |= isinstance(event, inner.CallbackNamed) and not self._expects_callbacks
+        is_odd |= name in OF_SERVICES and not self._has_names
         if is_odd or not can_meet(job, event):
             return
         self._now += 20.0
@@ -430,7 +438,11 @@ class Request:
             if isinstance(event, inner.Accepted | inner.Lost | inner.OwnerGone) or (
                 is_named and isinstance(event, inner.Rejected | inner.ConnectFailed)
             ):
-                self._bill()
+                self._bill(job)
+        elif isinstance(event, inner.TaskFailed) and event.is_unsent:
+            # It has made nothing.
+            self.has_leave, self.billed = True, self.billed - 1
+            self.logged.add(str(job.state.task_id))
         elif isinstance(event, inner.TaskFailed) and not isinstance(job.state, inner.Relinking):
             self.failed.add(job.state.task_id)
         self._move(job, event)
@@ -446,6 +458,8 @@ class Request:
         entry = self.notes[-1]
         if entry.state in ("running", "ready"):
             return inner.resumed(entry, fresh, self._now, EPOCH)
+        if self._has_names and entry.state == "unknown" and entry.task_id is None:
+            return inner.repeated(entry, fresh)
         if self._expects_callbacks and entry.state == "unknown" and (entry.task_id or "unknown" not in self._leave):
             return inner.awaited(entry, fresh, self._now, EPOCH, 1e6)
         if entry.state == "queued" or entry.state in self._leave:
@@ -470,16 +484,24 @@ class Request:
             assert is_kept, "a task's id is lost from the journal"
             self.notes.append(entry)
 
-    def _bill(self) -> None:
+    def _bill(self, job: inner.Job) -> None:
+        if self._has_names and job.attempts in self.names:
+            return
+        self.names.add(job.attempts)
         assert self.has_leave, "a create went that may be paid twice, and nobody gave leave"
         self.has_leave = False
         self.billed += 1
 
 
-ANY_EVENT = sorted(name for name in EVENTS if not name.startswith(("Taken", "Leaves", "Readmitted")))
-USUAL = [*["wake"] * 6, *["Accepted", "Succeeded", "Called"] * 2, "TaskFailed", "NotSaved gone", "CallbackNamed"]
+OF_SERVICES = ("Rejected REPEAT", "TaskFailed unsent", "Pending its turn")
+"""What is said only where creates have names."""
+# The last only where the caller has given leave.
+ANY_EVENT = sorted(name for name in EVENTS if not name.startswith(("Taken", "Leaves", "Readmitted", "Rejected RENEW")))
+USUAL = [*["wake"] * 6, *["Accepted", "Accepted by name", "Succeeded", "Called"] * 2]
+USUAL += ["TaskFailed", "NotSaved gone", "CallbackNamed"]
 STEPS = st.sampled_from([*USUAL * 8, *ANY_EVENT, *[0, 1, 2, 3] * 2])
 TERMS = {"retries": st.integers(0, 2), "resubmits": st.integers(0, 1), "expects_callbacks": st.booleans()}
+TERMS["has_names"] = st.booleans()
 TERMS["save_to"] = st.sampled_from([None, "out", "out"])
 LEAVE = st.frozensets(st.sampled_from(["failed", "unknown"]))
 RESENT = [*["wake"] * 4, "Lost", *["wake"] * 2, "CallbackNamed", "Accepted"]
@@ -491,15 +513,18 @@ RESENT = [*["wake"] * 4, "Lost", *["wake"] * 2, "CallbackNamed", "Accepted"]
 @example(
     steps=RESENT, terms={"resubmits": 1, "expects_callbacks": True, "retries": 0, "save_to": None}, leave=frozenset()
 )
+@example(steps=[*["wake"] * 3, "Lost by name"] * 3, terms={"has_names": True}, leave=frozenset())
 def test_no_order_of_events_and_crashes_pays_twice_or_loses_what_was_paid(steps: Any, terms: Any, leave: Any) -> None:
     """Between two creates that may be billed the caller gave leave: a retry, a resubmit, or a run that asks for it;
     whatever was sent has an entry with its task, and the bill on disk is never below what it may have cost."""
     request = Request(leave, **terms)
     request.live(*steps)
-    assert leave or request.billed <= 1 + terms["retries"] + terms["resubmits"]
+    assert leave or request.billed <= 1 + terms.get("retries", 0) + terms.get("resubmits", 0)
     request.crash(9)
     taken_up = request.taken_up()
     if request.billed and taken_up is not None and isinstance(taken_up.state, inner.Queued):
-        assert request.has_leave, "what may be billed is sent again without leave"
+        # The same create once more is no other one.
+        is_same = taken_up.is_lost_by_name and taken_up.attempts + 1 in request.names
+        assert request.has_leave or is_same, "what may be billed is sent again without leave"
     if request.notes:
         assert inner.bill_of(request.notes[-1]).total >= 8 * (request.billed - len(request.failed))

@@ -133,13 +133,12 @@ def refuse(job: Job, state: Sending, event: Rejected, now: float) -> Job:
     match event.remedy:
         # Known to have made nothing, for a passing reason: nothing else is sent again to the same account by itself.
         case Remedy.BACK_OFF | Remedy.PAUSE:
-            return _queued_again(job, queued, now)
+            return _queued_again(_named_as_before(job, state), queued, now)
         case Remedy.REPEAT:
             return _queued_again(_put_back(job, state), queued, now)
         case Remedy.STOP | Remedy.CLOSE_MODEL:
-            # Whoever else takes it may have it, and the plan ends it where nobody does. But where the lost one before
-            # it may be there, this one had its name, and so has the next: else that made a second task.
-            return (_put_back(job, state) if job.is_lost_by_name else job).to(queued)
+            # Whoever else takes it may have it, and the plan ends it where nobody does.
+            return _named_as_before(job, state).to(queued)
     if state.fallback is not None and is_unknown(state.fallback):
         # This create made nothing; the lost one before it may have.
         return _unknown_or_awaited(job, state.fallback, event.callback_wait, now)
@@ -151,6 +150,11 @@ def refuse(job: Job, state: Sending, event: Rejected, now: float) -> Job:
         # Mostly by what stands before the service, or before its name was looked up: what was lost may be there.
         return job.to(Unknown(unknown_outcome(job, failure)))
     return failed(job, failure, None, may_retry=event.remedy is Remedy.NEW_TASK)
+
+
+def _named_as_before(job: Job, state: Sending) -> Job:
+    """The job, whose next create has the name of this one where a lost one had it: else that made a second task."""
+    return _put_back(job, state) if job.is_lost_by_name else job
 
 
 def _put_back(job: Job, state: Sending) -> Job:
