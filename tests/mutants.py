@@ -107,6 +107,8 @@ ROOMS = {
     "_core/file_kinds/*.py": "file_kinds",
     "service/_figures.py": "service_figures",
     "service/_metrics.py": "service_metrics",
+    "_core/naming.py": "served_dialect served_plan",
+    "_core/dialects/served.py": "served_dialect",
     "_core/dialects/*.py": "dialects providers",
     "_core/*.py": "machine awaiting_callback plan budget pool_plan plan_machine",
     "_scheduler/*.py": "single scheduler batch pool callback_flow limiter",

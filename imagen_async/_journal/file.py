@@ -18,13 +18,14 @@ from typing import Any
 
 from .._core.journal_entry import JournalEntry, cut_off
 from .._core.values import ImageRequest
-from .._folders import sweep, sync_folder
+from .._folders import sweep
 from .._sqlite import connect, transaction
 from .._text import well_formed
 from .._watch.log import log
 from ..errors import JournalError
 from .explained import about_values, explained
 from .lock import FileLock, Place
+from .making import AGAIN, MAKING, is_ready, make, prepare
 from .reader import JournalReader
 from .rows import Rows
 from .schema import (
@@ -36,25 +37,15 @@ from .schema import (
     PUT,
     PUT_SENDS,
     RESTATE,
-    SCHEMA,
     SCHEMA_VERSION,
     SENT_BEFORE,
     TOGETHER,
-    check,
     moved,
     select,
-    upgrade,
-    version_of,
 )
 from .seen import Seen
 from .store import LONGEST_WAY
-from .wal import LOOKS, RESCUED, OpenFiles, Stamps, check_pair, untidied
-
-MAKING = 2.0
-"""Seconds for which a file may be made, or brought up to this version, by another process."""
-
-AGAIN = 0.02
-"""Seconds between two looks at whether it is."""
+from .wal import LOOKS, RESCUED, OpenFiles, Stamps, check_pair
 
 LOCK_WAIT = 200
 """Milliseconds that one write waits for another program's: a write of ours takes one."""
@@ -360,7 +351,7 @@ class Journal(JournalReader):
             raise JournalError(f"{message} without it would pay again for what it knew. If it was none, remove it.")
         if not is_there:
             check_pair(self._real_path)
-            _make(self._real_path)
+            make(self._real_path)
 
 
 @contextmanager
@@ -371,35 +362,6 @@ def _patient(writing: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         writing.execute(f"PRAGMA busy_timeout = {LOCK_WAIT}")
-
-
-def prepare(writing: sqlite3.Connection, path: str) -> None:
-    """Make sure that a file is a journal, and bring it up to this version; raises JournalError."""
-    # Before anything is changed: what is no journal, or a newer one, stays as it is.
-    check(writing, path)
-    # Readers beside it are never in its way, and what is committed is on the disk.
-    writing.execute("PRAGMA journal_mode = WAL")
-    upgrade(writing)
-
-
-def is_ready(path: str) -> bool:
-    """True for a journal of this version that others may open beside whoever has it; raises no error about it."""
-    with suppress(sqlite3.Error, OSError), untidied(path), closing(connect(path, "rw")) as connection:
-        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-        return mode == "wal" and version_of(connection) == SCHEMA_VERSION
-    return False
-
-
-def _make(path: str) -> None:
-    """Make the file whole under another name first: one that is there and empty was lost, and is not a new one."""
-    part = f"{path}-new"
-    with suppress(FileNotFoundError):
-        os.unlink(part)
-    with closing(connect(part, "rwc")) as connection, transaction(connection):
-        for statement in SCHEMA:
-            connection.execute(statement)
-    os.replace(part, path)
-    sync_folder(os.path.dirname(path))
 
 
 def in_use(path: str) -> JournalError:

@@ -11,8 +11,9 @@ from .._core.journal_entry import JournalEntry, cut_off
 from .._sqlite import connect
 from ..errors import InvalidRequest, JournalError
 from .explained import about_values, explained
-from .file import AGAIN, KEPT, MAKING, Changes, Journal, in_use, is_ready, prepare
+from .file import KEPT, Changes, Journal, in_use
 from .lock import FileLock, Place
+from .making import AGAIN, MAKING, is_ready, prepare
 from .schema import FORGET_SENDS, OWNER, SCHEMA_VERSION, select
 from .store import ENDED, Claim
 from .wal import check_pair
