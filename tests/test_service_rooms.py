@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ async def test_what_cannot_be_noted_is_told_to_whoever_asked(tmp_path: Path) -> 
 async def test_a_book_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     """Nothing is written to it; what is no book at all is refused, too."""
     path = tmp_path / "serve.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(JournalError, match="newer version"):
         Book(str(path))
