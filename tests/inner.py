@@ -40,7 +40,7 @@ from imagen_async._core.defaults import DefaultsChanged, leaves_open, note_of, w
 from imagen_async._core.dialects.answers import open_answer
 from imagen_async._core.dialects.echo import ignored_in
 from imagen_async._core.failure import Failure, kind_named
-from imagen_async._core.fields import FIELDS, PARAMETERS, Field
+from imagen_async._core.fields import CONTENT, FIELDS, PARAMETERS, Field
 from imagen_async._core.identity import Identity, Known
 from imagen_async._core.job import LATE, Job
 from imagen_async._core.job_events import (

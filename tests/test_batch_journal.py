@@ -98,6 +98,7 @@ ELSEWHERE = {"account": "mine"}
 SAVING = {"save_to": "/out"}
 AGAIN = {"again": RESENT | {"failed", "unknown"}}
 GONE = {"gone": frozenset({"kie"})}
+NAMED = {"named": frozenset({"kie"})}
 MET: dict[str, Any] = {
     "queued": ({"state": "queued", "error": EntryError("RateLimited", "429")}, {}, SENT_AGAIN),
     "done": (DONE, {}, AS_IT_WAS),
@@ -113,6 +114,14 @@ MET: dict[str, Any] = {
     "held elsewhere, wanted again": ({**HELD, **ELSEWHERE}, AGAIN, HELD_STILL),
     "held, named": ({**HELD, "task_id": "t"}, {}, GOES_ON),
     "held, named, wanted again": ({**HELD, "task_id": "t"}, AGAIN, GOES_ON),
+    "unanswered by a service": (HELD, NAMED, {**SENT_AGAIN, "to": ["kie"], "attempts": 0, "lost": 1}),
+    "unanswered by a service elsewhere": ({**HELD, **ELSEWHERE}, {"named": frozenset({"mine"})}, HELD_STILL),
+    "lost by a service": ({**HELD, "task_id": "t"}, NAMED, GOES_ON),
+    "lost by a service, wanted again": (
+        {**HELD, "task_id": "t"},
+        {**NAMED, **AGAIN},
+        {**SENT_AGAIN, "to": ["kie"], "lost": 1},
+    ),
     "running": (RUNNING, AGAIN, GOES_ON),
     "running, gone with its sandbox": (RUNNING, GONE, SENT_AGAIN),
     "held, gone with its sandbox": (HELD, GONE, SENT_AGAIN),

@@ -332,6 +332,11 @@ def test_what_a_service_gives_back_is_sent_again() -> None:
     job = after(job_in("Running"), "TaskFailed unsent")
     assert (type(job.state), job.state.failure.message, job.state.fallback) == (inner.Queued, "empty", None)
     assert after(job, "Taken").attempts == 2
+    waited = after(job_in("Running"), "Pending its turn")
+    assert waited.expires_at > NOW + waited.deadline
+    assert after(waited, "TaskFailed unsent").expires_at == NOW + waited.deadline, (
+        "what it waited there is no time of its"
+    )
 
 
 def test_the_deadline_runs_from_the_first_sending() -> None:

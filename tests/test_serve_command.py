@@ -88,6 +88,21 @@ def test_callers_and_tls(imagen_sandbox: Sandbox, call: Call) -> None:
         process.communicate(timeout=60)
 
 
+@pytest.mark.slow
+def test_a_batch_goes_through_it(imagen_sandbox: Sandbox, call: Call) -> None:
+    """By the address that it says, and `-p served`: pictures in a folder, and the same again makes nothing more."""
+    Path("prompts.txt").write_text("a fox\na heron\n")
+    with serving(*at(imagen_sandbox), "-o", "out", "--port", "0") as (process, url):
+        for _ in range(2):
+            outcome = call("batch", "prompts.txt", "-p", "served", "--base-url", f"{url}/v1", "-o", "pictures", "-q")
+            assert outcome.code == 0, outcome
+        assert len(list(Path("pictures").glob("*.png"))) == 2
+        assert call("status", "pictures").code == 0
+        process.terminate()
+        process.communicate(timeout=60)
+    assert sorted(imagen_sandbox.ledger.tasks_by_prompt().values()) == [1, 1]
+
+
 def test_what_is_wrong_is_said_before_it_serves(imagen_sandbox: Sandbox, call: Call) -> None:
     """No folder, an address for others without callers, a missing file, a bad certificate, a taken name or port: 2."""
     sandbox = at(imagen_sandbox)

@@ -351,11 +351,13 @@ async def _wrong(request: web.Request) -> web.StreamResponse:
     ("where", "collects"),
     [("/nothing", False), *(pytest.param("/html", each, marks=pytest.mark.slow) for each in (False, True))],
 )
-async def test_what_is_no_service_is_given_up(where: str, *, collects: bool) -> None:
+async def test_what_is_no_service_is_given_up(caplog: pytest.LogCaptureFixture, where: str, *, collects: bool) -> None:
     """A wrong address is told in moments, by a create and by who collects; nothing waits for a deadline."""
     async with served(_wrong) as url, client_through(f"{url}{where}") as client:
         with pytest.raises(ImagenError, match="base URL"):
             await (client.collect("img-1") if collects else client.generate("a fox"))
+    told = [record for record in caplog.records if "no word of what runs there" in record.getMessage()]
+    assert [record.levelname for record in told if record.levelname != "DEBUG"] == ["WARNING"] * collects
 
 
 async def test_the_address_is_that_which_a_service_says(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

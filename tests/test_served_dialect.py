@@ -12,6 +12,7 @@ from conftest import naming
 from hypothesis import given
 from hypothesis import strategies as st
 from inner import (
+    CONTENT,
     Accepted,
     Failure,
     HttpRequest,
@@ -273,6 +274,12 @@ async def test_a_group_is_bounded() -> None:
 def reader() -> Reader:
     """Reads what is asked of an account of kie.ai, which is none of this machine."""
     return Reader(Router({"kie": PROVIDERS["kie"]}), {"gpt-image-1": "imagen4-fast"})
+
+
+def test_a_task_has_all_that_a_request_says() -> None:
+    """Each field that says what is wanted travels, in the order that requests have them."""
+    assert TaskRequest.__struct_fields__[2:] == CONTENT[2:]
+    assert set(TaskRequest.__struct_fields__) == set(CONTENT)
 
 
 def test_a_task_is_read_again_as_it_was_kept() -> None:

@@ -141,7 +141,7 @@ class CircuitBreaker:
                 # To ask again costs nothing.
                 self._trouble = failure
                 self._set_back(now, retry_after=retry_after)
-                if self._is_strange():
+                if self._was_never_answered():
                     self.stopped = _no_service(failure).about(account=self._name)
             case Lost(failure=failure, retry_after=retry_after):
                 self._lost += 1
@@ -151,10 +151,10 @@ class CircuitBreaker:
             case ConnectFailed(failure=failure):
                 self._trouble = failure
                 self._set_back(now)
-                if self._is_strange():
+                if self._was_never_answered():
                     self.stopped = _unreachable(failure).about(account=self._name)
 
-    def _is_strange(self) -> bool:
+    def _was_never_answered(self) -> bool:
         """True where nothing that was tried has ever been answered as it should: a wrong address, most likely."""
         return not self._contact.is_made and self._setbacks >= FIRST_CONTACT_TRIES
 

@@ -226,7 +226,7 @@ class Scheduler:
 
     def withhold(self, owner_id: int) -> None:
         """Send none of an owner's jobs that wait to be sent; those on the way and those that run go on."""
-        self._stream.publish(self._plan.tell_all(owner_id, OwnerWithholds(), self.home.now()), self.home.now())
+        _tell(self, OwnerWithholds(), owner_id)
         if self.services is not None:
             self.start(partial(self.services.call_off, [owner_id]))
 
@@ -234,14 +234,12 @@ class Scheduler:
         """Stop sending and asking for an owner's jobs; a create that is on the way is heard out."""
         if self.services is not None:
             self.services.let_go(self._plan.jobs.of(owner_id))
-        self._stream.publish(self._plan.tell_all(owner_id, OwnerLeft(), self.home.now()), self.home.now())
+        _tell(self, OwnerLeft(), owner_id)
 
     async def leave(self, *owner_ids: int) -> None:
         """Drop these owners' jobs, and wait up to `GRACE` seconds for the answers of their creates on the way."""
         # All of them before any waiting: from here on nothing more is sent, for leaving stops spending.
-        first = OwnerLeft() if self.services is None else OwnerWithholds()
-        for owner_id in owner_ids:
-            self._stream.publish(self._plan.tell_all(owner_id, first, self.home.now()), self.home.now())
+        _tell(self, OwnerLeft() if self.services is None else OwnerWithholds(), *owner_ids)
         try:
             # A cancellation around it would lose the ids of tasks that are paid for.
             with anyio.CancelScope(shield=True) as waiting:
@@ -249,9 +247,7 @@ class Scheduler:
                 try:
                     if self.services is not None:
                         await self.services.call_off(owner_ids)
-                        for owner_id in owner_ids:
-                            left = self._plan.tell_all(owner_id, OwnerLeft(), self.home.now())
-                            self._stream.publish(left, self.home.now())
+                        _tell(self, OwnerLeft(), *owner_ids)
                     while any(map(self._plan.jobs.has_any, owner_ids)):
                         self._settled.clear()
                         await self._settled.wait()
@@ -259,8 +255,7 @@ class Scheduler:
                     alarm.stop()
         finally:
             # Also when a second cancellation cuts the waiting short: what is known by now must be told.
-            for owner_id in owner_ids:
-                self._stream.publish(self._plan.tell_all(owner_id, OwnerGone(), self.home.now()), self.home.now())
+            _tell(self, OwnerGone(), *owner_ids)
             # Last: until here each of them hears what its jobs have come to.
             for owner_id in owner_ids:
                 self.exit(owner_id)
@@ -291,3 +286,10 @@ class Scheduler:
 def waiting_for(scheduler: Scheduler, account: str) -> int:
     """Count the jobs that wait to be sent and may be to an account, whoever else takes them too."""
     return scheduler._plan.to_send.waiting_for(account)
+
+
+def _tell(scheduler: Scheduler, event: OwnerWithholds | OwnerLeft | OwnerGone, *owner_ids: int) -> None:
+    """Let all of these owners' jobs have what happens to them."""
+    now = scheduler.home.now()
+    for owner_id in owner_ids:
+        scheduler._stream.publish(scheduler._plan.tell_all(owner_id, event, now), now)

@@ -161,7 +161,8 @@ class Services:
 
     def hand_out(self, job: Job) -> None:
         """Hear that somebody has the id of a job's task, and may collect it elsewhere: it is not called off."""
-        if job.account in self._streams:
+        # One that has ended by then is heard of no more, and would stay here for good.
+        if job.account in self._streams and _task_of(job) is not None:
             self._handed_out.add(job.id)
 
     async def call_off(self, owners: Iterable[int]) -> None:

@@ -88,8 +88,8 @@ async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse
         if error.status < 400:
             raise
         message = f"{request.method} {request.path}: {error.reason}."
-        allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-        return response_of(Refusal(error.status, _CODES.get(error.status, "http_error"), message, allowed))
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return response_of(Refusal(error.status, _CODES.get(error.status, "http_error"), message, headers))
     except ConnectionError:  # whoever asked has left
         return web.Response()
     except Exception:  # of ours

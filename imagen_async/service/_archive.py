@@ -10,7 +10,7 @@ import msgspec
 from .._core.journal_entry import JournalEntry
 from ._book import OrderRow
 from ._bookkeeper import Bookkeeper
-from ._orders import Order, keys_of
+from ._orders import Order, key_of, keys_of
 from ._reading import Asked, Body, Reader
 from ._refusals import Refused
 from ._task_reading import read_task
@@ -74,5 +74,4 @@ class Archive:
 
 
 def _key(row: OrderRow) -> str:
-    """What the keys of an order's tasks begin with."""
-    return f"{row.caller}/{row.name}/{row.ordinal}"
+    return key_of(row.caller, row.name, row.ordinal)

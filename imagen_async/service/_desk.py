@@ -22,7 +22,7 @@ from ._archive import Archive
 from ._book import FileRow, OrderRow
 from ._bookkeeper import Bookkeeper
 from ._demand import Demand
-from ._orders import Order, Watch
+from ._orders import Order, Watch, key_of
 from ._ordinals import LAPSES, Turn, Turns
 from ._refusals import FAULT, LEAVING, Refused, refusal_of, wrong
 
@@ -243,7 +243,7 @@ class Desk:
             return order
 
     def _place(self, line: _Line, ordinal: int, demand: Demand) -> Order:
-        key = "/".join([demand.caller.name, demand.name, str(ordinal)])
+        key = key_of(demand.caller.name, demand.name, ordinal)
         begin = partial(self._begun, demand)
         number = f"img-{secrets.token_hex(12)}"
         order = line.orders[ordinal] = Order(number, key, demand.asked, begin, demand.caller.name, self._watch)

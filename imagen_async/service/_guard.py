@@ -109,11 +109,11 @@ class Guard:
     Args:
         public_url: Where the service is reached through a proxy, or None.
 
-    Raises:
-        ConfigurationError: That is no address.
-
     Attributes:
         is_public: True where others than this machine may find it there.
+
+    Raises:
+        ConfigurationError: That is no address.
     """
 
     def __init__(self, public_url: str | None = None) -> None:

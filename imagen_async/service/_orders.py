@@ -269,6 +269,11 @@ class Order:
                 watch.ended(self.caller, part)
 
 
+def key_of(caller: str, name: str, ordinal: int) -> str:
+    """What the keys of an order's tasks begin with: another one would be another task, and paid for."""
+    return f"{caller}/{name}/{ordinal}"
+
+
 def keys_of(key: str, tasks: int) -> list[str]:
     """The keys by which the journal knows the tasks of an order."""
     return [f"{key}/{at}" for at in range(tasks)]

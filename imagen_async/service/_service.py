@@ -117,15 +117,21 @@ class Service:
         self.reader: Reader = Reader(client._router, terms.aliases, takes_private=self._is_private)
         for alias, model in terms.aliases.items():
             self._check_model(model, f"The alias {alias} stands for")
-        for caller in () if callers is None else (each for _, each in callers().entries):
-            for model in caller.models or ():
-                self._check_model(terms.aliases.get(model, model), f"Caller {caller.name} may use")
-                if model in terms.aliases:
-                    message = f"Caller {caller.name} may use {told(model)}, an alias: name {terms.aliases[model]} there"
-                    raise ConfigurationError(f"{message}.")
+        for _, caller in () if callers is None else callers().entries:
+            self._check_models_of(caller)
         self.inputs: str = os.path.join(folder, INPUTS)
         self._keeper = Bookkeeper(os.path.join(os.path.abspath(folder), BOOK))
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def _check_models_of(self, caller: Caller) -> None:
+        """Refuse what there is not, and an alias, of which its model's name is meant; raises ConfigurationError."""
+        for model in caller.models or ():
+            if model in self._terms.aliases:
+                message = (
+                    f"Caller {caller.name} may use {told(model)}, an alias: name {self._terms.aliases[model]} there"
+                )
+                raise ConfigurationError(f"{message}.")
+            self._check_model(model, f"Caller {caller.name} may use")
 
     def _check_model(self, model: str, what: str) -> None:
         """Refuse a model that none of the accounts has; raises ConfigurationError."""

@@ -22,6 +22,7 @@ from ...errors import (
     UnknownOutcome,
 )
 from ..failure import Failure, kind_named
+from ..fields import CONTENT
 from ..model import Model
 from ..naming import CreateName, Joined
 from ..values import ImageRequest
@@ -61,7 +62,7 @@ FAILED_BEFORE = "failed_before"
 _PASSING = frozenset({429, 503})
 """Statuses by which a service says: not now, and nothing was taken."""
 
-_FIELDS = ("prompt", "aspect_ratio", "negative_prompt", "num_images", "seed", "extra", "images")
+_FIELDS = tuple(name for name in CONTENT if name != "model")
 """Of a request, those that travel as they are."""
 
 _encode = msgspec.json.Encoder().encode
