@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -353,6 +354,26 @@ for thread in threads:
     thread.join()
 print(sum(counts))
 """
+
+
+def test_it_is_made_by_another_while_it_is_looked_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process has made, and written, since somebody looked is not taken for what a lost file has left."""
+    path, exists = str(place / "j.db"), os.path.exists
+    with ExitStack() as stack:
+        made: list[SharedJournal] = []
+
+        def exists_then(looked_for: str) -> bool:
+            is_there = exists(looked_for)
+            if looked_for == path and not made:
+                monkeypatch.undo()
+                made.append(stack.enter_context(SharedJournal(path)))
+                assert made[0].claim(asked(1)).is_ours
+            return is_there
+
+        monkeypatch.setattr(os.path, "exists", exists_then)
+        second = stack.enter_context(SharedJournal(path))
+        assert made
+        assert second.claim(asked(1)).is_others
 
 
 @pytest.mark.slow

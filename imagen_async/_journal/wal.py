@@ -241,14 +241,16 @@ def check_pair(path: str) -> None:
     """Make sure that a journal which nobody writes is whole with what lies beside it; raises JournalError."""
     if not os.path.exists(path):
         _check_missing(path)
-    elif has_changes(path):
+    # Not only else: another process may have made it since.
+    if has_changes(path):
         _check_changes(path)
 
 
 def _check_missing(path: str) -> None:
     """Make sure that a journal which is not there never was."""
     for beside in (*sorted(glob(f"{escape(path)}{RESCUED}*"), reverse=True), f"{path}-wal"):
-        if has_content(beside):
+        # What another process has just made lay under its name before anything lay beside it.
+        if has_content(beside) and not os.path.exists(path):
             message = f"{path} is missing, and {beside} has what it knew last. Nothing was sent."
             how = f"Put {path} back" if beside.endswith("-wal") else f"Give that the name {path}"
             raise JournalError(f"{message} {how}: {_COSTS}. To begin anew, remove {beside}.")
