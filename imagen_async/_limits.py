@@ -36,13 +36,11 @@ def shared_or_own(accounts: Mapping[str, OpenAccount], shared: Shared, settings:
     """The limits of a client's accounts: shared with whoever else has their keys, or of this process alone."""
     checked_shared(shared)
     wanted = {name: shared if each.shared is None else each.shared for name, each in accounts.items()}
-    # What a client serves itself nobody else has.
-    # A service has the limits itself: whoever goes through it shares them there.
-    own = {name for name, each in accounts.items() if each.provider.is_service}
+    # What a client serves itself nobody else has; who goes through a service shares the limits there.
     sharing = {
         name: each.endpoint
         for name, each in accounts.items()
-        if each.endpoint is not None and wanted[name] and name not in own
+        if each.endpoint is not None and wanted[name] and not each.provider.is_service
     }
     if not sharing:
         return window

@@ -32,7 +32,7 @@ from inner import (
 )
 
 from imagen_async import ImageRequest, errors
-from imagen_async._core.dialects.served import FAILED_BEFORE, Told
+from imagen_async._core.dialects.served import FAILED_BEFORE, TaskReport
 from imagen_async._core.naming import CreateName, Names, NamingDialect
 from imagen_async._transport.groups import MOST_BYTES, MOST_CALLS, Groups
 from imagen_async.providers import PROVIDERS
@@ -73,7 +73,7 @@ def test_several_calls_are_one_and_their_answers_are_theirs(calls: list[tuple[st
     tasks = msgspec.json.decode(body)["tasks"]
     assert [(task["key"], task["request"].get("prompt", "")) for task in tasks] == calls
     assert [msgspec.json.decode(body[start:end]) for start, end in joined.places] == tasks
-    parts = [Told(f"img-{number}", "queued") for number in range(len(calls))]
+    parts = [TaskReport(f"img-{number}", "queued") for number in range(len(calls))]
     split = DIALECT.split(answer({"tasks": parts}), len(calls))
     assert [DIALECT.read_created(each) for each in split] == [Accepted(part.id, is_named=True) for part in parts]
     for other in (answer({"tasks": parts[1:]}), answer(b"{"), answer({"tasks": parts}, 502)):
@@ -161,26 +161,26 @@ def test_what_is_said_to_a_whole_group() -> None:
 def test_a_task_is_told_as_it_stands() -> None:
     """Queued and running, done with all that is known, failed as the same class, or given back unsent."""
 
-    def said(told: Told, task_id: str = "img-1") -> Any:
+    def said(told: TaskReport, task_id: str = "img-1") -> Any:
         return DIALECT.read_status(answer(told), task_id)
 
-    assert said(Told("img-1", "queued", waits=True)) == Pending("queued", waits=True)
-    assert said(Told("img-1", "running")) == Pending("running")
-    assert said(Told("img-1", "odd")) == Pending("odd", known=False)
-    done = said(Told("img-1", "done", False, ("https://s/files/1",), 8.0, 3.5, ("seed",), model="imagen4-fast"))
+    assert said(TaskReport("img-1", "queued", waits=True)) == Pending("queued", waits=True)
+    assert said(TaskReport("img-1", "running")) == Pending("running")
+    assert said(TaskReport("img-1", "odd")) == Pending("odd", known=False)
+    done = said(TaskReport("img-1", "done", False, ("https://s/files/1",), 8.0, 3.5, ("seed",), model="imagen4-fast"))
     assert done == Succeeded(("https://s/files/1",), 3.5, 8.0, done.raw, ("seed",), "", "imagen4-fast")
     unknown = {**ERROR, "kind": "UnknownOutcome", "may_have_cost": 8, "task_id": "x", "provider_code": 7}
-    failed = said(Told("img-1", "failed", credits=8.0, error=unknown))
+    failed = said(TaskReport("img-1", "failed", credits=8.0, error=unknown))
     assert isinstance(failed, TaskFailed)
     why = failed.failure
     assert (why.kind, why.credits, why.code, why.task_id, failed.credits) == (errors.UnknownOutcome, 8, 7, None, 8.0)
-    empty = said(Told("img-1", "unsent", error={**ERROR, "kind": "InsufficientCredits"}))
+    empty = said(TaskReport("img-1", "unsent", error={**ERROR, "kind": "InsufficientCredits"}))
     assert (empty.is_unsent, empty.credits, empty.failure.kind) == (True, 0.0, errors.InsufficientCredits)
-    assert said(Told("img-1", "unsent")).is_unsent
+    assert said(TaskReport("img-1", "unsent")).is_unsent
     # What would fail in the same way again is no reason to send it once more.
-    assert not said(Told("img-1", "unsent", error={**ERROR, "kind": "InvalidRequest"})).is_unsent
-    assert type(said(Told("img-2", "done"))).__name__ == "NoAnswer"
-    assert type(said(Told("img-1", "later"))).__name__ == "NoAnswer"
+    assert not said(TaskReport("img-1", "unsent", error={**ERROR, "kind": "InvalidRequest"})).is_unsent
+    assert type(said(TaskReport("img-2", "done"))).__name__ == "NoAnswer"
+    assert type(said(TaskReport("img-1", "later"))).__name__ == "NoAnswer"
     gone = DIALECT.read_status(answer({"error": {**ERROR, "status": 404, "code": "no_such_order"}}), "img-1")
     assert (type(gone).__name__, gone.failure.kind) == ("TaskRefused", errors.InvalidRequest)  # type: ignore[union-attr]
     for status, kind in ((401, "TaskRefused"), (429, "NoAnswer"), (503, "NoAnswer"), (502, "NoAnswer")):
@@ -221,7 +221,8 @@ async def test_what_may_not_leave_is_taken_out_of_its_group() -> None:
             raise errors.TransportError("nothing left", sent=False)
         sent.append(bytes(request.body or b""))
         tasks = msgspec.json.decode(sent[-1])["tasks"]
-        return answer({"tasks": [Told() if task is None else Told(task["key"], "queued") for task in tasks]})
+        reports = [TaskReport() if task is None else TaskReport(task["key"], "queued") for task in tasks]
+        return answer({"tasks": reports})
 
     async with asyncio.TaskGroup() as group:
         groups = Groups(send, {"served": DIALECT}, lambda work: group.create_task(work()) and None)

@@ -9,13 +9,14 @@ from .. import Account, Limits
 from ..errors import ConfigurationError
 from ..providers import PROVIDERS, Provider
 from .library import (
+    gone_with_client,
     named,
     no_such_provider,
     open_pool,
-    provider_of,
     proxies_of,
     read_provider,
     with_models,
+    with_named_creates,
     without_login,
 )
 from .options import AccountOptions, Said, T
@@ -43,12 +44,12 @@ def open_pool_of(options: AccountOptions) -> dict[str, Account]:
 
 def service_accounts(pool: Mapping[str, Account]) -> frozenset[str]:
     """Those that are services, where a create that is sent again is the same task."""
-    return frozenset(name for name, account in pool.items() if provider_of(account).is_service)
+    return with_named_creates(open_pool(pool, os.environ))
 
 
 def gone_accounts(pool: Mapping[str, Account]) -> frozenset[str]:
     """The accounts whose tasks end with the command: sandboxes without an address, which it serves by itself."""
-    return frozenset(name for name, account in open_pool(pool, os.environ).items() if account.endpoint is None)
+    return gone_with_client(open_pool(pool, os.environ))
 
 
 def words_of(options: AccountOptions, account: str | None = None) -> list[str]:

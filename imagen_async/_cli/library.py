@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._accounts import (
+    gone_with_client,
     named,
     no_such_provider,
     open_account,
@@ -11,6 +12,7 @@ from .._accounts import (
     router_of,
     schedule_of,
     with_models,
+    with_named_creates,
 )
 from .._batch.inputs import LookedUp
 from .._core.budget import Budget
@@ -93,6 +95,7 @@ __all__ = [
     "file_kind_of",
     "files_sent",
     "foreign_character",
+    "gone_with_client",
     "is_address",
     "is_at_end",
     "is_denied",
@@ -121,6 +124,7 @@ __all__ = [
     "use_of",
     "with_defaults",
     "with_models",
+    "with_named_creates",
     "without_login",
     "written",
 ]

@@ -18,7 +18,7 @@ from .states import Noting, Sending
 from .values import ImageRequest
 from .wire import HttpRequest, HttpResponse
 
-LONGEST_KEY = 200
+LONGEST_AS_IT_IS = 200
 """Characters of a key that is part of a name as it is."""
 
 
@@ -132,7 +132,7 @@ class Names:
 
 def _plain(key: str) -> str:
     """A key as part of a name: whatever it holds, and however long it is."""
-    if len(key) <= LONGEST_KEY and key.isprintable():
+    if len(key) <= LONGEST_AS_IT_IS and key.isprintable():
         return key
     return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=20).hexdigest()
 

@@ -47,7 +47,7 @@ class CreateBody(msgspec.Struct, frozen=True):
     callback_url: str | None = None
 
 
-class ServedDialect(Protocol):
+class ServedHalf(Protocol):
     """How one kind of API looks from its server. Pure, as the client's half is."""
 
     @property
@@ -91,7 +91,7 @@ class ServedDialect(Protocol):
         """The body that announces a task's end; `data` is that of its status answer."""
 
 
-def served_half(dialect: Dialect) -> ServedDialect | None:
+def served_half(dialect: Dialect) -> ServedHalf | None:
     """The server's half of a provider's dialect, or None for one that the sandbox does not speak."""
     match dialect:
         case JobsDialect():

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from .._core.callbacks import signature_of
-from ._dialects import ServedDialect
+from ._dialects import ServedHalf
 from ._tasks import Task
 
 # The fields that name a task, in any of the APIs.
@@ -34,7 +34,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 
 def message_of(
-    dialect: ServedDialect, task: Task, signing_key: str | None, now: float, wall: float
+    dialect: ServedHalf, task: Task, signing_key: str | None, now: float, wall: float
 ) -> tuple[dict[str, str], bytes]:
     """The headers and body that announce a task's end."""
     # The signature is over what the body says, wrong or right: only the task id of it is covered.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Set
 
 import msgspec
 
-from .._core.dialects.served import Told
+from .._core.dialects.served import TaskReport
 from ..errors import InvalidRequest
 from ._book import OrderRow
 from ._orders import Order, Part
@@ -36,7 +36,7 @@ Addresses = Callable[[Part], tuple[str, ...]]
 """The addresses of the files that a task has made, below the service's."""
 
 
-def told_of(order_id: str, order: Order, addresses: Addresses, noted: bytes | None) -> Told:
+def told_of(order_id: str, order: Order, addresses: Addresses, noted: bytes | None) -> TaskReport:
     """What is said of an order of one task.
 
     Args:
@@ -54,16 +54,16 @@ def told_of(order_id: str, order: Order, addresses: Addresses, noted: bytes | No
         assert part.failure is not None
         error = msgspec.json.decode(noted) if noted else error_of(refusal_of(part.failure, part.cost))
         credits = None if part.result is None else part.result.credits
-        return Told(order_id, "failed" if is_over else "unsent", credits=credits, error=error)
+        return TaskReport(order_id, "failed" if is_over else "unsent", credits=credits, error=error)
     state = order.state
     is_queued = state == "queued"
-    return Told(order_id, state if is_queued else "running", waits=is_queued and order.asked.waits)
+    return TaskReport(order_id, state if is_queued else "running", waits=is_queued and order.asked.waits)
 
 
-def _done(order_id: str, part: Part, addresses: Addresses) -> Told:
+def _done(order_id: str, part: Part, addresses: Addresses) -> TaskReport:
     result = part.result
     assert result is not None
-    return Told(
+    return TaskReport(
         order_id,
         "done",
         # A text is told as such; its file is for those who read no texts.
@@ -82,7 +82,7 @@ def error_of(refusal: Refusal) -> dict[str, object]:
     return {**refusal.error, "status": refusal.status, **again}
 
 
-def placed(told: Told, address: str) -> Told:
+def placed(told: TaskReport, address: str) -> TaskReport:
     """The same with its files below that address of the service."""
     return msgspec.structs.replace(told, urls=tuple(address + each for each in told.urls)) if told.urls else told
 
@@ -139,7 +139,7 @@ class Board:
 
     def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses
-        self._kept: OrderedDict[str, tuple[str, Told]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, TaskReport]] = OrderedDict()
         self._listeners: dict[str, set[Listener]] = {}
         self._unfinished: dict[str, set[str]] = {}
 
@@ -155,7 +155,7 @@ class Board:
         """Hear that a task is not being made any more, whatever has become of it."""
         self._unfinished.get(caller, set()).discard(order_id)
 
-    def told(self, order_id: str, order: Order, noted: bytes | None = None) -> Told:
+    def told(self, order_id: str, order: Order, noted: bytes | None = None) -> TaskReport:
         """What is said of an order, as above."""
         return told_of(order_id, order, self._addresses, noted)
 
@@ -174,7 +174,7 @@ class Board:
         for listener in self._listeners.get(row.caller, ()):
             listener.tell(row.id)
 
-    def last(self, caller: str, order_id: str) -> Told | None:
+    def last(self, caller: str, order_id: str) -> TaskReport | None:
         """What a caller's task has come to lately; None where that is not at hand."""
         owner, told = self._kept.get(order_id, ("", None))
         return told if owner == caller else None

@@ -68,7 +68,7 @@ class Wait(msgspec.Struct, frozen=True):
     ordinal: int
 
 
-Begin = Callable[[ImageRequest, str, Demand], Awaitable[Single]]
+Begin = Callable[[Demand, ImageRequest, str], Awaitable[Single]]
 """Has a request of a demand sent under a key, or finds what came of that key before."""
 
 Shown = Callable[[Order], Iterable[FileRow]]
@@ -244,7 +244,7 @@ class Desk:
 
     def _place(self, line: _Line, ordinal: int, demand: Demand) -> Order:
         key = key_of(demand.caller.name, demand.name, ordinal)
-        begin = partial(self._begun, demand)
+        begin = partial(self._begin, demand)
         number = f"img-{secrets.token_hex(12)}"
         order = line.orders[ordinal] = Order(number, key, demand.asked, begin, demand.caller.name, self._watch)
         # As long as it is being made, somebody is in the line.
@@ -253,9 +253,6 @@ class Desk:
         self._making.add(making)
         making.add_done_callback(partial(self._made, line, ordinal, order, demand))
         return order
-
-    async def _begun(self, demand: Demand, request: ImageRequest, key: str) -> Single:
-        return await self._begin(request, key, demand)
 
     async def _make(self, line: _Line, ordinal: int, order: Order, demand: Demand) -> None:
         """Make an order, from its row in the book to its end there."""

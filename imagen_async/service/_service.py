@@ -228,7 +228,7 @@ class Service:
             else:
                 await self.desk.go_on(demand, row.ordinal)
 
-    async def _begin(self, request: ImageRequest, key: str, demand: Demand) -> Single:
+    async def _begin(self, demand: Demand, request: ImageRequest, key: str) -> Single:
         asked, request = demand.asked, msgspec.structs.replace(request, key=key)
         terms = asked.deadline or self._terms.deadline, asked.on_refused
         turn = demand.caller.name, demand.caller.share

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .._core.dialects.served import LONGEST_KEY
+from .._core.dialects.served import LONGEST_NAME
 from .._core.plain_values import plain_item
 from .._core.values import DEFAULT_MODEL, RAW_PREFIX, ImageRequest, renamed_files
 from .._text import told, well_formed
@@ -82,8 +82,8 @@ def task_in(content: bytes) -> Task:
         task = _decode(content)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise wrong(f"This is no task: {error}.", code="invalid_task") from None
-    if not 0 < len(task.key) <= LONGEST_KEY or "\0" in task.key or well_formed(task.key) != task.key:
-        raise wrong(f"key={told(task.key)}: allowed are 1 to {LONGEST_KEY} characters of text.", "key", "invalid_key")
+    if not 0 < len(task.key) <= LONGEST_NAME or "\0" in task.key or well_formed(task.key) != task.key:
+        raise wrong(f"key={told(task.key)}: allowed are 1 to {LONGEST_NAME} characters of text.", "key", "invalid_key")
     deadline = task.deadline
     if deadline is not None and not 0 < deadline <= LONGEST_DEADLINE:
         allowed = f"a number of seconds above 0, at most {LONGEST_DEADLINE:,.0f}"

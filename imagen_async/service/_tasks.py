@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from aiohttp import web
 
-from .._core.dialects.served import CALLING_OFF, ENDS, FAILED_BEFORE, FILES, NO_SUCH, STATUS, TASKS, Told
+from .._core.dialects.served import CALLING_OFF, ENDS, FAILED_BEFORE, FILES, NO_SUCH, STATUS, TASKS, TaskReport
 from .._watch.log import log
 from ..errors import ImagenError
 from ._board import error_of, placed
@@ -45,6 +45,8 @@ dead.
 LONGEST_ANSWER = 600 << 10
 """Bytes of an answer from which on what is left is told to ask again: no client reads one without end."""
 
+_NO_SUCH = TaskReport(error=error_of(Refusal(404, NO_SUCH, "There is no such task, or not any more.")))
+
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -54,6 +56,9 @@ class _Group(msgspec.Struct):
 
 class _Ids(msgspec.Struct):
     ids: list[str]
+
+
+T = TypeVar("T", _Group, _Ids)
 
 
 class Tasks:
@@ -127,22 +132,22 @@ class Tasks:
         url = f"{service.address(request)}{FILES}/{file.sha256}"
         return json_of({"data": {"url": url, "media_type": file.media_type, "size": file.size}})
 
-    async def _taken(self, caller: Caller, content: bytes) -> Told:
+    async def _taken(self, caller: Caller, content: bytes) -> TaskReport:
         """What is said to a task that has come."""
         # What was taken out of a group that had been put together.
         if content.strip() == b"null":
-            return Told()
+            return TaskReport()
         try:
             return await self._ordered(caller, task_in(content))
         except Refused as refused:
-            return Told(error=error_of(refused.refusal))
+            return TaskReport(error=error_of(refused.refusal))
         except ImagenError as error:
-            return Told(error=error_of(refusal_of(error)))
+            return TaskReport(error=error_of(refusal_of(error)))
         except Exception:  # a fault of ours: one task must not keep the others of its group from their answers
             log(logging.ERROR, "a task was not taken by a fault of the service: %s", traceback.format_exc())
-            return Told(error=error_of(FAULT))
+            return TaskReport(error=error_of(FAULT))
 
-    async def _ordered(self, caller: Caller, task: Task) -> Told:
+    async def _ordered(self, caller: Caller, task: Task) -> TaskReport:
         service = self._service
         body = kept(task.terms, await service.files.brought.named(task.request))
         asked = read_task(service.reader, body)
@@ -156,7 +161,7 @@ class Tasks:
         try:
             if not wait.order.over.is_set():
                 service.board.taken(caller.name, wait.order.id)
-            return Told(wait.order.id, "queued", waits=asked.waits)
+            return TaskReport(wait.order.id, "queued", waits=asked.waits)
         finally:
             service.desk.leave(wait, demand)
 
@@ -177,7 +182,7 @@ class Tasks:
             message = f"{MOST_UNFINISHED:,} tasks of this key are unfinished. This one was not taken: come again"
             raise Refused(Refusal(429, "too_many_unfinished", f"{message}."))
 
-    async def _failed_before(self, demand: Demand) -> Told | None:
+    async def _failed_before(self, demand: Demand) -> TaskReport | None:
         """What is said of the task that a key stands for, where that has failed; None where it has not."""
         service = self._service
         row = await service.archive.last(demand.caller.name, demand.name)
@@ -188,9 +193,9 @@ class Tasks:
         told = told or service.board.told(row.id, await service.archive.order(row), row.error)
         if told.status != "failed" or told.error is None:
             return None
-        return Told(error={**told.error, "code": FAILED_BEFORE, "id": row.id, "status": 424})
+        return TaskReport(error={**told.error, "code": FAILED_BEFORE, "id": row.id, "status": 424})
 
-    async def _stand(self, caller: Caller, ids: Sequence[str]) -> list[Told]:
+    async def _stand(self, caller: Caller, ids: Sequence[str]) -> list[TaskReport]:
         """How tasks of a caller stand, in their order."""
         found = {each: told for each in ids if (told := self._at_hand(caller, each)) is not None}
         others = [each for each in dict.fromkeys(ids) if each not in found]
@@ -203,45 +208,40 @@ class Tasks:
                     found[row.id] = await self._gone_on(row, found[row.id])
         return [found.get(each, _NO_SUCH) for each in ids]
 
-    async def _gone_on(self, row: OrderRow, told: Told) -> Told:
+    async def _gone_on(self, row: OrderRow, told: TaskReport) -> TaskReport:
         """What is said of a task that nobody makes, and whose end is not noted, as on a full disk: it is made on."""
         if row.is_called_off:
             return told
         await self._service.go_on(row)
-        # Its pictures are not to be had before its end is noted.
-        return told if told.status in ("queued", "running") else Told(row.id, "running")
+        return _until_noted(told, row.id)
 
-    def _at_hand(self, caller: Caller, order_id: str) -> Told | None:
+    def _at_hand(self, caller: Caller, order_id: str) -> TaskReport | None:
         """How a task stands that is being made, or has ended lately."""
-        order = self._live(caller, order_id)
-        return self._service.board.last(caller.name, order_id) if order is None else self._running(order_id, order)
-
-    def _running(self, order_id: str, order: Order) -> Told:
-        told = self._service.board.told(order_id, order)
-        # Its end is being noted: its pictures are not to be had before.
-        return told if told.status in ("queued", "running") else Told(order_id, "running")
+        board, order = self._service.board, self._live(caller, order_id)
+        if order is None:
+            return board.last(caller.name, order_id)
+        return _until_noted(board.told(order_id, order), order_id)
 
     def _live(self, caller: Caller, order_id: str) -> Order | None:
         """A caller's task, while it is being made."""
         order = self._service.desk.live(order_id)
         return order if order is not None and order.caller == caller.name and len(order.parts) == 1 else None
 
-    def _answer(self, request: web.Request, told: Sequence[Told]) -> web.Response:
+    def _answer(self, request: web.Request, told: Sequence[TaskReport]) -> web.Response:
         address, length, parts = self._service.address(request), 0, []
         for each in told:
             part = msgspec.json.encode(placed(each, address))
             # The first in any case, however long it is.
             if length and length + len(part) > LONGEST_ANSWER:
-                part = msgspec.json.encode(Told(each.id, "later"))
+                part = msgspec.json.encode(TaskReport(each.id, "later"))
             length += len(part)
             parts.append(msgspec.Raw(part))
         return json_of({"tasks": parts})
 
 
-_NO_SUCH = Told(error=error_of(Refusal(404, NO_SUCH, "There is no such task, or not any more.")))
-
-
-T = TypeVar("T", _Group, _Ids)
+def _until_noted(told: TaskReport, order_id: str) -> TaskReport:
+    """What is said of a task whose end, if it has one, is still to be noted: its pictures are not to be had before."""
+    return told if told.status in ("queued", "running") else TaskReport(order_id, "running")
 
 
 async def _decoded(request: web.Request, kind: type[T]) -> T:

@@ -43,6 +43,7 @@ from ..wire import (
     clean,
 )
 from .answers import figure
+from .few_questions import FewQuestions
 
 TASKS = "/v1/tasks"
 STATUS = "/v1/tasks/status"
@@ -50,7 +51,7 @@ CALLING_OFF = "/v1/tasks/cancel"
 ENDS = "/v1/tasks/events"
 FILES = "/v1/files"
 
-LONGEST_KEY = 1000
+LONGEST_NAME = 1000
 """Characters of a name that a service takes."""
 
 NO_SUCH = "no_such_order"
@@ -68,7 +69,7 @@ _FIELDS = tuple(name for name in CONTENT if name != "model")
 _encode = msgspec.json.Encoder().encode
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+class TaskReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a service says of a task, in the answer to its create, or to a question.
 
     Attributes:
@@ -101,12 +102,12 @@ class _Group(msgspec.Struct):
     tasks: list[msgspec.Raw]
 
 
-_decode_told = msgspec.json.Decoder(Told).decode
+_decode_report = msgspec.json.Decoder(TaskReport).decode
 _decode_group = msgspec.json.Decoder(_Group).decode
 _decode_ends = msgspec.json.Decoder(tuple[str, ...] | None).decode
 
 
-class ServedDialect(msgspec.Struct, frozen=True):
+class ServedDialect(FewQuestions, frozen=True):
     """A service of this library, as `NamingDialect` has it."""
 
     ends_path: str = ENDS
@@ -208,39 +209,15 @@ class ServedDialect(msgspec.Struct, frozen=True):
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
-    def build_renewal(self, url: str) -> HttpRequest | None:
-        """None: its addresses live as long as its pictures."""
-        return None
-
-    def read_renewal(self, response: HttpResponse) -> str | Failure:
-        """Never needed, since no such question is written."""
-        return Failure(ProtocolError, "A service gives no new links.")
-
-    def build_models(self) -> HttpRequest | None:
-        """None: its list of models is one for people."""
-        return None
-
-    def build_schema(self, model: str) -> HttpRequest | None:
-        """None: it tells no schema."""
-        return None
-
-    def build_credits(self) -> HttpRequest | None:
-        """None: what its accounts have is its own matter."""
-        return None
-
-    def read_credits(self, response: HttpResponse) -> float | Failure:
-        """Never needed, since no such question is written."""
-        return Failure(ProtocolError, "A service tells no balance.")
-
 
 def _request(path: str, field: bytes, parts: Sequence[bytes], operation: Any) -> HttpRequest:
     return HttpRequest("POST", path, b'{"%b":[%b]}' % (field, b",".join(parts)), operation)
 
 
-def _read(response: HttpResponse) -> Told | None:
+def _read(response: HttpResponse) -> TaskReport | None:
     """What a service says; None for what is not its word."""
     try:
-        return _decode_told(response.body)
+        return _decode_report(response.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -325,7 +302,7 @@ def _not_its_word(response: HttpResponse) -> Created:
     return Lost(Failure(ProtocolError, message, code=status), response.retry_after, is_named=True)
 
 
-def _no_status(told: Told | None, response: HttpResponse) -> TaskStatus:
+def _no_status(told: TaskReport | None, response: HttpResponse) -> TaskStatus:
     """What an answer to a question means that tells nothing of the task."""
     status = response.status
     if told is not None and told.error is not None:
@@ -340,12 +317,12 @@ def _no_status(told: Told | None, response: HttpResponse) -> TaskStatus:
     return NoAnswer(failure, retry_after=response.retry_after)
 
 
-def _succeeded(told: Told, raw: bytes) -> Succeeded:
+def _succeeded(told: TaskReport, raw: bytes) -> Succeeded:
     ignored, model = tuple(map(clean, told.ignored)), clean(told.model or "")
     return Succeeded(told.urls, told.latency, told.credits, raw, ignored, told.text, model)
 
 
-def _failed(told: Told, raw: bytes) -> TaskFailed:
+def _failed(told: TaskReport, raw: bytes) -> TaskFailed:
     failure = _failure(told.error or {}, 424) if told.error else _UNSENT if told.status == "unsent" else _UNTOLD
     # By its own id it is collected here, whatever its provider calls it.
     failure = msgspec.structs.replace(failure, task_id=None)

@@ -6,18 +6,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from ..failure import Failure
 from ..model import Model
 from ..values import ImageRequest
 from ..wire import Created, HttpRequest, HttpResponse, TaskStatus
 from . import answers, creates, records
+from .few_questions import FewQuestions
 from .own_task import OwnTask
 from .task_id_forms import check_task_id_form
 
 _encode = msgspec.json.Encoder().encode
 
 
-class TasksDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="generations"):
+class TasksDialect(FewQuestions, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="generations"):
     """One API of this kind.
 
     Attributes:
@@ -53,27 +53,3 @@ class TasksDialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     def read_status(self, response: HttpResponse, task_id: str, field: str = "") -> TaskStatus:
         """Say how a task stands; an answer about another one is none."""
         return records.read_status(answers.open_answer(response), OwnTask(task_id, field), "status")
-
-    def build_renewal(self, url: str) -> HttpRequest | None:
-        """None: the API gives no new links."""
-        return None
-
-    def read_renewal(self, response: HttpResponse) -> str | Failure:
-        """Read the new link; never needed, since no such question is written."""
-        return answers.read_renewal(answers.open_answer(response))
-
-    def build_models(self) -> HttpRequest | None:
-        """None: the API has no list of models."""
-        return None
-
-    def build_schema(self, model: str) -> HttpRequest | None:
-        """None: the API tells no schema."""
-        return None
-
-    def build_credits(self) -> HttpRequest | None:
-        """Write the question for the balance, or None where the API has no such question."""
-        return None
-
-    def read_credits(self, response: HttpResponse) -> float | Failure:
-        """Read the balance, or why the answer holds none."""
-        return answers.read_balance(answers.open_answer(response))
