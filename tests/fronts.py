@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -85,12 +86,17 @@ class Front:
             await asyncio.wait(self._asking)
 
 
+T = TypeVar("T", bound=Front)
+
+
 @asynccontextmanager
-async def front(upstream: str, *, patience: float | None = None, keeps: bool = False) -> AsyncIterator[Front]:
+async def front(
+    upstream: str, *, patience: float | None = None, keeps: bool = False, kind: type[T] = Front
+) -> AsyncIterator[T]:
     """Serve one while the block runs."""
     no_limits = {"timeout": aiohttp.ClientTimeout(), "connector": aiohttp.TCPConnector(limit=0)}
     async with aiohttp.ClientSession(**no_limits, auto_decompress=False) as session:
-        made = Front(upstream, session, patience, keeps)
+        made = kind(upstream, session, patience, keeps)
         application = web.Application()
         application.router.add_route("*", "/{tail:.*}", made.answer)
         terms = {"access_log": None, "handle_signals": False, "shutdown_timeout": 0.1}

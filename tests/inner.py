@@ -33,6 +33,7 @@ from imagen_async._core.callbacks import (
     task_hinted_at,
     task_named_by,
 )
+from imagen_async._core.cells import fields_in, request_of
 from imagen_async._core.change import Change
 from imagen_async._core.circuit_breaker import CircuitBreaker
 from imagen_async._core.course import LAST_WORD

@@ -82,6 +82,7 @@ ORDER = (
     "ports",
     "webhooks",
     "service",
+    "ray",
     "sandbox",
     "testing",
     "_cli",

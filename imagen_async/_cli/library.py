@@ -16,6 +16,7 @@ from .._accounts import (
 )
 from .._batch.inputs import LookedUp
 from .._core.budget import Budget
+from .._core.cells import read_cell
 from .._core.defaults import plain_key, with_defaults
 from .._core.fields import CONTENT, FIELDS, ColumnType
 from .._core.fields import Kind as FieldKind
@@ -113,6 +114,7 @@ __all__ = [
     "prepare_folder",
     "provider_of",
     "proxies_of",
+    "read_cell",
     "read_provider",
     "refresh",
     "router_of",

@@ -16,7 +16,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from .folder import journal_in, notes_in
-from .library import FIELDS, InputFiles, Parameter, Router, files_sent, is_address, plain_item
+from .library import FIELDS, InputFiles, Router, files_sent, is_address, plain_item, read_cell
 from .options import PictureOptions
 from .prompt_files import PromptLine
 
@@ -111,18 +111,10 @@ class OwnColumns:
                 columns[name] = value
                 self._passed.update({} if field is None else {name: None})
             elif value is not None:
-                extra[field] = _read(own[field], value)
+                extra[field] = read_cell(own[field], value)
         if len(columns) == len(line.columns):
             return line
         return msgspec.structs.replace(line, columns=columns, extra={**extra, **line.extra})
-
-
-def _read(parameter: Parameter, value: Any) -> Any:
-    """What a cell means there: a text is read, and of a column in which some are missing a number is whole again."""
-    if isinstance(value, str):
-        return parameter.read(value.strip())
-    is_whole = isinstance(value, float) and value.is_integer() and not parameter.takes(value)
-    return int(value) if is_whole and parameter.takes(int(value)) else value
 
 
 def resolved(picture: PictureOptions, router: Router, out: str | None = None) -> PictureOptions:

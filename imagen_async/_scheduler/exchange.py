@@ -42,6 +42,7 @@ from .._core.wording import result_of
 from .._patience import Patience
 from .._watch.log import log
 from ..errors import DownloadFailed, ImagenError, ProtocolError, TransportError
+from .renewal import Errand, new_links
 
 ASK_AT_LEAST = 1.0
 """Seconds that a question may take even at the job's deadline: its answer may be the picture."""
@@ -77,9 +78,6 @@ class JobFiles(Protocol):
 
 
 _Event = TypeVar("_Event")
-
-Errand = Callable[[str, HttpRequest], Awaitable[HttpResponse]]
-"""Carries a call about no task's state to an account."""
 
 Save = Callable[[Result, str, float], Awaitable[tuple[ImageFile, ...]]]
 """Fetches a result's pictures into a folder, within so many seconds."""
@@ -234,23 +232,8 @@ class Exchange:
 
     async def _renewed(self, account: str, outcome: Succeeded) -> Succeeded | Failure:
         """Ask for new links to the pictures."""
-        dialect = self._dialects[account]
-        urls: list[str] = []
-        for url in outcome.urls:
-            request = dialect.build_renewal(url)
-            if request is None:
-                # No other link can be had, so that the picture is as good as gone.
-                return Failure(DownloadFailed, f"The provider gives no new link for {url}.", is_gone=True)
-            try:
-                response = await self._run_errand(account, request)
-            except ImagenError as error:
-                # Of whatever kind: what has failed is to fetch a picture that is paid for.
-                return self._failed(DownloadFailed(f"The provider gave no new link: {error.message}", code=error.code))
-            renewed = dialect.read_renewal(response)
-            if isinstance(renewed, Failure):
-                return origin.failure_of(renewed, response, time.time(), self._mask)
-            urls.append(renewed)
-        return msgspec.structs.replace(outcome, urls=tuple(urls))
+        links = await new_links(self._run_errand, account, self._dialects[account], outcome.urls, self._mask)
+        return links if isinstance(links, Failure) else msgspec.structs.replace(outcome, urls=links)
 
     def _told(self, event: _Event, response: HttpResponse) -> _Event:
         return origin.event_of(event, response, time.time(), self._mask)
