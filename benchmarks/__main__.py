@@ -15,12 +15,14 @@ from collections.abc import Iterable
 from benchmarks import (
     burst,
     callbacks,
+    coordinator,
     imports,
     journal,
     limit,
     machines,
     memory,
     peers,
+    ray,
     resume,
     scale,
     schedule,
@@ -47,6 +49,8 @@ BENCHMARKS = {
     "watching": watching,
     "scale": scale,
     "peers": peers,
+    "ray": ray,
+    "coordinator": coordinator,
     "import": imports,
 }
 

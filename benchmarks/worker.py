@@ -19,6 +19,12 @@ def peak_memory() -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
+def current_memory() -> int:
+    """The memory that this process has now, in bytes."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
+
+
 def prompts(count: int) -> Iterator[str]:
     """As many different prompts, made one at a time."""
     return (f"a red fox in the snow, number {index}, side light, photograph" for index in range(count))

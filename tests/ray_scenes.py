@@ -29,6 +29,7 @@ import ray.data
 from aiohttp import web
 from fronts import Front, front
 from ray.cluster_utils import Cluster
+from readme import blocks
 from services import service
 
 from imagen_async import Account, Limits, Rate
@@ -336,6 +337,22 @@ def served(folder: Path) -> dict[str, Any]:
     return {**provider.figures(), "first": table_figures(read_back(folder / "out")), "leaks": key_leaks()}
 
 
+def readme(folder: Path) -> dict[str, Any]:
+    """README's program, with the sandbox in the place of its two providers."""
+    provider = Provider(Limits(Rate(50, per=1), Rate(200, per=1), running=100))
+    for name in ("KIE", "APIIN"):
+        os.environ[f"{name}_API_KEY"] = KEY
+        os.environ[f"{name}_BASE_URL"] = f"{provider.front.url}/{name.lower()}"
+    os.chdir(folder)
+    Path("prompts").mkdir()
+    pq.write_table(pa.Table.from_pylist(prompts(8)), "prompts/some.parquet")
+    program = next(block for block in blocks("python") if "generate_images" in block)
+    ray.init(num_cpus=4, include_dashboard=False)
+    exec(program.replace("/data/run.db", str(folder / "run.db")), {})
+    table = read_back(folder / "out")
+    return {**provider.figures(), "columns": table.column_names, "first": table_figures(table)}
+
+
 def left(folder: Path) -> dict[str, Any]:
     """Whoever wants no more rows leaves the loop, in a program that goes on; then all rows are wanted after all."""
     provider = Provider(Limits(Rate(10, per=1), Rate(50, per=1), running=20), lives=Lives(link=3.0))
@@ -371,6 +388,7 @@ SCENES: dict[str, Callable[..., dict[str, Any]]] = {
     "interrupted": interrupted,
     "served": served,
     "left": left,
+    "readme": readme,
     "job": job,
 }
 

@@ -403,8 +403,8 @@ def test_enough_is_asked_for_and_not_more(accounts: list[tuple[int, float, int]]
     limits = [Limits(Rate(count, per=per), running=running) for count, per, running in accounts]
     found = sizes_for(limits)
     at_once = found.rows * found.blocks * found.askers
-    assert at_once >= min(100_000, sum(each.running for each in limits))
-    assert at_once <= 2 * (100_000 + found.rows * found.askers)
+    assert at_once >= min(50_000, 2 * sum(each.running for each in limits))
+    assert at_once <= 2 * (50_000 + found.rows * found.askers)
     assert 4 <= found.rows <= 256
     assert found.blocks <= 64
     assert sizes_for(limits, 7).rows == 7

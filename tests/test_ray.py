@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from readme import README
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -115,3 +116,12 @@ def test_a_service_may_be_the_owner(tmp_path: Path) -> None:
     assert told["tasks"] == 40
     assert told["first"] == {"rows": 41, "different": 41, "errors": {}, "pictures": 41}
     assert told["leaks"] == []
+
+
+def test_readmes_program_runs_as_printed(tmp_path: Path) -> None:
+    """A column of prompts becomes a folder of Parquet with the columns that it names."""
+    told = scene("readme", tmp_path)
+    assert told["first"] == {"rows": 8, "different": 8, "errors": {}, "pictures": 8}
+    assert told["tasks"] == 8
+    printed = README.split('rows.write_parquet("out")  # ')[1].splitlines()[0].removesuffix(", its own columns")
+    assert set(printed.split(", ")) <= set(told["columns"])

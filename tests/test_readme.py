@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import re
 import subprocess
@@ -14,15 +15,16 @@ import pytest
 from commands import COMMAND
 from inner import COMMANDS
 from readme import README, ROOT, blocks, program_of
+from services import service
 
-from imagen_async import ImageRequest, errors
+from imagen_async import Account, ImageRequest, errors
 from imagen_async.providers import PROVIDERS
 from imagen_async.sandbox import Sandbox
 
 
 def ran(folder: Path, *words: str, **environment: str) -> str:
     """What a program of ours that ends well has printed, run in a folder with this environment's Python."""
-    command = [sys.executable, *words] if words[0].startswith("-") else words
+    command = [sys.executable, *words] if words[0].startswith("-") or words[0].endswith(".py") else words
     process = subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, **environment})
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout
@@ -53,6 +55,20 @@ def test_the_pool_runs_as_printed(tmp_path: Path, imagen_sandbox: Sandbox) -> No
     out = ran(tmp_path, "-W", "error", "-c", program, **keys, **urls)
     assert out.splitlines()[-1].startswith("The budget is reached: 100 credits")
     assert len(imagen_sandbox.ledger.tasks) == 25
+
+
+@pytest.mark.slow
+async def test_tasks_of_other_engines_run_as_printed(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """The program for `concurrent.futures`, twice over: four processes, 40 pictures, and each is paid once."""
+    program = tmp_path / "program.py"
+    program.write_text(next(block for block in blocks("python") if "ProcessPoolExecutor" in block))
+    accounts = [Account("sandbox", api_key=imagen_sandbox.key, base_url=imagen_sandbox.url)]
+    async with service(imagen_sandbox, tmp_path / "service", accounts=accounts) as asker:
+        where = {"SERVED_BASE_URL": asker.url, "SERVED_API_KEY": "any"}
+        first, second = [await asyncio.to_thread(ran, tmp_path, str(program), **where) for _ in range(2)]
+    assert first.count(".png") == second.count(".png") == 40
+    assert set(imagen_sandbox.ledger.tasks_by_prompt().values()) == {4}
+    assert len(imagen_sandbox.ledger.tasks) == 40
 
 
 @pytest.mark.parametrize("program", [*blocks("python"), program_of("watching"), program_of("web")])

@@ -247,17 +247,24 @@ class Router:
         """Who takes a request of a model, and why the others do not; beside it the request as it is sent to them."""
         takers: list[tuple[str, Model]] = []
         problems: dict[str, Failure] = {}
+        # Hundreds of accounts may have one provider's record, which says the same of each.
+        said: dict[int, Model | Failure] = {}
         for account, provider in self.providers.items():
-            try:
-                model = check(request, name, provider, self._others)
-                # Also where its price keeps it out: a budget must not change what a picture looks like.
-                request = filled(request, model) if fills else request
-                self._check_price(model, request)
-            except InvalidRequest as error:
-                # Kept for the case that nobody takes it: then each account's reason is told.
-                problems[account] = Failure.of(error).about(account=account)
+            found = said.get(id(provider))
+            if found is None:
+                try:
+                    found = check(request, name, provider, self._others)
+                    # Also where its price keeps it out: a budget must not change what a picture looks like.
+                    request = filled(request, found) if fills else request
+                    self._check_price(found, request)
+                except InvalidRequest as error:
+                    # Kept for the case that nobody takes it: then each account's reason is told.
+                    found = Failure.of(error)
+                said[id(provider)] = found
+            if isinstance(found, Failure):
+                problems[account] = found.about(account=account)
             else:
-                takers.append((account, model))
+                takers.append((account, found))
         return request, takers, problems
 
     def _default_ratios(self, name: str) -> list[str | None]:

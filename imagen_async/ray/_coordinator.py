@@ -20,6 +20,7 @@ from .._core.cells import request_of
 from .._core.defaults import content_key, with_defaults
 from .._core.failure import Failure
 from .._core.journal_entry import JournalEntry
+from .._core.routing import UNKNOWN_PRICE
 from .._core.values import ImageRequest, Result
 from .._core.wording import states_sent_again
 from .._input_files import InputLooks
@@ -41,8 +42,6 @@ LOOK = 0.5
 
 PATIENCE = 10.0
 """Seconds that one waits for the one before to let go of the journal."""
-
-_UNKNOWN_PRICE = "its price is unknown, and a budget needs one: give credits= in its Account"
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -286,14 +285,18 @@ class Coordinator:
         looks = InputLooks(opened.uploader.files, router, None, opened.off_loop, remembered)
         stated = await looks.request(stated)
         key = stated.key or content_key(stated)
-        price = 0.0
-        if self._purse is not None:
-            sent, route = router.route(stated)
-            prices = [route.dearest(offer, sent) for offer in route.offers]
-            if None in prices:
-                raise InvalidRequest(f"model={stated.model!r}: {_UNKNOWN_PRICE}.")
-            price = max(each or 0.0 for each in prices)
+        price = 0.0 if self._purse is None else self._dearest(stated)
         return msgspec.structs.replace(stated, key=key), price
+
+    def _dearest(self, stated: ImageRequest) -> float:
+        """The most that a request may cost; raises InvalidRequest where nobody knows."""
+        sent, route = self._client._router.route(stated)
+        # Of hundreds of accounts most have the same model.
+        offers = {id(offer.model): offer for offer in route.offers}.values()
+        prices = [route.dearest(offer, sent) for offer in offers]
+        if None in prices:
+            raise InvalidRequest(f"model={stated.model!r}: {UNKNOWN_PRICE}.")
+        return max(price or 0.0 for price in prices)
 
     async def _made(self, request: ImageRequest, price: float) -> Result:
         """What a request comes to; raises ImagenError where nothing was begun."""

@@ -12,6 +12,7 @@ import msgspec
 from .._accounts import Account
 from .._checked import checked_credits, checked_deadline
 from .._client import Client
+from .._core.poll_schedule import FRESHNESS
 from .._folders import folder_path
 from .._job_factory import Parameters, overridden
 from .._opening import home_of
@@ -21,6 +22,10 @@ from ._fetching import FetchTerms
 from ._groups import account_groups, journals_of
 from ._rows import Reading
 from ._sizes import Sizes, sizes_for
+
+PATIENT = 10 * FRESHNESS
+"""Seconds of waiting that a status call is worth to a coordinator: rows come out by blocks of some seconds, and each
+call takes it a millisecond, of which it has no more than there are."""
 
 
 class Driver:
@@ -39,7 +44,7 @@ class Driver:
     def __init__(self, accounts: Sequence[str | Account], options: Mapping[str, Any], parameters: Parameters) -> None:
         if parameters.get("key") is not None:
             raise InvalidRequest("key: each row has its own, in a column: key_column=….")
-        self._options = {**options}
+        self._options = {"freshness": PATIENT, **options}
         self._client = Client(*accounts, **self._options)
         self._defaults = overridden("-", parameters)
         self._client._router.check_defaults(self._defaults)

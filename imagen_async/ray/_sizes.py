@@ -22,10 +22,14 @@ SPREAD = 2.0
 AHEAD = 10.0
 """Seconds of creates that are asked for beyond the tasks that may run: what has not gone out is there when it may."""
 
-MOST_AT_ONCE = 100_000
-"""Rows that are asked for at once at most, each of which is in the coordinator's memory."""
+WAITING = 2
+"""Rows that are asked for, for each task that may run: in a block one waits for the last of all, and that takes twice
+as long as one of them (measured, with blocks of 40)."""
 
-OF_A_SERVICE = Limits(Rate(20, per=1), running=2000)
+MOST_AT_ONCE = 50_000
+"""Rows that are asked for at once at most: each takes 14 KB in the coordinator (measured, benchmark `coordinator`)."""
+
+OF_A_SERVICE = Limits(Rate(20, per=1), running=1000)
 """What is asked for of a service, whose limits nobody knows: it takes 10,000 of one caller, and tells when it is
 full."""
 
@@ -48,7 +52,7 @@ def sizes_for(limits: Iterable[Limits], rows: int | None = None) -> Sizes:
     """What keeps accounts of these limits at work; `rows` of a block where they are given."""
     all_limits = [OF_A_SERVICE if each.submit.count > MOST_AT_ONCE else each for each in limits]
     rate = sum(each.submit.count / each.submit.per for each in all_limits)
-    at_once = min(MOST_AT_ONCE, sum(each.running for each in all_limits) + math.ceil(rate * AHEAD))
+    at_once = min(MOST_AT_ONCE, WAITING * sum(each.running for each in all_limits) + math.ceil(rate * AHEAD))
     rows = rows or max(FEWEST_ROWS, min(MOST_ROWS, math.ceil(rate * SPREAD)))
     blocks = math.ceil(at_once / rows)
     askers = math.ceil(blocks / BLOCKS)
