@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -168,7 +171,7 @@ def read_back(folder: Path) -> pa.Table:
     return pq.read_table(folder)
 
 
-def killed(folder: Path, count: int = 300) -> dict[str, Any]:
+def killed(folder: Path, count: int = 300, shared: str = "") -> dict[str, Any]:
     """Three nodes; coordinator, worker and a node are killed, once with creates on the way; then all of it again."""
     provider = Provider(Limits(Rate(20, per=2), Rate(50, per=1), running=100))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
@@ -176,7 +179,12 @@ def killed(folder: Path, count: int = 300) -> dict[str, Any]:
     victim = cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address)
     rows = ray.data.from_items(prompts(count))
-    terms = {"journal": folder / "run.db", "model": "imagen4-fast", "rows_per_block": 5, "client": {"shared": False}}
+    terms = {
+        "journal": folder / "run.db",
+        "model": "imagen4-fast",
+        "rows_per_block": 5,
+        "client": {"shared": bool(shared)},
+    }
     on_the_way: list[int] = []
 
     def kill_coordinator() -> None:
@@ -347,10 +355,26 @@ def readme(folder: Path) -> dict[str, Any]:
     Path("prompts").mkdir()
     pq.write_table(pa.Table.from_pylist(prompts(8)), "prompts/some.parquet")
     program = next(block for block in blocks("python") if "generate_images" in block)
-    ray.init(num_cpus=4, include_dashboard=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray.init(num_cpus=4, include_dashboard=False, _metrics_export_port=port)
     exec(program.replace("/data/run.db", str(folder / "run.db")), {})
     table = read_back(folder / "out")
-    return {**provider.figures(), "columns": table.column_names, "first": table_figures(table)}
+    told = {**provider.figures(), "columns": table.column_names, "first": table_figures(table)}
+    # Of the coordinator, which is there until the program ends.
+    wait_for("metrics", lambda: "ended" in metrics_of_ray(port))
+    return {**told, "metrics": metrics_of_ray(port)}
+
+
+def metrics_of_ray(port: int) -> dict[str, float]:
+    """The sums of our own metrics, as Prometheus has them from the node, by their names."""
+    found: Counter[str] = Counter()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        for line in answer.read().decode().splitlines():
+            if named := re.match(r"ray_imagen_async_(\w+?)(?:_total)?\{.*\} (\S+)$", line):
+                found[named[1]] += float(named[2])
+    return found
 
 
 def left(folder: Path) -> dict[str, Any]:

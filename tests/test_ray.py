@@ -125,3 +125,6 @@ def test_readmes_program_runs_as_printed(tmp_path: Path) -> None:
     assert told["tasks"] == 8
     printed = README.split('rows.write_parquet("out")  # ')[1].splitlines()[0].removesuffix(", its own columns")
     assert set(printed.split(", ")) <= set(told["columns"])
+    assert told["metrics"]["ended"] == 8
+    assert told["metrics"]["live"] == 0
+    assert told["metrics"]["credits"] > 0
