@@ -48,11 +48,13 @@ _held: dict[str, Held] = {}
 
 
 def check_ray() -> None:
-    """Make sure that Ray can be used here; raises ConfigurationError."""
+    """Make sure that Ray can be used here, and is; raises ConfigurationError."""
     try:
-        import ray.data  # noqa: F401
+        import ray.data
     except ImportError as error:
         raise ConfigurationError("This needs Ray: pip install 'imagen-async[ray]'.") from error
+    if not ray.is_initialized():
+        ray.init()
 
 
 def coordinator_of(terms: Terms, accounts: Sequence[Account], node: str | None) -> Part:
@@ -119,11 +121,14 @@ def _retire(name: str, held: Held, terms: Terms) -> None:
     """Have one that is on other terms, or well no more, go for a new one; raises JournalError while it is asked."""
     import ray
 
-    with suppress(ray.exceptions.RayError):
-        if not ray.get(held.part.actor.leave.remote(only_if_idle=True), timeout=LEAVING):
-            raise _in_use("program, on other terms,", terms)
-        ray.get(held.call, timeout=LEAVING)
-    with suppress(ray.exceptions.RayError):
+    is_idle = True
+    with suppress(Exception):  # its node, or its whole cluster, is gone
+        is_idle = ray.get(held.part.actor.leave.remote(only_if_idle=True), timeout=LEAVING)
+        if is_idle:
+            ray.get(held.call, timeout=LEAVING)
+    if not is_idle:
+        raise _in_use("program, on other terms,", terms)
+    with suppress(Exception):
         ray.kill(held.part.actor)
     del _held[name]
 
