@@ -39,8 +39,9 @@ from imagen_async._opening import (
 )
 from imagen_async._plain_group import PlainGroup
 from imagen_async.ray import _coordinator as coordinator_module
-from imagen_async.ray._coordinator import Coordinator, Terms
+from imagen_async.ray._coordinator import Coordinator
 from imagen_async.ray._driver import PATIENT
+from imagen_async.ray._maker import Order
 from imagen_async.ray._sizes import Sizes, sizes_for
 from imagen_async.testing import VirtualTimeLoop
 
@@ -77,18 +78,20 @@ def measured(accounts: int, rows: int) -> dict[str, object]:
 
 async def _played(accounts: int, rows: int, journal: str) -> dict[str, object]:
     sizes = sizes_for([LIMITS] * accounts)
-    coordinator = Coordinator(Terms(journal, ImageRequest("-", model="imagen4-fast"), options={"freshness": PATIENT}))
+    coordinator = Coordinator(journal)
     coordinator_module.Client = Simulated  # type: ignore[misc]
     asked = Counter[str]()
     Provider.asked = asked
     before = current_memory()
-    holding = asyncio.create_task(coordinator.hold([_account(number) for number in range(accounts)]))
-    mark = await coordinator.mark()
+    pool = [_account(number) for number in range(accounts)]
+    holding = asyncio.create_task(coordinator.hold(pool, {"freshness": PATIENT}))
+    mark, now = await coordinator.begin()
+    order = Order(mark, now, ImageRequest("-", model="imagen4-fast"))
     began, cpu, peak = asyncio.get_running_loop().time(), time.process_time(), 0
     attending = asyncio.create_task(_attend(coordinator))
     numbers = iter(range(rows))
     slots = sizes.blocks * sizes.askers
-    await asyncio.gather(*(_asked(coordinator, mark, sizes, numbers) for _ in range(slots)))
+    await asyncio.gather(*(_asked(coordinator, order, sizes, numbers) for _ in range(slots)))
     cpu, wall = time.process_time() - cpu, asyncio.get_running_loop().time() - began
     attending.cancel()
     peak = current_memory() - before
@@ -112,10 +115,10 @@ async def _attend(coordinator: Coordinator) -> None:
         await asyncio.sleep(coordinator_module.LOOK)
 
 
-async def _asked(coordinator: Coordinator, mark: str, sizes: Sizes, numbers: Any) -> None:
+async def _asked(coordinator: Coordinator, order: Order, sizes: Sizes, numbers: Any) -> None:
     """One block after the other, as a thread of an asker does."""
     while block := [{"prompt": f"a red fox, number {number}"} for number in itertools.islice(numbers, sizes.rows)]:
-        answers = await coordinator.ask("asker", mark, block)
+        answers = await coordinator.ask("asker", order, block)
         assert answers is not None
         assert all(answer.error is None for answer in answers)
 

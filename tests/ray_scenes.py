@@ -298,6 +298,9 @@ def rows_and_keys(folder: Path) -> dict[str, Any]:
             generate_images(rows, provider.account, second, **{**terms, **more, **count})
         except ImagenError as error:
             told[f"refused {name}"] = error.message
+    # One that is written down, and not begun, while another is; on the same journal, with another model.
+    first = generate_images(ray.data.from_items([{"prompt": "by two"}]), provider.account, **terms)
+    told["two"] = [made([{"prompt": "by two"}], model="imagen4"), [{"model": row["model"]} for row in first.take_all()]]
     before = provider.tasks
     rows = ray.data.from_items(prompts(20))
     own = {"journal": folder / "groups.db", "model": "imagen4-fast", "coordinators": 2}
@@ -363,7 +366,7 @@ def readme(folder: Path) -> dict[str, Any]:
     table = read_back(folder / "out")
     told = {**provider.figures(), "columns": table.column_names, "first": table_figures(table)}
     # Of the coordinator, which is there until the program ends.
-    wait_for("metrics", lambda: "ended" in metrics_of_ray(port))
+    wait_for("metrics", lambda: metrics_of_ray(port).get("ended") == 8)
     return {**told, "metrics": metrics_of_ray(port)}
 
 

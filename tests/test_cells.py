@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inner import fields_in, request_of
+from inner import Parameter, fields_in, request_of
 from inner import router_of as routed
 
 from imagen_async import Account, ConfigurationError, InvalidRequest
 
 OWN = routed({"kie": Account("kie")}).own_fields("nano-banana-2")
+
+
+def own_fields(model: object) -> Mapping[str, Parameter]:
+    """Those of every model."""
+    return OWN
+
+
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 
 
@@ -48,7 +56,7 @@ def test_a_cell_means_what_it_says(cells: dict[str, Any], how: str) -> None:
     for name in ("seed", "num_images"):
         if cells.get(name) is not None and how != "as they are":
             written[name] = float(cells[name]) if how == "as floats" else str(cells[name])
-    request = request_of(written, OWN)
+    request = request_of(written, own_fields)
     assert {name: getattr(request, name) for name in cells} == cells
     assert request.extra == {}
 
@@ -58,27 +66,27 @@ def test_a_cell_means_what_it_says(cells: dict[str, Any], how: str) -> None:
 )
 def test_a_key_is_a_text(key: Any, told: str) -> None:
     """Whatever a data set has for a key."""
-    assert request_of({"prompt": "x", "key": key}, {}).key == told
+    assert request_of({"prompt": "x", "key": key}, own_fields).key == told
 
 
 def test_fields_of_the_model_go_into_extra() -> None:
     """What the row's model has is part of its request, an `extra` of its own wins, and nulls are not said."""
     cells = {"prompt": "x", "resolution": "2K", "output_format": None, "cfg": 3.5}
-    assert request_of(cells, OWN).extra == {"resolution": "2K"}
+    assert request_of(cells, own_fields).extra == {"resolution": "2K"}
     extra = {"resolution": "4K", "more": None}
-    assert request_of({**cells, "extra": extra}, OWN).extra == {"resolution": "4K"}
-    assert request_of({**cells, "extra": json.dumps(extra)}, OWN).extra == {"resolution": "4K"}
+    assert request_of({**cells, "extra": extra}, own_fields).extra == {"resolution": "4K"}
+    assert request_of({**cells, "extra": json.dumps(extra)}, own_fields).extra == {"resolution": "4K"}
 
 
 @pytest.mark.parametrize("extra", ["{", "[1]", 7, ["a"]], ids=repr)
 def test_an_extra_that_is_no_object_is_refused(extra: Any) -> None:
     """That row's error, and no other's."""
     with pytest.raises(InvalidRequest, match="extra"):
-        request_of({"prompt": "x", "extra": extra}, {})
+        request_of({"prompt": "x", "extra": extra}, own_fields)
 
 
 @pytest.mark.parametrize("images", ["a.png", b"bytes", ["a.png", "b.png"], ("a.png",)], ids=repr)
 def test_pictures_may_be_one_or_several(images: Any) -> None:
     """A path or bytes alone are a list of one."""
-    found = request_of({"prompt": "x", "images": images}, {}).images
+    found = request_of({"prompt": "x", "images": images}, own_fields).images
     assert list(found) == ([images] if isinstance(images, str | bytes) else list(images))

@@ -84,6 +84,7 @@ def test_rows_keys_errors_and_budget(tmp_path: Path) -> None:
     reached = [row for row in told["budget"] if (row["error"] or "").startswith("BudgetReached")]
     assert told["spent"] == 8
     assert len(reached) == 8
+    assert [rows[0]["model"] for rows in told["two"]] == ["imagen4", "imagen4-fast"]
     assert "no such column" in told["refused column"]
     assert "imagen9" in told["refused model"]
     assert "another number of coordinators" in told["refused groups"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError, InvalidRequest
 from .fields import FIELDS
 from .parameters import Parameter
 from .values import ImageRequest
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 _OURS = {field.name: field for field in FIELDS if not field.is_made}
 
@@ -35,21 +38,39 @@ def fields_in(columns: Iterable[str], own: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def request_of(cells: Mapping[str, Any], own: Mapping[str, Parameter]) -> ImageRequest:
+def request_of(cells: Mapping[str, Any], own_fields: Callable[[Any], Mapping[str, Parameter]]) -> ImageRequest:
     """The request of a row; what is empty is not said.
 
     Args:
         cells: What stands in the columns that are fields, by the fields' names.
-        own: The fields that the row's model has of its own: the others are not part of the request.
+        own_fields: Tells which fields a model has of its own: the others are not part of the request. None: of rows
+            that name none.
 
     Raises:
         InvalidRequest: A cell holds what its field cannot be.
     """
-    said = {name: value for name, value in cells.items() if value is not None}
+    said = {name: value for name, value in cells.items() if not is_empty(value)}
+    own = own_fields(said.get("model"))
     extra = _object("extra", said.pop("extra", {}))
     ours = {name: _ours(name, value) for name, value in said.items() if name in _OURS}
     others = {name: read_cell(own[name], value) for name, value in said.items() if name in own}
     return ImageRequest(**ours, extra={**others, **extra})
+
+
+def is_empty(value: Any) -> bool:
+    """True for a cell without a value, which a library of tables may write as a number that is none."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def key_text(value: Any) -> str:
+    """A key as a text; a number is the same key however its column is written."""
+    return str(_whole_again(value))
+
+
+def showable(cells: Mapping[str, Any]) -> ImageRequest:
+    """What can be shown of a row of which no request can be made."""
+    prompt, key = cells.get("prompt"), cells.get("key")
+    return ImageRequest("" if is_empty(prompt) else str(prompt), key=None if is_empty(key) else key_text(key))
 
 
 def read_cell(parameter: Parameter, value: Any) -> Any:
@@ -63,10 +84,10 @@ def read_cell(parameter: Parameter, value: Any) -> Any:
 def _ours(name: str, value: Any) -> Any:
     field = _OURS[name]
     if name == "key":
-        return str(_whole_again(value))
+        return key_text(value)
     if field.kind == "files":
         return tuple(value) if isinstance(value, list | tuple) else (value,)
-    if field.kind == "whole" and isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+    if field.kind == "whole" and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return int(value)
     return _whole_again(value) if field.kind == "whole" else value
 

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Unpack
 
-from .._accounts import Account
+import msgspec
+
+from .._accounts import Account, named
 from .._checked import checked_flags
 from .._job_factory import Parameters
 from ._cluster import check_ray, coordinator_of
 from ._driver import Driver
+from ._parts import Part
 from ._stages import with_stages
 
 if TYPE_CHECKING:
@@ -80,6 +83,9 @@ def generate_images(
         ConfigurationError: An account, a column or a folder cannot be used, or Ray is not there; nothing was sent.
         InvalidRequest: The parameters fit no model; nothing was sent.
         JournalError: The journal cannot be used, or another job has it; nothing was sent.
+
+    While rows are read Ray wraps what ends the job, such as an AccountError where no account takes anything more, into
+    an error of its own, `ray.exceptions.RayTaskError`, whose text has ours.
     """
     check_ray()
     (retry_failed,) = checked_flags(retry_failed=retry_failed)
@@ -87,7 +93,10 @@ def generate_images(
     known = dataset.schema(fetch_if_missing=False)
     reading = driver.reading(key_column, None if known is None else known.names)
     fetching = driver.fetching(save_to, deadline)
-    groups = driver.groups(coordinators)
-    terms = driver.terms(journal, coordinators, max_credits, deadline, retry_failed=retry_failed)
-    parts = [coordinator_of(each, group, node) for each, group in zip(terms, groups, strict=True)]
+    order = driver.order(max_credits, deadline, retry_failed=retry_failed, has_journal=journal is not None)
+    parts = []
+    for path, group in zip(driver.journals(journal, coordinators), driver.groups(coordinators), strict=True):
+        actor, mark, now = coordinator_of(path, group, driver.options, node)
+        own = {"mark": mark, "began_at": now, "max_credits": order.max_credits / coordinators}
+        parts.append(Part(actor, msgspec.structs.replace(order, **own), tuple(named(group))))
     return with_stages(dataset, parts, reading, fetching, driver.sizes(rows_per_block), concurrency)

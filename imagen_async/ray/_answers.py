@@ -6,6 +6,7 @@ import msgspec
 
 from .._core.file_names import UNNUMBERED
 from .._core.values import ImageRequest, Result
+from .._text import well_formed
 from ..errors import ImagenError
 
 
@@ -61,9 +62,17 @@ def answer_of(result: Result) -> Answer:
     error = None if result.error is None else told(result.error)
     figures = result.task_id, result.credits, result.latency, error
     where = result.provider, result.model, result.urls, result.text
-    return Answer(result.key, result.request.prompt, *where, *figures)
+    return Answer(well_formed(result.key), well_formed(result.request.prompt), *where, *figures)
+
+
+def failed_answer(request: ImageRequest, error: ImagenError) -> Answer:
+    """What is said of a row of which nothing was sent."""
+    return Answer(well_formed(request.key or ""), well_formed(request.prompt), error=told(error))
 
 
 def told(error: ImagenError) -> str:
     """An error as a column has it: its class, by which the remedy is known, and its message."""
-    return f"{type(error).__name__}: {error.message}"
+    # Out of another process it comes as two in one.
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, ImagenError) else error
+    return well_formed(f"{type(error).__name__}: {error.message}")

@@ -43,7 +43,7 @@ class Asking:
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of a block once all of them have come to an end, with that."""
         rows = requests_in(table, self._reading)
-        groups = [group_of({**self._reading.defaults, **row}, len(self._parts)) for row in rows]
+        groups = [group_of(row, len(self._parts)) for row in rows]
         asked: list[list[dict[str, Any]]] = [[] for _ in self._parts]
         for row, group in zip(rows, groups, strict=True):
             asked[group].append(row)
@@ -57,7 +57,7 @@ class Asking:
         found: dict[int, Sequence[Answer]] = {place: () for place, each in enumerate(rows) if not each}
         while len(found) < len(rows):
             waiting = {place: part for place, part in enumerate(self._parts) if place not in found}
-            calls = [part.actor.ask.remote(self._name, part.mark, rows[place]) for place, part in waiting.items()]
+            calls = [part.actor.ask.remote(self._name, part.order, rows[place]) for place, part in waiting.items()]
             told = zip(waiting, ray.get(calls), strict=True)
             # One that has taken this one for dead answers nothing: then it is asked once more.
             found.update({place: answers for place, answers in told if answers is not None})

@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,9 +15,8 @@ import msgspec
 
 from .._accounts import Account
 from ..errors import ConfigurationError, ImagenError, JournalError
-from ._coordinator import Coordinator, Terms
+from ._coordinator import Coordinator
 from ._metrics import Watching
-from ._parts import Part, names_of
 
 NAMESPACE = "imagen_async"
 """Of Ray's names for actors: one by one name in a cluster, whatever job asks."""
@@ -33,13 +32,13 @@ class Held(msgspec.Struct, frozen=True):
     """A coordinator of this driver.
 
     Attributes:
-        part: As the stages know it.
-        terms: What it was told.
+        actor: Ray's handle of it.
+        told: What it was told: whoever tells it something else has another one.
         call: What lasts as long as it does.
     """
 
-    part: Part
-    terms: tuple[Any, ...]
+    actor: Any
+    told: tuple[Any, ...]
     call: Any
 
 
@@ -57,26 +56,34 @@ def check_ray() -> None:
         ray.init()
 
 
-def coordinator_of(terms: Terms, accounts: Sequence[Account], node: str | None) -> Part:
-    """The coordinator of a journal, as this driver has it, or a new one.
+def coordinator_of(
+    journal: str | None, accounts: Sequence[Account], options: Mapping[str, Any], node: str | None
+) -> tuple[Any, str, float]:
+    """The coordinator of a journal, as this driver has it, or a new one; its journal's mark, and its Unix time.
 
     Raises:
         ImagenError: It cannot be open; nothing was sent.
     """
-    name, key = _name_of(terms), (terms, tuple(accounts), node)
+    import ray
+
+    name, told = _name_of(journal), (tuple(accounts), dict(options), node)
     found = _held.get(name)
-    if found is not None:
-        if found.terms == key and _is_well(found):
-            return found.part
-        _retire(name, found, terms)
+    if found is not None and not (found.told == told and _is_well(found)):
+        _retire(name, found, journal)
     if not _held:
         atexit.register(leave_all)
-    _held[name] = _started(name, terms, accounts, _node_of(node), key)
-    return _held[name].part
+    held = _held.get(name) or _started(name, journal, told, _node_of(node))
+    try:
+        mark, now = ray.get(held.actor.begin.remote())
+    except ImagenError as error:
+        ray.kill(held.actor)
+        raise _plain(error) from None
+    _held[name] = held
+    return held.actor, mark, now
 
 
-def _started(name: str, terms: Terms, accounts: Sequence[Account], node: str, key: tuple[Any, ...]) -> Held:
-    """A new coordinator, once it is open; raises ImagenError where it cannot be."""
+def _started(name: str, journal: str | None, told: tuple[Any, ...], node: str) -> Held:
+    """A new coordinator, which is about to open."""
     import ray
 
     where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
@@ -84,17 +91,12 @@ def _started(name: str, terms: Terms, accounts: Sequence[Account], node: str, ke
     # What was asked of one that died is asked of the next: each call is free to repeat.
     life = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": MOST_CALLS}
     try:
-        actor = ray.remote(ImagenCoordinator).options(**place, **life).remote(terms)
+        actor = ray.remote(ImagenCoordinator).options(**place, **life).remote(journal)
     except ValueError:  # the name is taken
-        raise _in_use("cluster", terms) from None
+        raise _in_use("cluster", journal) from None
+    accounts, options, _ = told
     # Keys go by a call, which no other process of Ray's keeps, as it keeps what an actor is made of.
-    call = actor.hold.remote(list(accounts))
-    try:
-        mark = ray.get(actor.mark.remote())
-    except ImagenError as error:
-        ray.kill(actor)
-        raise _plain(error) from None
-    return Held(Part(actor, mark, names_of(accounts)), key, call)
+    return Held(actor, told, actor.hold.remote(list(accounts), options))
 
 
 def leave_all() -> None:
@@ -103,7 +105,7 @@ def leave_all() -> None:
 
     for name, held in [*_held.items()] if ray.is_initialized() else []:
         with suppress(Exception):  # one that is gone
-            ray.get(held.part.actor.leave.remote(), timeout=LEAVING)
+            ray.get(held.actor.leave.remote(), timeout=LEAVING)
             ray.get(held.call, timeout=LEAVING)
         _held.pop(name, None)
 
@@ -112,35 +114,35 @@ def _is_well(held: Held) -> bool:
     import ray
 
     try:
-        return not ray.get(held.part.actor.is_stopped.remote(), timeout=LEAVING)
+        return not ray.get(held.actor.is_stopped.remote(), timeout=LEAVING)
     except Exception:  # its node is gone
         return False
 
 
-def _retire(name: str, held: Held, terms: Terms) -> None:
-    """Have one that is on other terms, or well no more, go for a new one; raises JournalError while it is asked."""
+def _retire(name: str, held: Held, journal: str | None) -> None:
+    """Have one go that has other accounts, or is well no more; raises JournalError while it is asked."""
     import ray
 
     is_idle = True
     with suppress(Exception):  # its node, or its whole cluster, is gone
-        is_idle = ray.get(held.part.actor.leave.remote(only_if_idle=True), timeout=LEAVING)
+        is_idle = ray.get(held.actor.leave.remote(only_if_idle=True), timeout=LEAVING)
         if is_idle:
             ray.get(held.call, timeout=LEAVING)
     if not is_idle:
-        raise _in_use("program, on other terms,", terms)
+        raise _in_use("program, with other accounts,", journal)
     with suppress(Exception):
-        ray.kill(held.part.actor)
+        ray.kill(held.actor)
     del _held[name]
 
 
-def _in_use(whose: str, terms: Terms) -> JournalError:
-    message = f"Another job of this {whose} is at work with {terms.journal or 'these accounts'}. Nothing was sent"
+def _in_use(whose: str, journal: str | None) -> JournalError:
+    message = f"Another job of this {whose} is at work with {journal or 'these accounts'}. Nothing was sent"
     return JournalError(f"{message}. Wait for its end, or give this one a journal of its own.")
 
 
-def _name_of(terms: Terms) -> str:
+def _name_of(journal: str | None) -> str:
     # Without a journal nothing has to be there once only: a service knows each create by its name.
-    what = os.path.realpath(terms.journal) if terms.journal is not None else secrets.token_hex(8)
+    what = os.path.realpath(journal) if journal is not None else secrets.token_hex(8)
     return f"coordinator-{hashlib.blake2b(os.fsencode(what), digest_size=8).hexdigest()}"
 
 
@@ -169,11 +171,11 @@ def _plain(error: ImagenError) -> ImagenError:
 class ImagenCoordinator(Coordinator):
     """The coordinator as Ray runs it."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, journal: str | None) -> None:
         import ray
 
         with warnings.catch_warnings():
             # Ray 2.60 warns of a property of its own that this one asks.
             warnings.simplefilter("ignore")
             is_again: bool = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(terms, is_again=is_again, listener=Watching().on_event)
+        super().__init__(journal, is_again=is_again, listener=Watching().on_event)

@@ -17,6 +17,7 @@ from .._core.values import ImageFile
 from .._downloads import save_all
 from .._folders import prepare_folder
 from .._opening import file_threads
+from .._text import one_line
 from .._transport.file_session import FileSession
 from .._transport.sessions import SessionSettings
 from ..errors import DownloadFailed, ImagenError
@@ -87,6 +88,9 @@ class Fetcher:
             return await self._pictures(session, answer, urls)
         except ImagenError as error:
             return told(error)
+        except Exception as error:  # such as a full disk, or a coordinator that is gone: others may have their pictures
+            message = f"The picture is made and paid for. It cannot be fetched: {one_line(str(error))}"
+            return told(DownloadFailed(message))
 
     async def _pictures(self, session: FileSession, answer: Answer, urls: tuple[str, ...]) -> list[Picture]:
         result, folder = answer.to_result(urls), self._terms.save_to
@@ -130,8 +134,11 @@ class Fetching:
         return await self._fetcher.session().__aenter__()
 
     async def _renew(self, answer: Answer, dead: tuple[str, ...]) -> tuple[str, ...]:
-        part = next(each for each in self._parts if answer.provider in each.accounts)
-        urls: tuple[str, ...] = await part.actor.links.remote(part.mark, answer.provider, answer.task_id, dead)
+        part = next((each for each in self._parts if answer.provider in each.accounts), None)
+        if part is None:
+            raise DownloadFailed(f"Its link has died, and it is of the account {answer.provider}, which is not here.")
+        mark = part.order.mark
+        urls: tuple[str, ...] = await part.actor.links.remote(mark, answer.provider, answer.task_id, dead)
         return urls
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._accounts import Account
+from .._core.cells import is_empty, key_text
 from ..errors import ConfigurationError, JournalError
 
 
@@ -48,12 +49,11 @@ def check_alone(journal: str) -> None:
 
 
 def group_of(cells: Mapping[str, Any], count: int) -> int:
-    """Whose a row is: by its key, or by all that it says, so that equal rows are one coordinator's."""
+    """Whose a row is: by its key, or else by its prompt, so that equal rows are one coordinator's, however written."""
     if count == 1:
         return 0
     key = cells.get("key")
-    said = sorted((name, value) for name, value in cells.items() if value is not None)
-    text = repr(said) if key is None else str(key)
+    text = str(cells.get("prompt")) if is_empty(key) else key_text(key)
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest()) % count
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from .._accounts import Account
+from ._maker import Order
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -15,16 +14,10 @@ class Part(msgspec.Struct, frozen=True):
 
     Attributes:
         actor: Ray's handle of it.
-        mark: Of its journal, as the job began with it.
+        order: The job, as it is asked for there.
         accounts: The names of its accounts.
     """
 
     actor: Any
-    mark: str
+    order: Order
     accounts: tuple[str, ...]
-
-
-def names_of(accounts: Sequence[Account]) -> tuple[str, ...]:
-    """What accounts are called."""
-    named = (account.name or account.provider for account in accounts)
-    return tuple(each if isinstance(each, str) else each.name for each in named)

@@ -6,10 +6,11 @@ Unlike a batch's, which reserves when a create leaves: here each request is a si
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
-import msgspec
+import anyio
 
 from .._core.budget import PARTS, parts
 from .._core.journal_entry import JournalEntry, bill_of
@@ -18,13 +19,8 @@ from ..errors import BudgetReached
 LookUp = Callable[[str], Awaitable[JournalEntry | None]]
 """Reads what the journal has of a key."""
 
-
-class _Held(msgspec.Struct):
-    """What is set aside for a key, for all who ask for it."""
-
-    users: int
-    before: int
-    price: int
+Count = Callable[[], Awaitable[float]]
+"""Adds up what all requests of the journal have cost, or may have, in credits."""
 
 
 class Purse:
@@ -32,17 +28,16 @@ class Purse:
     nothing is under way that might yet cost less than it may.
 
     Args:
-        limit: Credits.
-        spent: Credits that the journal's requests have cost so far, or may have.
         look_up: Reads what the journal has of a key.
+        count: Adds up the journal.
     """
 
-    def __init__(self, limit: float, spent: float, look_up: LookUp) -> None:
-        self._limit = parts(limit)
-        self._spent = parts(spent)
+    def __init__(self, look_up: LookUp, count: Count) -> None:
         self._look_up = look_up
-        self._held: dict[str, _Held] = {}
-        self._reserved = 0
+        self._count = count
+        self._spent = self._reserved = 0
+        # Whether what is spent is as the journal says, as far as nobody is under way.
+        self._is_counted = False
         self._changed = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -56,58 +51,67 @@ class Purse:
         """Credits that are set aside."""
         return self._reserved / PARTS
 
+    async def open(self) -> None:
+        """Learn what was spent before."""
+        self._spent = parts(await self._count())
+
     @asynccontextmanager
-    async def held(self, key: str, price: float, again: frozenset[str]) -> AsyncIterator[None]:
-        """Have a request's price set aside, for as long as somebody waits for it.
+    async def held(self, key: str, price: float, limit: float, again: frozenset[str]) -> AsyncIterator[None]:
+        """Have a request's price set aside; nobody else may hold its key meanwhile.
 
         Args:
             key: The request's.
             price: The most that it may cost.
+            limit: What may be spent in all; infinity: anything.
             again: States of the journal from which it would be sent once more.
 
         Raises:
             BudgetReached: It does not fit; nothing was sent.
+            JournalError: The journal cannot be read.
         """
-        held = self._held.get(key) or await self._hold(key, parts(price), again)
-        held.users += 1
+        # One at a time, in the order of the asking; whoever has no limit waits for nothing.
+        async with nullcontext() if limit == math.inf else self._turn:
+            before, aside = await self._hold(key, parts(price), limit * PARTS, again)
         try:
             yield
         finally:
-            held.users -= 1
-            if not held.users:
-                # Beside whoever was cancelled: what is set aside is set right in any case.
-                await asyncio.shield(asyncio.ensure_future(self._settle(key, held)))
+            # Also where whoever asked is gone.
+            with anyio.CancelScope(shield=True):
+                await self._settle(key, before, aside)
 
-    async def _hold(self, key: str, price: int, again: frozenset[str]) -> _Held:
-        # One at a time, in the order of the asking: nobody else may settle the key between the look and the holding.
-        async with self._turn:
-            if key in self._held:
-                return self._held[key]
-            entry = await self._look_up(key)
-            costs_more = entry is None or entry.state == "queued" or entry.state in again
-            price = price if costs_more else 0
-            while price > self._limit - self._spent - self._reserved:
-                if not self._reserved:
-                    raise self._reached(price)
+    async def _hold(self, key: str, price: int, limit: float, again: frozenset[str]) -> tuple[int, int]:
+        entry = await self._look_up(key)
+        # A create that was on its way when its process died is unknown to whoever claims it.
+        state = None if entry is None else "unknown" if entry.state == "submitting" else entry.state
+        aside = price if state in (None, "queued", *again) else 0
+        while aside and aside > limit - self._spent - self._reserved:
+            if self._reserved:
                 self._changed.clear()
                 await self._changed.wait()
-            self._reserved += price
-            held = self._held[key] = _Held(0, _cost(entry), price)
-            return held
+            elif self._is_counted:
+                raise self._reached(aside, limit)
+            else:
+                # What was left to the journal while it was on its way may have cost nothing after all.
+                self._is_counted = True
+                self._spent = parts(await self._count())
+        self._reserved += aside
+        return _cost(entry), aside
 
-    async def _settle(self, key: str, held: _Held) -> None:
-        after = await self._look_up(key)
-        if held.users or self._held.get(key) is not held:
-            return
-        del self._held[key]
-        self._reserved -= held.price
-        self._spent += _cost(after) - held.before
-        self._changed.set()
+    async def _settle(self, key: str, before: int, aside: int) -> None:
+        cost = before + aside
+        try:
+            cost = _cost(await self._look_up(key))
+        finally:
+            self._reserved -= aside
+            self._spent += cost - before
+            self._is_counted = False
+            self._changed.set()
 
-    def _reached(self, price: int) -> BudgetReached:
-        spent, limit = self._spent / PARTS, self._limit / PARTS
-        message = f"The budget is reached: {spent:g} of {limit:g} credits are spent, and this takes {price / PARTS:g}"
-        return BudgetReached(f"{message} more. Nothing was sent for it; a job with more max_credits makes it.")
+    def _reached(self, price: int, limit: float) -> BudgetReached:
+        spent = f"{self._spent / PARTS:g} of {limit / PARTS:g} credits are spent, and this takes {price / PARTS:g} more"
+        return BudgetReached(
+            f"The budget is reached: {spent}. Nothing was sent for it; a job with more max_credits makes it."
+        )
 
 
 def _cost(entry: JournalEntry | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,12 +27,10 @@ class Reading(msgspec.Struct, frozen=True):
     Attributes:
         own: The fields that the models of the accounts have of their own.
         key: The column that has the keys; None: that of the name `key`, where there is one.
-        defaults: What rows leave out, by the fields' names.
     """
 
     own: tuple[str, ...] = ()
     key: str | None = None
-    defaults: Mapping[str, Any] = {}
 
     def fields(self, columns: Sequence[str]) -> dict[str, str]:
         """The columns that are fields, and which; raises ConfigurationError for columns that cannot be taken in."""
