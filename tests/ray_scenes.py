@@ -277,13 +277,11 @@ def rows_and_keys(folder: Path) -> dict[str, Any]:
     provider.sandbox.order("task", "fail_word")
     told["failed"] = made([{"prompt": "bad"}, {"prompt": ""}, {"prompt": "wide", "Aspect_Ratio": "17:3"}])
     told["tasks of failed"] = provider.tasks - before
-    told["failed again"] = made([{"prompt": "bad"}])
     told["retried"] = made([{"prompt": "bad"}], retry_failed=True)
     before = provider.tasks
     two = [{"prompt": "two of them", "num_images": 2.0}, {"prompt": "one", "num_images": None}]
     told["several"] = made(two, model="seedream-4")
     told["saved"] = made([{"prompt": "equal"}], save_to=folder / "pictures")
-    told["saved again"] = made([{"prompt": "equal"}], save_to=folder / "pictures")
     told["files"] = sorted(path.name for path in (folder / "pictures").iterdir())
     spent = provider.sandbox.ledger.credits
     dear = [{"prompt": f"dear {number}"} for number in range(10)]

@@ -74,11 +74,8 @@ def test_rows_keys_errors_and_budget(tmp_path: Path) -> None:
     kinds = [row["error"].split(":")[0] for row in told["failed"]]
     assert kinds == ["GenerationFailed", "InvalidRequest", "InvalidRequest"]
     assert told["tasks of failed"] == 1
-    # The first of these rows had a column more.
-    assert told["failed again"][0].items() <= told["failed"][0].items()
     assert told["retried"][0]["error"] is None
     assert [row["picture"] for row in told["several"]] == [1, 2, 1]
-    assert told["saved"] == told["saved again"]
     assert [Path(row["path"]).name for row in told["saved"]] == told["files"]
     assert told["saved"][0]["sha256"] == told["equal"][0]["sha256"]
     reached = [row for row in told["budget"] if (row["error"] or "").startswith("BudgetReached")]

@@ -93,9 +93,9 @@ class Driver:
             ConfigurationError: There are too few, or some models are served by some of the groups alone.
         """
         groups = account_groups(self._with_keys(), coordinators)
-        served = [{model for account in group for model in self._models_of(account)} for group in groups]
-        if any(models != served[0] for models in served):
-            few = ", ".join(sorted(served[0].union(*served) - served[0].intersection(*served))[:5])
+        models = [{model for account in group for model in self._models_of(account)} for group in groups]
+        if any(each != models[0] for each in models):
+            few = ", ".join(sorted(models[0].union(*models) - models[0].intersection(*models))[:5])
             message = f"coordinators={coordinators}: each needs accounts for all models, and not all have {few}"
             raise ConfigurationError(f"{message}. Name as many accounts of each provider, in turns.")
         return groups
