@@ -302,14 +302,19 @@ def rows_and_keys(folder: Path) -> dict[str, Any]:
     before = provider.tasks
     rows = ray.data.from_items(prompts(20))
     own = {"journal": folder / "groups.db", "model": "imagen4-fast", "coordinators": 2}
-    figures, tasks = [], []
-    for _ in range(2):
-        generate_images(rows, provider.account, second, **own).write_parquet(str(folder / f"out-{len(tasks)}"))
-        figures.append(table_figures(read_back(folder / f"out-{len(tasks)}")))
-        tasks.append(provider.tasks - before - sum(tasks))
+    generate_images(rows, provider.account, second, **own).write_parquet(str(folder / "out"))
     journals = len(list(folder.glob("groups.*of2.db")))
-    told["groups"] = {"rows": figures[1]["rows"], "errors": figures[1]["errors"], "tasks": tasks}
-    told["groups"]["coordinators"] = journals
+    told["groups"] = {
+        **table_figures(read_back(folder / "out")),
+        "tasks": provider.tasks - before,
+        "journals": journals,
+    }
+    wrong = Account("sandbox", api_key="wrong", base_url=provider.front.url)
+    try:
+        generate_images(rows, wrong, journal=folder / "key.db").take_all()
+    except ray.exceptions.RayTaskError as error:
+        told["refused key"] = str(error)
+    told["right key"] = made([{"prompt": "equal"}], journal=folder / "key.db")
     return told
 
 

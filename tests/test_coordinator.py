@@ -298,6 +298,15 @@ async def test_no_value_is_no_key_and_no_seed(imagen_sandbox: Sandbox, tmp_path:
     assert [answer.error for answer in answers] == [None, None]
 
 
+async def test_one_call_twice_opens_it_once(imagen_sandbox: Sandbox, tmp_path: Path) -> None:
+    """The second lasts as long as the first, and breaks nothing."""
+    async with held(imagen_sandbox, tmp_path) as coordinator:
+        again = asyncio.create_task(coordinator.hold([account_at(imagen_sandbox)], {}))
+        assert [answer.error for answer in await asked(coordinator, rows_of("a fox"))] == [None]
+        assert not again.done()
+    await again
+
+
 async def test_one_that_cannot_open_says_why(tmp_path: Path) -> None:
     """Whatever the reason is."""
     made = Coordinator(str(tmp_path / "run.db"))
@@ -317,7 +326,7 @@ async def test_nothing_stays_of_what_was_answered(imagen_sandbox: Sandbox, tmp_p
         assert coordinator._maker._purse is not None
         assert coordinator._maker._purse.reserved == 0
         assert not coordinator._maker._at_work
-        assert not any(coordinator._asks.values())
+        assert not coordinator._asks
         assert not client.durably._asks
 
 

@@ -85,7 +85,10 @@ def test_rows_keys_errors_and_budget(tmp_path: Path) -> None:
     assert "no such column" in told["refused column"]
     assert "imagen9" in told["refused model"]
     assert "another number of coordinators" in told["refused groups"]
-    assert told["groups"] == {"rows": 20, "errors": {}, "tasks": [20, 0], "coordinators": 2}
+    found = {"rows": 20, "different": 20, "errors": {}, "pictures": 20, "tasks": 20, "journals": 2}
+    assert told["groups"] == found
+    assert "AuthenticationError" in told["refused key"]
+    assert told["right key"][0]["error"] is None
 
 
 def test_ctrl_c_stops_creates_and_the_next_job_goes_on(tmp_path: Path) -> None:

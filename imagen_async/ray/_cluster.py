@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import os
 import secrets
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ import msgspec
 
 from .._accounts import Account
 from ..errors import ConfigurationError, ImagenError, JournalError
-from ._coordinator import Coordinator
+from ._coordinator import LOOK, SILENCE, Coordinator
 from ._metrics import Watching
 
 NAMESPACE = "imagen_async"
@@ -23,6 +24,9 @@ NAMESPACE = "imagen_async"
 
 MOST_CALLS = 10_000
 """Calls that a coordinator has open at once: one for each block that is asked for, and a few."""
+
+IDLE = 2 * SILENCE
+"""Seconds after which those who have asked for a job that is over are known to be gone."""
 
 LEAVING = 30.0
 """Seconds that the end of a driver waits for creates that are on their way."""
@@ -68,8 +72,9 @@ def coordinator_of(
 
     name, told = _name_of(journal), (tuple(accounts), dict(options), node)
     found = _held.get(name)
-    if found is not None and not (found.told == told and _is_well(found)):
-        _retire(name, found, journal)
+    if found is not None and not ((is_well := _is_well(found)) and found.told == told):
+        # One that takes nothing more is in nobody's way, whoever still asks it.
+        _retire(name, found, journal, if_idle=is_well)
     if not _held:
         atexit.register(leave_all)
     held = _held.get(name) or _started(name, journal, told, _node_of(node))
@@ -119,13 +124,16 @@ def _is_well(held: Held) -> bool:
         return False
 
 
-def _retire(name: str, held: Held, journal: str | None) -> None:
+def _retire(name: str, held: Held, journal: str | None, *, if_idle: bool) -> None:
     """Have one go that has other accounts, or is well no more; raises JournalError while it is asked."""
     import ray
 
-    is_idle = True
+    is_idle, by = True, time.monotonic() + IDLE
     with suppress(Exception):  # its node, or its whole cluster, is gone
-        is_idle = ray.get(held.actor.leave.remote(only_if_idle=True), timeout=LEAVING)
+        while not (is_idle := ray.get(held.actor.leave.remote(only_if_idle=if_idle), timeout=LEAVING)):
+            if time.monotonic() > by:
+                break
+            time.sleep(LOOK)
         if is_idle:
             ray.get(held.call, timeout=LEAVING)
     if not is_idle:

@@ -52,6 +52,7 @@ class Coordinator:
         self._begun = asyncio.Event()
         self._leaving = asyncio.Event()
         self._failure: ImagenError | None = None
+        self._is_held = False
         self._mark = ""
         # By asker: when it was last heard of, and what it waits for.
         self._heard: dict[str, float] = {}
@@ -68,6 +69,10 @@ class Coordinator:
             accounts: With their keys.
             options: Other arguments of its Client.
         """
+        if self._is_held:  # one call twice, by whatever has befallen the line
+            await self._leaving.wait()
+            return
+        self._is_held = True
         try:
             async with self._opened(accounts, options):
                 self._begun.set()
@@ -120,6 +125,8 @@ class Coordinator:
                 await self._answer_all(order, rows, answers)
             finally:
                 scopes.discard(scope)
+                if not scopes and self._asks.get(asker) is scopes:
+                    del self._asks[asker]
                 self._moved.set()
         if scope.cancelled_caught:
             self._check_open(order.mark)
@@ -215,7 +222,6 @@ class Coordinator:
             self._call_off(silent)
             for asker in silent:
                 del self._heard[asker]
-                self._asks.pop(asker, None)
 
     def _call_off(self, askers: Sequence[str]) -> None:
         for asker in askers:
