@@ -164,7 +164,7 @@ class Provider:
         if request.operation == "create":
             task = f"{next(self._numbers):032x}"
             self._ends[task] = now + self._chance.lognormvariate(0, SIGMA) * MEDIAN
-            heapq.heappush(self._forgotten, (now + 600, task))
+            heapq.heappush(self._forgotten, (now + 300, task))
             while self._forgotten[0][0] < now:
                 del self._ends[heapq.heappop(self._forgotten)[1]]
             return _answer({"taskId": task})
