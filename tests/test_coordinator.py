@@ -33,7 +33,7 @@ from imagen_async.ray import _coordinator as coordinator_module
 from imagen_async.ray._answers import Answer, Picture
 from imagen_async.ray._coordinator import Coordinator
 from imagen_async.ray._driver import Driver
-from imagen_async.ray._fetching import Fetcher
+from imagen_async.ray._fetcher import Fetcher
 from imagen_async.ray._groups import account_groups, check_alone, group_of, journals_of
 from imagen_async.ray._maker import Order
 from imagen_async.ray._purse import Purse
@@ -364,6 +364,26 @@ async def test_pictures_are_fetched_also_by_new_links(short_lived: Sandbox, tmp_
         assert hashlib.sha256(data or b"").hexdigest() == picture.sha256
     assert not short_lived.ledger.key_leaks
     assert sandbox_key_is_nowhere(terms, short_lived)
+
+
+async def test_a_picture_that_cannot_be_had_is_a_rows_error(short_lived: Sandbox, tmp_path: Path) -> None:
+    """Whatever is the reason: its link has died for good, the coordinator is gone, or the disk takes nothing."""
+    fetching = Driver([account_at(short_lived)], {}, {}).fetching(None, 60)
+    async with held(short_lived, tmp_path) as coordinator:
+        answers = await asked(coordinator, rows_of("a fox"))
+
+    async def same(answer: Answer, dead: tuple[str, ...]) -> tuple[str, ...]:
+        return dead
+
+    async def gone(answer: Answer, dead: tuple[str, ...]) -> tuple[str, ...]:
+        raise RuntimeError("The actor died.")
+
+    for renew, told in ((same, "DownloadFailed: The picture is made"), (gone, "fetched: The actor died.")):
+        fetcher = Fetcher(fetching, renew)
+        async with fetcher.session() as session:
+            (error,) = await fetcher.fetch(session, answers)
+        assert isinstance(error, str)
+        assert told in error
 
 
 def sandbox_key_is_nowhere(terms: object, sandbox: Sandbox) -> bool:

@@ -19,7 +19,7 @@ from .._folders import folder_path
 from .._job_factory import Parameters, overridden
 from .._opening import home_of
 from ..errors import ConfigurationError, InvalidRequest
-from ._fetching import FetchTerms
+from ._fetcher import FetchTerms
 from ._groups import account_groups, journals_of
 from ._maker import Order
 from ._rows import Reading

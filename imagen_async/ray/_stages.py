@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ._asking import Asking
-from ._fetching import Fetching, FetchTerms
+from ._fetcher import FetchTerms
+from ._fetching import Fetching
 from ._parts import Part
 from ._rows import Reading
 from ._sizes import Sizes
