@@ -64,9 +64,9 @@ def run(*, quick: bool) -> list[dict[str, object]]:
 
 def check() -> list[str]:
     """What is wrong with a short run: memory that grows with the rows."""
-    few, many = _apart(20, 4_000), _apart(20, 16_000)
+    few, many = _apart(5, 2_000), _apart(5, 10_000)
     grown = float(str(many["MB at the end"])) - float(str(few["MB at the end"]))
-    return [f"12,000 rows more leave {grown:.1f} MB more in the coordinator"] if grown > 12 else []
+    return [f"8,000 rows more leave {grown:.1f} MB more in the coordinator"] if grown > 6 else []
 
 
 def _apart(accounts: int, rows: int) -> dict[str, object]:

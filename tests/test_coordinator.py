@@ -233,9 +233,13 @@ async def test_a_budget_takes_no_unknown_price(imagen_sandbox: Sandbox, tmp_path
     """A raw model has none."""
     async with held(imagen_sandbox, tmp_path) as coordinator:
         order = await order_of(coordinator, max_credits=100)
-        (answer,) = await asked(coordinator, rows_of("a fox", model="raw:some/model"), order=order)
-    assert "its price is unknown" in (answer.error or "")
-    assert not imagen_sandbox.ledger.creates
+        rows = rows_of("a fox", model="raw:some/model")
+        (answer,) = await asked(coordinator, rows, order=order)
+        assert "its price is unknown" in (answer.error or "")
+        assert not imagen_sandbox.ledger.creates
+        # What a job without a limit has made is there for all.
+        assert await asked(coordinator, rows) == await asked(coordinator, rows, order=order)
+    assert len(imagen_sandbox.ledger.tasks) == 1
 
 
 async def test_failed_rows_are_made_anew_on_leave(imagen_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -125,12 +125,14 @@ class RowMaker:
         """What a request comes to; raises ImagenError where nothing was begun."""
         if self._purse is None:
             return await self._outcome(order, request)
-        key, renews = str(request.key), False
-        if order.retry_failed:
-            entry = await self._look_up(key)
-            # What this job has sent is made once, however often its rows are asked for.
-            renews = entry is not None and (entry.sent_at or 0.0) < order.began_at
-        price = 0.0 if order.max_credits == math.inf else self._dearest(request)
+        key = str(request.key)
+        is_limited = order.max_credits < math.inf
+        entry = await self._look_up(key) if is_limited or order.retry_failed else None
+        # What this job has sent is made once, however often its rows are asked for.
+        renews = order.retry_failed and entry is not None and (entry.sent_at or 0.0) < order.began_at
+        # What is there is given, whatever it has cost.
+        is_there = entry is not None and entry.state in ("running", "ready", "done")
+        price = self._dearest(request) if is_limited and not is_there else 0.0
         again = states_sent_again(retry_failed=renews, resubmits_unknown=renews)
         async with self._purse.held(key, price, order.max_credits, again):
             return await self._outcome(order, request, renews=renews)
