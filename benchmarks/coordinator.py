@@ -98,14 +98,14 @@ async def _played(accounts: int, rows: int, journal: str) -> dict[str, object]:
     holding = asyncio.create_task(coordinator.hold(pool, {"freshness": PATIENT}))
     mark, now = await coordinator.begin()
     order = Order(mark, now, ImageRequest("-", model="imagen4-fast"))
-    began, cpu, peak = asyncio.get_running_loop().time(), time.process_time(), 0
+    began, cpu = asyncio.get_running_loop().time(), time.process_time()
     attending = asyncio.create_task(_attend(coordinator))
     numbers = iter(range(rows))
     slots = sizes.blocks * sizes.askers
     await asyncio.gather(*(_asked(coordinator, order, sizes, numbers) for _ in range(slots)))
     cpu, wall = time.process_time() - cpu, asyncio.get_running_loop().time() - began
     attending.cancel()
-    peak = current_memory() - before
+    grown = current_memory() - before
     await coordinator.leave()
     await holding
     return {
@@ -113,7 +113,7 @@ async def _played(accounts: int, rows: int, journal: str) -> dict[str, object]:
         "rows": rows,
         "ms CPU a row": cpu / rows * 1e3,
         "status calls a row": asked["status"] / rows,
-        "MB at the end": peak / 1e6,
+        "MB at the end": grown / 1e6,
         "asked for at once": slots * sizes.rows,
         "rows a virtual second": rows / wall,
         "of the possible": rows / wall / (accounts * LIMITS.submit.count / LIMITS.submit.per),

@@ -322,9 +322,9 @@ def interrupted(folder: Path) -> dict[str, Any]:
     """A program's job is interrupted by Ctrl-C, and begun anew."""
     provider = Provider(Limits(Rate(10, per=2), Rate(50, per=1), running=100))
     words = [sys.executable, __file__, "job", str(folder), provider.front.url]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True) as job:
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as job:
         wait_for("tasks", lambda: provider.tasks > 15)
-        os.killpg(job.pid, signal.SIGINT) if os.environ.get("WHOLE_GROUP") else job.send_signal(signal.SIGINT)
+        job.send_signal(signal.SIGINT)
         pressed = provider.do(_now())
         code = job.wait(PATIENCE)
     last = max(provider.sandbox.ledger.create_times)

@@ -367,7 +367,7 @@ async def test_pictures_are_fetched_also_by_new_links(short_lived: Sandbox, tmp_
         assert (picture.image is None) == as_paths
         assert hashlib.sha256(data or b"").hexdigest() == picture.sha256
     assert not short_lived.ledger.key_leaks
-    assert sandbox_key_is_nowhere(terms, short_lived)
+    assert short_lived.key not in repr(terms)
 
 
 async def test_a_picture_that_cannot_be_had_is_a_rows_error(short_lived: Sandbox, tmp_path: Path) -> None:
@@ -388,11 +388,6 @@ async def test_a_picture_that_cannot_be_had_is_a_rows_error(short_lived: Sandbox
             (error,) = await fetcher.fetch(session, answers)
         assert isinstance(error, str)
         assert told in error
-
-
-def sandbox_key_is_nowhere(terms: object, sandbox: Sandbox) -> bool:
-    """True where what goes to workers has no key in it."""
-    return sandbox.key not in repr(terms)
 
 
 class Provider:

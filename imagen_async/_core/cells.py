@@ -67,7 +67,7 @@ def key_text(value: Any) -> str:
     return str(_whole_again(value))
 
 
-def showable(cells: Mapping[str, Any]) -> ImageRequest:
+def as_shown(cells: Mapping[str, Any]) -> ImageRequest:
     """What can be shown of a row of which no request can be made."""
     prompt, key = cells.get("prompt"), cells.get("key")
     return ImageRequest("" if is_empty(prompt) else str(prompt), key=None if is_empty(key) else key_text(key))

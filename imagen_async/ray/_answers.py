@@ -59,7 +59,7 @@ decode = msgspec.msgpack.Decoder(Answer).decode
 
 def answer_of(result: Result) -> Answer:
     """What a result says of its row."""
-    error = None if result.error is None else told(result.error)
+    error = None if result.error is None else error_text(result.error)
     figures = result.task_id, result.credits, result.latency, error
     where = result.provider, result.model, result.urls, result.text
     return Answer(well_formed(result.key), well_formed(result.request.prompt), *where, *figures)
@@ -67,10 +67,10 @@ def answer_of(result: Result) -> Answer:
 
 def failed_answer(request: ImageRequest, error: ImagenError) -> Answer:
     """What is said of a row of which nothing was sent."""
-    return Answer(well_formed(request.key or ""), well_formed(request.prompt), error=told(error))
+    return Answer(well_formed(request.key or ""), well_formed(request.prompt), error=error_text(error))
 
 
-def told(error: ImagenError) -> str:
+def error_text(error: ImagenError) -> str:
     """An error as a column has it: its class, by which the remedy is known, and its message."""
     # Out of another process it comes as two in one.
     cause = getattr(error, "cause", None)

@@ -29,13 +29,22 @@ PATIENT = 10 * FRESHNESS
 """Seconds of waiting that a status call is worth to a coordinator: rows come out by blocks of some seconds, and each
 call takes it a millisecond, of which it has no more than there are."""
 
-
 FOLDED = frozenset({"api_key", "base_url", "limits", "models"})
 """Arguments of `Client` that are the accounts' own, and go with them."""
 
 OPTIONS = frozenset(
-    {"policy", "connections", "connect_timeout", "timeout", "freshness", "shared", "trust_env", "proxy"}
-) | {"private_files"}
+    {
+        "connect_timeout",
+        "connections",
+        "freshness",
+        "policy",
+        "private_files",
+        "proxy",
+        "shared",
+        "timeout",
+        "trust_env",
+    }
+)
 """Arguments of `Client` that a coordinator may have; all others are its own, or cannot go to another process."""
 
 

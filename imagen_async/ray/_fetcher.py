@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -18,7 +16,7 @@ from .._text import one_line
 from .._transport.file_session import FileSession
 from .._transport.sessions import SessionSettings
 from ..errors import DownloadFailed, ImagenError
-from ._answers import Answer, Picture, told
+from ._answers import Answer, Picture, error_text
 from ._rows import Made
 
 RENEWALS = 2
@@ -79,10 +77,10 @@ class Fetcher:
                     urls = await self._renew(answer, urls)
             return await self._pictures(session, answer, urls)
         except ImagenError as error:
-            return told(error)
+            return error_text(error)
         except Exception as error:  # such as a full disk, or a coordinator that is gone: others may have their pictures
             message = f"The picture is made and paid for. It cannot be fetched: {one_line(str(error))}"
-            return told(DownloadFailed(message))
+            return error_text(DownloadFailed(message))
 
     async def _pictures(self, session: FileSession, answer: Answer, urls: tuple[str, ...]) -> list[Picture]:
         result, folder = answer.to_result(urls), self._terms.save_to
@@ -98,8 +96,6 @@ class Fetcher:
 def _read(files: Sequence[ImageFile]) -> list[Picture]:
     pictures = []
     for file in files:
-        with open(file.path, "rb") as opened:
+        with open(file, "rb") as opened:
             pictures.append(Picture(file.media_type, file.sha256, opened.read()))
-        with contextlib.suppress(OSError):
-            os.unlink(file.path)
     return pictures

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from .._client import Client
-from .._core.cells import request_of, showable
+from .._core.cells import as_shown, request_of
 from .._core.defaults import content_key, with_defaults
 from .._core.journal_entry import JournalEntry
 from .._core.parameters import Parameter
@@ -73,7 +73,7 @@ class RowMaker:
 
     async def answer(self, order: Order, row: Mapping[str, Any]) -> Answer:
         """What becomes of a row; raises ImagenError where that ends the job, for all others would fare the same."""
-        request = showable(row)
+        request = as_shown(row)
         try:
             request = await self._request(order, row)
             async with self._alone(str(request.key)):
