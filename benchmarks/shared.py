@@ -27,8 +27,8 @@ JITTER = 0.2
 MOST_SPAN = 1.15
 """Times the floor, from the first create to the last."""
 
-MOST_CPU = 100.0
-"""Microseconds of a job of one create and four questions."""
+MOST_CPU = 0.08
+"""Of what a bare loop takes for a job of one create and four questions."""
 
 QUESTIONS = 4
 
@@ -48,13 +48,14 @@ def run(*, quick: bool) -> list[dict[str, object]]:
 def check() -> list[str]:
     """What is wrong with a short run: too many at once, one that has less than its part, or far too much CPU."""
     # As many pairs as for a figure, and the least of each: busy moments of the machine have decided it alone.
-    row, cost = _span(4, 80, shared=True), _cost(400, 7)[0]
+    row, (shared, _, bare) = _span(4, 80, shared=True), _cost(400, 5)
     wrong = [f"{row['429']} creates of 80 were refused"] if row["429"] else []
     if float(str(row["span / floor"])) > 1.5 * MOST_SPAN:
         wrong.append(f"four processes took {row['span / floor']:.2f} times the floor, where {MOST_SPAN} is wanted")
-    more = float(str(cost["µs more, least of each"]))
-    if more > 3 * MOST_CPU:
-        wrong.append(f"sharing takes {more:.0f} µs of a job, where {3 * MOST_CPU:.0f} are allowed")
+    # Not in microseconds, which are others on another machine; and far off alone: a file that is forced out, say.
+    more = float(str(shared["µs more, least of each"])) / float(str(bare["least µs"]))
+    if more > 6 * MOST_CPU:
+        wrong.append(f"sharing takes {more:.2f} of a bare job's CPU, where {MOST_CPU} is wanted")
     return wrong
 
 
@@ -113,6 +114,7 @@ def _cost(count: int, pairs: int) -> list[dict[str, object]]:
             "what": f"{count} jobs",
             "shared": name == "shared" if name != "bare" else "bare",
             "µs CPU per job": statistics.median(cpu[name]),
+            "least µs": min(cpu[name]),
             "µs more": statistics.median(own - alone for own, alone, _ in of),
             # What else a machine does only adds to what a job takes.
             "µs more, least of each": min(cpu[name]) - min(cpu["alone"]),
