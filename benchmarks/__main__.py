@@ -55,6 +55,7 @@ BENCHMARKS = {
 }
 
 TRIES = 3
+"""Times that what a check finds wrong is measured, before it counts."""
 
 
 def environment() -> dict[str, object]:

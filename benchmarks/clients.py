@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.server import PREFIX
-from benchmarks.worker import Work, main, peak_memory, prompts
+from benchmarks.worker import Work, current_memory, main, peak_memory, prompts
 from imagen_async import Account, Client, Limits, Rate
 from imagen_async._core.journal_entry import JournalEntry
 from imagen_async._journal import Journal
@@ -30,12 +30,6 @@ ENDLESS = Limits(Rate(10**9, per=1), Rate(10**9, per=1), running=10**9)
 
 FRESHNESS = 0.005
 """Seconds. So our batches take about as long as the bare loop: else one rests while the other is in a hurry."""
-
-
-def memory() -> int:
-    """The memory that this process has now, in bytes."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * 4096
 
 
 def account(url: str, running: int, submit: Rate | None = None) -> Account:
@@ -117,11 +111,11 @@ async def holding(url: str, count: int, running: int) -> dict[str, float]:
         async with client.batch(prompts(200), model="imagen4") as results:
             while results.progress.running < 200:
                 await asyncio.sleep(0.05)
-            before = memory()
+            before = current_memory()
         async with client.batch(prompts(count), model="imagen4") as results:
             while results.progress.running < count:
                 await asyncio.sleep(0.25)
-            after = memory()
+            after = current_memory()
     return {"done": count, "bytes_per_job": (after - before) / count}
 
 

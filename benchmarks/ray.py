@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks.machines import terminated
 from benchmarks.service import said, started
+from benchmarks.worker import cpu_of
 from imagen_async import Account, Limits, Rate
 from imagen_async.sandbox import Latency, Sandbox
 
@@ -215,7 +216,7 @@ def job(way: str, count: int, home: str, *, is_killed: bool) -> dict[str, object
             except Exception as error:
                 ended = type(error).__name__
             wall = time.monotonic() - began
-        found, cpu = ledger(url), sum(map(_cpu_of, processes("ray::ImagenCoordinator")))
+        found, cpu = ledger(url), sum(map(cpu_of, processes("ray::ImagenCoordinator")))
         ray.shutdown()
     doubled = sum(made - 1 for made in found["prompts_with_several_tasks"].values())
     return {
@@ -258,12 +259,6 @@ def killed(title: str, url: str, count: int) -> Iterator[None]:
 def processes(title: str) -> list[int]:
     """The processes of this network that Ray calls so."""
     return [int(process.name) for process in Path("/proc").glob("[0-9]*") if _is_called(process, title)]
-
-
-def _cpu_of(process: int) -> float:
-    """Seconds of CPU that a process has taken."""
-    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _is_called(process: Path, title: str) -> bool:

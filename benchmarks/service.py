@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import aiohttp
 from aiohttp import web
 
+from benchmarks.worker import current_memory
 from imagen_async import Account, Client, Limits, Rate
 from imagen_async.sandbox import Latency, Sandbox
 from imagen_async.service import application
@@ -190,7 +191,7 @@ async def _waits(ask: Ask, count: int, sandbox: str) -> float:
                 await asyncio.sleep(0.5)
                 async with session.get(f"{sandbox}/sandbox/ledger") as response:
                     if (await response.json())["tasks"] >= most:
-                        return _memory()
+                        return current_memory()
 
         # What the first ones load stays.
         first = asyncio.ensure_future(ask(WARM))
@@ -240,12 +241,6 @@ async def asker(url: str, count: int) -> None:
 
 def _at_once(count: int) -> int:
     return count if count == WAITING else AT_ONCE
-
-
-def _memory() -> int:
-    """The memory that this process has, in bytes."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":

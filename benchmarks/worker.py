@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
@@ -13,16 +14,26 @@ Work = Mapping[str, Callable[..., Coroutine[Any, Any, Mapping[str, object]]]]
 """What a process can be told to do, by name."""
 
 
-def peak_memory() -> int:
-    """The most memory that this process has had, in bytes."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+def peak_memory(process: int | str = "self") -> int:
+    """The most memory that a process has had, in bytes; of this one, if none is named."""
+    return _status(process, "VmHWM")
 
 
 def current_memory() -> int:
     """The memory that this process has now, in bytes."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS"))
+    return _status("self", "VmRSS")
+
+
+def cpu_of(process: int) -> float:
+    """Seconds of CPU that a process has taken."""
+    with open(f"/proc/{process}/stat") as stat:
+        times = stat.read().rpartition(")")[2].split()
+    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _status(process: int | str, name: str) -> int:
+    with open(f"/proc/{process}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
 
 
 def prompts(count: int) -> Iterator[str]:

@@ -166,11 +166,6 @@ def prompts(count: int) -> list[dict[str, Any]]:
     return [{"prompt": f"a fox, number {number}", "sku": number} for number in range(count)]
 
 
-def read_back(folder: Path) -> pa.Table:
-    """What Parquet has of a job."""
-    return pq.read_table(folder)
-
-
 def killed(folder: Path, count: int = 300, shared: str = "") -> dict[str, Any]:
     """Three nodes; coordinator, worker and a node are killed, once with creates on the way; then all of it again."""
     provider = Provider(Limits(Rate(20, per=2), Rate(50, per=1), running=100))
@@ -212,11 +207,11 @@ def killed(folder: Path, count: int = 300, shared: str = "") -> dict[str, Any]:
 
     with in_background(accidents):
         generate_images(rows, provider.account, **terms).write_parquet(str(folder / "out"))
-    first = table_figures(read_back(folder / "out"))
+    first = table_figures(pq.read_table(folder / "out"))
     leaks = key_leaks()
     began = time.monotonic()
     generate_images(rows, provider.account, **terms).write_parquet(str(folder / "again"))
-    again = table_figures(read_back(folder / "again"))
+    again = table_figures(pq.read_table(folder / "again"))
     seconds = time.monotonic() - began
     ray.shutdown()
     cluster.shutdown()
@@ -305,7 +300,7 @@ def rows_and_keys(folder: Path) -> dict[str, Any]:
     generate_images(rows, provider.account, second, **own).write_parquet(str(folder / "out"))
     journals = len(list(folder.glob("groups.*of2.db")))
     told["groups"] = {
-        **table_figures(read_back(folder / "out")),
+        **table_figures(pq.read_table(folder / "out")),
         "tasks": provider.tasks - before,
         "journals": journals,
     }
@@ -330,7 +325,7 @@ def interrupted(folder: Path) -> dict[str, Any]:
     last = max(provider.sandbox.ledger.create_times)
     left = provider.tasks
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    found = table_figures(read_back(folder / "out"))
+    found = table_figures(pq.read_table(folder / "out"))
     return {**provider.figures(), "code": code, "created for": last - pressed, "left at": left, "second": found}
 
 
@@ -348,7 +343,7 @@ def served(folder: Path) -> dict[str, Any]:
     with in_background(accident):
         made = generate_images(rows, Account("served", base_url=asker.url), model="imagen4-fast", rows_per_block=4)
         made.write_parquet(str(folder / "out"))
-    return {**provider.figures(), "first": table_figures(read_back(folder / "out")), "leaks": key_leaks()}
+    return {**provider.figures(), "first": table_figures(pq.read_table(folder / "out")), "leaks": key_leaks()}
 
 
 def readme(folder: Path) -> dict[str, Any]:
@@ -366,7 +361,7 @@ def readme(folder: Path) -> dict[str, Any]:
         port = free.getsockname()[1]
     ray.init(num_cpus=4, include_dashboard=False, _metrics_export_port=port)
     exec(program.replace("/data/run.db", str(folder / "run.db")), {})
-    table = read_back(folder / "out")
+    table = pq.read_table(folder / "out")
     told = {**provider.figures(), "columns": table.column_names, "first": table_figures(table)}
     # Of the coordinator, which is there until the program ends.
     wait_for("metrics", lambda: metrics_of_ray(port).get("ended") == 8)
@@ -395,7 +390,7 @@ def left(folder: Path) -> dict[str, Any]:
     time.sleep(4)
     created_for, left_at = max(provider.sandbox.ledger.create_times) - at, provider.tasks
     rows.write_parquet(str(folder / "out"))
-    second = table_figures(read_back(folder / "out"))
+    second = table_figures(pq.read_table(folder / "out"))
     return {**provider.figures(), "created for": created_for, "left at": left_at, "second": second}
 
 

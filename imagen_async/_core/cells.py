@@ -87,9 +87,9 @@ def _ours(name: str, value: Any) -> Any:
         return key_text(value)
     if field.kind == "files":
         return tuple(value) if isinstance(value, list | tuple) else (value,)
-    if field.kind == "whole" and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
-        return int(value)
-    return _whole_again(value) if field.kind == "whole" else value
+    if field.kind != "whole":
+        return value
+    return int(value) if isinstance(value, str) and _WHOLE.fullmatch(value.strip()) else _whole_again(value)
 
 
 def _whole_again(value: Any) -> Any:

@@ -72,7 +72,8 @@ def coordinator_of(
 
     name, told = _name_of(journal), (tuple(accounts), dict(options), node)
     found = _held.get(name)
-    if found is not None and not ((is_well := _is_well(found)) and found.told == told):
+    is_well = found is not None and _is_well(found)
+    if found is not None and not (is_well and found.told == told):
         # One that takes nothing more is in nobody's way, whoever still asks it.
         _retire(name, found, journal, if_idle=is_well)
     if not _held:

@@ -36,15 +36,12 @@ def check_alone(journal: str) -> None:
     With another number a key may be another coordinator's, whose journal knows none of it.
     """
     stem, suffix = os.path.splitext(journal)
-    found = re.fullmatch(r"(.*)\.\d+of(\d+)", stem)
-    plain, count = (found[1], found[2]) if found else (stem, "1")
-    others = [
-        path for path in glob.glob(f"{glob.escape(plain)}.*of*{suffix}") if not _is_of(path, plain, suffix, count)
-    ]
-    if count != "1" and os.path.exists(plain + suffix):
-        others.append(plain + suffix)
+    plain, count = _read(stem)
+    beside = glob.glob(f"{glob.escape(plain)}*{glob.escape(suffix)}")
+    read = {path: _read(path.removesuffix(suffix)) for path in beside}
+    others = [path for path, (of, number) in read.items() if of == plain and number != count]
     if others:
-        message = f"{journal}: beside it lies {sorted(others)[0]}, of a job with another number of coordinators"
+        message = f"{journal}: beside it lies {min(others)}, of a job with another number of coordinators"
         raise JournalError(f"{message}. Nothing was sent, for it would be paid anew. Go on with that number.")
 
 
@@ -57,7 +54,7 @@ def group_of(cells: Mapping[str, Any], count: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest()) % count
 
 
-def _is_of(path: str, plain: str, suffix: str, count: str) -> bool:
-    """True for a journal of the same number; also for what is named otherwise."""
-    found = re.fullmatch(re.escape(plain) + r"\.(\d+)of(\d+)" + re.escape(suffix), path)
-    return found is None or found[2] == count
+def _read(stem: str) -> tuple[str, str]:
+    """The name that a journal was given, and of how many coordinators it is one's, by its own name."""
+    found = re.fullmatch(r"(.*)\.\d+of(\d+)", stem)
+    return (found[1], found[2]) if found else (stem, "1")

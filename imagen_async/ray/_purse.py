@@ -1,4 +1,4 @@
-"""What all jobs of a journal may spend: set aside before a create may go, and set right by what the journal says. Pure.
+"""What all jobs of a journal may spend: set aside before a create may go, and set right by what the journal says.
 
 Unlike a batch's, which reserves when a create leaves: here each request is a single one, whoever asks for it.
 """

@@ -27,7 +27,7 @@ WAITING = 2
 as long as one of them (measured, with blocks of 40)."""
 
 MOST_AT_ONCE = 50_000
-"""Rows that are asked for at once at most: each takes 14 KB in the coordinator (measured, benchmark `coordinator`)."""
+"""Rows that are asked for at once at most: each takes 16 KB in the coordinator (measured, benchmark `coordinator`)."""
 
 OF_A_SERVICE = Limits(Rate(20, per=1), running=1000)
 """What is asked for of a service, whose limits nobody knows: it takes 10,000 of one caller, and tells when it is
